@@ -1,4 +1,4 @@
-"""The API key and base URLs: arguments first, then the environment. Imports errors and below."""
+"""Reads the API key and base URLs from arguments or the environment. Imports errors and below."""
 
 import logging
 import os
@@ -27,7 +27,8 @@ V2_REGIONS: Final[Mapping[str, str]] = {
 _HOSTS: Final = frozenset(
     urlsplit(url).hostname for url in (*REGIONS.values(), *V2_REGIONS.values())
 )
-_API_PATH: Final = re.compile(r"/v\d+(/ade(/.*)?)?/*$")  # a proxy can have a path of its own
+# The path that adepoll adds, at the end of a base URL. A proxy can have another path before it.
+_API_PATH: Final = re.compile(r"/v\d+(/ade(/.*)?)?/*$")
 
 _REGION_ALIASES: Final = {"production": "us"}  # the value that LANDINGAI_ADE_ENVIRONMENT uses
 
@@ -62,7 +63,7 @@ def region_url(region: str, urls: Mapping[str, str] = REGIONS) -> str:
 
 
 def read_key(api_key: Secret[str] | None) -> Secret[str]:
-    """Return the key of the argument, or of the environment if that is None.
+    """Return the API key: the argument, or the environment's if the argument is None.
 
     Raises:
         MissingApiKeyError: There is no key.
@@ -99,11 +100,15 @@ def read_base_url(base_url: str | None, region: str | None) -> str:
 def read_base_urls(
     base_url: str | None, v2_base_url: str | None, region: str | None
 ) -> tuple[str, str]:
-    """Return the addresses of the API for v1 and v2 jobs, without a slash at the end.
+    """Return the address of the API for v1 jobs and that for v2 jobs, without a slash at the end.
 
-    The second one is, in this order: `v2_base_url`; that of the argument `region`; that of the
-    environment variable; the first one, if that was set by argument or environment; that of the
-    region of the environment. The official SDK has the same rule.
+    The address for v2 jobs is the first of these that is set, as in the official SDK:
+
+    1. the argument `v2_base_url`,
+    2. the v2 address of the argument `region`,
+    3. the environment variable `V2_BASE_URL_VARIABLE`,
+    4. the argument `base_url`, or the environment variable `BASE_URL_VARIABLE`,
+    5. the v2 address of the region in the environment.
 
     Raises:
         ConfigurationError: An argument or a variable cannot be used.
@@ -121,8 +126,8 @@ def read_base_urls(
 def environment_of(base_url: str, api_key: str) -> dict[str, str]:
     """Return the environment variables that direct adepoll and the official SDK to one service.
 
-    Every variable that could name another service has a value, so that none is left over. The
-    region is empty: beside a base URL, the official SDK accepts no region.
+    They replace every existing variable that could name another service. The region is empty,
+    because the official SDK does not accept a region together with a base URL.
 
     Args:
         base_url: Address of the API, for v1 and v2 jobs.
@@ -137,7 +142,7 @@ def environment_of(base_url: str, api_key: str) -> dict[str, str]:
 
 
 def _checked(base_url: str, name: str) -> str:
-    """Return an address without a slash at the end; raise ConfigurationError if it is not one."""
+    """Return a base URL without a slash at the end; raise ConfigurationError if it is invalid."""
     shown = showable(redact_url(base_url), 120)
     try:
         parts = urlsplit(base_url)
@@ -146,7 +151,8 @@ def _checked(base_url: str, name: str) -> str:
         raise ConfigurationError(f"{name} is not a valid URL: {shown}") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigurationError(f"{name} must start with https:// or http://: {shown}")
-    # Searched in the text: urlsplit does not show an empty user or query, which breaks requests.
+    # Search the text, because `parts` do not show an empty user, query or fragment ("http://@a/?").
+    # These break requests, too.
     if "@" in parts.netloc or "?" in base_url or "#" in base_url:
         raise ConfigurationError(f"{name} must have no user, query or fragment: {shown}")
     if not (base_url.isascii() and base_url.isprintable()) or " " in base_url:
@@ -160,7 +166,7 @@ def _checked(base_url: str, name: str) -> str:
 
 
 def _check_path(parts: SplitResult, shown: str, name: str) -> None:
-    """Raise ConfigurationError if the path is one that adepoll adds itself."""
+    """Raise ConfigurationError if the URL contains a path that adepoll adds itself."""
     own_path = "" if parts.hostname in _HOSTS else _API_PATH.split(parts.path)[0]
     if own_path.rstrip("/") != parts.path.rstrip("/"):
         address = f"{parts.scheme}://{parts.netloc}{own_path.rstrip('/')}"

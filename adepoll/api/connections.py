@@ -1,4 +1,4 @@
-"""Connections: one session and its open responses, which are closed together. Imports errors."""
+"""Connections: closes a session together with its open responses. Imports errors."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,13 +10,14 @@ from adepoll.errors import ClosedError
 
 
 class Connections(AsyncCloseable):
-    """A session that is created at the first use, and the responses that are being read from it.
+    """An aiohttp session that is created at the first use, and its responses that are being read.
 
     Attributes:
-        reading: Responses whose body is being read; the reader adds and removes them.
+        reading: Responses whose body is being read. The code that reads a body adds the response
+            before, and removes it after that.
         is_closed: Whether `aclose` was called.
         session: The session; None before the first use.
-        owns_session: Whether the session is closed with this object.
+        owns_session: Whether `aclose` closes the session, because the caller did not pass one.
     """
 
     def __init__(
@@ -25,12 +26,12 @@ class Connections(AsyncCloseable):
         make: Callable[[], aiohttp.ClientSession],
         session: aiohttp.ClientSession | None = None,
     ) -> None:
-        """Open nothing yet.
+        """Create the object; the session is created later.
 
         Args:
-            owner: Word for the object that uses the connections, for `ClosedError`.
-            make: Creates the session.
-            session: A session of the caller, used instead of an own one and not closed.
+            owner: Word for the object that uses the connections, for the text of `ClosedError`.
+            make: Function that creates the session.
+            session: Session of the caller, which is used instead and never closed; None for none.
         """
         self.reading: set[aiohttp.ClientResponse] = set()
         self.is_closed = False
@@ -38,10 +39,10 @@ class Connections(AsyncCloseable):
         self._owner = owner
         self._make = make
         self.session = session
-        self._loop: asyncio.AbstractEventLoop | None = None  # of the first use
+        self._loop: asyncio.AbstractEventLoop | None = None  # the event loop of the first use
 
     def check_open(self) -> None:
-        """Raise `ClosedError` if it is closed, or was used in another event loop before."""
+        """Raise `ClosedError` after `aclose`, or if another event loop has used this object."""
         if self.is_closed:
             raise ClosedError(f"the {self._owner} is closed")
         loop = asyncio.get_running_loop()
@@ -52,7 +53,10 @@ class Connections(AsyncCloseable):
             )
 
     def open_session(self) -> aiohttp.ClientSession:
-        """Return the session, which is created at the first use; raises as `check_open` does."""
+        """Return the session, and create it if necessary; raises as `check_open` does.
+
+        Also raises `ClosedError` if the session of the caller is closed.
+        """
         self.check_open()
         if self.session is None:
             self.session = self._make()
@@ -61,9 +65,10 @@ class Connections(AsyncCloseable):
         return self.session
 
     async def aclose(self) -> None:
-        """Abort all responses that are being read, and close an own session."""
+        """Abort all responses that are being read, and close the session if `owns_session`."""
         self.is_closed = True
         for response in self.reading:
-            response.close()  # wakes its reader; closing the session would not
+            # Closing the session would not wake the code that is waiting for bytes of the response.
+            response.close()
         if self.session is not None and self.owns_session:
             await self.session.close()

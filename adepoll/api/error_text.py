@@ -1,6 +1,6 @@
-"""The text for people within JSON that describes an error. Imports json_text.
+"""Finds the text for people in the JSON of an error. Imports json_text.
 
-The service and the layers in front of it write errors as ``{"message": ...}``, ``{"error": ...}``,
+The service, and gateways in front of it, write errors as ``{"message": ...}``, ``{"error": ...}``,
 ``{"detail": ...}``, ``{"code": ..., "message": ...}``, and as a FastAPI list of problems.
 """
 
@@ -11,16 +11,16 @@ from typing import Final
 from adepoll.api.json_text import Json
 
 _KEYS: Final = ("message", "msg", "error", "detail", "failure_reason", "description", "title")
-_MAX_DEPTH: Final = 4  # such as {"error": {"detail": [{"msg": ...}]}}
-_MAX_PROBLEMS: Final = 5
-_MAX_LOCATION: Final = 20
+_MAX_DEPTH: Final = 4  # levels that are searched: {"error": {"detail": [{"msg": ...}]}} has four
+_MAX_PROBLEMS: Final = 5  # texts of one array
+_MAX_LOCATION: Final = 20  # names and indexes in the place of a problem
 
 
 def error_text(raw: Json) -> str | None:
-    """Return the text of an error; None if the JSON does not contain a text in a known place.
+    """Return the text of an error; None if no field with a known name contains a text.
 
-    At most five texts of an array are returned, separated by semicolons. A code follows its message
-    in parentheses.
+    From an array, at most five texts are returned, separated by semicolons. If an object has a
+    code, the code follows the text in parentheses.
     """
     return "; ".join(_texts(raw, _MAX_DEPTH)) or None
 
@@ -43,7 +43,12 @@ def _texts(raw: Json, depth: int) -> Iterator[str]:
 
 
 def _suffix(raw: dict[str, Json], text: str) -> str:
-    """Return what an object says beside its message: a code, and the place of the problem."""
+    """Return the code and the place of a problem, to be written after its text; "" without both.
+
+    Args:
+        raw: The object that contains the text.
+        text: The text.
+    """
     code, location = raw.get("code"), raw.get("loc")
     suffix = ""
     if isinstance(code, str) and code and code not in text:

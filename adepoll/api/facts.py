@@ -1,4 +1,4 @@
-"""What the metadata of all kinds of jobs have in common. Imports json_fields."""
+"""Facts: the properties that the metadata of all kinds of jobs have. Imports json_fields."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -16,7 +16,10 @@ MAX_FAILED_PAGES: Final = 100_000
 
 
 class Facts:
-    """What the metadata of all kinds have in common."""
+    """The properties that the metadata of all kinds of jobs have.
+
+    A kind whose metadata contain a fact overrides the property.
+    """
 
     __slots__ = ()
 
@@ -27,12 +30,12 @@ class Facts:
 
     @property
     def version(self) -> str | None:
-        """The model that was requested or used; None if the service does not say."""
+        """Name of the model that was requested or used; None if the service does not say."""
         return None
 
     @property
     def fallback_model_version(self) -> str | None:
-        """The model that was used after the first attempt had failed; None without one."""
+        """Name of the model that was used after another model had failed; None if none had."""
         return None
 
     @property
@@ -42,7 +45,7 @@ class Facts:
 
     @property
     def warnings(self) -> "tuple[ExtractWarning, ...]":
-        """Structured warnings."""
+        """Warnings of an extraction; empty if there are none."""
         return ()
 
     @property
@@ -57,17 +60,19 @@ class Facts:
 
     @property
     def failed_page_indexes(self) -> tuple[int, ...]:
-        """Pages that could not be parsed, counted from 0."""
+        """Indexes (from 0) of the pages that could not be parsed; empty if all were parsed."""
         return ()
 
 
 @frozen(kw_only=True)
 class ExtractWarning:
-    """A structured warning of an extraction.
+    """A warning of an extraction.
 
     Attributes:
-        code: Machine-readable kind, such as ``nonconformant_schema``; None if there is none.
-        msg: Text for people; None if there is none.
+        code: Machine-readable kind of the warning, such as ``nonconformant_schema``; None if the
+            service does not send one.
+        msg: Text for people; None if the service does not send one.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     code: str | None = field(default=None, repr=show_text, metadata=NOT_WRITTEN_IF_NONE)

@@ -1,4 +1,4 @@
-"""Which texts can be a job id. Imports errors only."""
+"""Checks whether a text can be a job id. Imports errors only."""
 
 import re
 from typing import Final, TypeGuard
@@ -7,14 +7,14 @@ from adepoll.errors import InvalidJobIdError
 
 MAX_JOB_ID_LENGTH: Final = 256
 PLAIN_JOB_ID: Final = re.compile(r"(?=.{1,256}\Z)-*[A-Za-z0-9][A-Za-z0-9-]*", re.ASCII)
-"""Matches ids of ASCII letters, digits and hyphens, which need no other check and no encoding."""
+"""Matches ids of ASCII letters, digits and hyphens. They are valid, and URLs need no encoding."""
 
 _FORBIDDEN: Final = re.compile(r"[/\\?#%]")
 _WHITE_SPACE: Final = re.compile(r"\s")  # Unicode white space, the same as str.isspace
 
 
 def check_job_id(job_id: object) -> str:
-    r"""Return the id if it can be a job id. No request is sent for any other.
+    r"""Return the value if it can be a job id; raise if not.
 
     Raises:
         InvalidJobIdError: It is not a string, is empty, has more than 256 characters, consists of
@@ -24,7 +24,7 @@ def check_job_id(job_id: object) -> str:
         return job_id
     if not isinstance(job_id, str):
         raise InvalidJobIdError(
-            # The space makes sure that this is not a valid id.
+            # The text contains a space, so it can never be mistaken for a valid id.
             job_id=f"{type(job_id).__name__} {job_id!r}",
             reason="it is not a string",
         )
@@ -34,7 +34,7 @@ def check_job_id(job_id: object) -> str:
 
 
 def is_plain(job_id: object) -> TypeGuard[str]:
-    """Return whether this is an id of ASCII letters, digits and hyphens, as nearly all are."""
+    """Return whether the id consists of ASCII letters, digits and hyphens, as nearly all ids do."""
     return type(job_id) is str and PLAIN_JOB_ID.fullmatch(job_id) is not None
 
 

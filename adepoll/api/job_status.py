@@ -1,14 +1,14 @@
-"""The status of a job, as every kind of jobs states it. Imports nothing of adepoll."""
+"""JobStatus: the status of a job of any kind. Imports nothing of adepoll."""
 
 from enum import Enum
 from typing import Final
 
 
 class JobStatus(Enum):
-    """The status of a job. `UNKNOWN` stands for a status text that this version does not know.
+    """The status of a job. `UNKNOWN` stands for any text that this version does not know.
 
     Attributes:
-        is_terminal: Whether a job with this status never changes again.
+        is_terminal: Whether a job with this status will never change again.
     """
 
     is_terminal: bool
@@ -20,15 +20,15 @@ class JobStatus(Enum):
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
-    __hash__ = object.__hash__  # faster than Enum's; a member is equal to itself only
+    __hash__ = object.__hash__  # faster than that of Enum; each member is equal only to itself
 
     @classmethod
     def parse(cls, text: str) -> "JobStatus":
-        """Return the status with that text in upper or lower case, or `UNKNOWN`."""
+        """Return the status with this text, in upper or lower case; `UNKNOWN` for other texts."""
         return _BY_TEXT.get(text) or _BY_TEXT.get(text.strip().lower()) or cls.UNKNOWN
 
 
-for _status in JobStatus:  # read at every poll, and a property of an Enum is slow
+for _status in JobStatus:  # not a property, which would be slow: every poll reads it
     _status.is_terminal = _status.value in {"completed", "failed", "cancelled"}
 _BY_TEXT: Final = {status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN}
 _BY_TEXT["canceled"] = JobStatus.CANCELLED  # the American spelling

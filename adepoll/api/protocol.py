@@ -1,5 +1,6 @@
-"""The HTTP protocol of the service without I/O, for every kind of job: paths, statuses, errors.
+"""The HTTP protocol of the service, for every kind of job. Does no I/O.
 
+It returns the paths of requests, interprets responses, and returns the error for an error status.
 Imports kinds, models, retry_after and below.
 """
 
@@ -51,16 +52,16 @@ def list_path(rules: KindRules, *, page: int, page_size: int, status: JobStatus 
         rules: Rules of the kind of the jobs.
         page: Number of the page, counted from 0.
         page_size: 1 to 100.
-        status: List only jobs with this status; None for all.
+        status: List only jobs with this status; None for all. Its text is accepted, too.
 
     Raises:
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range, or `status` is `JobStatus.UNKNOWN`.
     """
     if page < 0:
         raise ValueError(f"page must be 0 or more, got {page}")
     if not 1 <= page_size <= MAX_PAGE_SIZE:
         raise ValueError(f"page_size must be 1 to {MAX_PAGE_SIZE}, got {page_size}")
-    wanted = None if status is None else JobStatus(status)  # accepts the text, too
+    wanted = None if status is None else JobStatus(status)
     if wanted is JobStatus.UNKNOWN:
         raise ValueError("status must be one that the service documents, got JobStatus.UNKNOWN")
     return f"{rules.path}?{urlencode(rules.list_query(page, page_size, wanted))}"
@@ -81,17 +82,16 @@ def read_job(
 
     Args:
         rules: Rules of the kind of the job.
-        job_id: The requested job.
+        job_id: Id of the requested job.
         status: HTTP status.
         headers: Headers of the response.
-        body: The complete body.
-        large: What was read of a large answer, if `body` is its envelope without the result; None
-            if `body` is the whole answer.
-        now: The local time, for a Retry-After date without a Date header.
-        secret: The API key, which an error page can quote.
+        body: The complete body; for a large answer, the envelope without the result.
+        large: What was read of a large answer; None if `body` is the whole answer.
+        now: The local time, which is used if Retry-After is a date and there is no Date header.
+        secret: The API key, which is removed from the text of an error.
 
     Raises:
-        StatusError: The status is not a success; each documented one has its own class.
+        StatusError: The status is not a success. Each documented status has its own class.
         MalformedAnswerError: The body is not as documented.
         WrongJobError: The response is about another job.
     """
@@ -137,6 +137,7 @@ def read_page(
 
 
 def _content_type_problem(headers: Headers) -> list[str]:
+    """Return the content type of a response as a problem; empty if it is JSON."""
     content_type = headers.get("Content-Type") or "no type"
     if "json" in content_type.lower():
         return []
@@ -163,7 +164,7 @@ def read_refusal(
     now: datetime | None = None,
     secret: Secret[str] | None = None,
 ) -> NoReturn:
-    """Raise the error for a status that is not a success; the arguments are those of `read_job`."""
+    """Raise the error for an error status; for the arguments, see `read_job`."""
     raise status_error(status, headers, body, job_id=job_id, now=now, secret=secret)
 
 
@@ -176,7 +177,7 @@ def status_error(
     now: datetime | None = None,
     secret: Secret[str] | None = None,
 ) -> StatusError:
-    """Return the error for a status that is not a success."""
+    """Return the error for an error status; for the arguments, see `read_job`."""
     cls = _ERRORS.get(status, UnexpectedStatusError)
     if 300 <= status < 400:  # noqa: PLR2004 - classes of HTTP statuses
         cls = RedirectRefusedError
@@ -191,21 +192,21 @@ def status_error(
 
 
 def _detail(body: bytes, secret: Secret[str] | None) -> str:
-    """Return what an error body says, on one line: its message, or the beginning of its text."""
-    # The secret is removed after decoding, because "=" can be written as \u003d or &#61;.
+    """Return the message in the body of an error, or the beginning of its text, on one line."""
+    # The secret is removed after decoding, because the body can contain "=" as \u003d or &#61;.
     try:
         raw = loads(body[:_MAX_ERROR_BYTES])
     except MalformedAnswerError:
-        # Removed before cutting, too, because the cut could split the secret.
+        # The secret is also removed before the text is cut, because the cut could split it.
         page = _without(secret, body[:_MAX_ERROR_BYTES].decode("utf-8", "replace"))[:4096]
         text = _without(secret, html.unescape(re.sub(r"<[^<>]*>", " ", page)))
         return showable(" ".join(text.split()), 200)
-    said = error_text(raw) or (dumps(raw) if raw else "")
-    return showable(_without(secret, said), 500)
+    message = error_text(raw) or (dumps(raw) if raw else "")
+    return showable(_without(secret, message), 500)
 
 
 def _without(secret: Secret[str] | None, text: str) -> str:
     return text if secret is None else text.replace(secret.reveal(), REDACTED)
 
 
-_MAX_ERROR_BYTES: Final = 16_384
+_MAX_ERROR_BYTES: Final = 16_384  # bytes of the body of an error that are read

@@ -1,4 +1,4 @@
-"""The bytes of a result that a poll has received, in memory or in a file. Imports json_envelope."""
+"""Keeps the bytes of a result that a poll has received. Imports json_envelope."""
 
 import weakref
 from contextlib import suppress
@@ -12,21 +12,18 @@ from adepoll.errors import MalformedAnswerError
 
 @frozen
 class ReceivedResult:
-    """The bytes of a result, cut out of the answer of its job when they are needed.
+    """The answer about a job that contains its result. `read` cuts the bytes of the result out.
 
     Attributes:
-        answer: The answer, or the result itself if there are no names.
-        names: Names that the result can have in the answer, the most usual one first.
+        answer: The bytes of the answer; those of the result alone if `names` is empty.
+        names: Names that the result can have in the JSON of the answer, the most usual name first.
     """
 
     answer: bytes
     names: tuple[str, ...] = ()
 
     def read(self) -> bytes | None:
-        """Return the bytes of the result; None if they cannot be cut out of the answer.
-
-        They cannot be cut out if the answer is not in UTF-8, or has two results.
-        """
+        """Return the bytes of the result; None if the answer is not in UTF-8 or has two results."""
         if not self.names:
             return self.answer
         for name in self.names:
@@ -39,19 +36,22 @@ class ReceivedResult:
 
 
 class KeptResult:
-    """The bytes of a result that a poll has received, in a file that is deleted with this object.
+    """A file with the bytes of a result that a poll has received.
+
+    The file is deleted when this object is garbage collected.
 
     Attributes:
         path: The file.
-        size: Its size in bytes.
+        size: Size of the file in bytes.
     """
 
     def __init__(self, path: Path, claim: object = None) -> None:
-        """Own a file from now on.
+        """Create an object that owns an existing file.
 
         Args:
             path: The file.
-            claim: Shows other processes that the file is in use, and is kept until it is deleted.
+            claim: Object that shows other processes that the file is in use. It is kept until the
+                file is deleted.
         """
         self.path = path
         self.size = 0
@@ -64,12 +64,12 @@ class KeptResult:
 
 @frozen(kw_only=True)
 class ReadAnswer:
-    """What remains of a large answer.
+    """A large answer that was read, without its result.
 
     Attributes:
-        body: JSON of the envelope without the result, with the metadata of the result.
-        violates_schema: True if the result says that it does not conform to the schema.
-        result: The bytes of the result; None if they were not kept.
+        body: JSON of the envelope. It contains the metadata of the result, but not the result.
+        violates_schema: True if the result says that it does not conform to the caller's schema.
+        result: File with the bytes of the result; None if they were not kept.
     """
 
     body: bytes

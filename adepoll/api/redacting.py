@@ -1,4 +1,4 @@
-"""Copies of models without possible secrets, for every output. Imports json_fields and job_ids."""
+"""Copies models without possible secrets, for every output. Imports json_fields and job_ids."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -14,12 +14,12 @@ _T = TypeVar("_T")
 
 
 def redacted(model: _T) -> _T:
-    """Return a copy of a model whose texts contain neither URL queries nor signatures.
+    """Return a copy of a model without queries of URLs, bearer tokens and signatures.
 
-    JSON of unknown fields is redacted as well. Declared fields with the customer's
-    own result stay as they are. Returns the model itself if there is nothing to redact.
+    The JSON of unknown fields is redacted as well. Fields with the metadata `OWN_DATA` stay as they
+    are. Return the model itself if there is nothing to redact.
     """
-    cls: type = type(model)  # mypy does not take a type[_T] for a hashable object
+    cls: type = type(model)  # `_names_of` needs a hashable argument, and mypy refuses a type[_T]
     changes = {}
     for name in _names_of(cls):
         value = getattr(model, name)
@@ -33,7 +33,7 @@ def _redacted_value(name: str, value: Any) -> Any:
         return None
     if isinstance(value, str):
         if name == "job_id" and is_job_id(value):
-            return value  # it is needed to find the job again
+            return value  # a changed id could not be polled again
         shown = redact_url(value) if name == "output_url" else redact_text(value)
         return value if shown == value else shown
     if isinstance(value, Mapping):
@@ -46,7 +46,7 @@ def _redacted_value(name: str, value: Any) -> Any:
 
 @cache
 def _names_of(cls: type) -> tuple[str, ...]:
-    """Return the attributes that can contain text of the service."""
+    """Return the names of the attributes that can contain a text that must be redacted."""
     return tuple(
         field.name
         for field in attrs.fields(cls)

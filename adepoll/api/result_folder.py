@@ -1,9 +1,9 @@
 """ResultFolder: the folder in which polls keep results that are too large for memory.
 
-The files that a process uses at the same time have the same token in their names:
-``.adepoll-TOKEN-NUMBER.result``. They are in use while that process has ``.adepoll-TOKEN.lock``
-locked (flock(2)) or, on Windows, open. Both end with the process, killed or not, and then the next
-process that uses the folder removes them. Blocking code, called from threads.
+The files of one process have names with the same token: ``.adepoll-TOKEN-NUMBER.result``. While
+they are in use, the process keeps the file ``.adepoll-TOKEN.lock`` locked (flock(2)) or, on
+Windows, open. The system releases the lock when the process ends, even if it is killed. The next
+process that uses the folder then removes the files. Blocking code; call it from threads.
 """
 
 import contextlib
@@ -23,23 +23,23 @@ _NAME: Final = re.compile(r"\.adepoll-([0-9a-f]{16})(?:\.lock|-[0-9]+\.result)")
 
 
 class ResultFolder:
-    """Creates the files of one client in a folder.
+    """Creates the files in which one client keeps large results.
 
     Attributes:
         path: The folder.
     """
 
     def __init__(self, path: Path) -> None:
-        """Use an existing folder; no file is created yet."""
+        """Create an object for an existing folder. No file is created yet."""
         self.path = path
         self._numbers = itertools.count()
         self._claim: weakref.ref[_Claim] | None = None
         self._mutex = threading.Lock()
 
     def create(self) -> KeptResult:
-        """Create an empty file of mode 0600, which is deleted with the returned object.
+        """Create an empty file of mode 0600. It is deleted with the returned object.
 
-        The first call also removes the files that ended processes have left in the folder.
+        The first call also removes the files of processes that have ended.
 
         Raises:
             OSError: The file cannot be created.
@@ -58,16 +58,16 @@ class ResultFolder:
 
 
 class _Claim:
-    """A locked file, which shows other processes that the files with its token are in use.
+    """A locked file. It shows other processes that all files with its token are in use.
 
-    It is released with the last `KeptResult` that refers to it.
+    The lock is released when no `KeptResult` refers to this object any more.
 
     Attributes:
-        token: The token of the names.
+        token: The token in the names of the files, 16 hexadecimal digits.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Create the file and lock it. Raise `OSError`."""
+        """Create the file and lock it. Raise `OSError` if the file cannot be created."""
         while True:
             self.token = secrets.token_hex(8)
             path = _lock_path(folder, self.token)
@@ -79,20 +79,20 @@ class _Claim:
 
 
 def _is_locked(fd: int, path: Path) -> bool:
-    """Lock a new file; return False if another process is removing it as a leftover."""
+    """Lock a new file; return False if another process is removing it as an unused file."""
     try:
         file_system.lock(fd)
     except BlockingIOError:
         return False
     except OSError:
-        return True  # the file system has no locks, so that no process can take it
+        return True  # the file system has no locks, so no other process can lock the file
     return os.path.lexists(path)
 
 
 def remove_unused(folder: Path) -> None:
-    """Remove the files that ended processes of this user have left in a folder."""
+    """Remove the files in the folder of this user's processes that have ended."""
     for token in sorted(_tokens_in(folder)):
-        with contextlib.suppress(OSError):  # in use, or of another user
+        with contextlib.suppress(OSError):  # another process or user still has the files
             _remove_unused(folder, token)
 
 
@@ -101,14 +101,15 @@ def _remove_unused(folder: Path, token: str) -> None:
     path = _lock_path(folder, token)
     fd = None
     if file_system.HAS_FLOCK:
-        with contextlib.suppress(FileNotFoundError):  # each file is created after the lock
+        # If the lock file is missing, no process uses the files: it is created before all others.
+        with contextlib.suppress(FileNotFoundError):
             fd = file_system.open_without_following(path, os.O_RDWR)
     try:
         if fd is not None:
             if not file_system.is_own_file(os.fstat(fd)):
                 return
             file_system.lock(fd)
-        path.unlink(missing_ok=True)  # fails on Windows while a process has it open
+        path.unlink(missing_ok=True)  # on Windows, this fails while a process has the file open
         for name in _names_in(folder):
             found = _NAME.fullmatch(name)
             if found and found[1] == token and file_system.is_own_file((folder / name).lstat()):

@@ -1,10 +1,6 @@
-"""What jobs produce: the result and metadata of each kind. Imports v1_results and v2_results.
+"""The classes of results and of their metadata, by kind of job. Imports v1_results and v2_results.
 
-To add a field, add an attribute to its class in those modules: its reader is generated.
-A field without a default must be present and readable. Any other field is None or its default if
-the service does not send it or sends something else. The attribute `extra` has the JSON of fields
-that adepoll does not know, could not read, or could not read completely. No `repr` shows a
-customer's data.
+To add a field, add an attribute to its class in one of these modules; see `models` for all steps.
 """
 
 from collections.abc import Mapping
@@ -55,7 +51,7 @@ JobResult: TypeAlias = (
     | V2ExtractResult
     | WorkflowResult
 )
-"""What a job of any kind produces; `match` tells the classes apart."""
+"""The result of a job of any kind. Distinguish the classes with a ``match`` statement."""
 
 JobMetadata: TypeAlias = ExtractMetadata | ParseMetadata | SpreadsheetParseMetadata | V2Metadata
 """Facts about a job of any kind."""
@@ -66,7 +62,8 @@ def result_classes(kind: JobKind, result: Json) -> tuple[type, type]:
 
     Args:
         kind: Kind of the job.
-        result: The result, as parsed JSON; without one, the job's own JSON, for its metadata.
+        result: The result, as parsed JSON. If there is no result, the JSON of the job, which can
+            contain the metadata.
     """
     if kind == JobKind.V1_PARSE and is_of_spreadsheet(result):
         return SpreadsheetParseResult, SpreadsheetParseMetadata
@@ -74,10 +71,10 @@ def result_classes(kind: JobKind, result: Json) -> tuple[type, type]:
 
 
 def is_of_spreadsheet(result: Json) -> bool:
-    """Return whether the result of a v1 parse job, or JSON with its metadata, is of a spreadsheet.
+    """Return whether a v1 parse job has parsed a spreadsheet, and not a document.
 
     Args:
-        result: Parsed JSON.
+        result: The result, or the JSON of the job that contains the metadata, as parsed JSON.
     """
     facts = result.get("metadata") if type(result) is dict else None
     return type(facts) is dict and "sheet_count" in facts
@@ -90,4 +87,5 @@ _CLASSES: Final[Mapping[JobKind, tuple[type, type]]] = {
     JobKind.V2_EXTRACT: (V2ExtractResult, V2Metadata),
     JobKind.V2_WORKFLOW: (WorkflowResult, V2Metadata),
 }
-_UNKNOWN: Final[tuple[type, type]] = (object, V2Metadata)  # the result stays parsed JSON
+# For a kind of your own. The result stays parsed JSON.
+_UNKNOWN: Final[tuple[type, type]] = (object, V2Metadata)

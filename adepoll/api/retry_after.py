@@ -1,6 +1,6 @@
-"""Parses the header Retry-After, of the service and of storages. Imports service_clock.
+"""Parses the header Retry-After of the service and of storages. Imports service_clock.
 
-`throttling.rate_limiter` and `fetcher.patience` wait for it.
+`throttling.rate_limiter` and `fetcher.patience` wait until this time has passed.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from adepoll.api.service_clock import parse_http_date
 
 MAX_RETRY_AFTER: Final = 300.0
-"""Longest accepted Retry-After, in seconds; a longer one is reduced to this."""
+"""Longest Retry-After, in seconds. A longer one is reduced to this value."""
 
 _SECONDS: Final = re.compile(r"\d+(\.\d*)?", re.ASCII)
 
@@ -24,14 +24,15 @@ class Headers(Protocol):
 
 
 def parse_retry_after(headers: Headers, *, now: datetime | None = None) -> float | None:
-    """Return the seconds of Retry-After (RFC 9110, section 10.2.3); None if unreadable or absent.
+    """Return the Retry-After in seconds (RFC 9110, section 10.2.3); None if absent or unreadable.
 
-    The result is between 0 and `MAX_RETRY_AFTER`. A date is counted from the response's own Date
-    header, since the two clocks can differ.
+    The result is between 0 and `MAX_RETRY_AFTER`. If Retry-After is a date, the time from the Date
+    header of the same response to this date is returned, because the local clock can differ from
+    the clock of the server.
 
     Args:
         headers: Headers of the response.
-        now: The local time, used for a date if the response has no Date header.
+        now: The local time, which replaces a missing Date header; None if it is not known.
     """
     value = (headers.get("Retry-After") or "").strip()
     if _SECONDS.fullmatch(value):

@@ -12,13 +12,14 @@ from typing import Final
 _RESOLUTION: Final = 1.0  # seconds; a Date header has no fractions
 _PAUSE: Final = 0.01  # seconds; a hundred Date headers per second are enough
 _DRIFT: Final = 50e-6  # seconds per second by which two quartz clocks can diverge
-_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC).timestamp()  # before: the clock was never set
+# Unix time. A clock that shows an earlier or later time was never set, so its time is not used.
+_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC).timestamp()
 
 
 @lru_cache(maxsize=64)  # all responses of one second have the same text
 def parse_http_date(text: str) -> datetime | None:
-    """Return the date of a header (RFC 9110, section 5.6.7); None if the text is not a date."""
+    """Return the time in an HTTP date (RFC 9110, section 5.6.7); None if the text is not a date."""
     try:
         parsed = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
@@ -28,23 +29,25 @@ def parse_http_date(text: str) -> datetime | None:
 
 @lru_cache(maxsize=64)
 def _unix_time(text: str) -> float | None:
+    """Return the Unix time of an HTTP date; None if the text is not a date, or is implausible."""
     date = parse_http_date(text)
     seconds = math.nan if date is None else date.timestamp()
     return seconds if _EARLIEST <= seconds < _LATEST else None
 
 
 class ServiceClock:
-    """The offset from the loop's time to the service's Unix time, known to lie within two bounds.
+    """Estimates the Unix time of the service from the Date headers of its responses.
 
-    A response with the header `date` that was made between `sent_at` and `received_at` shows that
-    ``date - received_at <= offset < date + 1 - sent_at`` (F. Cristian, Probabilistic clock
-    synchronization, 1989). The clock keeps the intersection of these bounds (K. Marzullo, 1984):
-    responses just before and just after a change of the second narrow it to their latency. The
-    bounds widen with time, because clocks drift. A response that contradicts them replaces them,
-    because a clock was set or several servers answer.
+    The clock keeps a lower and an upper bound of the offset: the service's Unix time minus the
+    time of the event loop. A response was created between `sent_at` and `received_at`, and its Date
+    header has no fraction, so ``date - received_at <= offset < date + 1 - sent_at`` (F. Cristian,
+    Probabilistic clock synchronization, 1989). The clock keeps the intersection of the bounds of
+    all responses (K. Marzullo, 1984). The bounds widen with time, because clocks drift. If a
+    response contradicts the bounds, its own bounds replace them, because somebody has set a clock,
+    or several servers answer.
 
     Attributes:
-        enough_until: Loop time; responses to requests sent earlier need not be recorded.
+        enough_until: Loop time. Responses to requests that are sent earlier need not be recorded.
     """
 
     def __init__(self) -> None:
@@ -55,7 +58,7 @@ class ServiceClock:
         self.enough_until = -math.inf
 
     def record(self, date: str | None, sent_at: float, received_at: float) -> None:
-        """Record the Date header of a response; an unreadable or absurd date changes nothing.
+        """Record the Date header of a response. An unreadable or implausible date is ignored.
 
         Args:
             date: The header; None if the response had none.

@@ -1,4 +1,4 @@
-"""How models show their values in a `repr`: short, without secrets and data. Imports redaction."""
+"""Shows values in the `repr` of models: short, without secrets and data. Imports redaction."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -7,33 +7,33 @@ from typing import Final
 from adepoll.api.json_text import Json
 from adepoll.common.redaction import redact_url, showable
 
-_SHOWN_ITEMS: Final = 20  # of an array or `extra`, so that a repr is short
+_SHOWN_ITEMS: Final = 20  # items of an array, or names of unknown fields, that a repr shows
 
 
 def show_keys(extra: Mapping[str, Json]) -> str:
-    """Return the names of unknown fields."""
-    # The value of an unknown field can be anything, even a presigned URL.
+    """Return the names of unknown fields, at most 20 of them."""
+    # The values are not shown, because they can be anything, even a presigned URL.
     names = [showable(key, 40) for key in islice(extra, _SHOWN_ITEMS)]
     more = [f"{len(extra) - len(names)} more"] if len(extra) > len(names) else []
     return f"<{', '.join([*names, *more])}>" if extra else "{}"
 
 
 def show_url(url: str | None) -> str:
-    """Return a URL without its query."""
+    """Return the repr of a URL without its query, or of None."""
     return repr(None if url is None else showable(redact_url(url)))
 
 
 def show_text(text: str | None) -> str:
-    """Return a text of the service, made safe to print."""
+    """Return the repr of a text of the service, redacted and shortened, or of None."""
     return repr(None if text is None else showable(text))
 
 
 def show_first(items: tuple[object, ...]) -> str:
-    """Return the first items of an array."""
+    """Return the repr of the first 20 items of an array, and the number of other items."""
     rest = len(items) - _SHOWN_ITEMS
     return f"{items[:_SHOWN_ITEMS]!r}{f' and {rest} more' if rest > 0 else ''}"
 
 
 def show_size(value: Json) -> str:
-    """Return the type and size of a customer's data."""
+    """Return the type and size of a value with a customer's data, such as ``<dict of 12>``."""
     return f"<{type(value).__name__} of {len(value)}>" if hasattr(value, "__len__") else "<...>"

@@ -1,7 +1,7 @@
-"""JobSource: what a watcher polls. Imports job_kind and models.
+"""JobSource: the object that a watcher polls. Imports job_kind and models.
 
-Only `get_job` and `list_jobs` are required. The other methods are used if they are real ones: a
-`unittest.mock` object with the spec of a client has attributes of their names, too.
+Only `get_job` and `list_jobs` are required. The optional methods are called if they are real
+functions, because a `unittest.mock` object also has attributes with these names.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,11 @@ from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 
 
 class JobSource(Protocol):
-    """Anything that can be polled: an `AdeClient`, a simulation, a cache of your own.
+    """An object that can be polled: an `AdeClient`, a simulation, or a cache of your own.
 
-    It raises the errors of `adepoll.errors`. Any other exception is treated as a bug and stops the
-    watcher.
-
-    All its jobs are of one kind, `JobKind.V1_EXTRACT` unless it is a `SourceOfKinds`.
+    Its methods raise the errors of `adepoll.errors`. Any other exception is treated as a bug, and
+    stops the watcher. All its jobs are of one kind: its attribute `kind`, or `JobKind.V1_EXTRACT`
+    if it has no such attribute. A `SourceOfKinds` has jobs of several kinds.
     """
 
     async def get_job(self, job_id: str, /) -> JobSnapshot:
@@ -33,10 +32,10 @@ class JobSource(Protocol):
 
 @runtime_checkable
 class PollingSource(Protocol):
-    """A source whose calls can wait before they send a request, as for a rate limit."""
+    """A source whose calls can wait before they send a request, for example for a rate limit."""
 
     def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> JobSource:
-        """Return a view that holds `semaphore` during each request, and not while it waits."""
+        """Return a view of the source that holds `semaphore` only while a request is in flight."""
 
 
 @runtime_checkable
@@ -45,22 +44,26 @@ class SourceOfKinds(Protocol):
 
     @property
     def kind(self) -> JobKind:
-        """Kind of the jobs of the source itself."""
+        """Kind of the jobs that `get_job` and `list_jobs` of the source poll and list."""
 
     def for_kind(self, kind: JobKind) -> JobSource:
-        """Return a view of the jobs of one kind; raise `ConfigurationError` if it is unknown."""
+        """Return a view of the source for one kind; raise `ConfigurationError` if it is unknown."""
 
 
 @runtime_checkable
 class TimedSource(Protocol):
-    """A source that knows the time of the service's clock, which sets `received_at`."""
+    """A source that knows the time of the service, whose clock also sets `received_at`."""
 
     def service_time(self) -> float | None:
-        """Return the Unix time of the service; None if it is not known yet."""
+        """Return the Unix time of the service, in seconds; None if it is not known yet."""
 
 
 def for_polling(source: JobSource, semaphore: AbstractAsyncContextManager[object]) -> JobSource:
-    """Return a view of any source that holds `semaphore` during each request."""
+    """Return a view of any source that holds `semaphore` during each request.
+
+    A source without a method `for_polling` cannot say when it sends a request. The view then holds
+    `semaphore` during the whole call.
+    """
     if isinstance(source, PollingSource) and type(source.for_polling) in _REAL:
         view: JobSource = source.for_polling(semaphore)
         return view
@@ -68,13 +71,13 @@ def for_polling(source: JobSource, semaphore: AbstractAsyncContextManager[object
 
 
 def kind_of(source: JobSource) -> JobKind:
-    """Return the kind of the jobs of a source."""
+    """Return the kind of the jobs of a source; `JobKind.V1_EXTRACT` if it does not say."""
     kind = getattr(source, "kind", None)
     return kind if isinstance(kind, JobKind) else JobKind.V1_EXTRACT
 
 
 def for_kind(source: JobSource, kind: JobKind) -> JobSource | None:
-    """Return a view of the jobs of one kind; None if the source has none of them.
+    """Return a view of a source for one kind; None if the source has no jobs of this kind.
 
     Raises:
         ConfigurationError: The source does not know the kind.
@@ -93,17 +96,18 @@ def is_newest_first(source: JobSource) -> bool:
 
 
 def clock_of(source: JobSource) -> Callable[[], float | None] | None:
-    """Return the `service_time` of a source; None if it has none."""
+    """Return the method `service_time` of a source; None if the source does not have it."""
     if isinstance(source, TimedSource) and type(source.service_time) in _REAL:
         return source.service_time
     return None
 
 
-_REAL: Final = (FunctionType, MethodType)  # by `type`: a mock can pretend its `__class__`
+# Types of real functions, to be compared with `type`: isinstance believes the class of a mock.
+_REAL: Final = (FunctionType, MethodType)
 
 
 class _HeldDuringCalls:
-    """Wraps a source without `for_polling`; holds the semaphore during each of its calls."""
+    """A view of a source without `for_polling`. It holds the semaphore during each call."""
 
     def __init__(self, source: JobSource, semaphore: AbstractAsyncContextManager[object]) -> None:
         self._source = source

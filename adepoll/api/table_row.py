@@ -1,4 +1,4 @@
-"""What a job is as a row of a table: `to_dict`, and a mapping that pandas and polars accept.
+"""TableRow: an object that pandas and polars accept as a row of a table.
 
 Imports shown and html_tables.
 """
@@ -10,17 +10,17 @@ from adepoll.api.shown import show_size
 from adepoll.common.html_tables import html_table
 
 FACTS: Final = ("seconds", "credits", "pages", "failed_pages", "partial")
-"""Names of the values of `facts_of`."""
+"""Names of the columns whose values `facts_of` returns, in the same order."""
 RESULTS: Final = ("extraction", "markdown", "output")
-"""Columns with the result, of which a job has at most two."""
-_MAX_INTEGER: Final = 2**63
+"""Names of the columns that can contain the result. A job has a value in at most two of them."""
+_MAX_INTEGER: Final = 2**63  # whole numbers in tables have 64 bits
 
 
 class TableRow:
     """An object that is also a mapping from column names to values.
 
-    So ``pandas.DataFrame(jobs)`` and ``polars.DataFrame(jobs)`` work for a list of them, and so
-    does ``dict(job)``. Equality and hash are those of the class, not of a mapping.
+    Therefore, ``pandas.DataFrame(rows)``, ``polars.DataFrame(rows)`` and ``dict(row)`` work.
+    Equality and hash are those of the class, not of a mapping.
     """
 
     __slots__ = ()
@@ -30,7 +30,7 @@ class TableRow:
         raise NotImplementedError
 
     def _repr_html_(self) -> str:
-        """Return a table for notebooks; it has sizes in place of results."""
+        """Return an HTML table for notebooks. It shows the sizes of results, not the results."""
         rows = [
             (name, show_size(value) if name in RESULTS and value is not None else value)
             for name, value in self.to_dict().items()
@@ -58,27 +58,27 @@ Mapping.register(TableRow)
 
 
 class HasFacts(Protocol):
-    """The part of a snapshot that `facts_of` reads."""
+    """The attributes of a snapshot that `facts_of` reads."""
 
     @property
     def facts(self) -> object:
-        """The metadata of the job, or of its result."""
+        """The metadata of the job, or of its result; None if both are missing."""
 
     @property
     def credits(self) -> float | None:
-        """Price of the job in credits."""
+        """Price of the job in credits; None if the service does not say."""
 
     @property
     def page_count(self) -> int | None:
-        """Number of pages of the document."""
+        """Number of pages of the document; None if the service does not say."""
 
     @property
     def failed_pages(self) -> tuple[int, ...]:
-        """Pages that could not be parsed."""
+        """Pages that could not be parsed, counted from 0."""
 
     @property
     def partial(self) -> bool:
-        """Whether the job has completed, but not with all that was asked for."""
+        """Whether the job has completed with a partial result."""
 
     @property
     def is_terminal(self) -> bool:
@@ -86,7 +86,7 @@ class HasFacts(Protocol):
 
 
 def facts_of(job: HasFacts) -> tuple[Any, ...]:
-    """Return the values of `FACTS`; numbers that no table can hold are None."""
+    """Return the values of the columns `FACTS`. A whole number with more than 64 bits is None."""
     milliseconds = getattr(job.facts, "duration_ms", None)
     pages = job.page_count
     return (

@@ -1,7 +1,4 @@
-"""What the errors of aiohttp mean: the translation into errors of adepoll.
-
-Imports errors and redaction.
-"""
+"""Translates the errors of aiohttp into errors of adepoll. Imports errors and redaction."""
 
 import os
 import re
@@ -25,11 +22,11 @@ from adepoll.errors import (
 
 
 class BrokenError(aiohttp.ClientError):
-    """Wraps an aiohttp error (`args[0]`), so that aiohttp does not send the GET again."""
+    """Hides an error of aiohttp (`args[0]`) from aiohttp, which would send the GET again."""
 
 
 def error_of(exc: BaseException, *, job_id: str | None) -> RequestError:
-    """Return the error of a request to the API that failed with an error of aiohttp."""
+    """Return the error of adepoll for a request to the API that failed with an error of aiohttp."""
     if isinstance(exc, BrokenError):
         exc = exc.args[0]
     cls: type[RequestError] = TransportError
@@ -47,7 +44,7 @@ def error_of(exc: BaseException, *, job_id: str | None) -> RequestError:
 
 
 def is_lasting_refusal(exc: BaseException) -> bool:
-    """Return whether a proxy refused the connection, and will do so again."""
+    """Return whether a proxy refused the connection, and will refuse the next one as well."""
     return (
         isinstance(exc, aiohttp.ClientHttpProxyError)
         and exc.status < HTTPStatus.INTERNAL_SERVER_ERROR
@@ -56,7 +53,7 @@ def is_lasting_refusal(exc: BaseException) -> bool:
 
 
 def _has_too_large_headers(exc: aiohttp.ClientResponseError) -> bool:
-    # aiohttp has no class for it; these are the beginnings of its messages.
+    # aiohttp has no class for this error. The texts are the beginnings of its messages.
     return exc.message.startswith(("Got more than", "Too many headers"))
 
 
@@ -64,7 +61,7 @@ _BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
 
 
 def describe(exc: BaseException) -> str:
-    """Return what an error of aiohttp means, without its URL, headers or body."""
+    """Return a description of an error of aiohttp, without the URL, headers and body."""
     if isinstance(exc, BrokenError):
         exc = exc.args[0]
     if isinstance(exc, aiohttp.ClientConnectorError):
@@ -82,7 +79,7 @@ def describe(exc: BaseException) -> str:
 
 
 def _describe_response(exc: aiohttp.ClientResponseError) -> str:
-    # The rest of the message can quote a document, or the query of the request.
+    # Cut the message at the first quote, which can be a part of a document or of the URL's query.
     text = exc.message.replace("can't", "cannot")  # an apostrophe is not a quote
     message = showable(_BEFORE_QUOTE.split(text, 1)[0].rstrip(), 120)
     if isinstance(exc, aiohttp.ClientHttpProxyError):
@@ -98,7 +95,8 @@ def _describe_response(exc: aiohttp.ClientResponseError) -> str:
 def _reason(exc: OSError) -> str:
     if isinstance(exc, ssl.SSLCertVerificationError) and exc.verify_message:
         return f"its certificate cannot be verified: {showable(exc.verify_message, 120)}"
-    # asyncio replaces the system's text by its own; DNS and TLS errors have numbers of their own.
+    # Take the text of the system, because asyncio has replaced it in the error. The numbers of DNS
+    # and TLS errors are not those of the system.
     if exc.errno is not None and not isinstance(exc, socket.gaierror | ssl.SSLError):
         return os.strerror(exc.errno)
     return showable(exc.strerror or type(exc).__name__, 120)

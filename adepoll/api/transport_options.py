@@ -1,4 +1,4 @@
-"""How connections are made: proxies, certificates, header limits, name resolution.
+"""TransportOptions: proxies, certificates, header limits and name resolution of connections.
 
 Imports errors and redaction.
 """
@@ -31,18 +31,19 @@ class TransportOptions:
 
     Attributes:
         proxy: URL of a proxy for all requests: ``http://`` or ``https://``, with user and password
-            if it needs them. None for those of the environment.
-        trust_env: True to read ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` (or
-            the same in lower case, which take precedence) when the client or fetcher is created.
-            ``NO_PROXY`` also limits `proxy`. False to ignore them.
+            if the proxy needs them. None for the proxies of the environment.
+        trust_env: True to read the environment variables ``HTTP_PROXY``, ``HTTPS_PROXY``,
+            ``ALL_PROXY`` and ``NO_PROXY`` when the client or fetcher is created. Names in lower
+            case take precedence. ``NO_PROXY`` also applies to `proxy`. False to ignore the
+            variables.
         ca_file: PEM file with certificates of authorities that are trusted in addition to those of
-            the system, for a proxy that inspects TLS or a service in your own network.
+            the system. Use it for a proxy that inspects TLS, or for a service in your own network.
         client_certificate: PEM file with a certificate and its private key, for servers that
-            demand one.
-        ssl_context: Your own context instead of the two files.
-        max_header_bytes: Largest accepted line of a response header, bytes.
+            require a certificate.
+        ssl_context: Your own TLS context; not together with one of the two files.
+        max_header_bytes: Largest accepted line of a response header, in bytes.
         max_headers: Largest accepted number of response headers.
-        resolver: Your own name resolution; it is not closed.
+        resolver: Your own name resolution. adepoll does not close it.
     """
 
     proxy: str | None = field(default=None, repr=_show_proxy)
@@ -80,11 +81,11 @@ class TransportOptions:
 
     @property
     def ssl(self) -> ssl.SSLContext | bool:
-        """The context for TLS; True for the default of aiohttp."""
+        """The TLS context, as aiohttp expects it; True for the default of aiohttp."""
         return self.ssl_context or self._loaded or True
 
     def proxies(self) -> "Proxies":
-        """Return the proxies of these options, and of the environment as it is now.
+        """Return the proxies of these options and of the current environment.
 
         Raises:
             ConfigurationError: A proxy of the environment cannot be used.
@@ -108,11 +109,11 @@ class TransportOptions:
 
 @frozen(kw_only=True)
 class Proxies:
-    """Which proxy a request uses.
+    """Decides which proxy a request uses.
 
     Attributes:
-        by_scheme: URL of the proxy for ``http``, ``https`` and ``all``.
-        no_proxy: Hosts that are requested directly.
+        by_scheme: URL of the proxy, by scheme of the requested URL: ``http``, ``https`` or ``all``.
+        no_proxy: Entries of ``NO_PROXY``: hosts that are requested without a proxy.
     """
 
     by_scheme: Mapping[str, str] = field(factory=dict, repr=False)
@@ -120,15 +121,15 @@ class Proxies:
 
     @property
     def hosts(self) -> frozenset[str]:
-        """The hosts of the proxies."""
+        """The host names of the proxies."""
         return frozenset(urlsplit(proxy).hostname or "" for proxy in self.by_scheme.values())
 
     def for_url(self, url: URL) -> str | None:
         """Return the proxy for a URL; None for a direct connection.
 
-        ``NO_PROXY`` is read as curl reads it (curl's manual, "Environment"): names include their
-        subdomains, a leading dot is ignored, addresses may be networks, ``*`` is every host. An
-        entry with a port is valid for this port only.
+        ``NO_PROXY`` has the same meaning as for curl (curl's manual, "Environment"). An entry can
+        be a host name, which includes its subdomains, with or without a dot before it; an address
+        or a network; or ``*`` for every host. An entry with a port is valid for this port only.
         """
         proxy = self.by_scheme.get(url.scheme) or self.by_scheme.get("all")
         if proxy is None or url.host is None:
@@ -145,11 +146,11 @@ def _proxy_url(text: Secret[str], name: str) -> str:
     """Return the URL of a proxy; ``http`` is the default scheme, as for curl.
 
     Args:
-        text: The value of an option or variable, which may contain a password.
-        name: The name of the option or variable, for the error.
+        text: Value of an option or environment variable, which may contain a password.
+        name: Name of the option or variable, for the error.
 
     Raises:
-        ConfigurationError: It is not the URL of a proxy that can be used.
+        ConfigurationError: The text is not the URL of a proxy that can be used.
     """
     url = Secret(text.reveal().strip())
     if "://" not in text.reveal():
@@ -161,7 +162,10 @@ def _proxy_url(text: Secret[str], name: str) -> str:
 
 
 def _proxy_problem(url: str) -> str | None:
-    """Return why a proxy cannot be used; None if it can. An error here would show the password."""
+    """Return the reason why a proxy cannot be used; None if it can be used.
+
+    This function raises nothing, because a traceback would contain the password.
+    """
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises if it is not a number
@@ -175,6 +179,7 @@ def _proxy_problem(url: str) -> str | None:
 
 
 def _matches(entry: str, host: str, port: int | None) -> bool:
+    """Return whether an entry of ``NO_PROXY`` includes this host and port."""
     entry = entry.lower()
     if entry == "*":
         return True
@@ -196,6 +201,7 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
 def _load(
     load: Callable[[str | PathLike[str]], None], name: str, path: str | PathLike[str]
 ) -> None:
+    """Call `load` with a path; raise `ConfigurationError` with the option's name if it fails."""
     shown = showable(os.fspath(path), 200)
     try:
         load(path)

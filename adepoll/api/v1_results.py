@@ -1,4 +1,4 @@
-"""What v1 jobs produce, as frozen attrs classes; see `results`. Imports facts."""
+"""The classes of the results and metadata of v1 jobs; see `models`. Imports facts."""
 
 from collections.abc import Mapping
 
@@ -24,14 +24,16 @@ class ExtractMetadata(Facts):
     Attributes:
         filename: Name of the document.
         org_id: Id of the organisation.
-        duration_ms: Duration of the extraction, milliseconds.
-        credit_usage: Price of the extraction, credits.
+        duration_ms: Duration of the extraction in milliseconds.
+        credit_usage: Price of the extraction in credits.
         job_id: Id of the job.
-        version: The requested model snapshot.
-        schema_violation_error: Why the data does not conform to the schema; None if it does.
-        fallback_model_version: The model that was used after the first attempt had failed.
-        warnings: Structured warnings, at most 1,000. If there are more, or one is not an object,
-            `extra` has the JSON of all.
+        version: Name of the requested model.
+        schema_violation_error: Why the data does not conform to the schema; None if it conforms.
+        fallback_model_version: Name of the model that was used after the requested model had
+            failed; None if it had not failed.
+        warnings: The first 1,000 warnings that can be read. If warnings are left out, `extra` has
+            the JSON of all warnings.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     filename: str | None = field(default=None, repr=show_text)
@@ -49,7 +51,7 @@ class ExtractMetadata(Facts):
 
     @property
     def credits(self) -> float | None:
-        """As `credit_usage`."""
+        """Price of the job in credits; None if the service does not say."""
         return self.credit_usage
 
 
@@ -59,9 +61,10 @@ class ExtractResult:
 
     Attributes:
         extraction: The extracted data, in the shape of the caller's schema.
-        extraction_metadata: The same shape, with the chunk references of each value; None if the
-            service does not send it.
+        extraction_metadata: JSON of the same shape as `extraction`, with references to the chunks
+            that each value comes from. None if the service does not send it.
         metadata: Facts about the extraction.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     extraction: Json = field(repr=show_size)
@@ -78,11 +81,12 @@ class ParseMetadata(Facts):
         filename: Name of the document.
         org_id: Id of the organisation.
         page_count: Number of pages of the document.
-        duration_ms: Duration of the job, milliseconds.
-        credit_usage: Price of the job, credits.
+        duration_ms: Duration of the job in milliseconds.
+        credit_usage: Price of the job in credits.
         job_id: Id of the job.
-        version: The model snapshot that was used.
+        version: Name of the model that was used.
         failed_pages: Pages that could not be parsed, counted from 0.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     filename: str | None = field(default=None, repr=show_text)
@@ -101,12 +105,12 @@ class ParseMetadata(Facts):
 
     @property
     def credits(self) -> float | None:
-        """As `credit_usage`."""
+        """Price of the job in credits; None if the service does not say."""
         return self.credit_usage
 
     @property
     def failed_page_indexes(self) -> tuple[int, ...]:
-        """As `failed_pages`."""
+        """Pages that could not be parsed, counted from 0."""
         return self.failed_pages
 
 
@@ -115,13 +119,17 @@ class ParseResult:
     """The result of a v1 parse job for a document.
 
     Attributes:
-        markdown: The whole document as Markdown. If the service sends no text, this is empty, and
-            `extra` has what it sent.
-        chunks: JSON array of its parts, each with ``id``, ``type``, ``markdown`` and ``grounding``.
-        splits: JSON array of its splits, each with ``class``, ``identifier``, ``pages``,
-            ``markdown`` and the ids of its ``chunks``.
-        grounding: JSON object: the place of each chunk and table cell, by id.
+        markdown: The whole document as Markdown. If the service sends another value than a text,
+            `markdown` is empty, and `extra` has that value.
+        chunks: JSON array of the parts of the document, each with ``id``, ``type``, ``markdown``
+            and ``grounding``; None if the service does not send it.
+        splits: JSON array of the splits of the document, each with ``class``, ``identifier``,
+            ``pages``, ``markdown`` and the ids of its ``chunks``; None if the service does not send
+            it.
+        grounding: JSON object with the place in the document of each chunk and table cell, by id;
+            None if the service does not send it.
         metadata: Facts about the document.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     markdown: str = field(repr=show_size, metadata={**OWN_DATA, **if_odd("")})
@@ -144,10 +152,11 @@ class SpreadsheetParseMetadata(Facts):
         total_cells: Number of cells of all sheets.
         total_chunks: Number of chunks.
         total_images: Number of images.
-        duration_ms: Duration of the job, milliseconds.
-        credit_usage: Price of the job, credits.
+        duration_ms: Duration of the job in milliseconds.
+        credit_usage: Price of the job in credits.
         job_id: Id of the job.
-        version: The model snapshot that was used.
+        version: Name of the model that was used.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     filename: str | None = field(default=None, repr=show_text)
@@ -165,7 +174,7 @@ class SpreadsheetParseMetadata(Facts):
 
     @property
     def credits(self) -> float | None:
-        """As `credit_usage`."""
+        """Price of the job in credits; None if the service does not say."""
         return self.credit_usage
 
 
@@ -175,9 +184,12 @@ class SpreadsheetParseResult:
 
     Attributes:
         markdown: The whole spreadsheet as Markdown, as in `ParseResult`.
-        chunks: JSON array of its parts, each with ``id``, ``type`` and ``markdown``.
-        splits: JSON array of its splits, with ``sheets`` instead of ``pages``.
+        chunks: JSON array of the parts of the spreadsheet, each with ``id``, ``type`` and
+            ``markdown``; None if the service does not send it.
+        splits: JSON array as in `ParseResult`, but with ``sheets`` instead of ``pages``; None if
+            the service does not send it.
         metadata: Facts about the spreadsheet.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     markdown: str = field(repr=show_size, metadata={**OWN_DATA, **if_odd("")})

@@ -1,4 +1,4 @@
-"""What v2 jobs produce, as frozen attrs classes; see `results`. Imports facts."""
+"""The classes of the results and metadata of v2 jobs; see `models`. Imports facts."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -26,7 +26,8 @@ class V2Billing:
 
     Attributes:
         service_tier: ``standard`` (minutes to hours) or ``priority`` (seconds to minutes).
-        total_credits: Price of the job, credits.
+        total_credits: Price of the job in credits.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     service_tier: str | None = field(default=None, repr=show_text)
@@ -40,17 +41,19 @@ class V2Metadata(Facts):
 
     Attributes:
         job_id: Id of the job.
-        model_version: The model that was used.
-        duration_ms: Duration of the job, milliseconds.
+        model_version: Name of the model that was used.
+        duration_ms: Duration of the job in milliseconds.
         page_count: Number of pages of a parsed document.
-        failed_pages: Pages that could not be parsed, counted from 1, unlike those of v1.
-        doc_id: Id of the document that was extracted from.
-        input_markdown_chars: Length of the input of an extraction.
+        failed_pages: Pages that could not be parsed, counted from 1. In the metadata of v1 jobs,
+            pages are counted from 0.
+        doc_id: Id of the document from which an extract job has extracted data.
+        input_markdown_chars: Length of the Markdown from which data was extracted.
         output_markdown_chars: Length of the Markdown that a parse job produced.
-        output_extraction_chars: Length of the JSON that an extraction produced.
+        output_extraction_chars: Length of the JSON that an extract job produced.
         range_units: Unit of the ranges in the result.
-        openapi_spec: Version of the service's description.
+        openapi_spec: Which OpenAPI description of the service is valid for the result.
         billing: Price and service tier; None if the service does not say.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     job_id: str | None = field(default=None, repr=show_text)
@@ -73,7 +76,7 @@ class V2Metadata(Facts):
 
     @property
     def version(self) -> str | None:
-        """As `model_version`."""
+        """Name of the model that was used; None if the service does not say."""
         return self.model_version
 
     @property
@@ -92,10 +95,12 @@ class V2ParseResult:
     """The result of a v2 parse job.
 
     Attributes:
-        markdown: The whole document as Markdown. If the service sends no text, this is empty, and
-            `extra` has what it sent.
-        structure: JSON tree of the document: pages, elements, and their places.
+        markdown: The whole document as Markdown. If the service sends another value than a text,
+            `markdown` is empty, and `extra` has that value.
+        structure: JSON tree of the document: pages and elements, and where they are. None if the
+            service does not send it.
         metadata: Facts about the job.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     markdown: str = field(repr=show_size, metadata={**OWN_DATA, **if_odd("")})
@@ -110,11 +115,14 @@ class V2ExtractResult:
 
     Attributes:
         extraction: The extracted data, in the shape of the caller's schema.
-        extraction_metadata: The same shape, with the references of each value.
-        markdown: The input of the extraction, which the service repeats.
-        schema_violation_error: Why the data does not conform to the schema; None if it does.
-        warnings: Structured warnings, at most 1,000, as in `ExtractMetadata`.
+        extraction_metadata: JSON of the same shape as `extraction`, with references to the places
+            that each value comes from. None if the service does not send it.
+        markdown: The Markdown from which the data was extracted; None if the service does not send
+            it.
+        schema_violation_error: Why the data does not conform to the schema; None if it conforms.
+        warnings: The first 1,000 warnings that can be read, as in `ExtractMetadata`.
         metadata: Facts about the job.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     extraction: Json = field(repr=show_size)
@@ -135,8 +143,9 @@ class WorkflowResult:
     """The result of a v2 workflow job.
 
     Attributes:
-        output: JSON of what the steps of the workflow produced.
+        output: JSON object with the results of the steps, by workflow and step.
         metadata: Facts about the job.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     output: Json = field(repr=show_size)
@@ -145,7 +154,7 @@ class WorkflowResult:
 
     @property
     def schema_violation_error(self) -> str | None:
-        """Why the data of a step does not conform to its schema; None if it does."""
+        """Why the data of the first nonconforming step does not conform; None if all steps do."""
         for step in _steps(self.output):
             if (violation := step.get("schema_violation_error")) is not None:
                 return violation if isinstance(violation, str) else error_text(violation)
@@ -153,7 +162,7 @@ class WorkflowResult:
 
     @property
     def failed_page_indexes(self) -> tuple[int, ...]:
-        """Pages that could not be parsed in a step, counted from 0."""
+        """Pages that could not be parsed in any of the steps, counted from 0."""
         pages: set[int] = set()
         for step in _steps(self.output):
             metadata = step.get("metadata")
@@ -165,7 +174,7 @@ class WorkflowResult:
 
 
 def _steps(output: Json) -> Iterator[dict[str, Json]]:
-    """Yield the results of the steps, which are in the output by workflow and step."""
+    """Yield the results of all steps of a workflow job: the values ``output[workflow][step]``."""
     workflows = output.values() if isinstance(output, dict) else ()
     for workflow in islice(workflows, _MAX_STEPS):
         steps = workflow.values() if isinstance(workflow, dict) else ()
@@ -174,4 +183,4 @@ def _steps(output: Json) -> Iterator[dict[str, Json]]:
                 yield step
 
 
-_MAX_STEPS: Final = 100
+_MAX_STEPS: Final = 100  # workflows of an output, and steps of a workflow, that are read

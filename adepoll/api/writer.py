@@ -1,6 +1,6 @@
-"""Writes attrs classes as JSON objects with cattrs. Imports results and below.
+"""Converts objects of attrs classes to JSON objects, with cattrs. Imports results and below.
 
-Slow to import: codec imports this module when it is first needed.
+The import of cattrs is slow, so `codec` imports this module only at the first use.
 """
 
 from collections.abc import Callable
@@ -24,12 +24,13 @@ _converter: Final = cattrs.Converter(unstruct_collection_overrides={tuple: list}
 
 
 def flatten(model: object) -> dict[str, Json]:
-    """Return the model as a JSON object, from which the model can be read again."""
+    """Return an object of an attrs class as a JSON object, from which `codec` can read it again."""
     raw: dict[str, Json] = _converter.unstructure(model)
     return raw
 
 
 def _timestamp(time: datetime | None) -> float:
+    """Return a time as a Unix timestamp in seconds; 0 for None."""
     seconds = 0.0 if time is None else time.timestamp()
     return int(seconds) if seconds.is_integer() else seconds
 
@@ -44,7 +45,7 @@ _converter.register_unstructure_hook_func(
 
 
 def _overrides(cls: type) -> dict[str, Any]:
-    """Return the JSON name of each attribute for cattrs, or that it is not in JSON."""
+    """Return the settings of cattrs for each attribute: its name in JSON, or to leave it out."""
     omitted = dict.fromkeys(attrs.fields_dict(cls), override(omit=True))
     return omitted | {
         field.name: override(rename=field.key, omit_if_default=field.optional)
@@ -58,10 +59,10 @@ def _unstructure_class(cls: type) -> _Hook:
 
     def unstructure_class(model: Any) -> dict[str, Json]:
         raw: dict[str, Json] = write(model)
-        # If a field could not be read, or not completely, its JSON is in `extra`.
+        # `extra` has the JSON of the fields that could not be read, or not completely.
         raw.update(model.extra)
         if cls is ExtractWarning and "msg" in raw and error_text(model.extra) == raw["msg"]:
-            del raw["msg"]  # the service sent the text under another name, which is in `extra`
+            del raw["msg"]  # the text is in `extra`, under the name that the service has used
         return raw
 
     return unstructure_class
