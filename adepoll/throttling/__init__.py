@@ -1,5 +1,6 @@
-"""The request budget. Internal, except `RateLimiter` and `RetryPolicy`; imports errors only.
+"""The request budget: limits the requests of one or several clients. Imports errors only.
 
-`RateLimiter` decides when a request may be sent, `RequestSender` sends those of one client, and
-`RetryPolicy` says whether and when a request is repeated.
+`RateLimiter` decides when a request may be sent, and handles 429. `RequestSender` sends the
+requests of one client, and repeats failed ones. `RetryPolicy` says how often and when a request is
+repeated. Internal, except `RateLimiter` and `RetryPolicy`.
 """

@@ -1,6 +1,6 @@
-"""What a client learns about the service: its capacity, its rate limit, and whether it is down.
+"""Learns from answers how much the service can take: capacity, rate limit, and outages.
 
-Plain state without I/O. Times are arguments, in seconds of any monotonic clock. Imports nothing of
+Plain state without I/O. Times are seconds of one monotonic clock, passed in. Imports nothing of
 adepoll.
 """
 
@@ -10,19 +10,21 @@ from typing import Final
 
 
 class Window:
-    """The largest number of concurrent requests: slow start (RFC 5681, 2009, section 3.1).
+    """Limits the number of concurrent requests by slow start (RFC 5681, 2009, section 3.1).
 
-    It starts small and grows by one with every second success, so that it grows by half with every
-    round trip in which it is used fully, up to `limit`. `restart` reduces it to one and starts a
-    new epoch: requests of earlier epochs do not count against the window, and do not change its
-    size. Then it grows by one with each success, since a rate or an outage limits requests, too.
+    The size starts at 4 and grows up to `limit`. At first, it grows by one with every second
+    successful request. So if as many requests are sent as it allows, it grows by half in each round
+    trip. `restart` sets the size to one, and begins a new epoch. Requests of earlier epochs do not
+    count against the size, and do not change it. After a restart, the size grows by one with each
+    successful request. It may grow faster then, because the rate or an outage limits the requests,
+    too.
 
     Attributes:
-        limit: Largest size.
+        limit: Largest possible size.
         size: Largest number of concurrent requests of this epoch.
         epoch: Number of restarts.
-        in_flight: Concurrent requests, of all epochs.
-        full: Whether a response must arrive before the next request may be sent.
+        in_flight: Number of concurrent requests of all epochs.
+        full: True if a response must arrive before the next request may be sent.
     """
 
     __slots__ = (
@@ -37,31 +39,31 @@ class Window:
     )
 
     def __init__(self, limit: int) -> None:
-        """Create an empty window."""
+        """Create a window without requests."""
         self.limit = limit
         self.size = min(_FIRST_WINDOW, limit)
         self.epoch = self.in_flight = 0
         self._in_flight_of_epoch = 0
-        self._growth = 0  # successes that may still increase the size
-        self._grown = 0.0  # growth that is not yet a whole request
+        self._growth = 0  # number of successes that may still increase the size
+        self._grown = 0.0  # growth so far that is less than one request
         self.full = False
 
     @property
     def room(self) -> int:
-        """Requests that may be sent before a response arrives."""
+        """Number of requests that may be sent before a response arrives."""
         return min(self.size - self._in_flight_of_epoch, self.limit - self.in_flight)
 
     def sent(self) -> None:
-        """Count a request."""
+        """Count a request as sent."""
         self.in_flight += 1
         self._in_flight_of_epoch += 1
-        # Only a window that is used shows that it could be larger (RFC 7661, 2015, section 4).
+        # The size may grow only while at least half of it is used (RFC 7661, 2015, section 4).
         if 2 * self._in_flight_of_epoch >= self.size:
             self._growth = self._in_flight_of_epoch
         self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
     def ended(self, epoch: int, *, succeeded: bool = False) -> None:
-        """Record the end of a request that was sent in `epoch`."""
+        """Record the end of a request that was sent in the epoch `epoch`."""
         self.in_flight -= 1
         if epoch == self.epoch:
             self._in_flight_of_epoch -= 1
@@ -75,7 +77,7 @@ class Window:
             self._update_full()
 
     def restart(self) -> None:
-        """Reduce the size to one, in a new epoch."""
+        """Set the size to one, and begin a new epoch."""
         self.size = 1
         self._in_flight_of_epoch = self._growth = 0
         self.epoch += 1
@@ -86,15 +88,16 @@ class Window:
 
 
 class Outage:
-    """Whether the service is down, and when it may be probed again.
+    """Decides whether the service is down, and when it may be probed again.
 
-    `OUTAGE` failures in a row, of at least three jobs, are an outage. During an outage, single
-    requests probe the service after increasing waits, until one succeeds. A job that has failed
-    lately while other requests succeeded does not count: its failures must not slow others down.
+    `OUTAGE` consecutive failures, of at least three jobs, are an outage. During an outage, single
+    requests (probes) are sent after increasing waits, until a request succeeds. If other requests
+    succeed after the failure of a job, further failures of this job do not count for 120 s: a bad
+    job must not slow the others down.
 
     Attributes:
-        failures: Failures that count, since the last success.
-        probe_at: When the next probe may be sent; minus infinity without an outage.
+        failures: Number of failures since the last success that count.
+        probe_at: Time at which the next probe may be sent; minus infinity without an outage.
     """
 
     __slots__ = ("_failing", "_known", "_new_waits", "_unnamed", "_waits", "failures", "probe_at")
@@ -103,30 +106,33 @@ class Outage:
         """Start without an outage.
 
         Args:
-            waits: Returns a new endless series of waits, in seconds.
+            waits: Returns a new endless iterator over the seconds to wait before each probe.
         """
         self._new_waits = waits
-        self._waits: Iterator[float] | None = None
-        self._failing: dict[str, float] = {}  # by job: when it failed, since the last success
-        self._unnamed = 0  # failures of requests without a job since then
-        self._known: dict[str, float] = {}  # by job: when it failed, before a success; oldest first
+        self._waits: Iterator[float] | None = None  # waits of the present outage
+        # Time of the last failure by job id, for jobs that have failed since the last success.
+        self._failing: dict[str, float] = {}
+        # Number of failures, since the last success, of requests that concern no job.
+        self._unnamed = 0
+        # Time of the last failure by job id, for jobs that failed before a success; oldest first.
+        self._known: dict[str, float] = {}
         self.failures = 0
         self.probe_at = -math.inf
 
     @property
     def is_on(self) -> bool:
-        """Whether there is an outage now."""
+        """True during an outage."""
         return self._waits is not None
 
     def failed(self, now: float, *, is_new: bool, job_id: str | None = None) -> bool:
-        """Record a failure; return whether an outage starts with it.
+        """Record a failed request; return True if an outage begins now.
 
         Args:
-            now: When the request failed.
-            is_new: Whether the request was sent after the last restart of the window. Only such
-                a failure moves the next probe.
-            job_id: The job that the request was about; None for none. Each request without a job
-                counts as a job of its own.
+            now: Time at which the request failed.
+            is_new: True if the request was sent after the last restart of the window. Only the
+                failure of such a request postpones the next probe.
+            job_id: Id of the job that the request concerns; None if it concerns no job, as for a
+                list. Each failure without a job counts as the failure of another job.
         """
         if job_id is None:
             self.failures += 1
@@ -143,11 +149,11 @@ class Outage:
         return starts
 
     def succeeded(self) -> bool:
-        """Record a success; return whether an outage ends with it."""
+        """Record a successful request; return True if an outage ends now."""
         ends = self._waits is not None
         self._waits = None
         for job_id, failed_at in self._failing.items():
-            self._known.pop(job_id, None)  # moves it to the end
+            self._known.pop(job_id, None)  # so that the job moves to the end of the dict
             self._known[job_id] = failed_at
         while len(self._known) > _MOST_KNOWN:
             del self._known[next(iter(self._known))]
@@ -158,30 +164,33 @@ class Outage:
 
 
 class Rate:
-    """An estimate of the service's rate limit. There is none before the first 429.
+    """Estimates the service's rate limit, in requests per second. No estimate before the first 429.
 
-    Each 429 lowers the rate a little. Then it grows with the fourth power of the time, similar to
-    CUBIC in search of capacity (RFC 9438, 2023, section 4.2): slowly at first, then faster, if no
-    429 comes. Therefore, few requests are throttled, free capacity is used within seconds, and a
-    limit that no longer exists is forgotten.
+    Each 429 lowers the rate a little. While no 429 comes, the rate grows with the fourth power of
+    the time: slowly at first, and then faster and faster, similar to CUBIC when it probes for
+    capacity (RFC 9438, 2023, section 4.2). So few requests are throttled, free capacity is used
+    within seconds, and a limit that no longer exists is forgotten.
 
-    Several processes can share a limit without knowing of each other. Faster ones are throttled
-    more often, and growth is in proportion to the rate, so that their rates become equal (Bansal &
-    Balakrishnan, Binomial Congestion Control Algorithms, 2001, section 3).
+    Several processes can share a limit without knowing each other. A process with a higher rate is
+    throttled more often, and each rate grows in proportion to itself. So the rates of the processes
+    become equal (Bansal & Balakrishnan, Binomial Congestion Control Algorithms, 2001, section 3).
 
-    The new rate is the recent average. It is lowered by up to 40% if the 429 came soon after the
-    gate had opened: then the requests between two 429s were paid by tokens of the whole time, the
-    closed gate included. It is lowered by 1% if the last estimates were equal, and by up to 6% if
-    they differ, because then other processes use a share that changes.
+    After a 429, the new rate is the recent average of the rate, lowered for one of two reasons:
 
-    The growth is slower if the estimates were equal, if the last rate lasted longer, if a 429
-    closes the gate for longer than a second, and if few requests are sent. So the search for a
-    higher limit costs only a small share of the time.
+    - By up to 40%, if the 429 came soon after the gate had opened. While the gate was closed, a
+      limit such as a token bucket saved capacity, so the average is too high.
+    - By 1% to 6%, otherwise. The last estimates are compared. If they are equal, 1% is enough. If
+      they differ, other processes probably use a changing share of the limit.
+
+    The rate grows more slowly if the last estimates were equal, if the rate before the last 429
+    lasted long, if a 429 closes the gate for more than a second, or if few requests are sent. So
+    the search for a higher limit costs only a small share of the time.
 
     Attributes:
-        value: Requests per second; None while no limit is known.
-        interval: Seconds between two requests at this rate; 0.0 while no limit is known.
-        granted: Requests sent since the last 429 that succeeded. The caller increases it.
+        value: Requests per second; None if no limit is known.
+        interval: Seconds between two requests at this rate; 0.0 if no limit is known.
+        granted: Number of requests that were sent since the last 429 and succeeded. The caller
+            counts them.
     """
 
     __slots__ = (
@@ -209,34 +218,35 @@ class Rate:
         self.value: float | None = None
         self.interval = 0.0
         self.granted = 0
-        self._last_sent = math.inf
-        self._throttled_at = -math.inf
+        self._last_sent = math.inf  # time
+        self._throttled_at = -math.inf  # time of the last 429
         self._open_for = 0.0  # seconds since the last 429 in which requests were sent
         self._closed_for = 0.0  # seconds for which the last 429 closed the gate
-        self._opened_early = False  # no request was granted between the last two 429s
-        self._lasted = 0.0  # seconds for which the rate before the last 429 was granted
-        # The curve: it starts at `_base` and doubles within `_rise` seconds of growth.
+        self._opened_early = False  # True if no request succeeded between the last two 429s
+        self._lasted = 0.0  # seconds for which requests succeeded before the last 429
+        # The rate grows from `_base` to twice `_base` in `_rise` seconds of growth.
         self._base = self._rise = 1.0
-        self._grown = 0.0  # seconds of growth
+        self._grown = 0.0  # seconds of growth since the last 429
         self._average = 0.0  # recent average of the rate
-        self._estimate = 0.0  # average before the last 429
-        self._deviation = _FIRST_DEVIATION  # mean relative difference of the last estimates
-        self._decrease = _DECREASES[1]
-        self._lowest = SLOWEST  # rate that 429s alone do not lower
+        self._estimate = 0.0  # average of the rate before the last 429
+        self._deviation = _FIRST_DEVIATION  # mean relative difference between the last estimates
+        self._decrease = _DECREASES[1]  # share by which the last 429 lowered the rate
+        # While no request succeeds, 429s do not lower the rate below this value.
+        self._lowest = SLOWEST
 
     def sent(self, now: float, *, held_back: bool) -> bool:
-        """Record a request; return whether the rate has changed.
+        """Record that a request was sent; return True if the rate has changed.
 
         Args:
-            now: When it was sent.
-            held_back: Whether it had to wait for the rate. The rate grows only then: a limit that
-                is not reached is not tested (RFC 7661, 2015, section 4).
+            now: Time at which the request was sent.
+            held_back: True if the request had to wait because of the rate. The rate grows only
+                then, because fewer requests do not test the limit (RFC 7661, 2015, section 4).
         """
         passed = now - self._last_sent
         self._last_sent = now
         if passed <= 0:
             return False
-        # Time without requests does not count.
+        # Time without requests does not count: at most two intervals count.
         longest = 1.0 if self.value is None else 2.0 / self.value
         passed = min(passed, longest)
         self._open_for += passed
@@ -256,14 +266,16 @@ class Rate:
         """Lower the rate after a 429.
 
         Args:
-            now: When the 429 arrived.
-            sent_at: When its request was sent; must be after the last 429.
-            gate_opens_at: When the next request may be sent.
+            now: Time at which the 429 arrived.
+            sent_at: Time at which the throttled request was sent. It must be later than the
+                previous 429.
+            gate_opens_at: Time at which the next request may be sent.
         """
         if self.value is None:
             rate = self._first_rate(now, closed_for=max(0.0, gate_opens_at - now))
         elif not self.granted:
-            # The gate was opened too early, which says little about the rate if it happens once.
+            # No request has succeeded since the previous 429: the gate was opened too early. If
+            # this happens once, it says little about the rate.
             rate = self.value
             if self._opened_early:
                 rate = max(_DECREASE_UNGRANTED * rate, min(rate, self._lowest))
@@ -282,14 +294,18 @@ class Rate:
         self.gate_closed_until(gate_opens_at)
 
     def gate_closed_until(self, opens_at: float) -> None:
-        """Record how long the last 429, and others before the next request, close the gate."""
+        """Record the time at which the gate opens after the last 429.
+
+        To be called again if further 429s, of requests sent before, keep the gate closed longer.
+        """
         self._closed_for = max(0.0, opens_at - self._throttled_at)
-        # While the gate is closed, a bucket saves tokens for about a second; the rest is lost.
+        # While the gate is closed, a limit such as a token bucket saves capacity for about a
+        # second. The capacity of the other seconds is lost, so 429s should then be rare.
         lost = max(0.0, self._closed_for - _SAVED)
-        longest = max(_RISE + _RISE_PER_LOST * lost, _RISE_IN_REQUESTS / self._base)
-        longest *= _DECREASES[1] / self._decrease
-        shortest = max(_RISE_PER_LASTED * self._lasted, _SHORTEST_RISE)
-        self._rise = min(longest, _LONGEST_RISE, shortest)
+        rise = max(_RISE + _RISE_PER_LOST * lost, _RISE_IN_REQUESTS / self._base)
+        rise *= _DECREASES[1] / self._decrease
+        longest = max(_RISE_PER_LASTED * self._lasted, _MIN_LONGEST_RISE)
+        self._rise = min(rise, _LONGEST_RISE, longest)
         self._last_sent = max(self._last_sent, opens_at)
 
     def _first_rate(self, now: float, *, closed_for: float) -> float:
@@ -311,15 +327,15 @@ class Rate:
 
 
 OUTAGE: Final = 10
-"""Failures in a row that are an outage, if they are of several jobs."""
+"""Number of consecutive failures that are an outage, if they concern at least three jobs."""
 
 SLOWEST: Final = 0.1
-"""Lowest rate after 429s, requests per second. The gate can make longer pauses."""
+"""Lowest rate after 429s, in requests per second. The gate can lead to longer pauses."""
 
-_FIRST_WINDOW: Final = 4
-_FIRST_GROWTH: Final = 0.5
+_FIRST_WINDOW: Final = 4  # requests
+_FIRST_GROWTH: Final = 0.5  # requests per success
 _MAX_PROBE_WAIT: Final = 30.0  # seconds
-_FEWEST_JOBS: Final = 3  # whose failures are an outage
+_FEWEST_JOBS: Final = 3  # jobs that must have failed, for an outage
 _KNOWN_FOR: Final = 120.0  # seconds
 _MOST_KNOWN: Final = 1_000  # jobs
 
@@ -327,23 +343,25 @@ _MOST_KNOWN: Final = 1_000  # jobs
 # 5 to 200 requests per second and bursts of 1 to 400, windows of a minute, limits of concurrent
 # requests, and all forms of Retry-After (`tests/benchmarks/fleet.py`). Times are seconds.
 _MIN_ROUND_TRIP: Final = 0.01
-_FIRST_EXPONENT: Final = 0.6  # of the share of time in which the gate was open, for the first 429
+_FIRST_EXPONENT: Final = 0.6  # exponent of the share of time with an open gate, at the first 429
 _FIRST_DEVIATION: Final = 0.5
 _RECENT: Final = 2.0  # time constant of the average
 _RECENT_SHARE: Final = 0.4  # largest time constant, as a share of the time of growth
-_QUICK: Final = 3.0  # a 429 within this time after the last is a quick one
-_LOWEST_SHARE_OF_QUICK: Final = 0.6
-_DECREASES: Final = (0.01, 0.06)
-_DECREASE_UNGRANTED: Final = 0.65
-_LOWEST_SHARE: Final = 0.25  # of the last rate at which a request was granted
-_POWER: Final = 4
+_QUICK: Final = 3.0  # if the rate lasted longer, the closed gate counts less
+_LOWEST_SHARE_OF_QUICK: Final = 0.6  # the new rate, at least, as a share of the average
+_DECREASES: Final = (0.01, 0.06)  # smallest and largest share by which a 429 lowers the rate
+_DECREASE_UNGRANTED: Final = 0.65  # factor of the rate, if no request succeeded between two 429s
+_LOWEST_SHARE: Final = 0.25  # share of the last rate at which a request succeeded
+_POWER: Final = 4  # of the time, in the growth of the rate
 _RISE: Final = 11.0
-_RISE_IN_REQUESTS: Final = 12.0
-_RISE_PER_LASTED: Final = 8.0
-_RISE_PER_LOST: Final = 40.0
-_SHORTEST_RISE: Final = 4.0
+_RISE_IN_REQUESTS: Final = 12.0  # requests in the time of `_rise`, at least
+_RISE_PER_LASTED: Final = 8.0  # maximum of `_rise`, as a multiple of `_lasted`
+_RISE_PER_LOST: Final = 40.0  # seconds added to `_rise` for each lost second
+_MIN_LONGEST_RISE: Final = 4.0  # lowest value of the maximum of `_rise`
 _LONGEST_RISE: Final = 200.0
 _SAVED: Final = 1.1
-_DISPROVED: Final = 8.0  # times the rate after the last 429, if it is older than
+# The limit is forgotten if the rate is this multiple of the rate after the last 429: the second
+# value applies at any time, the first one if requests were sent for `_FORGET_AFTER`.
+_DISPROVED: Final = 8.0
+_DISPROVED_EARLY: Final = 64.0
 _FORGET_AFTER: Final = 60.0
-_DISPROVED_EARLY: Final = 64.0  # times that rate, at any time

@@ -1,7 +1,8 @@
-"""The request budget: when each request is sent, and what a 429 changes.
+"""The request budget: decides when each request is sent. `RateLimiter.failed` handles a 429.
 
-Imports errors, estimators and retry_policy; knows nothing of HTTP. Times are seconds of
-`loop.time()`.
+After a 429, all requests wait until Retry-After has passed, and then are sent less often. Whether
+the request itself is repeated: see `retry_policy`. Imports errors, estimators and retry_policy;
+knows nothing of HTTP. Times are seconds of `loop.time()`.
 """
 
 import asyncio
@@ -32,12 +33,7 @@ _log = logging.getLogger(__name__)
 
 @define
 class Sent:
-    """A request that was started with `RateLimiter.start`.
-
-    Attributes:
-        at: Loop time at which it was sent.
-        epoch: How often the window had been restarted (`Window.epoch`) when it was sent.
-    """
+    """A request that was sent at the time `at`, when `Window.epoch` was `epoch`."""
 
     at: float
     epoch: int
@@ -46,15 +42,15 @@ class Sent:
 class RateLimiter:
     """The request budget of one client, or of several clients of the same organisation.
 
-    Four things can hold a request back: the window (concurrent requests), the rate (requests per
+    Four limits can hold a request back: the window (concurrent requests), the rate (requests per
     second, after a 429), the gate (closed for all requests after a 429 or a Retry-After) and an
-    outage (single probes). Pass the same object to several clients (`AdeClient`) of one event
-    loop, and all their requests share these limits. It holds no connections and need not be closed.
+    outage (only single probes are sent). If several clients (`AdeClient`) of one event loop get the
+    same object, all their requests share these limits. It has no connections to be closed.
 
     Attributes:
-        retry: The policy for retries of clients that have no policy of their own.
-        gate_opens_at: Loop time at which the gate opens; in the past while it is open.
-        retry_budget: Retries that are available now.
+        retry: Retry policy of clients that have no policy of their own.
+        gate_opens_at: Time at which the gate opens; in the past while the gate is open.
+        retry_budget: Number of retries that are available now.
     """
 
     def __init__(
@@ -65,7 +61,7 @@ class RateLimiter:
         retry: RetryPolicy | None = None,
         rng: Random | None = None,
     ) -> None:
-        """Create a budget.
+        """Create a request budget.
 
         Args:
             max_rate: Largest number of requests per second; None for no limit.
@@ -87,26 +83,26 @@ class RateLimiter:
         self._rate = Rate()
         self._outage = Outage(lambda: retry.waits(rng))
         self._last_failure: RequestError | None = None
-        self._reported_at = -math.inf  # when it was last logged that the service does not respond
+        self._reported_at = -math.inf  # time of the last warning that the service does not respond
         self._min_interval = 0.0 if max_rate is None else 1.0 / max_rate
         self._interval = self._min_interval  # seconds between two requests
-        self._next_slot = -math.inf  # when the interval allows the next request
+        self._next_slot = -math.inf  # time from which the interval allows the next request
         self.gate_opens_at = -math.inf
-        self._only_window = False  # neither rate, gate nor outage limited the last request
+        self._only_window = False  # True if only the window can limit the next request
         self._first_jitter = min(retry.base, retry.max_wait)
-        self._jitter = self._first_jitter  # bound; grows with each 429 in a row
+        self._jitter = self._first_jitter  # maximum, in seconds; grows with each consecutive 429
         self.retry_budget = retry.budget
-        self._waiting: deque[asyncio.Future[float]] = deque()  # may contain cancelled futures
-        self._give_up_at: dict[asyncio.Future[float], float] = {}  # of those that have a time
-        self._patience_timer: asyncio.TimerHandle | None = None
-        self._woken = 0  # waiting callers that were woken, and have not continued yet
-        self._rate_held_back = False  # the rate delayed the first waiting caller
-        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: deque[asyncio.Future[float]] = deque()  # callers; some may be cancelled
+        self._give_up_at: dict[asyncio.Future[float], float] = {}  # by caller, if it has a limit
+        self._give_up_timer: asyncio.TimerHandle | None = None  # runs `_release_expired`
+        self._woken = 0  # number of callers that were woken, and have not continued yet
+        self._rate_held_back = False  # True if the rate delays the first waiting caller
+        self._timer: asyncio.TimerHandle | None = None  # runs `_wake_waiting`
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def in_flight(self) -> int:
-        """Requests that wait for their response now."""
+        """Number of requests that wait for their response now."""
         return self._window.in_flight
 
     @property
@@ -116,27 +112,27 @@ class RateLimiter:
 
     @property
     def rate_limit(self) -> float | None:
-        """Estimate of the service's limit, requests per second; None while none is known."""
+        """Estimate of the service's limit, in requests per second; None if no limit is known."""
         return self._rate.value
 
     @property
     def failures_in_a_row(self) -> int:
-        """Failed requests since the last success; `ClientStats` says which ones count."""
+        """Number of failed requests since the last success; `ClientStats` says which ones count."""
         return self._outage.failures
 
     @property
     def last_failure(self) -> RequestError | None:
-        """The last of these failures; None if there is none."""
+        """The last failure that `failures_in_a_row` counts; None if that is 0."""
         return self._last_failure if self._outage.failures else None
 
     @property
     def is_down(self) -> bool:
-        """Whether the service is down, so that only single requests are sent."""
+        """True if the service is down, so that only single requests are sent."""
         return self._outage.is_on
 
     @property
     def gate_closed_for(self) -> float:
-        """Seconds until the gate opens; 0.0 while it is open, and without a running loop."""
+        """Seconds until the gate opens; 0.0 if it is open, or without an open event loop."""
         loop = self._loop
         now = math.inf if loop is None or loop.is_closed() else loop.time()
         return max(0.0, self.gate_opens_at - now)
@@ -145,7 +141,7 @@ class RateLimiter:
         """Use `loop` from now on.
 
         Raises:
-            ClosedError: The budget has been used in another loop.
+            ClosedError: The request budget has been used in another event loop.
         """
         self._loop = self._loop or loop
         if self._loop is not loop:
@@ -154,9 +150,9 @@ class RateLimiter:
             )
 
     def ready(self) -> float | None:
-        """Return what `wait_for_turn` would return without waiting; None if it would wait.
+        """Return the present time if a request may be sent now; None if it must wait for its turn.
 
-        Minus infinity if only the window limits requests at present.
+        Return minus infinity instead of the time if only the window limits requests at present.
         """
         if self._waiting or (self._woken and not self._has_room()):
             return None
@@ -171,15 +167,15 @@ class RateLimiter:
         *,
         give_up_at: float = math.inf,
     ) -> float:
-        """Wait until one more request may be sent. Nothing is counted before `start`.
+        """Wait until one more request may be sent. The request is counted later, by `start`.
 
         Args:
-            callers: Contains the future of this caller during the wait, for `release`.
-            give_up_at: Loop time from which on the caller is released if the service is down.
+            callers: This set contains the future of this caller during the wait, for `release`.
+            give_up_at: Time after which the caller is released while the service is down.
 
         Returns:
-            The time from which on it may be sent: in the past if a timer fired late. Infinity if
-            the caller was released.
+            The time from which the request may be sent, which is in the past if a timer fired late.
+            Infinity if the caller was released.
         """
         if (now := self.ready()) is not None:
             return now
@@ -192,8 +188,8 @@ class RateLimiter:
             self._wake_waiting()
         if give_up_at < math.inf:
             self._give_up_at[caller] = give_up_at
-            if self._patience_timer is None:
-                self._release_impatient()
+            if self._give_up_timer is None:
+                self._release_expired()
         try:
             due = await caller
         except asyncio.CancelledError:
@@ -205,33 +201,33 @@ class RateLimiter:
             callers.discard(caller)
             self._give_up_at.pop(caller, None)
         self._woken -= 1
-        # This caller starts its request in this step of the loop; then the next one is woken.
+        # This caller starts its request in this step of the loop. Then wake the next caller.
         loop.call_soon(self._wake_waiting, context=Context())
         return due
 
     def release(self, caller: asyncio.Future[float]) -> None:
-        """Make a waiting caller continue immediately, without a turn."""
+        """Make a waiting caller continue immediately; it may not send its request."""
         if not caller.done():
             self._woken += 1
             caller.set_result(math.inf)
 
-    def _release_impatient(self) -> None:
-        """Release callers that wait no longer, now and every second while there is an outage."""
-        self._patience_timer = None
+    def _release_expired(self) -> None:
+        """Release the callers whose `give_up_at` has passed; repeat every second in an outage."""
+        self._give_up_timer = None
         if not (self.is_down and self._give_up_at):
             return
         loop = asyncio.get_running_loop()
         for caller, give_up_at in self._give_up_at.items():
             if loop.time() >= give_up_at:
                 self.release(caller)
-        again = self._release_impatient
-        self._patience_timer = loop.call_later(_CHECK_EVERY, again, context=Context())
+        again = self._release_expired
+        self._give_up_timer = loop.call_later(_CHECK_EVERY, again, context=Context())
 
     def start(self, due: float) -> Sent | None:
         """Count one request as sent now; return None if it must wait for its turn again.
 
         Args:
-            due: The result of `wait_for_turn`. The situation may have changed since then.
+            due: Result of `wait_for_turn`. The gate may have closed since that call, for example.
         """
         now = (self._loop or asyncio.get_running_loop()).time()
         if self._only_window:
@@ -245,7 +241,7 @@ class RateLimiter:
             self._interval = max(self._min_interval, self._rate.interval)
         self._rate_held_back = False
         if self._interval:
-            # A timer that fires late must not lower the rate: make up for at most one interval.
+            # After a timer that fires late, the next request may follow up to an interval earlier.
             self._next_slot = max(self._next_slot, due, now - self._interval) + self._interval
         self._window.sent()
         return Sent(now, self._window.epoch)
@@ -260,16 +256,17 @@ class RateLimiter:
             self._jitter = self._first_jitter
             self._rate.granted += 1
         if self._outage.failures and self._end_outage():
-            window.restart()  # or all waiting requests would be sent at the same time
+            window.restart()  # otherwise, all waiting requests would be sent at the same time
         if self._waiting:
             self._wake_waiting()
 
     def failed(self, error: RequestError, sent: Sent) -> None:
-        """Record that the request failed.
+        """Record that the request failed; after a 429, make all requests wait.
 
-        A 429, or any response with a Retry-After, closes the gate for all requests. Retry-After is
-        a lower bound, to which jitter is added. Many other failures in a row are an outage. A
-        malformed answer, and an error that is not temporary, come from a service that works.
+        A 429, or any response with a Retry-After, closes the gate for all requests, for at least
+        Retry-After plus jitter. A 429 also lowers the rate, and restarts the window at one request.
+        Ten consecutive other failures, of several jobs, are an outage. A malformed answer, or an
+        error that is not temporary, counts as a success, because the service responds.
         """
         throttled = isinstance(error, RateLimitedError)
         is_answer = not isinstance(error, TransportError) and (
@@ -280,7 +277,7 @@ class RateLimiter:
             return
         now = asyncio.get_running_loop().time()
         self._only_window = False
-        # An error of an earlier epoch says nothing new: it was sent before the last 429 or outage.
+        # False if the request was sent before the last 429 or outage: it says nothing new.
         is_new = sent.epoch == self._window.epoch
         closes_gate = throttled or error.retry_after is not None
         if closes_gate:
@@ -304,13 +301,13 @@ class RateLimiter:
             self._wake_waiting()
 
     def withdrawn(self, sent: Sent) -> None:
-        """Record that the caller cancelled the request, or that it failed for a local reason."""
+        """Record that the request was cancelled, or failed for a reason in this process."""
         self._window.ended(sent.epoch)
         if self._waiting:
             self._wake_waiting()
 
     def take_retry(self) -> bool:
-        """Take one retry from the budget; return False if the budget is empty."""
+        """Take one retry from the retry budget; return False if there is none left."""
         if self.retry_budget < 1:
             return False
         self.retry_budget -= 1
@@ -323,14 +320,14 @@ class RateLimiter:
             failures = self._outage.failures
             _log.warning("%d requests in a row failed, the last with: %s", failures, error)
             self._window.restart()
-            if self._patience_timer is None:
-                self._release_impatient()
+            if self._give_up_timer is None:
+                self._release_expired()
         elif (
             is_first
             and isinstance(error, ConnectionFailedError | ProxyError | AnswerTimeoutError)
             and now >= self._reported_at + _REPORT_EVERY
         ):
-            # A wrong address would otherwise be noticed late: polls become rarer.
+            # Warn early: with a wrong address, polls soon become rare, and the outage begins late.
             self._reported_at = now
             _log.warning("the service does not respond, trying again: %s", error)
 
@@ -341,16 +338,16 @@ class RateLimiter:
         return ends
 
     def _due(self) -> float:
-        """Return when the next request may be sent; infinity if a response must come first."""
+        """Return the time of the next request; infinity if a response must arrive first."""
         if self._window.full:
             return math.inf
         due = max(self.gate_opens_at, self._outage.probe_at)
         return max(due, self._next_slot) if self._interval else due
 
     def _has_room(self) -> bool:
-        """Return whether one more request fits beside those of the callers that were woken."""
-        # Without this, all callers would queue for ever once one did: on a busy loop, there is
-        # always a caller that was woken.
+        """Return True if the window has room for more requests than those of the woken callers."""
+        # A busy loop always has a woken caller. If that made each new caller wait, the queue would
+        # never become empty.
         return not self._interval and self._woken < self._window.room
 
     def _close_gate(self, now: float, retry_after: float | None) -> None:
@@ -362,23 +359,23 @@ class RateLimiter:
         self.gate_opens_at = max(self.gate_opens_at, now + wait + self._rng.uniform(0, jitter))
 
     def _wake_waiting(self, due_at: float = math.inf) -> None:
-        """Wake the callers that may send now; set a timer if the next one may send later.
+        """Wake the callers that may send now, or set a timer for the first caller.
 
         Args:
-            due_at: When the timer that calls this was due; infinity if no timer calls it.
+            due_at: Time at which the calling timer was due; infinity for other callers.
         """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         while self._waiting and self._waiting[0].done():
-            del self._waiting[0]  # cancelled
+            del self._waiting[0]  # this caller was cancelled or released
         if self._woken or not self._waiting:
             return
         loop = asyncio.get_running_loop()
         now, due = loop.time(), self._due()
         if due <= now:
-            # Without a rate, as many as there is room for: one at a time, a busy loop would never
-            # get to the end of the queue.
+            # Without a rate, wake as many callers as there is room for. If only one caller was
+            # woken at a time, a busy loop would never reach the end of the queue.
             room = 1 if self._interval else self._window.room
             while self._waiting and self._woken < room:
                 caller = self._waiting.popleft()
@@ -388,13 +385,13 @@ class RateLimiter:
         elif due < math.inf:
             if due == self._next_slot and self._interval > self._min_interval:
                 self._rate_held_back = True
-            # A timer can fire early by the clock's resolution, which must not end in a busy loop.
+            # A timer can fire slightly too early. The minimum wait prevents a busy loop.
             wait = max(due - now, _MIN_WAIT)
             self._timer = loop.call_later(wait, self._wake_waiting, due, context=Context())
 
 
-_MIN_JITTER: Final = 0.1  # seconds, added to a Retry-After
-_JITTER_SHARE: Final = 0.1  # of a Retry-After
-_CHECK_EVERY: Final = 1.0  # seconds
-_REPORT_EVERY: Final = 60.0  # seconds
+_MIN_JITTER: Final = 0.1  # maximum seconds that are added to a short Retry-After
+_JITTER_SHARE: Final = 0.1  # maximum that is added to a longer Retry-After, as a share of it
+_CHECK_EVERY: Final = 1.0  # seconds between two calls of `_release_expired`
+_REPORT_EVERY: Final = 60.0  # seconds between two warnings
 _MIN_WAIT: Final = 4e-9  # seconds

@@ -1,4 +1,8 @@
-"""Sends the requests of one client within a request budget. Imports the rest of throttling."""
+"""Sends the requests of one client within a request budget, and repeats failed requests.
+
+After a 429, `call` repeats the request like after other temporary errors, when `rate_limiter`
+allows it; `call_once` does not repeat it. Imports the rest of throttling.
+"""
 
 import asyncio
 import logging
@@ -27,15 +31,15 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 Send: TypeAlias = Callable[[float], Awaitable[_T]]
-"""Sends one request; the argument is the loop time at which it is sent."""
+"""Sends one request; the argument is the time of the event loop at which it is sent."""
 
 _NO_SEMAPHORE: Final[AbstractAsyncContextManager[object]] = nullcontext()
 
 
 class RequestSender:
-    """Sends requests when the budget allows it, repeats failed ones, and counts them.
+    """Sends requests when the request budget allows it, repeats failed requests, and counts all.
 
-    One for each client; several can share one `RateLimiter`.
+    Each client has one `RequestSender`. Several of them can share one `RateLimiter`.
     """
 
     def __init__(
@@ -46,36 +50,37 @@ class RequestSender:
         rng: Random | None = None,
         outage_wait: float = math.inf,
     ) -> None:
-        """Use a budget.
+        """Create a sender; no request is sent yet.
 
         Args:
-            limiter: The budget.
-            retry: When failed requests are sent again; None for the policy of the budget.
+            limiter: The request budget.
+            retry: How often and when failed requests are repeated; None for the policy of the
+                request budget.
             rng: Source of jitter.
-            outage_wait: Seconds after which `call` gives up while the service is down.
+            outage_wait: Seconds for which `call` and `turn` wait while the service is down.
         """
         self._limiter = limiter
         self._retry = retry or limiter.retry
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._outage_wait = outage_wait
-        self._key_works = False  # True once an answer has shown that
-        self._loop: asyncio.AbstractEventLoop | None = None  # of the first request
-        self._waiting: set[asyncio.Future[float]] = set()  # the callers that wait for their turn
+        self._key_works = False  # True after an answer has shown that the key is accepted
+        self._loop: asyncio.AbstractEventLoop | None = None  # event loop of the first request
+        self._waiting: set[asyncio.Future[float]] = set()  # callers that wait for their turn
         self._closed = asyncio.Event()
         self._requests = self._retries = self._throttled = self._failures = 0
         self._refused: int | None = None
 
     async def call(self, send: Send[_T], *, attempts: int | None = None) -> _T:
-        """Send a request, and repeat it after temporary errors while retries are left.
+        """Send a request, and repeat it after temporary errors, if the retry policy allows it.
 
-        A refusal (401, 403) of a key that has worked is repeated like a temporary error.
+        A refusal (401, 403) of a key that has worked counts as a temporary error.
 
         Args:
             send: Sends the request once.
-            attempts: Largest number of requests; None for that of the policy.
+            attempts: Largest number of requests; None for `RetryPolicy.attempts`.
 
         Raises:
-            RequestError: The error of the last attempt.
+            RequestError: The last request has failed with this error.
             ServiceDownError: The service is down, and `outage_wait` seconds have passed since the
                 call began.
             ClosedError: `close` was called, or another event loop was used before.
@@ -105,12 +110,13 @@ class RequestSender:
         *,
         give_up_at: float = math.inf,
     ) -> _T:
-        """Send a request once, when the budget allows it. Raises as `call` does.
+        """Send a request once, when the request budget allows it. Raises the errors of `call`.
 
         Args:
             send: Sends the request.
             semaphore: Held during the request, but not while the request waits for its turn.
-            give_up_at: Loop time from which on the call does not wait for a service that is down.
+            give_up_at: Time of the event loop. After this time, the call raises ServiceDownError
+                while the service is down, and does not wait.
         """
         limiter = self._limiter
         while True:
@@ -132,14 +138,16 @@ class RequestSender:
 
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[None, None]:
-        """Wait until one more request may be sent, and count it while the block runs.
+        """Wait until one more request may be sent; the block of ``async with`` sends the request.
 
-        A `RequestError` that leaves the block is recorded as that of a response, as in `call_once`.
-        After any other exception, nothing is known of the service.
+        The request is in flight while the block runs. A `RequestError` that leaves the block is
+        recorded like an error of `send` in `call_once`. Any other exception is not recorded,
+        because it says nothing about the service.
 
         Raises:
-            ServiceDownError: As in `call`.
-            ClosedError: As in `call`.
+            ServiceDownError: The service is down, and `outage_wait` seconds have passed since the
+                call began.
+            ClosedError: `close` was called, or another event loop was used before.
         """
         give_up_at = asyncio.get_running_loop().time() + self._outage_wait
         while (sent := self._start(await self._wait_for_turn(give_up_at))) is None:
@@ -162,7 +170,10 @@ class RequestSender:
             self._limiter.release(caller)
 
     def stats(self, *, bytes_received: int = 0) -> ClientStats:
-        """Return a copy of the counters. May be called in any thread, also after the loop's end."""
+        """Return a copy of the counters.
+
+        May be called in any thread, also after the event loop was closed.
+        """
         limiter = self._limiter
         return ClientStats(
             requests=self._requests,
@@ -181,11 +192,11 @@ class RequestSender:
         )
 
     async def _wait_for_turn(self, give_up_at: float) -> float:
-        """Return the time from which on a request may be sent, when it has come."""
+        """Wait until a request may be sent; return the time from which it may be sent."""
         limiter, loop = self._limiter, asyncio.get_running_loop()
         if loop is not self._loop and not self._closed.is_set():
             self._bind(loop)
-        due = math.inf  # also after the caller was released
+        due = math.inf  # `wait_for_turn` also returns infinity, if the caller was released
         while due == math.inf:
             if self._closed.is_set():
                 raise ClosedError(_CLOSED)
@@ -205,8 +216,10 @@ class RequestSender:
         self._loop = loop
 
     def _start(self, due: float) -> Sent | None:
-        """Count a request as sent; return None if it must wait for its turn again."""
-        # Others can have been sent, and the gate can have closed, since the turn was given.
+        """Count a request as sent; return None if it must wait for its turn again.
+
+        Other requests can have been sent, and the gate can have closed, since it got its turn.
+        """
         sent = None if self._closed.is_set() else self._limiter.start(due)
         self._requests += sent is not None
         return sent
@@ -234,7 +247,7 @@ class RequestSender:
         if isinstance(error, AuthenticationError | PaymentRequiredError):
             self._refused = error.status
         elif isinstance(error, PermissionDeniedError):
-            # A key that may not list jobs, or read one of them, can be valid.
+            # A valid key can be forbidden to list jobs, or to read some jobs.
             if error.job_id is not None and not self._key_works:
                 self._refused = error.status
         elif isinstance(error, StatusError) and not error.transient and error.job_id is not None:

@@ -1,7 +1,16 @@
-"""RetryPolicy: when a failed request is repeated, apart from 429. Imports nothing of adepoll.
+"""RetryPolicy: how often and when a failed request is repeated. A 429 is handled in rate_limiter.
 
-This is the only importer of backoff. `rate_limiter` handles a 429, and `api.retry_after` parses
-Retry-After.
+Everything that follows from a 429 of the service:
+
+- `rate_limiter`, in `RateLimiter.failed`: all requests of the budget wait, and are sent less often.
+- `request_sender`: `RequestSender.call` repeats the request by this policy. `call_once`, for polls
+  and list sweeps, does not.
+- `watching.failure_handling`: after a 429, a job is polled again by its schedule.
+- `watching.list_sweeper`: a page of the job list is requested again.
+- `api.protocol` creates the `RateLimitedError`, and `api.retry_after` parses Retry-After.
+
+After a 429 of a storage, `fetcher.patience` waits and repeats the request; `fetcher.storage_rules`
+recognises it. This module is the only importer of backoff, and imports nothing of adepoll.
 """
 
 import math
@@ -21,21 +30,22 @@ def _finite(_instance: object, attribute: object, value: float) -> None:
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """When a request that failed for a temporary reason is sent again.
+    """How often and when a request is repeated after it failed for a temporary reason.
 
-    Waits are drawn evenly between 0 and a bound that grows exponentially ("full jitter", M.
-    Brooker, AWS Architecture Blog, 2015). All retries of a client share one budget, which
-    successful requests refill (Finagle's RetryBudget), so that retries do not multiply the
-    requests during an outage.
+    The wait before each retry is a random number of seconds between 0 and a maximum that grows
+    exponentially ("full jitter", M. Brooker, AWS Architecture Blog, 2015). All retries of a client
+    share one retry budget, which successful requests refill (Finagle's RetryBudget). So retries do
+    not multiply the requests during an outage.
 
     Attributes:
         attempts: Largest number of requests for one call; 1 means no retry.
-        base: Bound of the first wait, seconds.
-        factor: Growth of the bound from one wait to the next.
-        max_wait: Largest bound, seconds.
-        budget: Retries that are available at the start, and at most.
-        refill: Retries that one successful request adds to the budget. With 0.2, one request in
-            five can be a retry in the long run.
+        base: Maximum of the first wait, in seconds.
+        factor: Growth of the maximum from one wait to the next.
+        max_wait: Largest maximum, in seconds.
+        budget: Size of the retry budget: the number of retries that are available at the start,
+            and never more later.
+        refill: Number of retries that one successful request adds to the retry budget. With 0.2,
+            there can be one retry for every five successful requests in the long run.
     """
 
     attempts: int = field(default=5, validator=ge(1))
@@ -46,9 +56,10 @@ class RetryPolicy:
     refill: float = field(default=0.2, validator=[_finite, ge(0)])
 
     def waits(self, rng: Random) -> Iterator[float]:
-        """Yield the waits before each retry, in seconds, without end."""
-        # backoff's own full_jitter uses the global generator; these waits must be reproducible.
+        """Yield the wait before each retry, in seconds, without end; `rng` is the jitter."""
+        # Not `backoff.full_jitter`: it uses the global random generator, but these waits must be
+        # reproducible.
         bounds = backoff.expo(base=self.factor, factor=self.base, max_value=self.max_wait)
-        next(bounds)  # the first value of a backoff generator is not a wait
+        next(bounds)  # a generator of backoff yields None first
         for bound in bounds:
             yield rng.uniform(0, bound)

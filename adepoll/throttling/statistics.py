@@ -1,7 +1,7 @@
 """The counters of a client. Imports estimators.
 
-Requests, retries and failures are counted in `request_sender`, bytes in `api.transport`. The other
-figures are the state of `rate_limiter` and `estimators`.
+`request_sender` counts requests, retries, 429s and failures. `api.transport` counts bytes. The
+other figures are the state of `rate_limiter` and `estimators`.
 """
 
 from attrs import frozen
@@ -18,26 +18,27 @@ class ClientStats(HtmlTable):
     belong to the request budget, and are the same for all clients that share it.
 
     Attributes:
-        requests: Requests sent, retries included.
-        retries: Requests that repeated a failed one.
-        throttled: Responses with status 429.
-        failures: Requests without a usable response, 429 included.
+        requests: Number of requests sent, retries included.
+        retries: Number of requests that repeated a failed request.
+        throttled: Number of responses with status 429.
+        failures: Number of requests without a usable response, 429 included.
         bytes_received: Bytes of response bodies, after decompression.
-        in_flight: Requests that wait for their response now.
+        in_flight: Number of requests that wait for their response now.
         window: Largest number of concurrent requests now. It grows up to ``max_connections``
             while requests succeed, and restarts at 1 after a 429 or an outage.
-        rate_limit: Estimate of the service's limit after a 429, requests per second; None while
+        rate_limit: Estimate of the service's limit after a 429, in requests per second; None while
             no limit is known.
-        retry_budget: Retries that are available now.
-        gate_closed_for: Seconds until requests may be sent again after a 429; 0.0 if they may be
-            sent now.
-        failures_in_a_row: Failed requests since the last success; 10 or more are an outage. A 429,
-            a malformed answer, and a job that has failed before while others succeeded do not
-            count.
-        last_failure: Text of the last of these failures; None if there is none.
+        retry_budget: Number of retries that are available now.
+        gate_closed_for: Seconds until requests may be sent again after a 429 or a Retry-After; 0.0
+            if the gate is open.
+        failures_in_a_row: Number of failed requests since the last success. Ten or more, of several
+            jobs, are an outage. These do not count: a 429, a malformed answer, and a failure of a
+            job that failed shortly before while other requests succeeded.
+        last_failure: Text of the last failure that counts in `failures_in_a_row`; None if that is
+            0.
         refused: The status (401, 402 or 403) with which the service last refused the key or the
-            account; None if it has accepted the key since. A 403 for a list, or for one job of a
-            key that works, does not count.
+            account; None if the service has accepted the key since then. A 403 for a list, or for
+            one job after the key has worked, does not count.
     """
 
     requests: int
@@ -56,5 +57,5 @@ class ClientStats(HtmlTable):
 
     @property
     def is_outage(self) -> bool:
-        """Whether the service as a whole seems to be down."""
+        """True if the service seems to be down as a whole."""
         return self.failures_in_a_row >= OUTAGE
