@@ -114,7 +114,7 @@ class Fixed:
 
     Attributes:
         interval: Seconds between two polls.
-        jitter: Largest random change of a delay, as a share of it, 0 to below 1.
+        jitter: Largest random change of a delay, as a share of the delay, 0 to below 1.
     """
 
     interval: float = field(default=5.0, validator=_positive)
@@ -133,7 +133,7 @@ class Exponential:
         initial: Seconds between the first and the second poll.
         factor: Growth from delay to delay, 1 or more.
         maximum: Longest delay, in seconds.
-        jitter: Largest random change of a delay, as a share of it, 0 to below 1.
+        jitter: Largest random change of a delay, as a share of the delay, 0 to below 1.
     """
 
     initial: float = field(default=1.0, validator=_positive)

@@ -338,7 +338,7 @@ class RateLimiter:
         return ends
 
     def _due(self) -> float:
-        """Return the time of the next request; infinity if a response must arrive first."""
+        """Return the earliest time of the next request; infinity if a response must come first."""
         if self._window.full:
             return math.inf
         due = max(self.gate_opens_at, self._outage.probe_at)

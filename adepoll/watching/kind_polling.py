@@ -224,7 +224,7 @@ class SubscriptionHost:
         return polling
 
     def pump(self) -> None:
-        """Start to sweep where that saves requests, then poll the jobs that are due."""
+        """For each kind, start to sweep if that saves requests; then poll the jobs that are due."""
         for polling in self.by_kind.values():
             polling.pump()
 

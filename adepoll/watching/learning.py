@@ -95,7 +95,7 @@ class Learning:
         lag_ratio: Observed lag divided by expected lag, for polls whose time the schedule chose.
         service_time: Returns the Unix time of the service's clock; None while it is not known. The
             times that the service sends are of this clock, which can differ from the local clock.
-            While it is not known, the age of a job counts from the time when the watcher got it.
+            While the clock is not known, ages count from the time when the watcher got a job.
     """
 
     durations: Durations = field(factory=Durations)

@@ -1,4 +1,4 @@
-"""Changes when watched jobs are polled, according to what the job list shows. Without I/O.
+"""Moves the next polls of watched jobs, according to what the job list shows. Without I/O.
 
 Imports listing, job_state, poll_queue and schedule_calls. Times are seconds of one monotonic clock,
 passed in as `now`.
@@ -24,7 +24,7 @@ from adepoll.watching.schedule_calls import ScheduleCalls
 
 @define(eq=False)
 class ListHints:
-    """Makes watched jobs due earlier or later, according to what the list shows.
+    """Moves the next polls of watched jobs to earlier or later times, as the list suggests.
 
     Attributes:
         states: The watched jobs, by id.

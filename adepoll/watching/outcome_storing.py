@@ -113,7 +113,7 @@ class QueriedIds(AsyncIterator[str | JobRef]):
     """
 
     def __init__(self, query: Query, every: float) -> None:
-        """Use `repeat_query` instead."""
+        """Internal: call `repeat_query` instead."""
         self.began_at = -math.inf
         self._query = query
         self._every = every

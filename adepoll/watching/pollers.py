@@ -82,7 +82,7 @@ class Pollers:
                 if (due := next_due()) is not None:
                     self._set_timer(loop, due)
                 return
-            task = asyncio.Task(self._work(state), loop=loop, context=Context())  # see `start`
+            task = asyncio.Task(self._work(state), loop=loop, context=Context())  # like `start`
             self._workers.add(task)
             self._turns.waiting[task] = loop.time()
             self._in_flight[state] = task

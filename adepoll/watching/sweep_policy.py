@@ -90,7 +90,7 @@ class SweepPolicy:
     _rate: float = 0.0  # polls per second
 
     def should_sweep(self, at: Situation) -> bool:
-        """Return whether to sweep at all."""
+        """Return True if sweeps are worth their requests, and are not paused."""
         if self.discovery == "get":
             return False
         if at.now < self.paused_until and at.watched < self._until_watched:
@@ -104,7 +104,7 @@ class SweepPolicy:
         return at.watched >= _MIN_LEFT and self.last.needed_pages <= self._replaced_polls(at)
 
     def start(self, at: Situation) -> Sweep:
-        """Start a sweep."""
+        """Start and return a sweep."""
         self._started = at.now
         statuses: Sequence[JobStatus] = ACTIVE
         if self._without_pending >= _MIN_WITHOUT_PENDING:
@@ -160,7 +160,7 @@ class SweepPolicy:
             self._pause(at.now, _SHORT_PAUSE)
 
     def delay(self, at: Situation) -> float:
-        """Return the seconds until the next sweep."""
+        """Return the seconds from now until the next sweep."""
         self._count(at)
         every = self._interval(at)
         if self._failures:

@@ -202,7 +202,7 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
     _taken = 0  # items taken since other tasks were allowed to run
 
     def __init__(self, subscription: SubscriptionT) -> None:
-        """Created by a `JobWatcher`."""
+        """Internal: a `JobWatcher` creates streams."""
         self._subscription = subscription
         self._finished = False
 

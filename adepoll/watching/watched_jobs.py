@@ -32,7 +32,7 @@ class WatchedJobs:
         counts: Numbers of polls, settled jobs and given-up jobs so far.
         list_trust: Decides how far the list is trusted.
         uses_list: True if the list may be read; if False, polls are not compared with the list.
-        list_hints: Changes when jobs are polled, according to the list.
+        list_hints: Moves the next polls of jobs, according to what the list shows.
         poll_queue: The jobs that are due now or later.
         kind: Kind of the jobs.
         on_due: Called after jobs have become due because a subscriber's buffer has room again.
@@ -117,7 +117,7 @@ class WatchedJobs:
         """Forget all jobs; results of polls in flight will be ignored.
 
         The returned iterator removes the jobs from `learning`, 500 in each step, so that other
-        tasks can run between two steps. Iterate to its end.
+        tasks can run between two steps. The caller must exhaust the iterator.
         """
         states = [*self._states.values()]
         self._states.clear()
@@ -200,7 +200,7 @@ class WatchedJobs:
         if state is None:
             return False
         if state.in_flight:
-            state.poll_again = True  # the poll in flight may be too early
+            state.poll_again = True  # the poll in flight may be too early to find the job settled
         elif not state.waits_for_room:
             self.list_trust.confirm_now(state)
             state.missing_at = math.inf  # now the list is not the reason for the next poll
