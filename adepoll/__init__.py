@@ -244,8 +244,8 @@ __all__ = [
     "store_outcomes",
 ]
 
-# Each module is imported when one of its names is first used: the HTTP client, the codec and SQLite
-# take ten times as long to import as the interpreter takes to start.
+# The public names, by module. A module is imported when one of its names is first used, because the
+# import of the HTTP client, the codec and SQLite is slow.
 _NAMES: typing.Final = {
     "api.client": ["AdeClient"],
     "api.job_kind": ["JobKind", "JobRef"],
@@ -291,10 +291,11 @@ _NAMES: typing.Final = {
 }
 _MODULE_OF: typing.Final = {name: module for module, names in _NAMES.items() for name in names}
 
-if not typing.TYPE_CHECKING:  # a module with `__getattr__` has any name for a type checker
+# Type checkers do not see `__getattr__`, because they would accept any name in the module.
+if not typing.TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """Return a public name or a submodule, and import its module if necessary."""
+        """Return the object with a public name, or a submodule. Import its module if necessary."""
         if name in _MODULE_OF:
             value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
             globals()[name] = value

@@ -5,7 +5,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command, or say how to install a missing dependency."""
+    """Run the command. If a dependency is missing, print how to install it, and exit."""
     _open_closed_streams()
     try:
         from adepoll import cli  # noqa: PLC0415 - the extra may be missing
@@ -20,15 +20,16 @@ def main() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Open the null device in place of a closed standard stream (``>&-``, or some daemons).
+    """Open the null device in place of each standard stream that is closed.
 
-    Otherwise the next file or socket would get its descriptor, and receive the printed text.
+    A shell (``>&-``) or a daemon can start the command with closed streams. Without this, the next
+    file or socket would get the descriptor of the stream, and printed text would be written to it.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is `number`
             setattr(sys, name, os.fdopen(number, mode))
 
 

@@ -1,1 +1,1 @@
-"""What all packages use: it imports nothing else of adepoll."""
+"""Modules that all packages use. They import nothing else of adepoll."""

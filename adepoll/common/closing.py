@@ -56,10 +56,11 @@ class AsyncCloseable(ABC):
 
 
 class EndsWhenLeft(AsyncCloseable, Generic[T_co]):
-    """An async iterator that ends when it is left, even if a variable still refers to it.
+    """An async iterator that ends when its block or loop ends.
 
-    It is left when its ``async with`` block ends; without a block, when its ``async for`` loop ends
-    in any way (`break`, `return`, an error). It also ends when it is garbage collected.
+    In an ``async with`` block, the iteration ends with the block. Without a block, it ends with the
+    ``async for`` loop, also if the loop ends with `break`, `return` or an error. It also ends when
+    the object is garbage collected.
     """
 
     _in_block = False
@@ -71,13 +72,16 @@ class EndsWhenLeft(AsyncCloseable, Generic[T_co]):
 
     @abstractmethod
     def leave(self) -> None:
-        """Start to end the iteration, without waiting; do nothing if it was never started.
+        """Begin to end the iteration, and return without waiting for its end.
 
-        May be called in any thread, and repeatedly.
+        Do nothing if the iteration has not begun. May be called in any thread, and repeatedly.
         """
 
     def __aiter__(self) -> AsyncIterator[T_co]:
-        """Return an iterator; when no loop uses it any more, this object is left."""
+        """Return an iterator that calls `leave` when no ``async for`` loop uses it any more.
+
+        In an ``async with`` block, return the object itself.
+        """
         if self._in_block:
             return self
         loop = None if self._loop is None else self._loop()
@@ -92,12 +96,12 @@ class EndsWhenLeft(AsyncCloseable, Generic[T_co]):
         return self
 
     def __del__(self) -> None:
-        """Leave the object."""
+        """End the iteration."""
         self.leave()
 
 
 class _Loop(Generic[T_co]):
-    """What ``async for`` iterates over. Python drops it when the loop ends, however it ends."""
+    """The iterator of an ``async for`` loop. Python deletes it when the loop ends in any way."""
 
     __slots__ = ("__weakref__", "_iterator")
 

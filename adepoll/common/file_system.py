@@ -1,7 +1,8 @@
-"""File operations: with an alternative where a system lacks one, and for replacing a whole file.
+"""File operations that work on every system, and the replacement of a whole file.
 
-Windows has no pread(2), pwritev(2), fdatasync(2), flock(2), O_NOFOLLOW, and no folders that can be
-synced. It neither renames nor removes an open file. Blocking code, called from threads.
+Windows has no pread(2), pwritev(2), fdatasync(2), flock(2) and O_NOFOLLOW. It cannot sync folders,
+and cannot rename or remove an open file. For these cases, the functions have alternatives. Blocking
+code; call it from threads.
 """
 
 import errno
@@ -25,24 +26,24 @@ else:
 HAS_UIDS: Final = hasattr(os, "geteuid") and hasattr(os, "fchown")
 """True where files have an owner and a mode that decide who can read them."""
 
-# Flags for every file: child processes do not inherit it, and Windows does not change line ends.
+# Flags for every file: child processes do not inherit the file, and Windows keeps its line ends.
 PLAIN: Final[int] = (
     getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
 )
 _NO_LINK: Final[int | None] = getattr(os, "O_NOFOLLOW", None)
 _NO_WAIT: Final[int] = getattr(os, "O_NONBLOCK", 0)
-# Errors for folders that can be written but not synced: the file system does not support it, or
-# this process may not read the folder.
+# Error numbers for a folder that can be written but not synced: the file system cannot sync
+# folders, or the process may write the folder but not read it.
 _NO_FOLDER_SYNC: Final = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 _position = threading.Lock()  # held while the position of a file is moved and used
 
 
 def open_without_following(path: Path, flags: int, mode: int = 0o777) -> int:
-    """Open a file unless its name is a symbolic link; do not wait for the other end of a pipe.
+    """Open a file, but not through a symbolic link. A named pipe is opened without waiting.
 
     Raises:
-        OSError: The file cannot be opened, or is a symbolic link.
+        OSError: The file cannot be opened, or its name is a symbolic link.
     """
     if _NO_LINK is not None:
         return os.open(path, flags | PLAIN | _NO_WAIT | _NO_LINK, mode)
@@ -109,9 +110,10 @@ sync_data = getattr(os, "fdatasync", os.fsync)
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the names in a folder: a power cut can lose a name whose bytes are on the disk.
+    """Write the names in a folder to the disk (fsync(2)).
 
-    Do nothing where folders cannot be synced. Raise `OSError` if the sync failed (fsync(2)).
+    Without this, a power cut can remove the name of a file although its bytes are on the disk. Do
+    nothing if the system cannot sync folders. Raise `OSError` if the sync fails.
     """
     as_folder = getattr(os, "O_DIRECTORY", None)
     if as_folder is None:
@@ -128,14 +130,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_own_file(status: os.stat_result) -> bool:
-    """Return whether this is a regular file of this user, or of anyone on systems without uids."""
+    """Return whether a file is a regular file of this user; of any user on systems without uids."""
     effective_user = getattr(os, "geteuid", None)
     is_own = effective_user is None or status.st_uid == effective_user()
     return stat.S_ISREG(status.st_mode) and is_own
 
 
 def make_private(fd: int, path: Path) -> None:
-    """Give an open file mode 0600, whatever the umask."""
+    """Set the mode of an open file to 0600, independent of the umask."""
     if hasattr(os, "fchmod"):
         os.fchmod(fd, 0o600)
     else:
@@ -146,7 +148,7 @@ def lock(fd: int, *, shared: bool = False) -> None:
     """Lock an open file without waiting; do nothing on systems without flock(2).
 
     Raises:
-        BlockingIOError: Another process has it locked.
+        BlockingIOError: Another process has locked the file.
         OSError: The file system has no locks.
     """
     if HAS_FLOCK:
@@ -154,24 +156,25 @@ def lock(fd: int, *, shared: bool = False) -> None:
 
 
 def unlock(fd: int) -> None:
-    """Release a lock, also if a forked child has the file open, which closing would not do."""
+    """Release a lock. Closing the file would keep it locked while a forked child has it open."""
     if HAS_FLOCK:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def rename_open(fd: int, source: Path, target: Path) -> None:
-    """Rename the open file `source` to `target`, which is replaced; `fd` stays its descriptor.
+    """Rename the open file `source` to `target`, and replace an existing `target`.
 
-    Where an open file cannot be renamed, it is closed and opened again.
+    `fd` remains the descriptor of the file. If the system cannot rename open files, the file is
+    closed and opened again.
 
     Raises:
-        OSError: The file could not be renamed, or another process has replaced it.
+        OSError: The file could not be renamed, or another process has replaced the file.
     """
     if HAS_FLOCK:
         source.replace(target)
         return
     before = os.fstat(fd)
-    # The descriptor must not become free: another thread could get it.
+    # Open the null device in its place, because otherwise another thread could get the descriptor.
     _reopen(Path(os.devnull), fd)
     try:
         source.replace(target)
@@ -184,9 +187,9 @@ def rename_open(fd: int, source: Path, target: Path) -> None:
 
 
 def remove_open(fd: int, path: Path) -> None:
-    """Remove the name of an open file, and close the file; raise `OSError` if one of both failed.
+    """Remove the name of an open file, and close the file; raise `OSError` if that fails.
 
-    The name goes first where that is possible, because closing releases the lock.
+    If the system allows it, the name is removed first, because closing releases the lock.
     """
     if HAS_FLOCK:
         try:
@@ -200,14 +203,14 @@ def remove_open(fd: int, path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file of mode 0600 that replaces `path` when the block ends without an error.
+    """Yield a temporary file of mode 0600 that replaces `path` if the block raises nothing.
 
-    Something other than a regular file, such as ``/dev/stdout``, is written to directly.
+    If `path` exists and is not a regular file, such as ``/dev/stdout``, yield that file itself.
 
     Raises:
         OSError: The file cannot be written; the temporary file is removed.
     """
-    path = path.resolve()  # keeps a symbolic link, and replaces its target
+    path = path.resolve()  # if `path` is a symbolic link, the file that it points to is replaced
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             yield file
@@ -226,7 +229,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _reopen(path: Path, fd: int) -> None:
-    """Open another file under a descriptor; the file that it named until now is closed."""
+    """Close the file of a descriptor, and open another file with the same descriptor."""
     opened = os.open(path, os.O_RDWR | PLAIN)
     try:
         os.dup2(opened, fd, inheritable=False)

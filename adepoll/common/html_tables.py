@@ -10,11 +10,14 @@ import attrs
 
 from adepoll.common.redaction import showable
 
-_LONGEST: Final = 200  # characters of a value
+_LONGEST: Final = 200  # characters that are shown of a value
 
 
 class HtmlTable:
-    """An attrs class that a notebook shows as a table, one row for each attribute with a value."""
+    """Base of attrs classes that notebooks show as a table, with one row for each attribute.
+
+    Attributes that are None or empty have no row.
+    """
 
     __slots__ = ()
 
@@ -25,7 +28,7 @@ class HtmlTable:
         return html_table(title, self._html_rows())
 
     def _html_rows(self) -> Iterable[tuple[str, object]]:
-        """Return the names and values that are shown."""
+        """Return the name and value of each row."""
         cls: Any = type(self)  # an attrs class
         return [(field.name, getattr(self, field.name)) for field in attrs.fields(cls)]
 
@@ -49,7 +52,8 @@ def _text_of(value: Any) -> str:
     return str(value)
 
 
-_TEXTS: Final[tuple[tuple[Any, Callable[[Any], str]], ...]] = (  # the first one that fits
+# How values are written, by type. The first type that fits is used.
+_TEXTS: Final[tuple[tuple[Any, Callable[[Any], str]], ...]] = (
     (bool, lambda value: "yes" if value else "no"),
     (Enum, lambda value: str(value.value)),
     (int, lambda value: f"{value:,}"),

@@ -1,4 +1,4 @@
-"""Text for people and logs: without secrets, with control characters escaped, and shortened.
+"""Makes text safe for people and logs: removes secrets, escapes control characters, shortens.
 
 Imports nothing of adepoll.
 """
@@ -18,25 +18,29 @@ _Value = TypeVar("_Value", bound=str | bytes)
 
 
 class Secret(Generic[_Value]):
-    """A value that nothing shows: no `repr`, text or format; it cannot be copied or pickled."""
+    """A secret value, which its `repr` and its text do not show. It cannot be pickled.
+
+    A copy of the object is the object itself.
+    """
 
     __slots__ = ("_reveal",)
 
     def __init__(self, value: _Value) -> None:
         """Keep a value."""
-        # A function: debuggers and serialisers show attributes, but not what a function refers to.
+        # The value is kept in a function, because debuggers and serialisers show attributes, but
+        # not the variables of a function.
         self._reveal: Final[Callable[[], _Value]] = lambda: value
 
     def reveal(self) -> _Value:
-        """Return the value, for use within an expression: error trackers record variables."""
+        """Return the value. Do not assign it, because error trackers record variables."""
         return self._reveal()
 
     def __repr__(self) -> str:
-        """Return the class only."""
+        """Return a text without the value."""
         return f"Secret({REDACTED})"
 
     def __format__(self, spec: str) -> str:
-        """Return the class only."""
+        """Return a text without the value."""
         return repr(self)
 
     def __copy__(self) -> Self:
@@ -53,9 +57,9 @@ class Secret(Generic[_Value]):
 
 
 class Bearer(str):
-    """The value of the Authorization header, with a repr that does not show the key.
+    """The value of the Authorization header. Its repr does not show the key.
 
-    Errors of aiohttp contain the headers of their request, and are printed.
+    Errors of aiohttp contain the headers of the request, and programs print such errors.
     """
 
     __slots__ = ()
@@ -64,16 +68,17 @@ class Bearer(str):
         return f"'Bearer {REDACTED}'"
 
 
-# The patterns match too much rather than too little: they include a quote or comma after a secret,
-# since a secret can contain one. A backslash does not end a URL, since JSON can write "&" as
-# "\u0026". Each needs time in proportion to the length of any text.
+# In doubt, the patterns match more than the secret: they include a quote or comma after a secret,
+# because a secret can contain these characters. A backslash does not end a URL, because JSON can
+# contain "&" as "\u0026". The time of each pattern is in proportion to the length of the text.
 _URL_MARK: Final = re.compile(r":(?://|\\/\\/)")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,15}\Z")
 _URL_REST: Final = re.compile(r"[^\s\"<>]+")
-_AFTER_URL: Final = ",.;:!)]}'"  # punctuation of the sentence, with which "host:8080," is no URL
+# Punctuation after a URL belongs to the sentence. With it, "http://host:8080," would be no URL.
+_AFTER_URL: Final = ",.;:!)]}'"
 _LONGEST_SCHEME: Final = 16
-# Each pattern begins with a set of characters, which `re` finds quickly. After that comes what must
-# be true before it, and the rest of the name.
+# Each of the next two patterns begins with a set of characters, because `re` finds these quickly.
+# A lookbehind then checks the characters before them, and the rest of the name follows.
 _BEARER: Final = re.compile(
     r"([bB](?<![a-zA-Z].)(?:[eE][aA][rR][eE][rR]|[aA][sS][iI][cC]))(?:\s|%20|\+)+[^\s\"]+",
     re.DOTALL,
@@ -82,7 +87,7 @@ _NAMES: Final = (
     r"X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)"
     r"|Signature(?:Provided)?|AWSAccessKeyId|sig"
 )
-# As in a query, perhaps encoded; as in XML; and as in JSON or the representation of a dict.
+# A signature as in a query, which can be encoded; as in XML; and as in JSON or the repr of a dict.
 _SIGNATURE: Final = re.compile(
     r"([xXaAsS](?<![a-zA-Z].)(?i:(?<=x)-(?:Amz-(?:Signature|Credential|Security-Token)"
     r"|Goog-(?:Signature|Credential))|(?<=s)ig(?:nature(?:Provided)?)?|(?<=a)WSAccessKeyId))"
@@ -91,39 +96,48 @@ _SIGNATURE: Final = re.compile(
 )
 _SECRET_NAME: Final = re.compile(rf"(?i){_NAMES}|Authorization")
 _SUSPICIOUS: Final = re.compile(r"[=:%&>\\]|[bB][eEaA][aAsS][rRiI]")
+# Characters of JSON that are redacted. Each text counts as 8 more, because short texts also take
+# time.
 _LONGEST_JSON: Final = 262_144
-_COST_OF_TEXT: Final = 8  # characters; each text takes time, however short it is
-_LONGEST_URL: Final = 16_384  # S3 accepts 8 KiB
+_COST_OF_TEXT: Final = 8
+_LONGEST_URL: Final = 16_384  # characters; S3 accepts 8 KiB
 
 
 def redact_url(url: str) -> str:
-    """Return the URL without user, password, query and fragment, which can contain a secret.
+    """Return the URL without user, password, query and fragment, which can contain secrets.
 
-    A query or fragment is replaced by ``?REDACTED``, so that the URL does not look complete.
+    A query or fragment becomes ``?REDACTED``, so that the URL does not look complete. A text that
+    is not a URL becomes ``REDACTED``.
     """
     if len(url) > _LONGEST_URL:
         return REDACTED
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
-        _ = parts.port  # raises if it is not a number: it can be a password that contains "/"
+        # If the port is not a number, it can be the beginning of a password that contains "/".
+        _ = parts.port  # raises ValueError then
     except ValueError:
         return REDACTED
     if not parts.scheme or not host:
         return REDACTED
-    # An "@" in the path can end a password that contains "/", or that of a URL within the URL.
+    # The path can contain the end of a password: of one with a "/", or of one in an inner URL.
     path = f"/{REDACTED}" if "@" in parts.path else parts.path
     query = f"?{REDACTED}" if parts.query or parts.fragment else ""
     return f"{parts.scheme}://{host}{path}{query}"
 
 
 def is_redacted(url: str) -> bool:
-    """Return whether `redact_url` has removed something from the URL."""
+    """Return whether the URL ends with ``REDACTED``, in place of what `redact_url` removed."""
     return url.endswith(REDACTED)
 
 
 def redact_text(text: str, limit: int = 65_536) -> str:
-    """Return the text without URL queries, bearer tokens and signatures, cut after `limit`."""
+    """Return the text without queries of URLs, bearer tokens and signatures.
+
+    Args:
+        text: The text.
+        limit: Number of characters after which the text is cut.
+    """
     if len(text) > limit:
         return f"{redact_text(_cut(text, limit), limit)}..."
     if _SUSPICIOUS.search(text) is None:  # most texts
@@ -150,10 +164,11 @@ def _redact_urls(text: str) -> str:
 
 
 def redact_json(value: Json) -> Json:
-    """Return a copy of parsed JSON with all its texts and names redacted, at any depth.
+    """Return a copy of parsed JSON in which all texts and names are redacted, at any depth.
 
-    The value of a name like ``X-Amz-Signature`` is redacted completely. After 256 KiB of text (or
-    32,768 texts), all further texts are replaced and objects emptied, since redacting takes time.
+    The value of a name like ``X-Amz-Signature`` becomes ``REDACTED``. To limit the time, only the
+    first 256 KiB of text (or 32,768 texts) are kept: each further text becomes ``REDACTED``, and
+    each further object becomes empty.
     """
     rest = _LONGEST_JSON
     root = [value]
@@ -178,25 +193,29 @@ def redact_json(value: Json) -> Json:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Return the beginning of a text."""
+    """Return at most the first `limit` characters of a text."""
     if len(text) <= limit:
         return text
-    # Without the last word, which the cut has split: half a secret may not look like one.
+    # Remove the last word, which the cut has split, because half a secret may not be recognised.
     return (text[:limit].rsplit(maxsplit=1) or [""])[0]
 
 
 def showable(text: str, limit: int = 300) -> str:
-    r"""Return text of unknown origin for a message: redacted, on one line, shortened to `limit`.
+    r"""Return a text of unknown origin for a message: redacted, on one line, and shortened.
 
-    Unprintable characters, such as terminal escapes, are written as ``\x1b``.
+    Unprintable characters, such as those of terminal escapes, are written as ``\x1b``.
+
+    Args:
+        text: The text.
+        limit: Number of characters after which the text is cut.
     """
-    cut = _cut(text, 4 * limit)  # before redacting, which would search a hostile megabyte
-    shown = printable(redact_text(cut)[: limit + 1])  # what follows is not shown
+    cut = _cut(text, 4 * limit)  # the text can be very long, and redacting takes time
+    shown = printable(redact_text(cut)[: limit + 1])
     return shown if len(shown) <= limit and len(cut) == len(text) else f"{shown[:limit]}..."
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Return text with unprintable characters other than those of `keep` written as ``\x1b``."""
+    r"""Return the text with unprintable characters as ``\x1b``, except the characters in `keep`."""
     if text.isprintable():
         return text
     return "".join(
@@ -206,14 +225,15 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def shell_line(words: Iterable[str]) -> str:
-    """Return a command line that a shell reads as exactly these words, on one line."""
+    """Return one line of text that a shell reads as exactly these words."""
     return " ".join(map(_quoted, words))
 
 
 def _quoted(word: str) -> str:
+    """Return a word as a shell reads it, on one line."""
     if word.isprintable():
         quoted = shlex.quote(word)
-        # zsh reads =program as the path of that program.
+        # shlex does not quote "=program", and zsh replaces it with the path of the program.
         return f"'{word}'" if quoted == word and word.startswith("=") else quoted
     # ANSI-C quoting of bash and zsh, and of POSIX since 2024.
     escaped = "".join(

@@ -1,7 +1,7 @@
-"""Tasks that do not outlive their owner, and what a cancellation means. Imports nothing of adepoll.
+"""Starts tasks and ends them with their owner. Imports nothing of adepoll.
 
-A task of several callers runs in an empty `Context`: it neither keeps nor uses the context
-variables of one of them.
+A task that works for several callers runs in an empty `Context`, so that it does not use the
+context variables of one of the callers.
 """
 
 import asyncio
@@ -15,8 +15,14 @@ def start(
     *,
     context: Context | None = None,
 ) -> asyncio.Task[None]:
-    """Start a task, and keep it in `tasks` until it ends. By default its context is empty."""
-    # Not loop.create_task: an eager task factory would run it before it is in `tasks`.
+    """Start a task, and keep it in `tasks` until it ends.
+
+    Args:
+        coroutine: The coroutine that the task runs.
+        tasks: The set that contains the task until the task ends.
+        context: The context of the task; None for an empty context.
+    """
+    # Not loop.create_task: an eager task factory would run the task before it is in `tasks`.
     context = Context() if context is None else context
     task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), context=context)
     tasks.add(task)
@@ -25,7 +31,11 @@ def start(
 
 
 async def finish(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks and wait for them all, even if the waiting itself is cancelled."""
+    """Cancel tasks, and wait until all have ended, even if the current task is cancelled.
+
+    If the current task is one of the tasks, it is left out. Raise CancelledError at the end if the
+    current task was cancelled.
+    """
     pending = {task for task in tasks if task is not asyncio.current_task()}
     for task in pending:
         task.cancel()
@@ -33,9 +43,13 @@ async def finish(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Wait for tasks, even if the waiting itself is cancelled."""
-    # Also tasks that are done: with the step of the loop that this takes, their callbacks run, and
-    # polls that an error has cancelled end.
+    """Wait until all tasks have ended, even if the current task is cancelled.
+
+    If the current task is one of the tasks, it is left out. Raise CancelledError at the end if the
+    current task was cancelled.
+    """
+    # Wait for tasks that have already ended, too. This takes one step of the event loop. During it,
+    # the callbacks of the tasks run, and polls that were cancelled because of an error end.
     pending = {task for task in tasks if task is not asyncio.current_task()}
     cancelled = None
     while pending:
@@ -49,6 +63,9 @@ async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 def is_cancelled() -> bool:
-    """Return whether this task was cancelled, and not only something that it waited for."""
+    """Return whether the current task was cancelled. Call this after a CancelledError.
+
+    If it was not, something that the task waited for was cancelled.
+    """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

@@ -1,7 +1,8 @@
-"""Blocking work in threads: work that ends is awaited, and work that may never end is not.
+"""Runs blocking work in threads. Imports nothing of adepoll.
 
 A thread cannot be stopped, and its work must have ended before the caller cleans up. Therefore, a
-cancelled task still waits for work that ends. Imports nothing of adepoll.
+task that is cancelled still waits for the work of `run_in_thread`. Use `items_of_thread` for work
+that may never end: nothing waits for this work.
 """
 
 import asyncio
@@ -16,10 +17,14 @@ _Ts = TypeVarTuple("_Ts")
 
 
 async def wait_until_done(work: asyncio.Future[_T]) -> None:
-    """Wait until work is done, whatever its outcome, even if this task is cancelled meanwhile."""
+    """Wait until work is done, even if the current task is cancelled.
+
+    Raise CancelledError at the end if the current task was cancelled. Raise nothing if the work
+    failed.
+    """
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
-        # asyncio.wait would cost several times the CPU time, for each batch of bytes.
+        # asyncio.wait would take several times as much CPU time.
         waiter = asyncio.get_running_loop().create_future()
         work.add_done_callback(partial(_wake, waiter))
         try:
@@ -27,7 +32,7 @@ async def wait_until_done(work: asyncio.Future[_T]) -> None:
         except asyncio.CancelledError as exc:
             cancelled = exc
     if not work.cancelled():
-        work.exception()  # so that asyncio does not log an exception that was never retrieved
+        work.exception()  # otherwise asyncio would log an exception that was never retrieved
     if cancelled is not None:
         raise cancelled
 
@@ -38,34 +43,38 @@ def _wake(waiter: asyncio.Future[None], _work: object) -> None:
 
 
 async def run_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
-    """Run blocking work in a thread, and return its result; if cancelled, wait for it first."""
+    """Run blocking work in a thread, and return its result.
+
+    If the current task is cancelled, wait until the work has ended, then raise CancelledError.
+    """
     started = asyncio.get_running_loop().run_in_executor(None, work, *args)
     await wait_until_done(started)
     return started.result()
 
 
 class _LeftError(Exception):
-    """Nobody takes the items of a thread any more."""
+    """Ends a thread, because nobody takes its items any more."""
 
 
 async def items_of_thread(
     produce: Callable[[Callable[[_T], None]], None], *, ahead: int, name: str
 ) -> AsyncGenerator[_T, None]:
-    """Yield the items that a function passes on in a thread, then raise the error that ended it.
+    """Run a function in a thread, and yield the items that it passes on.
 
-    The function may block without end, as on a pipe: its thread is a daemon, which does not delay
-    the exit of the program. When this generator is closed, the function ends with the next item
-    that it passes on.
+    If the function raises an error, the generator raises the error after the last item. The
+    function may block forever, for example on a pipe: its thread is a daemon, which does not delay
+    the exit of the program. After this generator was closed, the function ends when it passes the
+    next item on.
 
     Args:
-        produce: The function. Its argument takes an item, and waits while the thread is too far
-            ahead.
+        produce: The function. It passes an item on by calling its argument with the item. The call
+            blocks while `ahead` items were passed on but not taken.
         ahead: Maximum number of items that were passed on but not taken.
         name: Name of the thread.
 
     Raises:
-        RuntimeError: The function raised something that is not an `Exception`, such as
-            `SystemExit`, which would end the event loop.
+        RuntimeError: The function raised an error that is not an `Exception`, such as `SystemExit`,
+            which would end the event loop.
     """
     loop = asyncio.get_running_loop()
     received: asyncio.Queue[tuple[_T] | Exception | None] = asyncio.Queue()
@@ -105,7 +114,7 @@ async def items_of_thread(
 
 
 def _survivable(exc: BaseException) -> Exception:
-    """Return an error that does not end an event loop."""
+    """Return the error; if it would end the event loop, return a RuntimeError in its place."""
     if isinstance(exc, Exception):
         return exc
     error = RuntimeError(f"it ended with {type(exc).__name__}")

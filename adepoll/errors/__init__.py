@@ -1,9 +1,7 @@
-"""The errors of adepoll: a tree under `AdePollError`, and `ClosedError`. Imports redaction.
+"""All errors of adepoll: a tree under `AdePollError`, and `ClosedError`. Imports redaction.
 
-Import the errors from here.
-
-Every class carries data, not only text. Text of the service passes `redaction.showable` before it
-enters a message.
+Import the errors from this package. Every class has attributes with the data of the error. A
+message contains text of the service only after `redaction.showable` has redacted it.
 """
 
 from adepoll.errors._base import (
@@ -145,4 +143,4 @@ __all__ = [
 ]
 
 for _name in __all__:
-    globals()[_name].__module__ = __name__  # the name that tracebacks and pickles should contain
+    globals()[_name].__module__ = __name__  # tracebacks and pickles contain the public module

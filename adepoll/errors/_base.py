@@ -1,4 +1,4 @@
-"""The base of all errors, and the errors of wrong usage."""
+"""The base class of the errors, and errors of wrong usage."""
 
 from typing import Any, ClassVar
 
@@ -8,6 +8,7 @@ from adepoll.common.redaction import showable
 def _rebuild(
     cls: type["AdePollError"], args: tuple[object, ...], state: dict[str, object]
 ) -> "AdePollError":
+    """Return an unpickled error, without a call of its constructor."""
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
@@ -15,26 +16,29 @@ def _rebuild(
 
 
 class AdePollError(Exception):
-    """The base of all errors about jobs, requests, results, files and settings.
+    """The base class of all errors about jobs, requests, results, files and settings.
 
-    The only error of adepoll outside of this tree is `ClosedError`.
+    `ClosedError` is the only error of adepoll that has another base class. All errors can be copied
+    and pickled, for example to send them to another process.
 
-    All of them can be pickled and copied, so that they can cross process boundaries.
+    An error can be neither transient nor fatal: if a job does not exist, the same call fails again,
+    but calls for other jobs can succeed.
 
     Attributes:
-        transient: True if the same call can succeed later, without a change by anybody: after a
-            connection that failed, a 5xx, a 408, a 429 or a malformed answer.
-        fatal: True if the error concerns the account or the client rather than one job, so that
-            other calls fail as well, until an operator removes the cause: a refused key, no
-            credits, a certificate that cannot be verified. An error can be neither: a job that does
-            not exist concerns this job only, and stays unknown.
+        transient: True if the same call can succeed later although nobody has changed anything: the
+            connection failed, the answer was malformed, or the status was 408, 429 or 5xx.
+        fatal: True if calls for other jobs fail as well until an operator removes the cause: the
+            key is refused, there are no credits, or the certificate cannot be verified.
     """
 
     transient: ClassVar[bool] = False
     fatal: ClassVar[bool] = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild the error from its args and attributes: constructors take keywords only."""
+        """Return how to unpickle the error: from `args` and attributes, without its constructor.
+
+        The constructors accept only keywords, and pickle would pass `args` to them.
+        """
         return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
@@ -43,10 +47,10 @@ class ConfigurationError(AdePollError, ValueError):
 
 
 class MissingApiKeyError(ConfigurationError):
-    """There is no API key, neither as an argument nor in the environment.
+    """The API key is missing, both as an argument and in the environment.
 
     Attributes:
-        variable: The environment variable that can contain the key.
+        variable: Name of the environment variable that can contain the key.
     """
 
     def __init__(self, *, variable: str) -> None:
@@ -60,8 +64,8 @@ class InvalidJobIdError(AdePollError, ValueError):
     """A text cannot be a job id. No request was sent.
 
     Attributes:
-        job_id: The invalid id; its type and `repr` if it is not a string.
-        reason: Why it is invalid.
+        job_id: The invalid id; if the id is not a string, its type and `repr`.
+        reason: Why the id is invalid.
     """
 
     def __init__(self, *, job_id: str, reason: str) -> None:
@@ -71,10 +75,10 @@ class InvalidJobIdError(AdePollError, ValueError):
 
 
 class ClosedError(RuntimeError):
-    """The client, watcher or fetcher was used after it was closed, or was closed while in use.
+    """A client, watcher or fetcher was used after it was closed, or was closed while in use.
 
-    Not an `AdePollError`: it says nothing about a job or the service. At the shutdown of a server,
-    code such as ``except AdePollError: mark_as_unresolved(job)`` must not run.
+    This is not an `AdePollError`, because it says nothing about a job or the service. When a server
+    shuts down, code such as ``except AdePollError: mark_as_unresolved(job)`` must not run.
     """
 
 
@@ -93,10 +97,12 @@ class TooManyTenantsError(AdePollError):
 
 
 class WebhookVerificationError(AdePollError):
-    """A webhook is malformed, or is not proven to come from the service. Answer with 400 or 401.
+    """A webhook is malformed, or does not prove that the service sent it.
+
+    Answer the request with status 400 or 401.
 
     Attributes:
-        reason: What is wrong with it; never a part of its content.
+        reason: What is wrong with the webhook, without a part of its content.
     """
 
     def __init__(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Errors of jobs that did not complete, or whose outcome could not be found out."""
+"""Errors of jobs that did not complete, or whose outcome is not known."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ class JobFailedError(AdePollError):
 
     Attributes:
         job_id: The job.
-        failure_reason: The reason that the service gives, unchanged; can be None.
+        failure_reason: The reason that the service sent, unchanged; None if it sent none.
     """
 
     def __init__(self, *, job_id: str, failure_reason: str | None) -> None:
@@ -40,12 +40,12 @@ class JobTimeoutError(AdePollError, TimeoutError):
 
     Attributes:
         job_id: The job.
-        timeout: That timeout, in seconds.
+        timeout: The caller's timeout, in seconds.
         last_status: The status text of the last successful poll; None if no poll succeeded.
-        last_error: The last error since then, of a poll of the job, or of the service if no poll
-            of the job has finished; None if there was none.
-        polls: Number of finished polls of the job. Failed polls count since the last successful
-            one.
+        last_error: Error of the last poll of the job, if that poll failed. If no poll of the job
+            has finished, the last error of the service for any job. Otherwise None.
+        polls: Number of successful polls of the job, and of failed polls after the last successful
+            poll.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class JobTimeoutError(AdePollError, TimeoutError):
 
 
 class JobIdsCancelledError(AdePollError):
-    """The iterable of job ids ended because something that it waited for was cancelled.
+    """The iterable of job ids ended, because something that it waited for was cancelled.
 
-    Neither the caller nor adepoll cancelled it. Iterate over new ids to continue.
+    Neither the caller nor adepoll has cancelled it. Pass a new iterable to continue.
     """
 
     def __init__(self) -> None:
@@ -81,13 +81,14 @@ class JobIdsCancelledError(AdePollError):
 
 
 class UnresolvedJobsError(ExceptionGroup[AdePollError], AdePollError):
-    """The outcome of some jobs could not be found out. Raised after all other jobs were yielded.
+    """Some jobs are unresolved. This error is raised after all other jobs were yielded.
 
-    An `ExceptionGroup` of the causes, so that ``except*`` works with it.
+    It is an `ExceptionGroup` of the causes, so that ``except*`` handles the causes.
 
     Attributes:
-        causes: The error of each unresolved job, by job id, in the order of giving up. A job of
-            another kind than the watcher's own has its kind before the id: ``v1-parse/cmg4x0q5``.
+        causes: The error of each unresolved job, by the key of the job, in the order in which the
+            jobs were given up. The key is the job id. If the id alone means another kind of job,
+            the kind precedes the id: ``v1-parse/cmg4x0q5``.
     """
 
     causes: Mapping[str, AdePollError]
@@ -106,11 +107,11 @@ class UnresolvedJobsError(ExceptionGroup[AdePollError], AdePollError):
         """Do nothing: `__new__` has used `causes`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild the group from its causes, and keep its notes."""
+        """Return how to unpickle the group: from its causes, with its notes."""
         return type(self), (dict(self.causes),), {**vars(self), "causes": dict(self.causes)}
 
-    def derive(self, excs: Sequence[AdePollError], /) -> "UnresolvedJobsError":  # type: ignore[override]  # split() passes some of our own causes
-        """Return the group of some of the causes, for ``except*`` and `split`."""
+    def derive(self, excs: Sequence[AdePollError], /) -> "UnresolvedJobsError":  # type: ignore[override]  # split() passes only causes of this group
+        """Return a group of some of the causes. Python calls this for ``except*`` and `split`."""
         members = {id(exc) for exc in excs}
         return UnresolvedJobsError(
             {job_id: cause for job_id, cause in self.causes.items() if id(cause) in members}

@@ -1,4 +1,4 @@
-"""Errors of a batch as a whole: its journal, and the disk that it writes to."""
+"""Errors that concern a whole batch: of its journal, or of the disk for its results."""
 
 import os
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class JournalError(AdePollError):
 
 
 class JournalNotFoundError(JournalError, FileNotFoundError):
-    """The journal does not exist, and the caller did not want to create it."""
+    """The journal does not exist, and the caller did not allow to create it."""
 
     def __init__(self, *, path: str) -> None:
         super().__init__("does not exist; check the path, or start a batch with it", path=path)
@@ -51,12 +51,12 @@ class JournalBusyError(JournalError):
 
 
 class JournalEndpointError(JournalError):
-    """The jobs of the journal are at another service: another region, host, scheme or port.
+    """The journal contains jobs of another service: of another region, host, scheme or port.
 
     Attributes:
-        theirs: Base URL of the API that has the jobs of the journal.
-        ours: Base URL of the API that is used now.
-        api: Which of the two base URLs differs: "v1" for that of v1 jobs, or "v2".
+        theirs: Base URL of the API to which the jobs of the journal belong.
+        ours: Base URL of the API that the caller uses now.
+        api: "v1" if the base URLs for v1 jobs differ, "v2" if those for v2 jobs differ.
     """
 
     def __init__(self, *, path: str, theirs: str, ours: str, api: str = "v1") -> None:
@@ -75,8 +75,8 @@ class JournalFormatError(JournalError):
     """A newer version of adepoll wrote the journal.
 
     Attributes:
-        found: Format of the journal.
-        known: Newest format that this version of adepoll reads.
+        found: Number of the format of the journal.
+        known: Number of the newest format that this version of adepoll reads.
     """
 
     def __init__(self, *, path: str, found: int, known: int) -> None:
@@ -121,10 +121,12 @@ class JournalDamagedError(JournalError):
 
 
 class JournalAccessError(JournalError):
-    """The file cannot be opened or read: a missing folder, a permission, a failing disk.
+    """The file of the journal cannot be opened or read.
+
+    Examples: its folder does not exist, a permission is missing, or the disk fails.
 
     Attributes:
-        errno: Number of the `OSError` behind it; None if SQLite does not report one.
+        errno: Error number of the operating system; None if SQLite does not report one.
     """
 
     def __init__(self, reason: str, *, path: str | None, errno: int | None) -> None:
@@ -133,13 +135,13 @@ class JournalAccessError(JournalError):
 
 
 class JournalWriteError(JournalError):
-    """A write failed, most often because the disk is full. Nothing of it was written.
+    """A write to the journal failed, most often because the disk is full.
 
     The journal is unchanged, and a later write can succeed.
 
     Attributes:
         code: SQLite's name of the error, such as ``SQLITE_FULL``.
-        errno: Number of the `OSError` that corresponds to it; None without one.
+        errno: Number of the corresponding error of the operating system; None if there is none.
     """
 
     def __init__(self, reason: str, *, path: str | None, code: str, errno: int | None) -> None:
@@ -152,14 +154,14 @@ class JournalWriteError(JournalError):
 
 
 class BatchStoppedError(AdePollError):
-    """A batch has stopped because results cannot be written: a full or a read-only disk.
+    """A batch has stopped because results cannot be written: the disk is full or read-only.
 
-    With a journal in a file, the next run continues where it stopped. Without one, result files
-    that are complete are found again. The `StorageError` with the details is the `__cause__`.
+    If the journal is a file, the next run continues where this run stopped. If not, the next run
+    finds the complete result files. The `__cause__` is the `StorageError` with the details.
 
     Attributes:
-        path: File that could not be written.
-        errno: Number of the `OSError` behind it.
+        path: Result file that could not be written.
+        errno: Error number of the operating system.
     """
 
     def __init__(self, cause: StorageError) -> None:

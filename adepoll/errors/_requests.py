@@ -1,4 +1,4 @@
-"""Errors of a request to the service without a usable response."""
+"""Errors of requests to the service that got no usable response."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -8,10 +8,10 @@ from adepoll.errors._base import AdePollError
 
 
 class RequestError(AdePollError):
-    """A request to the API had no usable response.
+    """A request to the API got no usable response.
 
     Attributes:
-        job_id: The job that the request was about; None for a list.
+        job_id: Id of the job that the request was about; None for a page of the list.
         retry_after: Seconds that the service asked to wait, at most 300; None if it did not ask.
     """
 
@@ -24,17 +24,17 @@ class RequestError(AdePollError):
 
 
 class TransportError(RequestError):
-    """No response arrived: the connection failed, broke, or stayed silent."""
+    """No complete response arrived: the connection failed or broke, or the time was over."""
 
     transient = True
 
 
 class ConnectionFailedError(TransportError):
-    """No connection could be opened: the name is unknown, or the host refuses or is unreachable."""
+    """The connection could not be opened: unknown host name, refused, or unreachable."""
 
 
 class CertificateError(TransportError):
-    """The certificate of the service cannot be verified, so that the key was not sent."""
+    """The certificate of the service cannot be verified. The key was not sent."""
 
     transient = False
     fatal = True
@@ -45,18 +45,20 @@ class ProxyError(TransportError):
 
 
 class ProxyRefusedError(ProxyError):
-    """The proxy did not allow the connection: wrong credentials (407), or its rules (403)."""
+    """The proxy refused the connection because of wrong credentials (407) or its rules (403)."""
 
     transient = False
     fatal = True
 
 
 class ServiceDownError(TransportError):
-    """No request was sent: the service is down, and the call did not get its turn to probe it.
+    """The service is down, so the call did not send its request.
+
+    During an outage, only a few requests are sent, to find out whether the service works again.
 
     Attributes:
-        failures: Number of requests in a row that failed.
-        cause: The error of the last of them; None if it is unknown.
+        failures: Number of requests in a row that have failed.
+        cause: Error of the last failed request; None if it is unknown.
     """
 
     def __init__(self, *, failures: int, cause: RequestError | None) -> None:
@@ -72,7 +74,7 @@ class AnswerTimeoutError(TransportError, TimeoutError):
     """The response was not complete within the client's `timeout`.
 
     Attributes:
-        timeout: That timeout, in seconds.
+        timeout: Timeout of the client, in seconds.
     """
 
     def __init__(self, *, timeout: float, job_id: str | None) -> None:
@@ -81,21 +83,21 @@ class AnswerTimeoutError(TransportError, TimeoutError):
 
 
 class AnswerError(RequestError):
-    """A response could not be understood.
+    """A response could not be interpreted.
 
-    The request is retried, because gateways and deployments can cause such responses for a short
-    time. The error is raised when the retries are used up.
+    Gateways and deployments can cause such responses for a short time, so adepoll repeats the
+    request. This error is raised after the last retry.
     """
 
     transient = True
 
 
 class MalformedAnswerError(AnswerError):
-    """The body is not JSON, or not of the documented shape.
+    """The body is not JSON, or does not have the documented shape.
 
     Attributes:
-        problems: What is wrong, each as "problem @ path"; never a value of the body, which can be
-            a customer's document.
+        problems: Descriptions of what is wrong, each as "problem @ path". They contain no value of
+            the body, because the body can contain a customer's document.
     """
 
     def __init__(self, problems: Sequence[str], *, job_id: str | None = None) -> None:
@@ -109,7 +111,7 @@ class AnswerTooLargeError(AnswerError):
     """The body is larger than the client's `max_body_bytes`.
 
     Attributes:
-        limit: That limit, in bytes.
+        limit: The limit that was exceeded, in bytes.
     """
 
     transient = False
@@ -123,14 +125,17 @@ class AnswerTooLargeError(AnswerError):
 
 
 class HeadersTooLargeError(AnswerError):
-    """A header of the response, or their number, is above the limits of `TransportOptions`."""
+    """A header of the response, or the number of headers, exceeds the limits of the client.
+
+    The limits are `max_header_bytes` and `max_headers` of `TransportOptions`.
+    """
 
 
 class WrongJobError(AnswerError):
     """The response is about another job than the requested one.
 
     Attributes:
-        answered: The id in the response, redacted and shortened.
+        answered: Id of the job in the response, redacted and shortened.
     """
 
     def __init__(self, *, job_id: str, answered: str) -> None:
@@ -145,7 +150,7 @@ class StatusError(RequestError):
 
     Attributes:
         status: The HTTP status.
-        detail: What the service said, redacted and shortened.
+        detail: Message of the service, redacted and shortened; "" if there is none.
     """
 
     hint: ClassVar[str] = ""
@@ -167,7 +172,10 @@ class StatusError(RequestError):
 
 
 class RedirectRefusedError(StatusError):
-    """3xx: the API does not redirect, and the key must not be sent to another address."""
+    """3xx: the response is a redirect, which adepoll does not follow.
+
+    The API sends no redirects, and the key must not be sent to another address.
+    """
 
     hint = "redirects are not followed; check base_url"
 
@@ -187,25 +195,25 @@ class PaymentRequiredError(StatusError):
 
 
 class PermissionDeniedError(StatusError):
-    """403: the key does not permit this request, or a firewall before the service refused it."""
+    """403: this key does not permit the request, or a firewall has refused it."""
 
     hint = "this key does not permit the request, or a firewall refused it"
 
 
 class JobNotFoundError(StatusError):
-    """404: the service does not know the job, or not yet."""
+    """404: the service does not know the job, or does not know it yet."""
 
     hint = "no such job of this kind, key and region, or it was deleted"
 
 
 class ServerTimeoutError(StatusError):
-    """408: the service stopped waiting for the request."""
+    """408: the service did not receive the request within its own time limit."""
 
     transient = True
 
 
 class UnprocessableError(StatusError):
-    """422: the service does not accept a parameter; `detail` says which one and why."""
+    """422: the service does not accept a parameter; `detail` names the parameter and the reason."""
 
 
 class RateLimitedError(StatusError):
@@ -215,13 +223,13 @@ class RateLimitedError(StatusError):
 
 
 class ServerError(StatusError):
-    """5xx: the service, or a gateway before it, failed."""
+    """5xx: the service, or a gateway in front of the service, failed."""
 
     transient = True
 
 
 class UnexpectedStatusError(StatusError, AnswerError):
-    """Any other status, which is not documented for this request.
+    """Any other status: the service does not document this status for the request.
 
-    Gateways and firewalls send such answers for a short time, so the request is retried.
+    Gateways and firewalls can send such a status for a short time, so adepoll repeats the request.
     """

@@ -1,4 +1,4 @@
-"""Errors of fetching and storing a result."""
+"""Errors of fetching a result and of writing it to a file."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -32,7 +32,7 @@ class ResultNotReadyError(ResultError):
 
 
 class ResultUnavailableError(ResultError):
-    """The job is completed, but the service returns neither data nor a URL."""
+    """The job has completed, but the service returns neither the result nor a URL of it."""
 
     def __init__(self, *, job_id: str) -> None:
         super().__init__(
@@ -44,10 +44,10 @@ class ResultUnavailableError(ResultError):
 
 
 class ResultUrlError(ResultError):
-    """The service returned a URL that must not or cannot be requested.
+    """The service returned a URL of the result that is not valid or not allowed.
 
     Attributes:
-        url: The URL, redacted.
+        url: The redacted URL.
     """
 
     def __init__(self, *, job_id: str, url: str, reason: str) -> None:
@@ -60,8 +60,8 @@ class ResultRefusedError(ResultError):
 
     Attributes:
         status: The HTTP status.
-        detail: What the storage said, redacted and shortened.
-        url: The URL, redacted.
+        detail: Message of the storage, redacted and shortened; "" if there is none.
+        url: The redacted URL.
     """
 
     hint: ClassVar[str] = ""
@@ -76,7 +76,7 @@ class ResultRefusedError(ResultError):
 
 
 class ResultServerError(ResultRefusedError):
-    """5xx and similar: the storage failed, or asks to try again later.
+    """The storage failed (5xx), or its answer means that a later request can succeed.
 
     Attributes:
         retry_after: Seconds that the storage asked to wait, at most 300; None if it did not ask.
@@ -98,7 +98,7 @@ class ResultServerError(ResultRefusedError):
 
 
 class ResultForbiddenError(ResultRefusedError):
-    """The storage refused the URL (400, 401 or 403), which does not seem to have expired."""
+    """The storage refused the URL (400, 401 or 403), although it does not seem to have expired."""
 
     hint = (
         "if the job was created with output_save_url, that URL may be presigned for PUT only: "
@@ -107,17 +107,17 @@ class ResultForbiddenError(ResultRefusedError):
 
 
 class ResultExpiredError(ResultRefusedError):
-    """The URL had expired, and so had the new URLs that the service returned."""
+    """The URL of the result has expired, and the service did not return a URL that is valid."""
 
 
 class ResultTransferError(ResultError):
-    """The bytes did not arrive completely in any attempt.
+    """The result did not arrive completely, also after retries.
 
     Attributes:
-        received: Bytes received in the last attempt.
-        expected: Announced bytes; None if there was no announcement.
-        is_object_at_fault: True if the storage sent all of what it has, but that is incomplete or
-            was replaced meanwhile.
+        received: Number of bytes that have arrived.
+        expected: Number of bytes that the storage has announced; None if it has not.
+        is_object_at_fault: True if the cause is the object in the storage: it is incomplete, or was
+            replaced during the transfer. False if the cause is the connection or the storage.
     """
 
     transient = True
@@ -139,7 +139,7 @@ class ResultTransferError(ResultError):
 
 
 class ResultProxyRefusedError(ResultTransferError):
-    """The proxy did not allow the connection to the storage, as `ProxyRefusedError` for the API."""
+    """The proxy refused the connection to the storage. See `ProxyRefusedError` for the API."""
 
     transient = False
 
@@ -150,7 +150,7 @@ class ResultChangedError(ResultError):
     Discard the bytes that were read, and read the result again.
 
     Attributes:
-        received: Bytes that the caller has read before.
+        received: Number of bytes that the caller has read before the change was found.
     """
 
     def __init__(self, *, job_id: str, received: int) -> None:
@@ -165,11 +165,11 @@ class ResultChangedError(ResultError):
 class ResultMalformedError(ResultError):
     """The bytes from the storage are not a result.
 
-    A response such as a gateway's error page is requested again. A download of more than 1 MiB is
-    not.
+    Because they can be the error page of a gateway, adepoll requests the result again. It does not
+    do so if a whole download has more than 1 MiB.
 
     Attributes:
-        problems: What is wrong, each as "problem @ path".
+        problems: Descriptions of what is wrong, each as "problem @ path".
     """
 
     transient = True
@@ -181,11 +181,11 @@ class ResultMalformedError(ResultError):
 
 
 class ResultRangeError(ResultError):
-    """The requested range lies behind the end of the result.
+    """The requested range begins after the end of the result.
 
     Attributes:
-        start: First byte of the range.
-        size: Bytes of the whole result.
+        start: Offset of the first byte of the range.
+        size: Size of the whole result in bytes.
     """
 
     def __init__(self, *, job_id: str, start: int, size: int) -> None:
@@ -230,11 +230,14 @@ class TargetExistsError(ResultError, FileExistsError):
 
 
 class StorageError(ResultError):
-    """The result could not be written: no space, no permission, no such folder.
+    """The result could not be written to its file.
+
+    Examples: the disk is full, a permission is missing, or the folder does not exist. The
+    `__cause__` is the `OSError`.
 
     Attributes:
-        path: The target.
-        errno: Number of the `OSError`, which is the `__cause__`.
+        path: The file.
+        errno: Error number of the operating system.
     """
 
     def __init__(self, *, job_id: str, path: str, cause: OSError) -> None:

@@ -1,7 +1,8 @@
-"""Errors without the frames in which they were raised.
+"""Removes the tracebacks of errors.
 
-An error tracker records the local variables of every frame of a traceback. The frames of a request
-hold its URL, its headers and the response, so errors leave adepoll without them.
+Error trackers record the local variables of every frame of a traceback. The frames of a request
+contain its URL, its headers and the response. Therefore, adepoll removes these frames from an error
+before it raises the error to the caller.
 """
 
 from typing import TypeVar
@@ -10,9 +11,9 @@ _Error = TypeVar("_Error", bound=BaseException)
 
 
 def without_frames(error: _Error) -> _Error:
-    """Remove the tracebacks of an error and of the errors behind it; return the error.
+    """Remove the tracebacks of an error, of its causes and of its contexts; return the error.
 
-    The statement that raises it again begins a new traceback.
+    When the error is raised again, it gets a new traceback that begins there.
     """
     found: list[BaseException | None] = [error]
     seen: set[int] = set()
