@@ -13,9 +13,9 @@ class Window:
     """Limits the number of concurrent requests by slow start (RFC 5681, 2009, section 3.1).
 
     The size starts at 4 and grows up to `limit`. At first, it grows by one with every second
-    successful request. So if as many requests are sent as it allows, it grows by half in each round
-    trip. `restart` sets the size to one, and begins a new epoch. Requests of earlier epochs do not
-    count against the size, and do not change it. After a restart, the size grows by one with each
+    successful request. So if the window is always full, the size grows by half in each round trip.
+    `restart` sets the size to one, and begins a new epoch. Requests of earlier epochs do not count
+    against the size, and do not change it. After a restart, the size grows by one with each
     successful request. It may grow faster then, because the rate or an outage limits the requests,
     too.
 

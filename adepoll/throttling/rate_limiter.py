@@ -206,7 +206,7 @@ class RateLimiter:
         return due
 
     def release(self, caller: asyncio.Future[float]) -> None:
-        """Make a waiting caller continue immediately; it may not send its request."""
+        """Make a waiting caller continue immediately; it must not send its request."""
         if not caller.done():
             self._woken += 1
             caller.set_result(math.inf)

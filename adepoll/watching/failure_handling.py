@@ -31,7 +31,8 @@ or `not_found_grace` for a new job that the service does not know (404) or forbi
 `outage_patience` limits the seconds that are no evidence against the job, too. It applies to the
 failed polls of one job, whatever the share, and to the time in which the service answered no
 request of the watcher. So if the service is down and one job is watched, the job is given up after
-`outage_patience` seconds. If several jobs are watched, each is given up when its next poll fails.
+`outage_patience` seconds. If several jobs are watched, each is given up at its first failed poll
+after that time.
 
 Imports job_state and errors. Times are seconds of one monotonic clock, passed in as `now`.
 """
@@ -61,9 +62,10 @@ from adepoll.watching.job_state import FailureKind, JobState, PollFailures
 class ServiceEvidence:
     """What the polls of all jobs show: whether the service answers, and whether it accepts the key.
 
-    A poll is refused if its error is 401, 403, or a certificate that cannot be verified. A series
-    of refusals ends when a request shows that the service accepts the key. It also ends if a poll
-    fails for another reason and no refusal follows within `CONFIRMATION_STEP` of the last refusal.
+    A poll is refused if its error is 401, 403, a bad certificate, or a refusal by the proxy. A
+    series of refusals ends when a request shows that the service accepts the key. It also ends if a
+    poll fails for another reason, and no refusal follows within `CONFIRMATION_STEP` seconds of the
+    last refusal.
 
     Attributes:
         answered: Number of polls that the service answered.
@@ -72,9 +74,8 @@ class ServiceEvidence:
         silent_for: Seconds between failed polls since the service answered the last time.
         last_error: Last failure that can concern all jobs; None if the service has answered since.
         key_works: True if an answer has shown that the service accepts the key.
-        in_doubt: True if no answer has shown that the service accepts the key, either so far or
-            since the last failure that can concern all jobs. While it is True, the caller must call
-            `record_accepted_key` after a successful poll.
+        in_doubt: True at first, and after each failure that can concern all jobs, until
+            `record_accepted_key` is called. If it is True, a successful poll must call that method.
         refused_for: Seconds between the refusals of the present series.
     """
 
@@ -160,9 +161,9 @@ class ServiceEvidence:
         self._interrupted = False
 
     def share_answered(self, answered: int, failed: int) -> float | None:
-        """Return the answered share of the polls since the counts were `answered` and `failed`.
+        """Return the share of polls that were answered, since the counts had the given values.
 
-        None if there was no poll.
+        None if there was no poll since then.
         """
         answers, failures = self.answered - answered, self.failed - failed
         return answers / (answers + failures) if answers or failures else None
@@ -342,7 +343,7 @@ class FailureMemory:
             del self.failures[next(iter(self.failures))]
 
     def recall(self, job_id: str, now: float) -> PollFailures | None:
-        """Return and forget a job's failed polls; None if none is known of the last ten minutes."""
+        """Return and forget a job's failed polls; None if the last is over ten minutes old."""
         failures = self.failures.pop(job_id, None)
         if failures is None or now - failures.last_at > _REMEMBERED_FOR:
             return None

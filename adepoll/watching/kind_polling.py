@@ -179,7 +179,7 @@ class SubscriptionHost:
     """The kinds of jobs that a watcher polls, and its open subscriptions.
 
     Attributes:
-        kind: The watcher's own kind: that of an id whose form does not show another kind.
+        kind: The watcher's own kind, which applies to ids whose form does not show a kind.
         own: `KindPolling` of the watcher's own kind.
         by_kind: `KindPolling` of each kind that was named so far; the watcher's own kind is first.
         subscriptions: Open subscriptions, oldest first: a dict without values, since a set has no
@@ -238,7 +238,7 @@ class SubscriptionHost:
             raise ClosedError("the watcher belongs to another event loop; make one for each")
 
     def named(self, job: str | JobRef) -> NamedJob:
-        """Return the job that an id, or the text of a reference, or a reference names.
+        """Return the job that is named by an id, by a reference, or by the text of a reference.
 
         Raises:
             InvalidJobIdError: The id cannot be a job id, or the source has no jobs of that kind.

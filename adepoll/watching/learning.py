@@ -240,7 +240,7 @@ class Learning:
 
 
 def exact_duration(submitted_at: datetime | None, completed_at: datetime | None) -> float | None:
-    """Return the seconds from receipt to end of a job; None if a time is missing or too early."""
+    """Return the seconds from receipt to end of a job; None if this is unknown or negative."""
     if submitted_at is None or completed_at is None:
         return None
     seconds = (completed_at - submitted_at).total_seconds()

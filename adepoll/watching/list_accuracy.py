@@ -47,8 +47,9 @@ class ListAccuracy:
         dropped: Number of jobs that were missing from the list, and that a poll then found settled.
         compare_at: Earliest time at which a list request can tell whether the list is late;
             infinity if no job can be compared, or if enough is known of the list.
-        no_drop_since: Start of the last sweep that did not show every active job, or after which
-            polls had shown why the list drops no job: the jobs take longer than expected.
+        no_drop_since: Start of the last sweep from which watched jobs were missing. It is the start
+            of a later sweep if, by then, polls had shown that no job should have been missing,
+            because the jobs take longer than expected.
     """
 
     limit: float
@@ -119,7 +120,7 @@ class ListAccuracy:
         return True
 
     def record_settled(self, job_id: str, now: float, *, active_at: float) -> None:
-        """Record that a poll found a job settled, although the list did not miss the job.
+        """Record that a poll found a job settled, although the job was not missing from the list.
 
         Args:
             job_id: Id of the job.

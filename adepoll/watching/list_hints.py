@@ -206,8 +206,8 @@ class ListHints:
 
         Args:
             rate: Polls per second that the request budget allows; None if the budget is not short.
-                If it is short, and each job was polled in turn, a poll would find the end of a job
-                after half of the time that polls of all jobs take, on average.
+                If it is short, polls by schedule would poll all jobs in turn. Their mean detection
+                lag would be half of the time that one poll of every job takes.
         """
         lag = _LIMIT * (self.timing.target_lag or _TARGET_LAG)
         if rate is None:

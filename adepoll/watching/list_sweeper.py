@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class ListSweeper:
-    """Sweeps the list while `SweepPolicy` decides so, and passes the pages to `ListHints`.
+    """Sweeps the list when `SweepPolicy` says so, and passes the pages to `ListHints`.
 
     Attributes:
         sweeps: Number of finished sweeps.

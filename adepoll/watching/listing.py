@@ -67,12 +67,12 @@ class ListTrust:
         self.settled_share += (settled - self.settled_share) / _SHARE_OF
 
     def confirm_now(self, state: JobState) -> None:
-        """From now on, ignore the list for this job; the caller makes the job due immediately."""
+        """From now on, ignore the list for this job; the caller must make the job due now."""
         self.pending_confirmation += not state.pending_confirmation
         state.ignore_list = state.pending_confirmation = True
 
     def confirm_when_due(self, state: JobState) -> None:
-        """From now on, ignore the list for this job; the caller has chosen when it is due."""
+        """From now on, ignore the list for this job: poll the job when it is due."""
         self.trust(state)
         state.ignore_list = True
 

@@ -1,4 +1,4 @@
-"""Pollers: the tasks that poll due jobs. Also limits how many polls are in flight.
+"""Pollers: the tasks that poll due jobs. Also limits the number of polls in flight.
 
 There are as many tasks as polls in flight, and one timer. They serve all subscribers. Therefore
 they run in an empty `Context`, and do not keep or use the context variables of one caller. Imports

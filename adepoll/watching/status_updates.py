@@ -128,7 +128,7 @@ class StatusUpdateSubscription(Subscription):
         snapshot: JobSnapshot | None = None,
         error: AdePollError | None = None,
     ) -> None:
-        """Keep an update; it takes the place in the order of an earlier update of the job."""
+        """Keep an update; if it replaces another update of the job, it keeps that place in line."""
         kind, job_id = self._host.kind_and_id(key)
         self._updates[key] = StatusUpdate(
             job_id=job_id,

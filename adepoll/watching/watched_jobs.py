@@ -74,14 +74,14 @@ class WatchedJobs:
     def subscribe(
         self, job_id: str, key: str, subscriber: Subscriber, now: float, *, can_wait: bool = False
     ) -> JobState:
-        """Add `subscriber` to a job; a job that was never polled is polled immediately.
+        """Add `subscriber` to a job; a new job is polled immediately, unless it can wait.
 
         Args:
             job_id: Id of the job.
             key: Text of the job's reference; see `JobState`.
             subscriber: Is notified of snapshots and of the error.
             now: The time.
-            can_wait: True if the first poll of a job that is probably new may be later.
+            can_wait: True if the first poll may be later, if the job is probably new.
         """
         state = self._states.get(job_id)
         if state is None:
@@ -103,7 +103,7 @@ class WatchedJobs:
         return state
 
     def unsubscribe(self, job_id: str, subscriber: Subscriber) -> JobState | None:
-        """Remove `subscriber`; if it was the job's last one, forget the job, return its state."""
+        """Remove `subscriber`; if the job has no other one, forget the job and return its state."""
         state = self._states.get(job_id)
         if state is None or subscriber not in state.subscribers:
             return None

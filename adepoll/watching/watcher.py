@@ -61,7 +61,7 @@ class JobWatcher(AsyncCloseable):
         """Create a watcher; no request is sent before the first watch or wait.
 
         Args:
-            source: An `AdeClient`, or anything with its `get_job` and `list_jobs`.
+            source: An `AdeClient`, or another object with the methods `get_job` and `list_jobs`.
             concurrency: Maximum number of requests in flight. Or a semaphore that is held during
                 each request, to share one maximum with other code.
             schedule: Chooses when a job is polled again; None for `Adaptive()`.
