@@ -160,7 +160,7 @@ class AdeClient(AsyncCloseable):
             },
             result_dir=None if result_dir is None else ResultFolder(Path(result_dir)),
         )
-        if type(self)._before_request is not AdeClient._before_request:  # noqa: SLF001 - its own method
+        if type(self)._before_request is not AdeClient._before_request:  # noqa: SLF001 - of this class
             self._requests.on_request = self._before_request
 
     def __repr__(self) -> str:

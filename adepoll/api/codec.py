@@ -92,7 +92,7 @@ def flatten(model: object) -> dict[str, Json]:
 
 @cache
 def _writer() -> ModuleType:
-    from adepoll.api import writer  # noqa: PLC0415 - slow: it imports cattrs; polls only read
+    from adepoll.api import writer  # noqa: PLC0415 - slow to import, and polls only read
 
     return writer
 

@@ -30,7 +30,7 @@ _HOSTS: Final = frozenset(
 # The path that adepoll adds, at the end of a base URL. A proxy can have another path before it.
 _API_PATH: Final = re.compile(r"/v\d+(/ade(/.*)?)?/*$")
 
-_REGION_ALIASES: Final = {"production": "us"}  # the value that LANDINGAI_ADE_ENVIRONMENT uses
+_REGION_ALIASES: Final = {"production": "us"}  # other names, for LANDINGAI_ADE_ENVIRONMENT
 
 # The official SDK reads the same variables.
 API_KEY_VARIABLE: Final = "VISION_AGENT_API_KEY"

@@ -13,8 +13,8 @@ class Connections(AsyncCloseable):
     """An aiohttp session that is created at the first use, and its responses that are being read.
 
     Attributes:
-        reading: Responses whose body is being read. The code that reads a body adds the response
-            before, and removes it after that.
+        reading: Responses whose body is being read. The code that reads a body first adds the
+            response, and removes it at the end.
         is_closed: Whether `aclose` was called.
         session: The session; None before the first use.
         owns_session: Whether `aclose` closes the session, because the caller did not pass one.

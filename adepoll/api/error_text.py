@@ -12,7 +12,7 @@ from adepoll.api.json_text import Json
 
 _KEYS: Final = ("message", "msg", "error", "detail", "failure_reason", "description", "title")
 _MAX_DEPTH: Final = 4  # levels that are searched: {"error": {"detail": [{"msg": ...}]}} has four
-_MAX_PROBLEMS: Final = 5  # texts of one array
+_MAX_PROBLEMS: Final = 5  # texts that are taken from one array
 _MAX_LOCATION: Final = 20  # names and indexes in the place of a problem
 
 
@@ -43,7 +43,9 @@ def _texts(raw: Json, depth: int) -> Iterator[str]:
 
 
 def _suffix(raw: dict[str, Json], text: str) -> str:
-    """Return the code and the place of a problem, to be written after its text; "" without both.
+    """Return the code and the place of a problem, to be written after its text.
+
+    The result is "" if both are missing.
 
     Args:
         raw: The object that contains the text.

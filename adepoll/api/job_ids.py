@@ -17,8 +17,8 @@ def check_job_id(job_id: object) -> str:
     r"""Return the value if it can be a job id; raise if not.
 
     Raises:
-        InvalidJobIdError: It is not a string, is empty, has more than 256 characters, consists of
-            dots only, or contains one of ``/ \ ? # %``, white space or an unprintable character.
+        InvalidJobIdError: The id is not a string, is empty, has more than 256 characters, consists
+            of dots only, or contains one of ``/ \ ? # %``, white space or an unprintable character.
     """
     if type(job_id) is str and PLAIN_JOB_ID.fullmatch(job_id):
         return job_id

@@ -60,7 +60,7 @@ class JobKind:
 
 @frozen(kw_only=True)
 class _Traits:
-    """What is fixed for all jobs of a kind of the service.
+    """Properties that all jobs of a kind of the service share.
 
     Attributes:
         id_prefix: Beginning of the ids of a v2 kind, which a hyphen and a ULID follow; None for a
@@ -116,7 +116,9 @@ class JobRef:
 
     @classmethod
     def of(cls, job: "str | JobRef") -> "JobRef":
-        """Return the reference for an id or for the text of a reference; a `JobRef` as it is.
+        """Return the reference for an id, or for the text of a reference.
+
+        If `job` is a `JobRef` with a valid id, return `job` itself.
 
         Raises:
             InvalidJobIdError: The text names no known kind, or the id cannot be a job id.
@@ -143,7 +145,7 @@ class JobRef:
         return self if kind is self.kind else type(self)(self.job_id, kind=kind, label=self.label)
 
     def text(self, default: JobKind) -> str:
-        """Return ``KIND/ID``, or the id alone if that means a job of the same kind.
+        """Return ``KIND/ID``, or the id alone if the id alone means a job of the same kind.
 
         Args:
             default: Kind of an id whose form does not say a kind.

@@ -23,7 +23,8 @@ _MAX_KEY: Final = 2**12  # bytes; a member with a longer name is skipped
 
 _KEYS: Final = json.JSONDecoder(strict=False)
 _SPACE: Final = re.compile(rb"[ \t\r\n]*+")
-_SPACE_OR_MARK: Final = re.compile(rb"[\xef\xbb\xbf \t\r\n]*+")  # the mark is U+FEFF in UTF-8
+# Whitespace and the byte order mark, which is U+FEFF in UTF-8.
+_SPACE_OR_MARK: Final = re.compile(rb"[\xef\xbb\xbf \t\r\n]*+")
 _SCALAR: Final = re.compile(rb"[-+.0-9A-Za-z]*+")
 _BRACKET: Final = re.compile(rb"[\[\]{}]")
 _NO_MARKS: Final = bytes(sorted({*range(256)} - {*b'[]{}"'}))
@@ -31,8 +32,8 @@ _STEPS: Final = bytes.maketrans(b"[{]}", b"(())")
 # Groups of matching brackets. `bytes.replace` removes such groups quickly.
 _PAIRS: Final = [b"(" * levels + b")" * levels for levels in (1, 4, 16)]
 _RUNS: Final = re.compile(rb"(\(*)(\)*)")
-_LONG_RUN: Final = 32  # brackets
-_MAX_ROUNDS: Final = 64
+_LONG_RUN: Final = 32  # brackets in a group, on average, from which counting each group is fast
+_MAX_ROUNDS: Final = 64  # times that matching brackets are removed, at most
 
 
 class ObjectScanner:
@@ -119,7 +120,7 @@ class ObjectScanner:
             [b"%b:%b" % (json.dumps(name).encode(), text) for name, text in self.members.items()]
         )
 
-    # The states, in the order of the parts of an object. Each is a function of the type `_State`.
+    # The states. Each of these methods reads one part of an object, and has the type `_State`.
 
     def _begin(self, text: bytes, position: int) -> int:
         return self._expect(text, position, {b"{": self._first_key}, space=_SPACE_OR_MARK)

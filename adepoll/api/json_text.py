@@ -44,7 +44,8 @@ def _finite(text: str) -> float:
     number = float(text)
     if number - number == 0:  # faster than math.isfinite; infinity minus infinity is not 0
         return number
-    raise ValueError("a number is out of range")  # 1e999 is neither a float nor can it be written
+    # For 1e999, `number` is infinite, and JSON cannot contain infinity.
+    raise ValueError("a number is out of range")
 
 
 def _finite_or_text(text: str) -> float | str:
@@ -55,7 +56,7 @@ def _finite_or_text(text: str) -> float | str:
 def _int_or_text(text: str) -> int | str:
     try:
         return int(text)
-    except ValueError:  # more digits than Python converts, 4,300 by default
+    except ValueError:  # the number has more digits than Python converts (4,300 by default)
         return text
 
 
@@ -109,7 +110,7 @@ def is_costly(body: bytes) -> bool:
 
 
 def _weight(text: bytes | str) -> int:
-    """Return a fast estimate of the time for parsing, in units of one object or array."""
+    """Return an estimate of the time that parsing takes. One object or array counts as 1."""
     objects, arrays, commas = _counts(text)
     return objects + arrays + commas // 2
 
@@ -164,7 +165,7 @@ def _decoded(body: bytes) -> str:
 
 @frozen(kw_only=True)
 class Limits:
-    """Limits of an accepted text. A larger one could take seconds, and far more memory than itself.
+    """Limits of an accepted text. Parsing a larger text can take seconds and very much memory.
 
     Attributes:
         containers: Largest number of objects and arrays, counted as opening braces and brackets.
@@ -242,7 +243,8 @@ _encoder: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 def _pieces(raw: Json, indent: int | None) -> Iterator[str]:
     """Yield the parts of the JSON text without recursion."""
     colon = ":" if indent is None else ": "
-    # The objects and arrays around the current one: their remaining values, and True for an object.
+    # For each object or array around the current one: its remaining values, and whether it is an
+    # object.
     parents: list[tuple[Iterator[Any], bool]] = []
     values, is_object = iter([raw]), False
     comma = ""

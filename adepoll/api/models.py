@@ -62,9 +62,9 @@ class JobSummary:
         received_at: When the service received the job, UTC; None if the service does not say.
         created_at: When the job was created, UTC; None if the service does not say.
         completed_at: When the job settled, UTC; None if the service does not say.
-        progress: As in `JobSnapshot`.
+        progress: The service's estimate of the finished part; see `JobSnapshot.progress`.
         version: Name of the model of the job; None if the service does not say.
-        failure_reason: Why the job failed; None if the service does not say.
+        failure_reason: Why the job failed; None if it did not fail or the service does not say.
         extra: JSON of fields that this version does not know or could not read, by name.
     """
 
@@ -339,7 +339,8 @@ class JobSnapshot(TableRow):
             if getattr(self, name):
                 added[name] = True
         if JobStatus.parse(self.status_text) is not self.status:
-            added["status"] = self.status.value  # `from_json` could not read the text of own kinds
+            # The status text is that of a kind of your own, which `from_json` could not interpret.
+            added["status"] = self.status.value
         sent = codec.flatten(self)
         # A field of the service with one of these names would be read as a field of adepoll.
         sent = {name: value for name, value in sent.items() if name not in _ADDED}

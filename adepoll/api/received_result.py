@@ -64,7 +64,7 @@ class KeptResult:
 
 @frozen(kw_only=True)
 class ReadAnswer:
-    """A large answer that was read, without its result.
+    """What is kept of a large answer after it was read.
 
     Attributes:
         body: JSON of the envelope. It contains the metadata of the result, but not the result.

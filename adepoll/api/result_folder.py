@@ -90,7 +90,7 @@ def _is_locked(fd: int, path: Path) -> bool:
 
 
 def remove_unused(folder: Path) -> None:
-    """Remove the files in the folder of this user's processes that have ended."""
+    """Remove the files that processes of this user have left in the folder when they ended."""
     for token in sorted(_tokens_in(folder)):
         with contextlib.suppress(OSError):  # another process or user still has the files
             _remove_unused(folder, token)

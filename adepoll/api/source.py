@@ -52,7 +52,7 @@ class SourceOfKinds(Protocol):
 
 @runtime_checkable
 class TimedSource(Protocol):
-    """A source that knows the time of the service, whose clock also sets `received_at`."""
+    """A source that knows the time of the service's clock, which sets `received_at` of a job."""
 
     def service_time(self) -> float | None:
         """Return the Unix time of the service, in seconds; None if it is not known yet."""

@@ -155,7 +155,7 @@ class Transport(Connections):
     async def _receive(
         self, response: aiohttp.ClientResponse, request: "Request[_T]", most: int, block: Block
     ) -> tuple[bytes, ReadAnswer | None]:
-        """Return the body, and a `ReadAnswer` if the body is only the rest of a large answer.
+        """Return the body and None; for a large answer, return the envelope and a `ReadAnswer`.
 
         Args:
             response: The response.
@@ -309,7 +309,7 @@ _SUCCESS: Final = frozenset({200, 206})
 _CHUNK: Final = 2**17  # bytes of a large answer that are read in one step; limits the memory
 _MIN_PROGRESS: Final = 2**16  # bytes of a large answer after which its time limit starts again
 _LARGEST: Final = 2**30  # bytes; a larger answer raises AnswerTooLargeError
-_NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # no timer of aiohttp; `TimeLimit` has the timer
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # aiohttp needs no timers, since `TimeLimit` has one
 
 
 def _url_of(request: Request[_T]) -> URL:

@@ -79,8 +79,9 @@ def describe(exc: BaseException) -> str:
 
 
 def _describe_response(exc: aiohttp.ClientResponseError) -> str:
-    # Cut the message at the first quote, which can be a part of a document or of the URL's query.
-    text = exc.message.replace("can't", "cannot")  # an apostrophe is not a quote
+    # Cut the message before the first quoted text, because it can be a part of a document or of the
+    # URL's query. An apostrophe would count as the beginning of a quoted text.
+    text = exc.message.replace("can't", "cannot")
     message = showable(_BEFORE_QUOTE.split(text, 1)[0].rstrip(), 120)
     if isinstance(exc, aiohttp.ClientHttpProxyError):
         return f"the proxy refused the connection: {exc.status} {message}".rstrip()

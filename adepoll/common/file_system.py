@@ -21,7 +21,7 @@ except ImportError:
     HAS_FLOCK = False
 else:
     HAS_FLOCK = True
-"""True on POSIX systems, which have flock(2), and which rename and remove open files."""
+"""True on POSIX systems, which have flock(2), and can rename and remove open files."""
 
 HAS_UIDS: Final = hasattr(os, "geteuid") and hasattr(os, "fchown")
 """True where files have an owner and a mode that decide who can read them."""

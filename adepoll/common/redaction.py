@@ -87,7 +87,7 @@ _NAMES: Final = (
     r"X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)"
     r"|Signature(?:Provided)?|AWSAccessKeyId|sig"
 )
-# A signature as in a query, which can be encoded; as in XML; and as in JSON or the repr of a dict.
+# Signatures in a query, which can be encoded; in XML; and in JSON or in the repr of a dict.
 _SIGNATURE: Final = re.compile(
     r"([xXaAsS](?<![a-zA-Z].)(?i:(?<=x)-(?:Amz-(?:Signature|Credential|Security-Token)"
     r"|Goog-(?:Signature|Credential))|(?<=s)ig(?:nature(?:Provided)?)?|(?<=a)WSAccessKeyId))"

@@ -22,7 +22,7 @@ class JournalError(AdePollError):
 
 
 class JournalNotFoundError(JournalError, FileNotFoundError):
-    """The journal does not exist, and the caller did not allow to create it."""
+    """The journal does not exist, and the call does not create a new one."""
 
     def __init__(self, *, path: str) -> None:
         super().__init__("does not exist; check the path, or start a batch with it", path=path)

@@ -24,7 +24,7 @@ class RequestError(AdePollError):
 
 
 class TransportError(RequestError):
-    """No complete response arrived: the connection failed or broke, or the time was over."""
+    """No complete response arrived: the connection failed or broke, or a time limit expired."""
 
     transient = True
 

@@ -15,8 +15,8 @@ To add a kind:
 6. Only if the result has none of the keys "extraction", "markdown" and "output": `RESULTS` in
    `api/table_row.py`, and `tables/job_rows.py`.
 7. `docs/kinds.md`, `docs/emulator.md` and `docs/journal.md`: the tables that list the kinds.
-8. Tests of every kind need its sample data: in `tests/api/test_kinds.py`, `tests/emulator/` and
-   `tests/benchmarks/kinds.py`.
+8. `tests/api/test_kinds.py`, `tests/emulator/` and `tests/benchmarks/kinds.py`: sample data of the
+   kind, for the tests that run with every kind.
 
 Watcher, fetcher, journal and report need no change.
 """
