@@ -2,7 +2,8 @@
 
 The fixtures are synchronous: the emulator runs in its own thread, and the client closes itself. So
 they work in ``def`` tests, in ``async def`` tests with pytest-asyncio or anyio, and in tests that
-start processes. The plugin imports the emulator only when a test uses a fixture.
+start processes. Only `ade_world` needs ``def`` tests, because it has an event loop of its own. The
+plugin imports the emulator only when a test uses a fixture.
 """
 
 import functools
@@ -70,7 +71,8 @@ def ade_env(ade: "Emulator", monkeypatch: pytest.MonkeyPatch) -> "Emulator":
 @pytest.fixture
 def ade_world(request: pytest.FixtureRequest) -> "Iterator[AdeWorld]":
     """An emulated service in virtual time, without sockets: `submit` jobs, pass `source` to a
-    `JobWatcher`, and `run` a coroutine in which hours pass in milliseconds.
+    `JobWatcher`, and `run` a coroutine in which hours pass in milliseconds. For ``def`` tests only:
+    `run` starts an event loop.
     """
     from adepoll.contrib.testing import AdeWorld  # noqa: PLC0415 - as for `ade`
 
