@@ -6,8 +6,8 @@ longer. Times are seconds.
 *A job that somebody waits for.* The bound is ``0.4 * w`` after a wait of ``w`` seconds, at least
 1 s and at most 7 s. It is compared with the waiter of the official SDK. That waiter pauses for 1 s,
 and then 1.5 times as long after each poll, up to 10 s: its pause after ``w`` seconds is
-``1 + w / 2``. The bound is never longer, so the detection lag is never longer than with that
-waiter.
+``1 + w / 2``. The bound is never longer than that pause. A single job can still be detected later
+than by that waiter, because the polls come at other moments.
 
 Why the delay grows with the wait: the job ends at an unknown time. Delays in proportion to the wait
 need at most a constant factor more than the best search for an unknown point (A. Beck & D. Newman,

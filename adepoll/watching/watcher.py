@@ -81,8 +81,8 @@ class JobWatcher(AsyncCloseable):
                 service answers other requests. A failed poll is a connection error, a 5xx, or a 404
                 or 403 of a job that was found before. Malformed answers are accepted for at most a
                 minute. Hardly any time counts while the process is stopped, the request budget is
-                short, or the whole service is down; the guide has the rules under "When a job is
-                given up".
+                short, or the whole service is down; docs/polling.md#when-a-job-is-given-up has the
+                rules.
             outage_patience: Seconds for which polls may fail for any reason, such as an outage of
                 the service; None for 12 times `patience`.
             rng: Source of jitter; pass a seeded one to make runs reproducible.
