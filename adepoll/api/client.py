@@ -235,7 +235,7 @@ class AdeClient(AsyncCloseable):
     async def get_job(self, job: str | JobRef) -> JobSnapshot:
         """Poll one job once.
 
-        For the longest time that a call can take, see "The request budget" in the guide.
+        For the longest time that a call can take, see docs/budget.md#retries.
 
         Raises:
             InvalidJobIdError: The id cannot be a job id; nothing was sent.

@@ -21,8 +21,8 @@ class AdePollError(Exception):
     `ClosedError` is the only error of adepoll that has another base class. All errors can be copied
     and pickled, for example to send them to another process.
 
-    An error can be neither transient nor fatal: if a job does not exist, the same call fails again,
-    but calls for other jobs can succeed.
+    An error can be neither transient nor fatal. Then the same call fails again until something
+    changes, such as the job, an argument or a file, but calls for other jobs can succeed.
 
     Attributes:
         transient: True if the same call can succeed later although nobody has changed anything: the
