@@ -1,6 +1,6 @@
-"""Fetches results: into memory, to a file, or as a stream. The public names are listed here.
+"""Fetches results: into memory, to a file, or as a stream. This module exports the public names.
 
-`fetcher` is the entry point; `storage_rules` has what differs between storage vendors.
+`fetcher` contains `ResultFetcher`. `storage_rules` contains all rules for single storage vendors.
 """
 
 from adepoll.fetcher.disk_writer import Progress

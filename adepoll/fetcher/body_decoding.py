@@ -1,4 +1,4 @@
-"""Decompression of bodies, with a limit on their size. Imports errors only."""
+"""Decompresses bodies, with a limit on their decompressed size. Imports errors only."""
 
 import zlib
 from collections.abc import Awaitable, Callable
@@ -7,31 +7,41 @@ from typing import Final, TypeAlias
 from adepoll.errors import ResultMalformedError, ResultTransferError
 
 Read: TypeAlias = Callable[[], Awaitable[bytes]]
-"""Returns the next bytes; none at the end."""
+"""Returns the next bytes; empty at the end."""
 
 Chunk: TypeAlias = bytes | memoryview
-"""Bytes that stay unchanged while this object exists; its slices may change after that."""
+"""Bytes of a body. A memoryview can be of memory that is reused when the memoryview is deleted.
+
+So keep the memoryview itself: a slice of it does not prevent the reuse.
+"""
 
 ReadChunk: TypeAlias = Callable[[], Awaitable[Chunk]]
-"""Returns the next bytes, which may be in reused memory; none at the end."""
+"""Returns the next bytes; empty at the end."""
 
-_GZIP_OR_ZLIB: Final = 47  # zlib's wbits for: detect the format by its header
-_RAW: Final = -15  # the same for: no header at all, which some servers call deflate
-_FIRST_BYTES: Final = (0x08, 0x0F)  # lower half of the first byte of zlib and gzip
-_MAX_CHUNK: Final = 2**18
-_MAX_DECODED: Final = 2**34  # bytes; equal rows shrink as much as a decompression bomb does
-_MAX_WITHOUT_TEXT: Final = 2**20  # bytes that decode to fewer bytes: compressed data hardly grows
-_PLAIN: Final = b"{ \t\r\n"  # no compressed data begins with one of these
+# Values of zlib's argument `wbits`. With the first, zlib detects gzip or zlib by the header. The
+# second is for data without a header, which some servers call deflate.
+_GZIP_OR_ZLIB: Final = 47
+_RAW: Final = -15
+_FIRST_BYTES: Final = (0x08, 0x0F)  # the lower four bits of the first byte: zlib or gzip
+_MAX_CHUNK: Final = 2**18  # bytes
+# Bytes. The limit cannot be a compression ratio: a table of equal rows shrinks as much as a
+# decompression bomb does.
+_MAX_DECODED: Final = 2**34
+# Encoded bytes that may decode to nothing. Without this limit, a body of them could be endless.
+_MAX_WITHOUT_TEXT: Final = 2**20
+# First bytes of JSON that is not compressed. Compressed JSON begins with none of them.
+_PLAIN: Final = b"{ \t\r\n"
 
 
 class Decoder:
     """Decodes gzip and deflate, which some storages send although they were not requested.
 
-    Some storages also send the header with a text that is not encoded; it is left unchanged.
+    Some storages send the header `Content-Encoding` with a text that is not encoded. Such a text is
+    returned unchanged.
     """
 
     def __init__(self, read: Read, *, job_id: str) -> None:
-        """`read` returns the next encoded bytes."""
+        """Begin before the first byte; `read` returns the next encoded bytes."""
         self._read = read
         self._job_id = job_id
         self._format = _GZIP_OR_ZLIB
@@ -42,7 +52,7 @@ class Decoder:
         self._is_plain = False
 
     async def read(self) -> bytes:
-        """Return the next decoded bytes, none at the end.
+        """Return the next decoded bytes; empty at the end.
 
         Raises:
             ResultTransferError: The body ended within the compressed data.
@@ -74,7 +84,7 @@ class Decoder:
                 return chunk
 
     def _begin(self, first: int) -> None:
-        """Find out the format by the first byte."""
+        """Choose the format by the first byte of the body."""
         self._is_plain = first in _PLAIN
         if first & 0x0F not in _FIRST_BYTES:
             self._format = _RAW
@@ -97,5 +107,5 @@ class Decoder:
                 problem = "it decodes to hardly any bytes @ $"
             else:
                 return chunk
-        # Raised here, so that zlib's error is not its context.
+        # Raised outside of the handler, so that zlib's error is not shown with it.
         raise ResultMalformedError([problem], job_id=self._job_id)

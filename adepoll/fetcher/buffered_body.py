@@ -1,8 +1,9 @@
 """Receives the rest of a large body in reused memory, to save CPU time.
 
-aiohttp parses each chunk of a body, and copies it into new memory. In a body of known length that
-is not encoded, nothing is left to parse, so the event loop writes it into preallocated blocks
-(`asyncio.BufferedProtocol`); this also works with TLS.
+aiohttp parses each chunk of a body, and copies it into new memory. If the length of a body is known
+and it has no coding, nothing needs to be parsed. So this module takes over the connection, and the
+event loop writes the bytes into reused blocks of memory (`asyncio.BufferedProtocol`). This also
+works with TLS.
 """
 
 import asyncio
@@ -15,25 +16,32 @@ import aiohttp
 from adepoll.fetcher.body_decoding import Chunk
 
 BLOCK_BYTES: Final = 2**20
-"""Size of a chunk if bytes arrive fast."""
+"""Size of a block, which is also the size of a chunk if bytes arrive fast."""
 
-_MAX_FULL_BLOCKS: Final = 2  # unread; then reading from the socket pauses
-_MAX_FILL_TIME: Final = 0.1  # seconds; then a copy of the part of the block that is filled is read
-_MIN_BYTES: Final = 2**24  # the connection cannot be reused afterwards
+_MAX_FULL_BLOCKS: Final = 2  # unread blocks at which reading from the socket pauses
+# Seconds. If a block is not full after this time, `read` returns a copy of its filled part.
+_MAX_FILL_TIME: Final = 0.1
+# Bytes. A smaller rest of a body is left to aiohttp, because a connection that was taken over
+# cannot be reused for another request.
+_MIN_BYTES: Final = 2**24
 
 
 class BlockPool:
-    """Blocks of memory, each reused when its last reference is gone.
+    """Blocks of memory. A block is reused when no memoryview that `take` returned for it exists.
 
-    New memory would have to be zeroed, or mapped by the kernel, each time.
+    Reuse saves time: new memory must be zeroed or mapped by the kernel before it can be used.
     """
 
     def __init__(self) -> None:
         """Allocate nothing yet."""
+        # Each block, and a weak reference to the memoryview that `take` returned last for it.
         self._blocks: list[tuple[bytearray, weakref.ref[memoryview]]] = []
 
     def take(self) -> memoryview:
-        """Return an unused block."""
+        """Return an unused block, in use until the returned memoryview itself is deleted.
+
+        Other memoryviews of the block, such as slices, do not prevent its reuse.
+        """
         free = (memory for memory, reference in self._blocks if reference() is None)
         memory = next(free, None) or bytearray(BLOCK_BYTES)
         block = memoryview(memory)
@@ -45,8 +53,8 @@ class BlockPool:
 class BufferedBody(asyncio.BufferedProtocol):
     """The protocol of a connection that was taken over from aiohttp in the middle of a body.
 
-    For aiohttp, the body never ends, so aiohttp closes the connection with the response; `abort`
-    then closes the transport.
+    aiohttp does not see that the body ends. So when the response is closed, aiohttp does not reuse
+    the connection, and `abort` closes the transport.
     """
 
     def __init__(
@@ -58,7 +66,15 @@ class BufferedBody(asyncio.BufferedProtocol):
         left: int,
         silence: float,
     ) -> None:
-        """Made by `take_over`."""
+        """Create a protocol; only `take_over` calls this.
+
+        Args:
+            response: The response.
+            transport: Transport of its connection.
+            handler: The protocol of aiohttp, which this object replaces.
+            left: Bytes of the body that are not received yet.
+            silence: Maximum seconds without a byte.
+        """
         self._response = response
         self._transport: asyncio.Transport | None = transport
         self._handler: asyncio.Protocol | None = handler
@@ -66,11 +82,11 @@ class BufferedBody(asyncio.BufferedProtocol):
         self._silence = silence
         self._loop = asyncio.get_running_loop()
         self._pool = BlockPool()
-        self._block = self._pool.take()
-        self._filled = 0
-        self._full: deque[Chunk] = deque()
-        self._paused = False
-        self._lost = False
+        self._block = self._pool.take()  # the block that is being filled
+        self._filled = 0  # bytes received into `_block`
+        self._full: deque[Chunk] = deque()  # full blocks that are not read yet
+        self._paused = False  # True while reading from the socket is paused
+        self._lost = False  # True after the connection was closed
         self._waiter: asyncio.Future[None] | None = None
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - all free space is offered
@@ -78,7 +94,7 @@ class BufferedBody(asyncio.BufferedProtocol):
         return self._block[self._filled : self._filled + self._left]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Record the bytes received into the buffer."""
+        """Record `nbytes` bytes that were received into the current block."""
         self._response.content.total_bytes += nbytes
         self._left -= nbytes
         self._filled += nbytes
@@ -94,18 +110,21 @@ class BufferedBody(asyncio.BufferedProtocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Pass the event on to aiohttp, which keeps count of its connections."""
+        """Tell aiohttp that the connection is closed, because aiohttp counts its connections."""
         handler, self._handler = self._handler, None
-        self._transport = None  # with TLS, it would keep this object and its blocks alive
+        # A transport with TLS refers to this object. Without this line, the cycle of references
+        # would keep the blocks in memory.
+        self._transport = None
         self._lost = True
         self._wake()
         if handler is not None:
             handler.connection_lost(exc)
 
     def abort(self) -> None:
-        """Close the connection immediately, since its response is closed.
+        """Close the connection immediately; called when the response is closed.
 
-        `close` would wait for the TLS peer, forever if reading is paused.
+        `transport.close` would wait for an answer of the TLS peer, and wait forever if reading is
+        paused.
         """
         self._lost = True
         self._wake()
@@ -113,11 +132,11 @@ class BufferedBody(asyncio.BufferedProtocol):
             self._transport.abort()
 
     async def read(self) -> Chunk:
-        """Return the next bytes, none at the end.
+        """Return the next bytes; empty at the end.
 
         Raises:
             TimeoutError: No byte arrived for `silence` seconds.
-            aiohttp.ClientPayloadError: The connection broke.
+            aiohttp.ClientPayloadError: The connection was closed before the end of the body.
         """
         until = self._loop.time() + self._silence
         while not (self._full or self._lost) and self._left:
@@ -135,7 +154,11 @@ class BufferedBody(asyncio.BufferedProtocol):
         return chunk
 
     def _copy_partial_block(self) -> bytes:
-        """Return a copy of the filled part of the block, which the next bytes will overwrite."""
+        """Return a copy of the filled part of the block; the next bytes overwrite the block.
+
+        Raises:
+            aiohttp.ClientPayloadError: Bytes are missing, and none have been received.
+        """
         if self._left and not self._filled:
             raise aiohttp.ClientPayloadError
         chunk = bytes(self._block[: self._filled])
@@ -143,7 +166,10 @@ class BufferedBody(asyncio.BufferedProtocol):
         return chunk
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait for a full block or the end of the body; return False on a timeout."""
+        """Wait at most `seconds` for a full block, or for the end of the body or the connection.
+
+        Return True if there is a full block, or the connection is closed.
+        """
         waiter = self._waiter = self._loop.create_future()
         timer = self._loop.call_later(max(seconds, 0.0), self._wake)
         try:
@@ -161,22 +187,23 @@ class BufferedBody(asyncio.BufferedProtocol):
 def take_over(
     response: aiohttp.ClientResponse, *, silence: float
 ) -> tuple[list[bytes], BufferedBody | None]:
-    """Take over the connection of a response if enough of its body is left.
+    """Take over the connection of a response if at least 16 MiB of its body are not received yet.
 
     Args:
-        response: A response whose body is not encoded and not being read.
+        response: A response whose body has no coding. No other task may be reading the body.
         silence: Maximum seconds without a byte.
 
     Returns:
-        The bytes that aiohttp has already received, to be read first; and the rest of the body,
-        or None if it must be read from `response`.
+        The bytes that aiohttp has already received, which the caller must use first. Then the rest
+        of the body, or None if the caller must read the rest from `response`.
     """
     length, content = response.content_length, response.content
     if length is None or length - content.total_bytes < _MIN_BYTES:
         return [], None
     if content.exception() is not None:
-        return [], None  # the next read from the response raises it
-    # aiohttp's parser holds bytes back only while its buffer is full, so none are left in it now.
+        return [], None  # the next read from the response raises this error
+    # The parser of aiohttp keeps bytes back only while the buffer is full. So after the buffer is
+    # read, no received bytes are left in the parser.
     received = [*iter(content.read_nowait, b"")]
     connection = response.connection
     if connection is None:
@@ -186,7 +213,7 @@ def take_over(
         return received, None
     left = length - content.total_bytes
     body = BufferedBody(response, transport, handler, left=left, silence=silence)
-    handler.pause_reading()  # also stops its read timeout
+    handler.pause_reading()  # also stops the read timeout of aiohttp
     connection.add_callback(body.abort)
     transport.set_protocol(body)
     transport.resume_reading()

@@ -14,14 +14,15 @@ from adepoll.fetcher.resume_state import ResumeState
 from adepoll.fetcher.storage_rules import ObjectVersion
 
 Progress: TypeAlias = Callable[[int, int | None], None]
-"""Called with the bytes written so far, and the size of the result; None if not known."""
+"""Called with the bytes written so far, and the size of the result in bytes or None."""
 
-_BATCH: Final = 2**20  # bytes written by one call in a thread
+# All sizes are in bytes. The first two are written by one call in a thread.
+_BATCH: Final = 2**20
 _BATCH_OF_BLOCKS: Final = 2**21
-_MAX_UNHASHED: Final = 2**22  # bytes kept in memory until they are hashed
-_HASHED_FROM_FILE: Final = 2**24  # bytes hashed by one call in a thread
+_MAX_UNHASHED: Final = 2**22  # kept in memory until they are hashed
+_HASHED_FROM_FILE: Final = 2**24  # read from the file and hashed by one call in a thread
 _SYNC_EVERY: Final = 2**26
-_LARGE_ALLOCATION: Final = 2**24  # bytes
+_LARGE_ALLOCATION: Final = 2**24
 
 
 async def stop_task(task: asyncio.Task[None]) -> None:
@@ -48,9 +49,9 @@ class DiskWriter:
         self.part = part
         self._progress = progress
         self._result_keys = result_keys
-        self._prefix = 0  # bytes written before the first missing one
-        self._unhashed: list[Chunk] = []  # chunks in memory to hash next
-        self._unhashed_bytes = 0  # of those chunks, and of those being hashed
+        self._prefix = 0  # bytes at the start of the file that are written without a gap
+        self._unhashed: list[Chunk] = []  # chunks in memory that are hashed next
+        self._unhashed_bytes = 0  # bytes of `_unhashed`, and of the chunks being hashed now
         self._hash_end = 0  # offset after the last byte that was passed to the hash
         self._work_added = asyncio.Event()
         self._work_done = asyncio.Event()
@@ -59,7 +60,10 @@ class DiskWriter:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[ResumeState | None, None]:
-        """Open and close the part file; yield the state that an earlier download has left."""
+        """Open the part file for the block; yield the resume state that an earlier download left.
+
+        Yield None if there is no resume state.
+        """
         try:
             yield await run_in_thread(self.part.open, self._result_keys)
         finally:
@@ -77,9 +81,14 @@ class DiskWriter:
         resumable: bool = False,
         resume: ResumeState | None = None,
     ) -> None:
-        """Begin with an empty file, or resume the file if `resume` is passed.
+        """Begin with an empty file, or with the bytes that the file contains according to `resume`.
 
-        The other arguments are those of `PartFile.begin`.
+        Args:
+            version: As for `PartFile.begin`.
+            multipart: As for `PartFile.begin`; ignored with `resume`.
+            resumable: As for `PartFile.begin`; ignored with `resume`.
+            resume: The resume state that `open` yielded, if its bytes are to be used; None to begin
+                with an empty file.
         """
         await self._stop_hashing()
         _keep_freed_memory()
@@ -98,9 +107,15 @@ class DiskWriter:
         self._report_progress()
 
     def write(self, offset: int, chunks: list[Chunk], size: int) -> asyncio.Future[None]:
-        """Start writing chunks in a thread, and pass them to the hash if they are next.
+        """Start writing chunks in a thread; return a future that is done when they are written.
 
-        The caller waits for the end of the writing with `wait_until_done`.
+        If all earlier bytes of the file were passed to the hash, the chunks are passed to it, too.
+        Otherwise, they are read from the file later, and hashed then.
+
+        Args:
+            offset: Offset of the first chunk in the file.
+            chunks: The chunks.
+            size: Total size of the chunks in bytes.
         """
         if offset == self._hash_end:
             self._hash_end += size
@@ -110,20 +125,20 @@ class DiskWriter:
         return asyncio.get_running_loop().run_in_executor(None, self.part.write, offset, chunks)
 
     async def wait_for_hash(self) -> None:
-        """Wait while too many bytes in memory are not hashed yet."""
+        """Wait while more than 4 MiB in memory are not hashed yet."""
         while self._unhashed_bytes > _MAX_UNHASHED and self._hashing and not self._hashing.done():
             self._work_done.clear()
             await self._work_done.wait()
 
     def record(self, count: int, prefix: int) -> None:
-        """Record `count` more written bytes, and that the first `prefix` bytes have no gap."""
+        """Record that `count` more bytes, and all of the first `prefix` bytes, are written."""
         self.written += count
         self._prefix = prefix
         self._work_added.set()
         self._report_progress()
 
     async def publish(self) -> str:
-        """Publish the completely written file; return its SHA-256 in hex."""
+        """Finish the hash, and publish the completely written file; return its SHA-256 in hex."""
         if self._hashing is not None:
             self._is_complete = True
             self._work_added.set()
@@ -133,7 +148,8 @@ class DiskWriter:
     async def _stop_hashing(self) -> None:
         hashing, self._hashing = self._hashing, None
         if hashing is not None:
-            # `publish` has raised its error, or the download has failed before.
+            # An error of this task needs no handling here: `publish` has raised it, or the download
+            # has failed with another error.
             await stop_task(hashing)
 
     def _report_progress(self) -> None:
@@ -141,9 +157,9 @@ class DiskWriter:
             self._progress(self.written, self.size)
 
     async def _hash(self) -> None:
-        """Hash all bytes in order: from memory, or else from the file.
+        """Hash all bytes in order, from memory where they are still there, or else from the file.
 
-        Also sync the file early, in the background, because a single sync at the end takes long.
+        Also sync the file after each 64 MiB, because a single sync at the end takes long.
         """
         part = self.part
         synced = 0
@@ -179,14 +195,14 @@ class DiskWriter:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Make glibc keep freed memory for the next chunks; call it once per process.
+    """Make glibc keep freed memory for the next chunks; do nothing after the first call.
 
-    By default glibc returns memory to the kernel when some hundred kilobytes are free, and the
-    next chunks have to be mapped and zeroed again: half of the time of a fast download. Freeing
-    one large block raises both thresholds for good (mallopt(3), "dynamic mmap threshold"). A
-    second call would only zero memory. Other allocators ignore it.
+    By default, glibc returns memory to the kernel when some hundred kilobytes are free. The kernel
+    then maps and zeroes memory for the next chunks, which takes half of the time of a fast
+    download. When a large block is freed, glibc raises its limits for the rest of the process
+    (mallopt(3), "dynamic mmap threshold"). Other allocators are not affected.
     """
-    bytes(_LARGE_ALLOCATION)  # no page of it is touched
+    bytes(_LARGE_ALLOCATION)  # allocated and freed immediately; its pages are never used
 
 
 class SegmentWriter:
@@ -200,32 +216,34 @@ class SegmentWriter:
         *,
         full_chunk: int = 0,
     ) -> None:
-        """Write from an offset on.
+        """Create a writer that begins at an offset of the file.
 
         Args:
             disk: The download.
             offset: Offset of the first byte in the file.
-            record: Called after each batch with its number of bytes; returns the number of bytes
-                of the file that precede the first missing one.
-            full_chunk: Bytes of a chunk that others follow immediately; 0 for chunks of any size.
+            record: Called after each batch with the number of its bytes. Returns the number of
+                bytes at the start of the file that are written without a gap.
+            full_chunk: Size in bytes of the chunks that arrive while bytes arrive fast. A smaller
+                chunk is written without waiting for a full batch. 0 if chunks have any size.
         """
         self._batch = _BATCH_OF_BLOCKS if full_chunk else _BATCH
         self._full_chunk = full_chunk
         self._disk = disk
         self._offset = offset
         self._record = record
-        self._chunks: list[Chunk] = []
-        self._held_bytes = 0  # of those chunks
-        self._writing: asyncio.Future[None] | None = None
-        self._writing_bytes = 0
+        self._chunks: list[Chunk] = []  # the next batch
+        self._held_bytes = 0  # bytes of `_chunks`
+        self._writing: asyncio.Future[None] | None = None  # done when the last batch is written
+        self._writing_bytes = 0  # bytes of that batch
 
     async def copy(self, read: ReadChunk) -> None:
-        """Write all bytes that `read` returns, and those that precede an error of `read`.
+        """Write all bytes that `read` returns, also if `read` raises an error after them.
 
-        Reading waits if two batches are full and the one before is not written yet.
+        `read` is not called while the chunks in memory fill two batches and an earlier batch is
+        still being written.
 
         Raises:
-            ResultError: `read` raised it, or the bytes cannot be written.
+            ResultError: `read` raised this error, or the bytes cannot be written.
         """
         failure: ResultError | None = None
         try:
@@ -239,7 +257,8 @@ class SegmentWriter:
                     break
                 self._chunks.append(chunk)
                 self._held_bytes += len(chunk)
-                # A chunk below `full_chunk` came slowly, and the next may take long: write it soon.
+                # A chunk smaller than `full_chunk` means that bytes arrive slowly. The next chunk
+                # may take long, so the batch is written without waiting for it.
                 if self._held_bytes >= self._batch or len(chunk) < self._full_chunk:
                     is_idle = self._writing is None or self._writing.done()
                     if is_idle or self._held_bytes >= 2 * self._batch:
@@ -247,7 +266,7 @@ class SegmentWriter:
             await self._start_writing()
             await self._finish_writing()
         finally:
-            if self._writing is not None:  # this block was left by an error, which is raised
+            if self._writing is not None:  # only after an error, which is raised after this wait
                 await wait_until_done(self._writing)
         if failure is not None:
             raise failure

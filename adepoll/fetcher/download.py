@@ -1,4 +1,4 @@
-"""Downloads one result to its file: in segments, or in order if the storage serves no ranges."""
+"""Downloads one result to its file: in segments, or in order if segments are not possible."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -30,7 +30,10 @@ from adepoll.fetcher.storage_client import StoredResult
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
 
 _ASK_FOR_WHOLE: Final = frozenset({2, 4, 8, 16, 32, 64})
-"""Numbers of failed first ranges after which the whole is requested: perhaps only ranges fail."""
+"""After these numbers of failed requests of a range, one request asks for the whole result.
+
+It shows whether the storage is down, or only fails to serve ranges.
+"""
 
 
 @frozen
@@ -40,8 +43,8 @@ class PublishedFile:
     Attributes:
         size: Size in bytes.
         sha256: SHA-256 of its bytes, in hex.
-        etag: ETag of the object in storage.
-        resumed: Number of resumptions by another connection or process after a failure.
+        etag: ETag of the object in storage; None if there is none.
+        resumed: Number of resumptions after a failure, each by another request or process.
     """
 
     size: int
@@ -60,7 +63,13 @@ class ResultDownload:
         *,
         connections: int,
     ) -> None:
-        """Use at most `connections`; `PartFile.check` must have been called."""
+        """Request nothing yet; `PartFile.check` must have been called.
+
+        Args:
+            stored: The result.
+            disk: Writes the file.
+            connections: Maximum number of connections.
+        """
         self._stored = stored
         self._disk = disk
         self._connections = connections
@@ -88,10 +97,13 @@ class ResultDownload:
                     continue
                 except (ObjectChangedError, ResultChangedError):
                     if resume is not None:
-                        resume = None  # the bytes were of an earlier download: not a failure
+                        # The object has changed after an earlier download: begin again. This does
+                        # not count as a failure.
+                        resume = None
                         self._resumed = 0
                         continue
-                    # Its replicas may have different ETags, or it may misunderstand If-Match.
+                    # The object need not have changed: replicas in a storage can have different
+                    # ETags, or the storage can misunderstand If-Match. Both only concern segments.
                     in_segments = False
                     error: ResultError = self._changed_error()
                 else:
@@ -99,31 +111,41 @@ class ResultDownload:
                     if isinstance(published, PublishedFile):
                         return published
                     error = published
-                    in_segments = False  # the storage may answer ranges wrongly
+                    in_segments = False  # the storage may have sent wrong bytes for a range
                 await self._wait_or_raise(error)
                 resume = None
 
     async def _publish(
         self, version: ObjectVersion, *, is_resumed: bool
     ) -> PublishedFile | ResultError:
-        """Publish the file; return the error if another attempt can help."""
+        """Publish the file; return the error if another download may succeed.
+
+        `is_resumed` is True if the file contains bytes of an earlier process.
+        """
         try:
             digest = await self._disk.publish()
         except ResultTransferError as cut:
             return cut
-        except ResultMalformedError as no_result:
+        except ResultMalformedError as malformed:
             if not is_resumed and self._disk.written > MAX_ERROR_PAGE:
                 raise
-            return no_result
+            return malformed
         return PublishedFile(self._disk.written, digest, version.etag, self._resumed)
 
     async def _in_segments(self, resume: ResumeState | None) -> ObjectVersion:
-        """Request ranges; the first response may contain the whole result."""
+        """Download in segments, or in order if the first response contains the whole result.
+
+        Return the version of the object. `resume` has the bytes that an earlier process left.
+
+        Raises:
+            NoRangesError: The caller must call `_in_order`.
+            ObjectChangedError, AdePollError: As for `DownloadConnections.run`.
+        """
         async with AsyncExitStack() as stack:
             if resume is None:
                 first = await self._first_segment(stack)
                 version = first.version
-                # Without a strong ETag, the segments could be of different versions.
+                # Without a strong ETag, two segments could be of different versions.
                 if first.is_partial and not version.is_strong and first.stop != version.size:
                     raise NoRangesError
                 if not first.is_partial or not version.is_strong:
@@ -135,7 +157,9 @@ class ResultDownload:
                 first = None
                 version = resume.version
                 segments = Segments(version.size or 0, resume.present)
-                if not segments.missing:  # request one byte, to see whether the object is the same
+                if not segments.missing:
+                    # Download the last byte again: the response shows whether the object has
+                    # changed.
                     resume = evolve(resume, present=[(0, segments.size - 1)])
                     segments = Segments(segments.size, resume.present)
             multipart = segments.size > FIRST_SEGMENT
@@ -152,13 +176,17 @@ class ResultDownload:
             except (ResultMalformedError, ResultTransferError) as error:
                 if is_outage(error):
                     raise
-                raise NoRangesError from None  # it may answer later ranges with a page
+                # The storage may answer some ranges with an error page, but the whole correctly.
+                raise NoRangesError from None
             finally:
                 self._resumed += connections.resumed
             return version
 
     async def _first_segment(self, stack: AsyncExitStack) -> ResponseBody:
-        """Request the first range; raise `NoRangesError` if only a range is refused."""
+        """Request the first range, and return the body of the response.
+
+        Raise `NoRangesError` if the storage refuses ranges, but may serve the whole result.
+        """
         failures = 0
         is_served_whole = False
         while True:
@@ -171,7 +199,7 @@ class ResultDownload:
                 if is_served_whole or may_refuse_range(error):
                     break
                 failures += 1
-                # It looks like an outage, but may also be the answer to any range.
+                # The storage seems to be down, but may also fail only for ranges.
                 is_served_whole = failures in _ASK_FOR_WHOLE and await self._is_served_whole()
                 if not is_served_whole:
                     await self._wait_or_raise(error)
@@ -189,9 +217,9 @@ class ResultDownload:
     async def _in_order(
         self, reader: SequentialReader | PolledReader | None = None
     ) -> ObjectVersion:
-        """Download without segments, from the first byte to the last.
+        """Download without segments, from the first byte to the last; return the version.
 
-        `reader` reads a response that has already arrived.
+        `reader` reads a response that has already arrived; None to send a request.
         """
         disk = self._disk
         reader = reader or await self._stored.reader()
@@ -205,7 +233,8 @@ class ResultDownload:
         return reader.version
 
     async def _wait_or_raise(self, error: ResultError) -> None:
-        # The attempt contains failures of its connections, and counts in addition to them.
+        # `retries` has already counted the failures of single requests. The failure of the whole
+        # attempt counts in addition: `started=now` says that it is not one of these failures.
         now = asyncio.get_running_loop().time()
         await self._stored.retries.wait_or_raise(error, started=now, received=0)
 
@@ -220,7 +249,7 @@ class ResultDownload:
 
 
 async def write_local(disk: DiskWriter, source: ByteSource) -> PublishedFile:
-    """Write a result that a poll has received to its file."""
+    """Write a result that a poll has already received to its file."""
     async with disk.open():
         await disk.begin(ObjectVersion(source.version.size), multipart=False)
         await _copy_in_order(disk, source.read)

@@ -1,4 +1,4 @@
-"""ResultFetcher: fetches results that came inline or are in storage."""
+"""ResultFetcher: fetches the results of jobs, wherever they are."""
 
 import asyncio
 import functools
@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 
 def _hide_frames(function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
-    """Decorate a coroutine function: adepoll's errors that it raises do not contain its frames."""
+    """Decorate a coroutine function: the tracebacks of adepoll's errors do not show its frames."""
 
     @functools.wraps(function)
     async def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -66,10 +66,10 @@ class Download:
         job_id: The job.
         path: The file.
         bytes: Size of the file in bytes.
-        sha256: SHA-256 of its bytes, in hex.
-        etag: ETag of the object in storage; None if it has none, or the result came inline.
-        resumed: Number of resumptions after a failed connection or an earlier process.
-        seconds: Time from the call to the complete file, in seconds.
+        sha256: SHA-256 of the file, in hex.
+        etag: ETag of the object in storage; None if there is no ETag, or the result came inline.
+        resumed: How often the download was resumed after a failure, by the same or a later process.
+        seconds: Seconds from the call until the file was complete.
     """
 
     job_id: str
@@ -84,10 +84,10 @@ class Download:
 class ResultFetcher(AsyncCloseable):
     """Fetches the results of completed jobs: into memory, to a file, or as a stream.
 
-    All methods take a snapshot or a job id, handle results that came inline and results in
-    storage, and request a new URL from the API when one has expired. Use it as ``async with
-    ResultFetcher(client) as fetcher``, or close it with `aclose`. This closes its own connections,
-    not the client.
+    All methods take a snapshot, a `JobRef` or a job id. The result can be inline or in a storage.
+    When the URL of a result has expired, the fetcher requests a new URL from the API. Use the
+    fetcher as ``async with ResultFetcher(client) as fetcher``, or close it with `aclose`. Closing
+    it does not close the client.
     """
 
     def __init__(
@@ -110,27 +110,27 @@ class ResultFetcher(AsyncCloseable):
             client: Client of the API, which provides URLs.
             max_result_bytes: Size of the largest result that `result` reads into memory, and of the
                 largest item that `items` builds.
-            connections: Maximum number of connections per `download`. More than one is used if
+            connections: Maximum number of connections of one `download`. It uses more than one if
                 the storage serves byte ranges and a single connection is slow.
             connect_timeout: Maximum seconds until a connection is established.
-            read_timeout: Maximum seconds without a byte of the body, and from the connection to
-                the end of the headers.
-            min_rate: Minimum bytes per second, averaged over each `read_timeout`; a slower
-                transfer fails, and is retried, as if no byte had arrived.
-            patience: Seconds without progress, and with as many failures as the client's retry
-                policy has attempts, after which a transfer is given up.
-            allow_private: True to fetch results from private, loopback and link-local addresses,
-                and over plain http, for a storage in your own network. Otherwise this is only
-                allowed if the API is there, too.
+            read_timeout: Maximum seconds without a byte of the body. Also the maximum seconds from
+                the established connection to the end of the headers.
+            min_rate: Minimum bytes per second, averaged over periods of `read_timeout` seconds. A
+                slower response counts as a failed request, and is repeated.
+            patience: Seconds. A transfer is given up if it has made no progress for this time, and
+                at least as many requests have failed as the client's retry policy has attempts.
+            allow_private: True to fetch results from a storage in your own network: from private,
+                loopback and link-local addresses, and over plain http. If False, this is allowed
+                only if the API has such an address or scheme itself.
             resolve_url: Function that returns the URL from which the result of a job can be read.
-                Needed for jobs whose `output_save_url` was presigned for writing only, and for
-                results that the service does not keep (zero data retention). It is called with
-                the snapshot, and again with a new snapshot when that URL has expired; it may be a
+                You need it for jobs whose `output_save_url` was presigned for writing only, and for
+                results that the service does not keep (zero data retention). It is called with the
+                snapshot, and again with a new snapshot when that URL has expired. It may be a
                 coroutine function.
             transport: Proxies, certificates and header limits; None for those of the client.
 
         Raises:
-            ConfigurationError: A proxy of the environment cannot be used.
+            ConfigurationError: A proxy in the environment variables cannot be used.
             ValueError: A number is out of range.
             TypeError: `connections` is not an integer.
         """
@@ -171,11 +171,11 @@ class ResultFetcher(AsyncCloseable):
 
     @property
     def stats(self) -> FetcherStats:
-        """A copy of the counters, which does not change."""
+        """The numbers at this moment; the returned object does not change later."""
         return self._counters.stats(bytes_received=self._storage.bytes_received)
 
     def __repr__(self) -> str:
-        """Return what the fetcher does now."""
+        """Return a text with the number of transfers."""
         found = self.stats
         return (
             f"<ResultFetcher {found.under_way:,} transfers in progress, {found.finished:,} "
@@ -185,7 +185,7 @@ class ResultFetcher(AsyncCloseable):
     async def aclose(self) -> None:
         """Close the connections to storages.
 
-        Later calls raise `ClosedError`, and so do calls in progress.
+        Calls in progress and later calls raise `ClosedError`.
         """
         await self._storage.aclose()
 
@@ -202,7 +202,8 @@ class ResultFetcher(AsyncCloseable):
             ResultNotReadyError: The job has not settled yet.
             ResultUnavailableError: The service keeps no result (zero data retention).
             ResultTooLargeError: The result is larger than `max_result_bytes`.
-            ResultError: The result could not be fetched; the other subclasses say why.
+            ResultError: The result could not be fetched for another reason, which the subclass
+                names.
             RequestError: The API failed when a snapshot or URL was requested.
         """
         with self._counters.transfer():
@@ -222,18 +223,20 @@ class ResultFetcher(AsyncCloseable):
     ) -> Download:
         """Write the result of a job to a file, which appears complete or not at all.
 
-        The bytes go to a hidden part file in the same folder (mode 0600), are checked, synced to
-        the disk and renamed. If a download fails, is cancelled or killed, a part file of 1 MiB or
-        more stays, and the next download of that job to that path resumes it, if the storage still
-        has the same object (RFC 9110: a strong ETag, and the same size).
+        The bytes are written to a hidden part file in the same folder (mode 0600). When they are
+        complete, they are checked and synced to the disk, and the part file is renamed.
+
+        If a download fails, is cancelled or killed, a part file of 1 MiB or more stays. The next
+        download of that job to that path resumes it if the object in storage has not changed. This
+        requires a strong ETag (RFC 9110, section 8.8.3) and a known size.
 
         Args:
             job: A snapshot of the job, a `JobRef`, or its id.
             path: The file; its folder must exist.
-            progress: Called with the bytes written so far, and the size of the result or None,
-                each time these have changed.
-            overwrite: True to replace an existing file; otherwise, `TargetExistsError` is raised
-                before anything is requested.
+            progress: Called at the beginning and after each write, with the bytes written so far
+                and the size of the result in bytes. The size is None if it is not known.
+            overwrite: True to replace an existing file. If False, `TargetExistsError` is raised
+                for an existing file, before anything is requested.
 
         Raises:
             TargetExistsError: The file exists.
@@ -266,25 +269,27 @@ class ResultFetcher(AsyncCloseable):
     ) -> AsyncGenerator[ResultStream, None]:
         """Yield a stream of the bytes of a result, or of a range of it, in constant memory.
 
-        ``async with fetcher.stream(job) as chunks: async for chunk in chunks: ...``. After a
-        failed connection, the next one resumes at the first unread byte.
+        ``async with fetcher.stream(job) as chunks: async for chunk in chunks: ...``. After a failed
+        connection, the stream continues at the first unread byte.
 
-        The range is a slice: the part beyond the end is left out. Only that range is requested. If
-        the storage serves no ranges, the bytes before it are received, too, and skipped. Ranges of
-        two calls belong together if their streams have the same strong `etag`.
+        `start` and `stop` work like those of a Python slice: if the result ends before `stop`, the
+        stream ends with the result. Only the range is requested from a storage. If the storage
+        serves no ranges, or the API sends the result (v2), the bytes before the range are received,
+        too, and skipped. If the streams of two calls have the same strong `etag`, their bytes are
+        of the same version of the result.
 
         Args:
             job: A snapshot of the job, a `JobRef`, or its id.
-            start: Offset of the first byte. A negative number counts from the end; this costs one
-                more request to find the size, and if the storage does not state the size, reading
-                the whole result.
+            start: Offset of the first byte. A negative number counts from the end of the result.
+                Then one more request to the storage finds the size. If the storage does not state
+                the size, or the API sends the result, the whole result is read to find it.
             stop: Offset after the last byte; None for the end of the result.
 
         Raises:
             ValueError: `stop` is not after `start`, or `start` is negative and `stop` is not None.
-            ResultRangeError: On entering, if the result ends before the range begins; it carries
-                the size.
-            AdePollError: As for `result`, on entering or from the iteration.
+            ResultRangeError: Raised on entering if the result ends before the range begins. The
+                error has the size of the result.
+            AdePollError: As for `result`; raised on entering or by the iteration.
         """
         start, stop = operator.index(start), None if stop is None else operator.index(stop)
         if stop is not None and (start < 0 or stop <= start):
@@ -299,17 +304,18 @@ class ResultFetcher(AsyncCloseable):
 
     @asynccontextmanager
     async def items(self, job: Job, prefix: str) -> AsyncGenerator[ResultItems, None]:
-        """Yield an iterator over a large array within a result, which holds one item in memory.
+        """Yield an iterator over the items of a large array within a result.
 
         ``async with fetcher.items(job, "extraction.rows.item") as rows: async for row in rows:
-        ...``. Needs the extra ``json``. Numbers have the same types as from `result`; an unpaired
-        surrogate, which is valid in JSON but not in text, becomes a question mark.
+        ...``. Only a small part of the result is in memory at the same time. Needs the extra
+        ``json``. Numbers have the same types as in `result`. A string in JSON can contain an
+        unpaired surrogate, which is not valid text: it becomes a question mark.
 
         Args:
             job: A snapshot of the job, a `JobRef`, or its id.
             prefix: Path of the items: keys joined by dots, ``item`` for the elements of an array.
-                An empty array has no items; if nothing has that path, the iteration raises
-                `ResultMalformedError` at its end.
+                For an empty array, the iteration yields nothing. If nothing in the result has this
+                path, the iteration raises `ResultMalformedError` at its end.
 
         Raises:
             ConfigurationError: ijson is not installed.
@@ -325,7 +331,7 @@ class ResultFetcher(AsyncCloseable):
     async def _source(
         self, job: Job, start: int, stop: int | None, stack: AsyncExitStack
     ) -> Reader:
-        """Return an open reader of a result; `stack` closes the reader."""
+        """Return a reader of a result whose response has arrived; `stack` closes the reader."""
         found = await stack.enter_async_context(self._sources.find(job))
         reader = await found.reader(start, stop)
         stack.push_async_callback(reader.aclose)
@@ -342,7 +348,7 @@ class ResultFetcher(AsyncCloseable):
             await reader.aclose()
 
     async def _decoded(self, found: FoundResult) -> JobResult:
-        """Return a result; read it again if it may be the error page of a gateway."""
+        """Read and decode a result; request it again if it may be the error page of a gateway."""
         while True:
             body = await self._into_memory(found)
             try:
@@ -356,7 +362,7 @@ class ResultFetcher(AsyncCloseable):
             await found.source.retries.wait_or_raise(error, started=now, received=0)
 
     async def _into_memory(self, found: FoundResult) -> bytes:
-        """Return a result; read it again if it changes meanwhile."""
+        """Return the bytes of a result; request it again if it changes while it is read."""
         job_id = found.ref.job_id
         while True:
             reader = await found.reader()

@@ -1,4 +1,7 @@
-"""Results that a poll has received: in the snapshot, or in a file. Both are a `ByteSource`."""
+"""Reads results that a poll has already received, from the snapshot or from a file.
+
+Both classes can be the `ByteSource` of a `ResultStream`.
+"""
 
 import os
 from typing import Final
@@ -9,22 +12,28 @@ from adepoll.common.threads import run_in_thread
 from adepoll.errors import ResultRangeError, ResultTransferError
 from adepoll.fetcher.storage_rules import ObjectVersion
 
-_READ_SIZE: Final = 2**18
+_READ_SIZE: Final = 2**18  # bytes
 
 
 class LocalResult:
-    """A range of a result that a poll has received.
+    """Reads a range of a result that a poll has already received; the base of both classes.
 
     Attributes:
-        version: Its size.
+        version: Size of the whole result, without an ETag.
         start: Offset of the first byte to read.
-        stop: Offset after the last byte.
-        received: Bytes read so far.
-        resumed: Always 0.
+        stop: Offset after the last byte to read.
+        received: Bytes that `read` has returned so far.
+        resumed: Always 0, because no connection can fail.
     """
 
     def __init__(self, size: int, *, job_id: str, start: int, stop: int | None) -> None:
-        """Compute the range, which is given as in `ResultFetcher.stream`.
+        """Compute the range.
+
+        Args:
+            size: Size of the whole result in bytes.
+            job_id: The job, for errors.
+            start: As for `ResultFetcher.stream`.
+            stop: As for `ResultFetcher.stream`.
 
         Raises:
             ResultRangeError: The result ends before the range begins.
@@ -38,10 +47,10 @@ class LocalResult:
             raise ResultRangeError(job_id=job_id, start=self.start, size=size)
 
     async def begin(self) -> None:
-        """Do nothing: the result has arrived."""
+        """Do nothing, because the result has already arrived."""
 
     async def read(self) -> bytes:
-        """Return the next bytes, none at the end; raises `ResultTransferError`."""
+        """Return the next bytes; empty at the end."""
         raise NotImplementedError
 
     async def aclose(self) -> None:
@@ -49,36 +58,36 @@ class LocalResult:
 
 
 class InlineResult(LocalResult):
-    """A result that came with the snapshot."""
+    """Reads a result that is part of a snapshot."""
 
     def __init__(
         self, body: bytes, *, job_id: str = "", start: int = 0, stop: int | None = None
     ) -> None:
-        """Read a range of `body`, the JSON of the result."""
+        """Select a range of `body`, which is the JSON of the result."""
         super().__init__(len(body), job_id=job_id, start=start, stop=stop)
         self._body = body[self.start : self.stop]
 
     async def read(self) -> bytes:
-        """Return all bytes, then none."""
+        """Return all bytes at the first call, then empty bytes."""
         body, self._body = self._body, b""
         self.received += len(body)
         return body
 
 
 class FileResult(LocalResult):
-    """A result that a poll has written to a file."""
+    """Reads a result that a poll has written to a file."""
 
     def __init__(
         self, kept: KeptResult, *, job_id: str, start: int = 0, stop: int | None = None
     ) -> None:
-        """Open the file; raises `OSError` if it does not exist any more."""
+        """Open the file; raise `OSError` if it does not exist any more."""
         super().__init__(kept.size, job_id=job_id, start=start, stop=stop)
         self._job_id = job_id
-        self._kept = kept  # its file is deleted with this object
+        self._kept = kept  # when nothing refers to this object any more, its file is deleted
         self._fd = os.open(kept.path, os.O_RDONLY | file_system.PLAIN)
 
     async def read(self) -> bytes:
-        """Return the next bytes, none at the end.
+        """Return the next bytes; empty at the end.
 
         Raises:
             ResultTransferError: The file cannot be read, or has become shorter.

@@ -1,7 +1,7 @@
-"""A file that appears complete or not at all: a temporary part file, which is synced and renamed.
+"""Writes a result to a temporary part file, which is synced and renamed when it is complete.
 
-Blocking code, called from threads: `write` by several at the same time for different bytes, the
-other methods by one at a time.
+The methods block, and run in threads. Several threads may call `write` at the same time, for
+different bytes; only one thread at a time may call each of the other methods.
 """
 
 import contextlib
@@ -33,31 +33,33 @@ from adepoll.fetcher.target_file import check_replaceable, set_mode_and_owner
 _NO_HARD_LINKS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # EINVAL: Windows
 )
-_MIN_RESUMABLE: Final = 2**20  # bytes; fewer are downloaded again
-_READ_SIZE: Final = 2**18
-_MAX_TRIES: Final = 3  # to get the shared name
-_MAX_CHUNKS_PER_CALL: Final = 1024  # IOV_MAX of Linux and the BSDs (pwritev(2))
-# Linux caches written data in memory blocks as large as the call, up to 2 MiB. Large blocks can be
-# slow to allocate: in a virtual machine that had returned its memory to the host, a gigabyte took
-# 2 to 4 s, and 0.3 to 0.6 s in calls of half a mebibyte (ext4, Linux 6.18).
+_MIN_RESUMABLE: Final = 2**20  # bytes; a smaller part file is not kept
+_READ_SIZE: Final = 2**18  # bytes
+_MAX_TRIES: Final = 3  # to create or rename the part file while other processes interfere
+_MAX_CHUNKS_PER_CALL: Final = 1024  # chunks that Linux and the BSDs allow (IOV_MAX, pwritev(2))
+# Linux caches written data in memory blocks, each as large as the write, up to 2 MiB. Large blocks
+# can be slow to allocate. In a virtual machine that had returned its memory to the host, writing a
+# gigabyte took 2 to 4 s, and with writes of 512 KiB 0.3 to 0.6 s (ext4, Linux 6.18).
 _MAX_BYTES_PER_CALL: Final = 2**19
 
 
 class PartFile:
     """Writes one result to disk, in any number of attempts; only `publish` makes it visible.
 
-    Written bytes survive a failure, and the end of the process, together with a resume state that
-    is updated with each write. The part file of one target and job always has the same name. If a
-    running process or another user has that name, a part file with a random name is used instead,
-    which is never resumed.
+    The written bytes and a resume state survive a failure and the end of the process, so that a
+    later download can continue.
 
-    Only the process that has created a part file writes to it, and none truncates it: the others
-    may be reading. It is published under a random name, so that no other file can be published in
-    its place.
+    The part file has the shared name of its target and job, by which a later process finds it
+    (`PartNames`). If a running process or another user has a file with that name, the part file
+    gets a random name, and is never resumed.
+
+    Only the process that created a part file writes to it. No process truncates a part file,
+    because another process may be reading it. `publish` first gives the part file a random name,
+    because another process can replace a file with the shared name.
     """
 
     def __init__(self, target: Path, *, job_id: str, overwrite: bool) -> None:
-        """No file is created before `check`."""
+        """Store the arguments; `open` creates the file."""
         self._target = target
         self._job_id = job_id
         self._overwrite = overwrite
@@ -72,29 +74,28 @@ class PartFile:
         self._recording = Lock()
         self._hash = hashlib.sha256()
         self._keys: Collection[str] = ()
-        self._check: ResultCheck  # of the bytes that are written; set by `open`
-        self.hashed = 0
+        self._check: ResultCheck  # checks the hashed bytes; created by `open` and `begin`
+        self.hashed = 0  # bytes hashed so far
 
     def check(self) -> None:
-        """Raise if the target cannot be written, before anything is requested.
+        """Raise if the target cannot be written. Call this before anything is requested.
 
         Raises:
-            TargetExistsError: The file exists, and must not be replaced.
-            StorageError: Its folder does not exist; or the target is a folder, a device, a pipe or
-                a socket or, with `overwrite`, a symbolic link.
+            TargetExistsError: The target exists, and `overwrite` is False.
+            StorageError: The folder of the target does not exist. Or the target is a folder, a
+                device, a pipe or a socket; with `overwrite`, also if it is a symbolic link.
         """
         found = self._check_target()
-        if found is None:
-            return
-        if not self._overwrite:
+        if found is not None and not self._overwrite:
             if found.st_nlink > 1:
                 self._names.remove_names_of(found)
             raise self._exists_error()
 
     def open(self, result_keys: Collection[str] = ()) -> ResumeState | None:
-        """Create the part file; return the state that an earlier download has left.
+        """Create the part file; return the resume state that an earlier download left, or None.
 
-        Only a result that contains all these top-level keys will be published.
+        With a resume state, the new part file already contains the bytes of the earlier download.
+        `publish` raises if the result lacks one of the top-level keys `result_keys`.
         """
         self._keys = result_keys
         self._check = ResultCheck(result_keys, counts_braces=False)
@@ -116,7 +117,10 @@ class PartFile:
         return None
 
     def _copy_of(self, leftover: int) -> tuple[OwnFile, ResumeState | None]:
-        """Copy what an earlier process has left to a new file; return it with its state."""
+        """Copy the part file that an earlier process left; return the copy and its resume state.
+
+        The copy is empty, and the state None, if the bytes cannot be used or copied.
+        """
         self._names.remove_unused()
         found = os.fstat(leftover)
         state_file = ResumeStateFile(self._names.shared)
@@ -126,14 +130,14 @@ class PartFile:
             try:
                 for start, stop in state.present:
                     copy(leftover, own.fd, start, stop)
-            except (OSError, EOFError):  # on a full disk, the old file must make room
+            except (OSError, EOFError):  # if the disk is full, replacing the old file helps
                 own.remove()
                 own = self._names.create_private()
                 state = None
         return own, state
 
     def _take_over(self, own: OwnFile, state: ResumeState | None) -> ResumeState | None:
-        """Give a copy the shared name; return its state."""
+        """Make a copy the part file, with the shared name if possible; return its resume state."""
         self._own = own
         self._own = self._names.move_to_shared(own)
         if self._own.path == self._names.shared:
@@ -148,17 +152,16 @@ class PartFile:
 
     @property
     def is_open(self) -> bool:
-        """True from `open` until `publish` or `close` is called."""
+        """True from `open` until `close`, or until `publish` has succeeded."""
         return self._own is not None
 
     def begin(self, version: ObjectVersion, *, multipart: bool, resumable: bool = False) -> None:
         """Begin with an empty file.
 
         Args:
-            version: What will be written, as far as known.
-            multipart: True if several responses, which agree on size and ETag, will make up the
-                file. A single response may state a wrong size, so braces are counted to detect a
-                cut.
+            version: Size and ETag of the object that will be written, as far as they are known.
+            multipart: True if several responses with the same size and ETag will make up the file.
+                If False, count braces, because a cut response can state the size of its cut text.
             resumable: True if the storage serves ranges, so that a part is worth keeping.
         """
         self._version = version
@@ -178,11 +181,11 @@ class PartFile:
             raise self._storage_error(exc) from exc
 
     def write(self, offset: int, chunks: Sequence[Chunk]) -> None:
-        """Write chunks at an offset, and record them in the resume state."""
+        """Write chunks at an offset, one after another, and record them in the resume state."""
         fd = self._open_fd()
         start = offset
-        # One call for many chunks: each call releases the interpreter lock and must acquire it
-        # again, which takes as long as the writing if the event loop is busy.
+        # Each system call releases the interpreter lock and must acquire it again. If the event
+        # loop is busy, this takes as long as the writing. So one call writes many chunks.
         left = deque([memoryview(chunk) for chunk in chunks])
         try:
             while left:
@@ -198,12 +201,12 @@ class PartFile:
             raise self._storage_error(exc) from exc
 
     def hash(self, chunks: Sequence[Chunk]) -> None:
-        """Hash the next bytes, which may not be written yet."""
+        """Hash and check the next bytes; `write` need not have written them yet."""
         for chunk in chunks:
             self._hash_chunk(chunk)
 
     def hash_to(self, stop: int) -> None:
-        """Hash written bytes up to this offset."""
+        """Read the file from offset `hashed` to offset `stop`, and hash and check these bytes."""
         fd = self._open_fd()
         buffer = bytearray(_READ_SIZE)
         view = memoryview(buffer)
@@ -231,16 +234,16 @@ class PartFile:
         All bytes must have been hashed.
 
         Raises:
-            ResultTransferError: The text is not complete JSON, whatever length was announced.
-            ResultMalformedError: It is not a result.
-            TargetExistsError: A file has been created at the target meanwhile.
+            ResultTransferError: The bytes end before the JSON of the result ends.
+            ResultMalformedError: The bytes are not a result.
+            TargetExistsError: Another program created the target after `check`.
             StorageError: The file cannot be written.
         """
         fd = self._open_fd()
         try:
             if os.fstat(fd).st_size != self.hashed:
                 raise self._storage_error(_truncated_error())
-            present, self._present = self._present, []  # what is no result must not be resumed
+            present, self._present = self._present, []  # if a check raises, `close` removes it
             if self._check.is_cut(fd, self.hashed):
                 raise ResultTransferError(
                     "the bytes ended within the result",
@@ -255,31 +258,32 @@ class PartFile:
             os.fsync(fd)
             replaced = self._check_target() if self._overwrite else None
             self._give_name_of_target(replaced)
-            self._present = []  # whatever fails from here on, there is no part file to resume
+            self._present = []  # the part file is now the target: nothing is left to resume
             if self._state_file is not None:
                 self._state_file.remove()
             self._close_files()
             file_system.sync_folder(self._target.parent)
         except OSError as exc:
             if isinstance(exc, TargetExistsError):
-                self._present = []  # it will not be resumed
+                self._present = []  # `close` removes the part file: the result is not needed
                 raise
             raise self._storage_error(exc) from exc
         return self._hash.hexdigest()
 
     def close(self) -> None:
-        """Close the part file unless it is published; remove it unless it can be resumed.
+        """Close the part file, and remove it if a later download cannot resume it.
 
-        It can be resumed if its version has a size and a strong ETag, and 1 MiB or more is there.
+        Do nothing after `publish` has succeeded. A later download can resume a part file with the
+        shared name and at least 1 MiB, if the object has a known size and a strong ETag.
         """
         own = self._own
         if own is None:
             return
         size = sum(stop - start for start, stop in self._present)
         state = ResumeState(self._version, self._present)
-        # Errors here are ignored: the write has raised its own, and resuming is only a bonus.
+        # Errors are ignored here: without a resume state, the next download only takes longer.
         if self._state_file is not None and state.is_resumable and size >= _MIN_RESUMABLE:
-            with contextlib.suppress(OSError):  # on a full disk, the last state stays valid
+            with contextlib.suppress(OSError):  # on a full disk, the previous state stays valid
                 self._state_file.write(own.fd, self._job_id, state)
         else:
             if self._state_file is not None:
@@ -323,7 +327,7 @@ class PartFile:
         return self._open_file().fd
 
     def _replace_own(self) -> None:
-        """Replace the part file with an empty one; another process may be copying the old one."""
+        """Replace the part file with a new one; another process may be copying the old one."""
         old = self._open_file()
         self._own = new = self._names.create_private()
         if old.path == self._names.shared:
@@ -348,7 +352,7 @@ class PartFile:
                 set_mode_and_owner(self._own.fd, replaced, self._names.random_path())
                 self._rename(self._own)
             except FileNotFoundError:
-                # Where locks do not work, another process took the file for a leftover.
+                # Locks do not work here, and another process has removed or renamed the file.
                 if not left:
                     raise
             else:
@@ -359,7 +363,7 @@ class PartFile:
             file_system.rename_open(own.fd, own.path, self._target)
             return
         try:
-            os.link(own.path, self._target)  # rename(2) would replace a file created meanwhile
+            os.link(own.path, self._target)  # unlike rename(2), fails if the target exists
         except FileExistsError:
             raise self._exists_error() from None
         except OSError as exc:

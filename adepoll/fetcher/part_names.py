@@ -1,9 +1,9 @@
-"""The names of part files: which one a process creates, and what earlier processes have left.
+"""The names of part files, and how a process finds part files that an earlier process left.
 
-Locks (flock(2)) show which part files are in use. On some network file systems, they always
-succeed, or are unknown to other machines; Windows has none. So no process writes to a file that it
-did not create: it copies the bytes that an earlier one has left. Blocking code, called from
-threads.
+A process locks its part files (flock(2)), so a lock shows that a part file is in use. These locks
+do not always work: on some network file systems, locking always succeeds, or other machines do not
+see the lock; Windows has no flock(2). So no process writes to a file that it did not create: it
+copies the bytes of an earlier process to a new file. The functions block, and run in threads.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ from attrs import frozen
 from adepoll.common import file_system
 from adepoll.fetcher.resume_state import ResumeStateFile
 
-_COPY_SIZE: Final = 2**20
+_COPY_SIZE: Final = 2**20  # bytes
+# A random name, as `PartNames.random_path` makes it.
 _PRIVATE: Final = re.compile(r"\..*\.[0-9a-f]{12}\.[0-9a-f]{16}\.part", re.DOTALL)
 
 
@@ -29,9 +30,9 @@ class OwnFile:
     """A file that this process has created, open for reading and writing.
 
     Attributes:
-        fd: Its descriptor, which has a lock.
-        path: Its name when it was created; another process may have given that name to its own
-            file if locks do not work.
+        fd: Descriptor of the file, which is locked if the file system has locks.
+        path: The name that this process gave to the file. Where locks do not work, another process
+            can have removed the name, or given it to another file.
     """
 
     fd: int
@@ -44,7 +45,7 @@ class OwnFile:
         return False
 
     def remove(self) -> None:
-        """Remove the name, if it is still that of this file, and close the file."""
+        """Close the file, and remove its name unless that is now the name of another file."""
         if not self.has_name():
             self.close()
             return
@@ -52,23 +53,27 @@ class OwnFile:
             file_system.remove_open(self.fd, self.path)
 
     def close(self) -> None:
-        """Close the file; it stays."""
+        """Close the file without removing it."""
         with contextlib.suppress(OSError):
             os.close(self.fd)
 
 
 class PartNames:
-    """The names for the part files of one target and job.
+    """The names for the part files of one target and job: one shared name, and random ones.
+
+    A file with a random name is called private, because no other process resumes it.
 
     Attributes:
-        shared: The name that a later process finds. One process at a time can have it.
+        shared: Path that every process computes for this target and job, so that it finds the part
+            file of an earlier process. Only one file at a time can have it.
     """
 
     def __init__(self, target: Path, job_id: str) -> None:
-        """Compute the names; no file is created yet."""
+        """Compute the shared name; no file is created yet."""
         key = f"{target.name}\0{job_id}".encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(key, digest_size=6).hexdigest()
-        # A name has at most 255 bytes, a character up to four, and suffixes follow.
+        # Only 40 characters of the target's name are used: each can take 4 bytes, suffixes follow,
+        # and most file systems allow 255 bytes.
         self._stem = f".{target.name[:40]}.{digest}"
         self.shared = Path(target.parent, f"{self._stem}.part")
 
@@ -80,19 +85,20 @@ class PartNames:
             return None
         if own.has_name():
             return own
-        own.close()  # another process found it before it was locked, and took it for a leftover
+        # Another process removed the file between its creation and its lock.
+        own.close()
         return None
 
     def create_private(self) -> OwnFile:
-        """Create a file with a random name, which no other process uses."""
+        """Create a file with a random name."""
         return _create(self.random_path())
 
     @contextlib.contextmanager
     def leftover(self) -> Generator[int | None, None, None]:
-        """Yield the file with the shared name, if it seems to be left by an ended process.
+        """Yield a descriptor of the file with the shared name, if an ended process left that file.
 
-        Yield None if that process still runs, or belongs to another user. The caller may only read
-        from the file.
+        Yield None if there is no such file, a running process has locked it, or it belongs to
+        another user. The caller may only read from the file.
         """
         fd = _open_unused(self.shared)
         try:
@@ -102,10 +108,11 @@ class PartNames:
                 os.close(fd)
 
     def move_to_shared(self, own: OwnFile) -> OwnFile:
-        """Give the shared name to a private file, and replace the file that has it now.
+        """Rename the private file `own` to the shared name; return it with its new path.
 
-        Return the file as it is if another process has it open (Windows), or has removed its name
-        because locks do not work.
+        A file that has the shared name now is replaced. Return `own` unchanged if it cannot be
+        renamed: a process has one of the two files open (Windows), or another process removed
+        `own` because locks do not work.
         """
         try:
             file_system.rename_open(own.fd, own.path, self.shared)
@@ -114,7 +121,10 @@ class PartNames:
         return OwnFile(own.fd, self.shared)
 
     def make_private(self, own: OwnFile) -> OwnFile:
-        """Give a file a random name, or copy it if another file has its name now."""
+        """Return a file with a random name and the bytes of `own`.
+
+        Rename `own` if it has the shared name; copy it if another file has its name now.
+        """
         if own.path != self.shared and own.has_name():
             return own
         if own.has_name():
@@ -122,7 +132,8 @@ class PartNames:
             file_system.rename_open(own.fd, own.path, moved.path)
             if moved.has_name():
                 return moved
-            # Another process has taken the shared name in this moment: give it back.
+            # Between the check and the renaming, another process gave the shared name to its own
+            # file. That file was renamed, so rename it back.
             moved.path.replace(own.path)
         private = self.create_private()
         try:
@@ -135,23 +146,26 @@ class PartNames:
         return private
 
     def remove_unused(self, names: Iterable[str] | None = None) -> None:
-        """Remove the private files that ended processes have left.
+        """Remove the private files of this target and job that ended processes left.
 
         Args:
-            names: The `private_names` of the folder; None to list it.
+            names: The `private_names` of the folder, if the caller has them; None to list the
+                folder.
         """
         for path in self._private_paths(names):
             fd = _open_unused(path)
             if fd is not None:
                 os.close(fd)
-                with contextlib.suppress(PermissionError):  # Windows: a running process has it open
+                # Windows does not remove a file that another process has open.
+                with contextlib.suppress(PermissionError):
                     path.unlink(missing_ok=True)
 
     def remove_names_of(self, published: os.stat_result) -> None:
-        """Remove the private names of the published file.
+        """Remove the private names that the published file still has as hard links.
 
-        They exist if its process was killed before it removed them. The resume state is removed,
-        too, unless it belongs to another part file.
+        Such a name is left if a process was killed between linking the file to its target and
+        removing its private name. Then the resume state is removed, too, unless a part file with
+        the shared name exists, which the resume state can belong to.
         """
         for path in self._private_paths():
             with contextlib.suppress(OSError):
@@ -161,7 +175,7 @@ class PartNames:
                         ResumeStateFile(self.shared).remove()
 
     def random_path(self) -> Path:
-        """Return a path beside the target that no other process uses."""
+        """Return a new random path in the folder of the target."""
         return self.shared.with_name(f"{self._stem}.{secrets.token_hex(8)}.part")
 
     def _private_paths(self, names: Iterable[str] | None = None) -> list[Path]:
@@ -171,11 +185,11 @@ class PartNames:
 
 
 def private_names(folder: Path) -> list[str]:
-    """Return the names in a folder that are those of private part files."""
+    """Return the names of all private part files in a folder, of any target."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if _PRIVATE.fullmatch(entry.name)]
-    except OSError:  # a folder can be writable but not readable
+    except OSError:  # the user may write to a folder without being allowed to list it
         return []
 
 
@@ -199,25 +213,30 @@ def copy(source: int, target: int, start: int, stop: int) -> None:
 def _create(path: Path) -> OwnFile:
     """Create and lock a file of mode 0600; raise `OSError`, also if the name exists."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | file_system.PLAIN, 0o600)
-    with contextlib.suppress(OSError):  # without locks, other processes copy this file
+    # Without a lock, another process can take this file for one of an ended process. It then copies
+    # or removes the file, but does not write to it.
+    with contextlib.suppress(OSError):
         file_system.lock(fd)
     return OwnFile(fd, path)
 
 
 def _open_unused(path: Path) -> int | None:
-    """Open and lock a regular file of this user; return None if it is another file or locked."""
+    """Open and lock a regular file that belongs to this user; return its descriptor.
+
+    Return None if the file cannot be opened, belongs to another user, or is locked.
+    """
     try:
         fd = file_system.open_without_following(path, os.O_RDWR)
     except OSError:
         return None
     try:
-        # In a folder that other users can write to, one of them may have created it.
+        # If other users can write to the folder, one of them may have created the file.
         found = os.fstat(fd)
         if file_system.is_own_file(found):
             file_system.lock(fd)
             if os.path.samestat(found, os.lstat(path)):
                 return fd
     except OSError:
-        pass  # a living process has it, or has just published or removed it
+        pass  # a running process has locked the file, or has just published or removed it
     os.close(fd)
     return None

@@ -1,6 +1,7 @@
-"""How long a transfer is retried, and what all transfers from one storage know of its outages.
+"""Decides how long failed requests to a storage are retried, and detects that a storage is down.
 
-Imports errors and throttling. Times are seconds of `loop.time()`.
+`TransferRetries` has the failures of one transfer, `StorageOrigin` those of all transfers from one
+storage. Imports errors and throttling. Times are seconds of `loop.time()`.
 """
 
 import asyncio
@@ -22,45 +23,50 @@ from adepoll.throttling.retry_policy import RetryPolicy
 
 _log = logging.getLogger(__name__)
 
-_FAILURES_OF_OUTAGE: Final = 3  # in a row, of any transfers from one origin
-_MAX_PROBE_WAIT: Final = 5.0  # seconds
-_CHECK_EVERY: Final = 1.0  # seconds, whether the fetcher was closed
-_PROGRESS: Final = 2**20  # bytes
+# A storage counts as down after this number of failed requests in a row, of any transfers.
+_FAILURES_OF_OUTAGE: Final = 3
+_MAX_PROBE_WAIT: Final = 5.0  # maximum seconds from a failed probe to the next one
+_CHECK_EVERY: Final = 1.0  # a wait checks every second whether the fetcher was closed
+_PROGRESS: Final = 2**20  # new bytes after which earlier failures of a transfer are forgotten
 
 
 def is_outage(error: ResultError) -> bool:
-    """Return whether the error can be that of a storage that is down, or of the network."""
+    """Return whether the cause of an error can be the network, or a storage that is down."""
     if isinstance(error, ResultTransferError):
         return not error.is_object_at_fault
     return isinstance(error, ResultServerError)
 
 
 class StorageOrigin:
-    """What is known of one storage: whether it is down, and when it may be requested again.
+    """Detects that one storage is down, and makes requests wait until it may be up again.
 
-    After three failed requests in a row, only one request at a time is sent, as a probe. The others
-    wait for its outcome.
+    A storage is down after three failed requests in a row. Then one request at a time is sent, as a
+    probe. The other requests wait until the probe has ended.
 
     Attributes:
-        failures: Failed requests in a row; those that ran at the same time count as one.
+        failures: Failed requests in a row. Failures of simultaneous requests count as one.
     """
 
     def __init__(self, retry: RetryPolicy, rng: Random) -> None:
-        """`retry` has the waits between two probes."""
+        """Begin without failures; `retry` has the waits between two probes."""
         self.failures = 0
         self._retry = retry
         self._rng = rng
-        self._waits: Iterator[float]  # of the outage
-        self._last_failure = -math.inf
-        self._opens_at = -math.inf
-        self._probe: asyncio.Event | None = None  # set when the running probe has ended
+        self._waits: Iterator[float]  # seconds before each next probe of the current outage
+        self._last_failure = -math.inf  # time of the last counted failure
+        self._opens_at = -math.inf  # no request is sent before this time
+        self._probe: asyncio.Event | None = None  # set when the current probe has ended
 
     @asynccontextmanager
     async def request(self, retries: "TransferRetries") -> AsyncGenerator[None, None]:
-        """Wait until a request of this transfer may be sent, and record how it ends.
+        """Wait until a request of this transfer may be sent, and record the outcome of the block.
 
-        When the patience of the transfer has ended, the request is sent without waiting for a
-        probe, so that the transfer fails with an error of its own. A Retry-After is always awaited.
+        The block sends the request. When the patience of the transfer has ended, the block does not
+        wait for a probe any more, so that the transfer fails with the error of its own request. It
+        still waits for the end of a Retry-After, and of the wait between two probes.
+
+        Raises:
+            ClosedError: The fetcher was closed.
         """
         is_probe = await self._wait_for_turn(retries.give_up_at, retries.check_open)
         started = asyncio.get_running_loop().time()
@@ -77,7 +83,7 @@ class StorageOrigin:
                 self._probe = None
 
     async def _wait_for_turn(self, give_up_at: float, check_open: Callable[[], None]) -> bool:
-        """Return whether the request is a probe, for which others wait."""
+        """Wait until a request may be sent; return whether it is a probe."""
         time = asyncio.get_running_loop().time
         while True:
             check_open()
@@ -95,6 +101,7 @@ class StorageOrigin:
                         await self._probe.wait()
 
     def _record(self, error: ResultError | None, started: float) -> None:
+        """Record the error of a request that began at `started`; None if it succeeded."""
         if error is None or not is_outage(error):
             self.failures = 0
             return
@@ -113,16 +120,16 @@ class StorageOrigin:
 
 
 class StorageOrigins:
-    """The origins of all results of one fetcher."""
+    """The storages from which one fetcher has requested results: one `StorageOrigin` per host."""
 
     def __init__(self, retry: RetryPolicy, rng: Random) -> None:
-        """Start without origins."""
+        """Begin without storages."""
         self._retry = retry
         self._rng = rng
         self._origins: dict[str, StorageOrigin] = {}
 
     def of(self, url: str) -> StorageOrigin:
-        """Return the origin of a URL; all malformed URLs have the same."""
+        """Return the object for the host and port of a URL; all malformed URLs share one object."""
         try:
             name = urlsplit(url).netloc.rpartition("@")[2].lower()
         except ValueError:
@@ -134,19 +141,21 @@ class StorageOrigins:
 
 
 class TransferRetries:
-    """Limits the failures of one transfer; all its connections share one object.
+    """Limits the failures of one transfer. All connections of the transfer share one object.
 
-    A transfer is given up when it has failed as often as the retry policy allows, and has made no
-    progress for `patience` seconds. Failed probes by other transfers from the same origin count as
-    its own. A new mebibyte is progress, and makes the transfer as patient as at its beginning.
+    Two conditions must be met before a transfer is given up: it has failed as often as the retry
+    policy allows, and it has made no progress for `patience` seconds. Failed requests of other
+    transfers from the same storage count as failures of this transfer. Each new mebibyte is
+    progress: then the failures and the time are counted from zero again.
 
-    Patience is for storages and networks that are down. A response that is not a result, or an
-    object that is incomplete, is retried only as often as the policy allows.
+    `patience` only applies while the storage or the network may be down. Other failures are a
+    response that is not a result, or an object that is incomplete. They are retried as often as the
+    policy allows, whatever the time and the progress.
 
     Attributes:
         counters: Counts the resumptions.
-        check_open: Function that raises if retrying is pointless.
-        origin: The storage that was requested last.
+        check_open: Function that raises `ClosedError` if the fetcher was closed.
+        origin: The storage that was requested last; None before the first request.
     """
 
     def __init__(
@@ -158,24 +167,29 @@ class TransferRetries:
         check_open: Callable[[], None],
         counters: Counters | None = None,
     ) -> None:
-        """`patience` is in seconds; `RetryPolicy(attempts=1)` allows no retry in any case."""
+        """Begin without failures.
+
+        `patience` is in seconds. `RetryPolicy(attempts=1)` allows no retry, whatever the patience.
+        """
         self.counters = counters or Counters()
         self.check_open = check_open
         self.origin: StorageOrigin | None = None
         self._retry = retry
         self._rng = rng
         self._patience = patience if retry.attempts > 1 else 0.0
-        self._waits: Iterator[float] | None = None  # before the next attempts, until progress
-        self._failures = 0  # since the last progress
-        self._faults = 0  # failures in total that are not an outage
-        self._last_failure = -1.0
-        self._resume_at = 0.0
-        self._new_bytes = 0  # since the last progress
-        self._patient_since: float | None = None  # time of the first failure since then
+        # Seconds before each next attempt. None if there was no failure after the last progress.
+        self._waits: Iterator[float] | None = None
+        self._failures = 0  # after the last progress
+        self._faults = 0  # failures of the whole transfer for which no outage can be the cause
+        self._last_failure = -1.0  # time of the last counted failure
+        self._resume_at = 0.0  # time of the next attempt
+        self._new_bytes = 0  # received after the last progress
+        # Time from which `patience` counts; None if there was no failure after the last progress.
+        self._patient_since: float | None = None
 
     @property
     def give_up_at(self) -> float:
-        """When the patience ends if there is no progress from now on."""
+        """Time at which the patience ends if the transfer makes no progress until then."""
         since = self._patient_since
         if since is None:
             since = asyncio.get_running_loop().time()
@@ -188,15 +202,15 @@ class TransferRetries:
         started: float,
         received: int,
     ) -> None:
-        """Wait until the next attempt may start, or raise the error.
+        """Wait until the next attempt may start; raise `error` if the transfer must be given up.
 
-        Simultaneous failures of several connections count as one: the failure of a request that
-        started before the last failure is not counted again.
+        Simultaneous failures of several connections count as one: if a request began before the
+        last counted failure, its own failure is not counted.
 
         Args:
             error: The error of the failed request.
-            started: When that request started.
-            received: New bytes that it received.
+            started: Time at which that request began.
+            received: New bytes that the request received.
         """
         self.check_open()
         if not error.transient:

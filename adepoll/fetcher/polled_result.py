@@ -1,6 +1,7 @@
-"""A result within the answer about its job, cut out while the answer arrives.
+"""Reads the result of a v2 job: it is part of the answer about the job, however large it is.
 
-A v2 job has its result there at any size. Imports api, and what reads stored results.
+The result is cut out of the answer while the answer arrives. Imports api, and the modules that read
+results from storages.
 """
 
 import asyncio
@@ -34,17 +35,18 @@ from adepoll.fetcher.storage_client import StorageClient, limit_read_size
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, request_headers
 
 _OK: Final = 200
-_READ_SIZE: Final = 2**18
+_READ_SIZE: Final = 2**18  # bytes
 
 
 class PolledResult:
-    """A result that is requested with the answer about its job, any number of times.
+    """A result in the answer about its job, which can be requested any number of times.
 
-    A range of the answer is not a range of the result, so the result is read in order.
+    A byte range of the answer is another range of the result. So the result is always read from its
+    beginning.
 
     Attributes:
         job_id: The job.
-        retries: Limits the failures of this transfer.
+        retries: Decides whether this transfer goes on after a failure.
     """
 
     def __init__(
@@ -60,9 +62,9 @@ class PolledResult:
         Args:
             client: Client of the API.
             ref: The job.
-            rules: Rules of its kind.
-            retries: Sets the attribute.
-            storage: Has the time limits of the fetcher, and counts bytes.
+            rules: Rules for the kind of the job.
+            retries: The attribute.
+            storage: Has the time limits of the fetcher, and counts the received bytes.
         """
         self.job_id = ref.job_id
         self.retries = retries
@@ -77,10 +79,15 @@ class PolledResult:
     async def open(
         self, *, requested: Range | None = None, version: ObjectVersion | None = None
     ) -> AsyncGenerator[ResponseBody, None]:
-        """Request the answer or a range of it; as `StoredResult.open`, for the whole answer.
+        """Request the answer or a range of it, and yield the body of the response.
+
+        Args:
+            requested: A range of the answer; None for the whole answer.
+            version: As for `StoredResult.open`, but of the answer.
 
         Raises:
             RequestError: The API failed.
+            AdePollError: As for `StorageClient.open`.
         """
         headers = request_headers(requested, version)
         async with self._client.open_answer(self._ref, headers) as response:
@@ -92,9 +99,9 @@ class PolledResult:
                 yield body
 
     async def begin(self) -> JobSnapshot | None:
-        """Request the answer, and read until the result begins.
+        """Request the answer, and read until the result begins or the answer ends.
 
-        Returns None, or the answer if it contains no result.
+        Return None if the answer contains a result; otherwise return the answer.
 
         Raises:
             AdePollError: As for `PolledReader.read`.
@@ -104,11 +111,13 @@ class PolledResult:
         return self._first.answer
 
     async def reader(self, start: int = 0, stop: int | None = None) -> "PolledReader":
-        """Return a reader of a range of the result, which begins with what `begin` has read.
+        """Return a reader of the result, or of a range of it.
+
+        The first reader continues to read the answer that `begin` has requested.
 
         Args:
-            start: As in `ResultFetcher.stream`; if it is negative, the result is read once to find
-                its size.
+            start: Offset of the first byte. A negative number counts from the end. Then the whole
+                result is read first to find its size.
             stop: Offset after the last byte; None for the end of the result.
 
         Raises:
@@ -127,19 +136,19 @@ class PolledResult:
         return reader
 
     async def aclose(self) -> None:
-        """Close the connection of `begin` unless `reader` has returned it."""
+        """Close the connection that `begin` has opened, unless a reader uses the connection."""
         if self._first is not None:
             await self._first.aclose()
 
     def scanner(self) -> ObjectScanner:
-        """Return a scanner of the answer, which cuts the result out."""
+        """Return a new scanner, which cuts the result out of the answer."""
         return ObjectScanner(cut=self._rules.result_field)
 
     def snapshot_of(self, envelope: ObjectScanner) -> JobSnapshot:
-        """Return the answer without its result; raise if it is not an answer about the job.
+        """Return a snapshot of the job, without the result, from an answer that was read.
 
         Raises:
-            ResultMalformedError: It is not.
+            ResultMalformedError: The text is not an answer about the job.
         """
         try:
             snapshot = self._rules.decode_job(envelope.short_members(), _OK)
@@ -156,7 +165,7 @@ class PolledResult:
     async def _body(
         self, response: aiohttp.ClientResponse, requested: Range | None
     ) -> ResponseBody:
-        # Without Content-Range, 206 says that the result is partial.
+        # A 206 without Content-Range is not a byte range: it says that the result is partial.
         if response.status in self._rules.success and "Content-Range" not in response.headers:
             coding = response.headers.get("Content-Encoding", "identity")
             return self._interpreter.whole(response, was_encoded=coding != "identity")
@@ -167,11 +176,11 @@ class PolledReader:
     """Reads a result, or a range of it, from the answer about its job, in order.
 
     Attributes:
-        version: Unknown size and no ETag: those of the answer are not those of the result.
+        version: Has neither size nor ETag: the API states only those of the answer.
         start: Offset of the first byte to read.
         stop: Offset after the last byte; None to read to the end.
-        received: Bytes read so far.
-        answer: The answer, if it contains no result.
+        received: Bytes of the result that `read` has returned so far.
+        answer: The answer, if it has ended and contains no result; otherwise None.
     """
 
     def __init__(self, polled: PolledResult) -> None:
@@ -182,31 +191,36 @@ class PolledReader:
         self.received = 0
         self.answer: JobSnapshot | None = None
         self._polled = polled
-        self._resumed = 0  # before the last restart
+        self._resumed = 0  # resumptions of the readers that `_start` has replaced
         self._start()
 
     def _start(self) -> None:
-        """Begin before the first byte of the answer."""
+        """Begin again before the first byte of the answer."""
         self._envelope = envelope = self._polled.scanner()
-        # An answer can be cut after any brace, so the last byte does not show that it is complete.
+        # The scanner detects that an answer is cut. A brace as the last byte does not show that the
+        # answer is complete, because the cut can be after any brace.
         self._reader = SequentialReader(self._polled, is_complete=lambda: envelope.is_complete)
-        self._pieces: deque[memoryview] = deque()  # of the result; not read yet
-        self._position = 0  # of those pieces in the result
-        self._is_null: bool | None = None  # whether the result is null; None if it has not begun
+        self._pieces: deque[memoryview] = deque()  # received pieces of the result, not read yet
+        self._position = 0  # offset of the first of these pieces in the result
+        # True if the result is null, False if it is an object, None if it has not begun.
+        self._is_null: bool | None = None
         self._has_ended = False
 
     @property
     def resumed(self) -> int:
-        """Number of resumptions after a failed connection or a malformed answer."""
+        """Number of requests that followed a failed connection or a malformed answer."""
         return self._resumed + self._reader.resumed
 
     def set_range(self, start: int, stop: int | None) -> None:
-        """Set the range, before anything was read."""
+        """Set the range; must be called before `read`."""
         self.start = start
         self.stop = stop
 
     async def begin(self) -> None:
-        """Read until the range of the result begins, or the answer ends. Raises as `read` does."""
+        """Read until the range of the result begins or the answer ends; raise the errors of `read`.
+
+        The bytes that were read are kept for `read`.
+        """
         while not self._has_ended and not (self._pieces and self._skip_to_start()):
             await self._receive()
         if self._has_ended and not self._pieces and 0 < self._position <= self.start:
@@ -215,10 +229,12 @@ class PolledReader:
             )
 
     async def read(self) -> bytes:
-        """Return the next bytes, none at the end.
+        """Return the next bytes of the range; empty at the end.
 
         Raises:
-            ResultNotReadyError: The job has not completed.
+            ResultNotReadyError: The job has not settled yet.
+            JobFailedError: The job failed.
+            JobCancelledError: The job was cancelled.
             ResultUnavailableError: The answer contains no result.
             ResultMalformedError: The answer is malformed, or is about another job.
             ResultRangeError: The result ends before the range begins.
@@ -242,7 +258,7 @@ class PolledReader:
         await self._reader.aclose()
 
     def _skip_to_start(self) -> bool:
-        """Discard bytes before the range; return whether the next piece belongs to it."""
+        """Discard bytes before the range; return whether a piece of the range is there."""
         while self._pieces and self._position < self.start:
             piece = self._pieces.popleft()
             skipped = min(len(piece), self.start - self._position)
@@ -256,7 +272,8 @@ class PolledReader:
             chunk = await self._reader.read()
             self._interpret(chunk)
         except (ResultMalformedError, ResultChangedError) as error:
-            # It may be the answer of a gateway. What the caller has got cannot be taken back.
+            # The malformed answer may be the error page of a gateway. Another request can help,
+            # unless the caller already has bytes of this answer.
             if self._position or self._reader.received > MAX_ERROR_PAGE:
                 raise
             await self._start_again_or_raise(error)
@@ -302,7 +319,10 @@ class PolledReader:
 
 
 def changed_error(changed: ResultChangedError, *, expected: int | None) -> ResultTransferError:
-    """Return the error for a result that changed before the caller got any of it."""
+    """Return the error for a result that changed before the caller got any bytes of it.
+
+    Unlike `ResultChangedError`, it lets adepoll request the result again.
+    """
     return ResultTransferError(
         "the object in storage changed",
         job_id=changed.job_id,
@@ -313,7 +333,13 @@ def changed_error(changed: ResultChangedError, *, expected: int | None) -> Resul
 
 
 def raise_unless_completed(job: JobSnapshot) -> None:
-    """Raise `ResultNotReadyError`, `JobFailedError` or `JobCancelledError`."""
+    """Raise if a job has no result.
+
+    Raises:
+        ResultNotReadyError: The job has not settled yet.
+        JobFailedError: The job failed.
+        JobCancelledError: The job was cancelled.
+    """
     if not job.is_terminal:
         raise ResultNotReadyError(job_id=job.job_id, status=job.status_text)
     job.raise_for_failure()

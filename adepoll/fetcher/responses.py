@@ -1,6 +1,7 @@
-"""The response of a storage: whole, a range, or an error, and its body (RFC 9110, 13 to 15).
+"""Interprets the response of a storage: a whole object, a range of it, or an error.
 
-A response that does not match the request raises here, before any byte of it is used.
+If a response does not match its request, the functions raise before any byte of its body is used
+(RFC 9110, sections 13 to 15).
 """
 
 import asyncio
@@ -8,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import aiohttp
 from attrs import frozen
@@ -20,6 +21,7 @@ from adepoll.common.redaction import showable
 from adepoll.errors import ResultError, ResultMalformedError, ResultTransferError
 from adepoll.fetcher.body_decoding import Chunk, Decoder, Read, ReadChunk
 from adepoll.fetcher.buffered_body import take_over
+from adepoll.fetcher.paced_reader import PacedReader, TooSlowError
 from adepoll.fetcher.patience import TransferRetries
 from adepoll.fetcher.storage_rules import (
     CODINGS,
@@ -42,9 +44,9 @@ _PRECONDITION_FAILED: Final = 412
 _MAX_ERROR_BODY: Final = 4096
 _BEFORE_JSON: Final = b"\xef\xbb\xbf \t\r\n"  # the byte order mark of UTF-8, and whitespace
 MAX_WHITESPACE: Final = 2**16
-"""Bytes of whitespace in a row: JSON allows any number, so a body of it need never end."""
+"""Maximum bytes of whitespace in a row. JSON has no limit, but a body could be endless."""
 MAX_ERROR_PAGE: Final = 2**20
-"""Bytes of a body that can be the error page of a gateway, and is requested again."""
+"""Bytes of the largest body that may be the error page of a gateway, and is requested again."""
 
 
 class ObjectChangedError(Exception):
@@ -52,7 +54,9 @@ class ObjectChangedError(Exception):
 
 
 class RangePastEndError(ObjectChangedError):
-    """The object ends before the requested range: it has changed, or was never longer.
+    """The object ends before the requested range begins.
+
+    If an earlier response stated a larger size, the object has changed.
 
     Attributes:
         size: Size of the object in bytes.
@@ -66,49 +70,13 @@ class RangePastEndError(ObjectChangedError):
 class UnusableRangeError(ResultMalformedError):
     """The response to a range request is not the requested range.
 
-    Internal: the caller requests the whole result instead, or raises `as_public`.
+    This class is internal: the caller catches it and requests the whole result, or raises the error
+    that `as_public` returns.
     """
 
     def as_public(self) -> ResultMalformedError:
-        """Return the same error as a public type."""
+        """Return a `ResultMalformedError` with the same problems."""
         return ResultMalformedError(self.problems, job_id=self.job_id)
-
-
-class TooSlowError(TimeoutError):
-    """The bytes of a body arrive below the minimum rate."""
-
-
-class PacedReader(Generic[_ChunkT]):
-    """Reads a body, and raises if it arrives below a minimum rate.
-
-    Only time spent waiting for bytes counts.
-    """
-
-    def __init__(
-        self, read: Callable[[], Awaitable[_ChunkT]], *, period: float, min_rate: float
-    ) -> None:
-        """`min_rate` is in bytes per second, averaged over `period` seconds."""
-        self._read = read
-        self._period = period
-        self._min_rate = min_rate
-        self._time = asyncio.get_running_loop().time
-        self._waited = 0.0
-        self._received = 0
-
-    async def read(self) -> _ChunkT:
-        """Return the next bytes, none at the end; raises `TooSlowError`."""
-        started = self._time()
-        async with asyncio.timeout(self._period):  # chunk extensions can arrive without end
-            chunk = await self._read()
-        self._waited += self._time() - started
-        self._received += len(chunk)
-        if self._waited >= self._period:
-            if chunk and self._received < self._min_rate * self._waited:
-                message = f"the storage sends less than {self._min_rate:g} bytes a second"
-                raise TooSlowError(message)
-            self._waited = 0.0
-            self._received = 0
-        return chunk
 
 
 class ResponseBody:
@@ -117,8 +85,8 @@ class ResponseBody:
     Attributes:
         version: Version of the whole object, as this response states it.
         start: Offset of the body's first byte in the object.
-        stop: Offset after the body's last byte; None if not known.
-        is_partial: True if the storage serves byte ranges of the object.
+        stop: Offset after the body's last byte in the object; None if not known.
+        is_partial: True if this is the response to a range request, and contains that range.
     """
 
     def __init__(
@@ -136,14 +104,16 @@ class ResponseBody:
         """Create a body; the class documents the attributes.
 
         Args:
-            read: Returns the next bytes, none at the end.
+            read: Returns the next bytes; empty at the end.
             job_id: The job, for errors.
-            version: Sets the attribute, as do `start`, `stop` and `is_partial`.
-            start: See `version`.
-            stop: See `version`.
-            is_partial: See `version`.
-            coding: Content coding of the body if it may be one that cannot be decoded.
-            take_over: Serves `read_in_blocks`.
+            version: The attribute.
+            start: The attribute.
+            stop: The attribute.
+            is_partial: The attribute.
+            coding: Content coding that the response names and adepoll cannot decode, for an error
+                message; empty if there is none.
+            take_over: Function that `read_in_blocks` calls; None if the connection of the response
+                cannot be taken over from aiohttp.
         """
         self.version = version
         self.start = start
@@ -158,11 +128,14 @@ class ResponseBody:
         self._is_checked = start > 0
 
     async def begin(self) -> None:
-        """Read until the first byte shows whether this is a result; do nothing in its middle.
+        """Read until the first character shows whether the body is a JSON object.
+
+        Do nothing if the body begins in the middle of the result. The bytes that were read are kept
+        for `read`.
 
         Raises:
-            ResultMalformedError: It is not a JSON object but, for example, a page of a gateway.
-            ResultTransferError: As for `read`; or the body is empty.
+            ResultMalformedError: The body is not a JSON object but, for example, an HTML page.
+            ResultTransferError: As for `read`; or the body contains nothing but whitespace.
         """
         if self._is_checked:
             return
@@ -173,8 +146,9 @@ class ResponseBody:
             text = chunk.lstrip(_BEFORE_JSON)
             if self._position > MAX_WHITESPACE and not text:
                 raise ResultMalformedError(["endless whitespace @ $"], job_id=self._job_id)
-        is_whole = self.stop == self.version.size  # a short range may be whitespace only
-        if not text and is_whole:
+        # A short range at the beginning of a result may contain only whitespace.
+        ends_with_object = self.stop == self.version.size
+        if not text and ends_with_object:
             reason = "the bytes ended within the result"
             raise ResultTransferError(
                 reason,
@@ -192,25 +166,26 @@ class ResponseBody:
         self._is_checked = True
 
     def put_back(self, chunk: bytes) -> None:
-        """Put bytes back, so that the next `read` returns them."""
+        """Take back bytes that `read` has returned; the next `read` returns them again."""
         self._unread.append(chunk)
 
     async def read(self) -> bytes:
-        """Return the next bytes, none at the end.
+        """Return the next bytes; empty at the end. The first call calls `begin`.
 
         Raises:
-            ResultMalformedError: As for `begin`, which is called if it was not.
-            ResultTransferError: The connection broke or stalled, or the body does not have the
-                announced length.
+            ResultMalformedError: As for `begin`.
+            ResultTransferError: The connection broke, no bytes arrived for too long, or the body
+                does not have the announced length.
         """
         if not self._is_checked:
             await self.begin()
         return self._unread.pop() if self._unread else await self._receive(self._read)
 
     def read_in_blocks(self) -> ReadChunk:
-        """Return a faster replacement for `read`, for large bodies.
+        """Return a function that replaces `read` and is faster for large bodies.
 
-        It may read directly from the connection, which then cannot be reused.
+        The function may read directly from the connection. Then no other request can reuse the
+        connection.
         """
         if self._take_over is None or not self._is_checked:
             return self.read
@@ -248,7 +223,7 @@ class RemoteResult(Protocol):
 
     Attributes:
         job_id: The job.
-        retries: Limits the failures of this transfer.
+        retries: Decides whether this transfer goes on after a failure.
     """
 
     job_id: str
@@ -257,16 +232,24 @@ class RemoteResult(Protocol):
     def open(
         self, *, requested: Range | None = None, version: ObjectVersion | None = None
     ) -> AbstractAsyncContextManager[ResponseBody]:
-        """Request a range, or the whole; raises as `StorageClient.open` does."""
+        """Yield the body of a response: of a range, or of the whole result if that is None.
+
+        Args:
+            requested: The range; None for the whole result.
+            version: The only version to accept; None accepts any.
+
+        Raises:
+            AdePollError: As for `StorageClient.open`.
+        """
 
 
 @frozen
 class ResponseInterpreter:
-    """Compares responses with what was requested for one job.
+    """Checks that responses about one job match their requests, and returns their bodies.
 
     Attributes:
         job_id: The job.
-        period: Longest time without a byte, and the period of `min_rate`, in seconds.
+        period: Maximum seconds without a byte; the rate of a body is averaged over this time, too.
         min_rate: Minimum rate of a body in bytes per second.
     """
 
@@ -277,10 +260,13 @@ class ResponseInterpreter:
     async def interpret(
         self, response: aiohttp.ClientResponse, url: str, requested: Range | None
     ) -> ResponseBody:
-        """Return the body of a response that matches the request.
+        """Return the body of a response; raise if the response does not match the request.
 
         Raises:
-            ObjectChangedError, UnusableRangeError, ResultError: As `StorageClient.open` says.
+            RangePastEndError: The object ends before the range begins.
+            ObjectChangedError: The object has another version than the requested one.
+            UnusableRangeError: The response is not the requested range.
+            ResultError: The storage answered with an error.
         """
         status = response.status
         if status == _OK:
@@ -309,20 +295,22 @@ class ResponseInterpreter:
 
         Args:
             response: The response.
-            was_encoded: True if the session has decoded the body, so that its headers do not
-                describe it.
+            was_encoded: True if the body arrived with a content coding, and aiohttp decodes it.
+                Then length and ETag of the response are ignored: they describe the encoded bytes.
         """
         read = self._paced(response)
         if was_encoded:
             return ResponseBody(read, job_id=self.job_id, version=ObjectVersion())
         codings = _codings(response)
-        # Storages name codings that they have not applied, so the bytes decide.
+        # Some storages name codings that they have not applied. So an unsupported coding is an
+        # error only if the body is not a JSON object.
         unsupported = [coding for coding in codings if coding in UNSUPPORTED_CODINGS]
         if is_decoded := not CODINGS.isdisjoint(codings):
             for coding in reversed(codings):
                 if coding in CODINGS:
                     read = Decoder(read, job_id=self.job_id).read
-        # Length and ranges of the response refer to the encoded bytes, so both are ignored.
+        # Length and ETag of the response describe the encoded bytes. So they are ignored if the
+        # body is decoded.
         length = None if is_decoded else response.content_length
         version = ObjectVersion(length, None if is_decoded else response.headers.get("ETag"))
         return ResponseBody(
@@ -370,7 +358,8 @@ class ResponseInterpreter:
     async def _error(self, response: aiohttp.ClientResponse, url: str) -> ResultError:
         body = b""
         with suppress(TimeoutError, aiohttp.ClientError, OSError):
-            async with asyncio.timeout(self.period):  # the body could arrive slowly for hours
+            # Only a total timeout helps against a body that arrives slowly for hours.
+            async with asyncio.timeout(self.period):
                 while chunk := await response.content.read(_MAX_ERROR_BODY - len(body)):
                     body += chunk
         now = datetime.now(UTC)
@@ -385,7 +374,7 @@ class ResponseInterpreter:
 
 
 def _codings(response: aiohttp.ClientResponse) -> list[str]:
-    """Return the content codings in the order in which they were applied."""
+    """Return the names of the content codings, in the order in which the storage applied them."""
     values = ",".join(response.headers.getall("Content-Encoding", ()))
     return [coding.strip().lower() for coding in values.split(",")]
 

@@ -1,4 +1,4 @@
-"""Whether the bytes of a file are a complete result, found out in constant memory. Blocking code.
+"""Checks whether the bytes of a file are a complete result, in constant memory. Blocking code.
 
 Imports errors, api.json_envelope and file_system.
 """
@@ -15,14 +15,15 @@ _READ_SIZE: Final = 2**20
 
 
 class ResultCheck:
-    """Checks the bytes of one result, which are added in order."""
+    """Checks the bytes of one result; `add` takes them in order."""
 
     def __init__(self, keys: Collection[str], *, counts_braces: bool) -> None:
         """Begin before the first byte.
 
         Args:
             keys: Top-level keys that a result must contain.
-            counts_braces: True to detect a text that ends too early, although it ends with a brace.
+            counts_braces: True to count braces. This detects a text that ends too early, but with a
+                brace.
         """
         self._counts_braces = counts_braces
         self._depth = 0  # opening minus closing braces, including those within strings
@@ -32,9 +33,9 @@ class ResultCheck:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What shows that the text is not a result, each as "problem @ path".
+        """The reasons why the text is not a result, each as "problem @ path"; empty if it is one.
 
-        All bytes must have been added.
+        All bytes must have been added before.
         """
         missing = [f"required field missing @ $.{key}" for key in sorted(self._missing)]
         return self._malformed or tuple(missing)
@@ -48,15 +49,20 @@ class ResultCheck:
             self._depth += text.count(b"{") - text.count(b"}")
 
     def is_cut(self, fd: int, size: int) -> bool:
-        """Return whether the text ends before its object does; all of its bytes were added.
+        """Return whether the text ends before its JSON object ends.
 
-        Braces within strings can make the quick count wrong, so the file is read again. A cut stays
-        undetected if braces within strings compensate for it exactly.
+        All bytes must have been added before. Braces within strings can make the count wrong. So if
+        opening and closing braces differ in number, the file is read again without the strings. A
+        cut is not detected if braces within strings make the numbers equal.
+
+        Args:
+            fd: Descriptor of the file that contains the text.
+            size: Size of the file in bytes.
         """
         return not _ends_with_brace(fd, size) or bool(self._depth and _is_unbalanced(fd))
 
     def _look_for_keys(self, chunk: Chunk) -> None:
-        """Read the top level until all keys are found: usually, only the first chunk."""
+        """Read the top level until all keys are found, which usually takes only the first chunk."""
         try:
             self._scanner.feed(chunk)
         except MalformedAnswerError as exc:

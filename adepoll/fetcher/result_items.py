@@ -19,34 +19,38 @@ from adepoll.fetcher.result_stream import ResultStream
 
 _Event: TypeAlias = tuple[str, Json]
 
-_MAX_DEPTH: Final = 900  # about the limit of `result`
+# Levels of nested objects and arrays. The decoder of `ResultFetcher.result` has about this limit.
+_MAX_DEPTH: Final = 900
 
 
 @define(eq=False)
 class ItemBuilder:
-    """Builds items from the events of a parser. Does no I/O.
+    """Builds items from the events of a JSON parser. Does no I/O.
 
     Attributes:
         prefix: Path of the items: keys joined by dots, ``item`` for the elements of an array.
-        items: Complete items, the oldest first.
-        is_found: True if there was an item, or an array on the path of the items, possibly empty.
+        items: Complete items in the order of the result. The caller removes them.
+        is_found: True if the result has an item, or an array to whose elements the path leads; the
+            array can be empty.
     """
 
     prefix: str
     items: deque[Json] = field(factory=deque, init=False)
     is_found: bool = field(default=False, init=False)
-    _path: list[str] = field(factory=list, init=False)  # of the parser, outside of items
-    _joined_path: str = field(default="", init=False)  # the same, as a string
-    _open: list[dict[str, Json] | list[Json]] = field(factory=list, init=False)  # within an item
-    _keys: list[str] = field(factory=list, init=False)  # of the next value in each open object
+    # Path of the value that the parser reads, as long as it is not within an item.
+    _path: list[str] = field(factory=list, init=False)
+    _joined_path: str = field(default="", init=False)  # `_path` as a string
+    # The objects and arrays of the current item that have begun and not ended, outermost first.
+    _open: list[dict[str, Json] | list[Json]] = field(factory=list, init=False)
+    _keys: list[str] = field(factory=list, init=False)  # the last key in each of `_open`
 
     @property
     def is_within_item(self) -> bool:
-        """True if an item has begun and not ended."""
+        """True if an item that is an object or array has begun and not ended."""
         return bool(self._open)
 
     def add(self, events: Iterable[_Event]) -> None:
-        """Process the next events.
+        """Add the next events of the parser; append the items that they complete to `items`.
 
         Raises:
             ValueError: The JSON is nested too deeply, or a number is out of range.
@@ -105,7 +109,7 @@ class ItemBuilder:
 
 
 class _Parser(Protocol):
-    """A push parser of ijson: `send` takes bytes, and events are appended to a list."""
+    """A parser of ijson. `send` takes the next bytes, and the parser appends events to a list."""
 
     def send(self, data: bytes, /) -> object: ...
 
@@ -113,13 +117,20 @@ class _Parser(Protocol):
 
 
 class ResultItems:
-    """The items of an array within a result; an async iterator.
+    """An async iterator over the items of an array within a result.
 
-    Items are parsed in a thread as they arrive; returned items are not kept.
+    Items are parsed in a thread while their bytes arrive. An item is not kept after it was
+    returned.
     """
 
     def __init__(self, stream: ResultStream, prefix: str, *, job_id: str, max_bytes: int) -> None:
-        """Made by `ResultFetcher.items`.
+        """Create an iterator; only `ResultFetcher.items` calls this.
+
+        Args:
+            stream: The bytes of the result.
+            prefix: As for `ResultFetcher.items`.
+            job_id: The job, for errors.
+            max_bytes: Size of the largest item in bytes.
 
         Raises:
             ConfigurationError: ijson is not installed.
@@ -131,7 +142,7 @@ class ResultItems:
         self._ijson = _import_ijson()
         self._events: list[_Event] = self._ijson.sendable_list()
         self._parser: _Parser = self._ijson.basic_parse_coro(self._events)
-        self._held = 0  # bytes of an item or string that is not complete yet
+        self._held = 0  # bytes in memory of an item or a string that is not complete yet
         self._has_begun = self._ended = False
 
     def __aiter__(self) -> Self:
@@ -142,7 +153,7 @@ class ResultItems:
         """Return the next item.
 
         Raises:
-            ResultMalformedError: The result is not JSON, or nothing has the path of the items.
+            ResultMalformedError: The result is not JSON, or contains nothing at the path `prefix`.
             ResultTooLargeError: One item is larger than `max_result_bytes`.
             AdePollError: As for `ResultStream`.
         """
@@ -172,12 +183,14 @@ class ResultItems:
             self._held = 0 if events and not builder.is_within_item else self._held + len(chunk)
             builder.add(events)
             events.clear()
-        except SystemError:  # of ijson, which ignores an error of Python's conversion
+        except SystemError:  # ijson ignores the error with which Python refuses a long number
             problem = "a number has too many digits @ $"
         except ValueError as exc:
             problem = f"{exc} @ $"
         except self._ijson.JSONError:
-            pass  # not the context of our error: it quotes the document
+            # This error quotes the document. The new error is raised outside of the handler, so
+            # that this one is not shown with it.
+            pass
         else:
             if builder.items:
                 self._held = 0
@@ -200,7 +213,10 @@ def _import_ijson() -> Any:
 
 
 def _number(value: Json) -> int | float:
-    """Return a number as `result` does: ijson parses fractions as `Decimal`."""
+    """Return a number as an int or float, as `ResultFetcher.result` does.
+
+    ijson returns numbers with a fraction as `Decimal`.
+    """
     if isinstance(value, int):
         return value
     number = float(value)

@@ -1,4 +1,7 @@
-"""Where the result of a job is: in its snapshot, in a file, in the API's answer, in storage."""
+"""Finds out where the result of a job is: in its snapshot, a file, an answer of the API, a storage.
+
+The answer of the API about a completed v2 job contains the result, however large it is.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -31,12 +34,13 @@ Reader: TypeAlias = LocalResult | SequentialReader | PolledReader
 
 @frozen(kw_only=True)
 class FoundResult:
-    """Where a result is.
+    """The place where a result was found.
 
     Attributes:
-        ref: The job, with its kind.
+        ref: Reference to the job; its kind is set.
         rules: Rules of that kind.
-        source: The snapshot, if it has the result or a file of it; or else what requests it.
+        source: The snapshot, if it contains the result or names the file that does. Otherwise the
+            object that requests the result from the API or from a storage.
     """
 
     ref: JobRef
@@ -44,11 +48,15 @@ class FoundResult:
     source: JobSnapshot | PolledResult | StoredResult
 
     async def reader(self, start: int = 0, stop: int | None = None) -> Reader:
-        """Return a reader of a range, which is given as in `ResultFetcher.stream`.
+        """Return a reader of the result, or of a range of it.
+
+        Args:
+            start: As for `ResultFetcher.stream`.
+            stop: As for `ResultFetcher.stream`.
 
         Raises:
             AdePollError: As for `SequentialReader.read`.
-            OSError: A file of the result cannot be opened.
+            OSError: The file with the result cannot be opened.
         """
         source, job_id = self.source, self.ref.job_id
         if not isinstance(source, JobSnapshot):
@@ -73,7 +81,7 @@ class ResultSources:
         patience: float,
         resolve_url: ResolveUrl | None,
     ) -> None:
-        """See `ResultFetcher` for the arguments."""
+        """Store the arguments; `ResultFetcher` documents them."""
         self._client = client
         self._kind = client.kind
         self._retry = client.retry
@@ -83,17 +91,24 @@ class ResultSources:
         self._patience = patience
         self._resolve_url = resolve_url
         self._origins = StorageOrigins(self._retry, self._rng)
-        # Concurrent readers of the same result with the same URL share its renewal.
+        # Simultaneous readers of a result with the same URL share one object, so that the URL is
+        # renewed only once for all of them.
         self._urls: WeakValueDictionary[tuple[JobRef, str | None], PresignedUrl]
         self._urls = WeakValueDictionary()
 
     @asynccontextmanager
     async def find(self, job: Job, *, in_bulk: bool = False) -> AsyncGenerator[FoundResult, None]:
-        """Yield where the result of a job is; `in_bulk` as for `StorageClient.open`.
+        """Yield the place of the result of a job; request the job if `job` does not show it.
+
+        Args:
+            job: A snapshot of the job, a `JobRef`, or its id.
+            in_bulk: As for `StorageClient.open`.
 
         Raises:
-            ResultNotReadyError: The job has not settled yet; or `JobFailedError`,
-                `JobCancelledError` or `ResultUnavailableError`.
+            ResultNotReadyError: The job has not settled yet.
+            JobFailedError: The job failed.
+            JobCancelledError: The job was cancelled.
+            ResultUnavailableError: The job has completed, but the service has no result of it.
             RequestError: The API failed.
         """
         self._storage.check_open()
@@ -151,7 +166,11 @@ class ResultSources:
 
 
 def _inline_body(job: JobSnapshot) -> bytes:
-    """Return the JSON of the result in a snapshot, as the service has sent it if that is known."""
+    """Return the JSON of the result in a snapshot.
+
+    These are the bytes that the service sent, if the snapshot has kept them. Otherwise the result
+    is encoded again.
+    """
     received = None if job.received_result is None else job.received_result.read()
     return codec.encode(job.data).encode() if received is None else received
 
@@ -164,10 +183,13 @@ def ref_of(job: Job) -> JobRef:
 
 
 def _must_be_requested(job: JobSnapshot) -> bool:
-    """Return whether a snapshot of a completed job has neither its result nor a usable URL."""
+    """Return whether a snapshot says that the job has completed, but does not show its result.
+
+    Then the snapshot contains neither the result nor its file nor a usable URL of it.
+    """
     if job.status is not JobStatus.COMPLETED or job.data is not None or _has_file(job):
         return False
-    # The snapshot was redacted, or saved without its URL.
+    # There is no usable URL if the snapshot was redacted, or saved without its URL.
     return job.data_omitted or job.output_url is None or is_redacted(job.output_url)
 
 

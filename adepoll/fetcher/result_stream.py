@@ -1,4 +1,4 @@
-"""ResultStream: the bytes of a result as an async iterator, wherever they come from."""
+"""ResultStream: the bytes of a result as an async iterator, from a snapshot, file or storage."""
 
 from typing import Protocol, Self
 
@@ -9,7 +9,13 @@ from adepoll.fetcher.storage_rules import ObjectVersion
 
 
 class ByteSource(Protocol):
-    """What a `ResultStream` reads from."""
+    """A reader of a result, which a `ResultStream` uses.
+
+    Attributes:
+        version: Version of the object in storage; its size is None if it is not known.
+        start: Offset of the first byte to read.
+        received: Bytes that `read` has returned so far.
+    """
 
     version: ObjectVersion
     start: int
@@ -24,17 +30,23 @@ class ByteSource(Protocol):
         """Offset after the last byte to read; None if not known."""
 
     async def read(self) -> bytes:
-        """Return the next bytes, none at the end."""
+        """Return the next bytes; empty at the end."""
 
 
 class ResultStream:
-    """The bytes of one result, or of a range of it, as they arrive; an async iterator of chunks.
+    """An async iterator over the bytes of one result, or of a range of it, in chunks.
 
-    Bytes are received only as fast as they are read, so memory stays constant.
+    A chunk is returned as soon as it arrives. Bytes are received only as fast as the caller takes
+    chunks, so the memory in use does not grow.
     """
 
     def __init__(self, source: ByteSource, transfer: Transfer | None = None) -> None:
-        """Made by `ResultFetcher.stream`; `transfer` counts the outcome."""
+        """Create a stream; only `ResultFetcher.stream` calls this.
+
+        Args:
+            source: Reads the bytes.
+            transfer: Counts whether the stream finished or failed; None to count nothing.
+        """
         self._source = source
         self._transfer = transfer
 
@@ -58,7 +70,7 @@ class ResultStream:
 
     @property
     def etag(self) -> str | None:
-        """ETag of the object in storage; None if it has none."""
+        """ETag of the object in storage; None if there is no ETag, or the result came inline."""
         return self._source.version.etag
 
     @property
@@ -79,10 +91,10 @@ class ResultStream:
         """Return the next chunk.
 
         Raises:
-            ResultChangedError: The object in storage is another one than at the beginning.
+            ResultChangedError: The object in storage was replaced while the stream was read.
             ResultTransferError: The bytes did not arrive completely in the allowed attempts.
             ResultMalformedError: The bytes are not a JSON object.
-            ResultError: The other subclasses name further reasons.
+            ResultError: The result could not be read for another reason, which its subclass names.
             RequestError: The API failed when a new URL was requested.
             ClosedError: The fetcher was closed.
         """

@@ -1,11 +1,12 @@
-"""The resume state: a file beside the part file that says which bytes of which version it holds.
+"""The resume state: a file that says which bytes of which object a part file contains.
 
-The file is overwritten in place after each write of the part file, because a new file each time
-would cost more than the bytes themselves. A checksum shows whether it is complete.
+The file is in the folder of the part file. It is overwritten in place, because creating a new file
+after each write would take longer than writing the bytes. A checksum shows whether it is complete.
 
-It survives a killed process, but not a crash of the machine, which loses unsynced writes in any
-order. So it contains the kernel's boot id (Linux) and is ignored after a reboot. Where there is no
-boot id, the bytes are synced before each update.
+A killed process loses nothing that it has written. A crash of the machine loses writes that are not
+synced, in any order: the resume state can survive without the bytes. So the resume state contains
+the kernel's boot id (Linux), and is ignored after a reboot. On systems without a boot id, the part
+file is synced before each update of the resume state.
 """
 
 import errno
@@ -24,8 +25,8 @@ from adepoll.api.models import Json
 from adepoll.common import file_system
 from adepoll.fetcher.storage_rules import ObjectVersion
 
-_FORMAT: Final = 3
-_MAX_BYTES: Final = 2**20
+_FORMAT: Final = 3  # a file with another number is ignored
+_MAX_BYTES: Final = 2**20  # a longer state is ignored
 _BYTES_PER_SYNC: Final = 2**23
 
 
@@ -48,7 +49,7 @@ class ResumeState:
 
     Attributes:
         version: Version of the object that the bytes belong to.
-        present: Spans (start, stop) of the bytes in the file.
+        present: Spans (start, stop) of the bytes that are in the part file.
     """
 
     version: ObjectVersion
@@ -56,7 +57,7 @@ class ResumeState:
 
     @property
     def is_resumable(self) -> bool:
-        """True if the storage can be asked for further bytes of exactly this version."""
+        """True if adepoll can request further bytes of exactly this version of the object."""
         return self.version.size is not None and self.version.is_strong
 
 
@@ -64,25 +65,30 @@ class ResumeStateFile:
     """The file with the resume state of one part file.
 
     Attributes:
-        update_bytes: New bytes in the part file that justify another update.
+        update_bytes: Update the file when the part file has this number of new bytes; 0 if each
+            write should be followed by an update.
     """
 
     def __init__(self, part: Path) -> None:
-        """`part` is the part file; no file is touched yet."""
+        """Compute the path; no file is opened yet. `part` is the path of the part file."""
         self.update_bytes = 0 if _boot_id() else _BYTES_PER_SYNC
         self._path = part.with_name(f"{part.name}.json")
         self._new = part.with_name(f"{part.name}.json.new")
-        self._fd: int | None = None
-        self._last = b""  # contents of the file
+        self._fd: int | None = None  # None until the file is created
+        self._last = b""  # contents of the file, after the last complete write
 
     def read(self, job_id: str, length: int, inode: int) -> ResumeState | None:
-        """Return the state of a part file of this job; None if it is not reliable.
+        """Return the resume state; None if there is none, or it may not describe the part file.
 
-        The length and inode number are those of the part file, since another part file with the
-        same name may have left the state.
+        Args:
+            job_id: The job.
+            length: Size of the part file in bytes.
+            inode: Inode number of the part file. The resume state contains it, too, because an
+                earlier part file can have had the same name.
         """
         try:
-            # Another user may have put a link or a pipe there: do not follow, do not wait.
+            # Another user may have put a symbolic link or a pipe there. The link is not followed,
+            # and the pipe is not waited for.
             fd = file_system.open_without_following(self._path, os.O_RDONLY)
             try:
                 document = _unseal(os.read(fd, _MAX_BYTES))
@@ -94,7 +100,10 @@ class ResumeStateFile:
         return state if state is not None and state.is_resumable else None
 
     def write(self, part_fd: int, job_id: str, state: ResumeState) -> None:
-        """Replace the state by that of the part file `part_fd`; raises `OSError`."""
+        """Write a new state; raise `OSError` if that fails.
+
+        `part_fd` is the descriptor of the part file. Its bytes must have been written.
+        """
         boot = _boot_id()
         if boot is None:
             os.fsync(part_fd)
@@ -114,34 +123,35 @@ class ResumeStateFile:
             try:
                 _write(self._fd, sealed)
             except OSError:
-                # On a full disk, part of the new state may be written; the last one has room.
+                # The disk is full, and the new state may be incomplete. Write the old state again:
+                # its size is allocated already.
                 with suppress(OSError):
                     _write(self._fd, self._last)
                 raise
         self._last = sealed
 
     def close(self) -> None:
-        """Close the file; its contents stay."""
+        """Close the file without removing it."""
         if self._fd is not None:
             fd, self._fd = self._fd, None
             _close(fd)
 
     def remove(self) -> None:
-        """Remove the file if it exists; raises `OSError`."""
+        """Remove the file if it exists; raise `OSError` if that fails."""
         self.close()
         for path in (self._path, self._new):
-            # A folder in its place is nobody's state, and stays.
+            # A folder with this name is not a resume state, and is not removed.
             with suppress(FileNotFoundError, IsADirectoryError):
                 path.unlink()
 
     def _create(self, sealed: bytes) -> None:
-        """Write a new file, and rename it over whatever is there.
+        """Write a temporary file, and rename it to the path of the resume state.
 
         Where locks do not work, another process can do the same at the same time. Then no file is
         created, and the next update tries again.
         """
         with suppress(FileNotFoundError):
-            self._new.unlink()  # another user may have put a link or a pipe here, too
+            self._new.unlink()  # left by an earlier process, or created by another user
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | file_system.PLAIN
         try:
             fd = os.open(self._new, flags, 0o600)
@@ -162,8 +172,8 @@ class ResumeStateFile:
 
 
 def _close(fd: int) -> None:
-    # `fd` is closed even if this fails (close(2)). A missing state only costs a new download, and
-    # an incomplete one is detected.
+    # The descriptor is closed even if close(2) returns an error. If the resume state is lost, the
+    # next download only takes longer; an incomplete resume state is detected.
     with suppress(OSError):
         os.close(fd)
 
@@ -174,13 +184,16 @@ def _write(fd: int, sealed: bytes) -> None:
 
 
 def _seal(text: str) -> bytes:
-    """Return the text with a checksum before it, and a line break after it."""
+    """Return an ASCII text as bytes, with a checksum before it and a line break after it."""
     body = text.encode("ascii")
     return b"%08x %b\n" % (crc32(body), body)
 
 
 def _unseal(sealed: bytes) -> Json:
-    """Parse what `_seal` returned, whatever follows its line break; raises `ValueError`."""
+    """Return the JSON value of bytes that `_seal` has returned; raise `ValueError` if damaged.
+
+    Bytes after the line break are ignored: they are left from an earlier, longer state.
+    """
     checksum, _, body = sealed.partition(b"\n")[0].partition(b" ")
     if checksum != b"%08x" % crc32(body):
         raise ValueError("the checksum does not match")
@@ -188,9 +201,10 @@ def _unseal(sealed: bytes) -> Json:
 
 
 def _validated(document: Json, job_id: str, length: int, inode: int) -> ResumeState | None:
-    """Return the state that the document contains; None if it is not usable.
+    """Return the resume state in a document; None if it is not usable.
 
-    It is usable if it is plausible, and belongs to this job, this file and this run of the machine.
+    It must belong to this job and this part file, and must have been written after the last boot of
+    the machine. Its spans must lie within the part file.
     """
     match document:
         case {
@@ -212,11 +226,12 @@ def _span(item: Json) -> tuple[int, int]:
     match item:
         case [int(start), int(stop)]:
             return start, stop
-    return 0, 0  # not a valid span
+    return 0, 0  # an empty span, which `_validated` rejects
 
 
 @cache
 def _boot_id() -> str | None:
+    """Return the random id that Linux chooses at each boot; None on other systems."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except (OSError, ValueError):

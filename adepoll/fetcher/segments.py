@@ -1,6 +1,6 @@
-"""The segments of a download: which bytes are missing, and the connections that fetch them.
+"""Divides a download into segments, and fetches them over one or several connections.
 
-`Segments` and `ConnectionPlan` are pure decisions; `DownloadConnections` carries them out.
+`Segments` and `ConnectionPlan` decide without I/O; `DownloadConnections` sends the requests.
 """
 
 import asyncio
@@ -21,21 +21,25 @@ FIRST_SEGMENT: Final = 2**23
 """Bytes of the first requested range."""
 
 _MIN_SEGMENT: Final = 2**20  # bytes
-_MAX_SEGMENT: Final = 2**26
-_MAX_SEGMENT_IF_FAST: Final = 2**27  # a response read in blocks needs a connection of its own
-_SECONDS_PER_SEGMENT: Final = 2.0
+_MAX_SEGMENT: Final = 2**26  # bytes
+# Bytes. Each response that is read in blocks needs a new connection, so its segment is larger.
+_MAX_SEGMENT_IF_FAST: Final = 2**27
+_SECONDS_PER_SEGMENT: Final = 2.0  # a segment has the bytes that arrive in this time
 
 _FAST: Final = 1e8  # bytes per second at which one connection suffices
+# A single connection is measured for at least this number of bytes and this time, because every
+# connection is slow at its beginning.
 _MEASURED_BYTES: Final = 2**20
-_MEASURED_SECONDS: Final = 0.2  # a fast connection is slow at its very beginning
+_MEASURED_SECONDS: Final = 0.2
+# Several connections are measured for this time. They stay if they are faster by this factor.
 _COMPARED_SECONDS: Final = 2.0
 _SPEEDUP_NEEDED: Final = 1.25
 
-_MAX_UNUSABLE_RANGES: Final = 3
+_MAX_UNUSABLE_RANGES: Final = 3  # responses in one download, before ranges are given up
 
 
 class NoRangesError(Exception):
-    """The storage refuses ranges, or sends the whole object instead."""
+    """The result cannot be downloaded in ranges, so the caller must request it as a whole."""
 
 
 @define(eq=False)
@@ -43,8 +47,8 @@ class Claim:
     """A segment that one connection fetches.
 
     Attributes:
-        start: Offset of the next byte to fetch.
-        stop: Offset after the last byte.
+        start: Offset of the next byte to fetch; it grows while bytes arrive.
+        stop: Offset after the last byte of the segment.
     """
 
     start: int
@@ -53,10 +57,12 @@ class Claim:
 
 @define(eq=False)
 class Segments:
-    """The bytes of a file of known size: present, claimed or missing.
+    """Records which bytes of a file are present, and which ones a connection is fetching.
+
+    A claim is a segment that one connection is fetching.
 
     Attributes:
-        size: Size of the file in bytes.
+        size: Size of the complete file in bytes.
         present: Spans (start, stop) of present bytes, sorted and disjoint.
     """
 
@@ -71,11 +77,14 @@ class Segments:
 
     @property
     def present_prefix(self) -> int:
-        """Number of present bytes before the first missing one."""
+        """Number of present bytes before the first missing byte."""
         return self.present[0][1] if self.present and self.present[0][0] == 0 else 0
 
     def claim(self, max_bytes: int) -> Claim | None:
-        """Claim the first missing bytes without a claim; return None if all bytes are claimed."""
+        """Claim the first bytes that are neither present nor claimed, at most `max_bytes`.
+
+        Return None if there are no such bytes.
+        """
         claimed = [(claim.start, claim.stop) for claim in self._claims]
         position = 0
         for start, stop in [*sorted(self.present + claimed), (self.size, self.size)]:
@@ -87,7 +96,7 @@ class Segments:
         return None
 
     def advance(self, claim: Claim, count: int) -> None:
-        """Record that the next `count` bytes of a claim are present."""
+        """Record that `count` more bytes of a claim, from its start on, are present."""
         if not count:
             return
         start = claim.start
@@ -103,7 +112,7 @@ class Segments:
         self.present[index:end] = [(start, stop)]
 
     def release(self, claim: Claim) -> None:
-        """Make the rest of a claim available to other connections."""
+        """End a claim: other connections may claim its missing bytes."""
         self._claims.remove(claim)
 
 
@@ -111,27 +120,33 @@ class Segments:
 class ConnectionPlan:
     """Decides how many connections a download uses, by the rate at which bytes arrive.
 
-    A single slow connection is joined by others, up to the allowed number. If all of them are not
-    25% faster after two seconds, one remains: the network is then the limit, and other programs
-    need it too.
+    A download begins with one connection. If it is slow, the allowed number is used. After two
+    seconds, their total rate is compared with that of the single connection. If it is not at least
+    25% higher, the network is the limit. Then one connection remains, because other programs use
+    the network, too.
 
     Attributes:
         allowed: Maximum number of connections.
-        since: Time at which the measurement began, in seconds; all times are of the same clock.
+        since: Time in seconds at which the current measurement of the rate began.
         wanted: Number of connections that should be in use.
-        received: Bytes received in this measurement; the caller adds to it.
+        received: Bytes received in the current measurement. The caller adds new bytes to it.
     """
 
     allowed: int
     since: float
     wanted: int = field(default=1, init=False)
     received: int = field(default=0, init=False)
-    _single_rate: float | None = field(default=None, init=False)  # bytes per second
-    _is_decided: bool = field(default=False, init=False)
-    _last_rate: float = field(default=0.0, init=False)  # of the measurement before, if single
+    # Bytes per second of a single slow connection; None before that was measured.
+    _single_rate: float | None = field(default=None, init=False)
+    _is_decided: bool = field(default=False, init=False)  # True after the comparison
+    # Bytes per second in the previous measurement; 0 if the number of connections has changed.
+    _last_rate: float = field(default=0.0, init=False)
 
     def update(self, now: float) -> int:
-        """Return how many connections should be in use from now on."""
+        """Evaluate the measurement; return how many connections should be in use from now on.
+
+        `now` is in seconds of the same clock as `since`.
+        """
         elapsed = now - self.since
         if self._is_decided or self.allowed == 1 or elapsed <= 0:
             return self.wanted
@@ -143,7 +158,9 @@ class ConnectionPlan:
                 self._single_rate = rate
                 self._restart(self.allowed, now)
             elif elapsed >= _COMPARED_SECONDS:
-                self._restart(1, now)  # so that a fast beginning does not hide a later slowdown
+                # Measure again: in one long average, fast seconds at the beginning would hide that
+                # the connection is slow now.
+                self._restart(1, now)
                 self._last_rate = rate
         elif elapsed >= _COMPARED_SECONDS:
             self._is_decided = True
@@ -152,17 +169,22 @@ class ConnectionPlan:
         return self.wanted
 
     def is_fast(self, now: float) -> bool:
-        """Return whether one connection is so fast that the CPU time per byte is the limit."""
+        """Return whether a single connection is so fast that CPU time is its limit."""
         return self.wanted == 1 and self._rate(now) >= _FAST
 
     def limit(self, connections: int) -> None:
-        """Use at most this number of connections, because the storage refuses others."""
+        """Use at most this number of connections, because the storage has refused a request."""
         self.wanted = self.allowed = connections
 
     def segment_size(self, missing: int, now: float) -> int:
-        """Return how many bytes the next request should cover.
+        """Return the number of bytes that the next request should cover.
 
-        Long requests lose little time between them; short ones let all connections end together.
+        Few large requests waste less time between two requests. With small requests at the end, all
+        connections finish at about the same time.
+
+        Args:
+            missing: Bytes that are not present.
+            now: Time in seconds.
         """
         rate = self._rate(now)
         if not rate:
@@ -172,14 +194,14 @@ class ConnectionPlan:
         elif rate >= _FAST:
             limit = _MAX_SEGMENT_IF_FAST
         elif self._single_rate is None and self.allowed > 1:
-            return FIRST_SEGMENT  # leave work for the connections that may be added
+            return FIRST_SEGMENT  # other connections may be added, and need bytes to fetch
         else:
             limit = _MAX_SEGMENT
-        wish = int(_SECONDS_PER_SEGMENT * rate / self.wanted)
-        return max(_MIN_SEGMENT, min(limit, wish))
+        size = int(_SECONDS_PER_SEGMENT * rate / self.wanted)
+        return max(_MIN_SEGMENT, min(limit, size))
 
     def _rate(self, now: float) -> float:
-        """Return the bytes per second of all connections; 0 while not known."""
+        """Return the bytes per second of all connections together; 0 if that is not known yet."""
         elapsed = now - self.since
         if self.received >= FIRST_SEGMENT and elapsed > 0:
             return self.received / elapsed
@@ -193,12 +215,13 @@ class ConnectionPlan:
 
 
 class DownloadConnections:
-    """The connections of one download, each of which fetches the first unclaimed segment.
+    """The connections of one download. Each fetches one segment after another.
 
-    So bytes arrive nearly in order, and can be hashed while they arrive.
+    A connection always claims the first bytes that are free. So bytes arrive nearly in order, and
+    can be hashed while they arrive.
 
     Attributes:
-        resumed: Number of requests that resumed after a failed one.
+        resumed: Number of failed requests after which another request continued.
     """
 
     def __init__(
@@ -210,20 +233,32 @@ class DownloadConnections:
         segments: Segments,
         allowed: int,
     ) -> None:
-        """Request nothing yet; use at most `allowed` connections."""
+        """Request nothing yet.
+
+        Args:
+            stored: The result.
+            disk: Writes the received bytes.
+            version: Version of the object; every response must have the same.
+            segments: Records which bytes are present.
+            allowed: Maximum number of connections.
+        """
         self.resumed = 0
         self._stored = stored
         self._disk = disk
         self._version = version
         self._segments = segments
         self._group = asyncio.TaskGroup()
-        self._open = 0
-        self._unusable_ranges = 0
+        self._open = 0  # connections in use
+        self._unusable_ranges = 0  # responses that were not the requested range
         self._time = asyncio.get_running_loop().time
         self._plan = ConnectionPlan(allowed, self._time())
 
     async def run(self, first: ResponseBody | None) -> None:
-        """Fetch all missing bytes; `first` is a response with the first of them.
+        """Fetch all missing bytes.
+
+        Args:
+            first: A response that has already arrived, and begins with the first missing byte; None
+                to send a request.
 
         Raises:
             ObjectChangedError: The object in storage has another version now.
@@ -231,8 +266,8 @@ class DownloadConnections:
             ResultError: The result could not be downloaded or written.
             RequestError: The API failed when a new URL was requested.
         """
-        # In a task of its own: before Python 3.13, a task group that fails swallows a cancellation
-        # of its task, or cancels its task although no one has requested that.
+        # The task group runs in a task of its own. Before Python 3.13, a task group that fails can
+        # swallow a cancellation of its task, or cancel its task although nobody requested that.
         running = asyncio.create_task(self._run_group(first))
         try:
             await asyncio.wait([running])
@@ -242,7 +277,8 @@ class DownloadConnections:
         try:
             await running
         except BaseExceptionGroup as group:
-            error = group.exceptions[0]  # the others were cancelled, or failed for the same reason
+            # The first error cancelled the other connections, or they failed for the same reason.
+            error = group.exceptions[0]
         else:
             return
         raise error
@@ -293,7 +329,8 @@ class DownloadConnections:
         finally:
             self._segments.release(claim)
         if isinstance(failure, ResultServerError) and self._open > 1:
-            # The storage may limit its connections: continue with the other ones.
+            # The storage may limit the number of connections. End this one, and use no more than
+            # the others.
             self._plan.limit(self._open - 1)
             return
         await self._stored.retries.wait_or_raise(

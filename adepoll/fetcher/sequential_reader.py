@@ -32,20 +32,22 @@ _MAX_SCANNED: Final = 2**23  # bytes
 
 
 class SequentialReader:
-    """Reads a result in order, over one connection after the other.
+    """Reads a result, or a range of it, in order. After a failure, it sends another request.
 
-    After a failure, the next request starts at the first unread byte if the object has a strong
-    ETag. If it has none, or the storage sends the whole object again, the bytes already read are
-    skipped; without a strong ETag, their digest must be the same as before.
+    If the object has a strong ETag, that request asks for the bytes from the first unread byte on.
+    Otherwise, the object is requested from its beginning. The bytes that were read before are then
+    skipped, and their digest must be the same as before. They are also skipped if the storage sends
+    the whole object instead of the range.
 
-    If the storage serves no ranges, the bytes before a requested range are skipped, too. After
-    `begin` has returned, a range is read from no other version than the one it found.
+    If the storage serves no ranges, the bytes before a requested range are skipped, too. All bytes
+    of a range are of the version of the object that `begin` has found.
 
     Attributes:
         version: Version of the object, as far as the storage states it.
         start: Offset of the first byte to read.
-        received: Bytes read so far.
-        resumed: Number of resumptions after the first byte.
+        received: Bytes that `read` has returned so far.
+        resumed: Number of requests that continued after a failure. A failure before the first byte
+            does not count.
     """
 
     def __init__(
@@ -64,8 +66,9 @@ class SequentialReader:
             start: Offset of the first byte to read.
             stop: Offset after the last byte; None to read to the end.
             version: The only version to accept; None accepts any.
-            is_complete: Called at the end of the bytes: returns whether the text is complete. If
-                None, the reader finds that out, for a large text only by its last byte.
+            is_complete: Called at the end of the bytes; returns whether the text is complete JSON.
+                If None, the reader finds that out itself. For a large text, it then only checks
+                that the last byte is a brace.
         """
         self.version = version or ObjectVersion()
         self.start = start
@@ -75,16 +78,17 @@ class SequentialReader:
         self._is_range = start > 0 or stop is not None
         self._is_pinned = version is not None
         self._is_complete = is_complete
-        self._text: ObjectScanner | None = None  # finds the end of the text
+        self._text: ObjectScanner | None = None  # finds the end of the JSON; None if not needed
         self._stored = stored
-        self._stack = AsyncExitStack()
+        self._stack = AsyncExitStack()  # closes the current response
         self._body: ResponseBody | None = None
         self._request_started = 0.0
-        self._received_before = 0  # bytes, when that request started
+        self._received_before = 0  # value of `received` when the last request was sent
         self._ranges_work = True
-        self._digest = hashlib.sha256()  # of all bytes read, if the version has no strong ETag
+        # Digest of all bytes read. Not used if the object has a strong ETag.
+        self._digest = hashlib.sha256()
         self._last = b""  # the last byte read that is not whitespace
-        self._whitespace = 0  # bytes of whitespace after it
+        self._whitespace = 0  # bytes of whitespace after `_last`
 
     def adopt(self, body: ResponseBody, stack: AsyncExitStack) -> None:
         """Read from a response that has arrived already; `stack` closes the response."""
@@ -94,7 +98,7 @@ class SequentialReader:
         self._request_started = asyncio.get_running_loop().time()
 
     async def begin(self) -> None:
-        """Wait for the response; `version` is known afterwards. Raises the errors of `read`."""
+        """Wait for the response, which sets `version`; raise the errors of `read`."""
         while self._body is None:
             try:
                 await self._open()
@@ -109,11 +113,11 @@ class SequentialReader:
         return size if size is None or self._stop is None else min(self._stop, size)
 
     async def read(self) -> bytes:
-        """Return the next bytes, none at the end.
+        """Return the next bytes; empty at the end.
 
         Raises:
             ResultRangeError: The result ends before the range begins.
-            ResultChangedError: The object in storage is another one than at the beginning.
+            ResultChangedError: The object in storage was replaced while it was read.
             ResultMalformedError: The bytes are not a JSON object, or end in endless whitespace.
             ResultError: The result could not be read in the allowed number of attempts.
             RequestError: The API failed when a new URL was requested.
@@ -138,7 +142,7 @@ class SequentialReader:
 
     @property
     def _left(self) -> int | None:
-        """Bytes left of a range that ends within the result; None if it is read to the end."""
+        """Bytes still to read if the range ends within the result; None to read to the end."""
         size = self.version.size
         if self._stop is None or (size is not None and self._stop >= size):
             return None
@@ -153,7 +157,7 @@ class SequentialReader:
             opening = self._stored.open(requested=requested, version=version)
             body = await self._stack.enter_async_context(opening)
             if self._is_range:
-                await body.begin()  # the size of an error page is not the size of the result
+                await body.begin()  # raises for an error page, whose size is not that of the result
             if version is None:
                 self.version = body.version
                 self._check_start()
@@ -166,19 +170,22 @@ class SequentialReader:
                 raise self._range_error(error.size) from None
             raise self._changed_error() from None
         except ObjectChangedError:
-            # from None: the internal error says nothing more.
             raise self._changed_error() from None
         except ResultRefusedError as error:
             if requested is None or not may_refuse_range(error):
                 raise
-            self._ranges_work = False  # request the whole object, which also shows its size
+            # The storage refuses the range: request the whole object.
+            self._ranges_work = False
             return await self._open()
         self.resumed += self.received > 0
         self._body = body
         return body
 
     def _next_range(self) -> Range | None:
-        """Return the range to request; without a strong ETag, from the beginning again."""
+        """Return the range to request, or None for the whole object.
+
+        Without a strong ETag, the bytes that were read before are requested again.
+        """
         start = self.start
         if self.version.is_strong:
             start += self.received
@@ -187,7 +194,10 @@ class SequentialReader:
         return Range(start, None if self._left is None else self._stop)
 
     async def _skip(self, body: ResponseBody) -> None:
-        """Skip bytes before the range, and bytes read before, which must be the same again."""
+        """Skip bytes before the range, and bytes that were read from an earlier response.
+
+        Raise `ObjectChangedError` if the latter are not the same bytes as before.
+        """
         if body.start < self.start:
             await self._skip_to_start(body)
         left = self.start + self.received - max(self.start, body.start)
@@ -231,11 +241,12 @@ class SequentialReader:
         raise RangePastEndError(self.start - left)
 
     def _record(self, chunk: bytes) -> None:
-        """Record a chunk; raise if the stream ended before the JSON did."""
+        """Record a chunk; empty at the end. Raise if the bytes end before the JSON is complete."""
         if not chunk:
             if self._ends_early():
-                # The announced size was wrong, or none was announced: forget it, so that another
-                # size is not taken for a change. The size of a range has been shown to the caller.
+                # The storage may have stated a wrong size. It is forgotten, so that a correct size
+                # in the next response does not look like a change of the object. For a range, the
+                # size stays, because the caller can have used it.
                 size = self.version.size
                 if not self._is_range:
                     self.version = evolve(self.version, size=None)
@@ -244,7 +255,7 @@ class SequentialReader:
         self._scan(chunk)
         text = chunk.rstrip()
         whitespace = len(chunk) - len(text) + (0 if text else self._whitespace)
-        if whitespace > MAX_WHITESPACE:  # a rejected chunk does not count as read
+        if whitespace > MAX_WHITESPACE:  # raised before the chunk is counted in `received`
             problem = "endless whitespace @ $"
             raise ResultMalformedError([problem], job_id=self._stored.job_id)
         self._whitespace = whitespace
@@ -254,10 +265,10 @@ class SequentialReader:
             self._digest.update(chunk)
 
     def _scan(self, chunk: bytes) -> None:
-        """Look for the end of the text, which can be cut after any brace.
+        """Look for the end of the JSON, to detect a text that is cut after a brace.
 
-        That costs several times as much as receiving the bytes. Therefore it is left out for a
-        range, and for a large object, of which the storage states the size.
+        This takes several times the CPU time of receiving the bytes. So it is not done for a range,
+        and not for an object whose stated size is large.
         """
         if not self.received and not self._is_range and self._is_complete is None:
             is_large = (self.version.size or 0) > _MAX_SCANNED
@@ -265,7 +276,7 @@ class SequentialReader:
         if self._text is not None:
             try:
                 self._text.feed(chunk)
-            except MalformedAnswerError:  # the caller finds out what is wrong with the text
+            except MalformedAnswerError:  # the caller parses the text, and finds the problem then
                 self._text = None
 
     def _ends_early(self) -> bool:
@@ -273,7 +284,7 @@ class SequentialReader:
             return not self._is_complete()
         if self._text is not None:
             return not self._text.is_complete
-        # All of a range may be the whitespace after the JSON.
+        # A range can consist of the whitespace after the JSON: then there is no last brace.
         return self._last != b"}" and (bool(self._last) or not self.start or not self.received)
 
     def _cut_error(self, received: int, expected: int | None = None) -> ResultTransferError:
@@ -293,7 +304,7 @@ class SequentialReader:
 
 
 async def _take(body: ResponseBody, count: int) -> AsyncGenerator[bytes, None]:
-    """Yield the next `count` bytes, or fewer if the body ends before."""
+    """Yield the next `count` bytes in chunks, or fewer if the body ends earlier."""
     while count and (chunk := await body.read()):
         if len(chunk) > count:
             body.put_back(chunk[count:])
@@ -303,10 +314,13 @@ async def _take(body: ResponseBody, count: int) -> AsyncGenerator[bytes, None]:
 
 
 async def make_reader(stored: RemoteResult, start: int, stop: int | None) -> SequentialReader:
-    """Return a reader of a range; a negative `start` counts from the end of the result.
+    """Return a reader of a range.
+
+    A negative `start` counts from the end of the result; then the size is requested first.
 
     Raises:
-        ResultError: The size could not be determined; as for `SequentialReader.read`.
+        ResultError: The size could not be requested, for a reason that `SequentialReader.read`
+            documents.
         RequestError: The API failed when a new URL was requested.
     """
     if start >= 0:
@@ -317,7 +331,10 @@ async def make_reader(stored: RemoteResult, start: int, stop: int | None) -> Seq
 
 
 async def _find_size(stored: RemoteResult) -> ObjectVersion:
-    """Return the version with its size: request one byte, or read all if no size is stated."""
+    """Return the version of the object, with its size.
+
+    Request one byte. If the response does not state the size of the object, read the whole object.
+    """
     reader = SequentialReader(stored, stop=1)
     try:
         await reader.begin()

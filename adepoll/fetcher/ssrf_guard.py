@@ -1,9 +1,10 @@
-"""Which hosts a result may be fetched from: protection against server-side request forgery.
+"""Decides from which hosts a result may be fetched (server-side request forgery; OWASP, SSRF).
 
-A URL from the service or a redirect must not reach into the network that adepoll runs in (OWASP,
-SSRF). URLs are checked before the request, and addresses after name resolution: the connection
-goes to the checked address, so a name cannot change its address in between (DNS rebinding). A proxy
-resolves names itself: names of private addresses are refused if they can be resolved here, too.
+A URL from the service or from a redirect must not lead into the private network in which adepoll
+runs. The URL is checked before the request, and the address after the name is resolved. The
+connection goes to the checked address, so the owner of a name cannot change its address after the
+check (DNS rebinding). A proxy resolves names itself. So with a proxy, adepoll also resolves the
+name, if it can, and refuses private addresses.
 """
 
 import asyncio
@@ -23,9 +24,10 @@ from adepoll.errors import ResultUrlError
 _Address: TypeAlias = IPv4Address | IPv6Address
 
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
-_NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
-
-_SITE_LOCAL: Final = IPv6Network("fec0::/10")  # deprecated by RFC 3879; private where it is routed
+# Addresses whose last 32 bits are an IPv4 address (RFC 6052).
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+# RFC 3879 deprecates these addresses, but some private networks still use them.
+_SITE_LOCAL: Final = IPv6Network("fec0::/10")
 
 _PRIVATE_HOST: Final = (
     "the host is in a private network; pass allow_private=True to fetch results from there"
@@ -37,11 +39,11 @@ class PrivateAddressError(OSError):
 
 
 class SsrfGuard(AbstractResolver):
-    """Checks URLs, and resolves names such that no connection reaches a private address.
+    """Checks URLs and resolves names, so that no connection reaches a private address.
 
-    Every address outside the public internet counts as private: also loopback, link-local (where
-    clouds serve credentials), multicast and reserved addresses. They are allowed if the user says
-    so, or if the API itself is at such an address.
+    Every address outside the public internet counts as private. This includes loopback, multicast
+    and reserved addresses, and link-local addresses, at which clouds serve credentials. Private
+    addresses are allowed with `allow_private`, or if the API itself has a private address.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class SsrfGuard(AbstractResolver):
         Args:
             api_url: Base URL of the API.
             allow_private: True to allow private addresses and plain http.
-            proxies: The proxies in use; their own addresses may be private.
+            proxies: The proxies in use, which may have private addresses; None for no proxy.
             resolver: Resolves names; None for the default, which the guard creates and closes.
         """
         self.proxies = proxies or Proxies()
@@ -79,9 +81,10 @@ class SsrfGuard(AbstractResolver):
         reason = "the URL has a character that no URL may have"
         if _VISIBLE.fullmatch(url):
             try:
-                # encoded=True: quoting again would break the signature (%2F is not / there).
+                # Without encoded=True, yarl would change the quoting. But a signature of the URL is
+                # only valid for the same quoting: %2F is not the same as "/".
                 target = URL(url, encoded=True)
-                # yarl parses host and port when they are read here, and may raise.
+                # Reading the user makes yarl parse the host and port, which may raise.
                 if target.user is not None or target.password is not None:
                     reason = "the URL contains a user or password"
                 elif target.scheme not in self._schemes or not target.host:
@@ -94,16 +97,18 @@ class SsrfGuard(AbstractResolver):
                     return target
             except ValueError:
                 reason = "the URL is malformed"
-        # Raised here, so that the ValueError, which quotes the URL, is not its context.
+        # Raised outside of the handler, so that the ValueError is not shown with it: it quotes the
+        # URL, which is secret.
         raise ResultUrlError(job_id=job_id, url=url, reason=reason)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return the addresses of a name if all of them are allowed.
+        """Return the addresses of a host name.
 
         Raises:
-            PrivateAddressError: At least one is not allowed.
+            PrivateAddressError: At least one of the addresses is private, and must not be
+                requested.
             OSError: The name cannot be resolved.
         """
         results = await self._resolve(host, port, family)
@@ -121,12 +126,16 @@ class SsrfGuard(AbstractResolver):
             self._resolver = None
 
     async def _is_allowed(self, target: URL) -> bool:
-        """Return whether the host may be requested, as far as it is known before connecting."""
+        """Return whether the host of a URL may be requested.
+
+        Without a proxy, only a host that is an IP address is checked here; `resolve` checks names.
+        """
         host = target.host or ""
         is_private = _is_private(host)
         if not is_private and self.proxies.for_url(target) is not None:
-            # The proxy resolves the name, so `resolve` will not see the address. A network with a
-            # proxy may have no name resolution for the internet; then the proxy decides alone.
+            # The proxy resolves the name, so `resolve` is not called for it. If the name cannot be
+            # resolved here, only the proxy knows the address, and must decide itself. This is usual
+            # in networks with a proxy.
             try:
                 results = await self._resolve(host, target.port or 0, socket.AF_UNSPEC)
             except OSError:
@@ -135,12 +144,15 @@ class SsrfGuard(AbstractResolver):
         return not is_private or await self._allows_private()
 
     async def _allows_private(self) -> bool:
-        """Return whether private addresses are allowed; may resolve the API's name, once."""
+        """Return whether private addresses are allowed.
+
+        They are allowed if the API has a private address. The name of the API is resolved once.
+        """
         if not self._private_is_allowed and not self._api_is_resolved:
             try:
                 results = await self._resolve(self._api_host, 0, socket.AF_UNSPEC)
             except OSError:
-                return False  # not remembered: the failure may be transient
+                return False  # `_api_is_resolved` stays False, because a later attempt may succeed
             self._api_is_resolved = True
             self._private_is_allowed = any(_is_private(result["host"]) for result in results)
         return self._private_is_allowed
@@ -154,7 +166,7 @@ class SsrfGuard(AbstractResolver):
 
 
 def _is_private(host: str) -> bool:
-    """Return whether it is an address outside the public internet; False for a name."""
+    """Return whether the host is a private address, or localhost; False for any other name."""
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, section 6.3
         return True
     try:
@@ -165,14 +177,17 @@ def _is_private(host: str) -> bool:
 
 
 def _is_public(address: _Address) -> bool:
-    # Python also counts multicast, reserved and site-local addresses as global.
+    # `is_global` can also be True for multicast, reserved and site-local addresses.
     return address.is_global and not (
         address.is_multicast or address.is_reserved or address in _SITE_LOCAL
     )
 
 
 def _destination(address: _Address) -> _Address:
-    """Return the IPv4 address inside an IPv6 address, where packets go; or the address itself."""
+    """Return the address to which packets go.
+
+    For an IPv6 address that contains an IPv4 address, this is the IPv4 address.
+    """
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:

@@ -1,7 +1,7 @@
-"""What a fetcher counts. Imports errors only.
+"""The statistics of a fetcher. Imports errors only.
 
-Transfers are counted in `fetcher`, resumptions in `patience`, bytes and new URLs in
-`storage_client`.
+Other modules count: `fetcher` and `result_stream` count transfers, `patience` counts resumptions,
+and `storage_client` counts bytes and renewed URLs.
 """
 
 from collections.abc import Iterator
@@ -15,16 +15,17 @@ from adepoll.errors import AdePollError, ClosedError
 
 @frozen(kw_only=True)
 class FetcherStats(HtmlTable):
-    """What a fetcher has done so far. A transfer is one result requested by one caller.
+    """What a fetcher has done so far. A transfer is one call that fetches one result.
 
     Attributes:
         under_way: Transfers in progress.
-        finished: Transfers that delivered everything requested.
+        finished: Transfers that delivered the whole result, or the whole requested range.
         failed: Transfers that ended with an error of adepoll.
         abandoned: Transfers that the caller cancelled, or left before the end.
-        bytes_received: Bytes received from storages, repeated ones included.
-        resumed: Resumptions of transfers after a failure, mostly of a connection.
-        fresh_urls: Requests to the API for a new URL because the current one had expired.
+        bytes_received: Bytes received of results, from storages and from the API. Bytes that were
+            requested again count again.
+        resumed: Requests that were repeated after a failure, for example of a connection.
+        fresh_urls: Requests to the API for a new URL because the current URL had expired.
     """
 
     under_way: int
@@ -38,7 +39,7 @@ class FetcherStats(HtmlTable):
 
 @define
 class Transfer:
-    """One counted transfer. Only the first call of its methods counts."""
+    """Counts the outcome of one transfer. After the first call of a method, calls do nothing."""
 
     _counters: "Counters"
     _has_ended: bool = field(default=False, init=False)
@@ -65,7 +66,7 @@ class Transfer:
 
 @define
 class Counters:
-    """The counters of one fetcher, as in `FetcherStats`."""
+    """The counters of one fetcher; `FetcherStats` documents the attributes."""
 
     under_way: int = 0
     finished: int = 0
@@ -76,7 +77,12 @@ class Counters:
 
     @contextmanager
     def transfer(self) -> Iterator[Transfer]:
-        """Count a block as one transfer, by its outcome unless the block decides that itself."""
+        """Count a block as one transfer.
+
+        The transfer is finished if the block raises nothing, failed if it raises an error of
+        adepoll, and otherwise abandoned. The block can call a method of the yielded `Transfer` to
+        count another outcome.
+        """
         self.under_way += 1
         transfer = Transfer(self)
         try:
@@ -90,5 +96,5 @@ class Counters:
         transfer.finish()
 
     def stats(self, *, bytes_received: int) -> FetcherStats:
-        """Return a copy of the counters."""
+        """Return a copy of the counters; `bytes_received` is counted elsewhere."""
         return FetcherStats(bytes_received=bytes_received, **asdict(self))

@@ -1,6 +1,7 @@
-"""Requests to the storage behind `output_url`: redirects, renewal of expired URLs, and retries.
+"""Sends requests to the storage of `output_url`, follows redirects, and renews expired URLs.
 
-No GET sends the API key or cookies. The URL is sent unchanged. Each redirect is checked.
+No request contains the API key or cookies. The URL is sent unchanged. The URL of each redirect is
+checked like the first one.
 """
 
 import asyncio
@@ -42,18 +43,21 @@ _log = logging.getLogger(__name__)
 ResolveUrl: TypeAlias = Callable[[JobSnapshot], str | Awaitable[str]]
 """Returns the URL from which the result of a job can be read."""
 
-# Half of the event loop's work for a fast body is a cost per read, however large the read is.
+# Sizes are in bytes. Each read from the socket has a fixed cost, which is half of the event loop's
+# work for a fast body. So large reads save CPU time.
 _READ_SIZE: Final = 2**18
 _READ_SIZE_IN_BULK: Final = 2**20
-_READ_BUFFER: Final = 2**18  # aiohttp buffers up to twice as much, then stops reading the socket
+# aiohttp buffers up to twice this size, then stops reading from the socket.
+_READ_BUFFER: Final = 2**18
 _READ_BUFFER_IN_BULK: Final = 2**19
 _KEEP_ALIVE: Final = 15.0  # seconds
 _MAX_REDIRECTS: Final = 5
-_UNQUOTED: Final = "".join(map(chr, range(0x80))).replace(" ", "")  # the guard refuses controls
+# Characters that are not quoted: ASCII without the space. `SsrfGuard` refuses control characters.
+_UNQUOTED: Final = "".join(map(chr, range(0x80))).replace(" ", "")
 _ORIGIN: Final = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//[^/?#]*", re.IGNORECASE)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
-_MAX_EXPIRED_URLS: Final = 2  # renewed URLs in a row that have expired on arrival
+_MAX_EXPIRED_URLS: Final = 2  # renewals in a row without a successful request
 
 
 class StorageClient(AsyncCloseable):
@@ -86,7 +90,7 @@ class StorageClient(AsyncCloseable):
         self._options = options or TransportOptions()
         self._timeout = aiohttp.ClientTimeout(
             total=None,
-            connect=connect_timeout,  # includes name resolution and TLS
+            connect=connect_timeout,  # this limit includes name resolution and TLS
             sock_connect=connect_timeout,
             sock_read=read_timeout,
         )
@@ -95,7 +99,7 @@ class StorageClient(AsyncCloseable):
         self._min_rate = min_rate
         self._connections = Connections("fetcher", self._make_session)
         self.check_open = self._connections.check_open
-        self._finished_bytes = 0  # of the responses that are no longer read
+        self._finished_bytes = 0  # bytes received from responses that are closed now
 
     @property
     def bytes_received(self) -> int:
@@ -115,8 +119,9 @@ class StorageClient(AsyncCloseable):
                 limit=0,
                 ssl=self._options.ssl,
                 resolver=self._guard,
-                # If a body ends while reading is paused, aiohttp keeps the read timeout of that
-                # idle connection running, and could reuse the connection just before it fires.
+                # If a body ends while reading is paused, aiohttp does not stop the read timeout of
+                # the connection, which is idle then. aiohttp could reuse the connection just before
+                # the timeout fires. So idle connections are closed earlier than that.
                 keepalive_timeout=min(_KEEP_ALIVE, self._read_timeout / 2),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -139,15 +144,16 @@ class StorageClient(AsyncCloseable):
     ) -> AsyncGenerator[ResponseBody, None]:
         """Request a URL, and yield the body of a response that matches the request.
 
-        The response to a range request may be the whole object: then it starts at 0. If the range
-        starts exactly at the end of the object, the body is empty.
+        The response to a range request may contain the whole object. Then the body starts at 0 and
+        `is_partial` is False. If the range starts exactly at the end of the object, the body is
+        empty.
 
         Args:
             job_id: The job, for errors.
             url: URL of its result; sent byte for byte.
             requested: The byte range; None for the whole object.
             version: The only version to accept; None accepts any.
-            in_bulk: True to read large chunks, which takes several megabytes of memory.
+            in_bulk: True to read large chunks, which need several megabytes of memory.
 
         Raises:
             RangePastEndError: The object ends before the range begins.
@@ -164,13 +170,15 @@ class StorageClient(AsyncCloseable):
             with self.reading(response):
                 body = await self.interpreter(job_id).interpret(response, url, requested)
                 if version is not None and version.differs(body.version):
-                    await body.begin()  # an error page is malformed, not another version
+                    # For an error page, `begin` raises `ResultMalformedError`: an error page is not
+                    # another version of the object.
+                    await body.begin()
                     raise ObjectChangedError
                 yield body
 
     @contextmanager
     def reading(self, response: aiohttp.ClientResponse) -> Iterator[None]:
-        """Count the bytes of `response`, which the block reads; `aclose` can abort the block."""
+        """Count the bytes of a response that the block reads; `aclose` aborts the response."""
         self._connections.reading.add(response)
         try:
             yield
@@ -179,13 +187,13 @@ class StorageClient(AsyncCloseable):
             self._connections.reading.discard(response)
 
     def interpreter(self, job_id: str) -> ResponseInterpreter:
-        """Return an interpreter of responses about one job."""
+        """Return an object that checks the responses about one job."""
         return ResponseInterpreter(job_id, self._read_timeout, self._min_rate)
 
     async def _follow(
         self, job_id: str, url: str, headers: dict[str, str], *, in_bulk: bool
     ) -> tuple[aiohttp.ClientResponse, str]:
-        """Return the first response that is not a redirect, and the URL that it came from."""
+        """Follow redirects; return the first other response, and the URL of that response."""
         for _ in range(_MAX_REDIRECTS + 1):
             target = await self._guard.check(job_id, url)
             response = await self._request(job_id, url, target, headers, in_bulk=in_bulk)
@@ -197,7 +205,7 @@ class StorageClient(AsyncCloseable):
             try:
                 url = location if urlsplit(location).scheme else _joined(target, location)
             except ValueError:
-                url = REDACTED  # not a URL, so the next check raises
+                url = REDACTED  # the location is malformed: this text makes the next check raise
         raise ResultUrlError(
             job_id=job_id, url=url, reason=f"redirected more than {_MAX_REDIRECTS} times"
         )
@@ -209,7 +217,8 @@ class StorageClient(AsyncCloseable):
         is_refused = False
         try:
             session = self._connections.open_session()
-            # aiohttp's read timeout starts again with each byte, also of an endless header.
+            # aiohttp's read timeout starts again with each byte, so it does not end an endless
+            # header.
             async with asyncio.timeout(self._header_timeout):
                 return await session.get(
                     target,
@@ -226,9 +235,9 @@ class StorageClient(AsyncCloseable):
                 exc.os_error, PrivateAddressError
             ):
                 private = str(exc.os_error)
-        self.check_open()  # if aclose() has aborted the request, say so
-        # Raised here, not in the handlers: the foreign error contains the URL, and must not be
-        # the context of ours.
+        self.check_open()  # raises if `aclose` has aborted the request
+        # Raised outside of the handlers, so that the error of aiohttp is not shown with it: that
+        # error contains the URL, which is secret.
         if private:
             raise ResultUrlError(job_id=job_id, url=url, reason=private)
         cls = ResultProxyRefusedError if is_refused else ResultTransferError
@@ -236,9 +245,10 @@ class StorageClient(AsyncCloseable):
 
 
 def _quoted(location: str) -> str:
-    """Return a location whose path and query have no spaces and no characters beyond ASCII.
+    """Return a location in which spaces and characters beyond ASCII are percent-encoded.
 
-    RFC 9110 allows none of them, but some servers send them, and curl follows.
+    Scheme and host stay unchanged. RFC 9110 does not allow such characters, but some servers send
+    them, and curl follows such a redirect, too.
     """
     origin = _ORIGIN.match(location)
     rest = location if origin is None else location[origin.end() :]
@@ -249,16 +259,16 @@ def _quoted(location: str) -> str:
 def _joined(base: URL, location: str) -> str:
     """Return the URL of a relative location (RFC 3986, section 5.2), without decoding any part."""
     if not location.startswith(("/", "?", "#")) and location:
-        # urljoin would join empty segments of a relative path.
+        # urljoin would remove empty segments ("//") from a relative path.
         location = f"{base.raw_path.rpartition('/')[0]}/{location}"
     return urljoin(str(base), location)
 
 
 def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
-    """Read the body from its socket in pieces of at most `most` bytes, if the transport can.
+    """Set the largest number of bytes that one read from the socket returns to `most`.
 
-    asyncio's own transport can, and reads 256 KiB by default. The buffers of uvloop and of TLS have
-    a fixed size.
+    This works with asyncio's own transport, whose default is 256 KiB. With uvloop and TLS, do
+    nothing: their buffers have a fixed size.
     """
     connection = response.connection  # None if the whole body has arrived
     transport = None if connection is None else connection.transport
@@ -267,7 +277,7 @@ def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
 
 
 class PresignedUrl:
-    """The URL of one result, shared by its readers; it is renewed when it has expired."""
+    """The URL of one result, which all readers of the result share. It is renewed if it expires."""
 
     def __init__(
         self,
@@ -277,16 +287,16 @@ class PresignedUrl:
         resolve_url: ResolveUrl | None,
         counters: Counters,
     ) -> None:
-        """Begin with the URL in `job`."""
+        """Begin with the URL in `job`, or with the one that `resolve_url` returns for `job`."""
         self._counters = counters
         self._client = client
         self._ref = ref
         self._job = job
         self._resolve_url = resolve_url
         self._lock = asyncio.Lock()
-        self._url: str | None = None
-        self._not_renewable: str | None = None
-        self._renewals = 0  # since the last response without error
+        self._url: str | None = None  # None before the first call of `current`
+        self._not_renewable: str | None = None  # an expired URL that the service returned again
+        self._renewals = 0  # renewals after the last successful request
 
     async def current(self) -> str:
         """Return the URL to request next."""
@@ -300,7 +310,11 @@ class PresignedUrl:
         self._renewals = 0
 
     async def renew(self, expired: str, error: ResultExpiredError) -> None:
-        """Replace the URL `expired` if it is the current one; raise `error` if that fails."""
+        """Replace the URL `expired`; do nothing if another reader has already replaced it.
+
+        Raise `error`, which is that of the request of `expired`, if the service returns the same
+        URL again, or if the last two new URLs had expired, too.
+        """
         async with self._lock:
             if self._url != expired:
                 return
@@ -311,7 +325,8 @@ class PresignedUrl:
             job = await self._client.get_job(self._ref)
             url = await self._url_of(job)
             if not url or url == expired:
-                # The service returns the caller's own output_save_url unchanged, however old.
+                # The service returned `output_save_url`, which the caller passed when the job was
+                # created. The service never renews such a URL.
                 self._not_renewable = expired
                 raise error
             self._url = url
@@ -328,7 +343,7 @@ class StoredResult:
 
     Attributes:
         job_id: The job.
-        retries: Limits the failures of this transfer.
+        retries: Decides whether this transfer goes on after a failure.
     """
 
     def __init__(
@@ -341,7 +356,7 @@ class StoredResult:
         job_id: str,
         in_bulk: bool = False,
     ) -> None:
-        """`in_bulk` as for `StorageClient.open`."""
+        """Request nothing yet; `in_bulk` has the meaning that it has for `StorageClient.open`."""
         self.job_id = job_id
         self.retries = retries
         self._in_bulk = in_bulk
@@ -350,7 +365,7 @@ class StoredResult:
         self._origins = origins
 
     async def reader(self, start: int = 0, stop: int | None = None) -> SequentialReader:
-        """Return a reader of a range; as `make_reader`."""
+        """Return a reader of a range; raise the errors of `make_reader`."""
         return await make_reader(self, start, stop)
 
     @asynccontextmanager
@@ -361,6 +376,7 @@ class StoredResult:
 
         Raises:
             RequestError: The API failed when a new URL was requested.
+            AdePollError: As for `StorageClient.open`.
         """
         async with AsyncExitStack() as stack:
             while True:

@@ -1,6 +1,6 @@
-"""What storages of different vendors have in common and where they differ (RFC 9110). No I/O.
+"""Rules for the storages of different vendors: request headers, ETags and error responses. No I/O.
 
-A rule for one vendor belongs here: the request headers, the meaning of an error response, ETags.
+Every rule for a single vendor belongs in this module. The common rules are those of RFC 9110.
 """
 
 import json
@@ -27,37 +27,41 @@ from adepoll.errors import (
 RANGE_NOT_SATISFIABLE: Final = 416
 _NOT_SUPPORTED: Final = frozenset({501, 505})
 CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
-"""Content codings that are decoded, although `Accept-Encoding` forbids all of them."""
+"""Content codings that adepoll decodes. No request asks for them, but some storages use them."""
 
 UNSUPPORTED_CODINGS: Final = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
-"""Other registered codings. Any other value, such as ``aws-chunked``, encodes nothing."""
+"""Other registered codings. A value in neither set, such as ``aws-chunked``, is ignored."""
 
 DEFAULT_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
-_MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})  # the body says whether the URL has expired
-# What S3 and its relatives, Google and Azure say; the documentation has the table.
+# Statuses for an expired URL, and for other errors: the body says which error it is.
+_MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})
+# Texts in lower case from the error bodies of S3, compatible storages, Google and Azure. The first
+# mean that the URL has expired, the others that the request can be repeated later.
 _EXPIRED: Final = (b"expired", b"tokenrefreshrequired")
 _TOO_EARLY: Final = (
     *(b"requesttimetooskewed", b"not yet valid", b"not valid yet", b"requestnotreadyyet"),
-    b"<code>requesttimeout</code>",  # with 400: the connection was idle for too long
+    b"<code>requesttimeout</code>",  # comes with status 400 if the connection was idle for too long
 )
 _AZURE_TIMES: Final = re.compile(
     rb"not valid in the specified (?:key )?time frame(?::\s*(?:Key )?start \[([^\]]*)\] - "
     rb"(?:Key )?expiry \[([^\]]*)\] - Current \[([^\]]*)\])?",
     re.IGNORECASE,
 )
-# Names of query parameters, in lower case: time of signing, and seconds of validity.
+# Names of two query parameters, in lower case: time of signing, and seconds of validity after it.
 _SIGNED_AT: Final = (
     ("x-amz-date", "x-amz-expires"),
     ("x-goog-date", "x-goog-expires"),
     ("x-oss-date", "x-oss-expires"),
 )
-_TRANSIENT: Final = frozenset({408, 429})  # besides 5xx
-# What else the XML contains is the request: the name of an object may contain any word.
+_TRANSIENT: Final = frozenset({408, 429})  # statuses below 500 that allow a retry
+# The elements of an XML error body that the storage wrote itself. Other elements quote the request,
+# and the name of an object could contain a word such as "expired".
 _SAID: Final = re.compile(
     rb"<(Code|Message|Details|AuthenticationErrorDetail)>[^<]*</\1>", re.IGNORECASE
 )
 _MESSAGE: Final = re.compile(rb"<Message>([^<]*)</Message>")  # S3, Google, and Azure
-_SHORTEST_SECRET: Final = 20  # shorter values are dates, numbers and names of algorithms
+# Characters. Shorter values of a query are not secret: dates, numbers and names of algorithms.
+_SHORTEST_SECRET: Final = 20
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re.ASCII)
 
 
@@ -66,8 +70,8 @@ class ObjectVersion:
     """The version of the object that a storage serves.
 
     Attributes:
-        size: Size in bytes; None if the storage does not send it, or sends that of encoded bytes.
-        etag: ETag; None if the storage sends none.
+        size: Size in bytes; None if the storage does not send the size, or encodes the bytes.
+        etag: ETag; None if the storage does not send an ETag, or encodes the bytes.
     """
 
     size: int | None = None
@@ -75,14 +79,14 @@ class ObjectVersion:
 
     @property
     def is_strong(self) -> bool:
-        """True if bytes of two responses with this ETag belong together.
+        """True if two responses with this ETag certainly contain the same bytes.
 
-        Equal weak tags only say that two objects have the same meaning (RFC 9110, section 8.8.3).
+        Equal weak ETags only say that two objects have the same meaning (RFC 9110, section 8.8.3).
         """
         return self.etag is not None and self.etag[:2] not in {"", "W/"}
 
     def differs(self, other: "ObjectVersion") -> bool:
-        """Return whether the other version is certainly another object."""
+        """Return whether the sizes or the ETags differ; an unknown size or ETag never differs."""
         return (None not in {self.size, other.size} and self.size != other.size) or (
             None not in {self.etag, other.etag} and self.etag != other.etag
         )
@@ -101,27 +105,32 @@ class Range:
     stop: int | None = None
 
     def __str__(self) -> str:
-        """Return the value of the header `Range`, which includes the last byte."""
+        """Return the value of the header `Range`, in which the last offset is `stop - 1`."""
         return f"bytes={self.start}-{'' if self.stop is None else self.stop - 1}"
 
 
 def request_headers(requested: Range | None, version: ObjectVersion | None) -> dict[str, str]:
-    """Return the additional headers that request a range; none for the whole object.
+    """Return the headers that request a range; an empty dict for the whole object.
 
-    If `version` has a strong `ETag`, the headers also require that version.
+    If `version` has a strong ETag, the headers also demand that the object has this ETag.
     """
     if requested is None:
         return {}
     headers = {"Range": str(requested)}
     if version is not None and version.etag and version.is_strong:
-        # Weak tags never match in these (RFC 9110, sections 13.1.1 and 13.1.5). Some storages
-        # support only one of the two headers; those that support both evaluate If-Match first.
+        # Weak ETags never match in these headers (RFC 9110, sections 13.1.1 and 13.1.5). Both
+        # headers are sent, because some storages support only one. The others evaluate If-Match
+        # first.
         headers["If-Match"] = headers["If-Range"] = version.etag
     return headers
 
 
 def parse_content_range(header: str) -> tuple[int, int, int | None]:
-    """Return start, stop and size of a ``Content-Range``; (0, 0, None) if it is malformed."""
+    """Return start, stop and size of a ``Content-Range``, in bytes.
+
+    Start and stop are 0 if the header has only a size. If the header is malformed, return
+    (0, 0, None).
+    """
     found = _CONTENT_RANGE.fullmatch(header.strip())
     if found is None:
         return 0, 0, None
@@ -130,10 +139,10 @@ def parse_content_range(header: str) -> tuple[int, int, int | None]:
 
 
 def may_refuse_range(error: ResultError) -> bool:
-    """Return whether a storage may answer the same request without a range or condition.
+    """Return whether the same request may succeed without a range and without If-Match.
 
-    Even a missing object can be the answer to a range only. False for an outage, and for what the
-    caller retries in any case.
+    Some storages refuse a range with any error status, even with 404. Return False for an outage
+    and for an expired URL: the caller repeats these requests with the range.
     """
     if isinstance(error, ResultServerError):
         return error.status in _NOT_SUPPORTED
@@ -141,7 +150,7 @@ def may_refuse_range(error: ResultError) -> bool:
 
 
 class Timing(Enum):
-    """Whether a refused URL was too old, too new, or neither."""
+    """Whether a storage refused a URL because it has expired, is not yet valid, or otherwise."""
 
     EXPIRED = 1
     TOO_EARLY = 2
@@ -157,15 +166,15 @@ def error_for(
     now: datetime,
     retry_after: float | None = None,
 ) -> ResultRefusedError:
-    """Return the error for a response without success.
+    """Return the error for a response with an error status.
 
     Args:
         job_id: The job.
         url: The requested URL.
         status: HTTP status.
-        body: Beginning of the body, which contains the message.
-        now: Time of the storage.
-        retry_after: Seconds that the storage asked to wait.
+        body: Beginning of the body, which contains the message of the storage.
+        now: Present time by the clock of the storage.
+        retry_after: Seconds that the storage asked to wait; None if it did not ask.
     """
     found = _MESSAGE.search(body)
     message = unescape((found[1] if found else b"").decode("utf-8", "replace"))
@@ -184,9 +193,10 @@ def error_for(
 
 
 def timing_of(url: str, body: bytes, now: datetime) -> Timing:
-    """Return why a storage refused a URL: by what it says, or else by the times in the URL.
+    """Return whether a storage refused a URL because of the time.
 
-    CloudFront and Ceph do not say more than "access denied".
+    The body of the response decides. If the body does not name the reason, as with CloudFront and
+    Ceph, which only say "access denied", the times in the URL decide.
     """
     said = b"".join(found[0] for found in _SAID.finditer(body)).lower() or body.lower()
     if (azure := _AZURE_TIMES.search(body)) is not None:
@@ -206,7 +216,10 @@ def timing_of(url: str, body: bytes, now: datetime) -> Timing:
 
 
 def validity_of(url: str) -> tuple[datetime | None, datetime | None]:
-    """Return the times between which a presigned URL is valid; None for a time that it lacks."""
+    """Return the times (start, end) between which a presigned URL is valid.
+
+    A time that the URL does not contain is None.
+    """
     query = {name.lower(): value for name, value in parse_qsl(urlsplit(url).query)}
     try:
         for date, seconds in _SIGNED_AT:
@@ -232,7 +245,7 @@ def validity_of(url: str) -> tuple[datetime | None, datetime | None]:
         AttributeError,
         RecursionError,
     ):
-        pass  # not what the vendors write
+        pass  # a malformed time counts as missing
     return None, None
 
 
@@ -253,7 +266,7 @@ def _aware(time: datetime) -> datetime:
 
 
 def _without_query_values(text: str, url: str) -> str:
-    """Redact what the text quotes from the query of the URL, which contains the secrets."""
+    """Replace all long values of the URL's query in the text: they can be secret."""
     for pair in urlsplit(url).query.split("&"):
         value = pair.partition("=")[2]
         for quoted in (value, unquote(value)):

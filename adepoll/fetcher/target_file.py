@@ -1,6 +1,6 @@
-"""What a download may replace, and whose mode and owner the new file gets. Blocking code.
+"""Checks that a download may write to its target, and sets mode and owner of the new file.
 
-Imports file_system.
+Blocking code. Imports file_system.
 """
 
 import errno
@@ -16,44 +16,49 @@ _SPECIAL: Final = "it is a device, a pipe or a socket; write the chunks of strea
 
 
 def check_replaceable(target: Path, *, overwrite: bool) -> os.stat_result | None:
-    """Return the status of what is at the target; None if nothing is there.
+    """Return the status of the file at the target; None if the target does not exist.
 
     Raises:
-        OSError: It is a folder, a device, a pipe or a socket, or its folder is missing. With
-            `overwrite` also: it is a symbolic link.
+        OSError: The target is a folder, a device, a pipe or a socket, or its folder does not exist.
+            With `overwrite`, also if the target is a symbolic link.
     """
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not target.parent.is_dir():
         raise NotADirectoryError(errno.ENOENT, "there is no such folder")
     try:
-        # is_dir only returns False for names that no file can have.
+        # Raises for names that no file can have; `is_dir` returned False for them.
         found = os.lstat(target)
     except FileNotFoundError:
         return None
     is_link = stat.S_ISLNK(found.st_mode)
     if _leads_to_special_file(target) if is_link else not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, _SPECIAL)  # also without `overwrite`, which would not help
+        # Raised without `overwrite`, too: otherwise the error would say that the target exists, but
+        # the caller could not replace it.
+        raise OSError(errno.EINVAL, _SPECIAL)
     if overwrite and is_link:
         raise OSError(errno.ELOOP, "it is a symbolic link; pass the path that it leads to")
     return found
 
 
 def _leads_to_special_file(link: Path) -> bool:
+    """Return whether a symbolic link leads to something that is not a regular file."""
     try:
-        return not stat.S_ISREG(os.stat(link).st_mode)  # noqa: PTH116 - of what the link leads to
+        return not stat.S_ISREG(os.stat(link).st_mode)  # noqa: PTH116 - os.stat follows the link
     except OSError:
         return False
 
 
 def set_mode_and_owner(fd: int, replaced: os.stat_result | None, probe: Path) -> None:
-    """Give a file the mode and owner of the one that it replaces, or the mode of a new file.
+    """Give a new file the mode and owner of the file that it replaces.
+
+    If it replaces no file, it gets the mode that other programs' new files get in that folder.
 
     Args:
-        fd: The file.
-        replaced: Status of the file that it replaces; None if there is none.
-        probe: Unused name in the same folder. A file is created there, to see which mode umask(2)
-            and the access control lists of the folder give it.
+        fd: Descriptor of the new file.
+        replaced: Status of the file that will be replaced; None if there is none.
+        probe: Unused path in the same folder. A file is created there and removed again, to see
+            which mode umask(2) and the access control lists of the folder give to a new file.
 
     Raises:
         OSError: The mode could not be set.
@@ -79,6 +84,8 @@ def _set_owner(fd: int, replaced: os.stat_result) -> None:
         return
     try:
         os.fchown(fd, replaced.st_uid, replaced.st_gid)
-    except PermissionError:  # only root may give files away, but to a group of one's own
+    except PermissionError:
+        # Only root may change the owner of a file. Other users may change its group to one that
+        # they belong to.
         with suppress(PermissionError):
             os.fchown(fd, -1, replaced.st_gid)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from adepoll.fetcher.responses import PacedReader, TooSlowError
+from adepoll.fetcher.paced_reader import PacedReader, TooSlowError
 
 
 def source(*chunks):
