@@ -33,15 +33,16 @@ __all__ = [
     "StatusChanged",
 ]
 
-# Imported when first used, because asyncio and SQLite take long to import, and `adepoll.Outcome`
-# needs neither.
+# These modules are imported when one of their names is first used. They import asyncio and SQLite,
+# which takes long, and `adepoll.Outcome` needs neither of them.
 _MODULE_OF: typing.Final = {
     "Journal": "journal",
     "JournalReader": "reader",
     "RecordFilter": "queries",
 }
 
-if not typing.TYPE_CHECKING:  # a module with `__getattr__` has any name for a type checker
+# Type checkers must not see this function: they would accept any name of this module.
+if not typing.TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         """Return a public name after importing its module."""

@@ -12,11 +12,14 @@ from adepoll.journal.outcomes import ResultFile
 
 @frozen
 class StatusChanged:
-    """An active job has a new status. Ignored if the journal has the job as settled.
+    """An active job has a new status.
+
+    The change is ignored if the job is not waiting any more, that is, if it has settled or was
+    given up.
 
     Attributes:
         job: The job; a plain id is that of a v1 extract job, unless its form says another kind.
-        status_text: Its status as the service wrote it.
+        status_text: The status of the job as the service wrote it.
     """
 
     job: str | JobRef
@@ -30,8 +33,8 @@ class Settled:
     Attributes:
         snapshot: The settled job. The query of its presigned URL is not recorded.
         at: Time when the job was observed as settled, in Unix seconds.
-        fetching: True if its result must still be fetched. If False, the snapshot is the outcome
-            of the job. An inline result stays in the journal until it is in a file.
+        fetching: True if the result of the job must still be fetched. If False, the outcome of the
+            job is complete. The journal keeps an inline result in both cases, until `Fetched`.
     """
 
     snapshot: JobSnapshot
@@ -41,7 +44,7 @@ class Settled:
 
 @frozen
 class Fetched:
-    """The result of a job is in a file; the job is done.
+    """The result of a job has been written to a file, so the outcome of the job is complete.
 
     Attributes:
         job: The job; a plain id is that of a v1 extract job, unless its form says another kind.
@@ -58,7 +61,7 @@ class Fetched:
 
 @frozen
 class GivenUp:
-    """The outcome of a job could not be found out, or its result could not be fetched.
+    """A job was given up: its outcome is not known, or its result could not be fetched.
 
     Attributes:
         job: The job; a plain id is that of a v1 extract job, unless its form says another kind.
@@ -79,7 +82,7 @@ class Delivered:
 
     Attributes:
         job: The job; a plain id is that of a v1 extract job, unless its form says another kind.
-        at: Time when it was taken, in Unix seconds.
+        at: Time when the outcome was taken, in Unix seconds.
     """
 
     job: str | JobRef

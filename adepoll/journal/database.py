@@ -1,6 +1,6 @@
 """Database: all reads and writes of a journal, as blocking calls for one thread.
 
-Each write is one transaction: a failed one leaves the journal unchanged.
+Each writing method is one transaction. If it fails, the journal stays unchanged.
 """
 
 import json
@@ -42,14 +42,15 @@ from adepoll.journal.stored_jobs import JobToAdd, stored_job
 from adepoll.journal.stored_snapshots import result_json, snapshot_json
 
 _PAGE_BYTES: Final = 4 * 2**20
-_CHECKPOINT: Final = 4_000  # pages in the WAL, 16 MB, before SQLite copies them into the file
+# Pages of 4 KiB. When the WAL has this number of pages, SQLite copies them into the file.
+_CHECKPOINT: Final = 4_000
 _LATE_CHECKPOINT: Final = 64_000
-_LONGEST_STATUS: Final = 100  # characters, as are the next two
-_LONGEST_ERROR: Final = 1_000
-_LONGEST_KIND: Final = 80
+_LONGEST_STATUS: Final = 100  # characters
+_LONGEST_ERROR: Final = 1_000  # characters
+_LONGEST_KIND: Final = 80  # characters
 
-# These errors are the fault of a change, not of the journal: SQLite or JSON cannot hold a value, or
-# the change is impossible at the stage of its job.
+# These errors mean that a change is wrong, not the journal: SQLite or JSON cannot store a value, or
+# the stage of the job does not allow the change.
 _BAD_CHANGE: Final = (
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
@@ -125,14 +126,14 @@ class Database:
         path: Path | None = None,
         lock: JournalLock | None = None,
     ) -> None:
-        """Use `open` or `in_memory`; the thread that opened it must make all calls."""
+        """Store the arguments; the thread that opened the connection must make all calls."""
         self.path: Final = path
         self._connection = connection
         self._lock = lock
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], endpoints: Endpoints, *, must_exist: bool) -> Self:
-        """Open a file; see `open_file`."""
+        """Open a journal file; `opening.open_file` documents the arguments and errors."""
         connection, absolute, lock = open_file(path, endpoints, must_exist=must_exist)
         return cls(connection, path=absolute, lock=lock)
 
@@ -142,7 +143,7 @@ class Database:
         return cls(open_in_memory(endpoints))
 
     def close(self) -> None:
-        """Close the database; SQLite moves the WAL into the file."""
+        """Close the database. SQLite copies the contents of the WAL into the file."""
         try:
             with self._reading():
                 self._connection.close()
@@ -154,25 +155,28 @@ class Database:
         """Write the changes of several calls in one transaction.
 
         Returns:
-            For each call None, or the error for which none of its changes was written.
+            One entry per call: None if all changes of the call were written, or the error because
+            of which none of them was written.
 
         Raises:
-            JournalError: No change of any call was written.
+            JournalError: The transaction failed, so no change of any call was written.
         """
         with self._transaction(durable=durable):
             return [self._apply_call(changes) for changes in calls]
 
     def add(self, jobs: Sequence[JobToAdd], default: JobKind, at: float, durable: bool) -> int:  # noqa: FBT001 - as in `write`
-        """Add the jobs that the journal does not have; return their number.
+        """Add the jobs that the journal does not contain yet; return their number.
+
+        `default` is the kind of an id whose form does not say its kind; `at` is in Unix seconds.
 
         Raises:
-            InvalidJobIdError: Not a job id; none was added.
+            InvalidJobIdError: A text is not a job id. No job was added.
         """
         stored = [stored_job(job, default) for job in jobs]
         connection = self._connection
         try:
-            # Ids are random and their index is larger than the cache. Sorted ids visit each page of
-            # the index once, and a late checkpoint copies the pages into the file once.
+            # Ids are random, and their index can be larger than the cache. In sorted order, each
+            # page of the index is changed only once, and a late checkpoint copies it only once.
             order = sorted(range(len(stored)), key=stored.__getitem__)
             pages = _CHECKPOINT if durable else _LATE_CHECKPOINT
             with self._transaction(durable=durable):
@@ -186,12 +190,12 @@ class Database:
             raise JournalError(f"cannot store an id: {exc}", path=self._shown_path) from exc
 
     def reopen(self, kinds: Collection[str]) -> int:
-        """Reopen given-up jobs; see `Journal.reopen`."""
+        """Reopen given-up jobs as `Journal.reopen` says."""
         with self._transaction(durable=True):
             return self._connection.execute(_REOPEN, (json.dumps([*kinds]),)).rowcount
 
     def reopen_without_file(self) -> int:
-        """Reopen completed jobs without a file; see `Journal.reopen_without_file`."""
+        """Reopen completed jobs without a file as `Journal.reopen_without_file` says."""
         statuses = [
             text for text in self.counts().by_status if JobStatus.parse(text) is JobStatus.COMPLETED
         ]
@@ -231,22 +235,22 @@ class Database:
             )
 
     def columns(self, jobs: Collection[JobRef]) -> dict[JobRef, Mapping[str, str]]:
-        """Return the columns of those jobs that have some."""
+        """Return the columns of each of the jobs that has columns."""
         with self._reading():
             return columns_of(self.path, jobs, self._connection)
 
     def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return which label keys several jobs have."""
+        """Return those of `keys` that several jobs of the journal have."""
         with self._reading():
             return shared_label_keys(keys, self._connection)
 
     def waiting(self, after: int, limit: int) -> list[tuple[int, JobRef]]:
-        """Return number and name of waiting jobs, by number."""
+        """Return at most `limit` waiting jobs whose numbers are above `after`, by number."""
         with self._reading():
             return waiting_jobs(self.path, after, limit, self._connection)
 
     def records(self, which: RecordFilter, after: int, limit: int, data: bool) -> list[Record]:  # noqa: FBT001 - as in `write`
-        """Return at most `limit` records in the order of their numbers, about 4 MB in total."""
+        """Return records in the order of their numbers, as `Journal.records` says."""
         text = "(SELECT json FROM data WHERE data.number = jobs.number)" if data else "NULL"
         records: list[Record] = []
         size = 0
@@ -282,10 +286,11 @@ class Database:
 
     @contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[None]:
-        """Commit everything that is done inside, or nothing.
+        """Commit all statements of the block; if the block raises, roll them back.
 
-        With `durable` (sqlite.org/pragma.html#pragma_synchronous, FULL) the WAL is synced at the
-        commit, else by the kernel or at the next durable commit.
+        If `durable` is True, SQLite syncs the WAL at the commit
+        (sqlite.org/pragma.html#pragma_synchronous, FULL). If it is False, the kernel writes the WAL
+        later, or the next durable commit syncs it.
         """
         connection = self._connection
         try:
@@ -298,11 +303,13 @@ class Database:
         except sqlite3.Error as exc:
             raise writing_error(exc, self.path) from exc
         finally:
-            if connection.in_transaction:  # on a full disk, SQLite has rolled back already
-                with suppress(sqlite3.Error):  # the first error is raised already
+            # False after a commit, and after SQLite has rolled back itself, as on a full disk.
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):  # an earlier error is being raised
                     connection.execute("ROLLBACK")
 
     def _apply_call(self, changes: Sequence[Change]) -> JournalError | None:
+        """Apply all changes of one call; if one of them fails, undo all, and return the error."""
         execute = self._connection.execute
         execute("SAVEPOINT call")
         try:
@@ -311,7 +318,7 @@ class Database:
         except JournalError as exc:
             error = exc
         except _BAD_CHANGE as exc:
-            # The text is SQLite's or the codec's and holds no value.
+            # The text of these errors contains no value of the change, so it may be shown.
             error = JournalError(f"cannot store a change: {exc}", path=self._shown_path)
         else:
             execute("RELEASE call")
@@ -330,7 +337,7 @@ class Database:
             case Fetched(job, file, modified_ns, at):
                 path = _path_value(file.path)
                 self._update(_FETCHED, job, path, file.bytes, file.sha256.lower(), modified_ns, at)
-                self._connection.execute(_DROP_DATA, _name(job))  # the file has it now
+                self._connection.execute(_DROP_DATA, _name(job))  # the result is in the file now
             case GivenUp(job, error):
                 kind, text = _shown_error(error)
                 self._update(_GIVEN_UP, job, kind, text, int(change.lasting), change.at)
@@ -363,24 +370,27 @@ class Database:
 
 
 def _name(job: str | JobRef) -> tuple[str, str]:
-    """Return id and name of the kind of a job."""
+    """Return the id of a job, and the name of its kind."""
     job_id, kind, *_ = stored_job(job, JobKind.V1_EXTRACT)
     return job_id, kind
 
 
 def _shown_status(status_text: str) -> str:
-    """Return a status in lower case; an unknown one without unprintable characters and secrets."""
+    """Return a known status in lower case, or an unknown one as a text that may be shown.
+
+    Such a text has no unprintable characters and no secrets.
+    """
     status = JobStatus.parse(status_text)
     return showable(status_text, _LONGEST_STATUS) if status is JobStatus.UNKNOWN else status.value
 
 
 def _shown_error(error: AdePollError) -> tuple[str, str]:
-    """Return kind and text of an error without unprintable characters and secrets."""
+    """Return kind and text of an error, both without unprintable characters and secrets."""
     return showable(kind_of(error), _LONGEST_KIND), showable(str(error), _LONGEST_ERROR)
 
 
 def _path_value(path: Path) -> str | bytes:
-    """Return the absolute path as text, or as bytes if it is not valid UTF-8."""
+    """Return the absolute form of a path, as text, or as bytes if it is not valid UTF-8."""
     absolute = str(path.absolute())
     try:
         absolute.encode()

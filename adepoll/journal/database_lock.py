@@ -1,7 +1,7 @@
 """DatabaseLock: locks a journal on systems without flock(2), such as Windows.
 
-SQLite has locks on every system, and a process that ends, killed or not, loses them. So the lock is
-an unfinished transaction on a second, nearly empty database beside the journal.
+The locks of SQLite work on every system, and end with the process. So the lock is an unfinished
+transaction on a second database beside the journal. That database contains nothing but the pid.
 """
 
 import errno
@@ -15,15 +15,20 @@ from adepoll.errors import JournalAccessError, JournalBusyError
 from adepoll.journal.schema import LOCK_END, companion
 from adepoll.journal.sqlite_errors import primary_code
 
-_TIMEOUT: Final = 0.1  # seconds to wait for the lock; longer than `holder_of` holds it
+_TIMEOUT: Final = 0.1  # seconds to wait for the lock; `holder_of` holds it for a shorter time
 _TRIES: Final = 10
 
 
 class DatabaseLock:
-    """A lock that is held until `release` or until the process ends, killed or not."""
+    """A lock that is held until `release`, or until the process ends for any reason."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        """Keep a connection to `path` with an unfinished transaction; use `take` instead."""
+        """Store the arguments; callers use `take` instead.
+
+        Args:
+            path: Path of the lock file.
+            connection: Connection to the lock file, with an unfinished transaction.
+        """
         self._path = path
         self._connection: sqlite3.Connection | None = connection
 
@@ -32,7 +37,7 @@ class DatabaseLock:
         """Take the lock of a journal.
 
         Raises:
-            JournalBusyError: Another process, or another `Journal` of this process, holds it.
+            JournalBusyError: Another process, or another `Journal` of this process, has the lock.
             JournalAccessError: The lock file cannot be created.
         """
         path = companion(journal, LOCK_END)
@@ -67,7 +72,8 @@ class DatabaseLock:
         if self._connection is None:
             return
         connection, self._connection = self._connection, None
-        # Windows removes no open file. There, nobody else can have it open when it is removed.
+        # Windows does not remove an open file. So the file is closed first there, and it is removed
+        # only if no other process has it open.
         try:
             self._path.unlink()
         except OSError:
@@ -92,7 +98,7 @@ def holder_of(journal: Path) -> int | None:
 
 
 def _is_lock(path: Path) -> bool:
-    """Return whether nothing has that name, or a database without tables, as locks are."""
+    """Return whether the path can be that of a lock: unused, or a database without tables."""
     if not os.path.lexists(path):
         return True
     if path.is_symlink():
@@ -108,14 +114,14 @@ def _is_lock(path: Path) -> bool:
 
 
 def _locked(path: Path) -> sqlite3.Connection | None:
-    """Return a connection that holds the lock; None if the file was removed meanwhile.
+    """Take the lock; return its connection, or None if the file was removed while it was opened.
 
     Raises:
         sqlite3.Error: Another connection has the lock, or the file cannot be written.
     """
     connection = _connect(path, timeout=_TIMEOUT)
     try:
-        # Others can read the pid while the transaction keeps other writers out.
+        # Other processes can read the pid while the transaction prevents them from writing.
         connection.execute(f"PRAGMA user_version = {os.getpid()}")
         path.chmod(0o600)
         connection.execute("BEGIN IMMEDIATE")
@@ -140,5 +146,5 @@ def _can_lock(path: Path) -> bool:
 
 
 def _connect(path: Path, *, timeout: float) -> sqlite3.Connection:
-    # A journal is opened and closed in different threads.
+    # Different threads may open and close a journal, so SQLite must not check the thread.
     return sqlite3.connect(path, isolation_level=None, timeout=timeout, check_same_thread=False)

@@ -1,6 +1,7 @@
-"""Endpoints: the services that have the jobs of a journal, one for v1 jobs and one for v2 jobs.
+"""Endpoints: the base URLs of the API that has the jobs of a journal.
 
-The API key goes to both, and a journal may come from anyone. Imports api.config and below.
+There is one URL for v1 jobs, and one for v2 jobs. They are checked, because the API key is sent to
+them, and a journal may come from an unknown source. Imports api.config and lower modules.
 """
 
 import re
@@ -19,10 +20,11 @@ from adepoll.journal.foreign_file import damaged
 _V1: Final = "endpoint"
 _V2: Final = "v2_endpoint"
 ENDPOINT_NOTES: Final = frozenset({_V1, _V2})
-"""The keys of the notes that hold the endpoints, which never change."""
+"""The keys of the notes that contain the endpoints. These notes never change."""
 
 _PORTS: Final = {"https": 443, "http": 80}
-# Characters that have no meaning for a shell, a terminal or HTML. No query and no fragment.
+# A URL without a query and a fragment. All its characters are harmless in a shell, a terminal and
+# HTML.
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+(?:/[A-Za-z0-9._~%@:/-]*)?", re.IGNORECASE)
 _OFFICIAL: Final = frozenset({*REGIONS.values(), *V2_REGIONS.values()})
 
@@ -41,15 +43,15 @@ class Endpoints:
 
     @classmethod
     def of(cls, endpoint: str, v2_endpoint: str | None = None) -> Self:
-        """Normalize two base URLs, so that equal services compare equal.
+        """Return endpoints in normal form, so that endpoints of the same services are equal.
 
         Args:
             endpoint: Base URL for v1 jobs.
-            v2_endpoint: Base URL for v2 jobs; None for that of the same region, or for `endpoint`
-                if that is not a region.
+            v2_endpoint: Base URL for v2 jobs. If None, it follows from `endpoint`: the v2 endpoint
+                of the same region, or `endpoint` itself if it is not the endpoint of a region.
 
         Raises:
-            ConfigurationError: Not a URL, or it contains credentials or a query.
+            ConfigurationError: An argument is not a URL, or contains credentials or a query.
         """
         v1 = _normalized(endpoint, "endpoint")
         if v2_endpoint is not None:
@@ -62,7 +64,7 @@ class Endpoints:
         """Return the endpoints that the notes of a journal contain.
 
         Raises:
-            JournalDamagedError: The notes lack a URL, or have one that adepoll would not record.
+            JournalDamagedError: A URL is missing in the notes, or is not in normal form.
         """
         for key in (_V1, _V2):
             if key not in notes:
@@ -82,12 +84,12 @@ class Endpoints:
 
     @property
     def are_official(self) -> bool:
-        """Whether both are endpoints of LandingAI, to which the API key may go."""
+        """True if both URLs are endpoints of LandingAI, to which the API key may be sent."""
         return {self.v1, self.v2} <= _OFFICIAL
 
     @property
     def region(self) -> str | None:
-        """The region whose endpoints these are; None if they are not those of one region."""
+        """The region to which both URLs belong; None if there is no such region."""
         for region, url in REGIONS.items():
             if (self.v1, self.v2) == (url, V2_REGIONS[region]):
                 return region
@@ -95,20 +97,20 @@ class Endpoints:
 
     @property
     def shown(self) -> str:
-        """The endpoints as a text for people; only one if the other one follows from it."""
+        """The endpoints as a text for people; only the v1 URL if the v2 URL follows from it."""
         if self == self.of(self.v1):
             return self.v1
         return f"{self.v1}, v2 jobs at {self.v2}"
 
     def check(self, ours: "Endpoints", path: Path | None) -> None:
-        """Raise unless the endpoints that are used now are the same.
+        """Raise if these endpoints of the journal are not those that are used now.
 
         Args:
             ours: The endpoints that are used now.
-            path: The journal; None in memory.
+            path: Path of the journal; None in memory.
 
         Raises:
-            JournalEndpointError: They are different.
+            JournalEndpointError: The endpoints are different.
         """
         shown = ":memory:" if path is None else str(path)
         if self.v1 != ours.v1:

@@ -1,7 +1,7 @@
-"""FileLock: locks a journal with flock(2) on a separate file, which holds the pid.
+"""FileLock: locks a journal with flock(2) on a separate file, which contains the pid.
 
-Only SQLite may open the journal itself, because closing a file releases all fcntl(2) locks of the
-process on it, SQLite's included.
+The lock is not on the journal itself, because only SQLite may open the journal. When a process
+closes a file, the system releases all fcntl(2) locks of the process on it, also those of SQLite.
 """
 
 import contextlib
@@ -18,15 +18,20 @@ from adepoll.errors import JournalAccessError, JournalBusyError
 from adepoll.journal.schema import LOCK_END, companion
 
 _TRIES: Final = 10
-_PAUSE: Final = 0.01  # seconds between two tries; longer than `holder_of` holds the lock
-_PID: Final = re.compile(rb"(?:\d{1,20}\n)?")  # the whole contents of a lock file
+_PAUSE: Final = 0.01  # seconds between two tries; `holder_of` holds the lock for a shorter time
+_PID: Final = re.compile(rb"(?:\d{1,20}\n)?")  # matches the whole contents of a lock file
 
 
 class FileLock:
-    """A lock that is held until `release` or until the process ends, killed or not."""
+    """A lock that is held until `release`, or until the process ends for any reason."""
 
     def __init__(self, path: Path, fd: int) -> None:
-        """Keep the locked file `path`, open as `fd`; use `take` instead."""
+        """Store the arguments; callers use `take` instead.
+
+        Args:
+            path: Path of the lock file.
+            fd: Descriptor of the lock file, which is locked.
+        """
         self._path = path
         self._fd: int | None = fd
 
@@ -35,7 +40,7 @@ class FileLock:
         """Take the lock of a journal.
 
         Raises:
-            JournalBusyError: Another process, or another `Journal` of this process, holds it.
+            JournalBusyError: Another process, or another `Journal` of this process, has the lock.
             JournalAccessError: The lock file cannot be created.
         """
         path = companion(journal, LOCK_END)
@@ -59,7 +64,8 @@ class FileLock:
                     path=str(journal),
                     errno=exc.errno,
                 ) from exc
-            # Try again: `holder_of` may hold it for a moment, or its holder has just removed it.
+            # Try again: `holder_of` may hold the lock for a moment, or the process that held it may
+            # have just removed the file.
             time.sleep(_PAUSE)
         raise JournalBusyError(path=str(journal), pid=pid)
 
@@ -68,13 +74,13 @@ class FileLock:
         if self._fd is None:
             return
         fd, self._fd = self._fd, None
-        # Remove the file before unlocking it. A process that has opened it in the meantime then
-        # sees that its file is no longer the one of that name (see `_try_lock`).
+        # The file is removed before it is unlocked. If another process has opened it before, that
+        # process then sees that its file does not have the name any more (see `_try_lock`).
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(fd), os.lstat(self._path)):
                 self._path.unlink()
         with contextlib.suppress(OSError):
-            file_system.unlock(fd)  # closing is not enough if a forked child has it open
+            file_system.unlock(fd)  # closing would not unlock it if a forked child has it open
         os.close(fd)
 
 
@@ -89,13 +95,13 @@ def holder_of(journal: Path) -> int | None:
     except OSError:
         return _read_pid(fd)
     else:
-        return None  # the lock file of a killed process
+        return None  # a process was killed, and has left its lock file
     finally:
         os.close(fd)
 
 
 def _try_lock(fd: int, path: Path) -> bool:
-    """Lock the file; return True if it is locked now and is still the file at `path`."""
+    """Try to lock the file; return True if it is locked now, and is still the file at `path`."""
     found = os.fstat(fd)
     try:
         file_system.lock(fd)
@@ -107,7 +113,10 @@ def _try_lock(fd: int, path: Path) -> bool:
 
 
 def _check_is_lock(fd: int) -> None:
-    """Raise unless this is a lock file: empty, or with a pid. Any other file stays unchanged."""
+    """Raise `OSError` unless the file is a lock file, that is, empty or with only a pid.
+
+    So a file of the user that has this name by chance is not changed.
+    """
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EEXIST, "its name is taken by something that is not a file")
@@ -117,7 +126,8 @@ def _check_is_lock(fd: int) -> None:
 
 def _write_pid(fd: int, path: Path) -> None:
     file_system.make_private(fd, path)
-    # The lock works on a full disk, too; only its holder's pid is unknown then.
+    # If the disk is full, the file is locked all the same, but other processes cannot find out the
+    # pid.
     with contextlib.suppress(OSError):
         os.ftruncate(fd, 0)
         file_system.write_at(fd, f"{os.getpid()}\n".encode(), 0)

@@ -1,7 +1,8 @@
-"""Protection from a file that somebody has crafted: its schema, its queries and its values.
+"""Checks a journal file from an unknown source: its schema and values, and the time of queries.
 
-A journal may come from anyone, so each value that is read from it is checked like an answer from
-the network (sqlite.org/security.html, "Untrusted SQLite Database Files").
+Somebody may have crafted the file for an attack. So each value that is read from a journal is
+checked like an answer from the network (sqlite.org/security.html, "Untrusted SQLite Database
+Files").
 """
 
 import functools
@@ -21,16 +22,24 @@ from adepoll.journal.schema import STATEMENTS
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _KIND: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
 _LATEST: Final = 253_402_300_799.0  # Unix time of the last second of the year 9999
-# A query of a sound journal takes fewer virtual-machine instructions than this: the smallest row of
-# a table or an index has more than 10 bytes, and a query spends less than 100 instructions on it.
-# Pages that refer to each other could otherwise make a query go on for ever.
+# SQLite executes a query as instructions of a virtual machine. The limit is the first number for
+# each byte of the file, plus the second number. A query of a correct journal takes fewer: less than
+# 100 instructions for each row of a table or an index, and each row has more than 10 bytes. In a
+# crafted file, pages can refer to each other in a circle, so that a query would never end.
 _INSTRUCTIONS_PER_BYTE: Final = 10
 _INSTRUCTIONS: Final = 20_000_000
-_STEP: Final = 100_000  # instructions between two calls of the progress handler
+_STEP: Final = 100_000  # instructions after which SQLite calls the progress handler each time
 
 
 class _Object(NamedTuple):
-    """A row of the schema: a table, an index, a view or a trigger."""
+    """A row of the table `sqlite_schema`.
+
+    Attributes:
+        type: "table", "index", "view" or "trigger".
+        name: Name of the table, index, view or trigger.
+        table: Name of the table that it belongs to.
+        sql: The statement that creates it; None for an index that SQLite creates itself.
+    """
 
     type: str
     name: str
@@ -38,7 +47,7 @@ class _Object(NamedTuple):
     sql: str | None
 
 
-# ANALYZE, which any program that reads SQLite may run, creates these.
+# The SQL statement ANALYZE creates these tables. Users may run it in a journal.
 _OF_ANALYZE: Final = frozenset(
     _Object("table", name, name, f"CREATE TABLE {name}({columns})")
     for name, columns in (
@@ -49,14 +58,18 @@ _OF_ANALYZE: Final = frozenset(
 
 
 def damaged(problem: str, path: Path | None) -> JournalDamagedError:
-    """Return the error for a journal with one problem; its `path` is None in memory."""
+    """Return the error for a damaged journal; `path` is None for a journal in memory."""
     return JournalDamagedError([problem], path=None if path is None else str(path))
 
 
 def limit_instructions(connection: sqlite3.Connection, size: int) -> None:
-    """Limit the instructions of all queries from now on to what a file of `size` bytes can need.
+    """Limit the total number of instructions of all further queries of a connection.
 
-    SQLite interrupts a query that exceeds the limit.
+    SQLite interrupts the query that exceeds the limit, with the error `SQLITE_INTERRUPT`.
+
+    Args:
+        connection: The connection.
+        size: Size of the file in bytes; the limit grows with it.
     """
     steps = (_INSTRUCTIONS + _INSTRUCTIONS_PER_BYTE * size) // _STEP
 
@@ -74,11 +87,11 @@ def remove_limit(connection: sqlite3.Connection) -> None:
 
 
 def schema_problem(connection: sqlite3.Connection) -> str | None:
-    """Return how the schema differs from the one that adepoll creates; None if it does not.
+    """Return a difference between the schema of a file and that of a journal; None if equal.
 
-    A view, a trigger or a changed constraint would run the SQL of whoever wrote the file. Such
-    schemas are refused, whatever the names in them. So adepoll leaves `PRAGMA trusted_schema` on:
-    if it is off, old versions of SQLite refuse `json_valid`.
+    A view, a trigger or a changed constraint would run SQL that the author of the file wrote. So a
+    file with any difference is refused. Then `PRAGMA trusted_schema` need not be switched off, with
+    which old versions of SQLite would refuse `json_valid`.
     """
     found = _objects(connection)
     for entry in _schema():
@@ -93,7 +106,10 @@ def schema_problem(connection: sqlite3.Connection) -> str | None:
 
 
 def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one return for each rule
-    """Return what is impossible in a row of `RECORD_COLUMNS`; None if nothing is."""
+    """Return a text that names an impossible value in a row; None if all values are possible.
+
+    The row has the columns `queries.RECORD_COLUMNS`.
+    """
     (number, job_id, kind, label, columns, _, status, added_at, settled_at, done_at, delivered_at,
      file_path, size, sha256, modified_ns, error_kind, error, lasting, snapshot) = row  # fmt: skip
     if type(number) is not int or number < 1:
@@ -120,7 +136,7 @@ def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one retu
 
 
 def name_problem(job_id: object, kind: object, label: object, columns: object = None) -> str | None:
-    """Return which of a job's values is invalid, as a text; None if all are valid."""
+    """Return a text that names an invalid value of a job; None if all values are valid."""
     if not isinstance(job_id, str) or not is_job_id(job_id):
         return "its id is not a job id"
     if not is_kind(kind):
@@ -131,12 +147,12 @@ def name_problem(job_id: object, kind: object, label: object, columns: object = 
 
 
 def is_kind(value: object) -> bool:
-    """Return whether this can be the name of a kind of jobs."""
+    """Return whether a value can be the name of a kind of jobs."""
     return isinstance(value, str) and _KIND.fullmatch(value) is not None
 
 
 def are_columns(text: object) -> bool:
-    """Return whether this is JSON of an object whose values are texts."""
+    """Return whether a value is the JSON text of an object whose values are texts."""
     try:
         columns = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
@@ -145,15 +161,19 @@ def are_columns(text: object) -> bool:
 
 
 def is_time(value: object) -> bool:
-    """Return whether this is a Unix time between the years 1970 and 9999."""
+    """Return whether a value is a Unix time between the years 1970 and 9999."""
     return isinstance(value, int | float) and 0 <= value <= _LATEST
 
 
 def recorded_folder(text: str, journal: Path | None) -> Path:
-    """Return the folder for results that a journal names.
+    """Return the folder for results that a journal records.
+
+    Args:
+        text: The recorded text.
+        journal: Path of the journal, for the error; None in memory.
 
     Raises:
-        JournalDamagedError: adepoll cannot have recorded that text.
+        JournalDamagedError: The text is not an absolute path as adepoll records it.
     """
     if not _is_plain_path(text):
         raise damaged("its folder for results is not an absolute path", journal)
@@ -161,12 +181,14 @@ def recorded_folder(text: str, journal: Path | None) -> Path:
 
 
 def _is_plain_path(text: str) -> bool:
+    """Return whether a text is an absolute path without ".." and without a null character."""
     path = Path(text)
     return path.is_absolute() and "\0" not in text and ".." not in path.parts
 
 
 @functools.cache
 def _schema() -> list[_Object]:
+    """Return the rows of `sqlite_schema` in a journal that adepoll creates."""
     with closing(sqlite3.connect(":memory:")) as connection:
         for statement in STATEMENTS:
             connection.execute(statement)
@@ -174,10 +196,10 @@ def _schema() -> list[_Object]:
 
 
 def _objects(connection: sqlite3.Connection) -> list[_Object]:
-    """Return all rows of the schema.
+    """Return all rows of `sqlite_schema`.
 
-    It is a table that can be edited: a trigger can have the name of an index, or one that SQLite
-    reserves for itself.
+    The author of a file can edit this table. So the result is a list, not a dict by name: a trigger
+    can have the name of an index, or a name that SQLite reserves for itself.
     """
     rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
     return [

@@ -1,6 +1,6 @@
-"""Journal: the asyncio interface of a journal, for one event loop and one thread.
+"""Journal: the asyncio interface of a journal. It belongs to one event loop, and has one thread.
 
-Writes that arrive while a transaction runs share the next one.
+Calls of `write` that arrive while a transaction runs are written together by the next transaction.
 """
 
 import asyncio
@@ -34,7 +34,13 @@ _CHUNK: Final = 250_000  # ids per transaction
 
 @define(eq=False, kw_only=True)
 class _Call:
-    """A call of `write` that is not written yet."""
+    """A call of `Journal.write` that waits until its changes are written.
+
+    Attributes:
+        changes: The changes.
+        durable: As for `Journal.write`.
+        done: Set when the changes are written, or to the error of the call.
+    """
 
     changes: tuple[Change, ...]
     durable: bool
@@ -45,9 +51,9 @@ class Journal(AsyncCloseable):
     """The journal of a batch: every job and its outcome, in one SQLite file.
 
     Open it with ``async with await Journal.open(...) as journal``, or close it with `aclose`. It
-    belongs to the event loop in which it was opened, and has its own thread. While it is open, it
-    cannot be opened again, by this process or another; `JournalReader` can read it all the same.
-    It contains neither the API key nor the query of a presigned URL.
+    belongs to the event loop in which it was opened, and has its own thread. While it is open, no
+    process can open it a second time, but `JournalReader` can read it. It contains neither the API
+    key nor the query of a presigned URL.
 
     Attributes:
         path: Absolute path of the file, with symbolic links resolved; None in memory.
@@ -58,15 +64,21 @@ class Journal(AsyncCloseable):
     def __init__(
         self, database: Database, thread: ThreadPoolExecutor, *, endpoints: Endpoints
     ) -> None:
-        """Use `open` or `in_memory`; `thread` is the one that opened the database."""
+        """Store the arguments; callers use `open` or `in_memory` instead.
+
+        Args:
+            database: The open database.
+            thread: The thread that opened the database, and makes all its calls.
+            endpoints: The endpoints that the journal records.
+        """
         self.path: Final = database.path
         self.endpoints: Final = endpoints
         self.keeps_data: Final = self.path is not None
         self._database = database
         self._thread = thread
         self._loop = asyncio.get_running_loop()
-        self._calls: list[_Call] = []
-        self._idle = asyncio.Event()
+        self._calls: list[_Call] = []  # calls of `write` for the next transaction
+        self._idle = asyncio.Event()  # set while no call of `write` waits or is written
         self._idle.set()
         self._reads = 0  # calls of `_run` that have not ended
         self._closing: asyncio.Task[None] | None = None
@@ -86,15 +98,16 @@ class Journal(AsyncCloseable):
             path: The file; its folder must exist. While the journal is open, the folder also has
                 files with the same name and ``-wal``, ``-shm`` and ``.lock``.
             endpoint: Base URL of the API that has the v1 jobs.
-            v2_endpoint: Base URL of the API that has the v2 jobs; None for that of the same region,
-                or for `endpoint` if that is not a region.
-            must_exist: If True, a missing file is an error.
+            v2_endpoint: Base URL of the API that has the v2 jobs. If None, it follows from
+                `endpoint`: the v2 endpoint of the same region, or `endpoint` itself if it is not
+                the endpoint of a region.
+            must_exist: True to raise `JournalNotFoundError` if the file does not exist.
 
         Raises:
             ConfigurationError: An endpoint is not a URL.
             JournalNotFoundError: The file does not exist, and `must_exist` is true.
             JournalBusyError: The journal is open already, in this process or another.
-            JournalEndpointError: The jobs of the journal are at another service.
+            JournalEndpointError: The journal records other endpoints.
             JournalFormatError: A newer version of adepoll wrote the journal.
             NotAJournalError: The file is not a journal.
             JournalDamagedError: The journal is damaged. The file is not changed.
@@ -130,16 +143,16 @@ class Journal(AsyncCloseable):
         return cls(opening.result(), thread, endpoints=endpoints)
 
     def check_endpoint(self, endpoint: str, v2_endpoint: str | None = None) -> None:
-        """Raise if the jobs of the journal are not at this service; the arguments as for `open`.
+        """Raise if the journal records other endpoints; the arguments are those of `open`.
 
         Raises:
             ConfigurationError: An endpoint is not a URL.
-            JournalEndpointError: The jobs are at another service.
+            JournalEndpointError: The journal records other endpoints.
         """
         self.endpoints.check(Endpoints.of(endpoint, v2_endpoint), self.path)
 
     async def aclose(self) -> None:
-        """Finish the writes that have begun, and close the file; may be called again."""
+        """Finish the calls of `write` in progress, and close the file; may be called again."""
         if self._closing is None:
             self._check_open()
             self._closing = self._loop.create_task(self._close())
@@ -148,7 +161,7 @@ class Journal(AsyncCloseable):
 
     @property
     def is_busy(self) -> bool:
-        """True while other calls than `add` wait for the journal, or are running."""
+        """True while calls wait for the journal or run; calls of `add` do not count."""
         return self._reads > 0 or not self._idle.is_set()
 
     async def add(
@@ -158,23 +171,24 @@ class Journal(AsyncCloseable):
         kind: JobKind = JobKind.V1_EXTRACT,
         at: float | None = None,
     ) -> int:
-        """Add waiting jobs; jobs that the journal has already are ignored.
+        """Add waiting jobs; jobs that the journal already contains are ignored.
 
-        When this returns, all jobs are durable. They are written in transactions of 250,000: after
-        an error or a cancellation, the first of them may have been added. Pass millions of ids in
-        portions of that size, too: ids are random, so that every transaction writes to all pages of
-        their index.
+        When this method returns, all jobs survive a power cut. It writes transactions of 250,000
+        jobs each. After an error or a cancellation, the jobs of the first transactions may have
+        been added. Pass millions of ids in portions of 250,000, too, not in smaller ones. Ids are
+        random, so every transaction writes to all pages of their index.
 
         Args:
-            jobs: The jobs: ids, `JobRef` with a kind and a label, or `BatchJob`.
+            jobs: The jobs, each as an id, a `JobRef` or a `BatchJob`.
             kind: Kind of an id whose form does not say its kind.
-            at: Time of adding, in Unix seconds; None for now, by the clock of this machine.
+            at: Time at which the jobs are added, in Unix seconds; None for the present time of the
+                clock of this machine.
 
         Returns:
             The number of jobs that were new.
 
         Raises:
-            InvalidJobIdError: Not a job id. None of its transaction was added.
+            InvalidJobIdError: A text is not a job id. No job of its transaction was added.
             JournalWriteError: The disk is full or failed.
         """
         at = time.time() if at is None else at
@@ -191,18 +205,19 @@ class Journal(AsyncCloseable):
     async def write(self, *changes: Change, durable: bool = True) -> None:
         """Write changes in this order, either all of them or none.
 
-        Calls that arrive while a transaction runs are written together by the next one. If a call
-        is cancelled, its changes may or may not be written, again all of them or none.
+        Calls that arrive while a transaction runs are written together by the next transaction. If
+        a call is cancelled, either all its changes are written or none.
 
         Args:
             changes: The changes.
-            durable: If True, return only when the changes survive a power cut. If False, they
-                survive the end of this process, also by a crash or a kill.
+            durable: True to return only when the changes survive a power cut. If False, they
+                survive the end of this process, even if it crashes or is killed.
 
         Raises:
-            JournalWriteError: The disk is full or failed. None of the changes was written; later
-                writes can succeed.
-            JournalError: A change is impossible, for example because its job is unknown.
+            JournalWriteError: The disk is full or failed. None of the changes was written, and the
+                caller can try again later.
+            JournalError: A change is impossible, for example because the journal does not contain
+                its job.
         """
         self._check_open()
         if not changes:
@@ -211,7 +226,8 @@ class Journal(AsyncCloseable):
         self._calls.append(call)
         if self._idle.is_set():
             self._idle.clear()
-            # One transaction contains all calls of this loop iteration.
+            # All calls that the tasks make in this iteration of the event loop go into one
+            # transaction.
             self._loop.call_soon(self._write_next, context=Context())
         await call.done
 
@@ -220,15 +236,18 @@ class Journal(AsyncCloseable):
         return await self._run(self._database.has_columns)
 
     async def columns(self, jobs: Collection[JobRef]) -> Mapping[JobRef, Mapping[str, str]]:
-        """Return the columns of those jobs that have some; each job must have a kind."""
+        """Return the columns of each of the jobs that has columns. All jobs must have a kind."""
         return await self._run(self._database.columns, jobs)
 
     async def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return which of the keys (`stored_jobs.label_key`) several jobs of the journal have."""
+        """Return those of `keys` that several jobs of the journal have (`stored_jobs.label_key`).
+
+        The labels of these jobs would lead to the same file name.
+        """
         return await self._run(self._database.shared_label_keys, keys)
 
     async def waiting(self, *, after: int, limit: int) -> list[tuple[int, JobRef]]:
-        """Return number and name of waiting jobs, the lowest numbers first.
+        """Return waiting jobs with their numbers, the lowest numbers first.
 
         Args:
             after: Only jobs with a higher number are returned.
@@ -239,12 +258,12 @@ class Journal(AsyncCloseable):
     async def records(
         self, which: RecordFilter, *, after: int = 0, limit: int = 200, data: bool = True
     ) -> list[Record]:
-        """Return records, the lowest numbers first; an empty list after the last one.
+        """Return records, the lowest numbers first; an empty list if there are no further records.
 
         Args:
             which: The jobs whose records are returned.
             after: Only jobs with a higher number are returned.
-            limit: Maximum number of records. With about 4 MB of results, there are fewer.
+            limit: Maximum number of records. Fewer are returned if their size reaches 4 MiB.
             data: If True, the snapshots contain their inline results.
 
         Raises:
@@ -253,7 +272,7 @@ class Journal(AsyncCloseable):
         return await self._run(self._database.records, which, after, limit, data)
 
     async def counts(self) -> Counts:
-        """Count the jobs; takes milliseconds, and seconds with millions of jobs."""
+        """Count the jobs. This takes milliseconds, or seconds with millions of jobs."""
         return await self._run(self._database.counts)
 
     async def note(self, key: str) -> str | None:
@@ -261,10 +280,10 @@ class Journal(AsyncCloseable):
         return await self._run(self._database.note, key)
 
     async def set_note(self, key: str, value: str) -> None:
-        """Add or replace a note. The caller must keep secrets out of it.
+        """Add or replace a note. A note must not contain secrets.
 
         Raises:
-            ConfigurationError: The key is that of an endpoint, whose value never changes.
+            ConfigurationError: The key is that of an endpoint, which cannot be changed.
             JournalWriteError: The disk is full or failed.
         """
         if key in ENDPOINT_NOTES:
@@ -274,20 +293,20 @@ class Journal(AsyncCloseable):
         await self._run(self._database.set_note, key, value)
 
     async def reopen(self, *, kinds: Collection[str] = ()) -> int:
-        """Reopen given-up jobs whose error is not lasting; return their number.
+        """Reopen the given-up jobs whose error is not lasting; return their number.
 
-        They become waiting again, or fetching if they are settled.
+        A reopened job gets the stage `WAITING`, or `FETCHING` if it has settled.
 
         Args:
-            kinds: Names of error classes; jobs with these errors are reopened, lasting or not,
-                because another attempt can succeed now.
+            kinds: Names of error classes. Jobs with these errors are reopened even if the error is
+                lasting.
         """
         return await self._run(self._database.reopen, kinds)
 
     async def reopen_without_file(self) -> int:
-        """Reopen completed jobs whose result is not in a file; return their number.
+        """Reopen the completed jobs whose result is not in a file; return their number.
 
-        They become fetching again, so that a run that wants files writes them.
+        They get the stage `FETCHING`, so that a run of the batch writes their results to files.
         """
         return await self._run(self._database.reopen_without_file)
 
@@ -295,7 +314,7 @@ class Journal(AsyncCloseable):
         self._check_open()
         self._reads += 1
         try:
-            # A cancelled call still runs to its end in the thread, before all later ones.
+            # If this task is cancelled, the thread still finishes the call before the next one.
             return await self._loop.run_in_executor(self._thread, function, *args)
         finally:
             self._reads -= 1
@@ -310,7 +329,7 @@ class Journal(AsyncCloseable):
 
     def _write_next(self) -> None:
         """Start to write all waiting calls; `_written` calls this again afterwards."""
-        calls = [call for call in self._calls if not call.done.done()]  # without cancelled ones
+        calls = [call for call in self._calls if not call.done.done()]  # omits cancelled calls
         self._calls.clear()
         if not calls:
             self._idle.set()
@@ -331,7 +350,8 @@ class Journal(AsyncCloseable):
             if error is None:
                 call.done.set_result(None)
             else:
-                # A copy for each call: a shared error would collect the tracebacks of all callers.
+                # Each call gets its own copy of the error: a shared error would collect the
+                # tracebacks of all callers.
                 call.done.set_exception(copy.copy(error))
         self._write_next()
 

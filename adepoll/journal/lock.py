@@ -1,4 +1,4 @@
-"""The lock of a journal: only one process has a journal open, and others can find out its pid."""
+"""The lock of a journal: only one process can hold it, and other processes can find out its pid."""
 
 from pathlib import Path
 from typing import Protocol
@@ -8,7 +8,7 @@ from adepoll.journal import database_lock, file_lock
 
 
 class JournalLock(Protocol):
-    """A lock that is held until `release` or until the process ends, killed or not."""
+    """A lock that is held until `release`, or until the process ends for any reason."""
 
     def release(self) -> None:
         """Release the lock; may be called again."""

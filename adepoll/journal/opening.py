@@ -1,7 +1,8 @@
-"""Open a journal file: check it, create it if it does not exist, and lock it.
+"""Opens a journal file: locks it, checks it, and creates it if it does not exist.
 
-Only SQLite opens an existing journal. If this module opened and closed it, all of SQLite's locks of
-this process on it would be released (sqlite.org/howtocorrupt.html, section 2.2).
+Only SQLite opens the file of an existing journal. If this module opened and closed the file itself,
+the system would release the locks that SQLite has on it in this process
+(sqlite.org/howtocorrupt.html, section 2.2).
 """
 
 import errno
@@ -40,12 +41,13 @@ from adepoll.journal.schema import (
 from adepoll.journal.sqlite_errors import READING_ERRORS, primary_code, reading_error
 
 _OLDEST_SQLITE: Final = (3, 37)  # the first version with STRICT tables, of November 2021
-_SMALLEST: Final = 512  # bytes: the smallest page, and an SQLite file has at least one page
+_SMALLEST: Final = 512  # bytes: size of the smallest page; every SQLite file has at least one page
 _BUSY_TIMEOUT: Final = 10.0  # seconds to wait for another program that writes, such as a shell
-_SMALL: Final = 64 * 2**20  # bytes; checking everything takes about one second
-_MEDIUM: Final = 4 * 2**30  # bytes; up to this size the structure of every page is checked
-# The structure of a page does not show damage within a value. Most of it breaks an index or a rule.
-# No query would return a job with a number below 1.
+_SMALL: Final = 64 * 2**20  # bytes; up to this size, all is checked, which takes about a second
+_MEDIUM: Final = 4 * 2**30  # bytes; up to this size, the structure of every page is checked
+# A check of the structure of pages does not find damage within a value. Most of that damage breaks
+# an index, or one of the rules that this query checks. A number below 1 also counts as broken,
+# because no query of adepoll would return such a job.
 _BROKEN_RULES: Final = (
     "SELECT 'job number ' || number || ' breaks a rule' FROM jobs WHERE number < 1 OR NOT ("  # noqa: S608 - built from constants
     f"{' AND '.join(f'({rule})' for rule in RULES.values())}) LIMIT 10"
@@ -57,11 +59,12 @@ _FULL_CHECK: Final = [
 ]
 _QUICK_CHECK: Final = ["PRAGMA quick_check(10)", _BROKEN_RULES]
 _PARTIAL_CHECK: Final = ["PRAGMA quick_check(jobs)", "PRAGMA quick_check(notes)", _BROKEN_RULES]
+# True if `os.access` can check the rights of the effective user, which are those of the process.
 _EFFECTIVE: Final = os.access in os.supports_effective_ids
 
 
 def open_in_memory(endpoints: Endpoints) -> sqlite3.Connection:
-    """Create a journal that exists as long as its connection."""
+    """Create a journal in memory, which exists until its connection is closed."""
     _check_sqlite_version()
     connection = sqlite3.connect(":memory:", isolation_level=None)
     _create_tables(connection, endpoints)
@@ -74,11 +77,12 @@ def open_file(
     """Open a journal for this process alone; create it if it does not exist.
 
     Returns:
-        A connection for the calling thread, the absolute path, and the lock, to be released after
-        the connection is closed.
+        A connection for the calling thread, the absolute path, and the lock. The caller must close
+        the connection, then release the lock.
 
     Raises:
-        JournalError: It cannot be opened; the subclass says why. An existing file is unchanged.
+        JournalError: The journal cannot be opened, for a reason that the subclass names. An
+            existing file stays unchanged.
     """
     _check_sqlite_version()
     path = absolute_path(given_path)
@@ -87,7 +91,8 @@ def open_file(
         raise JournalNotFoundError(path=str(path))
     lock = take_lock(path)
     try:
-        status = file_status(path)  # again: another process may have created it before the lock
+        # The status is read again: another process may have changed the file before it was locked.
+        status = file_status(path)
         if status is None:
             _create_file(path)
         elif not status.st_size:
@@ -95,11 +100,12 @@ def open_file(
         else:
             _check_access(path)
         if status is not None and status.st_size:
-            # Check read-only, so that a refused file stays unchanged: a connection that may write
-            # would move the WAL into the file when it is closed. But if a process was killed while
-            # it created the tables, SQLite has to undo that first.
-            is_undone = not companion(path, ROLLBACK_END).exists()
-            connection = connect_read_only(path) if is_undone else _connect_uri(path, "mode=rw")
+            # The connection for the check is read-only, so that a refused file stays unchanged.
+            # Otherwise, SQLite would copy the WAL into the file when the connection is closed. But
+            # if a process was killed while it created the tables, SQLite must undo that first, and
+            # needs a connection that can write.
+            must_undo = companion(path, ROLLBACK_END).exists()
+            connection = _connect_uri(path, "mode=rw") if must_undo else connect_read_only(path)
             with closing(connection):
                 _check_contents(connection, path, endpoints)
         return _connect(path, endpoints), path, lock
@@ -112,10 +118,12 @@ def open_file(
 
 
 def absolute_path(given_path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path with symbolic links resolved: all names of a file share one lock.
+    """Return the absolute path, with symbolic links resolved.
+
+    So all paths that lead to the same file have the same lock.
 
     Raises:
-        JournalAccessError: A file cannot have that name.
+        JournalAccessError: No file can have that name.
         ConfigurationError: The path is a URL.
     """
     check_is_local(given_path, "the journal")
@@ -126,12 +134,12 @@ def absolute_path(given_path: str | os.PathLike[str]) -> Path:
 
 
 def file_status(path: Path) -> os.stat_result | None:
-    """Return the status of a file that can be a journal; None if nothing has that name.
+    """Return the status of the file at a path; None if the path does not exist.
 
     Raises:
-        NotAJournalError: Not a regular file, or too small for an SQLite file. Or a file that SQLite
-            would use beside it is something else.
-        JournalAccessError: The folder does not exist, or its contents cannot be read.
+        NotAJournalError: The file cannot be a journal, because it is not a regular file or too
+            small. Or a name that SQLite would use beside it belongs to something else.
+        JournalAccessError: The folder does not exist, or the status cannot be read.
     """
     _check_companions(path)
     try:
@@ -149,7 +157,7 @@ def file_status(path: Path) -> os.stat_result | None:
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise NotAJournalError(path=str(path), reason=f"it is {what}")
-    if 0 < status.st_size < _SMALLEST:  # SQLite would treat it as empty and overwrite it
+    if 0 < status.st_size < _SMALLEST:  # SQLite would take the file for empty, and overwrite it
         raise NotAJournalError(
             path=str(path),
             reason=f"it has only {status.st_size} bytes (or it is a truncated journal)",
@@ -158,7 +166,10 @@ def file_status(path: Path) -> os.stat_result | None:
 
 
 def _check_companions(path: Path) -> None:
-    """Raise if SQLite would write to another file: it follows links. The lock checks its own."""
+    """Raise `NotAJournalError` if SQLite, which follows links, would write to another file.
+
+    The lock file is not checked here, but when the lock is taken.
+    """
     for end in (WAL_END, SHM_END, ROLLBACK_END):
         beside = companion(path, end)
         try:
@@ -174,7 +185,7 @@ def _check_companions(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return the size of a journal in bytes, with its WAL."""
+    """Return the size of a journal in bytes, including its WAL."""
     size = 0
     for file in (path, companion(path, WAL_END)):
         with suppress(OSError):
@@ -183,7 +194,7 @@ def size_of(path: Path) -> int:
 
 
 def has_wal(path: Path) -> bool:
-    """Return True if recent writes are in the write-ahead log, a separate file."""
+    """Return whether recent writes are in a separate file, the write-ahead log (WAL)."""
     try:
         return companion(path, WAL_END).stat().st_size > 0
     except OSError:
@@ -191,21 +202,22 @@ def has_wal(path: Path) -> bool:
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Connect without writing into the folder if possible; raises `READING_ERRORS`.
+    """Open a connection that cannot write; raise one of `READING_ERRORS` if that fails.
 
-    Without a WAL no process is writing, so that SQLite needs neither a lock nor a -shm file.
+    If there is no WAL, no process is writing. Then SQLite is told to use neither locks nor a -shm
+    file, so that it writes nothing into the folder.
     """
     mode = "mode=ro" if has_wal(path) else "mode=ro&immutable=1"
     return _connect_uri(path, mode)
 
 
 def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
-    """Return True for a journal, False for an empty file that can become one.
+    """Return True for a journal, False for an empty file, in which tables can be created.
 
     Raises:
-        NotAJournalError: The file is something else.
+        NotAJournalError: The file is neither of both.
         JournalFormatError: A newer version of adepoll wrote the journal.
-        JournalDamagedError: Its tables are not those that adepoll creates.
+        JournalDamagedError: The tables are not those that adepoll creates.
     """
     try:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -257,7 +269,7 @@ def _access_error(path: Path, exc: OSError | ValueError) -> JournalAccessError:
 
 
 def _create_file(path: Path) -> None:
-    """Create the file with mode 0600 whatever the umask; SQLite gives -wal and -shm the same."""
+    """Create an empty file with mode 0600; SQLite gives its -wal and -shm files the same mode."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | file_system.PLAIN, 0o600)
         try:
@@ -277,7 +289,10 @@ def _make_private(path: Path) -> None:
 
 
 def _check_access(path: Path) -> None:
-    """Raise if the file is read-only: SQLite would open it all the same and leave a -wal file."""
+    """Raise `JournalAccessError` unless this process may read and write the file.
+
+    SQLite would open a read-only file without an error, and leave a -wal file.
+    """
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE):
         raise JournalAccessError(
             "the file is read-only or cannot be read; make it readable and writable",
@@ -287,7 +302,7 @@ def _check_access(path: Path) -> None:
 
 
 def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
-    # Windows: file:///C:/folder/file (sqlite.org/uri.html, section 3.1).
+    # The URI on Windows is file:///C:/folder/file (sqlite.org/uri.html, section 3.1).
     prefix = "file:///" if path.drive else "file:"
     uri = f"{prefix}{quote_from_bytes(os.fsencode(path.as_posix()))}?{mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT)
@@ -301,14 +316,17 @@ def _connect(path: Path, endpoints: Endpoints) -> sqlite3.Connection:
     try:
         if not has_tables(connection, path):
             _create_tables(connection, endpoints)
-        remove_limit(connection)  # the file has been checked, and will grow
+        # The limit is for files that are not checked yet. A long batch would exceed it.
+        remove_limit(connection)
         connection.execute("PRAGMA journal_mode = WAL")
-        # In KB. A batch writes rows that it has just read or written; a larger cache would only
-        # take memory.
+        # Size of the cache: 8000 KiB. A batch mostly writes rows that it has just read or written,
+        # so a larger cache would not make it faster.
         connection.execute("PRAGMA cache_size = -8000")
-        # In bytes. The WAL grows when many ids are added, and is truncated to this size afterwards.
+        # Bytes. The WAL can grow beyond this size while many ids are added. SQLite truncates it to
+        # this size afterwards.
         connection.execute("PRAGMA journal_size_limit = 67108864")
-        # SQLite opens a read-only file, and even begins a transaction. Try to write now, not later.
+        # SQLite opens a read-only file, and even begins a transaction in it, without an error. So
+        # write once now, to get the error before a batch starts.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
         connection.execute("ROLLBACK")
@@ -329,9 +347,9 @@ def _create_tables(connection: sqlite3.Connection, endpoints: Endpoints) -> None
 
 
 def _check_contents(connection: sqlite3.Connection, path: Path, endpoints: Endpoints) -> None:
-    """Raise if the file is not a journal, is damaged, or belongs to another service.
+    """Raise if the file is not a journal, is damaged, or records other endpoints.
 
-    Larger files are checked less thoroughly, so that the check takes at most a few seconds.
+    A larger file is checked less thoroughly, so that the check takes at most a few seconds.
     """
     if not has_tables(connection, path):
         return

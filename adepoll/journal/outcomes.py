@@ -1,6 +1,6 @@
 """The outcome of one job of a batch, and the record that a journal keeps of the job.
 
-Imports models and errors only, because batch, journal, report and command share these types.
+This module imports only models and errors, because batch, journal, report and command use it.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ from adepoll.api.models import JobSnapshot, JobStatus, Json
 from adepoll.api.table_row import TableRow
 from adepoll.errors import AdePollError
 
-MOST_CREDITS: Final = 1e12  # for one job; a larger number is an error
+MOST_CREDITS: Final = 1e12
+"""Credits. If the service states more for one job, the number counts as wrong."""
 
 _NO_SNAPSHOT: Final = tuple(
     JobSnapshot(job_id="-", status=JobStatus.PENDING, status_text="pending").to_dict()
@@ -26,10 +27,14 @@ _ERRORS: Final = {JobStatus.FAILED: "JobFailedError", JobStatus.CANCELLED: "JobC
 class Stage(StrEnum):
     """How far a job of a batch has come."""
 
-    WAITING = "waiting"  # not known to be settled
-    FETCHING = "fetching"  # settled; its result must still be fetched
-    DONE = "done"  # settled; its result is in a file if one was wanted
-    GIVEN_UP = "given_up"  # unresolved, or its result could not be fetched
+    # The job is active, as far as the last poll shows.
+    WAITING = "waiting"
+    # The job has settled, but its result must still be fetched.
+    FETCHING = "fetching"
+    # The job has settled. Its result is in a file, if a file was wanted.
+    DONE = "done"
+    # The job was given up: it is unresolved, or its result could not be fetched.
+    GIVEN_UP = "given_up"
 
 
 class RecordedError(AdePollError):
@@ -51,7 +56,7 @@ class ResultFile:
     Attributes:
         path: Path of the file.
         bytes: Size of the file in bytes.
-        sha256: SHA-256 of the file's bytes, in hexadecimal.
+        sha256: SHA-256 of the file, in hex.
     """
 
     path: Path
@@ -61,11 +66,11 @@ class ResultFile:
 
 @frozen
 class BatchJob:
-    """A job of a batch, with texts of yours that its outcome contains again.
+    """A job of a batch, together with texts of your own, which its outcome contains again.
 
     Attributes:
         ref: The job.
-        columns: Your texts by name, such as the other columns of a table of jobs.
+        columns: Your texts by name, such as the other cells of its row in a CSV file.
     """
 
     ref: JobRef
@@ -80,12 +85,13 @@ class Outcome(TableRow):
         job_id: Id of the job.
         kind: Kind of the job.
         label: The caller's own name for the job; None without one.
-        columns: The texts of the `BatchJob`.
+        columns: The texts of the `BatchJob`; empty if the job was not a `BatchJob`.
         snapshot: The settled job; None if the job is unresolved. In a snapshot from a journal,
-            `output_url` has no query; `ResultFetcher` accepts it and requests a fresh URL.
-        file: The file with the result; None if no file was wanted or the result was not fetched.
-        error: The reason why the job is unresolved or its result was not fetched; a
-            `RecordedError` if an earlier run recorded it.
+            `output_url` has no query. `ResultFetcher` accepts such a snapshot, and requests a new
+            URL.
+        file: The file with the result; None if no file was wanted, or the result was not fetched.
+        error: The reason why the job is unresolved, or why its result was not fetched; None if
+            neither. It is a `RecordedError` if an earlier run recorded the reason.
     """
 
     job_id: str
@@ -102,10 +108,10 @@ class Outcome(TableRow):
         return JobRef(self.job_id, kind=self.kind, label=self.label)
 
     def to_dict(self) -> dict[str, Json]:
-        """Return the columns of the job for a table, as in docs/tables.md.
+        """Return one row of a table, by column; docs/tables.md describes the columns.
 
-        They are those of `JobSnapshot.to_dict`, with "error" and "file", and the columns of the
-        `BatchJob` as "input.NAME".
+        The row has the columns of `JobSnapshot.to_dict`, then "error" and "file", then the columns
+        of the `BatchJob` as "input.NAME".
         """
         columns = dict.fromkeys(_NO_SNAPSHOT) if self.snapshot is None else self.snapshot.to_dict()
         columns |= {
@@ -125,27 +131,30 @@ class Outcome(TableRow):
 
 @frozen(kw_only=True)
 class Record:
-    """One job as a journal records it. Times are Unix seconds, `settled_at` by the service's clock.
+    """One job as a journal records it. Times are Unix seconds.
+
+    `added_at` is a time of this machine's clock. The other times are those of the service's clock,
+    if adepoll knew that clock, and else of this machine's.
 
     Attributes:
-        number: Number of the job in the journal; jobs are numbered in the order of their arrival.
+        number: Number of the job in the journal. Numbers rise in the order in which jobs are added.
         job_id: Id of the job.
         kind: Kind of the job.
         label: The caller's own name for the job; None without one.
-        columns: The texts of the `BatchJob`.
+        columns: The texts of the `BatchJob`; empty if the job was not a `BatchJob`.
         stage: How far the job has come.
-        status_text: Last known status, in lower case unless it is unknown; None before the first
-            poll.
-        snapshot: The settled job, `output_url` without its query; None for an active job.
-        file: The file with the result; None without a file.
-        modified_ns: Modification time of that file, in nanoseconds since 1970.
-        error: The reason why the job was given up; None if it was not.
+        status_text: Last known status of the job. A status that adepoll knows is in lower case.
+            None before the first poll.
+        snapshot: The settled job, in which `output_url` has no query. None for an active job.
+        file: The file with the result; None if there is no file.
+        modified_ns: Modification time of that file, in nanoseconds since 1970; None without a file.
+        error: The reason why the job was given up; None if it was not given up.
         lasting: True if another attempt would fail in the same way; None if the job was not
             given up.
         added_at: Time when the job was added.
         settled_at: Time when the job was observed as settled; None for an active job.
-        done_at: Time when the outcome was recorded; None without an outcome.
-        delivered_at: Time when the consumer had taken the outcome; None until then.
+        done_at: Time when the outcome was recorded; None while there is no outcome.
+        delivered_at: Time when the consumer took the outcome; None before that.
     """
 
     number: int
@@ -171,7 +180,7 @@ class Record:
         return JobRef(self.job_id, kind=self.kind, label=self.label)
 
     def outcome(self) -> Outcome:
-        """Return the outcome that the job had when it was recorded."""
+        """Return the outcome of the job, as the journal records it."""
         return Outcome(
             job_id=self.job_id,
             kind=self.kind,
@@ -192,9 +201,10 @@ class Counts:
         by_stage: Jobs by stage.
         by_status: Settled jobs by status, in lower case.
         delivered: Jobs whose outcome the consumer has taken.
-        bytes: Size of all result files in bytes.
-        partial: Completed jobs whose data does not fully conform to the caller's schema.
-        credits: Credits that the settled jobs have used, as far as the service states them.
+        bytes: Total size of all result files in bytes.
+        partial: Completed jobs whose result is partial.
+        credits: Credits that the settled jobs have used, in total. Jobs for which the service does
+            not state the credits count as 0.
     """
 
     jobs: int
@@ -216,12 +226,11 @@ class Failure:
     """A group of jobs that failed for the same reason.
 
     Attributes:
-        kind: Name of the error's class; ``JobFailedError`` if the service reports the job as
-            failed.
+        kind: Name of the class of the error; ``JobFailedError`` if the status of the job is failed.
         reason: Text of the error, with "..." in place of the job id; None without a text.
         lasting: True if another attempt would fail in the same way.
-        jobs: Number of jobs.
-        example: One job of the group.
+        jobs: Number of jobs in the group.
+        example: Id of one job of the group.
     """
 
     kind: str
@@ -232,11 +241,11 @@ class Failure:
 
 
 def kind_of(error: AdePollError) -> str:
-    """Return the name of an error's class; of a `RecordedError`, the name that was recorded."""
+    """Return the name of an error's class; for a `RecordedError`, the name that was recorded."""
     return error.kind if isinstance(error, RecordedError) else type(error).__name__
 
 
 def credits_of(job: JobSnapshot) -> float | None:
-    """Return the credits that a job has used; None if the service does not state them."""
+    """Return the credits that a job has used; None if the service states no possible number."""
     used = job.credits
     return None if used is None or not 0 <= used <= MOST_CREDITS else float(used)

@@ -43,23 +43,28 @@ _STAGES: Final = frozenset(stage.value for stage in Stage)
 
 
 class RecordFilter(Enum):
-    """The jobs whose records are read; each value is the SQL that selects these jobs."""
+    """Selects the jobs whose records are read; each value is a part of an SQL statement."""
 
-    # Settled; their results must still be fetched.
+    # Settled jobs whose results must still be fetched.
     FETCHING = "INDEXED BY jobs_fetching WHERE stage = 'fetching'"
-    # With an outcome.
+    # Jobs with an outcome.
     WITH_OUTCOME = "NOT INDEXED WHERE done_at IS NOT NULL"
-    # With an outcome that the consumer has taken.
+    # Jobs with an outcome that the consumer has taken.
     DELIVERED = "NOT INDEXED WHERE delivered_at IS NOT NULL"
-    # With an outcome that the consumer has not taken.
+    # Jobs with an outcome that the consumer has not taken.
     UNDELIVERED = "INDEXED BY jobs_undelivered WHERE done_at IS NOT NULL AND delivered_at IS NULL"
 
 
 def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -> Record:
-    """Return the record of a row of `RECORD_COLUMNS`, with its inline result if `data` has one.
+    """Return the record of a job.
+
+    Args:
+        row: The values of `RECORD_COLUMNS`.
+        data: JSON of the inline result; None to return a record without one.
+        path: Path of the journal, for the error; None in memory.
 
     Raises:
-        JournalDamagedError: adepoll cannot have written this row; `path` is the journal.
+        JournalDamagedError: The row has a value that adepoll cannot have written.
     """
     (number, job_id, kind_name, label, columns, stage, status, added_at, settled_at, done_at,
      delivered_at, file_path, size, sha256, modified_ns, error_kind, error, lasting,
@@ -100,7 +105,8 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
             delivered_at=delivered_at,
         )
     except (AdePollError, ValueError, TypeError):
-        # Raised outside of this block: the text of these errors may quote a customer's document.
+        # These errors may quote a customer's document. The new error is raised outside of this
+        # handler, so that they are not shown with it.
         pass
     raise damaged(f"the record of job number {number} cannot be read", path)
 
@@ -108,10 +114,16 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
 def waiting_jobs(
     path: Path | None, after: int, limit: int, connection: sqlite3.Connection
 ) -> list[tuple[int, JobRef]]:
-    """Return at most `limit` waiting jobs after the job number `after`, with their numbers.
+    """Return waiting jobs with their numbers, the lowest numbers first.
+
+    Args:
+        path: Path of the journal, for the error; None in memory.
+        after: Only jobs with a higher number are returned.
+        limit: Maximum number of jobs.
+        connection: The connection.
 
     Raises:
-        JournalDamagedError: An id is not a job id; `path` is the journal.
+        JournalDamagedError: The id, kind or label of a job is invalid.
     """
     rows = connection.execute(
         "SELECT number, job_id, kind, label FROM jobs INDEXED BY jobs_waiting"
@@ -130,10 +142,10 @@ def waiting_jobs(
 def columns_of(
     path: Path | None, jobs: Collection[JobRef], connection: sqlite3.Connection
 ) -> dict[JobRef, Mapping[str, str]]:
-    """Return the columns of those jobs that have some.
+    """Return the columns of each of the jobs that has columns.
 
     Raises:
-        JournalDamagedError: Columns are not texts; `path` is the journal.
+        JournalDamagedError: The columns of a job are not texts; `path` is the journal.
     """
     found = {}
     for job in jobs:
@@ -149,7 +161,7 @@ def columns_of(
 
 
 def shared_label_keys(keys: Collection[str], connection: sqlite3.Connection) -> set[str]:
-    """Return which label keys several jobs have."""
+    """Return those of `keys` that several jobs of the journal have as their label key."""
     rows = connection.execute(
         "SELECT label_key FROM jobs INDEXED BY jobs_labelled"
         " WHERE label_key IN (SELECT value FROM json_each(?))"
@@ -160,7 +172,7 @@ def shared_label_keys(keys: Collection[str], connection: sqlite3.Connection) -> 
 
 
 def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
-    """Count the jobs; reads indexes only.
+    """Count the jobs by stage and status; read only indexes.
 
     Raises:
         JournalDamagedError: One of the counted values is impossible; `path` is the journal.

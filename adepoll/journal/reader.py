@@ -1,6 +1,6 @@
-"""JournalReader: read a journal, also while a batch writes it.
+"""JournalReader: reads a journal, also while a batch writes the journal.
 
-It takes no lock and avoids writing into the folder.
+It does not take the lock of the journal, and avoids writing into its folder.
 """
 
 import os
@@ -44,7 +44,7 @@ from adepoll.journal.sqlite_errors import READING_ERRORS, reading_error
 
 _T = TypeVar("_T")
 
-_PAGE: Final = 200  # rows of one query
+_PAGE: Final = 200  # maximum number of rows that one query returns
 _RECORDS: Final = f"SELECT {RECORD_COLUMNS} FROM jobs WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608 - built from constants
 
 _DATA: Final = "SELECT number, json FROM data WHERE number BETWEEN ? AND ? ORDER BY number"
@@ -52,10 +52,10 @@ _PAGE_BYTES: Final = 4 * 2**20
 
 
 class JournalReader(Closeable):
-    """Reads a journal, also while a batch writes it or in a folder without write access.
+    """Reads a journal, even while a batch writes the journal, or if its folder is read-only.
 
-    Use it as ``with JournalReader(path) as journal``, in one thread. Each call returns the current
-    contents of the journal.
+    Use it as ``with JournalReader(path) as journal``, in one thread. Each call returns what the
+    journal contains at that time.
 
     Attributes:
         path: Absolute path of the file, with symbolic links resolved.
@@ -63,13 +63,13 @@ class JournalReader(Closeable):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the journal. It is not searched for damage.
+        """Open the journal. Unlike `Journal.open`, this does not check all of it for damage.
 
         Raises:
             JournalNotFoundError: The file does not exist.
             NotAJournalError: The file is not a journal.
             JournalFormatError: A newer version of adepoll wrote the journal.
-            JournalDamagedError: Its header or its notes are damaged.
+            JournalDamagedError: The header, the tables or the notes of the journal are damaged.
             JournalAccessError: The file cannot be read.
             JournalBusyError: Another program has locked the file.
         """
@@ -106,11 +106,11 @@ class JournalReader(Closeable):
         return self._read(partial(count_kinds, self.path))
 
     def notes(self) -> Mapping[str, str]:
-        """Return all notes: the endpoints, and what a batch keeps for its next run."""
+        """Return all notes by key: the endpoints, and what a batch needs in its next run."""
         return self._read(lambda connection: read_notes(connection, self.path))
 
     def records(self) -> Iterator[Record]:
-        """Yield the records of all jobs by number, without inline results.
+        """Yield the records of all jobs in the order of their numbers, without inline results.
 
         At most 200 records are in memory at the same time.
 
@@ -132,16 +132,20 @@ class JournalReader(Closeable):
     def inline_results(self, first: int, last: int) -> dict[int, str]:
         """Return the JSON of inline results, by the numbers of their jobs in rising order.
 
+        Jobs without an inline result are left out.
+
         Args:
             first: The lowest number.
-            last: The highest number. The result ends before this number when it has about 4 MB.
+            last: The highest number. If the results reach 4 MiB at a lower number, the results
+                after that number are left out.
         """
         return self._read(partial(_data_between, first, last))
 
     def span(self) -> tuple[float | None, float | None]:
-        """Return when the first job was added and when the last outcome was recorded.
+        """Return when the first job was added, and when the last outcome was recorded.
 
-        Both are Unix seconds; None without a job or without an outcome.
+        Both times are Unix seconds. The first is None if there is no job, the second if no job has
+        an outcome.
         """
         return self._read(partial(time_span, self.path))
 
@@ -150,7 +154,10 @@ class JournalReader(Closeable):
         return self._read(partial(group_failures, self.path, most))
 
     def _read(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Run a query; repeat it if the file was changed meanwhile, because nothing locks it."""
+        """Run a query, and repeat it if another process changed the file while the query ran.
+
+        This can happen because the reader takes no lock.
+        """
         if self._closed:
             raise ClosedError("the journal's reader is closed")
         while True:
@@ -167,7 +174,7 @@ class JournalReader(Closeable):
                     return result
 
     def _connected(self, state: object) -> sqlite3.Connection:
-        """Return a connection that was opened while the file was in this state."""
+        """Return a connection that was opened while `_state` returned `state`."""
         if self._connection is not None and state == self._connected_state:
             return self._connection
         if self._connection is not None:
@@ -178,10 +185,11 @@ class JournalReader(Closeable):
         return self._connection
 
     def _state(self) -> object:
-        """Return a value that changes when the file may have changed.
+        """Return a value that changes if SQLite may overlook a change of the file.
 
-        It is True while the file has a WAL, whose changes SQLite detects. Otherwise it is the
-        file's inode, size and modification time.
+        SQLite detects all changes while there is a WAL: then the value is True. Otherwise SQLite
+        does not check for changes. The value is then inode number, size and modification time of
+        the file.
         """
         if has_wal(self.path):
             return True
@@ -192,10 +200,10 @@ class JournalReader(Closeable):
 
 
 def check_is_kept(journal: JournalReader, path: Path) -> None:
-    """Raise if a file that is about to be written is the journal, or a file that belongs to it.
+    """Raise if a path, to which a file will be written, is the journal or a file beside it.
 
     Raises:
-        ConfigurationError: It is.
+        ConfigurationError: Writing to the path would overwrite the journal.
     """
     if path.resolve() in files_of(journal.path):
         shown = showable(str(path))

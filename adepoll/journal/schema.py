@@ -6,17 +6,19 @@ Users read them with the sqlite3 shell; docs/journal.md explains every column.
 from pathlib import Path
 from typing import Final
 
-APPLICATION_ID: Final = 0x61646570  # "adep", for `PRAGMA application_id` and file(1)
-FORMAT: Final = 1  # `PRAGMA user_version`
-OUT_DIR: Final = "out_dir"  # key of the note that holds the folder for results
+# The value of `PRAGMA application_id`: "adep" in ASCII. The command `file` can show it.
+APPLICATION_ID: Final = 0x61646570
+FORMAT: Final = 1  # the value of `PRAGMA user_version`
+OUT_DIR: Final = "out_dir"  # key of the note that contains the folder for results
 
-WAL_END: Final = "-wal"  # of the name of a file beside the journal, as are the next three
+# Ends of the names of files beside the journal: three of SQLite, and the lock file of adepoll.
+WAL_END: Final = "-wal"
 SHM_END: Final = "-shm"
 ROLLBACK_END: Final = "-journal"
 LOCK_END: Final = ".lock"
 
-# Constraints of the table `jobs`. Opening a journal also checks them with a query, because SQLite
-# does not check the constraints of a file that it opens read-only.
+# Constraints of the table `jobs`, by name. SQLite checks them when it writes a row. When a journal
+# is opened, a query checks them, too, because another program may have written the file.
 RULES: Final = {
     "columns_are_json": "columns IS NULL OR json_valid(columns)",
     "label_has_key": "(label IS NULL) = (label_key IS NULL)",
@@ -42,8 +44,8 @@ _CONSTRAINTS: Final = ",\n        ".join(
     f"CONSTRAINT {name} CHECK ({' '.join(rule.split())})" for name, rule in RULES.items()
 )
 
-# `result_path` is a text, or a blob if the file name is not valid UTF-8. The snapshot is the last
-# column, so that SQLite can read the others without it.
+# `result_path` is a text, or a blob if the file name is not valid UTF-8. The snapshot is large. It
+# is the last column, so that SQLite can read the other columns without reading the snapshot.
 STATEMENTS: Final = (
     f"""
     CREATE TABLE jobs (
@@ -73,18 +75,19 @@ STATEMENTS: Final = (
         {_CONSTRAINTS}
     ) STRICT
     """,
-    # These queries of a run stay cheap in a journal with ten million settled jobs.
+    # With these three indexes, a run of a batch finds its jobs fast, even in a journal with ten
+    # million settled jobs.
     "CREATE INDEX jobs_waiting ON jobs (number) WHERE stage = 'waiting'",
     "CREATE INDEX jobs_fetching ON jobs (number) WHERE stage = 'fetching'",
     """
     CREATE INDEX jobs_undelivered ON jobs (number)
         WHERE done_at IS NOT NULL AND delivered_at IS NULL
     """,
-    # Finds out whether any job has columns.
+    # To find out whether any job has columns.
     "CREATE INDEX jobs_with_columns ON jobs (number) WHERE columns IS NOT NULL",
-    # Finds the jobs whose files would have the same name.
+    # To find the jobs whose files would have the same name.
     "CREATE INDEX jobs_labelled ON jobs (label_key) WHERE label_key IS NOT NULL",
-    # Holds all columns that are counted, so that no snapshot is read.
+    # To count jobs. The index contains all columns that are counted, so that no row is read.
     """
     CREATE INDEX jobs_counted ON jobs
         (stage, status, settled_at, delivered_at, result_bytes, partial, credits)
@@ -106,11 +109,11 @@ STATEMENTS: Final = (
 
 
 def companion(journal: Path, end: str) -> Path:
-    """Return a file that SQLite or the lock keeps beside a journal."""
+    """Return the path of a file beside a journal; `end` is one of the constants above."""
     return journal.with_name(journal.name + end)
 
 
 def files_of(journal: Path) -> tuple[Path, ...]:
-    """Return the file of a journal, then those that SQLite and the lock keep beside it."""
+    """Return the path of a journal, then those of all files that can be beside it."""
     ends = (WAL_END, SHM_END, ROLLBACK_END, LOCK_END)
     return (journal, *(companion(journal, end) for end in ends))

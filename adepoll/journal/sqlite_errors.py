@@ -1,6 +1,7 @@
-"""Translate errors of SQLite into errors of adepoll.
+"""Translates errors of SQLite into errors of adepoll.
 
-SQLite's own text is passed on only where it names the problem and holds no value of a row.
+The text of SQLite is part of the message only if it names the problem and cannot contain a value of
+the journal.
 """
 
 import errno
@@ -18,19 +19,24 @@ from adepoll.errors import (
     JournalWriteError,
 )
 
-# Extended result codes hold the primary one in their lowest eight bits (sqlite.org/rescode.html).
+# An extended result code has the primary result code in its lowest eight bits
+# (sqlite.org/rescode.html).
 _PRIMARY: Final = 0xFF
 READING_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
-"""What Python's module raises: the second one if SQLite's message quotes text that is not UTF-8."""
+"""Errors that Python's module `sqlite3` raises while it reads.
 
-_FULL: Final = 2**16  # bytes: with less free space a disk is full, as SQLite's files grow by 32 KiB
+It raises `UnicodeDecodeError` if the message of SQLite quotes a text that is not UTF-8.
+"""
+
+# A disk with fewer free bytes counts as full. SQLite's files grow by 32 KiB.
+_FULL: Final = 2**16
 _DAMAGE: Final = frozenset(
     {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR}
 )
-# Damage that shows when values are read, and how it is described.
+# Result codes for damage that is found when values are read, and the text for each.
 _UNREADABLE: Final = {
-    sqlite3.SQLITE_INTERRUPT: "a query did not end",  # see `limit_instructions`
-    sqlite3.SQLITE_MISUSE: "a text is not valid UTF-8",  # raised by Python's module
+    sqlite3.SQLITE_INTERRUPT: "a query did not end",  # `limit_instructions` has interrupted it
+    sqlite3.SQLITE_MISUSE: "a text is not valid UTF-8",  # see `primary_code`
     sqlite3.SQLITE_TOOBIG: "a value is too large",
 }
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -45,12 +51,15 @@ _ERRNOS: Final = {
 
 
 def primary_code(exc: sqlite3.Error | UnicodeDecodeError) -> int:
-    """Return SQLite's primary result code; `SQLITE_MISUSE` if Python raised the error."""
+    """Return SQLite's primary result code.
+
+    Return `SQLITE_MISUSE` if Python's module raised the error itself, without a result code.
+    """
     return getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & _PRIMARY
 
 
 def reading_error(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> JournalError:
-    """Return the error for a journal that could not be opened or read."""
+    """Return the error of adepoll for a journal that could not be opened or read."""
     code = _code_of(exc, path)
     shown = None if path is None else str(path)
     if code in _DAMAGE or code in _UNREADABLE:
@@ -69,7 +78,7 @@ def reading_error(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) ->
 
 
 def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
-    """Return the error for a write that failed."""
+    """Return the error of adepoll for a write that failed."""
     code = _code_of(exc, path)
     shown = None if path is None else str(path)
     if code in _DAMAGE:
@@ -87,9 +96,9 @@ def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
 
 
 def _code_of(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> int:
-    """Return the primary result code, and `SQLITE_FULL` for any failed I/O on a full disk.
+    """Return the primary result code, but `SQLITE_FULL` instead of `SQLITE_IOERR` on a full disk.
 
-    SQLite says SQLITE_IOERR if there is no space for its -shm file.
+    SQLite reports `SQLITE_IOERR` if there is no space for its -shm file.
     """
     code = primary_code(exc)
     if code == sqlite3.SQLITE_IOERR and path is not None:

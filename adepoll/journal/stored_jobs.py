@@ -1,4 +1,4 @@
-"""What a journal stores of a job that is added: id, kind, label, and the caller's columns."""
+"""Converts a job that is added to the values that a journal stores: id, kind, label and columns."""
 
 import json
 from typing import TypeAlias
@@ -14,16 +14,16 @@ StoredJob: TypeAlias = tuple[str, str, str | None, str | None, str | None]
 
 
 def stored_job(job: JobToAdd, default: JobKind) -> StoredJob:
-    """Return what is stored of a job.
+    """Return the values that a journal stores of a job.
 
     Args:
         job: The job.
         default: Kind of an id whose form does not say its kind.
 
     Raises:
-        InvalidJobIdError: Its id cannot be a job id.
+        InvalidJobIdError: The id of the job cannot be a job id.
     """
-    if is_plain(job):  # nearly all
+    if is_plain(job):  # a fast path, because nearly all jobs are plain ids
         return job, (kind_of_id(job) or default).name, None, None, None
     columns = None
     if isinstance(job, BatchJob):
@@ -43,13 +43,17 @@ def check_job(job: JobToAdd) -> None:
 
 
 def label_key(label: str) -> str:
-    """Return a text that is equal for all labels whose files would have equal names.
+    """Return a text that is equal for two labels if their files would have the same name.
 
-    Some file systems ignore the case of names.
+    Upper and lower case are not distinguished, because some file systems ignore the case of names.
     """
     return label_stem(label).casefold()
 
 
 def _storable(text: str) -> str:
-    """Return a text that SQLite can store: without the bytes of names that are not UTF-8."""
+    r"""Return a text that SQLite can store.
+
+    Python uses surrogates for the bytes of a file name that are not UTF-8. Each becomes an escape
+    such as ``\udcff``.
+    """
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""What a journal stores of a settled job: the snapshot, and apart from it an inline result.
+"""Encodes a settled job for a journal: the snapshot, and separately its inline result.
 
 Imports api.
 """
@@ -11,18 +11,19 @@ from adepoll.api.models import JobSnapshot
 
 
 def snapshot_json(snapshot: JobSnapshot) -> str:
-    """Return a snapshot as JSON, without its data and without possible secrets.
+    """Return a snapshot as JSON, without its result and without possible secrets.
 
-    Any text of the service can contain a presigned URL. For example, a failure reason contains one
-    if the service could not store the result where the caller wanted it.
+    Any text of the service can contain a presigned URL, which is a secret. For example, a failure
+    reason contains the `output_save_url` if the service could not store the result there.
     """
     return snapshot.without_data().redacted().to_json()
 
 
 def result_json(connection: sqlite3.Connection, snapshot: JobSnapshot) -> str:
-    """Return the JSON of an inline result, as the service has sent it if SQLite accepts that.
+    """Return the JSON of an inline result.
 
-    SQLite refuses NaN, for example.
+    This is the text that the service sent, unless the snapshot does not have it, or SQLite refuses
+    it, for example because it contains NaN. Then the result is encoded again.
     """
     received = None if snapshot.received_result is None else snapshot.received_result.read()
     if received is not None:
