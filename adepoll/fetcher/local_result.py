@@ -1,6 +1,6 @@
 """Reads results that a poll has already received, from the snapshot or from a file.
 
-Both classes can be the `ByteSource` of a `ResultStream`.
+`InlineResult` and `FileResult` can be the `ByteSource` of a `ResultStream`.
 """
 
 import os
@@ -16,7 +16,7 @@ _READ_SIZE: Final = 2**18  # bytes
 
 
 class LocalResult:
-    """Reads a range of a result that a poll has already received; the base of both classes.
+    """Base of the readers of a result, or a range of it, that a poll has already received.
 
     Attributes:
         version: Size of the whole result, without an ETag.

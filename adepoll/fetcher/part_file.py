@@ -29,9 +29,9 @@ from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile, merged
 from adepoll.fetcher.storage_rules import ObjectVersion
 from adepoll.fetcher.target_file import check_replaceable, set_mode_and_owner
 
-# Errors of link(2) on file systems without hard links.
+# Errors of link(2) on file systems without hard links. Windows raises EINVAL.
 _NO_HARD_LINKS: Final = frozenset(
-    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # EINVAL: Windows
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 )
 _MIN_RESUMABLE: Final = 2**20  # bytes; a smaller part file is not kept
 _READ_SIZE: Final = 2**18  # bytes
@@ -130,7 +130,7 @@ class PartFile:
             try:
                 for start, stop in state.present:
                     copy(leftover, own.fd, start, stop)
-            except (OSError, EOFError):  # if the disk is full, replacing the old file helps
+            except (OSError, EOFError):  # for example on a full disk: begin with an empty file
                 own.remove()
                 own = self._names.create_private()
                 state = None

@@ -213,8 +213,8 @@ def copy(source: int, target: int, start: int, stop: int) -> None:
 def _create(path: Path) -> OwnFile:
     """Create and lock a file of mode 0600; raise `OSError`, also if the name exists."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | file_system.PLAIN, 0o600)
-    # Without a lock, another process can take this file for one of an ended process. It then copies
-    # or removes the file, but does not write to it.
+    # Where locks do not work, another process can conclude that the process of this file has ended.
+    # It then copies or removes the file, but does not write to it.
     with contextlib.suppress(OSError):
         file_system.lock(fd)
     return OwnFile(fd, path)

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 # A storage counts as down after this number of failed requests in a row, of any transfers.
 _FAILURES_OF_OUTAGE: Final = 3
 _MAX_PROBE_WAIT: Final = 5.0  # maximum seconds from a failed probe to the next one
-_CHECK_EVERY: Final = 1.0  # a wait checks every second whether the fetcher was closed
+_CHECK_EVERY: Final = 1.0  # seconds between two checks, during a wait, that the fetcher is open
 _PROGRESS: Final = 2**20  # new bytes after which earlier failures of a transfer are forgotten
 
 
@@ -101,7 +101,7 @@ class StorageOrigin:
                         await self._probe.wait()
 
     def _record(self, error: ResultError | None, started: float) -> None:
-        """Record the error of a request that began at `started`; None if it succeeded."""
+        """Record how a request that began at `started` ended; `error` is None if it succeeded."""
         if error is None or not is_outage(error):
             self.failures = 0
             return
@@ -183,7 +183,7 @@ class TransferRetries:
         self._faults = 0  # failures of the whole transfer for which no outage can be the cause
         self._last_failure = -1.0  # time of the last counted failure
         self._resume_at = 0.0  # time of the next attempt
-        self._new_bytes = 0  # received after the last progress
+        self._new_bytes = 0  # bytes received after the last progress
         # Time from which `patience` counts; None if there was no failure after the last progress.
         self._patient_since: float | None = None
 

@@ -41,8 +41,8 @@ _READ_SIZE: Final = 2**18  # bytes
 class PolledResult:
     """A result in the answer about its job, which can be requested any number of times.
 
-    A byte range of the answer is another range of the result. So the result is always read from its
-    beginning.
+    An offset in the result is another offset in the answer, and that one is not known before. So
+    the result is always read from its beginning.
 
     Attributes:
         job_id: The job.
@@ -83,7 +83,7 @@ class PolledResult:
 
         Args:
             requested: A range of the answer; None for the whole answer.
-            version: As for `StoredResult.open`, but of the answer.
+            version: The only version of the answer to accept; None accepts any.
 
         Raises:
             RequestError: The API failed.

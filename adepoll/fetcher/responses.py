@@ -124,7 +124,7 @@ class ResponseBody:
         self._coding = coding
         self._take_over = take_over
         self._position = start
-        self._unread: list[bytes] = []  # received chunks, the next one last
+        self._unread: list[bytes] = []  # chunks for the next calls of `read`, in reverse order
         self._is_checked = start > 0
 
     async def begin(self) -> None:
@@ -232,7 +232,7 @@ class RemoteResult(Protocol):
     def open(
         self, *, requested: Range | None = None, version: ObjectVersion | None = None
     ) -> AbstractAsyncContextManager[ResponseBody]:
-        """Yield the body of a response: of a range, or of the whole result if that is None.
+        """Request the result or a range of it, and yield the body of the response.
 
         Args:
             requested: The range; None for the whole result.

@@ -196,7 +196,7 @@ class SequentialReader:
     async def _skip(self, body: ResponseBody) -> None:
         """Skip bytes before the range, and bytes that were read from an earlier response.
 
-        Raise `ObjectChangedError` if the latter are not the same bytes as before.
+        Raise `ObjectChangedError` if the bytes of the earlier response are different now.
         """
         if body.start < self.start:
             await self._skip_to_start(body)

@@ -33,7 +33,7 @@ UNSUPPORTED_CODINGS: Final = frozenset({"br", "zstd", "compress", "x-compress", 
 """Other registered codings. A value in neither set, such as ``aws-chunked``, is ignored."""
 
 DEFAULT_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
-# Statuses for an expired URL, and for other errors: the body says which error it is.
+# Storages use these statuses for an expired URL, but also for other errors. The body shows which.
 _MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})
 # Texts in lower case from the error bodies of S3, compatible storages, Google and Azure. The first
 # mean that the URL has expired, the others that the request can be repeated later.
