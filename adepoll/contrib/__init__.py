@@ -1,1 +1,1 @@
-"""Adapters for web frameworks, metrics, tracing and tests; no other package imports them."""
+"""Adapters for web frameworks, metrics, tracing and tests. No other package imports them."""

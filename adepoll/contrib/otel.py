@@ -1,4 +1,4 @@
-"""OpenTelemetry spans of polls, list pages and results. Needs the extra ``otel``.
+"""Creates OpenTelemetry spans for polls, list pages and results. Needs the extra ``otel``.
 
 Create ``JobWatcher(TracedSource(client, tracer))`` and ``TracedFetcher(client, tracer)``. Spans
 contain no URL, no key and no text from the service.
@@ -44,13 +44,15 @@ _JOB_ID: Final = "adepoll.job.id"
 class TracedSource:
     """A `JobSource` with a span for each poll and for each page of the list.
 
-    The spans are named ``adepoll.poll`` and ``adepoll.list_page``. Each is the root of a trace: a
-    poll serves all subscribers of the job and belongs to none of their requests. The event
-    ``adepoll.request.sent`` marks when the request was sent, after it waited for its turn.
+    The spans are named ``adepoll.poll`` and ``adepoll.list_page``. Each span is the root of a new
+    trace, because a poll serves all subscribers of a job, and belongs to none of their traces. The
+    event ``adepoll.request.sent`` marks the time at which the request was sent, after it had waited
+    for its turn.
 
-    Span attributes: ``adepoll.job.status``; ``adepoll.list.page``, ``adepoll.list.job_count`` and
-    ``adepoll.list.has_more``; of errors ``error.type`` (the name of the class),
-    ``http.response.status_code`` and, for status 429, ``adepoll.throttled``.
+    A poll has the span attribute ``adepoll.job.status``. A list page has ``adepoll.list.page``,
+    ``adepoll.list.job_count`` and ``adepoll.list.has_more``. After an error, a span has
+    ``error.type`` (the name of the class), ``http.response.status_code`` if there was a response,
+    and ``adepoll.throttled`` if the status was 429.
     """
 
     def __init__(self, source: JobSource, tracer: Tracer, *, with_ids: bool = False) -> None:
@@ -59,14 +61,14 @@ class TracedSource:
         Args:
             source: An `AdeClient`, or another source.
             tracer: Creates the spans.
-            with_ids: True to add the job's id to the spans, as ``adepoll.job.id``.
+            with_ids: True to add the id of the job to the spans of polls, as ``adepoll.job.id``.
         """
         self._source = source
         self._tracer = tracer
         self._with_ids = with_ids
 
     async def get_job(self, job_id: str) -> JobSnapshot:
-        """As `JobSource.get_job`, with a span."""
+        """Do what `JobSource.get_job` does, within a span."""
         with _span(self._tracer, "adepoll.poll", Context()) as span:
             if self._with_ids:
                 span.set_attribute(_JOB_ID, job_id)
@@ -77,7 +79,7 @@ class TracedSource:
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
-        """As `JobSource.list_jobs`, with a span."""
+        """Do what `JobSource.list_jobs` does, within a span."""
         with _span(self._tracer, "adepoll.list_page", Context()) as span:
             span.set_attribute("adepoll.list.page", page)
             listed = await self._source.list_jobs(page=page, page_size=page_size, status=status)
@@ -88,7 +90,7 @@ class TracedSource:
     def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> "TracedSource":
         """Return a traced source that holds `semaphore` during each request.
 
-        See `JobSource.for_polling`.
+        The watcher calls this; `JobSource.for_polling` describes it.
         """
         held = for_polling(self._source, _MarkedSlot(semaphore))
         return TracedSource(held, self._tracer, with_ids=self._with_ids)
@@ -99,19 +101,23 @@ class TracedSource:
         return kind_of(self._source)
 
     def for_kind(self, kind: JobKind) -> "TracedSource":
-        """Return a traced view of the jobs of one kind; see `AdeClient.for_kind`."""
+        """Return a traced source of the jobs of one kind, as `AdeClient.for_kind` does.
+
+        Raises:
+            ConfigurationError: The source has no jobs of this kind.
+        """
         if (source := for_kind(self._source, kind)) is None:
             raise ConfigurationError(f"the source has no jobs of the kind {kind.name}")
         return TracedSource(source, self._tracer, with_ids=self._with_ids)
 
     def service_time(self) -> float | None:
-        """As the source's method; None if the source does not know the time."""
+        """Return the time of the service in Unix seconds; None if the source does not know it."""
         clock = clock_of(self._source)
         return None if clock is None else clock()
 
 
 class FetcherOptions(TypedDict, total=False):
-    """The options of `ResultFetcher`, which describes them."""
+    """The options of `ResultFetcher`, whose docstring describes them."""
 
     max_result_bytes: int
     connections: int
@@ -125,14 +131,15 @@ class FetcherOptions(TypedDict, total=False):
 
 
 class TracedFetcher(ResultFetcher):
-    """A `ResultFetcher` with a span for each result, as a child of the current span.
+    """A `ResultFetcher` with a span for each result; it is a child of the current span.
 
-    The spans are named ``adepoll.download``, ``adepoll.result`` and ``adepoll.stream``; `items`
-    uses a stream. The span of a stream ends with its block, but is not the current span within it.
+    The spans are named ``adepoll.download``, ``adepoll.result`` and ``adepoll.stream``. A call of
+    `items` has the span of a stream. The span of a stream ends with its block. Within the block,
+    the current span stays that of the caller.
 
-    Span attributes of downloads and streams: ``adepoll.result.size`` (bytes returned to the caller)
-    and ``adepoll.result.resume_count`` (transfers continued with a new request). Errors have the
-    attributes that `TracedSource` lists.
+    Downloads and streams have the span attributes ``adepoll.result.size`` (bytes written, or
+    returned to the caller) and ``adepoll.result.resume_count`` (resumptions after a failure). After
+    an error, a span has the attributes that `TracedSource` names.
     """
 
     def __init__(
@@ -148,7 +155,7 @@ class TracedFetcher(ResultFetcher):
         Args:
             client: As for `ResultFetcher`.
             tracer: Creates the spans.
-            with_ids: True to add the job's id to the spans, as ``adepoll.job.id``.
+            with_ids: True to add the id of the job to the spans, as ``adepoll.job.id``.
             **options: Options of `ResultFetcher`.
         """
         super().__init__(client, **options)
@@ -156,7 +163,7 @@ class TracedFetcher(ResultFetcher):
         self._with_ids = with_ids
 
     async def result(self, job: Job) -> JobResult:
-        """As `ResultFetcher.result`, with a span."""
+        """Do what `ResultFetcher.result` does, within a span."""
         with _span(self._tracer, "adepoll.result") as span:
             self._add_job_id(span, job)
             return await super().result(job)
@@ -169,7 +176,7 @@ class TracedFetcher(ResultFetcher):
         progress: Progress | None = None,
         overwrite: bool = False,
     ) -> Download:
-        """As `ResultFetcher.download`, with a span."""
+        """Do what `ResultFetcher.download` does, within a span."""
         with _span(self._tracer, "adepoll.download") as span:
             self._add_job_id(span, job)
             download = await super().download(job, path, progress=progress, overwrite=overwrite)
@@ -181,9 +188,10 @@ class TracedFetcher(ResultFetcher):
     async def stream(
         self, job: Job, *, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[ResultStream, None]:
-        """As `ResultFetcher.stream`, with a span."""
-        # The span is not made current: the block belongs to the caller, and a generator that is
-        # closed from another context could not restore the previous span.
+        """Do what `ResultFetcher.stream` does, within a span."""
+        # The span does not become the current span, for two reasons. The block is code of the
+        # caller. And if this generator is closed in another context, it cannot restore the previous
+        # span there.
         span = self._tracer.start_span("adepoll.stream", kind=SpanKind.CLIENT)
         self._add_job_id(span, job)
         try:
@@ -201,12 +209,12 @@ class TracedFetcher(ResultFetcher):
 
     def _add_job_id(self, span: Span, job: Job) -> None:
         if self._with_ids:
-            with suppress(InvalidJobIdError):  # the transfer raises it
+            with suppress(InvalidJobIdError):  # the transfer raises this error later
                 span.set_attribute(_JOB_ID, ref_of(job).job_id)
 
 
 class _MarkedSlot:
-    """A slot that adds an event to the current span when it is entered."""
+    """A context manager around another one, which adds an event to the span after it is entered."""
 
     def __init__(self, slot: AbstractAsyncContextManager[object]) -> None:
         self._slot = slot
@@ -221,14 +229,15 @@ class _MarkedSlot:
 
 @contextmanager
 def _span(tracer: Tracer, name: str, parent: Context | None = None) -> Iterator[Span]:
-    """Create a span around a block, in the context `parent`, by default the current one.
+    """Create a span for a block; its parent is in the context `parent`, or in the current one.
 
-    The message and the traceback of an error are not recorded, because they may contain job ids and
-    text from the service.
+    Message and traceback of an error are not recorded, because they may contain job ids and text
+    from the service.
     """
     span = tracer.start_span(name, parent, kind=SpanKind.CLIENT)
-    # A poller inherits the context of the request that started it, including its baggage. That must
-    # not be sent with polls for other requests.
+    # The context of `parent` replaces the current one for the block. A poller has inherited the
+    # current context from the request that started it. The baggage of that request must not be sent
+    # with polls for other requests.
     token = attach(set_span_in_context(span, parent))
     try:
         yield span

@@ -1,14 +1,15 @@
 """Prometheus metrics of clients, watchers and fetchers. Needs the extra ``prometheus``.
 
-Each metric reads a field of the classes in `statistics.py` of `throttling`, `watching` or
-`fetcher`. The numbers themselves are counted in these modules:
+Each metric is a field of a class in `statistics.py` of `throttling`, `watching` or `fetcher`.
+The values come from these modules:
 
 - requests, retries and failures: `throttling.request_sender`; bytes: `api.transport`;
 - rate limit and window: `throttling.estimators`; pauses: `throttling.rate_limiter`;
-- polls, settled and given-up jobs: `watching.watched_jobs`; detection lags: `watching.learning`;
+- polls, settled jobs, given-up jobs and detection lags: `watching.watched_jobs`, which calls
+  `watching.statistics`;
 - sweeps and list pages: `watching.list_sweeper`; wasted polls: `watching.listing`;
-- transfers: `fetcher.fetcher`; resumptions: `fetcher.patience`; bytes and new URLs:
-  `fetcher.storage_client`.
+- transfers: `fetcher.fetcher` and `fetcher.result_stream`, which call `fetcher.statistics`;
+- resumptions: `fetcher.patience`; bytes and new URLs: `fetcher.storage_client`.
 
 ``REGISTRY.register(AdepollCollector(client=client, watcher=watcher, fetcher=fetcher))``
 """
@@ -49,8 +50,8 @@ _RESERVED: Final = frozenset({_OUTCOME, "le"})
 class AdepollCollector(Collector):
     """Collects the statistics of clients, watchers and fetchers for a Prometheus registry.
 
-    The statistics are read when the registry is scraped, in any thread. Use one collector for each
-    registry; labels distinguish several keys or regions (see `add`).
+    The statistics are read each time Prometheus scrapes the registry, in any thread. Use one
+    collector for each registry. For several keys or regions, call `add` with different labels.
     """
 
     def __init__(
@@ -61,8 +62,8 @@ class AdepollCollector(Collector):
         fetcher: ResultFetcher | None = None,
         labels: Mapping[str, str] = _NO_LABELS,
     ) -> None:
-        """Create a collector, and `add` these objects if there are any."""
-        # The mapping is replaced, never changed, because another thread may be reading it.
+        """Create a collector, and call `add` with the arguments if there are any."""
+        # A change replaces this mapping with a new one, because another thread may be reading it.
         self._sources: Mapping[_Labels, _Source] = {}
         if client is not None or watcher is not None or fetcher is not None:
             self.add(client=client, watcher=watcher, fetcher=fetcher, labels=labels)
@@ -75,14 +76,14 @@ class AdepollCollector(Collector):
         fetcher: ResultFetcher | None = None,
         labels: Mapping[str, str] = _NO_LABELS,
     ) -> None:
-        """Collect the metrics of these objects as well.
+        """Also collect the metrics of these objects.
 
         Args:
-            client: Adds the metrics of requests.
-            watcher: Adds the metrics of jobs.
-            fetcher: Adds the metrics of results.
-            labels: Labels of these metrics, such as ``{"region": "eu"}``. Do not use values of
-                which there are many, such as job ids: Prometheus keeps a series for each value.
+            client: The client whose requests are counted; None for no such metrics.
+            watcher: The watcher whose jobs are counted; None for no such metrics.
+            fetcher: The fetcher whose results are counted; None for no such metrics.
+            labels: Labels of these metrics, such as ``{"region": "eu"}``. Do not use job ids or
+                other labels with many values: Prometheus keeps a series for each value.
 
         Raises:
             ValueError: A label name is invalid or reserved (``le``, ``outcome``); or the names
@@ -102,7 +103,7 @@ class AdepollCollector(Collector):
         self._sources = {**self._sources, key: source}
 
     def remove(self, labels: Mapping[str, str] = _NO_LABELS) -> None:
-        """Stop collecting the metrics with these labels, if there are any."""
+        """Stop collecting the metrics with these labels; do nothing if there are none."""
         removed = tuple(sorted(labels.items()))
         self._sources = {k: source for k, source in self._sources.items() if k != removed}
 
@@ -140,8 +141,8 @@ class _Spec(Generic[_StatsT]):
         kind: The class of the metric family.
         name: The name without the prefix ``adepoll_``.
         help: The help text.
-        read: Returns the value from the statistics: None if there is no value, a mapping if there
-            is a count for each outcome.
+        read: Returns the value of the metric from the statistics. It returns None if there is no
+            value, and a mapping by outcome if there is one value for each outcome.
         by_outcome: True if the metric has the label ``outcome``.
     """
 
@@ -152,7 +153,8 @@ class _Spec(Generic[_StatsT]):
     by_outcome: bool = False
 
     def family(self, names: tuple[str, ...]) -> Any:
-        # The metric families have no common base class whose constructor has `labels`.
+        # The type checker must not check this call, because the metric families have no common base
+        # class whose constructor has `labels`.
         kind: Callable[..., Any] = self.kind
         own = (_OUTCOME,) if self.by_outcome else ()
         return kind(f"adepoll_{self.name}", self.help, labels=(*names, *own))
@@ -185,7 +187,7 @@ def _families(
             yield family
 
 
-_COUNTER: Final = CounterMetricFamily  # it adds _total to the name
+_COUNTER: Final = CounterMetricFamily  # this class adds "_total" to the name
 _GAUGE: Final = GaugeMetricFamily
 _HISTOGRAM: Final = HistogramMetricFamily
 

@@ -34,9 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def ade(request: pytest.FixtureRequest) -> "Iterator[Emulator]":
-    """An `adepoll.emulator.Emulator` that serves on loopback ports, new for each test: base_url,
-    api_key, submit(), truth, faults and more. Any thread may use it. Jobs without a plan, such as
-    those of the official SDK, complete in 0.05 s unless the mark `ade` sets a profile.
+    """An `adepoll.emulator.Emulator` that serves on loopback ports: base_url, api_key, submit(),
+    truth, faults and more. Each test has its own one. Any thread may use it. Jobs without a plan,
+    such as those of the official SDK, complete in 0.05 s unless the mark `ade` sets a profile.
     """
     from adepoll.contrib.testing import serve_in_thread  # noqa: PLC0415 - a slow import
     from adepoll.emulator import Emulator, Profile  # noqa: PLC0415 - as above
@@ -48,7 +48,7 @@ def ade(request: pytest.FixtureRequest) -> "Iterator[Emulator]":
 
 @pytest.fixture
 def ade_client(ade: "Emulator") -> "Iterator[SelfClosingClient]":
-    """An `adepoll.AdeClient` of the emulator `ade`. Use it in one loop. It closes itself."""
+    """An `adepoll.AdeClient` of the emulator `ade`. Use it in one event loop. It closes itself."""
     from adepoll.contrib.testing import SelfClosingClient  # noqa: PLC0415 - as for `ade`
 
     client = SelfClosingClient(ade.api_key, base_url=ade.base_url, v2_base_url=ade.base_url)
@@ -58,8 +58,8 @@ def ade_client(ade: "Emulator") -> "Iterator[SelfClosingClient]":
 
 @pytest.fixture
 def ade_env(ade: "Emulator", monkeypatch: pytest.MonkeyPatch) -> "Emulator":
-    """The emulator `ade`, with environment variables that point to it. `AdeClient()`, the official
-    SDK and the command use it without arguments, in this process and in its child processes.
+    """The emulator `ade`; environment variables make it the default service. `AdeClient()`, the
+    official SDK and the command use it, in this process and in its child processes.
     """
     from adepoll.api.config import environment_of  # noqa: PLC0415 - as for `ade`
 
@@ -81,12 +81,15 @@ def ade_world(request: pytest.FixtureRequest) -> "Iterator[AdeWorld]":
 
 
 def _create(make: Callable[..., _T], request: pytest.FixtureRequest, *, without: str = "") -> _T:
-    """Call `make` with the options of the test's marks; fail the test if they are invalid."""
+    """Call `make` with the options of the marks `ade` of a test; fail the test if one is invalid.
+
+    `without` is the name of an option that is not allowed.
+    """
     try:
         return make(**_options([*request.node.iter_markers("ade")], without))
     except (TypeError, ValueError) as exc:
         message = f"@pytest.mark.ade, for the fixture {request.fixturename}: {exc}"
-    pytest.fail(message, pytrace=False)  # outside of `except`, so that pytest shows no context
+    pytest.fail(message, pytrace=False)  # outside of `except`, so that pytest shows one error
 
 
 def _options(marks: list[pytest.Mark], without: str) -> dict[str, object]:

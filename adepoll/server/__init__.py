@@ -1,4 +1,4 @@
 """Parts of a server that uses adepoll. No module imports a web framework.
 
-The names in `__all__` of the modules are public, and are on a page of the API reference.
+The names in the `__all__` of each module are public. The API reference describes them.
 """

@@ -1,6 +1,6 @@
-"""Range requests and their responses (RFC 9110, 2022, sections 13.1.5 and 14), without I/O.
+"""Parses range requests, and plans their responses (RFC 9110, 2022, sections 13.1.5 and 14).
 
-Imports nothing from adepoll.
+No I/O. Imports nothing from adepoll.
 """
 
 import re
@@ -25,8 +25,9 @@ _OK: Final = 200
 _PARTIAL_CONTENT: Final = 206
 _RANGE_NOT_SATISFIABLE: Final = 416
 _RANGE_SPEC: Final = re.compile(r"([0-9]*)-([0-9]*)")
-_MAX_HEADER_LENGTH: Final = 1_000  # characters; a single range is shorter
-_MAX_POSITION: Final = 2**62  # bytes; larger than any result, and storages can still parse it
+_MAX_HEADER_LENGTH: Final = 1_000  # characters; a header with a single range is shorter
+# Bytes. Larger positions are replaced by this one: no result is larger, and storages can parse it.
+_MAX_POSITION: Final = 2**62
 _ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
 
 
@@ -50,11 +51,11 @@ class ByteRange:
 
 @frozen
 class RequestedRange:
-    """A range that a client requests, before the size of the body is known.
+    """A range as a client requests it, before the size of the body is known.
 
     Attributes:
         start: Position of the first byte. A negative number counts from the end of the body.
-        stop: Position after the last byte; None for the end of the body. If it is 0, no bytes are
+        stop: Position after the last byte; None for the end of the body; 0 if no bytes are
             requested.
     """
 
@@ -62,7 +63,7 @@ class RequestedRange:
     stop: int | None = None
 
     def resolve(self, size: int) -> ByteRange | None:
-        """Return the part of the range that a body of `size` bytes has; None if it has no part."""
+        """Return the part of the range that lies within a body of `size` bytes; None if empty."""
         start = max(0, self.start + size) if self.start < 0 else self.start
         stop = size if self.stop is None else min(self.stop, size)
         return ByteRange(start, stop) if start < stop else None
@@ -70,16 +71,17 @@ class RequestedRange:
 
 @frozen
 class Unsatisfiable:
-    """The body has no byte of the requested range: status 416.
+    """No byte of the requested range lies within the body, so the status is 416.
 
     Attributes:
-        size: Bytes of the body.
+        size: Size of the body in bytes.
     """
 
     size: int
 
 
 Parsed: TypeAlias = ByteRange | Unsatisfiable | None
+"""The result of `parse_range`."""
 
 
 def read_range(header: str | None) -> RequestedRange | None:
@@ -89,9 +91,9 @@ def read_range(header: str | None) -> RequestedRange | None:
         header: Value of the header; None if the request has no such header.
 
     Returns:
-        The requested range. None means that the whole body is to be sent: the header is missing or
-        invalid, has another unit than bytes, or names several ranges, all of which a server may
-        ignore (section 14.2).
+        The requested range; None if the whole body must be sent. This is the case if the header is
+        missing or invalid, has another unit than bytes, or names several ranges. A server may
+        ignore all of these (section 14.2).
     """
     if header is None or len(header) > _MAX_HEADER_LENGTH:
         return None
@@ -118,11 +120,11 @@ def parse_range(header: str | None, size: int) -> Parsed:
 
     Args:
         header: Value of the header; None if the request has no such header.
-        size: Bytes of the body.
+        size: Size of the body in bytes.
 
     Returns:
-        The range to send; `Unsatisfiable` if the body has no byte of it; None if the whole body is
-        to be sent, as for `read_range`.
+        The range to send; `Unsatisfiable` if no byte of the range lies within the body; None if the
+        whole body must be sent, as for `read_range`.
     """
     requested = read_range(header)
     if requested is None:
@@ -139,12 +141,12 @@ def content_range(part: ByteRange | Unsatisfiable, size: int) -> str:
 
 
 def if_range_matches(header: str | None, etag: str | None) -> bool:
-    """Return True if the Range header of a request applies, given its If-Range header.
+    """Return True if a response must use the Range header, according to the If-Range header.
 
     Args:
-        header: Value of If-Range. If it is None, the range applies.
-        etag: ETag of the body. Only a strong ETag matches. A date never matches, because the
-            modification time of a result is not known.
+        header: Value of If-Range; None if the request has no such header. A date never matches,
+            because the modification time of a result is not known.
+        etag: ETag of the body; None without one. Only a strong ETag matches.
     """
     if header is None:
         return True
@@ -157,7 +159,7 @@ def _is_strong(etag: str) -> bool:
 
 @frozen(kw_only=True)
 class ResponsePlan:
-    """How to respond to a GET or HEAD request.
+    """Describes the response to a GET or HEAD request.
 
     Attributes:
         status: 200, 206 or 416.
@@ -194,10 +196,10 @@ def plan_response(
 
     Args:
         method: Method of the request. Ranges apply to GET only (section 14.2).
-        range_header: Its Range header.
-        if_range: Its If-Range header.
-        size: Bytes of the body; None if not known: then ranges are ignored.
-        etag: ETag of the body; an invalid ETag is left out.
+        range_header: The header Range of the request; None without this header.
+        if_range: The header If-Range of the request; None without this header.
+        size: Size of the body in bytes. None if it is not known; then the range is ignored.
+        etag: ETag of the body; None without one. An invalid ETag is left out of the response.
     """
     is_get = method.upper() == "GET"
     headers = {} if etag is None or not _ETAG.fullmatch(etag) else {"ETag": etag}

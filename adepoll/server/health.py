@@ -1,4 +1,4 @@
-"""Health of a server: whether it can wait for jobs, and its statistics."""
+"""The health of a server: whether it can wait for jobs now, and its statistics."""
 
 import asyncio
 import math
@@ -21,15 +21,15 @@ from adepoll.watching.watcher import JobWatcher
 __all__ = ["Condition", "Health"]
 
 _PROBE_TIMEOUT: Final = 3.0  # seconds
-_IDLE: Final = 30.0  # seconds after which earlier answers say nothing about the service
+_IDLE: Final = 30.0  # seconds after which an earlier answer does not show that the service is up
 
 
 class Condition(Enum):
-    """Whether a server can wait for jobs. In each condition but `OK` it should get no traffic.
+    """Whether a server can wait for jobs. It should get requests only while the condition is `OK`.
 
     `REFUSED`: the service refuses the key, or the account has no credits. `OUTAGE`: the service
-    does not respond, or only with errors. `CLOSED`: the watcher is closed, or the server is
-    stopping.
+    does not respond, or responds only with errors. `CLOSED`: the watcher is closed, or the server
+    is stopping.
     """
 
     OK = "ok"
@@ -67,8 +67,11 @@ class Health:
 
 
 LIVE: Final = Health(condition=Condition.OK, stats={})
-"""The liveness of a server. The process works if it can send this, whatever the service does: a
-restart does not repair the service."""
+"""The response to a liveness request. If the process can send it, the process works.
+
+The condition of the service does not matter here, because a restart of the process would not
+repair the service.
+"""
 
 
 class HealthCheck:
@@ -82,24 +85,24 @@ class HealthCheck:
         *,
         probe_every: float | None,
     ) -> None:
-        """Create a health check; `create_resources` describes `probe_every`."""
+        """Store the arguments; `create_resources` describes `probe_every`."""
         self._client = client
         self._watcher = watcher
         self._fetcher = fetcher
         self._probe_every = probe_every
         self._tasks: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
-        self._probed_at: float | None = None
-        self._probe_failed = False  # the last one
+        self._probed_at: float | None = None  # loop time of the last probe
+        self._probe_failed = False  # True if the last probe failed
         self._seen = 0  # bytes that the client had received at the last check
-        self._seen_at = -math.inf  # loop time of the last check with further bytes
+        self._seen_at = -math.inf  # loop time of the last check that found new bytes
 
     async def check(self, *, is_stopping: bool) -> Health:
         """Return the health of the server.
 
-        If the last request or the last probe failed, or the service has sent nothing for `_IDLE`
-        seconds, one request probes the service first. Without this probe, a server that gets little
-        traffic would notice neither that the service is down nor that it is back.
+        If the last request or the last probe failed, or the service has sent nothing for 30
+        seconds, a request probes the service first. Without such probes, a server with few requests
+        would not notice that the service is down, or that it is back.
         """
         condition = self._condition(is_stopping=is_stopping)
         is_bad = condition in {Condition.REFUSED, Condition.OUTAGE}
@@ -116,7 +119,7 @@ class HealthCheck:
         return Health(condition=condition, stats=stats)
 
     async def aclose(self) -> None:
-        """Cancel a probe that is running, and wait for its end."""
+        """Cancel the current probe, and wait until it has ended."""
         await finish(self._tasks)
 
     def _condition(self, *, is_stopping: bool) -> Condition:
@@ -128,9 +131,10 @@ class HealthCheck:
         return Condition.OUTAGE if stats.is_outage or self._probe_failed else Condition.OK
 
     def _is_silent(self) -> bool:
-        """Return True if the service has sent nothing for some time, whatever was requested.
+        """Return True if the service has sent nothing for 30 seconds.
 
-        A request that its caller has given up is no failure, so failures do not show this.
+        The count of failures does not show this: a request that its caller cancels is not counted
+        as failed, even if the service never responds.
         """
         self._note_answers()
         return asyncio.get_running_loop().time() - self._seen_at >= _IDLE
@@ -140,7 +144,7 @@ class HealthCheck:
             self._seen, self._seen_at = received, asyncio.get_running_loop().time()
 
     async def _probe_service(self) -> None:
-        """Wait for a probe that all callers share, if one is running or due."""
+        """Send a probe if one is due, and wait for it; simultaneous callers share one probe."""
         if self._probe is None or self._probe.done():
             now = asyncio.get_running_loop().time()
             every, last = self._probe_every, self._probed_at
@@ -156,7 +160,7 @@ class HealthCheck:
                 await for_polling(self._client, nullcontext()).list_jobs(page_size=1)
         except ClosedError:
             return
-        except PermissionDeniedError:  # a key that may not list jobs can be valid
+        except PermissionDeniedError:  # a valid key need not have the right to list jobs
             self._probe_failed = False
         except (RequestError, TimeoutError):
             self._probe_failed = True
@@ -165,7 +169,8 @@ class HealthCheck:
 
 
 def _as_json(stats: attrs.AttrsInstance) -> dict[str, Json]:
-    # JSON has no infinity, which a retry budget may be. The text of an error is for operators only.
+    # A retry budget can be infinite, but JSON has no infinity: the value becomes null. The text of
+    # an error is left out, because only operators may read it.
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in attrs.asdict(stats).items()

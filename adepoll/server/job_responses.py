@@ -24,7 +24,7 @@ class StatusReply:
     Attributes:
         status: 200 if the job has settled, 202 if it has not settled yet.
         headers: Headers of the response, with ``Retry-After`` in seconds if the status is 202.
-        body: The JSON of the response, as of `job_as_json`.
+        body: The JSON of the response, which `job_as_json` describes.
     """
 
     status: int
@@ -33,12 +33,12 @@ class StatusReply:
 
 
 def job_as_json(job: JobSnapshot) -> dict[str, Json]:
-    """Return what clients of a server may know of a job: no result, no presigned URL.
+    """Return the facts about a job that clients of a server may see: no result, no presigned URL.
 
     The keys are ``job_id``, ``kind``, ``label``, ``status``, ``is_terminal``, ``partial``,
     ``received_at``, ``created_at``, ``completed_at``, ``progress``, ``version``, ``credits``,
     ``page_count``, ``failed_pages``, ``failure_reason``, ``error_code`` and ``schema_violation``.
-    All are present; a value that is unknown is null. Times are ISO 8601 in UTC.
+    All keys are always present; an unknown value is null. Times are ISO 8601 in UTC.
     """
     return {
         "job_id": job.job_id,
@@ -70,8 +70,8 @@ def active_reply(job: JobRef, error: JobTimeoutError) -> StatusReply:
     """Return the response about a job that has not settled in time.
 
     Args:
-        job: The job, with its kind.
-        error: The error of the wait.
+        job: Reference to the job; its kind is set.
+        error: The error with which the wait ended; it has the last status of the job.
     """
     status = JobStatus.UNKNOWN if error.last_status is None else JobStatus.parse(error.last_status)
     snapshot = JobSnapshot(

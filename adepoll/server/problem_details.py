@@ -1,6 +1,6 @@
-"""Problem details of errors, for the clients of a server (RFC 9457, 2023).
+"""Converts errors to problem details, for the clients of a server (RFC 9457, 2023).
 
-Problem details contain no text from the extraction service, only the kind of error.
+Problem details contain the kind of error, but no text from the extraction service.
 """
 
 import logging
@@ -24,7 +24,7 @@ PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 """The media type of `ProblemDetails.body`."""
 
 RETRY_AFTER: Final = 2
-"""Seconds after which a client should repeat a request, if the service names no other time."""
+"""Seconds after which a client should repeat a request, if the service does not state a time."""
 
 _RETRYABLE: Final = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 # WebSocket close codes (RFC 6455, 2011, section 7.4.1, and the registry of IANA)
@@ -43,15 +43,15 @@ class ProblemDetails:
 
     Attributes:
         status: The HTTP status.
-        title: A summary for people, the same for all errors of a kind.
-        detail: What happened this time, for people; None if the title says it all.
+        title: A summary for people, which is the same for all errors of a kind.
+        detail: Further facts about this error, for people; None if the title is enough.
         error: The name of the error's class, for programs.
         headers: Headers of the response, with ``Retry-After`` if the status is 503 or 504.
         instance: Path of the request as a URI reference; None if it is unknown.
         job_id: The job; None if the error concerns no single job.
-        last_status: After the timeout of a wait, the last known status of the job.
-        is_fault: True if an operator should look into the error. False for errors of the client,
-            for timeouts of a wait, and while the server stops.
+        last_status: The last known status of the job, after the timeout of a wait; otherwise None.
+        is_fault: True if an operator should find out the cause. False if the client has made an
+            error, after the timeout of a wait, and while the server stops.
     """
 
     status: int
@@ -102,14 +102,14 @@ def problem_details(
 ) -> ProblemDetails:
     """Return the HTTP response for an error, without text from the service.
 
-    The status is 4xx if the client can correct the error, 502 if the service failed or refused the
+    The status is 4xx if the client can correct the error, 502 if the service failed or refused this
     server, 503 if a later attempt may succeed, 504 after a timeout, and 500 if this server failed.
-    A wait that has timed out before any poll succeeded has the status of its last error, such as
-    404 for a job that the service does not know.
+    If the wait for a job timed out before any poll succeeded, the status is that of the last error
+    of its polls, such as 404 for a job that the service does not know.
 
     Args:
         error: The error.
-        instance: Path of the request, decoded.
+        instance: Path of the request, percent-decoded; None if it is unknown.
     """
     if isinstance(error, errors.JobTimeoutError) and error.last_status is None:
         error = error.last_error or error
@@ -140,14 +140,14 @@ def status_and_title(kind: type[AdePollError | ClosedError]) -> tuple[int, str]:
 
 
 def last_status_of(error: errors.JobTimeoutError) -> str | None:
-    """Return the last known status of a job as adepoll spells it; None if it is unknown."""
+    """Return the last known status of a job, as a value of `JobStatus`; None if it is unknown."""
     return None if error.last_status is None else JobStatus.parse(error.last_status).value
 
 
 def report_problem(
     error: AdePollError | ClosedError, *, instance: str | None = None
 ) -> ProblemDetails:
-    """Return the problem details of an error; log a warning if an operator must act."""
+    """Return the problem details of an error; log a warning if `is_fault` is True."""
     problem = problem_details(error, instance=instance)
     if problem.is_fault:
         extra = {"job_id": problem.job_id}
@@ -156,7 +156,7 @@ def report_problem(
 
 
 def _detail(error: AdePollError | ClosedError, retry_after: int | None) -> str | None:
-    """Return what happened, in words of adepoll only."""
+    """Return sentences about an error, in words of adepoll only; None if there are none."""
     sentences = []
     if isinstance(error, errors.JobTimeoutError):
         sentences.append(f"The wait ended after {error.timeout:g} seconds.")

@@ -40,13 +40,13 @@ __all__ = ["ResourceOptions", "ServerResources", "create_resources", "open_resou
 
 _T = TypeVar("_T")
 
-_MAX_PER_TURN: Final = 16  # tasks in one turn of the loop: a few milliseconds of responding
+_MAX_PER_TURN: Final = 16  # tasks that may continue in one iteration of the event loop
 _SEND_TIMEOUT: Final = 60.0  # seconds in which a client must accept some data
-_BODY_TIMEOUT: Final = 60.0  # seconds for the body of a webhook
+_BODY_TIMEOUT: Final = 60.0  # seconds in which the body of a webhook must arrive
 
 
 class SharedOptions(TypedDict, total=False):
-    """The options of `create_resources` that a `TenantPool` has, too."""
+    """The options that both `create_resources` and `TenantPool` have."""
 
     watcher: Callable[[AdeClient], JobWatcher]
     fetcher: Callable[[AdeClient], ResultFetcher]
@@ -54,7 +54,7 @@ class SharedOptions(TypedDict, total=False):
 
 
 class ResourceOptions(SharedOptions, total=False):
-    """The options of `create_resources`, which describes them."""
+    """The options of `create_resources`, whose docstring describes them."""
 
     client: AdeClient | Callable[[], AdeClient]
     probe_every: float | None
@@ -65,7 +65,10 @@ DEFAULT_TENANT: Final = "adepoll"
 
 
 def check_tenant(name: str, options: ResourceOptions) -> None:
-    """Raise `ConfigurationError` for a named tenant without a client, which would share the key."""
+    """Raise `ConfigurationError` if another tenant than the default one has no client of its own.
+
+    Without a client of its own, it would use the key of the default tenant.
+    """
     if name != DEFAULT_TENANT and "client" not in options:
         raise ConfigurationError(
             f"the tenant {name!r} has no client of its own; pass for example "
@@ -95,7 +98,7 @@ class ServerResources:
         grace: float,
         probe_every: float | None,
     ) -> None:
-        """Use `open_resources` instead."""
+        """Store the arguments; callers use `open_resources` instead."""
         self.client = client
         self._owns_client = owns_client
         self.watcher = watcher
@@ -106,7 +109,8 @@ class ServerResources:
         self._turns = TurnLimiter(_MAX_PER_TURN)
         self._streams: set[asyncio.Timeout] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ends_at: float | None = None  # loop time at which streams are cancelled
+        # Loop time at which `until_stopped` cancels its blocks; None until `stop` is called.
+        self._ends_at: float | None = None
 
     @property
     def is_stopping(self) -> bool:
@@ -121,8 +125,8 @@ class ServerResources:
     def stop(self) -> None:
         """Close the watcher, because the server is stopping.
 
-        Waits raise `ClosedError`, and event streams end. Results that are being sent have the grace
-        time to complete.
+        Waits raise `ClosedError`, and event streams end. Results that are being sent are cancelled
+        `grace` seconds later.
         """
         if self._ends_at is None:
             self._ends_at = self._loop.time() + self._grace
@@ -131,12 +135,12 @@ class ServerResources:
                 stream.reschedule(self._ends_at)
 
     async def take_turn(self) -> None:
-        """Let other tasks run first if many tasks continue in the same turn of the loop."""
+        """Wait if too many tasks continue in this iteration of the event loop."""
         await self._turns.wait_turn()
 
     @asynccontextmanager
     async def until_stopped(self) -> AsyncGenerator[None, None]:
-        """Cancel the block if it still runs when the server is stopping and the grace time is over.
+        """Cancel the block if it still runs `grace` seconds after `stop` was called.
 
         Raises:
             ClosedError: The block was cancelled.
@@ -156,16 +160,17 @@ class ServerResources:
         raise ClosedError("the server stopped before the response was complete")
 
     async def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - as for JobWatcher.wait
-        """As `JobWatcher.wait`, but a timeout says only of an active job that it has not settled.
+        """Wait for a job as `JobWatcher.wait` does, but raise a more exact error after `timeout`.
 
-        If many tasks wait for a job, few of them continue in each turn of the loop.
+        `JobTimeoutError` means that the job is known to be active. If the status of the job is
+        still unknown, another error is raised, which says why.
 
         Raises:
-            JobTimeoutError: The job has not settled in time. Its last status is known.
-            JobNotFoundError: The service does not know the job; or it did not know it yet when the
-                time was over.
-            RequestError: Polls failed for too long; or the service was down, or had not responded,
-                when the time was over.
+            JobTimeoutError: The job is still active after `timeout` seconds.
+            JobNotFoundError: The service does not know the job, or did not know it yet after
+                `timeout` seconds.
+            RequestError: Polls failed for too long, or the service was down or had not responded
+                after `timeout` seconds.
             InvalidJobIdError: The id is not valid; no request was sent.
             ClosedError: The server is stopping.
         """
@@ -183,7 +188,7 @@ class ServerResources:
         return snapshot
 
     def _why_unknown(self, timeout: JobTimeoutError) -> AdePollError | None:
-        """Return why the status of a job is unknown; None if it is known."""
+        """Return an error that says why the status of a job is unknown; None if it is known."""
         stats = self.client.stats
         if stats.is_outage:
             return timeout.last_error or ServiceDownError(
@@ -204,7 +209,7 @@ class ServerResources:
         """Wait for a job, and return its status as a response: 200 if it has settled, else 202.
 
         Raises:
-            JobNotFoundError: As for `wait`; likewise its other errors but `JobTimeoutError`.
+            AdePollError, ClosedError: As for `wait`, but never `JobTimeoutError`.
         """
         try:
             return settled_reply(await self.wait(job, timeout=timeout))
@@ -268,7 +273,7 @@ class ServerResources:
             yield reply
 
     async def health(self) -> Health:
-        """Return the health of the server; see `HealthCheck.check`."""
+        """Return the health of the server, as `HealthCheck.check` does."""
         return await self._health.check(is_stopping=self.is_stopping)
 
     async def receive_webhook(
@@ -280,14 +285,14 @@ class ServerResources:
         job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
         max_bytes: int,
     ) -> HTTPStatus:
-        """Read a webhook, and have the watcher poll its jobs immediately if it watches them.
+        """Read a webhook, and poll those of its jobs immediately that are being watched.
 
         Args:
             verifier: Checks the signature.
             headers: Headers of the request.
             body: Chunks of the body of the request.
             job_ids: Returns the job ids in the parsed body.
-            max_bytes: Largest body that is read.
+            max_bytes: Size of the largest body that is read, in bytes.
 
         Returns:
             The status of the response: 204; 413 if the body is too large; 408 if it takes too long.
@@ -369,9 +374,9 @@ def create_resources(
         watcher: Creates the watcher from the client, such as ``partial(JobWatcher,
             concurrency=128)``.
         fetcher: Creates the fetcher from the client.
-        grace: Seconds that results have to complete after the server was stopped.
-        probe_every: Seconds after which readiness probes the service again: after a failure, or
-            while there are no other requests; None to send no probes.
+        grace: Seconds after a stop of the server in which results may still be sent.
+        probe_every: Minimum seconds between two probes; None for no probes. A readiness request
+            probes the service if the last request failed, or nothing has arrived for 30 seconds.
 
     Raises:
         ConfigurationError: The API key is missing, or another setting is invalid.
@@ -381,7 +386,8 @@ def create_resources(
         if value is not None and not value >= 0:
             raise ValueError(f"{name} must be a number of 0 or more, got {value}")
     opened = client if isinstance(client, AdeClient) else client()
-    # A client without a request has opened nothing, so that no error below leaves something open.
+    # A client opens nothing before its first request. So nothing must be closed if one of the
+    # following calls raises.
     watching = watcher(opened)
     return ServerResources(
         opened,

@@ -1,4 +1,4 @@
-"""HTTP responses whose body is the result of a job, or a range of it."""
+"""Makes HTTP responses whose body is the result of a job, or a range of it."""
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -29,8 +29,8 @@ class ResultReply:
 
     Attributes:
         status: 200, 206, 304 or 416.
-        headers: Headers of the response. Only the ``ETag`` comes from the storage.
-        chunks: The body, which can be read once; empty if the response has no body.
+        headers: Headers of the response. Of the headers of the storage, only ``ETag`` is passed on.
+        chunks: The body, which can be read only once; empty if the response has no body.
         has_body: False for HEAD requests and for the status 304 or 416.
     """
 
@@ -53,22 +53,22 @@ async def reply_with_result(
 ) -> AsyncGenerator[ResultReply, None]:
     """Open the result of a job as the response to a request, in constant memory.
 
-    The first chunk is read before the reply is yielded, so that most errors occur before a status
-    is sent. Most requests need one request to the storage; a second one follows if the first shows
-    that the range does not apply.
+    The first chunk is read before the reply is yielded, so that most errors are raised before a
+    status is sent. Usually, one request to the storage is enough. If its response shows that the
+    range does not apply, a second request follows.
 
     Args:
         fetcher: Fetches the result.
-        job: A snapshot of the job, a reference, or its id.
+        job: A snapshot of the job, a `JobRef`, or its id.
         method: Method of the request: GET or HEAD.
-        range_header: Its Range header.
-        if_range: Its If-Range header.
-        if_none_match: Its If-None-Match header.
+        range_header: The header Range of the request; None without this header.
+        if_range: The header If-Range of the request; None without this header.
+        if_none_match: The header If-None-Match of the request; None without this header.
         filename: Name under which a browser saves the result; None for the job id and ``.json``.
 
     Raises:
-        AdePollError: As for `ResultFetcher.stream`, on entering or while the chunks are read;
-            never `ResultRangeError`, which becomes the status 416.
+        AdePollError: As for `ResultFetcher.stream`, raised on entering or while the chunks are
+            read. `ResultRangeError` is not raised: it becomes the status 416.
     """
     if not isinstance(job, JobSnapshot):
         job = JobRef.of(job)
@@ -80,7 +80,9 @@ async def reply_with_result(
     }
     is_get = method.upper() == "GET"
     requested = (read_range(range_header) if is_get else _FIRST_BYTE) or _WHOLE
-    if requested.stop == 0:  # the last 0 bytes: only the size is needed
+    if requested.stop == 0:
+        # The client asks for the last 0 bytes. The response only needs the size of the result, and
+        # the response to any range states the size.
         requested = _FIRST_BYTE
     async with AsyncExitStack() as stack:
         while True:
@@ -89,7 +91,7 @@ async def reply_with_result(
                 await body.open(stack, fetcher, job)
                 size, etag = body.stream.size, body.stream.etag
             except ResultRangeError as error:
-                if if_range is not None:  # it may say that the range does not apply
+                if if_range is not None:  # If-Range may demand the whole result
                     requested = _WHOLE
                     continue
                 size, etag = error.size, None
@@ -100,7 +102,7 @@ async def reply_with_result(
                 break
             await stack.aclose()
             requested = _WHOLE
-            range_header = None  # it does not apply, even if the object changes meanwhile
+            range_header = None  # the range stays ignored, even if the object changes now
         headers |= plan.headers
         if _matches(if_none_match, headers.get("ETag")):
             headers.pop("Content-Length", None)
@@ -117,7 +119,7 @@ async def reply_with_result(
 
 
 class _Body:
-    """The chunks of a stream whose first chunk is read in advance."""
+    """The chunks of a stream; the first chunk is read when the stream is opened."""
 
     stream: ResultStream
 
@@ -136,7 +138,7 @@ class _Body:
         """Return True if the stream has exactly the bytes of the plan."""
         stream = self.stream
         if plan.part is None:
-            # If the size is unknown, only the requested range can be compared.
+            # Without a size, the stream of a range cannot be recognized as the whole result.
             return self._requested == _WHOLE or (stream.start, stream.stop) == (
                 0,
                 stream.size or -1,
@@ -162,7 +164,10 @@ class _EmptyBody:
 
 
 def _matches(header: str | None, etag: str | None) -> bool:
-    """Return True if ``If-None-Match`` names this ETag, weak or strong (RFC 9110, 13.1.2)."""
+    """Return True if the header ``If-None-Match`` contains this ETag, or the asterisk.
+
+    Weak and strong ETags are not distinguished (RFC 9110, section 13.1.2).
+    """
     if header is None or etag is None:
         return False
     names = {name.strip().removeprefix("W/") for name in header.split(",")}
@@ -170,7 +175,7 @@ def _matches(header: str | None, etag: str | None) -> bool:
 
 
 def attachment(filename: str) -> str:
-    """Return a ``Content-Disposition`` for any file name (RFC 6266, 2011, appendix D)."""
+    """Return the header ``Content-Disposition`` for any file name (RFC 6266, 2011, appendix D)."""
     name = filename[-_MAX_FILENAME_LENGTH:]
     plain = _NOT_IN_A_TOKEN.sub("_", name)
     extended = f"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"

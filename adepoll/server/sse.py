@@ -32,17 +32,21 @@ _LETTERS: Final[Mapping[JobStatus | None, str]] = {
     JobStatus.CANCELLED: "x",
 }
 _STATUSES: Final = {letter: status for status, letter in _LETTERS.items() if status is not None}
-_NOT_SENT: Final = "-"  # also for an unknown status and a job given up, which may be sent twice
-_MAX_ID_LENGTH: Final = 4_000  # characters; many servers accept 8 kB of headers in all
-_RETRY_MS: Final = 2_000
-_MAX_TEXT_LENGTH: Final = 500
+# The letter of a job about which no event was sent. It also stands for an unknown status and for a
+# job that was given up: their events may be sent again.
+_NOT_SENT: Final = "-"
+_MAX_ID_LENGTH: Final = 4_000  # characters; many servers accept 8 kB for all headers together
+_RETRY_MS: Final = 2_000  # milliseconds after which a browser connects again
+_MAX_TEXT_LENGTH: Final = 500  # characters
 
 
 def as_event(update: StatusUpdate) -> Json:
-    """Return the data of an event: the job's id, its status, and why it failed.
+    """Return the data of an event: the id and status of a job, and the reason if it failed.
 
-    The keys are ``job_id``, ``kind``, ``status``, ``is_last`` and, if they apply, ``label``,
-    ``failure_reason``, ``conforms``, ``partial``, and ``error``, the name of the error's class.
+    The keys are ``job_id``, ``kind``, ``status`` and ``is_last``. A job with a label has the key
+    ``label``, a job that was given up the key ``error``, the name of the class of the error. The
+    last event of a settled job has ``conforms`` and ``partial``, and ``failure_reason`` if the
+    service states a reason.
     """
     event: dict[str, Json] = {
         "job_id": update.job_id,
@@ -65,19 +69,22 @@ def as_event(update: StatusUpdate) -> Json:
 class JobEventStream(EndsWhenLeft[bytes]):
     """Status updates of jobs as server-sent events: an async iterator of bytes.
 
-    The first event of each job is its present status; then each change is an event. These events
-    are named ``job``, and their data is the JSON of `as_event`. After all jobs have settled comes
-    the event ``end``: then the page should close its ``EventSource``, which would otherwise connect
-    again. If there is no event for `heartbeat` seconds, a comment is sent, so that proxies keep the
-    connection and a dead connection is noticed. A client that reads slowly gets the latest status
-    of each job, so that the memory for it does not grow.
+    The first event of each job has its present status. Each later event of the job has a new
+    status. These events are named ``job``, and their data is the JSON that `as_event` returns.
+    After all jobs have settled, the event ``end`` is sent. Then the page should close its
+    ``EventSource``, which would otherwise connect again.
+
+    If there is no event for `heartbeat` seconds, a comment is sent. It keeps proxies from closing
+    the connection, and shows whether the connection is dead. A client that reads slowly only gets
+    the latest status of each job, so that the stream needs no more memory.
 
     The id of an event has one letter for each job: the last status that was sent. A browser that
-    connects again sends this id as ``Last-Event-ID`` and gets only what has changed. The server
-    stores nothing for this, so it works after a restart and with any worker. With more than 4,000
-    jobs there is no id, and every status is sent again.
+    connects again sends this id as ``Last-Event-ID``, and gets only the jobs with a new status. The
+    server stores nothing for this, so it works after a restart, and with several worker processes.
+    With more than 4,000 jobs, events have no id, and every status is sent again.
 
-    It ends when it is left, closed or garbage collected, as a `Watch` does.
+    The stream ends when its iteration is left, or when it is closed or garbage collected, as a
+    `Watch` does.
     """
 
     _ended = True
@@ -91,12 +98,12 @@ class JobEventStream(EndsWhenLeft[bytes]):
         heartbeat: float = 15.0,
         encode: Callable[[StatusUpdate], Json] = as_event,
     ) -> None:
-        """Create the stream; jobs are watched from the first iteration on.
+        """Create the stream; the jobs are watched from the first iteration on.
 
         Args:
             watcher: Watches the jobs.
-            job_ids: The jobs, in an order that is the same when the browser connects again.
-            last_event_id: The ``Last-Event-ID`` header of the request; None if it has none.
+            job_ids: The jobs. Their order must be the same when the browser connects again.
+            last_event_id: The header ``Last-Event-ID`` of the request; None without this header.
             heartbeat: Seconds without an event after which a comment is sent.
             encode: Returns the JSON data of an event.
 
@@ -127,9 +134,9 @@ class JobEventStream(EndsWhenLeft[bytes]):
     async def __anext__(self) -> bytes:
         """Return the bytes of the next event or comment.
 
-        An error that ends the watch, such as a refused key, is an event named ``failed`` with the
-        data ``{"error": NAME}``. If the watcher is closed because the server restarts, the stream
-        ends without an event, so that the browser connects again.
+        If an error ends the watch, such as a refused key, the last event is named ``failed``, and
+        has the data ``{"error": NAME}``. If the watcher was closed because the server restarts, the
+        stream ends without another event, so that the browser connects again.
         """
         if self._ended:
             raise StopAsyncIteration
@@ -160,7 +167,7 @@ class JobEventStream(EndsWhenLeft[bytes]):
         await self._updates.aclose()
 
     def leave(self) -> None:
-        """Stop watching the jobs soon. May be called in any thread."""
+        """Stop watching the jobs soon, without waiting. This may be called in any thread."""
         if not self._ended:
             self._ended = True
             self._updates.leave()
@@ -173,7 +180,10 @@ class JobEventStream(EndsWhenLeft[bytes]):
 
 
 def _read_id(text: str | None, jobs: int) -> list[str]:
-    """Return the letter of each job in an event id; ``-`` for all if the id does not fit."""
+    """Return the letter of each job in the id of an event.
+
+    Return ``-`` for all jobs if there is no id, or the id is not one of a stream of these jobs.
+    """
     if text is None or len(text) != jobs or not set(text) <= {*_STATUSES, _NOT_SENT}:
         return [_NOT_SENT] * jobs
     return [*text]

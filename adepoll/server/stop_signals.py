@@ -1,7 +1,7 @@
-"""Reaction to the signals that stop a server. Imports nothing from adepoll.
+"""Calls a function when a signal stops the server. Imports nothing from adepoll.
 
-uvicorn waits for its open connections before it ends the application's lifespan. A stream without
-an end must therefore learn of the signal itself.
+uvicorn waits for all open connections before it ends the lifespan of the application. Event streams
+would keep their connections open, so they must end as soon as the signal arrives.
 """
 
 import asyncio
@@ -25,9 +25,10 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 def on_stop_signal(callback: _Callback) -> Iterator[None]:
     """On SIGINT or SIGTERM, schedule `callback` on the running loop, then call the old handler.
 
-    A signal without a Python handler is left alone. Outside the main thread, which alone handles
-    signals, this does nothing. A handler that is installed within the block replaces this one.
-    Blocks may end in any order; the old handler is restored at the end of the last one.
+    Do nothing outside of the main thread, because Python handles signals only there. Do nothing for
+    a signal that has no handler in Python. If the block installs another handler, that one is used
+    instead. Several blocks may be open, and end in any order. The end of the last block restores
+    the old handler.
     """
     entry = (asyncio.get_running_loop(), callback)
     joined: list[_SharedHandler] = []
@@ -57,20 +58,25 @@ class _SharedHandler:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         for loop, callback in self.entries.values():
             with suppress(RuntimeError):  # the loop is closed, so there is nothing to stop
-                # The signal may interrupt a request, whose context does not belong to the callback.
+                # The signal may interrupt a request. The callback must not get the context
+                # variables of that request.
                 loop.call_soon_threadsafe(callback, context=Context())
         self._old(number, frame)
 
     def leave(self, key: int) -> None:
-        """Forget a block; after the last one, restore the old handler."""
+        """Remove a block; if it was the last open block, restore the old handler."""
         del self.entries[key]
-        number, old = self._number, self._old  # `is` narrows `self` to the type of `getsignal`
+        # These are read before `is`, after which type checkers give `self` the type of `getsignal`.
+        number, old = self._number, self._old
         if not self.entries and signal.getsignal(number) is self:
             signal.signal(number, old)
 
 
 def _handler_of(number: signal.Signals) -> _SharedHandler | None:
-    """Return the installed shared handler; install one if necessary and possible."""
+    """Return the shared handler of a signal; install it if it is not installed.
+
+    Return None if the signal has no handler in Python.
+    """
     old = signal.getsignal(number)
     if isinstance(old, _SharedHandler):
         return old

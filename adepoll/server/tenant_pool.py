@@ -1,4 +1,4 @@
-"""The resources of many tenants: created when a key is used, closed when they are idle."""
+"""TenantPool: the resources of many tenants, created when needed and closed when not used."""
 
 import asyncio
 import hashlib
@@ -19,11 +19,11 @@ from adepoll.server.resources import ServerResources, SharedOptions, create_reso
 
 __all__ = ["TenantOptions", "TenantPool"]
 
-_CHECKS: Final = 4  # for idle tenants, in the time after which they are closed
+_CHECKS: Final = 4  # checks for unused tenants within `idle_after` seconds
 
 
 class TenantOptions(SharedOptions, total=False):
-    """The options of `TenantPool`, which describes them."""
+    """The options of `TenantPool`, whose docstring describes them."""
 
     client: Callable[[str], AdeClient]
     limit: int
@@ -32,12 +32,19 @@ class TenantOptions(SharedOptions, total=False):
 
 @define
 class _Tenant:
+    """An open tenant.
+
+    Attributes:
+        resources: Its client, watcher and fetcher.
+        used_at: Loop time at which the tenant was last used.
+    """
+
     resources: ServerResources
-    used_at: float  # loop time
+    used_at: float
 
 
 class TenantPool:
-    """Client, watcher and fetcher for each of many keys, which are known only at run time.
+    """Client, watcher and fetcher for each tenant of a server whose keys come with its requests.
 
     Two tenants share no connections, no request budget and no job states. Use a pool within one
     event loop, and close it with `aclose`.
@@ -54,10 +61,11 @@ class TenantPool:
         """Create an empty pool.
 
         Args:
-            client: Creates the client of a tenant from its key. By default the key is the API key.
-                With your own function it can be anything, such as the name of a customer.
-            limit: Maximum number of tenants that are open at the same time. Opening one more
-                closes the least recently used one.
+            client: Creates the client of a tenant from the key of the tenant. By default, this is
+                the API key. With your own function, it can be any text, such as the name of a
+                customer.
+            limit: Maximum number of tenants that are open at the same time. To open one more, the
+                pool closes the least recently used tenant that is not in use.
             idle_after: Seconds without use after which a tenant is closed.
             **options: `watcher`, `fetcher` and `grace`, as for `create_resources`.
 
@@ -90,25 +98,29 @@ class TenantPool:
     def get(self, key: str | Secret[str]) -> ServerResources:
         """Return the resources of a tenant; create them if they are not open.
 
-        Get them again for each request: they are closed when they were not used for some time.
+        Call this again for each request, because unused resources are closed after some time.
 
         Args:
-            key: The argument of the function that creates the client.
+            key: The key of the tenant, which is passed to the function `client`.
 
         Raises:
             ClosedError: The server is stopping.
-            TooManyTenantsError: All tenants are in use, and their number has reached the limit.
+            TooManyTenantsError: `limit` tenants are open, and all of them are in use.
             ConfigurationError: The client cannot be created.
         """
         if self._is_stopping:
             raise ClosedError("the server is stopping")
-        key = Secret(key) if isinstance(key, str) else key  # an error tracker records variables
-        name = hashlib.sha256(key.reveal().encode()).digest()  # the pool keeps no key
+        # An error tracker records local variables, so the key is hidden in a `Secret`.
+        key = Secret(key) if isinstance(key, str) else key
+        name = hashlib.sha256(key.reveal().encode()).digest()  # so that the pool stores no keys
         tenant = self._open.get(name)
         if tenant is None:
-            # The resources outlive the request, so they must not keep its context variables.
+            # The resources live longer than the request, so they must not keep its context
+            # variables.
             resources = Context().run(self._create, key)
-            self._make_room()  # not before: a key that cannot be used must not close another tenant
+            # After the creation, because it fails with an invalid key. Such a key must not make the
+            # pool close another tenant.
+            self._make_room()
             tenant = self._open[name] = _Tenant(resources, 0.0)
         tenant.used_at = self._loop.time()
         self._open.move_to_end(name)
@@ -116,7 +128,7 @@ class TenantPool:
         return tenant.resources
 
     def stop(self) -> None:
-        """Stop all tenants, as `ServerResources.stop`. No tenant can be opened any more."""
+        """Stop all tenants, as `ServerResources.stop` does. No tenant can be opened after that."""
         self._is_stopping = True
         for tenant in self._open.values():
             tenant.resources.stop()
@@ -137,6 +149,11 @@ class TenantPool:
         )
 
     def _make_room(self) -> None:
+        """Close an unused tenant if `limit` tenants are open.
+
+        Raises:
+            TooManyTenantsError: All of them are in use.
+        """
         if len(self._open) < self._limit:
             return
         for name, tenant in self._open.items():

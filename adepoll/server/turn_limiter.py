@@ -1,4 +1,7 @@
-"""A limit on the tasks that continue in one turn of the event loop. Imports nothing of adepoll."""
+"""TurnLimiter: limits the tasks that continue in one iteration of the event loop.
+
+Imports nothing of adepoll.
+"""
 
 import asyncio
 from collections import deque
@@ -6,22 +9,22 @@ from contextvars import Context
 
 
 class TurnLimiter:
-    """Lets a limited number of tasks continue in each turn of the event loop, in their order.
+    """Lets a limited number of tasks continue in each iteration of the event loop.
 
-    If thousands of tasks wait for the same job, all of them wake in one turn of the loop, and
-    nothing else runs until each has done its part. With this class the loop serves others in
-    between.
+    If thousands of tasks wait for the same job, all of them continue in the same iteration of the
+    loop. Until each of them has sent its response, nothing else runs. With this class, they
+    continue in several iterations, in the order of their calls, and other tasks run in between.
     """
 
     def __init__(self, limit: int) -> None:
-        """At most `limit` tasks continue in each turn."""
+        """Begin with no waiting tasks; at most `limit` tasks continue in each iteration."""
         self._limit = limit
-        self._passed = 0  # in this turn
+        self._passed = 0  # tasks that have continued in this iteration
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._scheduled = False
 
     async def wait_turn(self) -> None:
-        """Return immediately, or wait for a later turn if this one has reached the limit."""
+        """Return immediately, or in a later iteration if the limit of this one is reached."""
         loop = asyncio.get_running_loop()
         if not self._scheduled:
             self._scheduled = True
@@ -37,7 +40,7 @@ class TurnLimiter:
         self._passed = 0
         while self._waiting and self._passed < self._limit:
             waiter = self._waiting.popleft()
-            if not waiter.done():  # else its task was cancelled
+            if not waiter.done():  # it is done if its task was cancelled
                 waiter.set_result(None)
                 self._passed += 1
         self._scheduled = self._passed > 0

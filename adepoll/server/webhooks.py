@@ -1,7 +1,7 @@
-"""Verification of webhooks, and the job ids in them (Standard Webhooks 1.0.0, 2023).
+"""Verifies webhooks, and finds the job ids in them (Standard Webhooks 1.0.0, 2023).
 
-A webhook is only a hint: it makes a watcher poll a job (`JobWatcher.poll_now`), and the poll finds
-out the status.
+A webhook is only a hint: it makes a watcher poll a job (`JobWatcher.poll_now`). The poll then finds
+out the status of the job.
 """
 
 import base64
@@ -35,22 +35,26 @@ _SECONDS: Final = re.compile(r"[0-9]{1,15}")
 _MAX_SIGNATURES: Final = 32
 _MAX_CONTAINERS: Final = 10_000  # objects and arrays
 _ID_KEYS: Final = ("job_id", "jobId", "run_id", "id")
-_NESTED: Final = ("data", "job")  # in this order: also ``data.job``
+# Keys whose objects can contain the keys above. In this order, ``data.job`` is found, too.
+_NESTED: Final = ("data", "job")
 
 
 class Verifier(Protocol):
-    """What checks that a webhook is genuine: a `WebhookVerifier`, or a class of your own."""
+    """Checks that a webhook is genuine: a `WebhookVerifier`, or an object of your own class."""
 
     def verify(self, headers: Mapping[str, str], body: bytes, *, now: float) -> None:
-        """Raise `WebhookVerificationError` if a webhook is not genuine; see `WebhookVerifier`."""
+        """Raise `WebhookVerificationError` if a webhook is not genuine.
+
+        The arguments are those of `WebhookVerifier.verify`.
+        """
 
 
 class WebhookVerifier:
     """Checks that the sender of a webhook has the secret, and that the webhook is recent.
 
-    It accepts a webhook that is sent twice within the tolerance, because polling a job twice does
-    no harm. If your code does more with a webhook, it should remember each ``webhook-id`` for as
-    long as the tolerance.
+    A webhook that arrives twice is accepted twice, because polling a job twice does no harm. If
+    your code does more with a webhook, it should remember each ``webhook-id`` for `tolerance`
+    seconds, and ignore a webhook with the same id.
     """
 
     def __init__(
@@ -59,10 +63,11 @@ class WebhookVerifier:
         """Create a verifier.
 
         Args:
-            secrets: One secret, or several of which any is accepted, so that a secret can be
-                replaced. A secret is text of the form ``whsec_`` and base64, or raw bytes. It
-                has at least 24 bytes, as the specification of Standard Webhooks requires.
-            tolerance: Maximum seconds between the timestamp of a webhook and now, before or after.
+            secrets: One secret, or several, each of which is accepted. With two secrets, you can
+                replace the old one without losing a webhook. A secret is a text of ``whsec_`` and
+                base64, or raw bytes. It must have at least 24 bytes, as Standard Webhooks requires.
+            tolerance: Maximum seconds by which the timestamp of a webhook may be in the past or in
+                the future.
 
         Raises:
             ConfigurationError: No secret was passed, or a secret is invalid.
@@ -70,7 +75,8 @@ class WebhookVerifier:
         """
         several = [secrets] if isinstance(secrets, str | bytes) else secrets
         given: list[Secret[str | bytes]] = [Secret(secret) for secret in several]
-        del secrets, several  # an error tracker would record them with any error below
+        # If an error is raised below, an error tracker would record the secrets in local variables.
+        del secrets, several
         if not (math.isfinite(tolerance) and tolerance > 0):
             raise ValueError(f"tolerance must be a positive number, got {tolerance}")
         self._keys = [_key(secret) for secret in given]
@@ -86,9 +92,9 @@ class WebhookVerifier:
         """Raise if a webhook is not genuine.
 
         Args:
-            headers: Headers of the request; their names may have any case.
+            headers: Headers of the request; upper and lower case of their names do not matter.
             body: Body of the request, unchanged.
-            now: Unix seconds.
+            now: The present time in Unix seconds.
 
         Raises:
             WebhookVerificationError: No signature matches, a header is missing or invalid, or the
@@ -114,18 +120,19 @@ class WebhookVerifier:
         for key in self._keys:
             digest = hmac.new(key.reveal(), signed, hashlib.sha256).digest()
             expected = b"v1," + base64.b64encode(digest)
-            for signature in encoded:  # compare all, so that the time does not reveal which matches
+            # All signatures are compared, so that the time does not reveal which one matches.
+            for signature in encoded:
                 matches |= hmac.compare_digest(expected, signature)
         if not matches:
             raise WebhookVerificationError("no signature matches")
 
 
 def default_job_ids(event: Json) -> Iterable[Json]:
-    """Return the values that can be job ids, in an event and in its ``data`` and ``job``.
+    """Return the values that can be job ids in a webhook, whose format is not documented.
 
-    They are the values of ``job_id``, ``jobId``, ``run_id`` and ``id``. The format of the service's
-    webhooks is not documented. A value that is no job id does no harm: only jobs that are watched
-    are polled.
+    These are the values of the keys ``job_id``, ``jobId``, ``run_id`` and ``id`` in the event, and
+    in the objects that its keys ``data`` and ``job`` contain. A value that is not a job id does no
+    harm, because only jobs that are being watched are polled.
     """
     parts = [event]
     for name in _NESTED:
@@ -146,10 +153,9 @@ def job_ids_in(
 
     Args:
         body: Body of the request.
-        extract: Returns the candidates for job ids in the parsed body, or a single one;
-            `default_job_ids` describes which are found by default. Candidates that are not valid
-            job ids are left out.
-        max_bytes: Largest body that is parsed.
+        extract: Returns values of the parsed body that can be job ids, or a single such value.
+            Values that are not valid job ids are left out. `default_job_ids` describes the default.
+        max_bytes: Size of the largest body that is parsed, in bytes.
         max_ids: Maximum number of ids in one webhook.
 
     Raises:
@@ -157,7 +163,8 @@ def job_ids_in(
     """
     if len(body) > max_bytes:
         raise WebhookVerificationError(f"the body has more than {max_bytes} bytes")
-    if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS:  # parsing them would block the loop
+    # Parsing a body with very many objects and arrays would block the event loop.
+    if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS:
         raise WebhookVerificationError(
             f"the body has more than {_MAX_CONTAINERS} objects and arrays"
         )
@@ -176,7 +183,7 @@ def job_ids_in(
 
 
 def _decoded(secret: str | bytes) -> bytes:
-    """Return the bytes of a secret; none if it is invalid."""
+    """Return the bytes of a secret; empty if the secret is invalid."""
     if isinstance(secret, bytes):
         return b"" if secret.startswith(_PREFIX.encode()) else secret
     head, prefix, text = secret.partition(_PREFIX)
@@ -187,6 +194,7 @@ def _decoded(secret: str | bytes) -> bytes:
 
 
 def _key(secret: Secret[str | bytes]) -> Secret[bytes]:
+    """Return the bytes of a secret; raise `ConfigurationError` if it is invalid or too short."""
     key = Secret(_decoded(secret.reveal()))
     if not key.reveal():
         raise ConfigurationError(
@@ -200,6 +208,7 @@ def _key(secret: Secret[str | bytes]) -> Secret[bytes]:
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:
+    """Return a header; raise `WebhookVerificationError` if it is missing or occurs twice."""
     values = [value for key, value in headers.items() if key.lower() == name]
     if len(values) != 1:
         raise WebhookVerificationError(f"{'more than one' if values else 'no'} {name} header")

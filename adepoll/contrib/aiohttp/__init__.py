@@ -1,4 +1,4 @@
-"""adepoll in an aiohttp server, with one watcher for all requests.
+"""Adapter for aiohttp servers: one watcher for all requests.
 
 Call ``setup(app)``, then use ``app[WATCHER]``, and `wait`, `send_status`, `events`, `send_result`,
 `ready` and `live` in handlers.

@@ -1,4 +1,4 @@
-"""Handlers whose client has disconnected are cancelled, in an aiohttp server."""
+"""Cancels handlers whose client has disconnected, in an aiohttp server."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ _CHECK_INTERVAL: Final = 0.25  # seconds between two checks for disconnected cli
 class DisconnectMonitor:
     """Cancels handlers whose client has disconnected.
 
-    aiohttp does so only if the server was started with ``handler_cancellation``. So this class
-    checks the connections of all requests that wait for something, four times per second.
+    aiohttp itself does this only if the server was started with ``handler_cancellation``. So this
+    class checks, four times per second, the connections of all requests in a `cancelling` block.
     """
 
     def __init__(self) -> None:
-        # By block, because a request may wait for several jobs at the same time.
+        # The keys are the blocks, because one request can have several blocks at the same time.
         self._requests: dict[object, web.Request] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
     def cancelling(self, request: web.Request) -> Iterator[None]:
-        """Cancel the handler of the request if its client disconnects within the block."""
+        """Cancel the handler of the request if its client disconnects while the block runs."""
         block = object()
         self._requests[block] = request
         if self._timer is None:
@@ -43,12 +43,13 @@ class DisconnectMonitor:
         for block, request in list(self._requests.items()):
             if request.transport is None or request.transport.is_closing():
                 del self._requests[block]
-                # aiohttp sets the task to None after the response.
+                # aiohttp sets `request.task` to None after the response.
                 handlers |= {request.task} - {None}
         for handler in handlers:
             handler.cancel()
         self._timer = None
         if self._requests:
-            # The timer serves all requests, so it must not keep the context of one of them.
+            # The timer serves all requests, so it must not keep the context variables of one of
+            # them.
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_CHECK_INTERVAL, self._check, context=Context())

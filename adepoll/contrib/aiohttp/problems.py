@@ -1,4 +1,4 @@
-"""Errors of adepoll as responses, in an aiohttp server."""
+"""Converts errors of adepoll to responses, in an aiohttp server."""
 
 import json
 import logging
@@ -17,12 +17,13 @@ _log = logging.getLogger("adepoll.contrib.aiohttp")
 async def problem_details_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Respond to an `AdePollError` with problem details (RFC 9457), as a middleware.
 
-    If the response or a websocket has already started, the connection is aborted.
+    If a response or a websocket has already started, the connection is aborted instead.
     """
     try:
         return await handler(request)
     except (AdePollError, ClosedError) as error:
-        if request.writer.output_size:  # a second response would look like more of the first
+        # The client would take a second response for a part of the first one.
+        if request.writer.output_size:
             abort(request, error)
         return problem_response(request, error)
 

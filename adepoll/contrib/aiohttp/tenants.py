@@ -1,4 +1,4 @@
-"""The functions of the aiohttp adapter, for one API key and for many."""
+"""The functions of the aiohttp adapter, for one API key or for many keys."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -36,15 +36,15 @@ from adepoll.watching.watcher import JobWatcher
 
 
 class JobFunctions(ABC):
-    """What handlers do with jobs; a `Tenant`, or one of `Tenants`."""
+    """Functions that handlers use for jobs. A `Tenant` has them, and so has each of `Tenants`."""
 
     @abstractmethod
     def resources(self, request: web.Request) -> ServerResources:
-        """Return client, watcher and fetcher, for a request."""
+        """Return the client, watcher and fetcher for a request."""
 
     @abstractmethod
     def disconnects(self, request: web.Request) -> DisconnectMonitor:
-        """Return what cancels handlers whose client has disconnected."""
+        """Return the object that cancels handlers whose client has disconnected."""
 
     async def wait(
         self,
@@ -53,11 +53,11 @@ class JobFunctions(ABC):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as for JobWatcher.wait
     ) -> JobSnapshot:
-        """Wait until a job has settled. Any number of requests share its polls.
+        """Wait until a job has settled. All requests that wait for the same job share its polls.
 
-        If the client disconnects, the handler is cancelled; other requests continue to wait. If the
-        time is over, the error says what is known, and `problem_details_middleware` turns it into
-        the response: 504 if the job is active, 404 if the service does not know it, 502 to 504 if
+        If the client disconnects, only its own handler is cancelled. After `timeout` seconds, an
+        error says what is known of the job. `problem_details_middleware` turns the error into the
+        response: 504 if the job is active, 404 if the service does not know the job, 502 to 504 if
         the service is down.
 
         Raises:
@@ -75,13 +75,13 @@ class JobFunctions(ABC):
         *,
         timeout: float | None = 20.0,  # noqa: ASYNC109 - as for JobWatcher.wait
     ) -> web.Response:
-        """Wait as `wait` does, and respond with the status of the job as JSON.
+        """Wait as `wait` does, and return a response with the status of the job as JSON.
 
         The response is 200 if the job has settled. It is 202, with ``Retry-After``, if the job is
         active after `timeout` seconds. `adepoll.server.job_responses.job_as_json` lists the keys.
 
         Raises:
-            AdePollError: As for `wait`, but no `JobTimeoutError`.
+            AdePollError: As for `wait`, but never `JobTimeoutError`.
             ClosedError: The server is stopping.
         """
         with self.disconnects(request).cancelling(request):
@@ -96,7 +96,7 @@ class JobFunctions(ABC):
         heartbeat: float = 15.0,
         encode: Callable[[StatusUpdate], Json] = as_event,
     ) -> web.StreamResponse:
-        """Respond with server-sent events about jobs until all have settled.
+        """Send server-sent events about jobs, until all jobs have settled.
 
         `adepoll.JobEventStream` describes the arguments. A client that accepts no data for a minute
         is disconnected.
@@ -113,7 +113,8 @@ class JobFunctions(ABC):
             return response
         with self.disconnects(request).cancelling(request):
             try:
-                # When the server stops, the events end, unless the client accepts no data.
+                # When the server stops, `events` ends by itself. `until_stopped` is for a client
+                # that accepts no data.
                 async with resources.until_stopped(), events:
                     await response.prepare(request)
                     write = limit_send_time(response.write)
@@ -122,7 +123,7 @@ class JobFunctions(ABC):
                         await write(event)
                     await limit_send_time(response.write_eof)(b"")
             except ConnectionError:
-                pass  # aiohttp handles the disconnection of the client
+                pass  # the client has disconnected, and aiohttp closes the connection
             except (ClosedError, TimeoutError) as error:
                 abort(request, error)
         return response
@@ -130,20 +131,20 @@ class JobFunctions(ABC):
     async def send_result(
         self, request: web.Request, job: JobSnapshot | JobRef | str, *, filename: str | None = None
     ) -> web.StreamResponse:
-        """Respond with the result of a job, as fast as the client accepts it.
+        """Send the result of a job, as fast as the client reads it.
 
-        The result is not stored, and the use of memory does not depend on its size. ``Range``,
-        ``If-Range``, ``If-None-Match`` and ``HEAD`` are supported. If the result cannot be sent
-        completely, the connection is aborted, so that the client notices.
+        The server does not store the result, and needs the same memory for a result of any size.
+        ``Range``, ``If-Range``, ``If-None-Match`` and ``HEAD`` are supported. If the result cannot
+        be sent completely, the connection is aborted, so that the client notices.
 
         Args:
             request: The request.
-            job: A snapshot of the job, a reference, or its id.
+            job: A snapshot of the job, a `JobRef`, or its id.
             filename: Name under which a browser saves the result; None for the job id and
                 ``.json``.
 
         Raises:
-            AdePollError: As for `ResultFetcher.stream`, before anything was sent.
+            AdePollError: As for `ResultFetcher.stream`; only before anything was sent.
         """
         opening = self.resources(request).open_result(
             job, method=request.method, headers=request.headers, filename=filename
@@ -164,15 +165,15 @@ class JobFunctions(ABC):
                     raise
             except (AdePollError, ClosedError, TimeoutError) as error:
                 if response is None:
-                    raise  # nothing was sent yet, so a problem can be sent
+                    raise  # nothing was sent yet, so a middleware can send problem details
                 abort(request, error)
         return response
 
     async def ready(self, request: web.Request) -> web.Response:
-        """Respond with 200 if the server can wait for jobs, else 503, and with statistics as JSON.
+        """Respond with 200 if the server can wait for jobs, otherwise with 503.
 
-        This is a handler: ``app.router.add_get("/ready", ready)``. `adepoll.server.health`
-        describes the JSON.
+        This is a handler: ``app.router.add_get("/ready", ready)``. The response contains statistics
+        as JSON, which `adepoll.server.health` describes.
         """
         health = await self.resources(request).health()
         return web.json_response(health.body, status=health.http_status, headers=health.headers)
@@ -191,15 +192,17 @@ class JobFunctions(ABC):
         job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
         max_bytes: int = 2**16,
     ) -> Handler:
-        """Return a handler of webhooks, for ``app.router.add_post("/hook", ...)``.
+        """Return a handler that receives webhooks, for ``app.router.add_post("/hook", ...)``.
 
-        After a genuine webhook the watcher polls its jobs immediately, and the response is 204. A
-        webhook settles no job; only the poll does. The response to other webhooks is 400.
+        After a genuine webhook, the watcher polls the jobs in it immediately, and the response is
+        204. Only these polls settle a job, never the webhook. The response to a webhook that is not
+        genuine is 400.
 
         Args:
             verifier: Checks the signature.
             job_ids: Returns the job ids in the parsed body.
-            max_bytes: Largest body that is read; beyond it the response is 413.
+            max_bytes: Size of the largest body that is read, in bytes. To a larger one, the
+                response is 413.
         """
 
         async def receive(request: web.Request) -> web.StreamResponse:
@@ -213,7 +216,7 @@ class JobFunctions(ABC):
                 )
             except WebhookVerificationError as error:
                 return problem_response(request, error)
-            except ConnectionError:  # the sender has disconnected and reads no response
+            except ConnectionError:  # the sender has disconnected, and will not read this response
                 status = HTTPStatus.BAD_REQUEST
             return web.Response(status=status)
 
@@ -221,13 +224,12 @@ class JobFunctions(ABC):
 
 
 class Tenant(JobFunctions):
-    """Client, watcher and fetcher with one API key and region, in an application.
+    """The client, watcher and fetcher for one API key and region, in an application.
 
-    The functions of this module are the methods of a default instance. Create your own instances
-    for several keys or regions that are known when the server starts. If keys are known only later,
-    use `Tenants`.
-    Each has its own client, watcher and fetcher, under its own application keys. A sub-application
-    uses its own tenant, or else that of the closest parent application.
+    The functions of this module are the methods of a default instance. For several keys or regions,
+    create an instance for each. If the keys are not known when the server starts, use `Tenants`.
+    Each instance has its own application keys. If it was not set up for a sub-application, requests
+    use the client, watcher and fetcher of the closest parent application.
 
     Attributes:
         CLIENT: Application key of the `AdeClient`.
@@ -247,16 +249,17 @@ class Tenant(JobFunctions):
     def setup(self, app: web.Application, **options: Unpack[ResourceOptions]) -> None:
         """Create client, watcher and fetcher when an application starts; close them when it stops.
 
-        When the server stops, calls of `wait` in progress raise `ClosedError`, event streams end,
-        and results have `grace` seconds to complete.
+        When the server stops, calls of `wait` in progress raise `ClosedError`, and event streams
+        end. Results may be sent for `grace` more seconds.
 
         Args:
             app: The application, or a sub-application.
             **options: Options of `adepoll.server.resources.create_resources`: `client`, `watcher`,
-                `fetcher`, `grace`, `probe_every`. Only the default tenant has a default `client`.
+                `fetcher`, `grace`, `probe_every`. `client` is required, except for the default
+                tenant.
 
         Raises:
-            ConfigurationError: A named tenant has no `client`.
+            ConfigurationError: `client` is missing, and this is not the default tenant.
         """
         check_tenant(self._name, options)
 
@@ -274,24 +277,25 @@ class Tenant(JobFunctions):
                 resources.stop()
 
         app.cleanup_ctx.append(lifespan)
-        app.on_shutdown.append(stop)  # runs before aiohttp waits for open responses
+        app.on_shutdown.append(stop)  # aiohttp calls this before it waits for open responses
 
     def resources(self, request: web.Request) -> ServerResources:
-        """Return client, watcher and fetcher."""
+        """Return the client, watcher and fetcher of this tenant."""
         if (resources := request.config_dict.get(self._RESOURCES)) is None:
             raise _not_set_up(f"the tenant {self._name!r}")
         return resources
 
     def disconnects(self, request: web.Request) -> DisconnectMonitor:
-        """Return what cancels handlers whose client has disconnected."""
+        """Return the object that cancels handlers whose client has disconnected."""
         return request.config_dict[self._DISCONNECTS]
 
 
 class Tenants:
-    """Clients, watchers and fetchers of many API keys, such as one key per customer.
+    """Clients, watchers and fetchers for many API keys, such as one key per customer.
 
-    ``TENANTS.get(key)`` has the functions of a `Tenant`, with its own client, watcher and fetcher.
-    They are created when the key is used, and closed when they were not used for some time.
+    ``TENANTS.get(key)`` returns an object with the functions of a `Tenant`. Each key has its own
+    client, watcher and fetcher. They are created when the key is used, and closed when it was not
+    used for some time.
 
     Attributes:
         POOL: Application key of the `TenantPool`.
@@ -304,7 +308,7 @@ class Tenants:
         self._DISCONNECTS = web.AppKey(f"{name}.disconnects", DisconnectMonitor)
 
     def setup(self, app: web.Application, **options: Unpack[TenantOptions]) -> None:
-        """Let an application have tenants from its start to its end; see `Tenant.setup`.
+        """Create a pool of tenants when an application starts; close it when it stops.
 
         Args:
             app: The application, or a sub-application.
@@ -326,10 +330,10 @@ class Tenants:
         app.on_shutdown.append(stop)
 
     def get(self, key: str) -> JobFunctions:
-        """Return the functions of the tenant with this key; nothing is opened yet.
+        """Return the functions of the tenant with this key. No connection is opened yet.
 
         Args:
-            key: The API key; or what your function `client` creates a client from.
+            key: The API key, or the text from which your function `client` creates a client.
         """
         return _OneTenant(self, Secret(key))
 
@@ -339,18 +343,18 @@ class Tenants:
         return web.json_response(health.body, status=health.http_status, headers=health.headers)
 
     def pool(self, request: web.Request) -> TenantPool:
-        """Return the open tenants."""
+        """Return the pool of this application."""
         if (pool := request.config_dict.get(self.POOL)) is None:
             raise _not_set_up(f"the tenant pool {self._name!r}")
         return pool
 
     def disconnects(self, request: web.Request) -> DisconnectMonitor:
-        """Return what cancels handlers whose client has disconnected."""
+        """Return the object that cancels handlers whose client has disconnected."""
         return request.config_dict[self._DISCONNECTS]
 
 
 class _OneTenant(JobFunctions):
-    """The functions of one of many tenants."""
+    """The functions of the tenant with one key of `Tenants`."""
 
     def __init__(self, tenants: Tenants, key: Secret[str]) -> None:
         self._tenants = tenants

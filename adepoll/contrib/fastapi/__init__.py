@@ -1,4 +1,4 @@
-"""adepoll in a FastAPI server, with one watcher for all requests. Needs the extra ``fastapi``.
+"""Adapter for FastAPI servers: one watcher for all requests. Needs the extra ``fastapi``.
 
 Create ``FastAPI(lifespan=adepoll_lifespan())``, then use `Client`, `Watcher` and `Fetcher` as
 dependencies, and `wait`, `send_status`, `events`, `send_result`, `ready` and `live` in routes.
@@ -59,9 +59,9 @@ __all__ = [
 class Tenant(starlette.Tenant):
     """A tenant whose methods `resources`, `client`, `watcher` and `fetcher` are dependencies.
 
-    ``Annotated[JobWatcher, Depends(tenant.watcher)]`` injects its watcher. In a test,
-    ``app.dependency_overrides[tenant.resources] = lambda: mine`` replaces client, watcher and
-    fetcher for the dependencies and for all functions, such as `wait` and `events`.
+    With ``Annotated[JobWatcher, Depends(tenant.watcher)]``, a route gets the watcher of the tenant.
+    In a test, ``app.dependency_overrides[tenant.resources] = lambda: mine`` replaces client,
+    watcher and fetcher in all dependencies and in all functions, such as `wait` and `events`.
     """
 
     def client(self, connection: HTTPConnection) -> AdeClient:

@@ -1,4 +1,4 @@
-"""Response models of jobs and problems, for FastAPI and its OpenAPI description."""
+"""Response models for jobs and problems, for FastAPI and its OpenAPI description."""
 
 import json
 from datetime import datetime
@@ -11,11 +11,12 @@ from adepoll.server.job_responses import job_as_json
 
 
 class JobModel(BaseModel):
-    """A job. It contains neither the result nor its presigned URL.
+    """A job, without its result and without the presigned URL of the result.
 
-    A route with this response model can return a `JobSnapshot`. To publish more of the snapshot,
-    declare it in a subclass: ``data: dict[str, Any] | None``, or ``output_url: str | None``, which
-    is a secret that gives everybody access to the result for an hour.
+    A route with this response model can return a `JobSnapshot`. To send more fields of the
+    snapshot to clients, declare them in a subclass: ``data: dict[str, Any] | None``, or
+    ``output_url: str | None``. Such a URL is a secret: everybody who has it can read the result for
+    an hour.
     """
 
     model_config = ConfigDict(title="Job", frozen=True)

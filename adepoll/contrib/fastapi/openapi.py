@@ -1,7 +1,8 @@
-"""What OpenAPI should say about routes with the functions of `adepoll.contrib.fastapi`.
+"""OpenAPI descriptions of routes that use the functions of `adepoll.contrib.fastapi`.
 
 Each constant is a dictionary of arguments of a FastAPI route: ``@app.get("/jobs/{job_id}",
-**openapi.STATUS)``. Pass ``response_model`` or ``responses`` of your own after it to replace parts.
+**openapi.STATUS)``. To replace an argument, such as ``response_model``, pass
+``**openapi.STATUS | {"response_model": MyModel}``.
 """
 
 from typing import Any, Final
@@ -29,7 +30,7 @@ _OBJECT: Final = {"type": "object"}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return ``responses`` of a route that can respond with problem details of these statuses."""
+    """Return the argument ``responses`` for problem details with these statuses."""
     schema = ProblemModel.model_json_schema()
     described: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
@@ -61,7 +62,7 @@ WAIT: Final[dict[str, Any]] = {
     "response_model": JobModel,
     "responses": problems(404, 422, 500, 502, 503, 504),
 }
-"""A route that returns the snapshot of `wait`."""
+"""For a route that returns the snapshot of `wait`."""
 
 STATUS: Final[dict[str, Any]] = {
     "summary": "Status of a job",
@@ -76,7 +77,7 @@ STATUS: Final[dict[str, Any]] = {
         **problems(404, 422, 500, 502, 503, 504),
     },
 }
-"""A route that returns `send_status`."""
+"""For a route that returns the response of `send_status`."""
 
 EVENTS: Final[dict[str, Any]] = {
     "summary": "Status of jobs as server-sent events",
@@ -90,7 +91,7 @@ EVENTS: Final[dict[str, Any]] = {
         **problems(422, 503),
     },
 }
-"""A route that returns `events`."""
+"""For a route that returns the response of `events`."""
 
 RESULT: Final[dict[str, Any]] = {
     "summary": "Result of a job",
@@ -103,7 +104,7 @@ RESULT: Final[dict[str, Any]] = {
         **problems(404, 409, 410, 422, 500, 502, 503, 504),
     },
 }
-"""A route that returns `send_result`."""
+"""For a route that returns the response of `send_result`."""
 
 READY: Final[dict[str, Any]] = {
     "summary": "Readiness",
@@ -113,14 +114,14 @@ READY: Final[dict[str, Any]] = {
         503: _response("The server should get no traffic.", "application/json", _OBJECT),
     },
 }
-"""The route `ready`."""
+"""For the route `ready`."""
 
 LIVE: Final[dict[str, Any]] = {
     "summary": "Liveness",
     "response_class": Response,
     "responses": {200: _response("The process works.", "application/json", _OBJECT)},
 }
-"""The route `live`."""
+"""For the route `live`."""
 
 WEBHOOK: Final[dict[str, Any]] = {
     "summary": "Receive a webhook",
@@ -145,4 +146,4 @@ WEBHOOK: Final[dict[str, Any]] = {
         ],
     },
 }
-"""The route of `webhook`."""
+"""For the route that `webhook` returns."""

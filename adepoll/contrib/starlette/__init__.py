@@ -1,4 +1,4 @@
-"""adepoll in a Starlette server, with one watcher for all requests. Needs the extra ``starlette``.
+"""Adapter for Starlette servers: one watcher for all requests. Needs the extra ``starlette``.
 
 Create ``Starlette(lifespan=adepoll_lifespan())``, then use `wait`, `send_status`, `events`,
 `send_result`, `ready` and `live` in routes. `adepoll.contrib.fastapi` adds dependencies and

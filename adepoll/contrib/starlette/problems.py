@@ -1,4 +1,4 @@
-"""Errors of adepoll as responses and websocket close codes, in a Starlette server."""
+"""Converts errors of adepoll to responses and websocket close codes, in a Starlette server."""
 
 from contextlib import suppress
 
@@ -19,11 +19,11 @@ def add_problem_details(app: Starlette) -> None:
     """Respond to each error of adepoll with problem details (RFC 9457).
 
     A websocket is closed with the code 1008 (policy violation) if the client can correct the error,
-    with 1013 (try again later) if a later attempt may succeed, else with 1011 (internal error). The
-    reason is the name of the error.
+    with 1013 (try again later) if a later attempt may succeed, and otherwise with 1011 (internal
+    error). The reason of the close is the name of the error's class.
     """
     for kind in (AdePollError, ClosedError):
-        app.add_exception_handler(kind, _handle)  # type: ignore[arg-type]  # it gets only these errors
+        app.add_exception_handler(kind, _handle)  # type: ignore[arg-type]  # gets only a `kind`
 
 
 def problem_response(request: Request, error: AdePollError | ClosedError) -> Response:

@@ -1,4 +1,4 @@
-"""Responses with events and results, and clients that disconnect, in a Starlette server."""
+"""Responses with events and results, which end when their client disconnects, for Starlette."""
 
 import asyncio
 import logging
@@ -20,7 +20,8 @@ from adepoll.server.sse import EVENT_STREAM_HEADERS, JobEventStream
 
 _log = logging.getLogger(__name__)
 
-_CLIENT_CLOSED_REQUEST: Final = 499  # nginx's status for a request whose client has disconnected
+# The HTTP status with which nginx logs a request whose client has disconnected.
+_CLIENT_CLOSED_REQUEST: Final = 499
 _DISCONNECTS: Final = frozenset({"http.disconnect", "websocket.disconnect"})
 
 
@@ -33,8 +34,9 @@ async def cancel_on_disconnect(receive: Receive) -> AsyncGenerator[None, None]:
     """Cancel the block when the client disconnects.
 
     Args:
-        receive: `receive` of a request whose body was read or is not needed; or of a websocket,
-            whose messages are discarded meanwhile.
+        receive: The function `receive` of a request or websocket. The body of the request must have
+            been read, or must not be needed. Messages of the websocket are discarded while the
+            block runs.
 
     Raises:
         ClientDisconnectedError: The block was cancelled.
@@ -62,7 +64,7 @@ async def cancel_on_disconnect(receive: Receive) -> AsyncGenerator[None, None]:
 
 
 class EventsResponse(StreamingResponse):
-    """Server-sent events, which end as soon as the client disconnects."""
+    """A response with server-sent events, which ends as soon as the client disconnects."""
 
     def __init__(self, resources: ServerResources, events: JobEventStream) -> None:
         """Create a response with these events."""
@@ -79,7 +81,8 @@ class EventsResponse(StreamingResponse):
             await limited_send(message)
 
         try:
-            # When the server stops, the events end, unless the client accepts no data.
+            # When the server stops, `events` ends by itself. `until_stopped` is for a client that
+            # accepts no data.
             async with cancel_on_disconnect(receive), self._resources.until_stopped(), self._events:
                 if scope["method"] == "HEAD":
                     self.body_iterator = _empty_body()
@@ -93,7 +96,10 @@ class EventsResponse(StreamingResponse):
 
 
 class ResultResponse(Response):
-    """A result, which is opened only when it is sent, so that an unsent response leaks nothing."""
+    """A response with a result. The result is opened when the response is sent, not earlier.
+
+    So nothing stays open if the response is not sent.
+    """
 
     def __init__(
         self,
@@ -102,7 +108,7 @@ class ResultResponse(Response):
         job: JobSnapshot | JobRef | str,
         filename: str | None,
     ) -> None:
-        """Create a response with the result of a job. Headers that you set replace its own."""
+        """Create a response. Headers that you set on it replace those of the result."""
         super().__init__()
         del self.headers["Content-Length"]
         self._resources = resources
@@ -114,8 +120,9 @@ class ResultResponse(Response):
         """Send the response.
 
         Raises:
-            AdePollError: The result could not be opened, and nothing was sent; or it could not be
-                completed, and its length was not announced.
+            AdePollError: The result could not be opened, so nothing was sent. Or it could not be
+                sent completely, and the response had no ``Content-Length``, so that only an
+                aborted connection shows this to the client.
         """
         response: Response | None = None
         opening = self._resources.open_result(
@@ -138,7 +145,7 @@ class ResultResponse(Response):
             pass
         except (AdePollError, ClosedError, TimeoutError) as error:
             if response is None:
-                raise  # nothing was sent yet, so a problem can be sent
+                raise  # nothing was sent yet, so a handler can respond with problem details
             _log.warning(
                 "a response to %s was aborted: %s",
                 _path(scope),
@@ -146,12 +153,12 @@ class ResultResponse(Response):
                 extra={"job_id": getattr(error, "job_id", None)},
             )
             if "Content-Length" not in response.headers:
-                raise  # otherwise a middleware would end the response as if it were complete
+                raise  # otherwise, a middleware would end the response as if it were complete
         if self.background is not None:
             await self.background()
 
     def _set_headers(self, response: Response) -> None:
-        """Replace headers of the response by those that were set on this one."""
+        """Replace headers of `response` by those that the caller has set on this object."""
         for name in {*self.headers}:
             del response.headers[name]
         response.headers.raw.extend(self.headers.raw)
@@ -163,5 +170,5 @@ async def _empty_body() -> AsyncGenerator[bytes, None]:
 
 
 def _path(scope: Scope) -> str:
-    """Return the path of a request for a log: it can contain a decoded line break or an escape."""
+    """Return the path of a request as a text for logs, without line breaks and escapes."""
     return showable(str(scope["path"]))

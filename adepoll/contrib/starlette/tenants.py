@@ -1,4 +1,4 @@
-"""The functions of the Starlette adapter, for one API key and for many."""
+"""The functions of the Starlette adapter, for one API key or for many keys."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
@@ -38,17 +38,17 @@ from adepoll.watching.status_updates import StatusUpdate
 
 _ABNORMAL_CLOSURE: Final = 1006  # a WebSocket close code
 
-# `Any`: the application is the caller's own subclass of Starlette.
+# The type of the application is `Any`, because it can be any subclass of Starlette.
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]
 OwnLifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
 
 class JobFunctions(ABC):
-    """What routes do with jobs; a `Tenant`, or one of `Tenants`."""
+    """Functions that routes use for jobs. A `Tenant` has them, and so has each of `Tenants`."""
 
     @abstractmethod
     def resources(self, connection: HTTPConnection) -> ServerResources:
-        """Return client, watcher and fetcher, for a request or a websocket."""
+        """Return the client, watcher and fetcher for a request or a websocket."""
 
     async def wait(
         self,
@@ -57,17 +57,17 @@ class JobFunctions(ABC):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as for JobWatcher.wait
     ) -> JobSnapshot:
-        """Wait until a job has settled. Any number of requests share its polls.
+        """Wait until a job has settled. All requests that wait for the same job share its polls.
 
-        If the client disconnects, the wait ends; other requests continue to wait. If the time is
-        over, the error says what is known, and `add_problem_details` turns it into the response:
-        504 if the job is active, 404 if the service does not know it, 502 to 504 if the service is
+        If the client disconnects, only its own wait ends. After `timeout` seconds, an error says
+        what is known of the job. `add_problem_details` turns the error into the response: 504 if
+        the job is active, 404 if the service does not know the job, 502 to 504 if the service is
         down.
 
         Args:
-            request: The request, whose body was read or is not needed; or an accepted websocket,
-                whose messages are discarded meanwhile.
-            job: The job's id, or a reference, which can contain its kind.
+            request: The request; its body must have been read, or must not be needed. Or an
+                accepted websocket; its messages are discarded during the wait.
+            job: The id of the job, or a `JobRef`, which can contain its kind.
             timeout: Maximum seconds to wait; None for no limit.
 
         Raises:
@@ -93,13 +93,13 @@ class JobFunctions(ABC):
         *,
         timeout: float | None = 20.0,  # noqa: ASYNC109 - as for JobWatcher.wait
     ) -> Response:
-        """Wait as `wait` does, and respond with the status of the job as JSON.
+        """Wait as `wait` does, and return a response with the status of the job as JSON.
 
         The response is 200 if the job has settled. It is 202, with ``Retry-After``, if the job is
         active after `timeout` seconds. `adepoll.server.job_responses.job_as_json` lists the keys.
 
         Raises:
-            AdePollError: As for `wait`, but no `JobTimeoutError`.
+            AdePollError: As for `wait`, but never `JobTimeoutError`.
             ClosedError: The server is stopping.
         """
         async with cancel_on_disconnect(request.receive):
@@ -114,7 +114,7 @@ class JobFunctions(ABC):
         heartbeat: float = 15.0,
         encode: Callable[[StatusUpdate], Json] = as_event,
     ) -> Response:
-        """Respond with server-sent events about jobs until all have settled.
+        """Return a response with server-sent events about jobs, until all jobs have settled.
 
         `adepoll.JobEventStream` describes the arguments. A client that accepts no data for a minute
         is disconnected.
@@ -131,16 +131,16 @@ class JobFunctions(ABC):
     def send_result(
         self, request: Request, job: JobSnapshot | JobRef | str, *, filename: str | None = None
     ) -> Response:
-        """Respond with the result of a job, as fast as the client accepts it.
+        """Return a response with the result of a job, which is sent as fast as the client reads.
 
-        The result is not stored, and the use of memory does not depend on its size. ``Range``,
-        ``If-Range``, ``If-None-Match`` and ``HEAD`` are supported. If the result cannot be sent
-        completely, the connection is aborted, so that the client notices. After an `AdePollError`
-        before the first byte, `add_problem_details` determines the response.
+        The server does not store the result, and needs the same memory for a result of any size.
+        ``Range``, ``If-Range``, ``If-None-Match`` and ``HEAD`` are supported. If the result cannot
+        be sent completely, the connection is aborted, so that the client notices. If an error is
+        raised before the first byte, `add_problem_details` sends problem details instead.
 
         Args:
             request: The request.
-            job: A snapshot of the job, a reference, or its id.
+            job: A snapshot of the job, a `JobRef`, or its id.
             filename: Name under which a browser saves the result; None for the job id and
                 ``.json``.
         """
@@ -153,15 +153,17 @@ class JobFunctions(ABC):
         job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
         max_bytes: int = 2**16,
     ) -> Callable[[Request], Awaitable[Response]]:
-        """Return a route for webhooks, for the method POST.
+        """Return a route that receives webhooks, for the method POST.
 
-        After a genuine webhook the watcher polls its jobs immediately, and the response is 204. A
-        webhook settles no job; only the poll does. The response to other webhooks is 400.
+        After a genuine webhook, the watcher polls the jobs in it immediately, and the response is
+        204. Only these polls settle a job, never the webhook. The response to a webhook that is not
+        genuine is 400.
 
         Args:
             verifier: Checks the signature.
             job_ids: Returns the job ids in the parsed body.
-            max_bytes: Largest body that is read; beyond it the response is 413.
+            max_bytes: Size of the largest body that is read, in bytes. To a larger one, the
+                response is 413.
         """
 
         async def receive_webhook(request: Request) -> Response:
@@ -175,7 +177,7 @@ class JobFunctions(ABC):
                 )
             except WebhookVerificationError as error:
                 return problem_response(request, error)
-            except ClientDisconnect:  # the sender reads no response
+            except ClientDisconnect:  # the sender will not read this response
                 status = HTTPStatus.BAD_REQUEST
             return Response(status_code=status)
 
@@ -192,17 +194,16 @@ class JobFunctions(ABC):
 
 
 class Tenant(JobFunctions):
-    """Client, watcher and fetcher with one API key and region, in an application.
+    """The client, watcher and fetcher for one API key and region, in an application.
 
-    The functions of this module are the methods of a default instance. Create your own instances
-    for several keys or regions that are known when the server starts. If keys are known only later,
-    use `Tenants`.
-    Each has its own client, watcher and fetcher. Nest the lifespans:
-    ``FastAPI(lifespan=one.lifespan(client=..., inner=other.lifespan(client=...)))``.
+    The functions of this module are the methods of a default instance. For several keys or regions,
+    create an instance for each, and nest their lifespans:
+    ``FastAPI(lifespan=one.lifespan(client=..., inner=other.lifespan(client=...)))``. If the keys
+    are not known when the server starts, use `Tenants`.
     """
 
     def __init__(self, name: str) -> None:
-        """`name` is the attribute of ``app.state`` that holds the `ServerResources`."""
+        """Create a tenant; the attribute `name` of ``app.state`` will be its `ServerResources`."""
         self._name = name
 
     def lifespan(
@@ -210,14 +211,15 @@ class Tenant(JobFunctions):
     ) -> Lifespan:
         """Return a lifespan for ``FastAPI(lifespan=...)`` or ``Starlette(lifespan=...)``.
 
-        When the server receives SIGTERM or SIGINT, calls of `wait` in progress raise
-        `ClosedError`, event streams end, and results have `grace` seconds to complete.
+        When the server receives SIGTERM or SIGINT, calls of `wait` in progress raise `ClosedError`,
+        and event streams end. Results may be sent for `grace` more seconds.
 
         Args:
-            inner: Your own lifespan, which starts after this one and ends before it. The state that
-                it yields is kept.
+            inner: Your own lifespan, which starts after this one and ends before it. The
+                application also gets the state that your lifespan yields.
             **options: Options of `adepoll.server.resources.create_resources`: `client`, `watcher`,
-                `fetcher`, `grace`, `probe_every`. Only the default tenant has a default `client`.
+                `fetcher`, `grace`, `probe_every`. `client` is required, except for the default
+                tenant.
         """
         return _nested(self._name, lambda app: self.running(app, **options), inner)
 
@@ -227,17 +229,18 @@ class Tenant(JobFunctions):
     ) -> AsyncGenerator[ServerResources, None]:
         """Do what `lifespan` does, as a context manager for your own lifespan.
 
-        ``async with running(app) as resources: yield``. Mounted applications have access to the
-        resources only if your lifespan yields ``{"adepoll": resources}``, or is the `inner` of
-        `lifespan`.
+        ``async with running(app) as resources: yield``. For a mounted application to have access to
+        the resources, your lifespan must yield ``{"adepoll": resources}``, or you must use
+        `lifespan` with your own lifespan as `inner`.
 
         Raises:
-            ConfigurationError: Another tenant with this name runs in the application, or a named
-                tenant has no `client`.
+            ConfigurationError: Another tenant with this name runs in the application, or `client`
+                is missing and this is not the default tenant.
         """
         check_tenant(self._name, options)
         async with open_resources(**options) as resources:
-            # uvicorn ends the lifespan only after the last response, which event streams delay.
+            # uvicorn ends the lifespan only after the last response, and event streams would delay
+            # that. So the signal itself stops them.
             with _in_state(app, self._name, resources), on_stop_signal(resources.stop):
                 yield resources
 
@@ -251,20 +254,21 @@ class Tenant(JobFunctions):
 
 
 class Tenants:
-    """Clients, watchers and fetchers of many API keys, such as one key per customer.
+    """Clients, watchers and fetchers for many API keys, such as one key per customer.
 
-    ``TENANTS.get(key)`` has the functions of a `Tenant`, with its own client, watcher and fetcher.
-    They are created when the key is used, and closed when they were not used for some time.
+    ``TENANTS.get(key)`` returns an object with the functions of a `Tenant`. Each key has its own
+    client, watcher and fetcher. They are created when the key is used, and closed when it was not
+    used for some time.
     """
 
     def __init__(self, name: str = "tenants") -> None:
-        """`name` is the attribute of ``app.state`` that holds the `TenantPool`."""
+        """Store the name; the attribute `name` of ``app.state`` will be the `TenantPool`."""
         self._name = name
 
     def lifespan(
         self, *, inner: OwnLifespan | None = None, **options: Unpack[TenantOptions]
     ) -> Lifespan:
-        """Return a lifespan for ``FastAPI(lifespan=...)``; see `Tenant.lifespan`.
+        """Return a lifespan for ``FastAPI(lifespan=...)``, as `Tenant.lifespan` does.
 
         Args:
             inner: Your own lifespan, which starts after this one and ends before it.
@@ -286,10 +290,10 @@ class Tenants:
             await pool.aclose()
 
     def get(self, key: str) -> JobFunctions:
-        """Return the functions of the tenant with this key; nothing is opened yet.
+        """Return the functions of the tenant with this key. No connection is opened yet.
 
         Args:
-            key: The API key; or what your function `client` creates a client from.
+            key: The API key, or the text from which your function `client` creates a client.
         """
         return _OneTenant(self, Secret(key))
 
@@ -299,7 +303,7 @@ class Tenants:
         return JSONResponse(health.body, status_code=health.http_status, headers=health.headers)
 
     def pool(self, connection: HTTPConnection) -> TenantPool:
-        """Return the open tenants."""
+        """Return the pool of this application."""
         pool = _found(connection, self._name, self.pool)
         if isinstance(pool, TenantPool):
             return pool
@@ -307,7 +311,7 @@ class Tenants:
 
 
 class _OneTenant(JobFunctions):
-    """The functions of one of many tenants."""
+    """The functions of the tenant with one key of `Tenants`."""
 
     def __init__(self, tenants: Tenants, key: Secret[str]) -> None:
         self._tenants = tenants
@@ -322,6 +326,8 @@ def _nested(
     run: Callable[[Starlette], AbstractAsyncContextManager[object]],
     inner: OwnLifespan | None,
 ) -> Lifespan:
+    """Return a lifespan that enters `run`, then `inner`, and yields the state of both."""
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[Mapping[str, Any], None]:
         async with run(app) as resources:
@@ -348,11 +354,13 @@ def _in_state(app: Starlette, name: str, resources: object) -> Iterator[None]:
 
 
 def _found(connection: HTTPConnection, name: str, dependency: object) -> object:
-    # In FastAPI, a test can replace a dependency.
+    """Return the resources or the pool with this name; None if it is not running."""
+    # In FastAPI, a test can replace a dependency by another function.
     overrides = getattr(connection.app, "dependency_overrides", {})
     if (override := overrides.get(dependency)) is not None:
         return override()
-    # A lifespan's state also reaches mounted applications. Without it, use the application's.
+    # Mounted applications get the state that the lifespan yields. If it yields none, the state of
+    # the application itself is used.
     for state in (connection.state, connection.app.state):
         if (resources := getattr(state, name, None)) is not None:
             return resources

@@ -1,4 +1,4 @@
-"""An `AdeClient` that closes itself with its event loop."""
+"""SelfClosingClient: an `AdeClient` that closes itself when its event loop ends."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -10,16 +10,16 @@ from adepoll.api.client import AdeClient
 class SelfClosingClient(AdeClient):
     """An `AdeClient` that is closed at the latest when its event loop ends.
 
-    It keeps an asynchronous generator open. ``asyncio.run``, pytest-asyncio and anyio close such
-    generators before they close the loop (PEP 525, 2016, "Asynchronous Generators and Event Loop
-    Finalization"), and the generator then closes the client.
+    The client keeps an asynchronous generator open. ``asyncio.run``, pytest-asyncio and anyio close
+    all such generators before they close the loop (PEP 525, 2016, "Asynchronous Generators and
+    Event Loop Finalization"). When the generator is closed, it closes the client.
     """
 
     _loop: asyncio.AbstractEventLoop | None = None
     _closer: AsyncGenerator[None, None] | None = None
 
     def finish(self) -> None:
-        """Close the client from outside of its loop, if the loop is open and not running."""
+        """Close the client if its event loop is open but not running; call this without a loop."""
         if self._loop is None or self._closer is None:
             return
         if not (self._loop.is_closed() or self._loop.is_running()):
@@ -29,7 +29,9 @@ class SelfClosingClient(AdeClient):
         if self._closer is None:
             self._loop = asyncio.get_running_loop()
             self._closer = self._close_with_loop()
-            with suppress(StopIteration):  # it has reached its yield, and the loop knows it
+            # This runs the generator up to its `yield`, which raises StopIteration here. It also
+            # registers the generator in the loop.
+            with suppress(StopIteration):
                 self._closer.asend(None).send(None)
 
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:

@@ -1,4 +1,4 @@
-"""An emulator in its own thread, for use from other threads."""
+"""Runs an emulator in its own thread, for use from other threads."""
 
 import asyncio
 import threading
@@ -19,12 +19,12 @@ _T = TypeVar("_T")
 def serve_in_thread(emulator: Emulator) -> Iterator[Emulator]:
     """Run an emulator in its own thread, for code without an event loop or with any kind of loop.
 
-    Yields a proxy with all attributes of the emulator. Each access to it runs in the emulator's
-    thread, between two steps of the server, so any thread may use it at any time. After the end of
-    the block, jobs and truth can still be read.
+    Yield a proxy with all attributes of the emulator. Any thread may use the proxy at any time:
+    each access runs in the thread of the emulator, as a callback of its event loop. After the end
+    of the block, jobs and truth can still be read.
 
     Raises:
-        OSError: A port is taken.
+        OSError: A port is in use already.
     """
     started: Future[tuple[asyncio.AbstractEventLoop, int, asyncio.Event]] = Future()
 
@@ -35,7 +35,7 @@ def serve_in_thread(emulator: Emulator) -> Iterator[Emulator]:
             await leave.wait()
 
     def run() -> None:
-        # Not the loop of the event loop policy, which a test may have replaced.
+        # The type of loop is fixed, because a test may have replaced the event loop policy.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             runner.run(serve())
 
@@ -44,12 +44,12 @@ def serve_in_thread(emulator: Emulator) -> Iterator[Emulator]:
         either: list[Future[Any]] = [started, ended]
         wait(either, return_when=FIRST_COMPLETED)
         if ended.done():
-            ended.result()  # raises the error that prevented the start
+            ended.result()  # raises the error because of which the emulator did not start
         loop, ident, leave = started.result()
         try:
             yield cast("Emulator", _ThreadProxy(emulator, _Thread(loop, ident, ended)))
         finally:
-            with suppress(RuntimeError):  # the loop has failed; its error is raised below
+            with suppress(RuntimeError):  # the loop has ended with an error, which is raised below
                 loop.call_soon_threadsafe(leave.set)
             ended.result()
 
@@ -59,8 +59,8 @@ class _Thread:
     """The thread of an emulator.
 
     Attributes:
-        loop: The event loop that runs in it.
-        ident: Its identifier.
+        loop: The event loop that runs in the thread.
+        ident: Identifier of the thread, as `threading.get_ident` returns it.
         ended: Done when the thread has ended.
     """
 
@@ -69,7 +69,10 @@ class _Thread:
     ended: "Future[None]"
 
     def call(self, function: Callable[[], _T]) -> _T:
-        """Return the result of a function that runs in the thread; after its end, run it here."""
+        """Run a function in the thread of the emulator, and return its result.
+
+        If the thread has ended, or the caller is in it, run the function directly.
+        """
         if threading.get_ident() == self.ident:
             return function()
         done: Future[_T] = Future()
@@ -91,7 +94,7 @@ _PROXIED: Final = (World, Faults, GroundTruth, MethodType)
 
 
 class _ThreadProxy:
-    """A proxy of an object; each access to it runs in the thread of the object."""
+    """A proxy of an object; each access to the object runs in the thread of the emulator."""
 
     __slots__ = ("_target", "_thread")
 
@@ -126,7 +129,7 @@ class _ThreadProxy:
     def _access(self, function: Callable[[], object]) -> object:
         def finish() -> object:
             value = function()
-            # A generator would run in the thread that iterates over it.
+            # A generator would run in the thread of the caller. So its items are collected here.
             return iter([*value]) if isinstance(value, Iterator) else value
 
         value = self._thread.call(finish)

@@ -26,19 +26,19 @@ SIX_HOURS: Final = 21_600.0
 
 
 class AdeWorld(Closeable):
-    """An emulated service without sockets, and the event loop with its virtual time.
+    """An emulated service without sockets, with an event loop that has virtual time.
 
     The time starts at 0.0, and passes only while `run` runs. With the same seed, the same requests
-    get the same responses at the same times; a watcher sends the same requests if it is created
-    with an `rng`. Close it, or use it as ``with AdeWorld() as ade_world``.
+    get the same responses at the same times. A watcher also sends the same requests in each run if
+    you create it with an `rng`. Close the world, or use it as ``with AdeWorld() as ade_world``.
     """
 
     def __init__(self, **options: Json) -> None:
         """Create a service without jobs.
 
         Args:
-            **options: Options of `Emulator`: `seed`, `profile`, `faults` and more. Options of the
-                server, such as its ports and the API key, have no effect. `clock` is not allowed.
+            **options: Options of `Emulator`: `seed`, `profile`, `faults` and more. Options of its
+                HTTP server, such as ports and API key, have no effect. `clock` is not allowed.
 
         Raises:
             TypeError: An option is unknown.
@@ -66,7 +66,7 @@ class AdeWorld(Closeable):
 
     @property
     def truth(self) -> GroundTruth:
-        """What really happened: ``truth(job_id)``, and more."""
+        """The truth about jobs and requests, to compare with what a client observed."""
         return self._emulator.truth
 
     @property
@@ -90,7 +90,7 @@ class AdeWorld(Closeable):
         filename: str = "document.md",
         tier: str | None = None,
     ) -> str:
-        """Submit a job, as `World.submit` does, and return its id; by default it arrives now."""
+        """Submit a job and return its id, as `World.submit` does. By default, it arrives now."""
         return self.world.submit(
             plan,
             kind=kind,
@@ -105,12 +105,12 @@ class AdeWorld(Closeable):
         """Run a coroutine in virtual time, and return its result.
 
         Args:
-            main: What to run.
-            timeout: Virtual seconds after which it is cancelled. Without it, a watch of a job that
-                never ends would keep a test busy for ever.
+            main: The coroutine.
+            timeout: Virtual seconds after which the coroutine is cancelled. Without a timeout, a
+                test with a job that never ends would run forever.
 
         Raises:
-            TimeoutError: The coroutine had not ended in time.
+            TimeoutError: The coroutine had not ended after `timeout` virtual seconds.
             RuntimeError: Another loop is running, such as the loop of an ``async def`` test.
         """
         if _is_loop_running():
