@@ -1,7 +1,7 @@
 """The `adepoll` command (extra "cli"), built on the public library.
 
-`commands` declares the subcommands; each has a module. `run` runs a subcommand, `signals` handles
-SIGINT, `exit_codes` decides the exit code.
+`commands` declares the subcommands, and names the function that does the work of each. `run` runs
+that function, `signals` handles SIGINT, and `exit_codes` decides the exit code.
 """
 
 import logging
@@ -13,6 +13,7 @@ import click
 from adepoll import __version__
 from adepoll.cli.commands import COMMANDS
 
+# The value of `ExitCode.INTERRUPTED`. Its module is slow to import, and --help does not need it.
 _INTERRUPTED: Final = 130
 EPILOG = """\b
 Environment variables:
@@ -63,7 +64,11 @@ def cli(*, debug: bool) -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line, and exit. A usage error is one line on stderr."""
+    """Run the subcommand that the command line names, and exit.
+
+    After a usage error, print one line on stderr and exit with 2. After `click.Abort`, exit with
+    130. All other codes, except 0 after ``--help``, come from the functions of `run`.
+    """
     try:
         code = cli.main(prog_name="adepoll", standalone_mode=False)
     except click.UsageError as error:
@@ -73,7 +78,7 @@ def main() -> NoReturn:
             see = " See" if message.endswith("?") else "; see"
             click.echo(f"{path}: {message}{see} {path} --help", err=True)
         else:
-            error.show()  # the help
+            error.show()  # prints the help, because no subcommand was given
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(_INTERRUPTED)

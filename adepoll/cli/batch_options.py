@@ -1,4 +1,4 @@
-"""The options of `watch` and `resume`: from the command line, in the journal, to resume with."""
+"""The options of `watch` and `resume`, as the user gives them and as a journal saves them."""
 
 import json
 import os
@@ -22,8 +22,10 @@ from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.foreign_file import recorded_folder
 from adepoll.watching.listing import Discovery
 
-OPTIONS_NOTE: Final = "options"  # note in the journal: the options that `resume` uses again
-IDS_NOTE: Final = "ids"  # note in the journal: READING until all ids have been read, then READ
+# Name of the journal's note that holds the saved options, which `resume` uses again.
+OPTIONS_NOTE: Final = "options"
+# Name of the journal's note that is READING until all ids have been read, and READ afterwards.
+IDS_NOTE: Final = "ids"
 READING: Final = "reading"
 READ: Final = "read"
 GIVE_IDS_AGAIN: Final = (
@@ -45,8 +47,8 @@ def _is_number(value: Any) -> bool:
     return type(value) in {int, float} and abs(value) <= _MAX_NUMBER
 
 
-# The options that are saved in the journal, and which values are valid: the file may come from
-# anyone.
+# The options that a journal saves. Each has a function that returns whether a value is valid.
+# Values are checked because a journal may come from a stranger.
 _SAVED: Final[Mapping[str, Callable[[Any], bool]]] = {
     "concurrency": _is_count,
     "discovery": lambda value: value in get_args(Discovery),
@@ -59,30 +61,30 @@ _SAVED: Final[Mapping[str, Callable[[Any], bool]]] = {
 
 @frozen(kw_only=True)
 class BatchOptions:
-    """The options of a batch from the command line; None for an option that is absent.
+    """The options of a batch from the command line. None: the user did not give the option.
 
     Attributes:
-        kind: Kind of an id whose form does not say its kind.
+        kind: Kind of the jobs whose ids do not tell their kind.
         region: Region of the API key.
         base_url: URL of the API, instead of a region.
-        v2_base_url: URL of the API for v2 jobs, if it is another one.
+        v2_base_url: URL of the API for v2 jobs, if it differs from `base_url`.
         max_rate: Maximum number of requests per second.
         proxy: URL of a proxy for all requests.
-        cacert: PEM file with certificate authorities to trust as well.
+        cacert: PEM file with additional certificate authorities to trust.
         cert: PEM file with a client certificate and its key.
         out: Folder for results.
-        name: What result files are named after: "id" or "label".
-        timeout: Seconds after which jobs are given up.
+        name: "id" or "label": result files are named after the id or the label of their job.
+        timeout: Seconds after which the run gives up the jobs that have not settled.
         concurrency: Maximum number of simultaneous polls.
         downloads: Maximum number of simultaneous downloads.
-        discovery: How to find out that jobs have settled.
+        discovery: How the watcher finds jobs that may have settled; see `JobWatcher`.
         overwrite: True to replace existing files.
         verify: True to check the files of earlier runs.
-        allow_private: True to allow results at private addresses.
+        allow_private: True to allow result URLs with private addresses or plain http.
         replay: True to print the outcomes of earlier runs again.
-        strict: True if partial results have their own exit code.
+        strict: True to exit with 5 if all jobs completed but some results are partial.
         quiet: True to print only errors on stderr.
-        as_json: True to print JSON on a terminal too.
+        as_json: True to print JSON lines even if stdout is a terminal.
     """
 
     kind: str | None = None
@@ -108,7 +110,7 @@ class BatchOptions:
     as_json: bool = False
 
     def connect(self) -> "adepoll.AdeClient":
-        """Create the client."""
+        """Return a new client with these options."""
         return make_client(
             region=self.region,
             base_url=self.base_url,
@@ -122,7 +124,7 @@ class BatchOptions:
 
     @property
     def name_by(self) -> Literal["job_id", "label"]:
-        """What result files are named after, as `Batch` calls it."""
+        """The option `name` as the argument `name_by` of `Batch`."""
         return "label" if self.name == "label" else "job_id"
 
     def to_note(self) -> str:
@@ -130,17 +132,19 @@ class BatchOptions:
         return json.dumps(self._saved())
 
     def with_note(self, note: str | None) -> "BatchOptions":
-        """Return these options, completed with those saved in the journal."""
+        """Return these options, and the options of `note` that the user did not give."""
         return evolve(self, **(_read_note(note) | self._saved()))
 
     def with_endpoints_of(self, endpoints: Endpoints, journal: Path) -> "BatchOptions":
-        """Return these options with the journal's endpoints, if nothing else sets an endpoint.
+        """Return these options, with the endpoints of the journal if no endpoint is set.
 
-        The API key is sent to the endpoints and a journal may come from anyone. Therefore only
-        LandingAI's own endpoints are taken from a journal.
+        An endpoint can be set by an option or an environment variable. The API key is sent to the
+        endpoints, and a journal may come from a stranger. Therefore only LandingAI's own endpoints
+        are taken from a journal.
 
         Raises:
-            ConfigurationError: The journal has another endpoint; the user must confirm it.
+            ConfigurationError: An endpoint of the journal is not one of LandingAI; the user must
+                confirm it with an option.
         """
         if self.region or self.base_url or self.v2_base_url or _environment_sets_endpoint():
             return self
@@ -155,13 +159,18 @@ class BatchOptions:
         )
 
     def check_folder(self, recorded: str | None, journal: Path) -> None:
-        """Raise if only the journal names the folder for results.
+        """Raise if the journal names a folder for results, but the user does not.
 
-        A journal may come from anyone, and a file with a certain name can do harm in some folders.
+        The user must confirm the folder with ``--out``: a journal may come from a stranger, and in
+        some folders, a file with a certain name does harm.
+
+        Args:
+            recorded: The folder that the journal names; None if it names no folder.
+            journal: Path of the journal, for the error message.
 
         Raises:
-            ConfigurationError: Only the journal names a folder; the user must confirm it.
-            JournalDamagedError: The journal has something else in place of a folder.
+            ConfigurationError: The journal names a folder, and `out` is None.
+            JournalDamagedError: The folder in the journal is not an absolute path.
         """
         if self.out is not None or recorded is None:
             return
@@ -177,15 +186,16 @@ class BatchOptions:
         """Return the shell command that continues the batch, with every option that it needs.
 
         Args:
-            journal: The journal, as the user named it.
+            journal: Path of the journal, as the user wrote it.
             endpoints: The URLs of the API.
-            note: The options saved in the journal.
-            out: The folder for results; None without one.
+            note: The note with the options that the journal saves; None without a note.
+            out: The folder for results; None if results are not written to files.
         """
         path = str(journal)
         words = ["adepoll", "resume", f"./{path}" if path.startswith("-") else path]
         words += _endpoint_words(endpoints)
-        if self.proxy is not None and "@" not in self.proxy:  # credentials are not shown
+        # A proxy URL with credentials is left out, because the command is shown on the screen.
+        if self.proxy is not None and "@" not in self.proxy:
             words += ["--proxy", self.proxy]
         words += [] if self.cacert is None else ["--cacert", str(self.cacert)]
         words += [] if self.cert is None else ["--cert", str(self.cert)]
@@ -205,13 +215,13 @@ class BatchOptions:
         return shell_line(words)
 
     def _saved(self) -> dict[str, Any]:
-        """Return the options that are present and that a journal saves."""
+        """Return the options that the user gave and that a journal saves, by name."""
         options = asdict(self)
         return {name: options[name] for name in _SAVED if options[name] is not None}
 
 
 def _read_note(note: str | None) -> dict[str, Any]:
-    """Return the valid options of a note; ignore everything else."""
+    """Return the valid options that a note contains, by name; ignore the rest of the note."""
     try:
         options = json.loads(note or "{}")
     except (ValueError, RecursionError):
@@ -232,17 +242,17 @@ def _environment_sets_endpoint() -> bool:
 
 
 def _endpoint_words(endpoints: Endpoints) -> list[str]:
-    """Return the options for the endpoints; none if the next run finds them without options."""
+    """Return the options that set the endpoints; empty if `resume` finds them without options."""
     if _environment_sets_endpoint():
         if Endpoints.of(*read_base_urls(None, None, None)) == endpoints:
             return []
     elif endpoints.are_official:
-        return []  # `with_endpoints_of` takes them from the journal
+        return []  # `with_endpoints_of` reads the endpoints from the journal
     return _url_words(endpoints) if endpoints.region is None else ["--region", endpoints.region]
 
 
 def _url_words(endpoints: Endpoints) -> list[str]:
-    """Return the options that name the endpoints; the second one only if it is necessary."""
+    """Return ``--base-url URL``, and also ``--v2-base-url URL`` if v2 jobs need it."""
     words = ["--base-url", endpoints.v1]
     if endpoints.v2 != endpoints.v1 or os.environ.get(V2_BASE_URL_VARIABLE):
         words += ["--v2-base-url", endpoints.v2]

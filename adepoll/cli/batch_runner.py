@@ -1,4 +1,4 @@
-"""Runs a batch for ``adepoll watch`` and ``adepoll resume``: prints outcomes, errors, a summary."""
+"""Runs a batch for ``adepoll watch`` and ``resume``; prints outcomes, errors and a summary."""
 
 import asyncio
 import sys
@@ -37,7 +37,7 @@ from adepoll.journal.outcomes import Outcome, RecordedError
 from adepoll.journal.schema import OUT_DIR
 from adepoll.journal.stored_jobs import JobToAdd
 
-_CHECK_INTERVAL: Final = 0.05  # seconds
+_CHECK_INTERVAL: Final = 0.05  # seconds between two checks whether all ids have been read
 _CONCURRENCY: Final = 64
 _DOWNLOADS: Final = 8
 
@@ -47,11 +47,12 @@ class BatchRunner:
     """One run of a batch from the command line.
 
     Attributes:
-        options: The options.
+        options: The options of the user.
         journal: Path of the journal; None for no journal.
-        job_ids: Returns the ids to add; None to resume the journal, which must exist.
-        id_files: Files with ids, which no result may replace.
-        places: Where invalid ids are in these files.
+        job_ids: Function that returns the jobs to add to the batch. None to resume `journal`, which
+            must then exist.
+        id_files: Files with job ids; no result may replace such a file.
+        places: File and line of each invalid id.
     """
 
     options: BatchOptions
@@ -64,9 +65,12 @@ class BatchRunner:
     _out: Path | None = field(default=None, init=False)
     _progress: BatchProgress = field(factory=BatchProgress, init=False)
     _problems: ProblemList = field(factory=ProblemList, init=False)
-    _not_included: int = field(default=0, init=False)  # results that are at a URL
-    _not_kept: int = field(default=0, init=False)  # results that the service did not keep
-    _retryable: int = field(default=0, init=False)  # errors that another run may resolve
+    # Completed jobs whose result is not in the output, but at a URL.
+    _not_included: int = field(default=0, init=False)
+    # Completed jobs whose result the service does not keep.
+    _not_kept: int = field(default=0, init=False)
+    # Jobs with an error that another run may resolve.
+    _retryable: int = field(default=0, init=False)
 
     def run(self) -> NoReturn:
         """Run the batch, and exit with its code."""
@@ -100,12 +104,12 @@ class BatchRunner:
             job_ids = () if self.job_ids is None else self.job_ids()
             outcomes = batch.run(job_ids, timeout=options.timeout, replay=options.replay)
             if journal is not None and self.job_ids is not None:
-                await stack.enter_async_context(_ids_note_kept(batch, journal))
+                await stack.enter_async_context(_updating_ids_note(batch, journal))
             try:
                 async for found in outcomes:
                     outcome = self._with_place(found)
-                    # Requesting the next outcome acknowledges this one, so its line is written
-                    # before.
+                    # The line is written first, because requesting the next outcome acknowledges
+                    # this one.
                     await view.line(self._line(outcome))
                     self._count(outcome)
             finally:
@@ -121,7 +125,7 @@ class BatchRunner:
         return exit_code_of_batch(self._progress, strict=self.options.strict)
 
     def _effective_options(self) -> BatchOptions:
-        """Return the options, completed with those of the journal that is resumed."""
+        """Return the user's options; if a journal is resumed, completed with its saved options."""
         if self.job_ids is not None or self.journal is None:
             return self.options
         with JournalReader(self.journal) as reader:
@@ -175,7 +179,8 @@ class BatchRunner:
                 self._not_kept += job.data is None and job.output_url is None
             return
         self._problems.add(outcome)
-        # A recorded error is from an earlier run, which would retry it if that could help.
+        # A `RecordedError` is lasting: this run has tried all other failed jobs of earlier runs
+        # again.
         self._retryable += not isinstance(
             outcome.error, (*LASTING_ERRORS, RecordedError, TargetExistsError)
         )
@@ -254,16 +259,19 @@ def _is_same_folder(out: Path, recorded: str) -> bool:
     """Return whether two paths name the same folder, such as ``../out`` and an absolute path."""
     try:
         return out.samefile(recorded)
-    except (OSError, ValueError):  # one of them does not exist, or cannot
+    except (OSError, ValueError):  # a folder does not exist, or a path has a NUL character
         return str(out.absolute()) == recorded
 
 
 @asynccontextmanager
-async def _ids_note_kept(batch: Batch, journal: Journal) -> AsyncGenerator[None, None]:
-    """Set the note to READ as soon as all ids have been read: the run may be killed later."""
+async def _updating_ids_note(batch: Batch, journal: Journal) -> AsyncGenerator[None, None]:
+    """While the block runs, set `IDS_NOTE` to READ as soon as all ids have been read.
+
+    This does not wait for the end of the block, because the run may be killed before.
+    """
 
     async def set_note() -> None:
-        with suppress(JournalError):  # the batch raises the same error
+        with suppress(JournalError):  # the batch meets the same error, and raises it
             await journal.set_note(IDS_NOTE, READ)
 
     async def set_note_when_read() -> None:

@@ -23,13 +23,14 @@ class BatchState:
         known: Jobs read so far.
         complete: True once all ids have been read, so that `known` is the total.
         settled: Number of settled jobs by status.
-        settled_before: How many of the settled jobs an earlier run had settled.
+        settled_before: Number of jobs that were already settled when this run began.
         unresolved: Jobs that were given up.
         not_fetched: Completed jobs whose result could not be fetched.
         fetching: Downloads in progress.
         bytes_fetched: Bytes of results that this run has downloaded.
         requests: Requests that this run has sent to the service.
-        failure: Why the service cannot be used at present; None if it can.
+        failure: Text of the last failed request if the last two or more requests have failed; else
+            None.
         throttled_for: Seconds until the next request may be sent; 0.0 if not throttled.
         time_left: Estimated seconds until the last job settles; None if unknown.
     """
@@ -53,12 +54,12 @@ class BatchState:
         return sum(self.settled.values())
 
     def by_status(self) -> list[tuple[JobStatus, int]]:
-        """Return the statuses with their number of jobs, always in the same order."""
+        """Return each status that occurs and its number of jobs, always in the same order."""
         return [(status, count) for status in JobStatus if (count := self.settled.get(status))]
 
     @property
     def requests_per_job(self) -> float | None:
-        """Requests per job that this run has settled; None before the first."""
+        """Requests of this run for each job that it has settled; None before it has settled one."""
         count = self.settled_count - self.settled_before
         return self.requests / count if count > 0 else None
 
@@ -76,7 +77,7 @@ def state_of_watch(
     fetching: int = 0,
     bytes_fetched: int = 0,
 ) -> BatchState:
-    """Return the state of a watch, and of the downloads that the caller counts."""
+    """Return the state of a watch; `fetching` and `bytes_fetched` describe its downloads."""
     progress, stats = watched.progress, client.stats
     return BatchState(
         known=progress.known,
@@ -112,7 +113,7 @@ def state_of_batch(batch: "adepoll.Batch", client: "adepoll.AdeClient") -> Batch
 
 
 def _failure(stats: "adepoll.ClientStats") -> str | None:
-    """Return the text of the last failure, if it was not a single one."""
+    """Return the text of the last failure if the last two or more requests failed, else None."""
     return stats.last_failure if stats.failures_in_a_row > 1 else None
 
 
@@ -132,10 +133,11 @@ class Speed:
         self.bytes = 0.0
 
     def add(self, now: float, state: BatchState) -> None:
-        """Add the state at `now`, in seconds of any clock."""
+        """Record the state at time `now`, in seconds. All times must come from one clock."""
         sample = (now, state.settled_count - state.settled_before, state.bytes_fetched)
         self._samples.append(sample)
-        # Keeps one sample older than the window, to compare with when samples are rare.
+        # The newest sample that is older than the window is kept, so that the difference to it
+        # covers the whole window.
         while len(self._samples) > 2 and self._samples[1][0] <= now - self._window:  # noqa: PLR2004 - a speed needs two samples
             self._samples.popleft()
         since, jobs, size = self._samples[0]
@@ -159,7 +161,7 @@ def describe(state: BatchState, speed: Speed) -> str:
 
 
 def describe_problems(state: BatchState) -> list[str]:
-    """Return one phrase for each kind of problem."""
+    """Return one phrase for each kind of problem that the state has."""
     phrases = []
     if state.unresolved:
         phrases.append(f"{state.unresolved:,} unresolved")
@@ -189,7 +191,7 @@ def describe_speed(state: BatchState, speed: Speed) -> list[str]:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a rounded duration, such as ``12 min``; at least 1 s."""
+    """Return a duration as rounded text, such as ``12 min``; ``1 s`` if it is shorter."""
     for unit, size in (("h", _HOUR), ("min", _MINUTE)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.0f} {unit}"

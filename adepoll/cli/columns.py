@@ -1,4 +1,4 @@
-"""Parses jobs from text: an id per line, a column of a CSV, or a key of JSON lines. Does no I/O.
+"""Finds jobs in text: one id per line, a column of a CSV, or a key of JSON lines. Does no I/O.
 
 Each job is passed on as soon as its line is complete, without waiting for later lines.
 """
@@ -20,8 +20,8 @@ _HEADER: Final = re.compile(
     r"(?i:(?:[a-z]+[ _-])*(?:job[ _-]?)?(?:ids?|uuids?|identifiers?))"
     r"|[a-z]+(?:[A-Z][a-z]*)*(?:Ids?|IDs?|Identifiers?)"
 )
-# A line of an Excel workbook, a compressed file, a PDF, or a text in UTF-16 without its mark. Bytes
-# that are not UTF-8 are surrogates here.
+# Matches the first line of a file that is not UTF-8 text: an Excel workbook, a compressed file, a
+# PDF, or UTF-16 without a byte order mark. A byte that is not UTF-8 has become a surrogate here.
 _BINARY: Final = re.compile("\x1f\udc8b|%PDF-|[^\x00]*\x00")
 _QUOTES: Final = "\"'`"
 
@@ -34,16 +34,16 @@ def read_text(
     emit: Emit,
     note_invalid: NoteInvalid | None = None,
 ) -> None:
-    r"""Parse the job ids of a text, and pass them to `emit` in batches that are never empty.
+    r"""Find the jobs in a text, and pass them to `emit` in batches that are never empty.
 
-    Skips blank lines, lines that begin with ``#``, and rows whose cell or key is empty or null.
+    Skips blank lines, lines that begin with ``#``, and rows whose job id is empty or null.
 
     Args:
         pieces: The text in pieces of any length; lines end with ``\n``.
         source: The name of the text in error messages.
-        fields: The columns or keys, with dots between the keys of nested objects. The other columns
-            of a table become the columns of a `BatchJob`.
-        emit: Receives a batch, before the next piece is read.
+        fields: Names of the columns or keys that describe a job; dots separate the keys of nested
+            objects. The other columns of a CSV table become the columns of a `BatchJob`.
+        emit: Called with each batch of jobs, before the next piece is read.
         note_invalid: Called with each text that cannot be a job id, and its line number, before
             the text is passed to `emit`.
 
@@ -52,7 +52,7 @@ def read_text(
     """
     batches = _lines(pieces, source)
     found = FoundJobs(source, emit, note_invalid)
-    before = 0  # skipped lines at the top
+    before = 0  # number of skipped lines at the top
     first = ""
     for lines in batches:
         at = next((at for at, line in enumerate(lines) if _content(line)), None)
@@ -109,7 +109,7 @@ def _content(line: str) -> str:
 def _read_plain(batches: Iterable[list[str]], number: int, found: FoundJobs) -> None:
     for lines in batches:
         stripped = [line.strip() for line in lines]
-        if all(map(is_plain, stripped)):  # nearly all files have no other lines
+        if all(map(is_plain, stripped)):  # the fast path: nearly all files contain only plain ids
             found.add_plain(stripped)
         else:
             for offset, line in enumerate(lines, 1):
@@ -119,7 +119,7 @@ def _read_plain(batches: Iterable[list[str]], number: int, found: FoundJobs) -> 
 
 
 def _bare(text: str) -> str:
-    """Return an id without what surrounds the cells of a table or list: quotes, a delimiter."""
+    """Return a text without the quotes around it and the delimiter after it, as in ``"ID",``."""
     bare = text.rstrip(",;|\t ")
     inner = bare[1:-1]
     if inner and bare[0] in _QUOTES and bare[0] == bare[-1] and bare[0] not in inner:
@@ -128,14 +128,17 @@ def _bare(text: str) -> str:
 
 
 def _refuse_binary(first: str, source: str, line: int) -> None:
-    """Raise if the file is not text: otherwise each of its lines would be a bad id."""
+    """Raise if the file is not text. Otherwise, each line would be reported as an invalid id."""
     if _BINARY.match(first):
         problem = "this is not a text file: save the ids as text or CSV, in UTF-8"
         raise IdsError(problem, source=source, line=line)
 
 
 def _refuse_table(first: str, source: str, line: int) -> None:
-    """Raise if `--field` is missing for a CSV or JSON: otherwise each line would be a bad id."""
+    """Raise if the first line is JSON or has several columns, so that ``--field`` is missing.
+
+    Otherwise, each line would be reported as an invalid id.
+    """
     if first.startswith(("{", "[")):
         try:
             keys = list(json.loads(first)) if first.startswith("{") else []
@@ -175,7 +178,7 @@ def _read_json(batches: Iterable[list[str]], number: int, fields: Fields, found:
                     f"malformed JSON ({exc.msg}, character {exc.pos + 1}); one object per line?"
                 )
                 raise IdsError(problem, source=source, line=number) from None
-            except (ValueError, RecursionError) as exc:  # too many digits, or nested too deeply
+            except (ValueError, RecursionError) as exc:  # a number is too long, or nesting too deep
                 problem = f"JSON that cannot be read ({type(exc).__name__})"
                 raise IdsError(problem, source=source, line=number) from None
             job_id = _value_at(value, fields.job_id or "", source, number)
@@ -193,7 +196,7 @@ def _read_json(batches: Iterable[list[str]], number: int, fields: Fields, found:
 
 
 def _value_at(value: Json, field: str, source: str, line: int) -> str:
-    """Return the id at a key or path of keys; an empty string if it is null or empty."""
+    """Return the value at a key, or at a path of keys with dots, as text; empty if it is null."""
     steps = [field] if isinstance(value, dict) and field in value else field.split(".")
     for depth, step in enumerate(steps):
         path = ".".join(steps[:depth])

@@ -1,7 +1,7 @@
-"""The subcommands as click sees them: names, arguments, options and help. Imports click only.
+"""Declares the subcommands for click: names, arguments, options and help. Imports click only.
 
-`adepoll --help` and shell completion need nothing else. `runs` names the function that does the
-work; its module is imported when the command runs.
+`adepoll --help` and shell completion are fast because they import no other module. The decorator
+`runs` names the function that does the work; its module is imported when the command runs.
 """
 
 from pathlib import Path

@@ -17,7 +17,7 @@ def completion(*, shell: str) -> None:
     def main() -> ExitCode:
         if maker := get_completion_class(shell):
             script = maker(cli, {}, _NAME, _VARIABLE).source()
-            # click's script for fish cuts descriptions at their first comma.
+            # Without this change, click's script for fish cuts each description at its first comma.
             write_line(script.replace('string split ","', 'string split -m 1 ","'))
         return ExitCode.COMPLETED
 

@@ -10,10 +10,10 @@ from adepoll.cli.found_jobs import Fields, FoundJobs, IdsError, check_encoding
 from adepoll.common.redaction import showable
 
 LONGEST_LINE: Final = 2**23
-"""Maximum characters per line. A job with inline data can have several million."""
+"""Maximum characters per line. A line with the inline result of a job can have millions."""
 DELIMITERS: Final = ",;\t|"
 BYTE_ORDER_MARK: Final = "\ufeff"
-# Excel writes and reads this as a first line.
+# Matches a first line such as ``sep=;``, which names the delimiter; Excel writes such lines.
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;\t|])"?')
 _MAX_HEADER_LINES: Final = 100
 
@@ -22,9 +22,9 @@ def read_csv(batches: Iterable[list[str]], before: int, fields: Fields, found: F
     """Find the jobs of a table with a header.
 
     Args:
-        batches: The lines.
-        before: Number of lines before them.
-        fields: The columns that describe a job.
+        batches: The lines without line ends, in lists of any length.
+        before: Number of lines of the file before the first batch.
+        fields: Names of the columns that describe a job.
         found: Receives the jobs.
 
     Raises:
@@ -32,13 +32,14 @@ def read_csv(batches: Iterable[list[str]], before: int, fields: Fields, found: F
             UTF-8.
     """
     source, field = found.source, fields.job_id or ""
-    # A global setting, acceptable in the process of a command. Other cells can hold long texts.
+    # Cells can hold long texts. This setting is global, which is acceptable in a command.
     csv.field_size_limit(LONGEST_LINE)
 
     def feed() -> Iterator[str]:
         for lines in batches:
             yield from [f"{line}\n" for line in lines]
-            found.flush()  # the csv reader needs another line, which may arrive late
+            # The next line may arrive late. Therefore the jobs found so far are passed on now.
+            found.flush()
 
     lines = feed()
     header, delimiter = _read_header(lines)
@@ -54,7 +55,7 @@ def read_csv(batches: Iterable[list[str]], before: int, fields: Fields, found: F
             if len(row) > cells.job_id:
                 cells.add(row, before + row_start, found)
             elif any(cell.strip() for cell in row):
-                # Not skipped: if the header had another delimiter, every row would be skipped.
+                # Short rows are not skipped: with a wrong delimiter, every row would be skipped.
                 problem = (
                     f"the row has {len(row)} of {len(columns)} columns; "
                     f"{showable(field, 80)!r} is missing"
@@ -68,7 +69,7 @@ def read_csv(batches: Iterable[list[str]], before: int, fields: Fields, found: F
 
 
 class _Cells:
-    """Which cell of a row is what."""
+    """Positions of the id, the kind, the label and the other columns in each row of a table."""
 
     def __init__(self, columns: Sequence[str], fields: Fields, source: str, line: int) -> None:
         self.job_id = _index_of(fields.job_id or "", columns, source, line)
@@ -111,7 +112,7 @@ def _index_of(field: str, columns: Sequence[str], source: str, line: int) -> int
 
 
 def _read_header(lines: Iterator[str]) -> tuple[list[str], str | None]:
-    """Return the lines of the header, and the delimiter if a separator line names it."""
+    """Return the lines of the header, and the delimiter that a line ``sep=;`` names, else None."""
     header = [next(lines).lstrip(BYTE_ORDER_MARK)]
     delimiter = None
     if separator := _SEPARATOR_LINE.fullmatch(header[0].rstrip("\n")):
@@ -125,13 +126,17 @@ def _read_header(lines: Iterator[str]) -> tuple[list[str], str | None]:
 
 
 def _columns(text: str, delimiter: str | None, field: str) -> tuple[list[str], str]:
-    """Return the columns and the delimiter that yields `field`, or else the most columns."""
+    """Return the names of the columns, and the delimiter.
+
+    The delimiter is one with which a column is named `field`. Without such a delimiter, it is the
+    one that gives the most columns.
+    """
     splits = [(split_row(text, choice), choice) for choice in delimiter or DELIMITERS]
     return max(splits, key=lambda pair: (field in pair[0], len(pair[0])))
 
 
 def split_row(text: str, delimiter: str) -> list[str]:
-    """Return the cells of a row, stripped; the whole row if it cannot be read."""
+    """Return the cells of a row, stripped; the whole row as one cell if it is not valid CSV."""
     try:
         row = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
     except csv.Error:

@@ -1,4 +1,4 @@
-"""The other side of the demo: an emulator in a separate process, and HTTP calls to it."""
+"""The emulator of ``adepoll demo``: runs it in a separate process, and sends requests to it."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import Json
 from adepoll.errors import AdePollError
 
-_MAX_SUBMISSIONS: Final = 32  # at the same time
+_MAX_SUBMISSIONS: Final = 32  # requests at the same time
 _SCHEMA: Final = (
     '{"type": "object", "properties": {"invoice_number": {"type": "string"}, '
     '"total": {"type": "number"}, "lines": {"type": "array", "items": {"type": "object", '
@@ -25,7 +25,7 @@ _SCHEMA: Final = (
 
 
 def _form(kind: JobKind, number: int) -> aiohttp.FormData:
-    """Return the form that creates the job of that number."""
+    """Return the form of the request that creates job `number`."""
     form = aiohttp.FormData(default_to_multipart=True)
     if kind is JobKind.V1_EXTRACT or kind is JobKind.V2_EXTRACT:
         form.add_field("schema", _SCHEMA)
@@ -41,18 +41,18 @@ def _form(kind: JobKind, number: int) -> aiohttp.FormData:
 
 @frozen
 class EmulatorProcess:
-    """A running emulator; submits jobs and reads its records, which adepoll itself cannot do.
+    """A running emulator. Submits jobs and reads the emulator's records; `AdeClient` cannot do so.
 
     Attributes:
-        base_url: URL of its API.
-        api_key: The key that it accepts.
+        base_url: URL of the emulator's API.
+        api_key: The API key that the emulator accepts.
     """
 
     base_url: str
     api_key: str
 
     async def submit(self, count: int) -> list[JobRef]:
-        """Create `count` jobs whose kinds take turns, and return them."""
+        """Create `count` jobs, of each kind in turn, and return their references."""
         slots = asyncio.Semaphore(_MAX_SUBMISSIONS)
         kinds = JobKind.all()
 
@@ -78,9 +78,13 @@ class EmulatorProcess:
 
 @contextlib.asynccontextmanager
 async def emulator_process(*, seed: int, median: float) -> AsyncIterator[EmulatorProcess]:
-    """Run an emulator in a separate process.
+    """Run an emulator in a separate process while the block runs.
 
-    The process exits when its standard input closes, so that it cannot outlive this one.
+    The emulator exits when its standard input closes, so that it cannot outlive this process.
+
+    Args:
+        seed: Seed of all random values.
+        median: Median duration of a job in seconds.
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "adepoll", "emulate", "--port", "0", "--until-eof"),
@@ -88,7 +92,7 @@ async def emulator_process(*, seed: int, median: float) -> AsyncIterator[Emulato
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C reaches this process only
+        start_new_session=True,  # so that Ctrl-C interrupts this process only
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     try:
@@ -100,7 +104,7 @@ async def emulator_process(*, seed: int, median: float) -> AsyncIterator[Emulato
 
 
 async def _read_announcement(process: asyncio.subprocess.Process) -> EmulatorProcess:
-    """Read the lines ``export NAME=VALUE`` that the emulator prints first."""
+    """Read the lines ``export NAME=VALUE`` that the emulator prints; return its URL and key."""
     variables: dict[str, str] = {}
     while not variables.keys() >= {BASE_URL_VARIABLE, API_KEY_VARIABLE}:
         line = (await process.stdout.readline()).decode() if process.stdout else ""

@@ -48,7 +48,10 @@ def demo(*, jobs: int, median: float, seed: int) -> None:
 
 
 async def run_demo(*, jobs: int, median: float, seed: int) -> ExitCode:
-    """Run the demo, and print its table and findings."""
+    """Run the demo; print a table of results, and each difference from the emulator's records.
+
+    Return FAILED_OR_CANCELLED if there is a difference or a problem. `median` is in seconds.
+    """
     async with emulator_process(seed=seed, median=median) as emulator:
         say(f"adepoll: submitting {jobs} jobs to the emulator at {emulator.base_url}")
         submitted = await emulator.submit(jobs)
@@ -71,17 +74,17 @@ async def run_demo(*, jobs: int, median: float, seed: int) -> ExitCode:
 
 @define
 class Observations:
-    """What the demo observed of its jobs and downloads.
+    """What the demo observed of its jobs and downloads. The keys of all mappings are job ids.
 
     Attributes:
         settled_at: Unix time at which the watch yielded each job.
         statuses: Status of each yielded job.
-        repeats: Number of times that a job was yielded again.
-        digests: SHA-256 of each result by job id, in hexadecimal.
+        repeats: Number of times that the watch yielded a job which it had yielded before.
+        digests: SHA-256 of each result, in hexadecimal.
         large: Number of results that were too large to be kept in memory, and were stored in files.
-        problems: Errors of jobs that were given up and results that could not be fetched.
+        problems: Texts of errors: of jobs that were given up, and of failed downloads.
         bytes_fetched: Bytes of the large results.
-        requests: Requests of the client.
+        requests: Number of requests that the client sent.
         seconds: Duration of the watch and the downloads.
     """
 
@@ -106,7 +109,7 @@ class DownloadCounter:
     """Counts downloads in progress and their bytes.
 
     Attributes:
-        in_progress: Downloads that have started and not finished.
+        in_progress: Number of downloads that have started and not finished.
         bytes: Bytes received by all downloads.
     """
 
@@ -117,13 +120,16 @@ class DownloadCounter:
 
     @contextmanager
     def count_one(self) -> Iterator[Callable[[int, int | None], None]]:
-        """Count one download; yields the `progress` argument for `ResultFetcher.download`."""
+        """Count one download while the block runs.
+
+        Yield the function for the argument `progress` of `ResultFetcher.download`.
+        """
         last: int | None = None
 
         def progress(received: int, _size: int | None) -> None:
             nonlocal last
-            # The first value may include bytes of an earlier attempt, and a smaller one means that
-            # the download has restarted. Neither counts.
+            # The first value adds nothing, because it may include bytes of an earlier attempt. A
+            # value smaller than the previous one adds nothing: the download has restarted.
             self.bytes += max(received - last, 0) if last is not None else 0
             last = received
 
@@ -135,7 +141,7 @@ class DownloadCounter:
 
 
 async def _watch(client: AdeClient, jobs: Sequence[JobRef], folder: Path) -> Observations:
-    """Watch all jobs, store their large results in a folder, and compute all digests."""
+    """Watch all jobs, download large results to `folder`, and return what was observed."""
     observations = Observations()
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -190,7 +196,8 @@ async def _observe(
             observations.digests[job.job_id] = done.sha256
             observations.large += 1
             observations.bytes_fetched += done.bytes
-            await asyncio.to_thread(path.unlink)  # all results together can be gigabytes
+            # The file is deleted now, because all results together can be gigabytes.
+            await asyncio.to_thread(path.unlink)
         finally:
             slots.release()
 
@@ -206,7 +213,7 @@ async def _observe(
                 observations.digests[job.job_id] = await _digest(fetcher, job)
     except UnresolvedJobsError as error:
         observations.problems += [str(cause) for cause in error.causes.values()]
-    for _ in range(_MAX_DOWNLOADS):  # wait for all downloads
+    for _ in range(_MAX_DOWNLOADS):  # all slots are free when all downloads have ended
         await slots.acquire()
 
 
@@ -220,7 +227,10 @@ async def _digest(fetcher: ResultFetcher, job: JobSnapshot) -> str:
 
 
 def compare(job_ids: Sequence[str], observations: Observations, truth: Json) -> list[str]:
-    """Compare observations with the emulator's records; return one line for each difference."""
+    """Compare observations with the emulator's records.
+
+    Return one line for each observed problem and for each difference.
+    """
     findings = list(observations.problems)
     truths = {job["job_id"]: job for job in truth["jobs"]}
     if len(truths) != len(set(job_ids)):

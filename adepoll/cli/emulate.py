@@ -95,7 +95,7 @@ def _is_given(ctx: click.Context, name: str) -> bool:
 
 
 async def _serve(emulator: Emulator, *, verbose: bool) -> None:
-    """Serve until cancelled; print status lines on stderr if it is a terminal or `verbose`."""
+    """Serve until cancelled; print status lines on stderr if `verbose` or on a terminal."""
     if sys.stderr.isatty():
         try:
             while True:
@@ -104,7 +104,7 @@ async def _serve(emulator: Emulator, *, verbose: bool) -> None:
                 sys.stderr.flush()
                 await asyncio.sleep(_TERMINAL_INTERVAL)
         finally:
-            say("")  # also works if the terminal was closed
+            say("")  # ends the status line; also works if the terminal was closed
     while verbose:
         await asyncio.sleep(_LOG_INTERVAL)
         say(f"adepoll: {_summary(emulator)}")

@@ -1,7 +1,12 @@
-"""Which exit code a command ends with. `adepoll --help` lists the codes.
+"""The exit code of a command. `adepoll --help` lists the codes.
 
-The functions decide for jobs, batches, errors and signals. `export`, `report`, `emulate` and
-`demo_run` return an `ExitCode` of their own for what only they can find.
+The functions below return the code for a job, a batch, an error or a signal. Other places set the
+rest of the codes:
+
+- `cli.main` exits with USAGE after a usage error of click, and with INTERRUPTED after `click.Abort`
+- `run.run_sync` exits with INTERRUPTED after a `KeyboardInterrupt`
+- `export`, `report`, `emulate` and `demo_run` return a code for the failures that only they detect
+- all subcommands except `get`, `watch` and `resume` return COMPLETED if nothing has failed
 """
 
 from enum import IntEnum
@@ -29,7 +34,8 @@ from adepoll.errors import (
     TargetExistsError,
 )
 
-_SIGNAL_BASE: Final = 128  # shells add the signal's number to this
+# As in a shell, the exit code after a signal is 128 plus the number of the signal.
+_SIGNAL_BASE: Final = 128
 
 
 class ExitCode(IntEnum):
@@ -49,7 +55,8 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
-# The first class that an error is an instance of decides; any other `AdePollError` is UNRESOLVED.
+# The code of the first entry whose class the error is an instance of. Therefore a subclass comes
+# before its base class.
 _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (AuthenticationError, ExitCode.KEY_REFUSED),
     (PermissionDeniedError, ExitCode.KEY_REFUSED),
@@ -74,7 +81,7 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
 
 
 def exit_code_of_job(job: JobSnapshot) -> ExitCode:
-    """Return the exit code for the status of one job."""
+    """Return FAILED_OR_CANCELLED for a failed or cancelled job, else COMPLETED."""
     if job.status in {JobStatus.FAILED, JobStatus.CANCELLED}:
         return ExitCode.FAILED_OR_CANCELLED
     return ExitCode.COMPLETED
@@ -84,8 +91,8 @@ def exit_code_of_batch(progress: "adepoll.BatchProgress", *, strict: bool = Fals
     """Return the exit code for a batch that was not interrupted.
 
     Args:
-        progress: The batch.
-        strict: True if partial results have their own exit code.
+        progress: Progress of the batch at its end.
+        strict: True to return PARTIAL if all jobs completed but some results are partial.
     """
     if progress.unresolved or progress.missed or not progress.complete:
         return ExitCode.UNRESOLVED
@@ -95,9 +102,9 @@ def exit_code_of_batch(progress: "adepoll.BatchProgress", *, strict: bool = Fals
 
 
 def exit_code_of_error(error: Exception) -> ExitCode:
-    """Return the exit code for an error that ended a command."""
+    """Return the exit code for an error that ended a command; BUG for an unexpected class."""
     if isinstance(error, ConfigurationError) and isinstance(error.__cause__, OSError):
-        return ExitCode.IO_ERROR  # a folder cannot be created
+        return ExitCode.IO_ERROR  # for example, a folder cannot be created
     for cls, code in _CODES:
         if isinstance(error, cls):
             return code

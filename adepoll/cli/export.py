@@ -18,7 +18,7 @@ from adepoll.display.views import State, make_view
 from adepoll.errors import AdePollError
 from adepoll.tables import ExportReport, Format, export
 
-_SHOWN: Final = 20  # conflicts or unreadable results
+_SHOWN: Final = 20  # maximum number of printed conflicts, and of printed unreadable results
 
 
 def export_tables(
@@ -71,7 +71,7 @@ def export_tables(
 
 @contextmanager
 def _stdout(kind: Format | None) -> Iterator[BinaryIO]:
-    """Yield a file for the table; a terminal gets its text without control characters."""
+    """Yield a file whose content goes to stdout; on a terminal, control characters are escaped."""
     if not sys.stdout.isatty():
         yield sys.stdout.buffer
         return
@@ -86,7 +86,7 @@ def _stdout(kind: Format | None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _showing_progress() -> Iterator[Callable[[int, int], None] | None]:
-    """Show the number of jobs that were read, if stderr is a terminal."""
+    """Yield a function that shows how many jobs were read; None if there is no place to show it."""
     view = make_view()
     if view is None:
         yield None

@@ -60,6 +60,6 @@ def fetch(
 
 
 def _has_part_file(target: Path) -> bool:
-    # The resume state of a part file, which says which bytes it contains.
+    # A part file can be continued if its resume state exists beside it.
     pattern = f".{glob.escape(target.name[:40])}.*.part.json"
     return any(target.parent.glob(pattern))

@@ -1,4 +1,4 @@
-"""FoundJobs: jobs found in a text, on their way to a batch. Does no I/O."""
+"""FoundJobs: collects the jobs found in a text, and passes them on. Does no I/O."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
@@ -25,8 +25,8 @@ class IdsError(ConfigurationError):
 
     Attributes:
         source: The name of the file, or "standard input".
-        line: The line number, counted from 1; None if the error concerns no single line.
-        columns: The columns or keys that exist; empty if the error does not concern them.
+        line: The line number, counted from 1; None if the error does not concern one line.
+        columns: Names of the columns or keys in the file; empty if the error has another subject.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class Fields:
     """The names of the columns or keys that describe a job.
 
     Attributes:
-        job_id: The id; None if each line is an id.
-        kind: The kind; None for "kind", if there is one; empty for none.
-        label: The label; None for "label", if there is one; empty for none.
+        job_id: Column or key with the id. None: the file has one id per line.
+        kind: Column or key with the kind. None: "kind", if it exists. Empty: no column or key.
+        label: Column or key with the label. None: "label", if it exists. Empty: no column or key.
     """
 
     job_id: str | None = None
@@ -59,12 +59,12 @@ class Fields:
 
     @property
     def kind_name(self) -> str:
-        """Name of the column of kinds."""
+        """Name of the column or key with the kind; empty if there is none."""
         return KIND_FIELD if self.kind is None else self.kind
 
     @property
     def label_name(self) -> str:
-        """Name of the column of labels."""
+        """Name of the column or key with the label; empty if there is none."""
         return LABEL_FIELD if self.label is None else self.label
 
 
@@ -72,10 +72,10 @@ ONE_PER_LINE: Final = Fields()
 
 
 def check_encoding(texts: Iterable[str], source: str, line: int) -> None:
-    """Raise if a text of a file was not UTF-8: the outcome would have other characters.
+    """Raise if a text of a file is not UTF-8, because the outcome could not repeat its bytes.
 
     Raises:
-        IdsError: A byte of a text could not be decoded.
+        IdsError: A text contains a byte that could not be decoded.
     """
     for text in texts:
         if not text.isascii():
@@ -87,18 +87,18 @@ def check_encoding(texts: Iterable[str], source: str, line: int) -> None:
 
 
 def _ignore(_job_id: str, _line: int) -> None:
-    """Do nothing about an invalid id."""
+    """Do nothing; the batch reports the invalid id."""
 
 
 class FoundJobs:
-    """Collects jobs until they are passed on."""
+    """Collects the jobs found in a text; `flush` passes them on."""
 
     def __init__(self, source: str, emit: Emit, note_invalid: NoteInvalid | None) -> None:
-        """Collect jobs.
+        """Create an empty collection.
 
         Args:
             source: The name of the text in error messages.
-            emit: Receives the jobs.
+            emit: Called by `flush` with the collected jobs.
             note_invalid: Called with each text that cannot be a job id, and its line number.
         """
         self.source: Final = source
@@ -115,11 +115,11 @@ class FoundJobs:
         label: str = "",
         columns: Mapping[str, str] | None = None,
     ) -> None:
-        """Add the job of a line; an empty id is skipped.
+        """Add the job of a line; do nothing if the id is empty.
 
         Raises:
-            IdsError: The kind is not known, or is not the one that the id names; or the label or a
-                column is not UTF-8.
+            IdsError: The kind is unknown or differs from the kind in the id, or the label or
+                another column is not UTF-8.
         """
         if not job_id:
             return
@@ -137,17 +137,17 @@ class FoundJobs:
         self._jobs.append(job)
 
     def add_plain(self, job_ids: Sequence[str]) -> None:
-        """Add valid ids."""
+        """Add ids that `is_plain` accepts, so that they need no check."""
         self._jobs += job_ids
 
     def flush(self) -> None:
-        """Pass the jobs on."""
+        """Pass the collected jobs to `emit`, unless there are none."""
         if self._jobs:
             self._emit(self._jobs)
             self._jobs = []
 
     def _ref(self, job_id: str, kind: str, label: str, line: int) -> JobRef:
-        """Return the reference for a cell with an id, which can have its kind before it."""
+        """Return the reference of a job; `job_id` may contain the kind, as in ``v1-parse/ID``."""
         ref = _ref(job_id)
         if kind:
             named = self._kind(kind, line)
@@ -169,4 +169,4 @@ def _ref(text: str) -> JobRef:
     try:
         return JobRef.of(text)
     except InvalidJobIdError:
-        return JobRef(text)  # the batch reports it
+        return JobRef(text)  # the batch reports the invalid id

@@ -62,7 +62,7 @@ def _table(jobs: list[JobSummary]) -> Table:
     add_whole_column(table, "received (UTC)", map(_received, jobs))
     table.add_column("failure", overflow="fold", min_width=_LEAST_WIDTH)
     for job in jobs:
-        # Text and not str, in which rich would interpret brackets as markup.
+        # `Text`, because rich would interpret brackets in a `str` as markup.
         table.add_row(
             Text(shown(job.job_id)),
             Text(shown(job.status_text), style=_STYLES.get(job.status, "")),
@@ -76,7 +76,7 @@ def _received(job: JobSummary) -> str:
     return "" if job.received_at is None else f"{job.received_at:%Y-%m-%d %H:%M:%S}"
 
 
-_LEAST_WIDTH: Final = 12  # of a column with sentences
+_LEAST_WIDTH: Final = 12  # characters, for a column with sentences
 _STYLES = {
     JobStatus.COMPLETED: "green",
     JobStatus.FAILED: "red",

@@ -22,24 +22,24 @@ from adepoll.errors import InvalidJobIdError
 from adepoll.journal.stored_jobs import JobToAdd
 
 STDIN: Final = "-"
-_MOST_PLACES: Final = 10_000
+_MOST_PLACES: Final = 10_000  # invalid ids whose file and line are remembered
 _CHUNK_SIZE: Final = 2**18  # bytes; several thousand ids
-_BATCHES_AHEAD: Final = 4
+_BATCHES_AHEAD: Final = 4  # batches that the thread reads before they are needed
 
 
 class InvalidIdPlaces:
-    """Remembers in which line of which file the first 10,000 invalid ids are."""
+    """Remembers the file and line of the first 10,000 invalid ids."""
 
     def __init__(self) -> None:
         self._places: dict[str, str] = {}
 
     def note(self, source: str, job_id: str, line: int) -> None:
-        """Record a place; may be called in any thread."""
+        """Record the file and line of an invalid id; may be called in any thread."""
         if len(self._places) < _MOST_PLACES:
             self._places.setdefault(job_id, f"{showable(source)}, line {line}")
 
     def with_place(self, error: InvalidJobIdError) -> InvalidJobIdError:
-        """Return the error, with the place of the id if it is known."""
+        """Return the error, with the file and line of its id in the text if they are known."""
         if (place := self._places.get(error.job_id)) is None:
             return error
         return InvalidJobIdError(job_id=error.job_id, reason=f"{error.reason} ({place})")
@@ -51,7 +51,7 @@ async def read_ids(
     fields: Fields = ONE_PER_LINE,
     places: InvalidIdPlaces | None = None,
 ) -> AsyncIterator[JobToAdd]:
-    """Yield the ids of `read_id_batches` one by one."""
+    """Yield the jobs of `read_id_batches` one by one."""
     async with aclosing(read_id_batches(arguments, files, fields, places)) as batches:
         async for batch in batches:
             for job_id in batch:
@@ -64,17 +64,17 @@ async def read_id_batches(
     fields: Fields = ONE_PER_LINE,
     places: InvalidIdPlaces | None = None,
 ) -> AsyncGenerator[Sequence[JobToAdd], None]:
-    """Yield the ids of the arguments, then those of the files.
+    """Yield the ids of the arguments, then the jobs of the files, in batches.
 
-    A batch holds the ids that have arrived, from one to several thousand, so that an id from a slow
-    pipe does not wait for the next one. Files are UTF-8, or UTF-16 with a byte order mark;
+    A batch holds the jobs that have arrived, from one to several thousand. So an id from a slow
+    pipe does not wait for the next id. Files are UTF-8, or UTF-16 with a byte order mark;
     `columns.read_text` describes their contents.
 
     Args:
         arguments: Job ids.
         files: File names; ``-`` is standard input.
         fields: The columns or keys of the files that describe the jobs.
-        places: Receives the places of invalid ids.
+        places: Records the file and line of each invalid id; None to forget them.
 
     Raises:
         IdsError: A field does not exist in a file, or the file is malformed.
@@ -132,10 +132,10 @@ def _text_of(name: str) -> Iterator[str]:
         head = b""
         while len(head) < len(codecs.BOM_UTF16) and (chunk := next(chunks, b"")):
             head += chunk
-        # An invalid byte makes one invalid id, and the rest of the file can be read.
+        # With "surrogateescape", an invalid byte spoils only one id: the rest of the file is read.
         encoding, errors = "utf-8", "surrogateescape"
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            encoding, errors = "utf-16", "replace"  # Excel's "Unicode text"
+            encoding, errors = "utf-16", "replace"  # Excel's file type "Unicode text"
         decoder = io.IncrementalNewlineDecoder(
             codecs.getincrementaldecoder(encoding)(errors), translate=True
         )
@@ -148,7 +148,7 @@ def _text_of(name: str) -> Iterator[str]:
 def _chunks_of(raw: io.FileIO) -> Iterator[bytes]:
     while True:
         chunk = raw.read(_CHUNK_SIZE)
-        if chunk is None:  # the parent process has made the pipe non-blocking
+        if chunk is None:  # no data yet, and the parent process has made the pipe non-blocking
             select.select([raw], [], [])
         elif chunk:
             yield chunk
@@ -159,7 +159,7 @@ def _chunks_of(raw: io.FileIO) -> Iterator[bytes]:
 def _batches_of(
     name: str, fields: Fields, places: InvalidIdPlaces
 ) -> AsyncGenerator[list[JobToAdd], None]:
-    """Read a file in a thread, because a pipe or a terminal can block."""
+    """Yield the jobs of a file in batches. A thread reads it, because a pipe can block."""
     source = "standard input" if name == STDIN else name
 
     def read(emit: Emit) -> None:

@@ -14,8 +14,8 @@ from adepoll.errors import AdePollError
 
 _LONGEST_LOG_LINE: Final = 2_000  # characters
 _LONGEST_TEXT: Final = 200  # characters
-# What the library advises in Python, and the same advice for the command line. It is looked up by
-# the text of the error, because a journal records nothing else but the name of the class.
+# Pairs of the library's advice for Python code and the same advice for the command line. The advice
+# is found by its text, because a journal records only the class name and the text of an error.
 _OPTIONS: Final = (
     (re.compile(", or pass api_key= to AdeClient"), ""),
     (re.compile("pass overwrite=True"), "use --overwrite"),
@@ -48,9 +48,10 @@ def say(text: str) -> None:
 
 
 def discard(stream: TextIO | None) -> None:
-    """Redirect a stream that cannot be written to the null device.
+    """Redirect a stream to the null device, because writing to it has failed.
 
-    Its buffer still holds text. Python would try to write that at exit, and report the error.
+    The buffer of the stream still holds text. At exit, Python would try to write this text, and
+    would report another error.
     """
     if stream is not None:
         with open(os.devnull, "wb") as null:  # noqa: PTH123 - a device, not a path
@@ -58,12 +59,12 @@ def discard(stream: TextIO | None) -> None:
 
 
 def shown(text: str) -> str:
-    """Return text from the service or a file, escaped and cut to fit on a terminal."""
+    """Return text from the service or a file, escaped and cut to 200 characters."""
     return showable(text, _LONGEST_TEXT)
 
 
 def text_of(error: AdePollError) -> str:
-    """Return the text of an error; `overwrite=True` and the like become command-line options."""
+    """Return the text of an error, with options in place of arguments like `overwrite=True`."""
     text = str(error)
     for advice, ours in _OPTIONS:
         text = advice.sub(ours, text)

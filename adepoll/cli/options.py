@@ -1,5 +1,6 @@
 """The options of the subcommands. Imports click only, so that completion is fast.
-Values that a slow module defines are repeated here, and a test compares them.
+
+Lists such as the names of faults are copied from slow modules; a test compares the copies.
 """
 
 import functools
@@ -34,11 +35,11 @@ _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/)/")
 
 
 def runs(path: str) -> Callable[[Callable[[], None]], Callable[..., None]]:
-    """Return a decorator of a command without a body: `path` names the function that has it.
+    """Return a decorator for the declaration of a command: the command calls another function.
 
     Args:
-        path: Module in `adepoll.cli` and function, as ``module:function``. The module is imported
-            when the command runs.
+        path: The function that the command calls, as ``module:function``. The module is in
+            `adepoll.cli`, and is imported when the command runs.
     """
 
     def decorate(declaration: Callable[[], None]) -> Callable[..., None]:
@@ -53,10 +54,10 @@ def runs(path: str) -> Callable[[Callable[[], None]], Callable[..., None]]:
 
 
 class LocalPath(click.Path):
-    """A path that is not a URL, which would otherwise name a local file or folder."""
+    """A parameter type for paths that refuses URLs: a URL would become a local file or folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path, or fail."""
+        """Return the path; raise `click.BadParameter` if it is a URL or not valid."""
         if found := _URL.match(str(value)):
             self.fail(f"must be a local path, not a URL that begins with {found[1]}/", param, ctx)
         return super().convert(value, param, ctx)
@@ -78,7 +79,7 @@ def refuse_nan(_ctx: click.Context, _param: click.Parameter, value: float | None
 
 
 def kind_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that adds ``--kind`` with this help text."""
+    """Return a decorator that adds the option ``--kind`` with the help text `text`."""
     return click.option(
         "--kind", type=click.Choice(KIND_CHOICES), help=f"{text}  [default: {KIND_CHOICES[0]}]"
     )
@@ -95,7 +96,7 @@ def make_client(
     cert: Path | None,
     kind: str | None = None,
 ) -> "adepoll.AdeClient":
-    """Create the client that the options describe."""
+    """Return a new client with these options."""
     import adepoll  # noqa: PLC0415 - slow; completion works without it
 
     return adepoll.AdeClient(
@@ -109,7 +110,7 @@ def make_client(
 
 
 def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of the client: region, URLs, rate limit, and how it connects."""
+    """Add the options of the client: region, URLs, maximum rate, proxy and certificates."""
 
     @click.option(
         "--region",
@@ -162,7 +163,7 @@ def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
 def client_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds `endpoint_options`, and ``--kind`` with the help text `kind`.
 
-    The command receives `connect`, which creates the client.
+    In place of these options, the command receives `connect`, a function that creates the client.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -186,7 +187,7 @@ def _complete_region(
 
 
 def ids_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the argument and options for the job ids: `job_ids`, `files` and `field`."""
+    """Add the argument for job ids, and the options that say which files contain ids, and where."""
 
     @click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
     @click.option(

@@ -18,9 +18,9 @@ _STATUS_WIDTH: Final = len("unresolved")
 def json_line(outcome: Outcome) -> str:
     """Return one line of JSON: the job as the service describes it, and its result or error.
 
-    If the result is in a file or could not be fetched, the line has `result` or `error` instead of
-    `data`. The line of an unresolved job has only the id, the kind, the label and the error.
-    `columns` has the other columns of a CSV.
+    In place of the key "data", the line has the key "result" if the result is in a file, and the
+    key "error" if the result could not be fetched. The line of an unresolved job has the id, the
+    kind, the label and the error. The key "columns" has the other columns of a CSV file.
     """
     job = outcome.snapshot
     columns = {"columns": dict(outcome.columns)} if outcome.columns else {}
@@ -53,7 +53,7 @@ def text_line(outcome: Outcome) -> str:
 
 
 def error_line(outcome: Outcome) -> str:
-    """Return one line for stderr with the job id and its error, or the reason of its failure."""
+    """Return one line for stderr: the job id, and the error or the reason why the job failed."""
     if outcome.error is None and outcome.snapshot is not None:
         reason = shown(outcome.snapshot.failure_reason or "no reason given")
         return f"{outcome.snapshot.status.value}: {job_name(outcome)}: {reason}"
@@ -78,7 +78,8 @@ def _parts(outcome: Outcome) -> list[str]:
     if job is not None:
         parts += [_duration(job), shown(job.failure_reason or ""), _missing(job)]
     if file is not None:
-        # If the file is named after the job, which the line already shows, the folder suffices.
+        # The line already shows the job id. If the file is named after the id, only the folder is
+        # added.
         is_default = file.path.name == result_name(outcome.job_id)
         path = _relative(file.path.parent if is_default else file.path)
         parts.append(f"{format_bytes(file.bytes)} in {path}")
@@ -97,7 +98,7 @@ def _duration(job: JobSnapshot) -> str:
 
 
 def _missing(job: JobSnapshot) -> str:
-    """Return what a partial result lacks."""
+    """Return why a result is partial; an empty string if the result is not partial."""
     if job.failed_pages or job.incomplete:
         count = len(job.failed_pages)
         return f"{count} page{'s' * (count != 1)} failed" if count else "pages failed"
@@ -105,7 +106,7 @@ def _missing(job: JobSnapshot) -> str:
 
 
 def _relative(path: Path) -> str:
-    """Return the path relative to the current folder if it is inside of it."""
+    """Return a path as text; relative if the path is inside the current folder."""
     with suppress(ValueError, OSError):  # not inside, or the current folder was deleted
         path = path.relative_to(Path.cwd())
     return shown(str(path))

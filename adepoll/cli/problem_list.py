@@ -1,4 +1,4 @@
-"""The problems that a batch prints at its end: jobs with the same message are one group."""
+"""ProblemList: the problems that a batch prints at its end, with one group for each message."""
 
 from collections import Counter
 from typing import Final
@@ -9,7 +9,8 @@ from adepoll.cli.messages import shown
 from adepoll.cli.output_lines import error_line, job_name
 from adepoll.journal.outcomes import Outcome, kind_of
 
-_MOST: Final = 20  # jobs that are listed
+# Maximum number of groups, and of jobs that all groups together list.
+_MOST: Final = 20
 
 
 @define
@@ -17,10 +18,10 @@ class _Group:
     """Jobs with the same message.
 
     Attributes:
-        line: The whole line of the first job.
-        message: The message without the job.
-        job_ids: The first jobs: id and label.
-        jobs: Number of jobs.
+        line: The whole line of the first job, with its id and label.
+        message: The same line without the id and label of the job.
+        job_ids: Id and label of each of the first 20 jobs.
+        jobs: Number of all jobs of the group.
     """
 
     line: str
@@ -31,13 +32,14 @@ class _Group:
 
 @define
 class ProblemList:
-    """Collects outcomes, and lists the first twenty jobs by message in constant memory."""
+    """Collects problems in constant memory, and lists up to 20 jobs, grouped by message."""
 
-    _groups: dict[str, _Group] = field(factory=dict, init=False)  # by message
-    _others: Counter[str] = field(factory=Counter, init=False)  # by kind; messages after the first
+    _groups: dict[str, _Group] = field(factory=dict, init=False)  # by message; at most 20
+    # Number of jobs by kind of problem, for jobs whose message has no group.
+    _others: Counter[str] = field(factory=Counter, init=False)
 
     def add(self, outcome: Outcome) -> None:
-        """Add the outcome of a job that failed, is unresolved, or whose result was not fetched."""
+        """Add an outcome: the job failed, was cancelled or given up, or its result is missing."""
         line = error_line(outcome)
         job_id = shown(outcome.job_id)
         message = _without_job(line, job_id, outcome.label)
@@ -52,7 +54,10 @@ class ProblemList:
             group.job_ids.append(job_name(outcome))
 
     def lines(self) -> list[str]:
-        """Return the lines: a message and its jobs, or one line for a message of a single job."""
+        """Return the lines to print: for each group, its message and one line for each listed job.
+
+        A group with a single job is one line.
+        """
         lines = []
         for group, listed in zip(self._groups.values(), self._numbers_listed(), strict=True):
             if group.jobs == 1:
@@ -66,7 +71,7 @@ class ProblemList:
         return lines
 
     def _numbers_listed(self) -> list[int]:
-        """Return how many jobs of each group are listed, as evenly as possible."""
+        """Return how many jobs of each group are listed: 20 in total, spread evenly."""
         jobs = [group.jobs for group in self._groups.values()]
         listed = [0] * len(jobs)
         for _ in range(_MOST):

@@ -46,11 +46,11 @@ _GAP: Final = "  "
 
 
 def progress_view(source: Callable[[], BatchState], *, quiet: bool = False) -> "View":
-    """Return the view for stderr: live on a terminal, plain lines otherwise, or none if `quiet`.
+    """Return the view for stderr: a live display on a terminal, otherwise plain lines.
 
     Args:
         source: Returns the current state; called in the event loop, up to four times per second.
-        quiet: True to show nothing.
+        quiet: True for a view that shows nothing.
     """
     if quiet:
         return View(source)
@@ -60,9 +60,9 @@ def progress_view(source: Callable[[], BatchState], *, quiet: bool = False) -> "
 
 
 class View(Closeable):
-    """A view that shows nothing, and base class of the others. A context manager.
+    """Base class of the views, and itself a view that shows nothing. A context manager.
 
-    A timer draws the view, so that the time for drawing does not depend on the number of jobs.
+    A timer redraws the view, so the time spent on drawing does not grow with the number of jobs.
     """
 
     _interval = 0.0  # seconds between two drawings; 0.0 for no drawing
@@ -87,7 +87,7 @@ class View(Closeable):
             self._end()
 
     async def line(self, text: str) -> None:
-        """Print a line on stdout; return when the reader can read it."""
+        """Print a line on stdout; return when the reader of stdout can read the line."""
         await write_line_async(text)
 
     def _set_timer(self) -> None:
@@ -110,8 +110,8 @@ class View(Closeable):
 class PlainView(View):
     """Prints lines on stderr: every 10 s in the first minute, then every 60 s.
 
-    A new kind of problem is printed within 10 s. While nothing changes, a line is printed every 10
-    minutes.
+    A new kind of problem is printed within 10 s. While no number changes, a line is printed every
+    10 minutes.
     """
 
     _interval = _CHECK_INTERVAL
@@ -170,7 +170,7 @@ class LiveView(View):
             console=Console(stderr=True),
             auto_refresh=False,
             transient=True,
-            redirect_stdout=False,  # see `line`
+            redirect_stdout=False,  # the method `line` prints on stdout
         )
         with _ignore_closed_terminal():
             self._live.start()
@@ -207,7 +207,7 @@ def _ignore_closed_terminal() -> Iterator[None]:
 
 
 class Display:
-    """Content of the live display: a bar, numbers of jobs, and speed; for any width."""
+    """Content of the live display: a bar, numbers of jobs, and speed. Fits any terminal width."""
 
     def __init__(self, state: BatchState, speed: Speed, elapsed: float) -> None:
         """Create the content for the state `elapsed` seconds after the start."""
@@ -216,7 +216,7 @@ class Display:
         self._elapsed = elapsed
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the lines."""
+        """Yield the lines of the display."""
         width = min(options.max_width, _MAX_WIDTH)
         yield self._bar(width)
         state = self._state
@@ -257,7 +257,7 @@ class Display:
 
 
 def _packed(parts: Iterable[Text], width: int) -> list[Text]:
-    """Distribute parts over as few lines as possible; only a part longer than a line is cut."""
+    """Distribute parts over lines of `width` characters; cut only a part longer than a line."""
     lines: list[Text] = []
     for part in parts:
         part.no_wrap = True

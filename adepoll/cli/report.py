@@ -13,7 +13,7 @@ from adepoll.cli.stdout_writer import naming_stdout
 from adepoll.journal.reader import JournalReader, check_is_kept
 from adepoll.report import Collector, render_journal, write_atomically
 
-_RECORDS_PER_STEP: Final = 500  # take less than 0.1 s
+_RECORDS_PER_STEP: Final = 500  # records that are processed before Ctrl-C can cancel
 
 
 def report(journal: Path, *, out: str | None) -> None:
@@ -28,7 +28,7 @@ def report(journal: Path, *, out: str | None) -> None:
             for number, record in enumerate(reader.records(), 1):
                 collector.add(record)
                 if number % _RECORDS_PER_STEP == 0:
-                    await asyncio.sleep(0)  # Ctrl-C cancels here
+                    await asyncio.sleep(0)  # the point at which Ctrl-C cancels
             facts = collector.facts()
             page = render_journal(reader, facts, name=str(journal), made_at=made_at)
         if out == "-":

@@ -1,4 +1,4 @@
-"""Runs a subcommand: event loop, signals, error messages, exit.
+"""Runs a subcommand: creates its event loop, prints its errors, and exits.
 
 `signals` handles SIGINT; `exit_codes` decides the exit code.
 """
@@ -36,11 +36,11 @@ def run(
     or SIGTERM ends the process immediately. Errors are handled as in `run_sync`.
 
     Args:
-        main: The command.
-        on_stop: Called after a signal has cancelled the command and cleanup is done; prints how to
-            continue.
-        on_error: Called after an error was printed; prints how to continue. It is called before an
-            error of wrong usage is printed, so that the user reads that error last.
+        main: The command; returns its exit code.
+        on_stop: Called after a signal has cancelled the command and the command has cleaned up;
+            prints how to continue.
+        on_error: Called after an error; prints how to continue. The error is printed before this
+            call, but a usage error after it, so that the user reads the usage error last.
     """
 
     def run_loop() -> ExitCode:
@@ -64,7 +64,12 @@ def run_sync(
     """Run a command without an event loop, and exit with its code.
 
     An error of adepoll or of the operating system is printed as one line on stderr, and so is a
-    bug. `adepoll --debug` adds the traceback. A closed stdout (as with `| head`) prints nothing.
+    bug. `adepoll --debug` adds the traceback. Nothing is printed if the reader of stdout has closed
+    the pipe, as `| head` does.
+
+    Args:
+        main: The command; returns its exit code.
+        on_error: As in `run`.
     """
     try:
         code = main()
@@ -73,12 +78,12 @@ def run_sync(
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     except click.ClickException:
-        raise  # `main` prints it
+        raise  # `cli.main` prints the usage error
     except Exception as error:  # noqa: BLE001 - reports every bug in one line
         _log.debug("%s was raised", type(error).__name__, exc_info=error)
         cause = _cause_of(error)
         code = exit_code_of_error(cause)
-        is_usage_error = code is ExitCode.USAGE  # then the error is what the user has to read last
+        is_usage_error = code is ExitCode.USAGE  # the user should read it last: it says what to do
         if not is_usage_error:
             _report(cause)
         if on_error is not None and code is not ExitCode.BROKEN_PIPE:
@@ -89,7 +94,10 @@ def run_sync(
 
 
 def _cause_of(error: Exception) -> Exception:
-    """Return the error to report from a group of errors: a bug if it holds one, else the first."""
+    """Return the error to report.
+
+    From a group of errors, also a nested one, this is the first bug, or else the first error.
+    """
     if isinstance(error, AdePollError) or not isinstance(error, ExceptionGroup):
         return error
     causes = [_cause_of(member) for member in error.exceptions]
@@ -118,7 +126,7 @@ def _report(error: Exception) -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's factory if the extra "speed" is installed."""
+    """Return uvloop's factory if the extra "speed" is installed, else None."""
     try:
         import uvloop  # noqa: PLC0415 - the extra may be missing
     except ModuleNotFoundError:

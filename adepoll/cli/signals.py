@@ -1,9 +1,10 @@
-"""What SIGINT, SIGTERM and SIGHUP do: the first one cancels the command, so that it can clean up.
+"""Handles SIGINT, SIGTERM and SIGHUP: the first signal cancels the command, which then cleans up.
 
 A second SIGINT or SIGTERM ends the process immediately. `StopSignals` installs the handlers, and
-`run.run` uses them for every command with an event loop. `run.run` then prints how to continue, and
-exits with the code of the signal (`exit_codes`). In a command without an event loop, SIGINT is a
-`KeyboardInterrupt`, which `run.run_sync` handles. For servers, see `server.stop_signals`.
+`run.run` uses them for every command with an event loop. After a signal, `run.run` prints how to
+continue, and exits with the code of the signal (`exit_codes`). In a command without an event loop,
+SIGINT is a `KeyboardInterrupt`, which `run.run_sync` handles. For servers, see
+`server.stop_signals`.
 """
 
 import asyncio
@@ -31,11 +32,11 @@ class StopSignals:
     under nohup) stays ignored.
 
     Attributes:
-        received: The first signal that arrived; None before that.
+        received: The first signal that arrived; None before a signal has arrived.
     """
 
     def __init__(self) -> None:
-        """Create it; `__enter__` installs the handlers."""
+        """Create the object; `__enter__` installs the handlers."""
         self.received: signal.Signals | None = None
         self._cancel: Callable[[], object] | None = None
         self._previous: dict[signal.Signals, Any] = {}
@@ -76,12 +77,13 @@ class StopSignals:
             if self._cancel is not None:
                 self._cancel()
         elif signal.Signals(number).name != "SIGHUP":
-            # Not for SIGHUP: a closing terminal sends it twice, from the kernel and from the shell.
+            # A second SIGHUP is ignored, because a closing terminal causes two: one from the kernel
+            # and one from the shell.
             _exit_immediately(exit_code_of_signal(number))
 
 
 def _exit_immediately(code: int) -> NoReturn:
-    """End the process without cleanup; only show the cursor that the live display hides."""
+    """End the process without cleanup; only show the cursor, which the live display has hidden."""
     with suppress(OSError):
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR)

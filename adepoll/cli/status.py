@@ -29,8 +29,8 @@ from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.outcomes import Counts, Stage
 from adepoll.journal.schema import OUT_DIR
 
-_FAILURES_SHOWN: Final = 10  # kinds
-_LEAST_WIDTH: Final = 20  # of a column with sentences
+_FAILURES_SHOWN: Final = 10  # kinds of errors
+_LEAST_WIDTH: Final = 20  # characters, for a column with sentences
 _NAME_WIDTH: Final = len("last outcome")
 _ISO_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 _TEXT_FORMAT: Final = "%Y-%m-%d %H:%M:%S UTC"
@@ -65,15 +65,15 @@ class Status:
         journal: Path of the journal.
         endpoints: URLs of the API.
         out_dir: Folder for results; None if results are not downloaded.
-        process: Id of the process that has the journal open; None if there is none.
+        process: Id of the process that has the journal open; None if no process has.
         counts: Numbers of jobs by stage and status.
         kinds: Numbers of jobs by kind.
-        began_at: Unix time at which the first job was added.
-        last_outcome_at: Unix time at which the last outcome was recorded.
+        began_at: Unix time at which the first job was added; None without a job.
+        last_outcome_at: Unix time at which the last outcome was recorded; None without an outcome.
         failures: Kinds of errors, the most frequent first.
         ids_may_be_missing: True if the last run may have ended before it had read all ids.
-        resume_command: Command that continues the batch; None if nothing is left to do or a process
-            is working on it.
+        resume_command: Command that continues the batch. None if nothing is left to do, or if a
+            process has the journal open.
     """
 
     journal: str
@@ -120,7 +120,7 @@ class Status:
 
 
 def read_status(reader: JournalReader, path: Path) -> Status:
-    """Return the state of a batch; `path` is the journal as the user named it."""
+    """Return the state of a batch; `path` is the path of the journal as the user wrote it."""
     notes, counts, failures = reader.notes(), reader.counts(), reader.failures()
     began_at, last_outcome_at = reader.span()
     process = reader.holder
@@ -198,7 +198,7 @@ def _total(total: int, parts: Mapping[str, int]) -> str:
 
 
 def _utc_time(seconds: float | None, pattern: str) -> str | None:
-    """Format a Unix time; None if it is unknown or, in a damaged journal, out of range."""
+    """Return a Unix time as text; None if the time is None or, in a damaged journal, invalid."""
     if seconds is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Writes lines to stdout, also when the reader is slow, without blocking the event loop."""
+"""Writes lines to stdout without blocking the event loop, even if the reader is slow."""
 
 import asyncio
 import os
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-# Bytes that a writable pipe takes without blocking. Windows cannot tell whether one is writable.
+# Number of bytes that a pipe accepts without blocking when `select` reports it as writable. None on
+# Windows, where `select` does not support pipes.
 _PIPE_BUF: Final[int | None] = getattr(select, "PIPE_BUF", None)
 
 
@@ -23,7 +24,7 @@ def write_line(text: str) -> None:
 
 @contextmanager
 def naming_stdout() -> Iterator[None]:
-    """Name stdout in the errors of the operating system that the block raises."""
+    """Set the file name "stdout" in each `OSError` that the block raises without a file name."""
     try:
         yield
     except OSError as error:
@@ -32,7 +33,7 @@ def naming_stdout() -> Iterator[None]:
 
 
 async def write_line_async(text: str) -> None:
-    """Write one line to stdout; return when the reader can read it.
+    """Write one line to stdout; return when the reader of stdout can read the line.
 
     A slow or stopped reader (such as a pager) delays only the caller: requests and Ctrl-C still
     work. If the call is cancelled, part of the line may have been written.
@@ -98,6 +99,7 @@ async def _write_in_thread(fd: int, line: bytes) -> None:
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, failure)
 
-    # A daemon thread, unlike those of the loop's executor: it must not delay the exit.
+    # A daemon thread, so that it does not delay the exit of the process, as a thread of the loop's
+    # executor would.
     threading.Thread(target=write, name="adepoll-line", daemon=True).start()
     await done

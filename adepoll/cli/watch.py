@@ -1,4 +1,4 @@
-"""``adepoll watch`` and ``adepoll resume``: from the arguments to a `BatchRunner`."""
+"""``adepoll watch`` and ``adepoll resume``: check the arguments, then run a `BatchRunner`."""
 
 from pathlib import Path
 from typing import Any
