@@ -71,18 +71,19 @@ class Batch(AsyncCloseable):
             client: Client for all requests. The batch does not close it.
             journal: The journal: a file, which is created if it does not exist, or an open
                 `Journal`, which the batch does not close. None for a journal in memory.
-            out_dir: Folder for the results, each as ``JOB_ID.json``; it is created if it does not
-                exist, for this user only. None for the folder of earlier runs of the journal, so
-                pass a folder if you do not know who wrote the journal. Without a folder, results
-                are not written to files: they are inline in the snapshots or behind their URLs.
+            out_dir: Folder for the results, each in a file ``JOB_ID.json``. A folder that does not
+                exist is created, for this user only. None for the folder that the journal names if
+                an earlier run had one; so pass a folder if you do not know who wrote the journal.
+                Without any folder, results are not written to files: they are inline in the
+                snapshots or at their URLs.
             name_by: With "label", the file of a job with a label is ``LABEL.json``. Characters that
                 a file name cannot have become "_". If another job has the same name, the file is
                 ``LABEL-JOB_ID.json``.
             concurrency: Maximum number of polls at the same time.
             downloads: Maximum number of results fetched at the same time.
             connections: Maximum number of connections for one result; see `ResultFetcher`.
-            window: Maximum number of jobs watched at the same time. Other jobs wait in the journal
-                until one of these ends, so that they take no memory.
+            window: Maximum number of jobs watched at the same time. The other jobs wait in the
+                journal, where they take no memory, until a watched job ends.
             schedule: When to poll a job again; None for `Adaptive()`.
             discovery: How the watcher finds jobs that may have settled; see `JobWatcher`.
             not_found_grace: Seconds for which the service may answer 404; see `JobWatcher`.
@@ -96,14 +97,14 @@ class Batch(AsyncCloseable):
                 of the result counts as the result; a file with other bytes is kept, and the job
                 gets a `TargetExistsError`.
             protected: Files that no result replaces, not even with `overwrite`, such as the file
-                that has the ids. The journal is protected anyway.
+                with the job ids. The journal is protected anyway.
             verify: If True, check the files of earlier runs, and fetch a result again if its file
                 is missing. A file with the recorded size and modification time counts as unchanged;
-                if only its time is different, its SHA-256 decides. A changed file is treated like
-                any other existing file. Pass False if you move result files.
+                if only the time is different, the SHA-256 of the file decides. A changed file is
+                treated like any other existing file. Pass False if you move result files.
 
         Raises:
-            ValueError: A number is out of range.
+            ValueError: A number is out of range, or `name_by` has another value.
             TypeError: A number is not an integer.
             ConfigurationError: `out_dir` is a URL.
         """
@@ -165,7 +166,8 @@ class Batch(AsyncCloseable):
             noted = await journal.note(OUT_DIR)
             out_dir = await self._open_out_dir(journal, noted)
             if out_dir is not None:
-                self._client.keep_results_in(out_dir)  # so that no large result is read twice
+                # Otherwise, a large result in a poll would be discarded and downloaded again.
+                self._client.keep_results_in(out_dir)
                 await asyncio.to_thread(remove_unused, out_dir)
             watcher = await stack.enter_async_context(
                 JobWatcher(
@@ -220,31 +222,33 @@ class Batch(AsyncCloseable):
     def run(
         self, job_ids: JobIds = (), *, timeout: float | None = None, replay: bool = False
     ) -> BatchRun:
-        """Settle the jobs of the journal and the jobs passed, which are added to it.
+        """Return a run over the jobs of the journal and over `job_ids`, which the journal gets.
 
-        The run starts with outcomes of earlier runs that were not taken; this needs no request.
-        Then come the outcomes of the other jobs as they end. Jobs that earlier runs gave up are
-        tried again, except for lasting errors: the service does not know the job, or does not keep
-        its result and there is no `resolve_url`.
+        The run first returns the outcomes of earlier runs that no consumer has taken; this needs no
+        request. Then it returns the outcomes of the other jobs as they end. Jobs that earlier runs
+        gave up are tried again, except after a lasting error: the service does not know the job, or
+        it does not keep the result and there is no `resolve_url`.
 
         Args:
-            job_ids: An iterable or async iterable of ids, `JobRef` or `BatchJob`, of any size and
-                of any kinds, consumed while the run goes on. Jobs that the journal has already are
-                ignored. An id has the kind that its form says, or else the client's kind.
-            timeout: Seconds, counted from when the run has delivered the outcomes of earlier runs.
-                Jobs that are not settled by then are given up for this run, and no more ids are
-                taken from an iterator. None for no limit.
+            job_ids: An iterable or async iterable of ids, `JobRef` or `BatchJob`. It can have any
+                size and contain all kinds, and is read while the run goes on. Jobs that are already
+                in the journal are ignored. An id has the kind that its form says, or else the
+                client's kind.
+            timeout: Seconds after which jobs that have not settled are given up for this run, and
+                no more ids are read from an iterator. The time is counted from when the run has
+                delivered the outcomes of earlier runs. None for no limit.
             replay: If True, start with all outcomes of earlier runs, taken or not.
 
         Returns:
-            An async iterator of one `Outcome` for each job. An outcome is durable when it is
-            returned. Requesting the next one acknowledges it: if the process is killed before, the
-            next run returns it again. Invalid ids have an outcome, too, but are not recorded.
+            An async iterator of one `Outcome` for each job. An outcome is recorded in the journal
+            before it is returned. Requesting the next outcome acknowledges the previous one. If the
+            process is killed before that, the next run returns the same outcome again. Invalid ids
+            also have an outcome, but are not recorded.
 
         Raises:
             TypeError: `job_ids` is a single string, or is not iterable.
             ValueError: `timeout` is negative or not finite.
-            ClosedError: The batch is not open, or, from the iteration, another run is running.
+            ClosedError: The batch is not open. The iterator raises it if another run is running.
         """
         check_ids(job_ids)
         check_timeout(timeout)
@@ -255,7 +259,7 @@ class Batch(AsyncCloseable):
 
     @property
     def progress(self) -> BatchProgress:
-        """Progress of the last run."""
+        """Progress of the run that was started last; all zeros before the first run."""
         return BatchProgress() if self._tasks is None else self._tasks.counters.progress()
 
     @property
@@ -264,11 +268,12 @@ class Batch(AsyncCloseable):
         return None if self._resources is None else self._resources.watcher.stats
 
     def time_left(self) -> float | None:
-        """Estimate the seconds until the last job of the run has an outcome.
+        """Return the estimated seconds until the last job of the run has an outcome.
 
-        It is the larger of two estimates: that of `JobWatcher.time_left` for the watched jobs, and,
-        if more jobs wait in the journal or for their downloads, the time that all open jobs take at
-        the rate of the last outcomes. None if the batch is not open, or there is no estimate yet.
+        If all open jobs are watched, the estimate is that of `JobWatcher.time_left`. If other jobs
+        wait in the journal or for their downloads, it is at least the number of open jobs divided
+        by the recent outcomes per second. None if the batch is not open, or there is no estimate
+        yet.
         """
         if self._resources is None:
             return None

@@ -1,4 +1,4 @@
-"""IdIntake: add the ids of a run to the journal as they arrive, and read waiting jobs from it."""
+"""IdIntake: adds the ids of a run to the journal as they arrive, and yields the waiting jobs."""
 
 import asyncio
 from collections.abc import (
@@ -22,16 +22,18 @@ from adepoll.journal.stored_jobs import JobToAdd, check_job
 
 JobIds: TypeAlias = Iterable[JobToAdd] | AsyncIterable[JobToAdd]
 
-_MOST_BUFFERED: Final = 100_000  # ids
-_FIRST_CHUNK: Final = 1_000  # ids; small, so that polls begin soon. Later chunks double the total.
+_MOST_BUFFERED: Final = 100_000  # ids that were read but not yet added to the journal
+# Number of ids in the first chunk that is added to the journal. It is small, so that polls begin
+# soon. Each later chunk doubles the total, up to a limit.
+_FIRST_CHUNK: Final = 1_000
 _YIELD_EVERY: Final = 1_000  # ids taken from an iterable before other tasks may run
-_LONGEST_ADD: Final = 1.0  # seconds; other calls of the journal wait for it
-_SMALLEST_LIMIT: Final = 1_000  # ids
+_LONGEST_ADD: Final = 1.0  # seconds for adding one chunk; other calls of the journal wait that long
+_SMALLEST_LIMIT: Final = 1_000  # ids; the limit of a chunk is never smaller
 _PAGE: Final = 1_000  # waiting jobs read from the journal at the same time
 
 
 class IdIntake:
-    """The ids of a run on their way into the journal, and from there to the watcher.
+    """Adds the ids of a run to the journal, and yields its waiting jobs for the watcher.
 
     An id that arrives late, for example from a pipe, does not delay other jobs.
 
@@ -54,8 +56,9 @@ class IdIntake:
             journal: Journal to which the ids are added.
             job_ids: The ids.
             counters: Counters to which new jobs are added.
-            refuse: Called for each invalid id, which is not added, and what it came with.
-            kind: Kind of an id whose form does not say its kind.
+            refuse: Called for each invalid id, with the error and the job as the caller passed it.
+                The id is not added.
+            kind: Kind of the jobs whose ids do not tell their kind.
         """
         self._journal = journal
         self._job_ids = job_ids
@@ -71,7 +74,7 @@ class IdIntake:
 
     @property
     def is_collection(self) -> bool:
-        """True if all ids exist already, as in a list, and are not awaited."""
+        """True if all ids are in memory, as in a list, so that no id arrives late."""
         return isinstance(self._job_ids, Collection)
 
     async def add_all(self) -> None:
@@ -83,7 +86,7 @@ class IdIntake:
         self._added.set()
 
     async def waiting(self) -> AsyncGenerator[JobRef, None]:
-        """Yield the waiting jobs in the order of the journal, until all ids were added."""
+        """Yield the waiting jobs in the order of the journal; end when no more ids can follow."""
         after = 0
         while True:
             self._added.clear()
@@ -108,7 +111,8 @@ class IdIntake:
                 raise JobIdsCancelledError from cancelled
             finally:
                 if isinstance(self._job_ids, AsyncGenerator):
-                    await self._job_ids.aclose()  # here, not in a task of the garbage collector
+                    # In this task. The garbage collector would close it later, in another task.
+                    await self._job_ids.aclose()
         else:
             for count, job_id in enumerate(self._job_ids, 1):
                 await self._put(job_id)
@@ -118,7 +122,7 @@ class IdIntake:
         self._readable.set()
 
     async def _put(self, job: JobToAdd) -> None:
-        if not is_plain(job):  # nearly all are
+        if not is_plain(job):  # nearly all jobs are plain ids, which need no check
             try:
                 check_job(job)
             except InvalidJobIdError as error:
@@ -144,7 +148,8 @@ class IdIntake:
             began = clock()
             new = await self._journal.add(chunk, kind=self._kind)
             took, others_wait = clock() - began, self._journal.is_busy
-            # A large journal or a busy machine needs smaller chunks, perhaps for a while.
+            # With a large journal or a busy machine, smaller chunks keep other calls from waiting.
+            # If adding becomes faster, chunks grow again.
             if took > _LONGEST_ADD:
                 most = max(_SMALLEST_LIMIT, int(len(chunk) * _LONGEST_ADD / took))
             elif took < _LONGEST_ADD / 2 and len(chunk) == most:
@@ -153,8 +158,8 @@ class IdIntake:
                 self._counters.known += new
                 self._counters.open += new
                 self._added.set()
-                await asyncio.sleep(0)  # so that `waiting` reads these before the next chunk
+                await asyncio.sleep(0)  # so that `waiting` yields these jobs before the next chunk
             if self._buffer and others_wait:
-                # Other calls have waited: outcomes are recorded and taken. Leave them half of the
-                # journal's time, which millions of ids would take otherwise.
+                # Other calls of the journal, such as recording an outcome, have waited. Pause as
+                # long as adding took: otherwise millions of ids would block those calls.
                 await asyncio.sleep(took)

@@ -1,4 +1,4 @@
-"""What batches have learnt of how long jobs take, by kind: a note of their journal."""
+"""Keeps what a batch has learnt about the durations of jobs, as a note of its journal."""
 
 import json
 from collections.abc import Mapping
@@ -13,21 +13,21 @@ _NOTE: Final = "durations"
 
 
 async def read_durations(journal: Journal) -> dict[JobKind, Durations]:
-    """Return what earlier runs have learnt; nothing of a kind that cannot be read."""
+    """Return the durations that earlier runs have learnt, by kind; leave out unreadable ones."""
     learnt = {}
     for name, text in (await _read_note(journal)).items():
         try:
             learnt[JobKind(name)] = Durations.from_json(text)
-        except ConfigurationError:  # another version of adepoll wrote it; the run learns it again
+        except ConfigurationError:  # written by another version of adepoll; the run learns again
             continue
     return learnt
 
 
 async def write_durations(journal: Journal, learnt: Mapping[JobKind, Durations]) -> None:
-    """Record what a run has learnt, beside what is recorded of other kinds.
+    """Record the durations that a run has learnt; keep those that are recorded for other kinds.
 
     Raises:
-        JournalError: It cannot be written.
+        JournalError: The note cannot be written.
     """
     texts = {kind.name: known.to_json() for kind, known in learnt.items() if known.ended}
     if texts:
@@ -35,7 +35,7 @@ async def write_durations(journal: Journal, learnt: Mapping[JobKind, Durations])
 
 
 async def _read_note(journal: Journal) -> dict[str, str]:
-    """Return the texts of `Durations` by the name of their kind."""
+    """Return the recorded durations: the JSON text of each kind, by the name of the kind."""
     try:
         noted = json.loads(await journal.note(_NOTE) or "{}")
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""BatchProgress: how far a batch has come, and RunCounters, the numbers behind it."""
+"""BatchProgress: how far a batch has come. RunCounters: counts these numbers during a run."""
 
 import math
 from collections import Counter
@@ -22,15 +22,16 @@ class BatchProgress(HtmlTable):
         known: Jobs in the journal, and invalid ids passed to this run.
         settled: Settled jobs by status.
         before: Jobs that were settled when the run began.
-        unresolved: Jobs that could not be resolved, and invalid ids.
+        unresolved: Jobs that were given up before adepoll knew that they had settled, and invalid
+            ids.
         missed: Settled jobs whose results could not be fetched.
         open: Jobs without an outcome.
         fetching: Results being fetched.
-        bytes_fetched: Bytes of the results that this run has fetched or is fetching, including
-            bytes that an interrupted run had fetched of them.
+        bytes_fetched: Bytes of the results that this run has fetched or is fetching. Bytes of the
+            same results that an interrupted run had fetched count, too.
         adopted: Results that this run has found complete in existing files.
         partial: Completed jobs with a partial result; see `JobSnapshot.partial`.
-        credits: Credits that the settled jobs have used, as far as the service states them.
+        credits: Sum of the credits that the service states for settled jobs.
         complete: True if all ids passed to the run are in the journal.
     """
 
@@ -50,15 +51,15 @@ class BatchProgress(HtmlTable):
 
 @define(eq=False)
 class OutcomeRate:
-    """Outcomes per second during about the last 30 seconds. Times are those of one clock."""
+    """Outcomes per second, averaged over about 30 seconds. All times come from one clock."""
 
     _started: float = math.nan  # time of the first outcome
-    _updated: float = math.nan
-    _recent: float = 0.0  # outcomes; older ones count less
+    _updated: float = math.nan  # time of the last outcome
+    _recent: float = 0.0  # weighted number of outcomes: an older outcome has a smaller weight
     _total: int = 0
 
     def add(self, count: int, now: float) -> None:
-        """Count outcomes."""
+        """Add `count` outcomes at time `now`, in seconds."""
         if not self._total:
             self._started = self._updated = now
         self._recent = self._recent * math.exp(-(now - self._updated) / _MEMORY) + count
@@ -66,7 +67,7 @@ class OutcomeRate:
         self._total += count
 
     def per_second(self, now: float) -> float | None:
-        """Return the rate; None until there were 20 outcomes and one second has passed."""
+        """Return the rate; None before 20 outcomes, and for one second after the first outcome."""
         passed = now - self._started
         if self._total < _MIN_OUTCOMES or passed < _MIN_TIME:
             return None
@@ -74,19 +75,19 @@ class OutcomeRate:
         return recent / (_MEMORY * -math.expm1(-passed / _MEMORY))
 
 
-_MEMORY: Final = 30.0  # seconds
+_MEMORY: Final = 30.0  # seconds in which the weight of an outcome falls to 1/e
 _MIN_OUTCOMES: Final = 20
 _MIN_TIME: Final = 1.0  # seconds
 
 
 @define(eq=False)
 class RunCounters:
-    """The numbers of a run while it changes them; see `BatchProgress`.
+    """Counts the numbers of a run; `progress` returns a copy. See also `BatchProgress`.
 
     Attributes:
-        outcome_rate: How many of the open jobs get an outcome in a second.
-        bytes_complete: Bytes of the results that are completely fetched.
-        bytes_partial: Bytes of the results being fetched, by job.
+        outcome_rate: Jobs per second that get an outcome.
+        bytes_complete: Bytes of all results that this run has fetched completely.
+        bytes_partial: Received bytes of each result that is being fetched, by job.
     """
 
     known: int = 0
@@ -104,7 +105,7 @@ class RunCounters:
     complete: bool = False
 
     def begin(self, counts: Counts) -> None:
-        """Start with the jobs of the journal."""
+        """Set the numbers to those of the journal at the start of the run."""
         given_up = counts.by_stage.get(Stage.GIVEN_UP, 0)
         settled = sum(counts.by_status.values())
         not_missed = counts.by_stage.get(Stage.DONE, 0) + counts.by_stage.get(Stage.FETCHING, 0)
@@ -119,7 +120,7 @@ class RunCounters:
             self.settled[JobStatus.parse(text)] += count
 
     def record_ends(self, ends: Iterable[JobSnapshot | UnresolvedJob]) -> None:
-        """Count jobs that have settled or were given up, and that the journal has recorded."""
+        """Count jobs that have settled or were given up, after the journal has recorded them."""
         for end in ends:
             if isinstance(end, UnresolvedJob):
                 self.unresolved += 1
@@ -129,7 +130,7 @@ class RunCounters:
             self.credits += credits_of(end) or 0.0
 
     def close(self, count: int, now: float) -> None:
-        """Count jobs that have an outcome now; `now` is the time of the running loop."""
+        """Count open jobs that have an outcome now; `now` is the time of the running loop."""
         self.open -= count
         self.outcome_rate.add(count, now)
 

@@ -15,23 +15,23 @@ from adepoll.watching.watcher import JobWatcher
 
 @frozen(kw_only=True)
 class BatchResources:
-    """What the runs of a batch work with.
+    """The open objects and the settings that all runs of a batch use.
 
     Attributes:
         journal: Journal that records jobs and outcomes.
         watcher: Watcher that polls the jobs.
         fetcher: Fetcher that downloads the results.
-        kind: Kind of an id whose form does not say its kind.
+        kind: Kind of the jobs whose ids do not tell their kind.
         out_dir: Folder for the results; None if results are not written to files.
-        name_by: What the result files are named after.
+        name_by: "job_id" or "label": the property of a job after which its result file is named.
         downloads: Maximum number of results fetched at the same time.
         window: Maximum number of jobs watched at the same time.
         protected: Files that are never replaced, not even with `overwrite`.
         overwrite: True if existing files are replaced.
         verify: True if the result files of earlier runs are checked.
-        curable: Names of lasting errors whose jobs are tried again, because the settings of this
-            batch can remove the cause.
-        service_time: Returns the Unix time by the service's clock, or None if it is unknown.
+        curable: Class names of lasting errors after which this batch tries a job again, because its
+            settings can remove the cause of the error.
+        service_time: Returns the Unix time by the service's clock; None if that is unknown.
     """
 
     journal: Journal

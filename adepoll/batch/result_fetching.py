@@ -1,8 +1,9 @@
-"""ResultFetching: write the results of settled jobs to files, and check the files of earlier runs.
+"""ResultFetching: writes the results of settled jobs to files, and checks files of earlier runs.
 
-An existing file is replaced only with `overwrite`. Without it, a file that has exactly the bytes of
-the result counts as the result, whoever wrote it; a file with other bytes is kept, and its job is
-given up. Only the content decides, because a journal may come from anyone.
+An existing file is replaced only with `overwrite`. Without `overwrite`, an existing file with
+exactly the bytes of the result counts as the result. A file with other bytes is kept, and the job
+is given up. What the journal says about the file does not count, because a journal may come from a
+stranger.
 """
 
 import asyncio
@@ -36,9 +37,10 @@ from adepoll.journal import Change, Fetched, FileLost, GivenUp, Journal, RecordF
 from adepoll.journal.outcomes import Outcome, Record, ResultFile
 from adepoll.journal.stored_jobs import label_key
 
-# Another attempt would meet these errors again. After any other error, the next run tries again.
+# Errors that another attempt would meet again. After any other error, the next run tries again.
 LASTING_ERRORS: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)
-# These concern the name of one file. Any other error of the disk concerns all files.
+# Error numbers that concern the name of one file. Any other error of the disk concerns all files,
+# and stops the run.
 _ERRNOS_OF_ONE_FILE: Final = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL, errno.ELOOP}
 )
@@ -87,9 +89,12 @@ class ResultFetching:
         self._counters = counters
         self._deliver = deliver
         self._queue: asyncio.Queue[_ResultFetch | None] = asyncio.Queue(resources.downloads)
-        self._unfinished: set[JobRef] = set()  # jobs that are to be fetched since an earlier run
-        self._left: list[str] = []  # private part files, perhaps of a run that was killed
-        # Jobs delivered by this run: the consumer may have moved their files.
+        # Jobs that an earlier run has settled, and whose results were not fetched.
+        self._unfinished: set[JobRef] = set()
+        # Names of private part files in the folder; a run that was killed may have left them.
+        self._left: list[str] = []
+        # Jobs that this run has delivered. They are not verified, because the consumer may have
+        # moved their files. None: no job is verified.
         self._delivered: set[JobRef] | None = set() if verify_delivered else None
 
     # --- before the run ----------------------------------------------------------------------
@@ -97,7 +102,7 @@ class ResultFetching:
     async def keep_unchanged(self, page: Sequence[Record]) -> Sequence[Record]:
         """Return the records whose files are unchanged; record the other files as lost.
 
-        Without `verify`, all records are returned unchecked.
+        If `verify` is False, return all records without a check.
         """
         if not self._resources.verify:
             return page
@@ -105,10 +110,10 @@ class ResultFetching:
         return [record for record in page if record.ref not in lost]
 
     async def find_unfinished(self) -> None:
-        """Find the results that earlier runs have not fetched.
+        """Find the settled jobs whose results earlier runs have not fetched.
 
         Raises:
-            ConfigurationError: There are such results, but there is no folder for them.
+            ConfigurationError: There are such jobs, but no folder for their results.
         """
         self._unfinished = await self._ids_of(RecordFilter.FETCHING)
         if not self._unfinished:
@@ -123,10 +128,10 @@ class ResultFetching:
     # --- results -----------------------------------------------------------------------------
 
     async def targets(self, jobs: Iterable[JobRef]) -> dict[JobRef, Path]:
-        """Return the files for the results of jobs; none if results are not written to files.
+        """Return the path of each job's result file; empty if results are not written to files.
 
-        A file that is named after its label also has the id in its name if the journal has several
-        jobs whose labels give the same name.
+        If the labels of several jobs in the journal give the same file name, the names of their
+        files also contain the job id.
         """
         folder = self._resources.out_dir
         if folder is None:
@@ -144,15 +149,16 @@ class ResultFetching:
         return {job: folder / names.get(job, result_name(job.job_id)) for job in jobs}
 
     async def put(self, snapshot: JobSnapshot, path: Path) -> None:
-        """Queue the result of a job; waits while all downloads are busy."""
+        """Queue the result of a job for `fetch_queued`; wait while the queue is full."""
         await self._queue.put(_ResultFetch(snapshot=snapshot, path=path))
 
     async def fetch_queued(self) -> None:
         """Fetch queued results one after the other, until `close`.
 
         Raises:
-            BatchStoppedError: Other results could not be written either.
-            AdePollError: Other requests would fail, too.
+            BatchStoppedError: A result cannot be written, and other results would fail, too, as on
+                a full disk.
+            AdePollError: A request failed, and all other requests would fail, too.
         """
         while (fetch := await self._queue.get()) is not None:
             outcome, change = await self._fetch(fetch)
@@ -161,13 +167,13 @@ class ResultFetching:
             await self._deliver(outcome)
 
     async def fetch_unfinished(self) -> None:
-        """Queue the results that earlier runs have not fetched."""
+        """Queue the results of the jobs that `find_unfinished` has found."""
         if not self._unfinished:
             return
         async with aclosing(record_pages(self._journal, RecordFilter.FETCHING, data=True)) as pages:
             async for page in pages:
                 for record in page:
-                    if record.ref in self._unfinished:  # else this run has queued it
+                    if record.ref in self._unfinished:  # otherwise this run has queued the job
                         await self._put_again(record)
 
     async def close(self) -> None:
@@ -176,6 +182,7 @@ class ResultFetching:
             await self._queue.put(None)
 
     async def _put_again(self, record: Record) -> None:
+        """Queue the result of a job that an earlier run has settled."""
         path = (await self.targets([record.ref])).get(record.ref)
         if record.file is not None:
             earlier = record.file.path
@@ -183,7 +190,8 @@ class ResultFetching:
             if path is None:
                 path = earlier if is_ours else earlier.with_name(result_name(record.job_id))
             elif is_ours and earlier.parent == path.parent:
-                path = earlier  # another job with the same label may have been added since
+                # Keeps the earlier name, although a job with the same label may have been added.
+                path = earlier
         if path is None or record.snapshot is None:
             return
         if self._left:
@@ -192,7 +200,7 @@ class ResultFetching:
         await self.put(record.snapshot, path)
 
     async def _fetch(self, fetch: _ResultFetch) -> tuple[Outcome, Change]:
-        """Write a result to its file; return the outcome and what the journal records of it."""
+        """Write a result to its file; return the outcome, and the change to the journal."""
         snapshot, counters = fetch.snapshot, self._counters
         job = ref_of(snapshot)
         counters.bytes_partial[job] = 0
@@ -217,7 +225,7 @@ class ResultFetching:
         return outcome, given_up(job, error, self._resources.now())
 
     async def _write(self, fetch: _ResultFetch, job: JobRef) -> ResultFile:
-        """Write a result to its file, unless the file has it already."""
+        """Write a result to its file, unless the file already contains exactly this result."""
         snapshot, counters, fetcher = fetch.snapshot, self._counters, self._resources.fetcher
 
         def progress(received: int, _size: int | None) -> None:
@@ -249,7 +257,7 @@ class ResultFetching:
             self._delivered.add(job)
 
     async def verify_delivered(self) -> None:
-        """Queue results again that earlier runs delivered, and whose files are lost."""
+        """Find lost files of jobs that earlier runs have delivered; queue their results again."""
         if self._delivered is None:
             return
         async with aclosing(record_pages(self._journal, RecordFilter.DELIVERED)) as pages:
@@ -260,7 +268,7 @@ class ResultFetching:
         self._delivered = None
 
     async def _record_lost(self, page: Sequence[Record]) -> Sequence[Record]:
-        """Record and return the jobs whose files are lost: their results must be fetched again."""
+        """Return the records whose files are lost; record that their results must be fetched."""
         if not any(record.file for record in page):
             return ()
         lost = await asyncio.to_thread(result_files.lost, page)
@@ -276,7 +284,7 @@ class ResultFetching:
 async def record_pages(
     journal: Journal, which: RecordFilter, *, data: bool = False
 ) -> AsyncGenerator[Sequence[Record], None]:
-    """Yield all records of a filter in pages."""
+    """Yield the records that `which` selects, in pages; with inline results if `data` is True."""
     after = 0
     while page := await journal.records(which, after=after, limit=_PAGE, data=data):
         after = page[-1].number
@@ -291,10 +299,13 @@ def outcome_of(snapshot: JobSnapshot) -> Outcome:
 
 
 def given_up(job: JobRef, error: AdePollError, now: float) -> GivenUp:
-    """Return the change that records a given-up job."""
+    """Return the change to the journal that records a job as given up at the Unix time `now`."""
     return GivenUp(job, error, lasting=isinstance(error, LASTING_ERRORS), at=now)
 
 
 def without_data(snapshot: JobSnapshot) -> JobSnapshot:
-    """Return a snapshot without its result, which is in a file, and without secrets."""
+    """Return a snapshot without its result and without secrets.
+
+    Used for a job whose result is in a file, or could not be fetched.
+    """
     return evolve(snapshot.without_data(), data_omitted=False).redacted()

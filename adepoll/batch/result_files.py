@@ -1,4 +1,4 @@
-"""Result files on disk: do they exist, are they unchanged, do they have the bytes of a result?"""
+"""Checks result files: do they exist, are they unchanged, do they have the bytes of a result?"""
 
 import asyncio
 import hashlib
@@ -14,16 +14,18 @@ from adepoll.common import file_system
 from adepoll.journal.outcomes import Record, ResultFile
 
 NameBy: TypeAlias = Literal["job_id", "label"]
-"""What a result file is named after."""
+"""The property of a job after which its result file is named."""
 
-# A journal may name any file, such as a FIFO, which would block.
+# Flags to open a file for reading. O_NONBLOCK is for a FIFO, which a journal may name, and which
+# would otherwise block.
 _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | file_system.PLAIN
 
 
 class ProtectedFiles:
     """Files that no result may replace: the journal with its companions, and files of the caller.
 
-    A file is recognised under any of its names: links, and spellings that a file system ignores.
+    A file is recognised by every path that leads to it: through links, and with another spelling if
+    the file system ignores the difference.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
@@ -43,7 +45,7 @@ def names_of(job_id: str, label: str | None) -> tuple[str, ...]:
 
 
 def modified_ns(path: Path) -> int:
-    """Return the modification time of a file in nanoseconds; 0 if it was removed already."""
+    """Return the modification time of a file in nanoseconds since 1970; 0 if the file is gone."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -53,15 +55,17 @@ def modified_ns(path: Path) -> int:
 def lost(records: Sequence[Record]) -> list[Record]:
     """Return the records whose file is missing, unreadable or changed.
 
-    A file with the recorded size and modification time counts as unchanged. If only its time is
-    different, its SHA-256 decides.
+    A file with the recorded size and modification time counts as unchanged. If only the time is
+    different, the SHA-256 of the file decides.
     """
     return [record for record in records if not _is_unchanged(record)]
 
 
 async def same_content(path: Path, chunks: AsyncIterable[bytes]) -> ResultFile | None:
     """Compare a file with a result; return the file if it has the same bytes, else None."""
-    file = _open_regular(path)  # not in a thread, which could open it after a cancellation
+    # Not in a thread: after a cancellation, the thread would open the file, and nobody would close
+    # it.
+    file = _open_regular(path)
     if file is None:
         return None
     digest = hashlib.sha256()
@@ -81,7 +85,7 @@ def _is_unchanged(record: Record) -> bool:
     if record.file is None:
         return True
     if record.file.path.name not in names_of(record.job_id, record.label):
-        return False  # no batch has written that
+        return False  # no batch gives the file of this job such a name
     file = _open_regular(record.file.path)
     if file is None:
         return False
@@ -102,7 +106,7 @@ def _sha256(file: BufferedReader) -> str | None:
 
 def _open_regular(path: Path) -> BufferedReader | None:
     """Open a file; return None if it is not a regular file that can be read."""
-    if not path.is_file():  # without O_NONBLOCK, opening a FIFO would block
+    if not path.is_file():  # such as a FIFO: opening it blocks on systems without O_NONBLOCK
         return None
     try:
         file = open(os.open(path, _READING), "rb")  # noqa: PTH123, SIM115 - a descriptor; closed by the caller

@@ -14,10 +14,10 @@ from adepoll.journal.outcomes import Outcome
 class BatchRun(EndsWhenLeft[Outcome]):
     """An async iterator of outcomes, and an async context manager; created by `Batch.run`.
 
-    A run starts with the first iteration or on entering. It ends when every job has an outcome,
-    when it is closed, left or garbage collected, or when its batch is closed. It is left when its
-    ``async with`` block ends; without a block, when a loop over it ends in any way, also by
-    `break`.
+    A run starts at the first iteration, or when its ``async with`` block begins. It ends when every
+    job has an outcome, when its batch is closed, or when the run is closed, left or garbage
+    collected. A run is left at the end of its ``async with`` block or, without such a block, when a
+    loop over the run ends, for example by `break`.
     """
 
     _closed = True
@@ -25,19 +25,20 @@ class BatchRun(EndsWhenLeft[Outcome]):
     _left = False
 
     def __init__(self, tasks: RunTasks, start: Callable[[RunTasks], Awaitable[None]]) -> None:
-        """Created by `Batch.run`."""
+        """Create a run that has not started; use `Batch.run`."""
         self._tasks = tasks
         self._start_tasks = start
         self._in_hand: JobRef | None = None  # the job whose outcome was returned last
         self._closed = False
 
     async def __anext__(self) -> Outcome:
-        """Return the next outcome, which is durable, and acknowledge the previous one.
+        """Acknowledge the previous outcome, and return the next one, which is already recorded.
 
         Raises:
             BatchStoppedError: Results cannot be written, for example to a full disk.
             JournalWriteError: The journal cannot be written.
-            AuthenticationError: The service refused the API key; also `PermissionDeniedError`.
+            AuthenticationError: The service refused the API key (401).
+            PermissionDeniedError: The service refused the API key (403).
             PaymentRequiredError: The organisation has no credits left.
             CertificateError: The certificate of the service cannot be verified.
             ClosedError: The batch or its client was closed, another task closed the run, or you
@@ -50,7 +51,7 @@ class BatchRun(EndsWhenLeft[Outcome]):
         await self._start()
         await self._acknowledge()
         outcome = await self._tasks.next()
-        if not isinstance(outcome.error, InvalidJobIdError):  # these are not in the journal
+        if not isinstance(outcome.error, InvalidJobIdError):  # invalid ids are not in the journal
             self._in_hand = outcome.ref
         return outcome
 
@@ -75,12 +76,12 @@ class BatchRun(EndsWhenLeft[Outcome]):
         return await super().__aenter__()
 
     async def aclose(self) -> None:
-        """Stop the run and wait until its tasks have ended. The next run continues from here."""
+        """Stop the run, and wait until its tasks have ended. Another run continues its work."""
         self._closed, self._left = True, False
         await self._tasks.stop()
 
     def leave(self) -> None:
-        """Stop the run soon. May be called in any thread."""
+        """Stop the run without waiting for the end of its tasks. May be called in any thread."""
         if self._started and not (self._closed or self._tasks.exhausted):
             self._closed = self._left = True
             self._tasks.abandon()
@@ -97,4 +98,5 @@ class BatchRun(EndsWhenLeft[Outcome]):
             except JournalError:  # the journal cannot record any other outcome either
                 await self.aclose()
                 raise
-            self._in_hand = None  # if this was cancelled before, the next call acknowledges again
+            # Not reached after a cancellation. Then the next call acknowledges the outcome again.
+            self._in_hand = None

@@ -42,11 +42,11 @@ from adepoll.watching.watch import UnresolvedJob, Watch
 
 _OUTCOMES_BUFFERED: Final = 32
 _PAGE: Final = 200  # waiting jobs read from the journal at the same time
-_SAVE_EVERY: Final = 30.0  # seconds
+_SAVE_EVERY: Final = 30.0  # seconds between two saves of statuses and durations
 
 
 class RunTasks:
-    """The tasks of one run, and the buffer of its outcomes; outcomes are durable when returned.
+    """The tasks of one run, and a buffer of its outcomes, which the journal has recorded.
 
     Attributes:
         counters: Numbers of the run.
@@ -71,13 +71,14 @@ class RunTasks:
             resources,
             self.counters,
             self._deliver,
-            # A replay checks the files of all outcomes.
+            # A replay has already checked the files of all outcomes.
             verify_delivered=resources.verify and not replay,
         )
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(_OUTCOMES_BUFFERED)
         self._changed = asyncio.Event()  # an outcome was buffered, or the run has ended
         self._watch: Watch[JobSnapshot | UnresolvedJob] | None = None
-        self._recorded_statuses: Mapping[str, str] = {}  # of active jobs
+        # The last recorded status of each active job, by the key of the job.
+        self._recorded_statuses: Mapping[str, str] = {}
         self._has_columns = False  # a job of an earlier run has columns
         self._main: asyncio.Task[None] | None = None
         self._unacknowledged: JobRef | None = None  # a job whose outcome is being acknowledged
@@ -98,7 +99,10 @@ class RunTasks:
         self._main.add_done_callback(self._on_end)
 
     async def next(self) -> Outcome:
-        """Return the next outcome; after the last one, raise what ended the run."""
+        """Return the next outcome; after the last one, raise `StopAsyncIteration`.
+
+        If an error has ended the run, raise this error instead. Raise `ClosedError` after `stop`.
+        """
         while self.stopped or self._outcomes.empty():
             if self.stopped or not self.running:
                 self.exhausted = True
@@ -131,13 +135,14 @@ class RunTasks:
             await finish({self._main})
         # The consumer has taken this outcome, but was cancelled while it was being acknowledged.
         if self._unacknowledged is not None:
-            # If it cannot be recorded, the next run delivers the outcome again.
+            # If the acknowledgement cannot be recorded, the next run delivers the outcome again.
             with contextlib.suppress(JournalError, ClosedError):
                 await self.acknowledge(self._unacknowledged)
 
     def _on_end(self, main: asyncio.Task[None]) -> None:
         if not main.cancelled():
-            main.exception()  # or asyncio would log it if nobody calls `next` again
+            # Marks an exception as seen. Otherwise asyncio logs it if nobody calls `next` again.
+            main.exception()
         self._changed.set()
 
     def _raise_end(self) -> NoReturn:
@@ -166,11 +171,12 @@ class RunTasks:
         self._changed.set()
 
     async def _refuse_id(self, error: InvalidJobIdError, job: JobToAdd) -> None:
+        """Deliver an outcome for an invalid id, which is not in the journal."""
         self.counters.unresolved += 1
         self.counters.known += 1
         batch_job = job if isinstance(job, BatchJob) else BatchJob(JobRef(error.job_id))
         ref = job if isinstance(job, JobRef) else batch_job.ref
-        await self._put(  # it is not in the journal
+        await self._put(
             Outcome(
                 job_id=error.job_id,
                 kind=ref.kind or self._resources.kind,
@@ -209,7 +215,10 @@ class RunTasks:
             await self._save_durations()
 
     async def _deliver_earlier(self) -> None:
-        """Deliver outcomes that earlier runs recorded but did not deliver; in a replay, all."""
+        """Deliver the outcomes that earlier runs recorded but did not deliver.
+
+        In a replay, deliver all outcomes that earlier runs recorded.
+        """
         which = RecordFilter.WITH_OUTCOME if self._replay else RecordFilter.UNDELIVERED
         async with aclosing(record_pages(self._journal, which, data=True)) as pages:
             async for page in pages:
@@ -232,8 +241,8 @@ class RunTasks:
             await asyncio.wait([intake])
             await self._give_up_waiting(self._timeout)
 
-    async def _give_up_waiting(self, timeout: float) -> None:  # noqa: ASYNC109 - it has passed already
-        """At the timeout, give up the jobs that are not watched yet but wait in the journal."""
+    async def _give_up_waiting(self, timeout: float) -> None:  # noqa: ASYNC109 - has already passed
+        """After the timeout, give up the jobs that still wait in the journal, unwatched."""
         after = 0
         while page := await self._journal.waiting(after=after, limit=_PAGE):
             after = page[-1][0]
@@ -282,7 +291,10 @@ class RunTasks:
     async def _write_ends(
         self, changes: list[Change], ends: Iterable[JobSnapshot | UnresolvedJob]
     ) -> None:
-        """Write how jobs ended, and count them; a cancellation waits until that is done."""
+        """Record changes of jobs that have ended, and count the jobs.
+
+        A cancellation takes effect only after both, so that the counters agree with the journal.
+        """
         writing = asyncio.create_task(self._journal.write(*changes))
         try:
             await wait_until_done(writing)
@@ -291,10 +303,10 @@ class RunTasks:
                 self.counters.record_ends(ends)
         writing.result()
 
-    # --- for the next run --------------------------------------------------------------------
+    # --- saved for the next run --------------------------------------------------------------
 
     async def _save_regularly(self) -> None:
-        """Save what a killed run would lose, every 30 seconds."""
+        """Save statuses and durations every 30 seconds, because a killed run cannot save them."""
         while True:
             await asyncio.sleep(_SAVE_EVERY)
             await self._save_statuses()
@@ -315,5 +327,5 @@ class RunTasks:
                 await self._journal.write(*changes, durable=False)
 
     async def _save_durations(self) -> None:
-        with contextlib.suppress(JournalError):  # as above
+        with contextlib.suppress(JournalError):  # not worth stopping the run
             await write_durations(self._journal, self._resources.watcher.durations_by_kind)

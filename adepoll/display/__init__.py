@@ -1,4 +1,4 @@
-"""Progress of a watch, a batch or a download: in a terminal, in a notebook, and nowhere else."""
+"""Shows the progress of a watch, a batch or a download in a terminal or a notebook."""
 
 from adepoll.display.downloads import download_progress
 from adepoll.display.streams import progress

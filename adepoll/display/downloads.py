@@ -12,13 +12,13 @@ _INTERVAL: Final = 0.1  # seconds between two drawings
 
 @contextmanager
 def download_progress(name: str = "received") -> Iterator[Callable[[int, int | None], None]]:
-    """Show how far a download has come, where `progress` shows something.
+    """Show how far a download has come. Outside of terminals and notebooks, show nothing.
 
     ``with download_progress("job-1") as show: await fetcher.download("job-1", path,
     progress=show)``.
 
     Args:
-        name: What is downloaded.
+        name: The word in front of the numbers.
     """
     view = make_view()
     drawn_at = 0.0

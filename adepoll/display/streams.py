@@ -1,6 +1,6 @@
-"""progress: iterate over a watch or the run of a batch, and show how far it has come.
+"""progress: iterates over a watch or the run of a batch, and shows how far it has come.
 
-Imports views only: a stream is anything with `progress`, such as `Watch` and `BatchRun`.
+Imports views only. A stream is any async iterable with the property `progress`, such as `Watch`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _INTERVAL: Final = 0.25  # seconds between two drawings
 
 
 class Stream(Protocol[T_co]):
-    """An async iterable that knows how far it has come: `Watch` or `BatchRun`."""
+    """An async iterable with the property `progress`: `Watch` or `BatchRun`."""
 
     def __aiter__(self) -> AsyncIterator[T_co]:
         """Return an iterator."""
@@ -29,10 +29,10 @@ class Stream(Protocol[T_co]):
 def progress(stream: Stream[T_co], *, name: str = "settled") -> AsyncIterable[T_co]:
     """Iterate over a watch or the run of a batch, and show how far it has come.
 
-    ``async for job in progress(watcher.watch(job_ids)): ...`` yields what the watch yields, raises
-    what it raises, and ends it when the loop is left. In Jupyter and VS Code, a bar appears below
-    the cell; in a terminal, on stderr, if rich is installed (extra "cli"). Elsewhere, as in a log
-    file or a server, nothing is shown.
+    ``async for job in progress(watcher.watch(job_ids)): ...`` yields the jobs of the watch, raises
+    its errors, and ends the watch when the loop is left. In Jupyter and VS Code, a bar appears
+    below the cell. In a terminal, a bar appears on stderr if rich is installed (extra "cli").
+    Elsewhere, as in a log file or a server, nothing is shown.
 
     Args:
         stream: What `JobWatcher.watch`, `JobWatcher.updates` or `Batch.run` returns.
@@ -51,7 +51,11 @@ class _Shown(AsyncIterable[T_co], Generic[T_co]):
 
 
 class _Iteration(AsyncIterator[T_co], Generic[T_co]):
-    """One loop over a stream. When it is dropped, so is the iterator of the stream, which ends."""
+    """One loop over a stream.
+
+    After a `break`, Python deletes this object and with it the iterator of the stream. This ends
+    the stream.
+    """
 
     _view: View | None = None
     _timer: asyncio.TimerHandle | None = None
@@ -124,7 +128,7 @@ def _state_of(found: Any, name: str, yielded: int, *, ended: bool = False) -> St
 
 
 def _number(found: object, name: str) -> int:
-    """Return a number that only the progress of a batch has."""
+    """Return a number of the progress; 0 if it does not exist, because the stream is a watch."""
     number: int = getattr(found, name, 0)
     return number
 

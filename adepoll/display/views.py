@@ -1,4 +1,4 @@
-"""Views: where progress is shown. rich and IPython are imported when they are needed.
+"""Views that show progress in a terminal or a notebook. Imports rich and IPython when needed.
 
 A terminal needs rich (extra "cli"); Jupyter and VS Code have IPython anyway.
 """
@@ -15,14 +15,14 @@ _BAR_WIDTH: Final = 30  # characters
 
 @frozen(kw_only=True)
 class State:
-    """What is shown.
+    """The progress that a view shows.
 
     Attributes:
-        name: What makes progress.
-        done: How much is done.
-        total: How much there is; None if that is unknown.
+        name: The word in front of the numbers, such as "settled".
+        done: Number of jobs or bytes that are done.
+        total: Number of all jobs or bytes; None if that is unknown.
         details: Short texts, such as "3 failed".
-        is_size: True if the numbers are bytes.
+        is_size: True if `done` and `total` are bytes.
     """
 
     name: str
@@ -40,17 +40,20 @@ class State:
 
 
 class View(Protocol):
-    """Shows a state."""
+    """Shows one state after the other."""
 
     def show(self, state: State) -> None:
-        """Show the state, in place of the one before."""
+        """Show a state in place of the previous one."""
 
     def close(self) -> None:
         """Stop showing states; the last one stays visible."""
 
 
 def make_view() -> View | None:
-    """Return the view for this program: notebook or terminal; None if there is neither."""
+    """Return a view for the notebook or terminal of this program; None if it has neither.
+
+    Also None if a terminal cannot draw a bar, or rich is not installed.
+    """
     display = _notebook_display()
     if display is not None:
         return NotebookView(display)
@@ -65,7 +68,7 @@ def make_view() -> View | None:
 
 
 class NotebookView:
-    """HTML below the cell of a notebook."""
+    """Shows states as HTML below the cell of a notebook."""
 
     def __init__(self, display: Callable[..., Any]) -> None:
         """Use IPython's `display`."""
@@ -73,7 +76,7 @@ class NotebookView:
         self._handle: Any = None
 
     def show(self, state: State) -> None:
-        """Show the state, in place of the one before."""
+        """Show a state in place of the previous one."""
         if self._handle is None:
             self._handle = self._display(HtmlBar(state), display_id=True)
         else:
@@ -85,7 +88,7 @@ class NotebookView:
 
 @frozen(repr=False)
 class HtmlBar:
-    """A state as IPython displays it: as HTML, or as a line."""
+    """A state that IPython displays as HTML, or as a line of text where HTML is impossible."""
 
     state: State
 
@@ -101,11 +104,11 @@ class HtmlBar:
 
 
 class TerminalView:
-    """A bar of rich on stderr; what the program prints appears above it."""
+    """Shows states as a progress bar of rich on stderr. Printed text appears above the bar."""
 
     def __init__(self, console: Any) -> None:
-        """Draw on a console of rich."""
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - as above
+        """Prepare to draw on `console`, which is a `Console` of rich."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - an extra
 
         self._progress = Progress(
             BarColumn(bar_width=_BAR_WIDTH),
@@ -113,13 +116,14 @@ class TerminalView:
             TimeElapsedColumn(),
             console=console,
             auto_refresh=False,
-            # What is printed goes above the bar, but stays on a stdout that is a file or a pipe.
+            # On a terminal, printed text goes above the bar. If stdout is a file or a pipe, printed
+            # text must go there.
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
         self._task: Any = None
 
     def show(self, state: State) -> None:
-        """Show the state, in place of the one before."""
+        """Show a state in place of the previous one."""
         if self._task is None:
             self._task = self._progress.add_task("", total=None)
             self._progress.start()
@@ -137,7 +141,7 @@ class TerminalView:
 
 
 def _notebook_display() -> Callable[..., Any] | None:
-    """Return IPython's `display` if a kernel runs this program, and a notebook shows its output."""
+    """Return IPython's `display` if a kernel, as in a notebook, runs this program; else None."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     if shell is None or getattr(shell, "kernel", None) is None:

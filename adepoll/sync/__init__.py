@@ -1,7 +1,7 @@
 """adepoll for programs without asyncio: `wait`, `watch`, `download`, and a `Session` with batches.
 
-A session runs the asyncio library in one background thread. It works in scripts, in threads, and in
-notebooks, whose own event loop is not touched.
+A session runs the asyncio library in one background thread. It works in scripts and threads, and in
+notebooks, where it does not use the event loop of the notebook.
 """
 
 from adepoll.sync.functions import download, wait, watch

@@ -1,6 +1,6 @@
-"""BackgroundLoop: an event loop in a thread of its own, and calls into it. Imports errors.
+"""BackgroundLoop: an event loop in a separate thread, which runs coroutines. Imports errors.
 
-A call that is interrupted, as by Ctrl-C, cancels its coroutine and waits until that has ended.
+If a call is interrupted, as by Ctrl-C, it cancels its coroutine and waits for the coroutine's end.
 """
 
 import asyncio
@@ -15,7 +15,8 @@ from adepoll.errors import ClosedError
 
 _T = TypeVar("_T")
 
-_SLICE: Final = 1.0  # seconds; on Windows, Ctrl-C does not interrupt a longer wait before its end
+# Maximum seconds of one wait. On Windows, Ctrl-C takes effect only at the end of a wait.
+_SLICE: Final = 1.0
 
 
 class BackgroundLoop:
@@ -29,7 +30,7 @@ class BackgroundLoop:
 
     @property
     def is_closed(self) -> bool:
-        """True after `close`, and at the end of the program, which stops daemon threads."""
+        """True after `close`, and at the end of the program, when daemon threads do not run."""
         return self._loop.is_closed() or sys.is_finalizing()
 
     def run(self, main: Coroutine[Any, Any, _T]) -> _T:
@@ -37,7 +38,8 @@ class BackgroundLoop:
 
         Raises:
             ClosedError: The loop is closed, or was closed during the call.
-            RuntimeError: The call comes from the thread of the loop, which it would block for ever.
+            RuntimeError: The call comes from the thread of the loop; it would block the loop, and
+                wait forever.
         """
         if self.owns_current_thread():
             main.close()
@@ -71,11 +73,11 @@ class BackgroundLoop:
         return done.result()
 
     def owns_current_thread(self) -> bool:
-        """Return True in the thread of the loop, as when an object is collected there."""
+        """Return True if the calling thread runs the loop, as when it deletes a generator."""
         return threading.current_thread() is self._thread
 
     def close(self) -> None:
-        """Cancel what still runs, and end the thread; may be called again."""
+        """Cancel all tasks of the loop, and end the thread; may be called again."""
         if not self.is_closed:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -83,7 +85,7 @@ class BackgroundLoop:
     def _call(self, function: Callable[[], None]) -> None:
         """Call a function in the loop soon; raise `ClosedError` if the loop is closed."""
         if not self.is_closed:
-            with suppress(RuntimeError):  # it was closed in this moment
+            with suppress(RuntimeError):  # the loop was closed after the check
                 self._loop.call_soon_threadsafe(function)
                 return
         raise ClosedError("the session is closed; open it again with a `with` block")
@@ -92,7 +94,7 @@ class BackgroundLoop:
         while not done.done():
             concurrent.futures.wait([done], timeout=_SLICE)
             if not (done.done() or self._thread.is_alive()):
-                _cancel(done)  # the loop has ended without it
+                _cancel(done)  # the loop has ended without running the call
 
     def _serve(self) -> None:
         try:
@@ -121,4 +123,4 @@ def _pass_on(task: asyncio.Task[_T], done: concurrent.futures.Future[_T]) -> Non
 
 def _cancel(done: concurrent.futures.Future[Any]) -> None:
     done.cancel()
-    done.set_running_or_notify_cancel()  # wakes threads that wait for it
+    done.set_running_or_notify_cancel()  # wakes the threads that wait for `done`

@@ -1,4 +1,4 @@
-"""Session: client, watcher and fetcher in a background loop; and its batches. Imports batch."""
+"""Session: a client, watcher and fetcher in a background loop. Batch: a batch of a session."""
 
 import os
 from collections.abc import AsyncIterable, Callable, Collection, Generator, Iterable
@@ -35,13 +35,13 @@ _T = TypeVar("_T")
 _S = TypeVar("_S")
 _P = ParamSpec("_P")
 
-_IDS_AHEAD: Final = 1_000  # read from an iterator before they are wanted
+_IDS_AHEAD: Final = 1_000  # ids that are read from an iterator before they are needed
 
 
 def _typed_like(
     _make: Callable[Concatenate[AdeClient, _P], object],
 ) -> Callable[[Callable[..., _T]], Callable[Concatenate[_S, _P], _T]]:
-    """Tell type checkers that a method takes the options of another class."""
+    """Tell type checkers that a method takes the same options as the function or class `_make`."""
     return lambda method: method
 
 
@@ -57,8 +57,8 @@ class Session(Closeable):
         """Create a session; ``with`` opens it.
 
         Args:
-            client: Creates the client, in the background thread: ``lambda:
-                AdeClient(region="eu")``. The session closes it.
+            client: Function that creates the client, such as ``lambda: AdeClient(region="eu")``. It
+                is called in the background thread. The session closes the client.
         """
         self._make_client = client
         self._loop: BackgroundLoop | None = None
@@ -69,6 +69,7 @@ class Session(Closeable):
 
         Raises:
             MissingApiKeyError: The client has no API key.
+            RuntimeError: The session is already open.
         """
         if self._loop is not None:
             raise RuntimeError("the session is open already")
@@ -129,12 +130,12 @@ class Session(Closeable):
     ) -> Generator[JobSnapshot | UnresolvedJob, None, None]:
         """Yield each job as soon as it has settled; see `JobWatcher.watch`.
 
-        Watching starts with the first job that is requested, and ends with the generator: at its
-        end, when it is closed, or when the last reference to it is dropped, as after a `break`.
+        Watching starts when the first job is requested. It ends when the generator is exhausted,
+        closed or deleted, as after a `break`.
 
         Raises:
             UnresolvedJobsError: At the end, if jobs were given up; not with ``errors="yield"``.
-            AdePollError: As `Watch.__anext__`.
+            AdePollError: An error that affects all jobs; see `Watch.__anext__`.
         """
 
         async def start() -> Watch[JobSnapshot | UnresolvedJob]:
@@ -182,7 +183,7 @@ class Session(Closeable):
 
     @property
     def client(self) -> AdeClient:
-        """The client; its methods run in the background loop only."""
+        """The client; its coroutines can only run in the background loop."""
         self.loop  # noqa: B018 - raises if the session is not open
         return self._client
 
@@ -215,12 +216,12 @@ class Batch(Closeable):
     """
 
     def __init__(self, session: Session, **options: Any) -> None:
-        """Use `Session.batch`."""
+        """Create a batch; use `Session.batch` instead."""
         self._session = session
         self._batch = AsyncBatch(session.client, **options)
 
     def __enter__(self) -> Self:
-        """Open the batch and its journal; errors are those of `adepoll.Batch`."""
+        """Open the batch and its journal; raise the errors of `adepoll.Batch.__aenter__`."""
         self._session.loop.run(self._batch.__aenter__())
         return self
 
@@ -233,8 +234,8 @@ class Batch(Closeable):
     ) -> Generator[Outcome, None, None]:
         """Yield the outcome of each job; see `adepoll.Batch.run`.
 
-        Requesting the next outcome acknowledges the one before, as does the end of the loop. An
-        outcome that was yielded before an error or a `break` is delivered again by the next run.
+        Requesting the next outcome acknowledges the previous one. If a `break` or an error ends the
+        loop, the last outcome is not acknowledged, and the next run yields this outcome again.
         """
 
         async def start() -> BatchRun:
@@ -260,17 +261,17 @@ class Batch(Closeable):
 
 
 def _end(loop: BackgroundLoop, stream: "Watch[Any] | BatchRun") -> None:
-    """Close a stream; where waiting is impossible, it ends soon."""
+    """Close a stream, and wait for its end. The thread of the loop must not wait, and does not."""
     if loop.is_closed:
         return
-    if loop.owns_current_thread():  # the generator was garbage collected there
+    if loop.owns_current_thread():  # this thread has deleted the generator
         stream.leave()
     else:
         loop.run(stream.aclose())
 
 
 def _readable(job_ids: Iterable[_T] | AsyncIterable[_T]) -> Iterable[_T] | AsyncIterable[_T]:
-    """Return ids that the background loop can read: an iterator is read in another thread."""
+    """Return ids that the loop can read without blocking: a thread reads a blocking iterator."""
     if isinstance(job_ids, str | bytes | Collection) or not isinstance(job_ids, Iterable):
         return job_ids
 
