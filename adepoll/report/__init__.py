@@ -36,7 +36,7 @@ def render(
 
     Args:
         records: All records, in any order.
-        name: Path of the journal as a command would name it.
+        name: Path of the journal, for the title and for the command that the page shows.
         endpoint: URL of the API, or a text with both URLs.
         notes: The notes of the journal.
         made_at: Unix time at which the records were read.

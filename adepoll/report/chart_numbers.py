@@ -8,22 +8,23 @@ from typing import Final
 
 from attrs import frozen
 
-# More bins show noise, fewer hide a second peak.
+# Number of bins of a histogram. More bins would show noise, and fewer could hide a second peak.
 _BINS: Final = 24
 _LOG_MINIMUM: Final = 1e-3  # lower end of a logarithmic scale
 
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
 _DAY: Final = 86400.0
-# Steps of a time axis from 10 s to 365 days. Smaller and larger steps are 1, 2 or 5 times a power
-# of 10.
+# Steps of a time axis in seconds, from 10 s to 365 days. Smaller and larger steps are 1, 2 or 5
+# times a power of 10.
 _TIME_STEPS: Final = (
     *(10.0, 15.0, 20.0, 30.0),
     *(minutes * _MINUTE for minutes in (1, 2, 5, 10, 15, 20, 30)),
     *(hours * _HOUR for hours in (1, 2, 3, 4, 6, 8, 12)),
     *(days * _DAY for days in (1, 2, 5, 7, 10, 14, 20, 30, 50, 70, 100, 200, 365)),
 )
-# Ticks of a logarithmic axis: one per decade, two per decade, and all round numbers.
+# Three sets of ticks for a logarithmic axis: about one tick per decade, about two ticks per decade,
+# and all round numbers.
 _TENS: Final = (
     *(10.0**power for power in range(-3, 2)),
     *(tens * unit for unit in (_MINUTE, _HOUR, _DAY) for tens in (1, 10)),
@@ -46,8 +47,8 @@ class Summary:
     Attributes:
         count: Number of values.
         least: Smallest value.
-        median: Half of the values are at most this.
-        p95: 95% of the values are at most this.
+        median: Median of the values.
+        p95: 95th percentile of the values.
         most: Largest value.
     """
 
@@ -78,9 +79,10 @@ class Bins:
     log: bool = False
 
     def position(self, value: float) -> float:
-        """Return the position of a value in bins from the first edge.
+        """Return the distance of a value from the first edge, in widths of bins.
 
-        Smaller values have position -0.5, larger ones the number of bins plus 0.5.
+        A value below the first edge has the position -0.5. A value above the last edge has the
+        number of bins plus 0.5.
         """
         edges = self.edges
         if value < edges[0]:
@@ -95,7 +97,7 @@ class Bins:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return a quantile of values in rising order, by linear interpolation."""
+    """Return the quantile `share` (0 to 1) of values in rising order, by linear interpolation."""
     place = share * (len(ordered) - 1)
     low = math.floor(place)
     high = min(low + 1, len(ordered) - 1)
@@ -103,7 +105,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def summarize(ordered: Sequence[float]) -> Summary | None:
-    """Return the summary of values in rising order; None if there are none."""
+    """Return the summary of values in rising order; None without values."""
     if not ordered:
         return None
     return Summary(
@@ -116,7 +118,7 @@ def summarize(ordered: Sequence[float]) -> Summary | None:
 
 
 def bins(ordered: Sequence[float]) -> Bins | None:
-    """Return a histogram of non-negative values in rising order; None if there are none.
+    """Return a histogram of non-negative values in rising order; None without values.
 
     If the 99th percentile is more than 8 times the median, the scale is logarithmic. Otherwise the
     bins have equal width, and outliers are counted in `Bins.above`.
@@ -138,14 +140,16 @@ def bins(ordered: Sequence[float]) -> Bins | None:
 
 
 def _even_edges(low: float, high: float, most: float) -> tuple[float, ...]:
-    # Ends at the 99th percentile, or at the maximum if that is at most 1.5 times as large.
+    # The bins end at the 99th percentile, or at the maximum if the maximum is at most 1.5 times as
+    # large.
     top = most if most <= 1.5 * high else high
-    bottom = low if 0.6 * top < low < top else 0.0  # includes zero unless it is far away
+    # The bins begin at zero, unless nearly all values are far away from zero.
+    bottom = low if 0.6 * top < low < top else 0.0
     step = time_step((top - bottom) / _BINS or top / _BINS or 1 / _BINS)
     first = math.floor(bottom / step)
     last = max(math.ceil(top / step), first + 1)
     edges = [index * step for index in range(first, last + 1)]
-    edges[-1] = max(edges[-1], top)  # against rounding
+    edges[-1] = max(edges[-1], top)  # rounding may have made the last edge too small
     return tuple(edges)
 
 
@@ -156,7 +160,7 @@ def _log_edges(low: float, middle: float, most: float) -> tuple[float, ...]:
     first = math.floor(math.log10(bottom) * per_decade)
     last = math.ceil(math.log10(most) * per_decade)
     edges = [10 ** (index / per_decade) for index in range(first, last + 1)]
-    edges[-1] = max(edges[-1], most)  # against rounding
+    edges[-1] = max(edges[-1], most)  # rounding may have made the last edge too small
     return tuple(edges)
 
 
@@ -196,7 +200,7 @@ def log_time_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def count_ticks(most: int, wanted: int) -> list[int]:
-    """Return whole numbers from 0 to at least `most`, in about `wanted` round steps."""
+    """Return whole numbers from 0 to `most` or the next round number, in about `wanted` steps."""
     most = max(most, 1)
     step = max(1, int(round_step(most / wanted)))
     return [*range(0, most + step, step)]

@@ -21,13 +21,14 @@ from adepoll.report.formats import (
     format_time,
 )
 
+# The following are lengths, in units of the view box.
 _LEFT: Final = 52.0  # room for the numbers of the vertical axis
 _RIGHT: Final = 14.0
 _TOP: Final = 14.0
 _MARKS: Final = 30.0  # room for the labels of median and p95
 _BOTTOM: Final = 30.0
 _CHARACTER: Final = 7.8  # largest average width of a bold character
-_MIN_BAR: Final = 2.0  # visible even for one job of a million
+_MIN_BAR: Final = 2.0  # so that the bar of one job among a million is visible
 
 
 @frozen(kw_only=True)
@@ -39,7 +40,7 @@ class _Canvas:
         width_class: ``wide`` or ``narrow``.
         width: Width of the drawing.
         height: Height of the drawing.
-        top: Upper edge of the plot, below its labels.
+        top: Vertical position of the upper edge of the plot. The labels of the plot are above it.
     """
 
     ident: str
@@ -55,7 +56,7 @@ class _Canvas:
 
     @property
     def base(self) -> float:
-        """Position of the horizontal axis."""
+        """Vertical position of the horizontal axis."""
         return self.height - _BOTTOM
 
     @property
@@ -90,7 +91,10 @@ def histogram(ident: str, sample: Sample, *, title: str, noun: str) -> Markup:
 
 
 def bin_rows(counted: Bins) -> list[tuple[str, int]]:
-    """Return one table row per bin: its range of durations, and its count."""
+    """Return one table row per bin: its range of durations as text, and its number of values.
+
+    If values are below the first bin or above the last bin, they have a row, too.
+    """
     edges = [format_duration(edge) for edge in counted.edges]
     rows = [
         (f"{low} to {high}", count)
@@ -106,7 +110,8 @@ def bin_rows(counted: Bins) -> list[tuple[str, int]]:
 def _draw_histogram(canvas: _Canvas, sample: Sample, noun: str) -> Iterable[Markup]:
     counted, summary = sample.bins, sample.summary
     rows = bin_rows(counted)
-    first = 1 if counted.below else 0  # the slot of the first bin; slot 0 holds the smaller values
+    # Index of the bar of the first bin. Values below this bin have a bar, too, which comes first.
+    first = 1 if counted.below else 0
     slot = canvas.inner / len(rows)
 
     def place(value: float) -> float:
@@ -149,7 +154,7 @@ def _draw_histogram(canvas: _Canvas, sample: Sample, noun: str) -> Iterable[Mark
         yield Markup('<line class="mark{dashed}" x1="{x}" y1="{y}" x2="{x}" y2="{base}"/>').format(
             dashed=dashed, x=_n(x), y=_n(y - 10), base=_n(canvas.base)
         )
-    for x, y, _, label in marked:  # after the lines, so that labels are on top
+    for x, y, _, label in marked:  # labels come after the lines, so that no line covers a label
         fits = x + 6 + _CHARACTER * len(label) < canvas.width
         yield Markup(
             '<text class="mark-label" x="{x}" y="{y}" text-anchor="{anchor}">{label}</text>'
@@ -163,7 +168,7 @@ def curve(ident: str, drawn: Curve, *, jobs: int) -> Markup:
 
     Args:
         ident: Part of the element ids; unique on the page.
-        drawn: The curve.
+        drawn: The numbers of the curve.
         jobs: Number of all jobs.
     """
     settled = drawn.counts[-1] + drawn.later
@@ -181,9 +186,10 @@ def curve(ident: str, drawn: Curve, *, jobs: int) -> Markup:
 
 
 def curve_rows(drawn: Curve, jobs: int) -> list[tuple[str, float, int]]:
-    """Return table rows of the curve: a share of all jobs, the time, and the number of jobs.
+    """Return the rows of the table below the curve.
 
-    The time is that of the first point of the curve that reaches the share.
+    A row has a share of all jobs, the Unix time of the first point of the curve at which this share
+    had settled, and the number of settled jobs at this point.
     """
     rows = []
     previous = 0
@@ -203,7 +209,8 @@ def curve_rows(drawn: Curve, jobs: int) -> list[tuple[str, float, int]]:
 
 def _draw_curve(canvas: _Canvas, drawn: Curve, jobs: int) -> Iterable[Markup]:
     settled = drawn.counts[-1]
-    # The axis shows all jobs, unless more than three quarters are open: the curve would be flat.
+    # The axis ends at the number of all jobs. If more than three quarters of the jobs are open, it
+    # ends at the number of settled jobs, because otherwise the curve would be flat.
     near = jobs <= 4 * settled
     ticks = count_ticks(jobs if near else settled, 5)
     yield from _count_axis(canvas, ticks)
@@ -231,7 +238,7 @@ def _draw_curve(canvas: _Canvas, drawn: Curve, jobs: int) -> Iterable[Markup]:
             above=_n(y - 6),
             jobs=format_count(jobs),
         )
-    most = canvas.ticks - 1  # labels of times are wider
+    most = canvas.ticks - 1  # one label less than on other axes, because times are wider
     marks = time_ticks(drawn.start, drawn.stop, most)
     apart = time_step((drawn.stop - drawn.start) / most)
     span = canvas.inner / (drawn.stop - drawn.start)
@@ -354,6 +361,7 @@ def _both(
     heights: tuple[float, float],
     top: float = _TOP,
 ) -> Markup:
+    """Return a chart as two SVG images, wide and narrow; `heights` are their heights."""
     wide = _Canvas(ident=f"{ident}-wide", width_class="wide", width=800, height=heights[0], top=top)
     narrow = _Canvas(
         ident=f"{ident}-narrow", width_class="narrow", width=340, height=heights[1], top=top
@@ -378,7 +386,7 @@ def _both(
 
 
 def _short(count: int) -> str:
-    """Return a number that is short enough for an axis."""
+    """Return a number as a short text for an axis, such as ``20k``."""
     for size, letter in ((1_000_000, "M"), (10_000, "k")):
         if count >= size:
             return f"{count / (1000 if letter == 'k' else size):g}{letter}"
@@ -386,5 +394,5 @@ def _short(count: int) -> str:
 
 
 def _n(number: float) -> str:
-    """Return a length with one decimal, which keeps the page small."""
+    """Return a length as text with at most one decimal, so that the page is small."""
     return f"{number:.1f}".removesuffix(".0")

@@ -25,7 +25,9 @@ _CURVE_POINTS: Final = 360
 _MOST_VERSIONS: Final = 50
 _MOST_KINDS: Final = 20
 _MAX_DURATION_MS: Final = 10**15  # a larger value is invalid, and may not fit into a float
-_MIN_SPAN: Final = 8.0  # seconds; the labels of a time axis are whole seconds
+# Minimum seconds from the first to the last point of the curve, because its axis has labels in
+# whole seconds.
+_MIN_SPAN: Final = 8.0
 
 _BY_STATUS: Final = {
     JobStatus.COMPLETED: OutcomeKind.COMPLETED,
@@ -55,7 +57,8 @@ class Collector:
     _warned: int = field(default=0, init=False)
     _kinds: dict[str, KindCounter] = field(factory=dict, init=False)
     _costs: dict[str, list[float]] = field(factory=dict, init=False)
-    # A heap. The rank (duration, record number, count) is unique, so that jobs are never compared.
+    # A heap of (rank, job). Each rank (duration, minus record number, count) is unique, so that
+    # jobs themselves are never compared.
     _slowest: list[tuple[tuple[float, int, int], SlowJob]] = field(factory=list, init=False)
     _open_states: Groups = field(factory=Groups, init=False)
     _open_jobs: list[OpenJob] = field(factory=list, init=False)
@@ -243,7 +246,7 @@ class Collector:
 
 
 def collect(records: Iterable[Record]) -> Facts:
-    """Return the facts of a batch."""
+    """Return the facts of all records of a batch; read each record once."""
     collector = Collector()
     for record in records:
         collector.add(record)
@@ -251,7 +254,7 @@ def collect(records: Iterable[Record]) -> Facts:
 
 
 def outcome_kind_of(record: Record) -> OutcomeKind:
-    """Return the outcome of a job."""
+    """Return the outcome of a job, or the stage of an open job."""
     if record.stage is Stage.WAITING:
         return OutcomeKind.WAITING
     if record.stage is Stage.FETCHING:
@@ -318,9 +321,11 @@ def _curve(settled: list[float], added: float) -> Curve | None:
     if not settled:
         return None
     first, last = settled[0], settled[-1]
-    # Starts at the first job that settled if the batch was created long before it ran.
+    # The curve starts when the first job was added. If that was long before the first job settled,
+    # the curve starts when the first job settled.
     start = added if first - max(0.25 * (last - first), 60) <= added <= first else first
-    # Leaves out the last 1% if they settled much later: they would compress the rest.
+    # The curve leaves out the last 1% of the jobs if they settled much later, because they would
+    # compress the rest of the curve.
     late = quantile(settled, 0.99)
     stop = last if last - start <= 2 * (late - start) else start + 1.05 * (late - start)
     if stop - start < _MIN_SPAN:

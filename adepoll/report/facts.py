@@ -1,6 +1,6 @@
 """Facts: everything that the report shows about a batch.
 
-Its texts have been redacted and escaped by `showable`.
+All texts in it have been redacted and escaped by `showable`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ class OutcomeKind(StrEnum):
 
     @property
     def is_open(self) -> bool:
-        """True while the batch is still working on such a job."""
+        """True for FETCHING and WAITING: the batch is still working on such jobs."""
         return self in {OutcomeKind.FETCHING, OutcomeKind.WAITING}
 
 
@@ -41,8 +41,8 @@ class SlowJob:
         outcome: Outcome of the job.
         version: Version of the model used; empty if unknown.
         seconds: Duration of the job.
-        measured: True if the duration is that of the service; False if it is the time from receipt
-            to the poll that observed the end.
+        measured: True if the duration is that of the service. False if it is the time from the
+            receipt of the job to the poll that observed its end.
         settled_at: Unix time of the poll that observed the end.
     """
 
@@ -62,7 +62,7 @@ class OpenJob:
     Attributes:
         job_id: Id of the job.
         label: Label of the job; empty without one.
-        state: The last known status, or the step that is missing.
+        state: Last known status of the job, "not polled yet", or "completed, fetching result".
         added_at: Unix time at which the job was added to the batch.
     """
 
@@ -84,8 +84,8 @@ class KindSummary:
         failed: Jobs that failed or were cancelled.
         given_up: Jobs that are unresolved, or whose result was not fetched.
         open: Jobs without an outcome.
-        pages: Pages of their documents, as far as the service states them.
-        credits: Their credits, as far as the service states them.
+        pages: Sum of the page counts that the service states for the jobs.
+        credits: Sum of the credits that the service states for the jobs.
         median: Median duration in seconds; None if no job has settled.
     """
 
@@ -106,10 +106,11 @@ class Cost:
     """Cost of the jobs of one model version.
 
     Attributes:
-        version: Version of the model used; empty for the sum of further versions.
-        jobs: Number of jobs whose cost is known.
-        credits: Sum of their credits.
-        fallbacks: How many of them requested another version, and fell back to this one.
+        version: Version of the model used; empty for all versions beyond the first 50, which are
+            counted together.
+        jobs: Number of jobs with metadata of this version.
+        credits: Sum of the credits that the service states for these jobs.
+        fallbacks: Number of these jobs that requested another version and fell back to this one.
     """
 
     version: str
@@ -125,8 +126,8 @@ class Curve:
     Attributes:
         start: Unix time of the first point.
         stop: Unix time of the last point.
-        counts: Settled jobs at evenly spaced times from `start` to `stop`.
-        later: Jobs that settled after `stop`; too late to be drawn to scale.
+        counts: Numbers of settled jobs at evenly spaced times from `start` to `stop`.
+        later: Number of jobs that settled after `stop`; the curve does not show them.
         last: Unix time at which the last job settled.
     """
 
@@ -155,15 +156,15 @@ class Facts(HtmlTable):
         settled: Number of settled jobs.
         undelivered: Recorded outcomes that no run has delivered yet.
         first_added: Time at which the first job was added; None for an empty batch.
-        first_settled: Time at which the first job settled; None before that.
-        last_settled: Time at which the last job settled; None before that.
-        durations: Durations of the settled jobs; None if there are none.
+        first_settled: Time at which the first job settled; None if no job has settled.
+        last_settled: Time at which the last job settled; None if no job has settled.
+        durations: Durations of the settled jobs; None if no job has settled.
         measured: Number of durations that are those of the service. The other durations are counted
-            from receipt to the poll that observed the end.
+            from the receipt of a job to the poll that observed its end.
         detection_lag: Detection lags; those of v1 jobs are upper bounds. None if all are unknown.
         lag_unknown: Settled jobs whose detection lag is unknown.
         settled_before_added: Jobs that had settled before they were added to the batch.
-        curve: Settled jobs over time; None if there are none.
+        curve: Settled jobs over time; None if no job has settled.
         failures: Reasons of failed jobs, the most frequent first.
         errors: Errors of jobs that were given up, the most frequent first.
         retryable: Jobs that were given up and that another run tries again.
@@ -171,10 +172,10 @@ class Facts(HtmlTable):
         warnings: Warnings by code, the most frequent first.
         warned: Jobs with at least one warning.
         kinds: Jobs by kind, the most frequent kind first.
-        costs: Credits by model version, the highest first.
-        slowest: The slowest jobs, the slowest first.
-        open_states: Open jobs by their last known status.
-        open_jobs: The first open jobs.
+        costs: Credits by model version, the version with the most credits first.
+        slowest: The 20 slowest jobs, the slowest first.
+        open_states: Open jobs by state, the most frequent first; see `OpenJob.state`.
+        open_jobs: The first 20 open jobs.
         files: Number of result files.
         bytes: Total size of the result files.
         inline: Completed jobs without a result file, because none was requested.
@@ -211,7 +212,7 @@ class Facts(HtmlTable):
     sizes: Summary | None
 
     def _html_rows(self) -> Iterable[tuple[str, object]]:
-        """Return the main figures; the report has all."""
+        """Yield the main figures; the HTML report shows all of them."""
         yield "jobs", self.jobs
         yield "outcomes", {kind: number for kind, number in self.outcomes.items() if number}
         for name, sample in (("duration", self.durations), ("detection lag", self.detection_lag)):

@@ -21,7 +21,7 @@ def format_count(number: int) -> str:
 
 
 def format_share(part: int, whole: int) -> str:
-    """Return a percentage; 0 % and 100 % only if they are exact."""
+    """Return a part of a whole as a percentage; ``0 %`` and ``100 %`` only if they are exact."""
     if not whole or not part:
         return f"0{_SPACE}%"
     percent = 100 * part / whole
@@ -47,7 +47,7 @@ def format_duration(seconds: float) -> str:
     large, small = divmod(round(seconds / _HOUR), 24)
     if large < _MANY_DAYS:
         return f"{large}{_SPACE}d" + (f"{_SPACE}{small}{_SPACE}h" if small else "")
-    # From a wrong clock, or invalid data from the service.
+    # Such a duration comes from a wrong clock or from invalid data of the service.
     return f"{large:,}{_SPACE}d" if large < _LARGE else f"{large:.1e}{_SPACE}d"
 
 

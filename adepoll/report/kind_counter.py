@@ -20,7 +20,7 @@ def floats() -> "array[float]":
 
 @define(kw_only=True)
 class KindCounter:
-    """The numbers of one kind; `KindSummary` describes them.
+    """Counts the jobs of one kind; `KindSummary` describes the numbers.
 
     Attributes:
         durations: Durations of the settled jobs in seconds.
@@ -49,7 +49,7 @@ class KindCounter:
             self._credits += credits_of(job) or 0.0
 
     def summary(self, kind: str) -> KindSummary:
-        """Return the numbers."""
+        """Return the numbers; `kind` is the name of the kind."""
         ordered = sorted(self.durations)
         return KindSummary(
             kind=kind,

@@ -15,7 +15,8 @@ _MOST_GROUPS: Final = 2_000
 _EXAMPLES: Final = 3
 _MIN_NAME: Final = 4  # characters; a shorter name may be part of another word
 
-# HTTP statuses stay in the pattern because they distinguish errors; other numbers do not.
+# Matches the parts of a message that get a placeholder. An HTTP status (group "status") stays as it
+# is, because it distinguishes errors.
 _WORD: Final = re.compile(
     r"(?P<status>\b(?:http|status|code|answered|error)(?: code| status)?[ :=/]{1,2}[1-5]\d\d\b)"
     r"|(?P<id>\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b)"
@@ -25,8 +26,8 @@ _WORD: Final = re.compile(
 )
 _HEX: Final = re.compile(r"(?:0x)?[0-9a-f]{8,}", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"\d+(?:[.,:]\d+)*")
-_SHORT_WORD: Final = 2  # characters; a name such as "s3" or "v2"
-_LONG_WORD: Final = 12
+_SHORT_WORD: Final = 2  # characters; a word of this length, such as "s3" or "v2", is a name
+_LONG_WORD: Final = 12  # characters; a word of at least this length with 4 digits is an id
 _DIGITS_OF_AN_ID: Final = 4
 
 
@@ -65,10 +66,10 @@ class Group:
     """Messages with the same pattern.
 
     Attributes:
-        pattern: The message with placeholders; empty for the sum of the groups not shown.
+        pattern: The message with placeholders; empty for the group of all remaining messages.
         count: Number of messages.
         example: One of the messages.
-        job_ids: Up to three jobs with such a message.
+        job_ids: Ids of up to three jobs with such a message.
     """
 
     pattern: str
@@ -88,14 +89,15 @@ class _Counter:
 class Groups:
     """Counts messages by pattern.
 
-    Memory is bounded: at 4,000 patterns, the rarer half is dropped and only its total is kept.
+    Memory is bounded: at 4,000 patterns, the rarer half is dropped. Messages of dropped patterns
+    count only in `total`.
     """
 
     total: int = 0
     _groups: dict[str, _Counter] = field(factory=dict)
 
     def add(self, pattern: str, *, example: str, job_id: str) -> None:
-        """Count one message; keep the first example and the first three job ids."""
+        """Count one message of a job; keep one example and three job ids for each pattern."""
         self.total += 1
         group = self._groups.get(pattern)
         if group is None:
@@ -107,7 +109,7 @@ class Groups:
             group.job_ids.append(shown)
 
     def largest(self, most: int) -> tuple[Group, ...]:
-        """Return the largest groups, at most `most`, and one without a pattern for the rest."""
+        """Return the `most` largest groups, and one with an empty pattern for other messages."""
         ranked = self._ranked()
         groups = [
             Group(

@@ -1,7 +1,7 @@
 """Renders facts as one HTML page without scripts, fonts or requests.
 
-The template escapes all values. As a second defence, the page's Content-Security-Policy forbids
-loading and running anything.
+The template escapes all values. As a second protection, the Content-Security-Policy of the page
+forbids loading and running anything.
 """
 
 import base64
@@ -23,7 +23,8 @@ from adepoll.journal.schema import OUT_DIR
 from adepoll.report import charts, formats
 from adepoll.report.facts import Facts, OutcomeKind
 
-# Notes that the page leaves out: endpoints have their own place, durations are only numbers.
+# Notes that the page leaves out. The page shows the endpoints elsewhere, and "durations" is only
+# for the program.
 _HIDDEN_NOTES: Final = ENDPOINT_NOTES | {"durations"}
 
 
@@ -53,11 +54,11 @@ def render_facts(
     made_at: float,
     running: bool = False,
 ) -> str:
-    """Return the page. It depends on the arguments only.
+    """Return the page as HTML. It depends on the arguments only.
 
     Args:
         facts: The facts of the batch.
-        name: Path of the journal as a command would name it.
+        name: Path of the journal, for the title and for the command that the page shows.
         endpoint: URL of the API, or a text with both URLs.
         notes: The notes of the journal.
         made_at: Unix time at which the records were read.
@@ -83,7 +84,7 @@ def render_facts(
         next_steps="" if running else _next_steps(facts),
         command=shell_line(["adepoll", "resume", name, *_out_words(notes)]),
         style=Markup(style),  # noqa: S704 - a file of this package
-        # Forbids loading, running and submitting; allows only the style sheet with this digest.
+        # Forbids loading, running and submitting anything except the style sheet with this digest.
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; "
         "form-action 'none'",
     )
@@ -94,7 +95,7 @@ def _out_words(notes: Mapping[str, str]) -> list[str]:
 
 
 def _findings(facts: Facts, *, running: bool) -> Iterator[Finding]:
-    """Yield the lines of the summary, the state of the whole batch first."""
+    """Yield the lines of the summary; the first line is the state of the whole batch."""
     if not facts.jobs:
         yield Finding(kind="note", text="This journal contains no jobs yet.")
         return
@@ -164,7 +165,7 @@ def _next_steps(facts: Facts) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Return a text of the service with one period at its end."""
+    """Return a text of the service, with a period at its end if it ends without punctuation."""
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 

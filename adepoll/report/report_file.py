@@ -21,7 +21,7 @@ def write_report(journal_path: str | os.PathLike[str], out_path: str | os.PathLi
 
     Raises:
         JournalError: The journal cannot be read.
-        ConfigurationError: `out_path` belongs to the journal.
+        ConfigurationError: `out_path` is one of the files of the journal.
         OSError: The report cannot be written.
     """
     out = Path(out_path)
@@ -39,7 +39,7 @@ def render_journal(journal: JournalReader, facts: Facts, *, name: str, made_at: 
     Args:
         journal: The journal.
         facts: The facts of its records.
-        name: Path of the journal as a command would name it.
+        name: Path of the journal, for the title and for the command that the page shows.
         made_at: Unix time at which the records were read.
     """
     return render_facts(
@@ -53,7 +53,7 @@ def render_journal(journal: JournalReader, facts: Facts, *, name: str, made_at: 
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file of mode 0600, and replace an existing one only when all data is on disk.
+    """Write a file of mode 0600; replace an existing file only when all data is on disk.
 
     Something other than a regular file, such as ``/dev/stderr``, is written to directly.
 

@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from adepoll.tables.column_types import Column, ColumnType, DecimalType, ListType, Scalar
 
-_GROUP_BYTES: Final = 16 * 2**20  # of a row group, uncompressed
+_GROUP_BYTES: Final = 16 * 2**20  # size of a row group before compression
 _SCALARS: Final = {
     Scalar.BOOLEAN: pa.bool_(),
     Scalar.INTEGER: pa.int64(),
@@ -30,7 +30,7 @@ class _ArrowWriter:
         self._bytes = 0
 
     def write(self, values: Sequence[Sequence[Any]]) -> None:
-        """Write rows, which are passed as the values of each column."""
+        """Write rows; `values` has one sequence of values for each column."""
         arrays = [
             pa.array(column, type=field.type)
             for column, field in zip(values, self._schema, strict=True)
@@ -42,7 +42,7 @@ class _ArrowWriter:
             self._flush()
 
     def close(self) -> None:
-        """Write the rest, and finish; does not close the file."""
+        """Write the remaining rows and the end of the format; do not close the file."""
         self._flush()
 
     def _flush(self) -> None:
@@ -58,12 +58,12 @@ class ParquetWriter(_ArrowWriter):
     """Writes a Parquet file."""
 
     def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
-        """Write nothing yet."""
+        """Create a writer for rows with these columns."""
         super().__init__(columns)
         self._parquet = parquet.ParquetWriter(file, self._schema, compression="zstd")
 
     def close(self) -> None:
-        """Write the rest, and finish; does not close the file."""
+        """Write the remaining rows and the end of the format; do not close the file."""
         super().close()
         self._parquet.close()
 
@@ -75,12 +75,12 @@ class ArrowWriter(_ArrowWriter):
     """Writes an Arrow IPC file, also known as Feather V2."""
 
     def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
-        """Write nothing yet."""
+        """Create a writer for rows with these columns."""
         super().__init__(columns)
         self._ipc = pa.ipc.new_file(file, self._schema)
 
     def close(self) -> None:
-        """Write the rest, and finish; does not close the file."""
+        """Write the remaining rows and the end of the format; do not close the file."""
         super().close()
         self._ipc.close()
 

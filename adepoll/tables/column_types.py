@@ -1,7 +1,7 @@
-"""The types of columns, and how a JSON value becomes a value of such a type.
+"""The types of columns, and the functions that convert a JSON value to a type.
 
-A value of a column is None, bool, int, float, Decimal, str, date, datetime, or a list or dict of
-these. Imports exact_json.
+A value of a column is None, bool, int, float, Decimal, str, date or datetime, or a list or dict of
+such values. Imports exact_json.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from adepoll.api.json_text import Json
 from adepoll.tables.exact_json import dump
 
 MAX_DIGITS: Final = 38
-"""Digits of a decimal number in all formats; pandas, polars and DuckDB read that many."""
+"""Maximum digits of a decimal number, which pandas, polars and DuckDB can read."""
 
 
 class Scalar(Enum):
@@ -37,7 +37,7 @@ class DecimalType:
 
     Attributes:
         digits: Number of digits, at most 38.
-        scale: How many of them stand after the point.
+        scale: Number of digits after the decimal point.
     """
 
     digits: int
@@ -67,10 +67,11 @@ class Column:
     """A column of a table.
 
     Attributes:
-        name: Its name in the file.
-        type: Its type.
-        get: Returns the value from what a row is made of; None if there is none.
-        convert: Converts a value of JSON to the type; None if the value has the type already.
+        name: Name of the column in the file.
+        type: Type of the column.
+        get: Returns the value of the column from the object that a row is made of; None without a
+            value.
+        convert: Converts a JSON value to `type`. None if the JSON value needs no conversion.
     """
 
     name: str
@@ -80,7 +81,10 @@ class Column:
 
 
 def converter(kind: ColumnType) -> Convert | None:
-    """Return the function that converts values, which are not None; None if no value changes."""
+    """Return the function that converts JSON values to a type; None if no value needs it.
+
+    The function must not be called with None.
+    """
     match kind:
         case Scalar():
             return _SCALARS.get(kind)
@@ -93,7 +97,7 @@ def converter(kind: ColumnType) -> Convert | None:
 
 
 def name_of(kind: ColumnType) -> str:
-    """Return how a type is called in messages."""
+    """Return the name of a type in messages."""
     match kind:
         case Scalar():
             return kind.value
@@ -106,7 +110,7 @@ def name_of(kind: ColumnType) -> str:
 
 
 def parse_time(text: str) -> datetime | None:
-    """Return the time, UTC, of an ISO 8601 text with a time and an offset; None for other texts."""
+    """Return the UTC time of an ISO 8601 text with an offset; None for any other text."""
     try:
         found = datetime.fromisoformat(text)
         return None if found.tzinfo is None else found.astimezone(UTC)

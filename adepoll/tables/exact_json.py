@@ -1,7 +1,7 @@
-"""Reads JSON without changing a number, and writes such values as JSON text.
+"""Reads JSON without changing any number, and writes the same numbers as JSON text.
 
-A number that a double holds as written is a float; any other number with a point or an exponent is
-a `Decimal`. Imports api.json_text and errors.
+A number with a point or an exponent is read as a float if a double can hold it exactly as it is
+written, and otherwise as a `Decimal`. Imports api.json_text and errors.
 """
 
 import json
@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from adepoll.api.json_text import MAX_NESTING, Json, bounded, loads
 
-_EXACT_LENGTH: Final = 16  # a point and 15 digits, which a double always holds
-_BRACKETS: Final = MAX_NESTING  # a text with fewer of them needs no check of its depth
-_MARKS: Final = ("[", "{", "\\ud", "\\uD")  # of arrays, objects, and halves of surrogate pairs
-_MAX_EXPONENT: Final = 400  # beyond any double
+_EXACT_LENGTH: Final = 16  # characters: a point and 15 digits, which a double can always hold
+_BRACKETS: Final = MAX_NESTING  # a text with at most this many brackets is not nested too deeply
+# The texts with which arrays, objects, and escaped halves of surrogate pairs begin.
+_MARKS: Final = ("[", "{", "\\ud", "\\uD")
+_MAX_EXPONENT: Final = 400  # a power of ten that is larger than every double
 
 
 class UnreadableError(Exception):
@@ -25,16 +26,16 @@ class UnreadableError(Exception):
 def load(text: bytes | str) -> Json:
     """Read JSON exactly.
 
-    NaN and Infinity are read as None, and numbers that Python cannot represent as their text.
-    Halves of surrogate pairs, which no file can contain, become U+FFFD.
+    NaN and Infinity become None. A number that Python cannot represent becomes its text. Half of a
+    surrogate pair, which no file can contain, becomes U+FFFD.
 
     Raises:
         MalformedAnswerError: The text is not JSON.
-        UnreadableError: It has more than 100 levels.
+        UnreadableError: Arrays and objects are nested in more than 100 levels.
     """
     value = _parse(text)
     marks = _MARKS if isinstance(text, str) else [mark.encode() for mark in _MARKS]
-    arrays, objects, *escapes = (text.count(mark) for mark in marks)  # type: ignore[arg-type]  # both are of one type
+    arrays, objects, *escapes = (text.count(mark) for mark in marks)  # type: ignore[arg-type]  # both are str or bytes
     if arrays + objects > _BRACKETS and bounded(value) is not value:
         raise UnreadableError(f"it has more than {MAX_NESTING} levels")
     if any(escapes):
@@ -43,15 +44,18 @@ def load(text: bytes | str) -> Json:
 
 
 def dump(value: Json) -> str:
-    """Return a value as JSON on one line, with each number as it was read."""
+    """Return a value as JSON on one line; each number is equal to the number that `load` read."""
     try:
         return _encoder.encode(value)
-    except TypeError:  # it contains a Decimal, which the encoder cannot write as a number
+    except TypeError:  # the value contains a Decimal, which the encoder cannot write as a number
         return "".join(_pieces(value))
 
 
 def without_surrogates(value: Json) -> Any:
-    """Return a value in which halves of surrogate pairs, which no file can contain, are U+FFFD."""
+    """Return a value in which each half of a surrogate pair is replaced by U+FFFD.
+
+    No file in UTF-8 can contain half of a surrogate pair.
+    """
     if isinstance(value, str):
         if value.isascii():
             return value
@@ -77,7 +81,7 @@ def _exact(text: str) -> float | Decimal:
     exact = Decimal(text)
     if abs(exact.adjusted()) > _MAX_EXPONENT:
         if exact:
-            raise ValueError("a number is out of range")  # kept as text
+            raise ValueError("a number is out of range")  # `_exact_or_text` returns the text
         return number
     return number if Decimal(repr(number)) == exact else exact
 
@@ -97,7 +101,8 @@ def _int_or_text(text: str) -> int | str:
 
 
 def _refuse(name: str) -> None:
-    raise ValueError(name)  # NaN and Infinity are not JSON; read as None
+    # NaN and Infinity are not JSON. `_tolerant_decoder` reads them as None.
+    raise ValueError(name)
 
 
 def _pieces(value: Json) -> Iterator[str]:

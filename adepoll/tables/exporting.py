@@ -1,4 +1,4 @@
-"""export: write the jobs of a journal and their results as tables. Imports all of the package."""
+"""export: writes the jobs of a journal and their results as tables. Imports all of the package."""
 
 import os
 import tempfile
@@ -54,10 +54,10 @@ class Writer(Protocol):
     """Writes the rows of one table."""
 
     def write(self, values: Sequence[Sequence[Any]]) -> None:
-        """Write rows, which are passed as the values of each column."""
+        """Write rows; `values` has one sequence of values for each column."""
 
     def close(self) -> None:
-        """Finish; does not close the file."""
+        """Write all remaining data; do not close the file."""
 
 
 @frozen(kw_only=True)
@@ -71,7 +71,7 @@ class ExportReport(HtmlTable):
         results: Number of results in the tables.
         missing: Number of completed jobs whose result is neither in a file nor in the journal.
         unreadable: Number of results that could not be read; their rows have no extracted values.
-        problems: The reasons, by job id, for the first 100 of them.
+        problems: For the first 100 unreadable results, the reason by job id.
         conflicts: Paths whose values have no common type.
     """
 
@@ -98,27 +98,28 @@ def export(
 ) -> ExportReport:
     """Write a table with one row for each job of a journal. Blocks; the batch may still be running.
 
-    The columns are those of the job, which docs/tables.md explains, and one for each path of the
-    extracted data. Each result is read once into a temporary file beside `out`, which then needs
-    room for the extracted data; memory does not grow with the number of jobs.
+    The first columns describe the job, as docs/tables.md explains. Then follows one column for each
+    path of the extracted data. Memory does not grow with the number of jobs, because the data of
+    all results is kept in a temporary file. This file needs room in the folder of `out` or, if
+    `out` is an open file, in the system's temporary folder.
 
     Args:
         journal: Path of the journal.
-        out: Path of the file, which is replaced when the new one is complete; only its owner can
-            read it. Or an open binary file.
-        to: The format; None for the one that the ending of `out` names. "parquet" and "arrow" need
-            the extra "table".
-        explode: Paths of lists, such as ``line_items``. The elements of each become the rows of a
-            table of their own, in a file beside `out`: ``invoices-line_items.parquet``.
+        out: Path of the file, or an open binary file. An existing file is replaced when the new
+            file is complete. Only its owner can read the new file.
+        to: The format; None for the format that the extension of `out` names. "parquet" and "arrow"
+            need the extra "table".
+        explode: Paths of lists, such as ``line_items``. The elements of each list become the rows
+            of a separate table, in a file beside `out`: ``invoices-line_items.parquet``.
         references: If True, the chunk references of each value are columns, too.
         dates: If True, texts that are all ISO 8601 dates, or times with an offset, become dates and
             times. If False, they stay texts.
-        results: Folder that has the result files now; None if they are where the batch wrote them.
+        results: Folder to which the result files were moved; None if they were not moved.
         progress: Called with the number of jobs that were read, and the number of all jobs.
 
     Raises:
         JournalError: The journal cannot be read.
-        ConfigurationError: The format is unknown, the extra "table" is missing, `out` belongs to
+        ConfigurationError: The format is unknown, the extra "table" is missing, `out` is a file of
             the journal, or no result has a path of `explode`.
         OSError: A file cannot be written.
     """
@@ -179,7 +180,7 @@ class _Table(Protocol):
 
 
 class _JobTable:
-    """The table with one row for each job; its rows are made from `Row`."""
+    """The table with one row for each job; each of its rows is a `Row`."""
 
     def __init__(self, explode: Collection[KeyPath], *, dates: bool, references: bool) -> None:
         self.values = Observer(explode=explode, dates=dates)
@@ -255,7 +256,10 @@ class _ListTable:
 
 
 def _elements(value: Json, keys: KeyPath, where: str) -> Iterator[tuple[int, str, Json]]:
-    """Yield index, path and value of each element of the lists at a path."""
+    """Yield index, path and value of each element of the lists that `value` has at the path `keys`.
+
+    `where` is the path of `value` itself.
+    """
     if value is None:
         return
     if not keys:
@@ -298,11 +302,14 @@ def _write(
 
 @contextmanager
 def _closing(writer: Writer) -> Iterator[Writer]:
-    """Close a writer at the end of the block, before its file: pyarrow reports any other order."""
+    """Close a writer at the end of the block.
+
+    The writer is closed before its file, because otherwise pyarrow would report an error.
+    """
     try:
         yield writer
     except BaseException:
-        with suppress(OSError):  # the first error is raised
+        with suppress(OSError):  # the error of the block is raised instead
             writer.close()
         raise
     writer.close()
@@ -362,7 +369,7 @@ def _names_of_lists(target: Path, paths: Collection[KeyPath]) -> list[Path]:
             for character in format_path(path)
         )
         stem = f"{target.stem}-{text[:80]}"
-        # Paths can give equal names, also because some file systems ignore the case of letters.
+        # Two paths can give the same file name. Some file systems also ignore the case of letters.
         stems = chain([stem], (f"{stem}-{number}" for number in count(2)))
         taken = {name.casefold() for name in names}
         names.append(next(name for name in stems if name.casefold() not in taken))
@@ -378,7 +385,7 @@ def _item(index: int) -> Callable[[Sequence[Any]], Any]:
 
 
 def _input_column(column: Column) -> Column:
-    """Return a column of the caller's own table, named by a prefix and its name in that table."""
+    """Return a column with the name ``input.NAME``; NAME is its name in the caller's own table."""
     name = f"{_INPUT}.{parse_path(column.name)[0]}" if column.name else _INPUT
     return evolve(column, name=name)
 

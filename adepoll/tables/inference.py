@@ -1,7 +1,7 @@
 """Finds the columns and types of results: observes each result once, then decides.
 
-Memory does not grow with the number of results: a tree has at most 10,000 nodes, and an object with
-more than 1,000 different keys is one column of JSON text.
+Memory does not grow with the number of results: the tree of observed keys has at most 10,000 nodes,
+and an object with more than 1,000 different keys becomes one column of JSON text.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -27,11 +27,11 @@ from adepoll.tables.column_types import (
 
 Path: TypeAlias = tuple[str, ...]
 
-_MAX_KEYS: Final = 1_000  # of one object
+_MAX_KEYS: Final = 1_000  # maximum number of different keys of one object
 _MAX_NODES: Final = 10_000
 _MAX_DEPTH: Final = 30
-_MAX_INT: Final = 2**63
-_MAX_EXACT_INT: Final = 2**53  # of a double
+_MAX_INT: Final = 2**63  # a 64-bit integer has a smaller magnitude
+_MAX_EXACT_INT: Final = 2**53  # a double holds each integer up to this one exactly
 
 _KINDS: Final = {
     bool: "boolean",
@@ -49,13 +49,14 @@ _CONTAINERS: Final = frozenset({"array", "object"})
 
 @frozen(kw_only=True)
 class TypeConflict:
-    """A path whose values have no common type, and how that was resolved.
+    """A path whose values have no common type, and the type that was chosen.
 
     Attributes:
         path: The path of the values; ``[]`` stands for the elements of a list.
-        found: The kinds of values, each with its number of values and the first job that has one.
-        reason: What is wrong.
-        type: The type of the column.
+        found: For each kind of value, such as "text": the number of values, and the id of the first
+            job that has one.
+        reason: The reason why the values have no common type.
+        type: The type in which the values are written.
     """
 
     path: str
@@ -64,7 +65,7 @@ class TypeConflict:
     type: str
 
     def __str__(self) -> str:
-        """Return one line about it."""
+        """Return the conflict as one line of text."""
         kinds = ", ".join(
             f"{kind} ({count:,}, first in {job})" for kind, (count, job) in self.found.items()
         )
@@ -73,7 +74,12 @@ class TypeConflict:
 
 @define(eq=False)
 class _Explode:
-    """The paths of lists that become tables of their own, as a tree of keys."""
+    """A tree of keys: the paths of the lists that become separate tables.
+
+    Attributes:
+        here: True if the path that ends here is one of these paths.
+        below: The next keys of longer paths.
+    """
 
     here: bool = False
     below: dict[str, "_Explode"] = field(factory=dict)
@@ -90,22 +96,36 @@ _NOTHING: Final = _Explode()
 
 @define(eq=False)
 class Node:
-    """What is known of the values at one path."""
+    """What was observed of all values at one path.
+
+    Attributes:
+        exploded: True if a list at this path becomes a separate table.
+        kinds: For each kind of value: the number of values, and the id of the first job.
+        children: The values at each key of the objects at this path.
+        items: The elements of the lists at this path; None before the first list.
+        is_too_large: True if the values have too many keys or levels to become columns.
+        largest: Largest magnitude of the integers.
+        digits: Maximum number of digits before the point of the other numbers.
+        scale: Maximum number of digits after the point.
+        is_inexact: True if a double cannot hold one of the numbers exactly.
+        all_dates: True if all texts are dates.
+        all_times: True if all texts are times.
+    """
 
     exploded: bool = False
     kinds: dict[str, tuple[int, str]] = field(factory=dict)
     children: dict[str, "Node"] = field(factory=dict)
     items: "Node | None" = None
     is_too_large: bool = False
-    largest: int = 0  # magnitude of an integer
-    digits: int = 0  # before the point
+    largest: int = 0
+    digits: int = 0
     scale: int = 0
-    is_inexact: bool = False  # a double cannot hold one of the numbers
+    is_inexact: bool = False
     all_dates: bool = True
     all_times: bool = True
 
     def decided(self) -> str | None:
-        """Return the only kind of values; "" if there are several, None if there is none."""
+        """Return the kind that all values have; "" if they have several, None without a value."""
         if not self.kinds:
             return None
         return next(iter(self.kinds)) if len(self.kinds) == 1 else ""
@@ -118,8 +138,8 @@ class Observer:
         """Create an observer that has seen nothing.
 
         Args:
-            explode: Paths of lists that are left out, because they become tables of their own.
-            dates: True if texts that are dates or times get these types.
+            explode: Paths of lists that are left out, because they become separate tables.
+            dates: True to give columns of ISO 8601 dates or times these types; False for text.
         """
         self._explode = _Explode()
         for path in explode:
@@ -129,7 +149,7 @@ class Observer:
         self.root = Node()
 
     def observe(self, value: Json, job_id: str) -> None:
-        """Take in one value."""
+        """Record the kinds of one value and of all values in it; ignore None."""
         if value is not None:
             self._observe(self.root, value, job_id, self._explode, 0)
 
@@ -175,7 +195,7 @@ class Observer:
         return not node.is_too_large
 
     def has_seen(self, path: Path) -> bool:
-        """Return True if a value had this path, through lists or not."""
+        """Return True if a value had this path; keys of objects in lists count, too."""
         nodes = [self.root]
         for key in path:
             waiting, nodes = nodes, []
@@ -188,7 +208,7 @@ class Observer:
         return bool(nodes)
 
     def lists(self) -> list[str]:
-        """Return the paths of lists within objects, without those inside of other lists."""
+        """Return the paths of all lists that are not inside other lists."""
         return [format_path(path) for path, node in _leaves(self.root) if "array" in node.kinds]
 
     def columns(
@@ -202,11 +222,11 @@ class Observer:
         """Return the columns, and the conflicts between values.
 
         Args:
-            root: Name of the column if the values are not objects, and prefix of paths that begin
-                with a reserved name.
-            reserved: Names of other columns of the table.
-            get: Returns the value from the object of which a row is made.
-            within: Prefix of paths in conflicts, such as ``references.``.
+            root: Name of the only column if the values are not objects. Also the prefix of a path
+                that begins with a reserved name.
+            reserved: Names of the other columns of the table.
+            get: Returns the observed value from the object that a row is made of.
+            within: Prefix of the paths in conflicts, such as ``references.``.
         """
         return _Resolver(dates=self._dates, within=within).columns(
             self.root, root, frozenset(reserved), get
@@ -227,7 +247,7 @@ def _measure(node: Node, value: float | Decimal) -> None:
 
 @define(eq=False)
 class _Resolver:
-    """Decides the types of a tree, and collects conflicts."""
+    """Decides the type of each node of a tree, and collects conflicts."""
 
     dates: bool
     within: str
@@ -302,7 +322,7 @@ def _column(name: str, kind: ColumnType, get: Callable[[Any], Json]) -> Column:
 
 
 def _leaves(node: Node, before: Path = ()) -> Iterator[tuple[Path, Node]]:
-    """Yield the nodes that become columns, with their paths."""
+    """Yield path and node for each node below `node` that becomes a column."""
     for key, child in node.children.items():
         path = (*before, key)
         if child.exploded:
@@ -335,12 +355,12 @@ def _getter(path: Path, get: Callable[[Any], Json]) -> Callable[[Any], Json]:
 
 
 def format_path(path: Sequence[str]) -> str:
-    r"""Return a path as one text: keys with dots between them; a dot in a key becomes ``\.``."""
+    r"""Return the keys of a path as one text, joined by dots; a dot in a key becomes ``\.``."""
     return ".".join(key.replace("\\", "\\\\").replace(".", "\\.") for key in path)
 
 
 def parse_path(text: str) -> Path:
-    """Return the keys of a path as `format_path` writes it."""
+    """Return the keys of a path that is written as `format_path` does."""
     keys, key, is_escaped = [], "", False
     for character in text:
         if is_escaped or character not in "\\.":

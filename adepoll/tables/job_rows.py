@@ -1,4 +1,4 @@
-"""Rows: what a journal and the result files say about each job, before types are decided.
+"""Rows: the data of each job from a journal and its result file, before columns have types.
 
 Imports the journal and exact_json.
 """
@@ -41,7 +41,7 @@ JOB_COLUMNS: Final[dict[str, ColumnType]] = {
 """The columns about the job, in this order. docs/tables.md explains them."""
 
 PARTS: Final = ("chunks", "splits")
-"""Lists of a parse result. They are exported only as tables of their own."""
+"""Lists of a parse result. They are exported only as separate tables."""
 _MAX_PROBLEMS: Final = 100
 _PAGE: Final = 200  # jobs whose inline results are read together
 
@@ -51,11 +51,11 @@ class Row:
     """One job.
 
     Attributes:
-        job: Values of `JOB_COLUMNS`.
-        input: The cells of the table that named the job, by column.
-        value: What was extracted; None if there is no result.
-        references: The references of the values; None if they are not wanted.
-        size: Characters of the result, as a measure of memory.
+        job: Values of `JOB_COLUMNS`, in the same order.
+        input: The caller's own texts about the job, by column; None without such texts.
+        value: The extracted data; None without a result.
+        references: The chunk references of the values; None without references.
+        size: Length of the result in characters or bytes, as a measure of memory.
     """
 
     job: tuple[Any, ...]
@@ -73,14 +73,16 @@ class RowReader:
         results: Number of results that were read.
         missing: Number of completed jobs whose result is neither in a file nor in the journal.
         unreadable: Number of results that could not be read.
-        problems: The reasons, by job id, for the first 100 of them.
+        problems: For the first 100 unreadable results, the reason by job id.
     """
 
     _journal: JournalReader
     _folder: Path | None = None
     _references: bool = False
     _parts: Collection[str] = ()
-    _inline: dict[int, str] = field(factory=dict, init=False)  # by the number of the job
+    # Inline results that were read ahead, by the number of the job in the journal.
+    _inline: dict[int, str] = field(factory=dict, init=False)
+    # The inline results of all jobs up to this number have been read.
     _read_until: int = field(default=0, init=False)
     results: int = field(default=0, init=False)
     missing: int = field(default=0, init=False)
@@ -116,7 +118,7 @@ class RowReader:
         if self._folder is not None:
             path = self._folder / path.name
         try:
-            if not path.is_file():  # a journal may name anything, such as a FIFO
+            if not path.is_file():  # such as a FIFO, whose opening would block
                 reason = "is not a regular file" if path.exists() else "does not exist"
                 self._note_problem(record.job_id, f"its file {path} {reason}")
                 return None
@@ -130,7 +132,7 @@ class RowReader:
         if number > self._read_until:
             last = number + _PAGE - 1
             self._inline = self._journal.inline_results(number, last)
-            # A page that is not complete ends with the last result that it contains.
+            # The results can end before `last`. What comes after the last one is read again later.
             self._read_until = max(self._inline, default=last)
         return self._inline.pop(number, None)
 
@@ -163,7 +165,7 @@ def job_values(record: Record) -> tuple[Any, ...]:
 
 
 def _status_of(record: Record) -> str | None:
-    """Return the status in lower case; as the service wrote it if adepoll does not know it."""
+    """Return the last known status in lower case; an unknown status as the service wrote it."""
     text = record.status_text
     status = JobStatus.UNKNOWN if text is None else JobStatus.parse(text)
     return text if status is JobStatus.UNKNOWN else status.value
@@ -174,7 +176,7 @@ def _time(seconds: float | None) -> datetime | None:
 
 
 def _plain_references(value: Json) -> Json:
-    """Replace each object that has only references by the list of these."""
+    """Return a value with the list itself in place of each object ``{"references": [...]}``."""
     if isinstance(value, list):
         return [_plain_references(item) for item in value]
     if not isinstance(value, dict):

@@ -1,6 +1,7 @@
-"""Spool: a temporary file that keeps the rows between the two passes over them.
+"""Spool: a temporary file that keeps rows until their columns are known.
 
-Each result is read once, so a batch that is still running cannot change a row between the passes.
+The first pass over the rows finds the columns, and the second pass writes the tables. Each result
+is read once, so a batch that is still running cannot change a row between the two passes.
 """
 
 import pickle
@@ -12,8 +13,8 @@ from pathlib import Path
 from adepoll.common.closing import Closeable
 from adepoll.tables.job_rows import Row
 
-_ROWS = 1_000  # of one block
-_BLOCK = 2 * 2**20  # characters of results of one block
+_ROWS = 1_000  # maximum number of rows in a block
+_BLOCK = 2 * 2**20  # characters of results after which a block ends
 
 
 class Spool(Closeable):
@@ -39,19 +40,18 @@ class Spool(Closeable):
             self._flush()
 
     def blocks(self) -> Iterator[list[Row]]:
-        """Yield all rows in blocks."""
+        """Yield all rows, in blocks and in the order in which they were added."""
         self._flush()
         self._file.seek(0)
         while True:
             try:
-                # Nobody else can write this file: it has no name.
-                yield pickle.load(self._file)  # noqa: S301 - see above
+                yield pickle.load(self._file)  # noqa: S301 - no other user can write a file without a name
             except EOFError:
                 return
 
     @contextmanager
     def _naming_folder(self) -> Iterator[None]:
-        """Name the folder in an error of the operating system: the file has no lasting name."""
+        """Set the file name of an `OSError` to the folder, because the file has no lasting name."""
         try:
             yield
         except OSError as error:

@@ -9,13 +9,14 @@ from typing import Any, BinaryIO, Final
 from adepoll.tables.column_types import Column
 from adepoll.tables.exact_json import dump
 
-_AS_THEY_ARE: Final = frozenset({type(None), str, int, float})  # None is an empty cell
+# Types of values that `csv` can write without a change. None becomes an empty cell.
+_AS_THEY_ARE: Final = frozenset({type(None), str, int, float})
 
 
 class CsvWriter:
-    """Writes CSV as in RFC 4180, but with line feeds: UTF-8, with a header.
+    """Writes CSV in UTF-8 with a header, as in RFC 4180; but each line ends with a line feed only.
 
-    None is an empty cell. Lists are JSON text.
+    None becomes an empty cell, and a list becomes JSON text.
     """
 
     def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
@@ -25,31 +26,31 @@ class CsvWriter:
         self._csv.writerow([column.name for column in columns])
 
     def write(self, values: Sequence[Sequence[Any]]) -> None:
-        """Write rows, which are passed as the values of each column."""
+        """Write rows; `values` has one sequence of values for each column."""
         self._csv.writerows([_cell(value) for value in row] for row in zip(*values, strict=True))
 
     def close(self) -> None:
-        """Finish; does not close the file."""
+        """Write all remaining data; do not close the file."""
         self._text.flush()
         self._text.detach()
 
 
 class JsonLinesWriter:
-    """Writes one JSON object in each line, with the same keys, in the order of the columns."""
+    """Writes one JSON object in each line. Its keys are the names of all columns, in order."""
 
     def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
-        """Write nothing yet."""
+        """Create a writer for rows with these columns."""
         self._file = file
         self._names = [column.name for column in columns]
 
     def write(self, values: Sequence[Sequence[Any]]) -> None:
-        """Write rows, which are passed as the values of each column."""
+        """Write rows; `values` has one sequence of values for each column."""
         for row in zip(*values, strict=True):
             fields = {name: _plain(value) for name, value in zip(self._names, row, strict=True)}
             self._file.write(dump(fields).encode() + b"\n")
 
     def close(self) -> None:
-        """Finish; does not close the file."""
+        """Write all remaining data; do not close the file."""
 
 
 def _cell(value: Any) -> Any:
