@@ -222,7 +222,7 @@ class Batch(AsyncCloseable):
     def run(
         self, job_ids: JobIds = (), *, timeout: float | None = None, replay: bool = False
     ) -> BatchRun:
-        """Return a run over the jobs of the journal and over `job_ids`, which the journal gets.
+        """Return a run that adds `job_ids` to the journal, and works on all jobs of the journal.
 
         The run first returns the outcomes of earlier runs that no consumer has taken; this needs no
         request. Then it returns the outcomes of the other jobs as they end. Jobs that earlier runs

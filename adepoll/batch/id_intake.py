@@ -86,7 +86,7 @@ class IdIntake:
         self._added.set()
 
     async def waiting(self) -> AsyncGenerator[JobRef, None]:
-        """Yield the waiting jobs in the order of the journal; end when no more ids can follow."""
+        """Yield the waiting jobs in the order of the journal; end when all ids were added."""
         after = 0
         while True:
             self._added.clear()
@@ -148,8 +148,8 @@ class IdIntake:
             began = clock()
             new = await self._journal.add(chunk, kind=self._kind)
             took, others_wait = clock() - began, self._journal.is_busy
-            # With a large journal or a busy machine, smaller chunks keep other calls from waiting.
-            # If adding becomes faster, chunks grow again.
+            # With a large journal or a busy machine, adding a chunk can block other calls too long.
+            # Then chunks become smaller; if adding becomes faster, they grow again.
             if took > _LONGEST_ADD:
                 most = max(_SMALLEST_LIMIT, int(len(chunk) * _LONGEST_ADD / took))
             elif took < _LONGEST_ADD / 2 and len(chunk) == most:

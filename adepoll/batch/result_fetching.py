@@ -92,7 +92,7 @@ class ResultFetching:
         # Jobs that an earlier run has settled, and whose results were not fetched.
         self._unfinished: set[JobRef] = set()
         # Names of private part files in the folder; a run that was killed may have left them.
-        self._left: list[str] = []
+        self._leftover_names: list[str] = []
         # Jobs that this run has delivered. They are not verified, because the consumer may have
         # moved their files. None: no job is verified.
         self._delivered: set[JobRef] | None = set() if verify_delivered else None
@@ -115,7 +115,7 @@ class ResultFetching:
         Raises:
             ConfigurationError: There are such jobs, but no folder for their results.
         """
-        self._unfinished = await self._ids_of(RecordFilter.FETCHING)
+        self._unfinished = await self._refs_of(RecordFilter.FETCHING)
         if not self._unfinished:
             return
         if self._resources.out_dir is None:
@@ -123,7 +123,7 @@ class ResultFetching:
                 f"the journal has {len(self._unfinished)} results that must still be fetched; pass "
                 "the out_dir of the run before"
             )
-        self._left = await asyncio.to_thread(private_names, self._resources.out_dir)
+        self._leftover_names = await asyncio.to_thread(private_names, self._resources.out_dir)
 
     # --- results -----------------------------------------------------------------------------
 
@@ -194,9 +194,9 @@ class ResultFetching:
                 path = earlier
         if path is None or record.snapshot is None:
             return
-        if self._left:
+        if self._leftover_names:
             names = PartNames(path, record.job_id)
-            await asyncio.to_thread(names.remove_unused, self._left)
+            await asyncio.to_thread(names.remove_unused, self._leftover_names)
         await self.put(record.snapshot, path)
 
     async def _fetch(self, fetch: _ResultFetch) -> tuple[Outcome, Change]:
@@ -276,7 +276,7 @@ class ResultFetching:
         self._counters.open += len(lost)
         return lost
 
-    async def _ids_of(self, which: RecordFilter) -> set[JobRef]:
+    async def _refs_of(self, which: RecordFilter) -> set[JobRef]:
         async with aclosing(record_pages(self._journal, which)) as pages:
             return {record.ref async for page in pages for record in page}
 

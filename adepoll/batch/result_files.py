@@ -22,7 +22,7 @@ _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | file_system.PLAIN
 
 
 class ProtectedFiles:
-    """Files that no result may replace: the journal with its companions, and files of the caller.
+    """Files that no result may replace: those of the journal, and files that the caller names.
 
     A file is recognised by every path that leads to it: through links, and with another spelling if
     the file system ignores the difference.

@@ -28,7 +28,7 @@ class BatchRun(EndsWhenLeft[Outcome]):
         """Create a run that has not started; use `Batch.run`."""
         self._tasks = tasks
         self._start_tasks = start
-        self._in_hand: JobRef | None = None  # the job whose outcome was returned last
+        self._unacknowledged: JobRef | None = None  # the job of the last outcome
         self._closed = False
 
     async def __anext__(self) -> Outcome:
@@ -52,7 +52,7 @@ class BatchRun(EndsWhenLeft[Outcome]):
         await self._acknowledge()
         outcome = await self._tasks.next()
         if not isinstance(outcome.error, InvalidJobIdError):  # invalid ids are not in the journal
-            self._in_hand = outcome.ref
+            self._unacknowledged = outcome.ref
         return outcome
 
     def __repr__(self) -> str:
@@ -92,11 +92,11 @@ class BatchRun(EndsWhenLeft[Outcome]):
             self._started = True
 
     async def _acknowledge(self) -> None:
-        if self._in_hand is not None and not self._tasks.stopped:
+        if self._unacknowledged is not None and not self._tasks.stopped:
             try:
-                await self._tasks.acknowledge(self._in_hand)
+                await self._tasks.acknowledge(self._unacknowledged)
             except JournalError:  # the journal cannot record any other outcome either
                 await self.aclose()
                 raise
             # Not reached after a cancellation. Then the next call acknowledges the outcome again.
-            self._in_hand = None
+            self._unacknowledged = None

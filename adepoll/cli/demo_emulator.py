@@ -52,7 +52,7 @@ class EmulatorProcess:
     api_key: str
 
     async def submit(self, count: int) -> list[JobRef]:
-        """Create `count` jobs, of each kind in turn, and return their references."""
+        """Create `count` jobs with alternating kinds, and return their references."""
         slots = asyncio.Semaphore(_MAX_SUBMISSIONS)
         kinds = JobKind.all()
 

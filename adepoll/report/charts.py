@@ -85,7 +85,7 @@ def histogram(ident: str, sample: Sample, *, title: str, noun: str) -> Markup:
     def draw(canvas: _Canvas) -> Iterable[Markup]:
         return _draw_histogram(canvas, sample, noun)
 
-    return _both(
+    return _wide_and_narrow(
         ident, draw, title=title, description=description, heights=(280, 250), top=_TOP + _MARKS
     )
 
@@ -180,7 +180,7 @@ def curve(ident: str, drawn: Curve, *, jobs: int) -> Markup:
     def draw(canvas: _Canvas) -> Iterable[Markup]:
         return _draw_curve(canvas, drawn, jobs)
 
-    return _both(
+    return _wide_and_narrow(
         ident, draw, title="Settled over time", description=description, heights=(240, 210)
     )
 
@@ -265,7 +265,7 @@ def outcomes(ident: str, facts: Facts) -> Markup:
     def draw(canvas: _Canvas) -> Iterable[Markup]:
         return _draw_outcomes(canvas, shown, facts.jobs)
 
-    return _both(
+    return _wide_and_narrow(
         ident,
         draw,
         title="Outcomes",
@@ -352,7 +352,7 @@ def _height(canvas: _Canvas, count: int, most: int, least: float = _MIN_BAR) -> 
     return max(least, (canvas.base - canvas.top) * count / most)
 
 
-def _both(
+def _wide_and_narrow(
     ident: str,
     draw: Callable[[_Canvas], Iterable[Markup]],
     *,

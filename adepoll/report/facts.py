@@ -212,7 +212,7 @@ class Facts(HtmlTable):
     sizes: Summary | None
 
     def _html_rows(self) -> Iterable[tuple[str, object]]:
-        """Yield the main figures; the HTML report shows all of them."""
+        """Yield the main figures; the HTML report shows all figures."""
         yield "jobs", self.jobs
         yield "outcomes", {kind: number for kind, number in self.outcomes.items() if number}
         for name, sample in (("duration", self.durations), ("detection lag", self.detection_lag)):

@@ -77,8 +77,8 @@ class _Explode:
     """A tree of keys: the paths of the lists that become separate tables.
 
     Attributes:
-        here: True if the path that ends here is one of these paths.
-        below: The next keys of longer paths.
+        here: True if the path of such a list ends at this key.
+        below: The keys that follow this key in such paths.
     """
 
     here: bool = False
