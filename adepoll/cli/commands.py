@@ -1,6 +1,6 @@
 """Declares the subcommands for click: names, arguments, options and help. Imports click only.
 
-`adepoll --help` and shell completion are fast because they import no other module. The decorator
+`adepoll --help` and shell completion are fast because they need no other module. The decorator
 `runs` names the function that does the work; its module is imported when the command runs.
 """
 

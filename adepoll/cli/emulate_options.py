@@ -1,6 +1,6 @@
 """The options of `emulate` and `demo`. Imports click only, so that completion is fast.
 
-The names of faults are repeated here, and a test compares them.
+The names of the faults are copied from a slow module; a test compares the copies.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ median_option = click.option(
 
 
 def read_faults(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> "list[Fault]":
-    """Return the faults that the options name."""
+    """Return the faults of the options ``--fault``; raise `click.BadParameter` if one is wrong."""
     if not values or ctx.resilient_parsing:
         return []
     from adepoll.emulator import make_fault  # noqa: PLC0415 - slow; completion works without it
@@ -93,10 +93,10 @@ def read_faults(ctx: click.Context, param: click.Parameter, values: Sequence[str
 def read_profile(
     ctx: click.Context, param: click.Parameter, file: Path | None
 ) -> "Settings | None":
-    """Return the settings in a file; None without a file."""
+    """Return the settings in a file, if one is given; raise `click.BadParameter` if it is wrong."""
     if file is None or ctx.resilient_parsing:
         return None
-    from adepoll.emulator import SettingsError, read_settings  # noqa: PLC0415 - as above
+    from adepoll.emulator import SettingsError, read_settings  # noqa: PLC0415 - slow to import
 
     try:
         return read_settings(file.read_text("utf-8"))
@@ -109,5 +109,5 @@ def read_profile(
 def complete_fault(
     _ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return the names of faults that begin with a text."""
+    """Return the names of faults that begin with the text `incomplete`."""
     return [CompletionItem(name) for name in FAULT_CHOICES if name.startswith(incomplete)]

@@ -1,6 +1,6 @@
 """The options of the subcommands. Imports click only, so that completion is fast.
 
-Lists such as the names of faults are copied from slow modules; a test compares the copies.
+Lists such as the job kinds are copied from slow modules; a test compares the copies.
 """
 
 import functools

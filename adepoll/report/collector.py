@@ -267,7 +267,10 @@ def outcome_kind_of(record: Record) -> OutcomeKind:
 
 
 def _reported_seconds(snapshot: JobSnapshot, metadata: JobMetadata | None) -> float | None:
-    """Return the duration of a job by the service: `duration_ms`, or else between its two times."""
+    """Return the duration of a job in seconds, as the service states it; None if it does not.
+
+    This is `duration_ms` or, without it, the time from the submission to the completion.
+    """
     milliseconds = None if metadata is None else metadata.duration_ms
     if milliseconds is not None and 0 <= milliseconds < _MAX_DURATION_MS:
         return milliseconds / 1000
@@ -278,18 +281,22 @@ def _reported_seconds(snapshot: JobSnapshot, metadata: JobMetadata | None) -> fl
 
 
 def _end_of(snapshot: JobSnapshot, seconds: float | None) -> float | None:
-    """Return the Unix time at which a job ended, or the earliest possible one; None if unknown.
+    """Return the Unix time at which a job ended, or the earliest time at which it can have ended.
 
     Args:
         snapshot: The settled job.
-        seconds: Its duration by the service; None if unknown.
+        seconds: Duration of the job as the service states it; None if unknown.
+
+    Returns:
+        None if the service does not state enough.
     """
     submitted, completed = snapshot.submitted_at, snapshot.completed_at
     if completed is not None and (submitted is None or submitted <= completed):
         return completed.timestamp()
     if submitted is None or seconds is None:
         return None
-    # The job can have waited in the queue before, and the time of receipt is in whole seconds.
+    # The job can have ended later: it may have waited in the queue of the service before it was
+    # processed, and the time of receipt is in whole seconds.
     return submitted.timestamp() + seconds
 
 

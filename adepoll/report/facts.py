@@ -41,7 +41,7 @@ class SlowJob:
         outcome: Outcome of the job.
         version: Version of the model used; empty if unknown.
         seconds: Duration of the job.
-        measured: True if the duration is that of the service. False if it is the time from the
+        measured: True if the duration comes from the service. False if it is the time from the
             receipt of the job to the poll that observed its end.
         settled_at: Unix time of the poll that observed the end.
     """
@@ -159,7 +159,7 @@ class Facts(HtmlTable):
         first_settled: Time at which the first job settled; None if no job has settled.
         last_settled: Time at which the last job settled; None if no job has settled.
         durations: Durations of the settled jobs; None if no job has settled.
-        measured: Number of durations that are those of the service. The other durations are counted
+        measured: Number of durations that come from the service. The other durations are counted
             from the receipt of a job to the poll that observed its end.
         detection_lag: Detection lags; those of v1 jobs are upper bounds. None if all are unknown.
         lag_unknown: Settled jobs whose detection lag is unknown.
