@@ -22,7 +22,8 @@ ReadChunk: TypeAlias = Callable[[], Awaitable[Chunk]]
 # second is for data without a header, which some servers call deflate.
 _GZIP_OR_ZLIB: Final = 47
 _RAW: Final = -15
-_FIRST_BYTES: Final = (0x08, 0x0F)  # the lower four bits of the first byte: zlib or gzip
+# The lower four bits of the first byte of zlib data and of gzip data.
+_FIRST_BYTES: Final = (0x08, 0x0F)
 _MAX_CHUNK: Final = 2**18  # bytes
 # Bytes. The limit cannot be a compression ratio: a table of equal rows shrinks as much as a
 # decompression bomb does.

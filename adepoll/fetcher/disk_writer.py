@@ -16,9 +16,9 @@ from adepoll.fetcher.storage_rules import ObjectVersion
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes written so far, and the size of the result in bytes or None."""
 
-# All sizes are in bytes. The first two are written by one call in a thread.
-_BATCH: Final = 2**20
-_BATCH_OF_BLOCKS: Final = 2**21
+# All sizes are in bytes.
+_BATCH: Final = 2**20  # written by one call in a thread
+_BATCH_OF_BLOCKS: Final = 2**21  # the same, if bytes arrive fast, in blocks
 _MAX_UNHASHED: Final = 2**22  # kept in memory until they are hashed
 _HASHED_FROM_FILE: Final = 2**24  # read from the file and hashed by one call in a thread
 _SYNC_EVERY: Final = 2**26

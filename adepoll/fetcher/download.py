@@ -176,7 +176,8 @@ class ResultDownload:
             except (ResultMalformedError, ResultTransferError) as error:
                 if is_outage(error):
                     raise
-                # The storage may answer some ranges with an error page, but the whole correctly.
+                # The storage may answer some ranges with an error page, but a request for the whole
+                # result correctly.
                 raise NoRangesError from None
             finally:
                 self._resumed += connections.resumed

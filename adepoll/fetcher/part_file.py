@@ -36,7 +36,7 @@ _NO_HARD_LINKS: Final = frozenset(
 _MIN_RESUMABLE: Final = 2**20  # bytes; a smaller part file is not kept
 _READ_SIZE: Final = 2**18  # bytes
 _MAX_TRIES: Final = 3  # to create or rename the part file while other processes interfere
-_MAX_CHUNKS_PER_CALL: Final = 1024  # chunks that Linux and the BSDs allow (IOV_MAX, pwritev(2))
+_MAX_CHUNKS_PER_CALL: Final = 1024  # the limit of pwritev(2) on Linux and the BSDs (IOV_MAX)
 # Linux caches written data in memory blocks, each as large as the write, up to 2 MiB. Large blocks
 # can be slow to allocate. In a virtual machine that had returned its memory to the host, writing a
 # gigabyte took 2 to 4 s, and with writes of 512 KiB 0.3 to 0.6 s (ext4, Linux 6.18).

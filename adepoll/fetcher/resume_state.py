@@ -190,9 +190,10 @@ def _seal(text: str) -> bytes:
 
 
 def _unseal(sealed: bytes) -> Json:
-    """Return the JSON value of bytes that `_seal` has returned; raise `ValueError` if damaged.
+    """Return the JSON value of bytes that `_seal` has returned.
 
-    Bytes after the line break are ignored: they are left from an earlier, longer state.
+    Bytes after the line break are ignored: they are left from an earlier, longer state. Raise
+    `ValueError` if the checksum or the JSON is wrong.
     """
     checksum, _, body = sealed.partition(b"\n")[0].partition(b" ")
     if checksum != b"%08x" % crc32(body):

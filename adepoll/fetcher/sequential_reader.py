@@ -241,7 +241,7 @@ class SequentialReader:
         raise RangePastEndError(self.start - left)
 
     def _record(self, chunk: bytes) -> None:
-        """Record a chunk; empty at the end. Raise if the bytes end before the JSON is complete."""
+        """Record a chunk, which is empty at the end; raise if the JSON is not complete then."""
         if not chunk:
             if self._ends_early():
                 # The storage may have stated a wrong size. It is forgotten, so that a correct size

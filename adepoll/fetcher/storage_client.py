@@ -312,8 +312,8 @@ class PresignedUrl:
     async def renew(self, expired: str, error: ResultExpiredError) -> None:
         """Replace the URL `expired`; do nothing if another reader has already replaced it.
 
-        Raise `error`, which is that of the request of `expired`, if the service returns the same
-        URL again, or if the last two new URLs had expired, too.
+        `error` is the refusal of `expired` by the storage. It is raised if the service returns the
+        same URL again, and after two renewals in a row without a successful request.
         """
         async with self._lock:
             if self._url != expired:

@@ -1,4 +1,4 @@
-"""Checks a journal file from an unknown source: its schema and values, and the time of queries.
+"""Checks a journal file from an unknown source, and limits the time of its queries.
 
 Somebody may have crafted the file for an attack. So each value that is read from a journal is
 checked like an answer from the network (sqlite.org/security.html, "Untrusted SQLite Database

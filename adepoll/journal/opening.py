@@ -215,7 +215,7 @@ def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
     """Return True for a journal, False for an empty file, in which tables can be created.
 
     Raises:
-        NotAJournalError: The file is neither of both.
+        NotAJournalError: The file is neither a journal nor empty.
         JournalFormatError: A newer version of adepoll wrote the journal.
         JournalDamagedError: The tables are not those that adepoll creates.
     """

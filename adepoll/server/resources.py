@@ -162,8 +162,8 @@ class ServerResources:
     async def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - as for JobWatcher.wait
         """Wait for a job as `JobWatcher.wait` does, but raise a more exact error after `timeout`.
 
-        `JobTimeoutError` means that the job is known to be active. If the status of the job is
-        still unknown, another error is raised, which says why.
+        `JobTimeoutError` means that the job is known to be active. If its status is still unknown,
+        or the service is down, another error is raised, which says why.
 
         Raises:
             JobTimeoutError: The job is still active after `timeout` seconds.
@@ -188,7 +188,7 @@ class ServerResources:
         return snapshot
 
     def _why_unknown(self, timeout: JobTimeoutError) -> AdePollError | None:
-        """Return an error that says why the status of a job is unknown; None if it is known."""
+        """Return why the present status of a job is unknown, as an error; None if it is known."""
         stats = self.client.stats
         if stats.is_outage:
             return timeout.last_error or ServiceDownError(
@@ -249,7 +249,7 @@ class ServerResources:
         headers: Mapping[str, str],
         filename: str | None = None,
     ) -> AsyncGenerator[ResultReply, None]:
-        """Open the result of a job as the response to a request, `until_stopped`.
+        """Open the result of a job as the response to a request, in a block of `until_stopped`.
 
         Args:
             job: A snapshot of the job, a reference, or its id.

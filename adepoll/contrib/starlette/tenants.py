@@ -245,7 +245,7 @@ class Tenant(JobFunctions):
                 yield resources
 
     def resources(self, connection: HTTPConnection) -> ServerResources:
-        """Return client, watcher and fetcher."""
+        """Return the client, watcher and fetcher of this tenant."""
         resources = _found(connection, self._name, self.resources)
         if isinstance(resources, ServerResources):
             return resources

@@ -19,7 +19,10 @@ class SelfClosingClient(AdeClient):
     _closer: AsyncGenerator[None, None] | None = None
 
     def finish(self) -> None:
-        """Close the client if its event loop is open but not running; call this without a loop."""
+        """Close the client, unless its event loop is closed or running.
+
+        The caller must not be in an event loop.
+        """
         if self._loop is None or self._closer is None:
             return
         if not (self._loop.is_closed() or self._loop.is_running()):
