@@ -27,7 +27,8 @@ _MOST_BUFFERED: Final = 100_000  # ids that were read but not yet added to the j
 # soon. Each later chunk doubles the total, up to a limit.
 _FIRST_CHUNK: Final = 1_000
 _YIELD_EVERY: Final = 1_000  # ids taken from an iterable before other tasks may run
-_LONGEST_ADD: Final = 1.0  # seconds for adding one chunk; other calls of the journal wait that long
+# Seconds that adding one chunk should take at most, because other calls of the journal wait for it.
+_LONGEST_ADD: Final = 1.0
 _SMALLEST_LIMIT: Final = 1_000  # ids; the limit of a chunk is never smaller
 _PAGE: Final = 1_000  # waiting jobs read from the journal at the same time
 
@@ -111,7 +112,7 @@ class IdIntake:
                 raise JobIdsCancelledError from cancelled
             finally:
                 if isinstance(self._job_ids, AsyncGenerator):
-                    # In this task. The garbage collector would close it later, in another task.
+                    # Otherwise, the garbage collector would close the generator in another task.
                     await self._job_ids.aclose()
         else:
             for count, job_id in enumerate(self._job_ids, 1):

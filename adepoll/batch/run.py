@@ -76,7 +76,7 @@ class BatchRun(EndsWhenLeft[Outcome]):
         return await super().__aenter__()
 
     async def aclose(self) -> None:
-        """Stop the run, and wait until its tasks have ended. Another run continues its work."""
+        """Stop the run, and wait until its tasks have ended. Another run can continue the batch."""
         self._closed, self._left = True, False
         await self._tasks.stop()
 

@@ -291,7 +291,7 @@ class RunTasks:
     async def _write_ends(
         self, changes: list[Change], ends: Iterable[JobSnapshot | UnresolvedJob]
     ) -> None:
-        """Record changes of jobs that have ended, and count the jobs.
+        """Record in the journal how jobs have ended, and count the jobs.
 
         A cancellation takes effect only after both, so that the counters agree with the journal.
         """

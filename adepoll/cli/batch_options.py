@@ -252,7 +252,11 @@ def _endpoint_words(endpoints: Endpoints) -> list[str]:
 
 
 def _url_words(endpoints: Endpoints) -> list[str]:
-    """Return ``--base-url URL``, and also ``--v2-base-url URL`` if v2 jobs need it."""
+    """Return ``--base-url URL`` and, if necessary, ``--v2-base-url URL``.
+
+    The second option is necessary if v2 jobs have another URL, or if an environment variable sets
+    the URL of v2 jobs.
+    """
     words = ["--base-url", endpoints.v1]
     if endpoints.v2 != endpoints.v1 or os.environ.get(V2_BASE_URL_VARIABLE):
         words += ["--v2-base-url", endpoints.v2]

@@ -250,7 +250,7 @@ class BatchRunner:
         self._hint(f"adepoll: continue with: {command}")
 
     def _hint(self, text: str) -> None:
-        """Print a line that is not about an error, unless the user wants only errors."""
+        """Print a line on stderr, unless ``--quiet`` allows only errors."""
         if not self.options.quiet:
             say(text)
 

@@ -128,7 +128,7 @@ def _state_of(found: Any, name: str, yielded: int, *, ended: bool = False) -> St
 
 
 def _number(found: object, name: str) -> int:
-    """Return a number of the progress; 0 if it does not exist, because the stream is a watch."""
+    """Return a number of the progress `found`; 0 for a watch, whose progress does not have it."""
     number: int = getattr(found, name, 0)
     return number
 
