@@ -39,13 +39,13 @@ def pattern_of(text: str, names: Mapping[str, str]) -> str:
         names: Texts that are specific to the job, such as its id, and the placeholder for each.
     """
     shown = " ".join(showable(text).split())
-    for name, place in names.items():
+    for name, placeholder in names.items():
         if len(name) >= _MIN_NAME:
-            shown = shown.replace(name, place)
-    return _WORD.sub(_place_of, shown)
+            shown = shown.replace(name, placeholder)
+    return _WORD.sub(_placeholder_of, shown)
 
 
-def _place_of(match: re.Match[str]) -> str:
+def _placeholder_of(match: re.Match[str]) -> str:
     if match.lastgroup == "status":
         return match[0]
     if match.lastgroup != "word":
