@@ -53,8 +53,9 @@ class WebhookVerifier:
     """Checks that the sender of a webhook has the secret, and that the webhook is recent.
 
     A webhook that arrives twice is accepted twice, because polling a job twice does no harm. If
-    your code does more with a webhook, it should remember each ``webhook-id`` for `tolerance`
-    seconds, and ignore a webhook with the same id.
+    your code does more with a webhook, it should remember each ``webhook-id`` for twice `tolerance`
+    seconds (a timestamp can be that far in the past or in the future), and ignore a webhook with
+    the same id.
     """
 
     def __init__(
