@@ -117,8 +117,8 @@ class ResultFetcher(AsyncCloseable):
                 the established connection to the end of the headers.
             min_rate: Minimum bytes per second, averaged over periods of `read_timeout` seconds. A
                 slower response counts as a failed request, and is repeated.
-            patience: Seconds. A transfer is given up if it has made no progress for this time, and
-                at least as many requests have failed as the client's retry policy has attempts.
+            patience: Seconds without progress after which a transfer may be given up. It is given
+                up only if as many requests have failed as the client's retry policy has attempts.
             allow_private: True to fetch results from a storage in your own network: from private,
                 loopback and link-local addresses, and over plain http. If False, this is allowed
                 only if the API has such an address or scheme itself.

@@ -273,8 +273,8 @@ class PartFile:
     def close(self) -> None:
         """Close the part file, and remove it if a later download cannot resume it.
 
-        Do nothing after `publish` has succeeded. A later download can resume a part file with the
-        shared name and at least 1 MiB, if the object has a known size and a strong ETag.
+        Do nothing after `publish` has succeeded. A part file can be resumed if it has the shared
+        name and at least 1 MiB. The object must also have a known size and a strong ETag.
         """
         own = self._own
         if own is None:

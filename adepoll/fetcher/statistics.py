@@ -79,9 +79,9 @@ class Counters:
     def transfer(self) -> Iterator[Transfer]:
         """Count a block as one transfer.
 
-        The transfer counts as finished if the block raises nothing, as failed if the block raises
-        an error of adepoll, and as abandoned after any other error. The block can call a method of
-        the yielded `Transfer` to count another outcome.
+        If the block raises nothing, the transfer counts as finished. After an error of adepoll, it
+        counts as failed, after any other error as abandoned. The block can call a method of the
+        yielded `Transfer` to count another outcome.
         """
         self.under_way += 1
         transfer = Transfer(self)

@@ -57,8 +57,8 @@ def set_mode_and_owner(fd: int, replaced: os.stat_result | None, probe: Path) ->
     Args:
         fd: Descriptor of the new file.
         replaced: Status of the file that will be replaced; None if there is none.
-        probe: Unused path in the same folder. A file is created there and removed again, to see
-            which mode umask(2) and the access control lists of the folder give to a new file.
+        probe: Unused path in the same folder. A file is created there and removed again. Its mode
+            shows what umask(2) and the access control lists of the folder give to a new file.
 
     Raises:
         OSError: The mode could not be set.

@@ -1,8 +1,8 @@
 """Opens a journal file: locks it, checks it, and creates it if it does not exist.
 
 Only SQLite opens the file of an existing journal. If this module opened and closed the file itself,
-the system would release the locks that SQLite has on it in this process
-(sqlite.org/howtocorrupt.html, section 2.2).
+the system would release the locks of SQLite on the file (sqlite.org/howtocorrupt.html, section
+2.2).
 """
 
 import errno

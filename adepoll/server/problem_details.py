@@ -102,10 +102,16 @@ def problem_details(
 ) -> ProblemDetails:
     """Return the HTTP response for an error, without text from the service.
 
-    The status is 4xx if the client can correct the error, 502 if the service failed or refused this
-    server, 503 if a later attempt may succeed, 504 after a timeout, and 500 if this server failed.
-    If the wait for a job timed out before any poll succeeded, the status is that of the last error
-    of its polls, such as 404 for a job that the service does not know.
+    The status says who can solve the problem:
+
+    - 4xx: the client can correct the error;
+    - 500: this server failed;
+    - 502: the service failed or refused this server;
+    - 503: a later attempt may succeed;
+    - 504: a timeout.
+
+    If a wait for a job times out before any poll has succeeded, the status is that of the last
+    error. For example, it is 404 for a job that the service does not know.
 
     Args:
         error: The error.

@@ -44,9 +44,9 @@ def as_event(update: StatusUpdate) -> Json:
     """Return the data of an event: the id and status of a job, and the reason if it failed.
 
     The keys are ``job_id``, ``kind``, ``status`` and ``is_last``. A job with a label has the key
-    ``label``, a job that was given up the key ``error``, the name of the class of the error. The
-    last event of a settled job has ``conforms`` and ``partial``, and ``failure_reason`` if the
-    service states a reason.
+    ``label``. A job that was given up has ``error``, the name of the error's class. The last event
+    of a settled job has ``conforms`` and ``partial``, and ``failure_reason`` if the service states
+    a reason.
     """
     event: dict[str, Json] = {
         "job_id": update.job_id,

@@ -131,9 +131,9 @@ class WebhookVerifier:
 def default_job_ids(event: Json) -> Iterable[Json]:
     """Return the values that can be job ids in a webhook, whose format is not documented.
 
-    These are the values of the keys ``job_id``, ``jobId``, ``run_id`` and ``id`` in the event, and
-    in the objects that its keys ``data`` and ``job`` contain. A value that is not a job id does no
-    harm, because only jobs that are being watched are polled.
+    These are the values of the keys ``job_id``, ``jobId``, ``run_id`` and ``id``. They are looked
+    for in the event, and in the objects at its keys ``data`` and ``job``. A value that is not a job
+    id does no harm, because only jobs that are being watched are polled.
     """
     parts = [event]
     for name in _NESTED:

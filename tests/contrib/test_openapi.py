@@ -102,6 +102,18 @@ def test_a_subclass_can_publish_the_result():
     assert WithData.model_validate(job).data["extraction"] == {"total": "7"}
 
 
+def test_an_argument_of_a_constant_can_be_replaced():
+    app = FastAPI()
+
+    @app.get("/{job_id}", **openapi.STATUS | {"summary": "How far is it?"})
+    async def status(job_id: str):
+        return job_id
+
+    operation = app.openapi()["paths"]["/{job_id}"]["get"]
+    assert operation["summary"] == "How far is it?"
+    assert "202" in operation["responses"]
+
+
 def test_the_description_is_valid_openapi():
     openapi_spec_validator.validate(server_apps.fastapi_app().openapi())
 

@@ -18,9 +18,9 @@ from adepoll.server.problem_details import (
 def add_problem_details(app: Starlette) -> None:
     """Respond to each error of adepoll with problem details (RFC 9457).
 
-    A websocket is closed with the code 1008 (policy violation) if the client can correct the error,
-    with 1013 (try again later) if a later attempt may succeed, and otherwise with 1011 (internal
-    error). The reason of the close is the name of the error's class.
+    A websocket is closed instead. The close code is 1008 (policy violation) if the client can
+    correct the error, 1013 (try again later) if a later attempt may succeed, and otherwise 1011
+    (internal error). The reason is the name of the error's class.
     """
     for kind in (AdePollError, ClosedError):
         app.add_exception_handler(kind, _handle)  # type: ignore[arg-type]  # gets only a `kind`
