@@ -1,47 +1,22 @@
-"""Reads objects of attrs classes from JSON, and writes them as JSON. Imports json_fields.
+"""Reads objects of attrs classes from JSON, and writes them as JSON. Imports json_reader.
 
-The attributes of a class declare its JSON fields. From them, this module generates a reader: a
-function that creates an object from parsed JSON. A reader raises `UNREADABLE` if a required field
-is missing or has another type; `problems_of` then returns the reasons. Unknown fields, and optional
-fields that cannot be read, are kept in the attribute `extra`. A reader does not recurse into JSON
-of unknown shape.
+If a required field is missing or has another type, `problems_of` returns the reasons.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from enum import Enum
 from functools import cache
-from types import MemberDescriptorType, ModuleType
-from typing import Any, Final, TypeVar
+from types import ModuleType
+from typing import Final, TypeVar
 
 import attrs
 
-from adepoll.api.error_text import error_text
-from adepoll.api.json_fields import (
-    EPOCH,
-    LATEST_SECONDS,
-    Field,
-    Shape,
-    ShapeError,
-    fields_of,
-    json_key,
-    keys_of,
-    members_of,
-    read_float,
-)
-from adepoll.api.json_text import CONTAINERS, Json, Limits, bounded, dumps, kind_of, load_object
+from adepoll.api.json_fields import Field, Shape, ShapeError, fields_of
+from adepoll.api.json_reader import UNREADABLE, reader_of
+from adepoll.api.json_text import Json, Limits, dumps, kind_of, loads
 from adepoll.errors import MalformedAnswerError
 
 _T = TypeVar("_T")
 
-UNREADABLE: Final = (KeyError, ShapeError)
-"""Exceptions of a reader: a required field is missing (KeyError) or has another type."""
-
-_LARGE: Final = 2**53  # every smaller whole number is exact as a float
 _MAX_PROBLEMS: Final = 20
-# After this number of unreadable items, the rest of an array is not read. A page of the job list
-# has at most 100 jobs, so every job of a page is read.
-_MAX_UNREADABLE: Final = 100
 
 
 def decode(
@@ -63,14 +38,23 @@ def decode(
         MalformedAnswerError: The text is not JSON or exceeds a limit, or a required field is
             missing or has another type.
     """
-    return read(cls, load_object(body, limits), shape=shape)
+    return read(cls, loads(body, limits), shape=shape, text=body)
 
 
-def read(cls: type[_T], raw: Json, *, shape: Shape | None = None) -> _T:
-    """Read an object of an attrs class from parsed JSON; raises `MalformedAnswerError`."""
+def read(
+    cls: type[_T], raw: Json, *, shape: Shape | None = None, text: bytes | str | None = None
+) -> _T:
+    """Read an object of an attrs class from parsed JSON; raises `MalformedAnswerError`.
+
+    Args:
+        cls: The class.
+        raw: The parsed JSON.
+        shape: How the JSON differs from the declaration of the class; None if it does not.
+        text: What was parsed, for attributes that are declared with `of_text`; None for none.
+    """
     model: type = cls  # `reader_of` needs a hashable argument, and mypy refuses a type[_T]
     try:
-        instance: _T = reader_of(model, shape)(raw)
+        instance: _T = reader_of(model, shape)(raw, text)
     except UNREADABLE:
         pass  # an error raised here would have the reader's error as its context
     else:
@@ -95,264 +79,6 @@ def _writer() -> ModuleType:
     from adepoll.api import writer  # noqa: PLC0415 - slow to import, and polls only read
 
     return writer
-
-
-@cache
-def reader_of(cls: type, shape: Shape | None = None) -> Callable[[Json], Any]:
-    """Return the generated function that reads an object of the class from parsed JSON.
-
-    The function raises `UNREADABLE`.
-    """
-    names: dict[str, object] = {
-        "cls": cls,
-        "keys": keys_of(cls, shape),
-        "epoch": EPOCH,
-        "timedelta": timedelta,
-        "iso": datetime.fromisoformat,
-        "latest": LATEST_SECONDS,
-        "large": _LARGE,
-        "ShapeError": ShapeError,
-        "UNREADABLE": UNREADABLE,
-        # `bounded` is called for objects and arrays only, because a call for each value is slow.
-        "bounded": bounded,
-        "containers": CONTAINERS,
-        "set_aside": set_aside,
-    }
-    lines = [
-        "def read(raw):",
-        " if type(raw) is not dict: raise ShapeError",
-        " if raw.keys() <= keys: extra = {}",
-        " else:",
-        "  extra = {",
-        "   k: bounded(v) if type(v) in containers else v for k, v in raw.items() if k not in keys",
-        "  }",
-    ]
-    fields = fields_of(cls, shape)
-    repeated = {field.repeats for field in fields}
-    for field in fields:
-        lines += [f" {line}" for line in _lines_of(field, names, keep=field.name in repeated)]
-    lines += _lines_that_construct(cls, names, {} if shape is None else shape.defaults)
-    code = compile("\n".join(lines), f"<reader of {cls.__name__}>", "exec")
-    exec(code, names)  # noqa: S102 - made from the declared fields only, as attrs makes __init__
-    reader: Callable[[Json], Any] = names["read"]  # type: ignore[assignment]  # exec has set it
-    return reader
-
-
-def set_aside(extra: dict[str, Json], key: str, value: Json) -> None:
-    """Store the JSON of a field in `extra`, because not all of it could be read."""
-    kept = bounded(value)
-    # JSON that is nested too deeply is kept as text, and under another key. Under the same key, the
-    # text would become the value of the field when the object is written and read again.
-    extra[key if kept is value else f"{key}_json"] = kept
-
-
-# Conditions, by type, under which the value of the variable `{v}` needs no further check.
-_USUAL: Final[Mapping[type, str]] = {
-    str: "type({v}) is str",
-    bool: "type({v}) is bool",
-    int: "type({v}) is int and -large < {v} < large",
-    float: "type({v}) is float",
-}
-
-
-def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator[str]:
-    """Yield the lines that read one field into a variable.
-
-    Args:
-        field: The field.
-        names: Global names of the generated function; those that the lines use are added.
-        keep: Whether to keep the JSON in a variable as well, because a later field can repeat it.
-    """
-    v = f"_{field.name}"
-    default = "None" if field.required or field.default is None else f"default{v}"
-    names[f"default{v}"] = field.default
-    key, other = field.key, field.other_key
-    yield f"{v} = raw[{key!r}]" if field.required else f"{v} = raw.get({other!r})"
-    if other != key:
-        yield f"if {v} is None: {v} = raw.get({key!r})"
-    if keep:
-        yield f"raw{v} = {v}"
-    if not field.required and field.default is not None:
-        yield f"if {v} is None: {v} = {default}"
-        yield "else:"
-    else:
-        yield "if True:" if field.required else f"if {v} is not None:"
-    if field.type is Json:
-        yield " pass"
-    elif field.many:
-        names[f"read{v}"] = _array_reader(field)
-        yield f" {v} = read{v}({v}, extra) if {v} or type({v}) is not list else ()"
-    elif issubclass(field.type, Enum):
-        names[f"members{v}"] = members_of(field.type)
-        names[f"parse{v}"] = field.type.parse
-        yield f" if type({v}) is not str: raise ShapeError"
-        yield f" {v} = members{v}.get({v}) or parse{v}({v})"
-    elif attrs.has(field.type):
-        names[f"read{v}"] = reader_of(field.type)
-        yield from _lines_of_object(field, v, default)
-    else:
-        names[f"repair{v}"] = _repairer(field)
-        if field.type is datetime:
-            yield f" if type({v}) is int and 0 < {v} < latest: {v} = epoch + timedelta(0, {v})"
-            yield f" elif type({v}) is str and {v}[-1:] == 'Z':"
-            yield f"  try: {v} = iso({v})"
-            yield f"  except ValueError: {v} = repair{v}({v}, extra)"
-        else:
-            yield f" if {_USUAL[field.type].format(v=v)}: pass"
-        yield f" else: {v} = repair{v}({v}, extra)"
-
-
-def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
-    """Yield the lines that read a field whose type is an attrs class."""
-    read = f"{v} = read{v}({v})"
-    if field.required:
-        yield f" {read}"
-        return
-    if field.repeats:
-        other = field.repeats
-        yield f" try: same = _{other} is not None and raw_{other}.get({field.key!r}) == {v}"
-        yield " except RecursionError: same = False"
-        yield f" if same: {v} = _{other}.{field.name}"
-        yield " else:"
-    else:
-        yield " if True:"
-    yield f"  try: {read}"
-    yield "  except UNREADABLE:"
-    yield f"   set_aside(extra, {field.key!r}, {v})"
-    yield f"   {v} = {default}"
-
-
-def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
-    """Return a function that reads a value whose type is not the usual one.
-
-    A value that cannot be read is stored in `extra`, and the function returns the default. If the
-    field has no default, the function raises `ShapeError`.
-    """
-    read, key, is_whole = field.read_scalar, field.key, field.type is int
-    default = field.if_odd if field.required else field.default
-
-    def repair(value: Json, extra: dict[str, Json]) -> Any:
-        try:
-            read_value = read(value)
-        except ShapeError:
-            if default is attrs.NOTHING:
-                raise
-            set_aside(extra, key, value)
-            return default
-        if type(value) in {dict, list} or (is_whole and read_float(value) != read_value):
-            # The JSON says more than `read_value`: it is an object or array, or has a fraction.
-            set_aside(extra, key, value)
-        return read_value
-
-    return repair
-
-
-def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, ...]]:
-    """Return a function that reads an array, without the items that cannot be read.
-
-    If an item is left out, the function stores the whole array in `extra`. It raises `ShapeError`
-    if the field is required and the value is not an array, or none of its items can be read.
-    """
-    read = reader_of(field.type) if attrs.has(field.type) else field.read_scalar
-    read_odd = _message_reader(field.type) if field.is_message else read
-    key, most, is_message = field.key, field.most, field.is_message
-    read_each = _reader_of_each(read, are_numbers=field.type is int)
-
-    def read_array(value: Json, extra: dict[str, Json]) -> tuple[Any, ...]:
-        if type(value) is not list:
-            if field.required:
-                raise ShapeError
-            set_aside(extra, key, value)
-            return field.default  # type: ignore[no-any-return]  # a tuple
-        if len(value) <= most:
-            try:
-                items = read_each(value)
-            except UNREADABLE:
-                pass
-            else:
-                if not is_message or not [1 for item in items if item.extra]:
-                    return items
-        items = tuple(_readable(read_odd, value[:most]))
-        if field.required and not items:
-            raise ShapeError
-        if len(items) < len(value):
-            set_aside(extra, key, value)
-        return items
-
-    return read_array
-
-
-def _readable(read: Callable[[Json], Any], items: Iterable[Json]) -> Iterator[Any]:
-    """Yield the items that can be read; stop at the 100th item that cannot be read."""
-    left = _MAX_UNREADABLE
-    for item in items:
-        try:
-            yield read(item)
-        except UNREADABLE:
-            left -= 1
-            if not left:
-                return
-
-
-def _reader_of_each(
-    read: Callable[[Json], Any], *, are_numbers: bool
-) -> Callable[[Sequence[Json]], tuple[Any, ...]]:
-    """Return a function that reads the items of an array, one by one.
-
-    If all items are whole numbers, it checks all of them with a few fast calls instead.
-    """
-    if not are_numbers:
-        return lambda items: tuple([read(item) for item in items])
-
-    def read_numbers(items: Sequence[Json]) -> tuple[Any, ...]:
-        if {*map(type, items)} == {int} and min(items) > -_LARGE and max(items) < _LARGE:
-            return tuple(items)
-        return tuple([read(item) for item in items])
-
-    return read_numbers
-
-
-def _message_reader(cls: type) -> Callable[[Json], Any]:
-    """Return a reader of a class of messages, such as `ExtractWarning`.
-
-    The reader also accepts a text in place of the JSON object. If the object has no text under the
-    declared key, the reader searches the unknown fields of the object for a text.
-    """
-    [text] = [field for field in fields_of(cls) if field.is_message]
-    read, key, name = reader_of(cls), text.key, text.name
-
-    def read_message(value: Json) -> Any:
-        message = read({key: value} if type(value) is str else value)
-        if message.extra and getattr(message, name) is None:
-            found = error_text(message.extra)
-            return message if found is None else attrs.evolve(message, **{name: found})
-        return message
-
-    return read_message
-
-
-def _lines_that_construct(
-    cls: type, names: dict[str, object], defaults: Mapping[str, object]
-) -> Iterator[str]:
-    """Yield the lines that create the object from the variables, and return it."""
-    values = {}
-    for field in attrs.fields(cls):
-        is_read = field.name == "extra" or json_key(field) is not None
-        values[field.name] = field.name if field.name == "extra" else f"_{field.name}"
-        if not is_read:
-            names[f"_{field.name}"] = defaults.get(field.name, field.default)
-    hooks = any(field.validator or field.converter for field in attrs.fields(cls))
-    slots = all(isinstance(getattr(cls, name, None), MemberDescriptorType) for name in values)
-    if hooks or hasattr(cls, "__attrs_post_init__") or not slots:
-        yield f" return cls({', '.join(f'{name}={value}' for name, value in values.items())})"
-        return
-    # The lines set the slots directly, as the __init__ of a frozen attrs class does, but faster.
-    names["new"] = object.__new__
-    yield " self = new(cls)"
-    for name, value in values.items():
-        names[f"set_{name}"] = getattr(cls, name).__set__
-        yield f" set_{name}(self, {value})"
-    yield " return self"
 
 
 def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = None) -> list[str]:

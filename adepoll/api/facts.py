@@ -5,7 +5,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from adepoll.api.json_fields import MESSAGE_TEXT, NOT_WRITTEN_IF_NONE
+from adepoll.api.json_fields import MESSAGE_TEXT, NOT_WRITTEN_IF_NONE, Model
 from adepoll.api.json_text import Json
 from adepoll.api.shown import show_keys, show_text
 
@@ -15,7 +15,7 @@ MAX_FAILED_PAGES: Final = 100_000
 """Largest number of failed pages that are read from one job."""
 
 
-class Facts:
+class Facts(Model):
     """The properties that the metadata of all kinds of jobs have.
 
     A kind whose metadata contain a fact overrides the property.
@@ -65,7 +65,7 @@ class Facts:
 
 
 @frozen(kw_only=True)
-class ExtractWarning:
+class ExtractWarning(Model):
     """A warning of an extraction.
 
     Attributes:

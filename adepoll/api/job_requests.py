@@ -5,7 +5,7 @@ client does; `PollingClient` sends each request once. Imports transport, protoco
 throttling.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, Protocol
@@ -21,7 +21,6 @@ from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.result_folder import ResultFolder
 from adepoll.api.transport import Request, Root, Transport
-from adepoll.throttling.hosts import Host
 from adepoll.throttling.request_sender import RequestSender, Send
 
 
@@ -66,7 +65,6 @@ class ClientOfKind:
         self.kind = rules.kind
         self.newest_first = rules.newest_first
         self.service_time = client.service_time
-        self.origin = requests.origin(rules)
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         """Poll one job once; raises as `AdeClient.get_job` does."""
@@ -108,14 +106,17 @@ class PollingClient:
         self.kind = rules.kind
         self.service_time = client.service_time
 
-    async def get_job(self, job_id: str) -> JobSnapshot:
+    def get_job(self, job_id: str) -> Coroutine[Any, Any, JobSnapshot]:
         """Poll one job once; raises as `AdeClient.get_job` does."""
-        client = self._client
-        if getattr(client.get_job, "__func__", None) is self._own.get_job:
-            return await self._requests.poll(self._rules, job_id, self._semaphore)
-        job = job_id if self.kind == client.kind else JobRef(job_id, kind=self.kind)
+        # Not a coroutine around another one: every poll would pay for it.
+        if getattr(self._client.get_job, "__func__", None) is self._own.get_job:
+            return self._requests.poll(self._rules, job_id, self._semaphore)
+        return self._get_overridden(job_id)
+
+    async def _get_overridden(self, job_id: str) -> JobSnapshot:
+        job = job_id if self.kind == self._client.kind else JobRef(job_id, kind=self.kind)
         async with self._semaphore:
-            return await client.get_job(job)
+            return await self._client.get_job(job)
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
@@ -139,7 +140,6 @@ class JobRequests:
         sender: Decides when a request is sent.
         transport: Sends the request.
         roots: Address of each generation of the service.
-        hosts: Host of each of these addresses, as the request budget knows it.
         result_dir: Folder for results that are too large for memory; None to leave such results
             out.
         on_request: Function that is called before each request; None for no function.
@@ -148,22 +148,21 @@ class JobRequests:
     sender: RequestSender
     transport: Transport
     roots: Mapping[Api, Root]
-    hosts: Mapping[Api, Host]
     result_dir: ResultFolder | None = None
     on_request: Callable[[], None] | None = None
     _odd_answers: OddAnswers = field(factory=OddAnswers, init=False)
 
     async def get(self, rules: KindRules, job_id: str) -> JobSnapshot:
         """Poll a job, and retry after temporary failures; raises as `AdeClient.get_job` does."""
-        host = self.hosts[rules.api]
-        return self._checked(await self.sender.call(self._job(rules, job_id), host))
+        return self._odd_answers.checked(await self.sender.call(self._job(rules, job_id)))
 
     async def poll(
         self, rules: KindRules, job_id: str, semaphore: AbstractAsyncContextManager[object]
     ) -> JobSnapshot:
         """Poll a job once, and hold `semaphore` during the request."""
-        host = self.hosts[rules.api]
-        return self._checked(await self.sender.call_once(self._job(rules, job_id), host, semaphore))
+        return self._odd_answers.checked(
+            await self.sender.call_once(self._job(rules, job_id), semaphore)
+        )
 
     async def list(
         self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
@@ -175,7 +174,7 @@ class JobRequests:
         if not rules.can_be_cancelled and status in {JobStatus.CANCELLED, "cancelled"}:
             return JobPage(jobs=())
         request = self._page(rules, page, page_size, status)
-        return self._checked_page(await self.sender.call(request, self.hosts[rules.api]))
+        return self._odd_answers.checked(await self.sender.call(request))
 
     async def list_once(
         self,
@@ -187,8 +186,7 @@ class JobRequests:
     ) -> JobPage:
         """Request a page of the job list without retries; hold `semaphore` during the request."""
         request = self._page(rules, page, page_size, status)
-        host = self.hosts[rules.api]
-        return self._checked_page(await self.sender.call_once(request, host, semaphore))
+        return self._odd_answers.checked(await self.sender.call_once(request, semaphore))
 
     async def open(
         self, rules: KindRules, job_id: str, headers: Mapping[str, str]
@@ -199,20 +197,17 @@ class JobRequests:
         """
         if self.on_request is not None:
             self.on_request()
+        root = self.roots[rules.api]
         statuses = rules.success | (_ANSWERS_TO_RANGES if headers else frozenset())
         request = Request(
-            root=self.roots[rules.api],
-            path=protocol.job_path(rules, job_id),
+            url=root.at(protocol.job_path(rules, job_id)),
+            proxy=root.proxy,
             read=partial(protocol.read_refusal, job_id),
             job_id=job_id,
             adopt=partial(self.transport.adopt, statuses),
             headers={**self.transport.headers, "Accept-Encoding": "identity", **headers},
         )
-        return await self.sender.call(partial(self.transport.get, request), self.hosts[rules.api])
-
-    def origin(self, rules: KindRules) -> str:
-        """Return the scheme, host and port to which requests about jobs of a kind are sent."""
-        return str(self.roots[rules.api].url.origin())
+        return await self.sender.call(partial(self.transport.get, request))
 
     def _job(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
         if self.on_request is not None:
@@ -220,9 +215,10 @@ class JobRequests:
         large = None
         if rules.can_be_large:
             large = partial(LargeAnswer, rules.result_field, self.result_dir)
+        root = self.roots[rules.api]
         request = Request(
-            root=self.roots[rules.api],
-            path=protocol.job_path(rules, job_id),
+            url=root.at(protocol.job_path(rules, job_id)),
+            proxy=root.proxy,
             read=partial(protocol.read_job, rules, job_id),
             job_id=job_id,
             large=large,
@@ -234,24 +230,15 @@ class JobRequests:
     ) -> Send[JobPage]:
         if self.on_request is not None:
             self.on_request()
+        root = self.roots[rules.api]
+        query = protocol.list_query(rules, page=page, page_size=page_size, status=status)
         request = Request(
-            root=self.roots[rules.api],
-            path=protocol.list_path(rules, page=page, page_size=page_size, status=status),
+            url=root.at(rules.path).with_query(query),
+            proxy=root.proxy,
             read=partial(protocol.read_page, rules),
         )
         return partial(self.transport.get, request)
 
-    def _checked(self, snapshot: JobSnapshot) -> JobSnapshot:
-        if snapshot.extra or snapshot.status.is_terminal or snapshot.status is _UNKNOWN:
-            self._odd_answers.check(snapshot)
-        return snapshot
 
-    def _checked_page(self, listed: JobPage) -> JobPage:
-        if listed.extra:
-            self._odd_answers.check(listed)
-        return listed
-
-
-_UNKNOWN: Final = JobStatus.UNKNOWN  # faster: Python 3.11 finds a member of an Enum slowly
 # Statuses of a request for a range: its condition is not met, or the range does not exist.
 _ANSWERS_TO_RANGES: Final = frozenset({412, 416})

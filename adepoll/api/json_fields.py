@@ -20,6 +20,7 @@ from adepoll.api.json_text import Json, kind_of, loads_number
 # Keys in the metadata of an attrs field, and the metadata themselves.
 _NAME: Final = "adepoll.json_name"
 _REPEATS: Final = "adepoll.repeats"
+_OF_TEXT: Final = "adepoll.of_text"
 _MOST: Final = "adepoll.at_most"
 _TEXT: Final = "adepoll.message_text"
 _MESSAGES: Final = "adepoll.messages"
@@ -38,6 +39,15 @@ MESSAGES: Final[Mapping[str, object]] = {_MESSAGES: True}
 """Metadata of an array of messages. Instead of a declared object, an item can be a text alone."""
 
 
+class Model:
+    """Base of the frozen attrs classes that are read from JSON.
+
+    It has the slot for weak references, so that these classes have slots for their attributes only.
+    """
+
+    __slots__ = ("__weakref__",)
+
+
 def json_name(name: str) -> Mapping[str, object]:
     """Return the metadata of a field that has another name in JSON."""
     return {_NAME: name}
@@ -49,6 +59,15 @@ def repeats(name: str) -> Mapping[str, object]:
     If the JSON of both is equal, it is read only once.
     """
     return {_REPEATS: name}
+
+
+def of_text(name: str, make: Callable[[bytes, tuple[str, ...]], object]) -> Mapping[str, object]:
+    """Return the metadata of an attribute that `make` makes of the whole JSON text.
+
+    It is None if the field `name` is None, or if the text is not known as bytes. The second
+    argument of `make` contains the names that the field can have in JSON, the most usual one first.
+    """
+    return {_NAME: None, _OF_TEXT: (name, make)}
 
 
 def at_most(items: int) -> Mapping[str, object]:
@@ -266,6 +285,15 @@ def _declared(field: "attrs.Attribute[Any]") -> Field:
         optional=_UNWRITTEN in field.metadata,
         repeats=field.metadata.get(_REPEATS),
     )
+
+
+def made_of_text(
+    field: "attrs.Attribute[Any]",
+) -> tuple[str, Callable[[bytes, tuple[str, ...]], object]] | None:
+    """Return the arguments of `of_text`; None for any other attribute."""
+    found: tuple[str, Callable[[bytes, tuple[str, ...]], object]] | None
+    found = field.metadata.get(_OF_TEXT)
+    return found
 
 
 def is_own_data(field: "attrs.Attribute[Any]") -> bool:

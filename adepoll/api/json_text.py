@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import chain, compress
 from typing import Any, Final, NoReturn, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from adepoll.errors import MalformedAnswerError
 
@@ -65,8 +65,8 @@ def _null(_name: str) -> None:
 
 
 _MAX_DIGITS: Final = 20
-# Bytes. A text of this size is always parsed in less than a millisecond.
-_SMALL: Final = 4096
+NEVER_COSTLY: Final = 4096
+"""Bytes. A text of this size is always parsed in less than a millisecond."""
 # Bytes. A text of this size takes some milliseconds if it consists of huge numbers.
 _LARGE: Final = 128 * 1024
 # Objects and arrays. It takes at most a millisecond to parse this many and create their objects.
@@ -104,7 +104,7 @@ _switching_decoder: Final = json.JSONDecoder(
 
 def is_costly(body: bytes) -> bool:
     """Return whether the text should be parsed in a thread, to keep the event loop responsive."""
-    if len(body) <= _SMALL:
+    if len(body) <= NEVER_COSTLY:
         return False
     return len(body) >= _LARGE or _weight(body) > _MANY
 
@@ -122,16 +122,18 @@ def _counts(text: bytes | str) -> tuple[int, int, int]:
     return text.count(b"{"), text.count(b"["), text.count(b",")
 
 
-def loads(body: bytes | str) -> Json:
+def loads(body: bytes | str, limits: "Limits | None" = None) -> Json:
     """Parse JSON as defined in RFC 8259; integers stay exact.
 
     NaN and Infinity are read as null. A number that Python cannot represent, such as 1e999, is read
     as its text.
 
     Raises:
-        MalformedAnswerError: The text is not JSON. Neither the error nor its cause contains the
-            text, which may be a customer's document.
+        MalformedAnswerError: The text is not JSON, or exceeds a limit. Neither the error nor its
+            cause contains the text, which may be a customer's document.
     """
+    if limits is not None and len(body) > limits.short:
+        limits.check(body)
     try:
         # The body is nearly always UTF-8. For any other body, _loads_slowly follows.
         text = body if isinstance(body, str) else body.decode()
@@ -170,10 +172,16 @@ class Limits:
     Attributes:
         containers: Largest number of objects and arrays, counted as opening braces and brackets.
         values: Largest number of commas; not less than `containers`.
+        short: Length up to which no text can exceed a limit.
     """
 
     containers: int
     values: int
+    short: int = field(init=False)
+
+    @short.default
+    def _find_short(self) -> int:
+        return min(self.containers, _NESTED)
 
     def check(self, text: bytes | str) -> None:
         """Raise `MalformedAnswerError` if the text exceeds a limit. The text is not parsed.
@@ -182,8 +190,6 @@ class Limits:
         bytes of a longer text. Parsing and deleting nested arrays is slow, and no other thread can
         run meanwhile.
         """
-        if len(text) <= min(self.containers, _NESTED):
-            return
         objects, arrays, commas = _counts(text)
         if objects + arrays > self.containers:
             raise MalformedAnswerError([f"more than {self.containers} objects and arrays @ $"])
@@ -213,9 +219,7 @@ def load_object(body: bytes | str, limits: Limits | None = None) -> dict[str, Js
     Raises:
         MalformedAnswerError: The text is not JSON or not an object, or exceeds a limit.
     """
-    if limits is not None:
-        limits.check(body)
-    raw = loads(body)
+    raw = loads(body, limits)
     if not isinstance(raw, dict):
         raise MalformedAnswerError([f"expected an object, got {kind_of(raw)} @ $"])
     return raw

@@ -32,9 +32,11 @@ from adepoll.api.json_fields import (
     NOT_IN_JSON,
     NOT_WRITTEN_IF_NONE,
     OWN_DATA,
+    Model,
     Shape,
     at_most,
     json_name,
+    of_text,
     repeats,
 )
 from adepoll.api.json_fields import from_timestamp as from_timestamp  # noqa: PLC0414 - part of the models' types
@@ -52,7 +54,7 @@ MAX_PAGE_SIZE: Final = 100
 
 
 @frozen(kw_only=True)
-class JobSummary:
+class JobSummary(Model):
     """One entry of the job list. It never contains a result.
 
     Attributes:
@@ -97,7 +99,7 @@ class JobSummary:
 
 
 @frozen(kw_only=True)
-class JobPage:
+class JobPage(Model):
     """One page of the job list.
 
     Attributes:
@@ -173,7 +175,7 @@ class JobSnapshot(TableRow):
     data_omitted: bool = field(default=False, metadata=NOT_IN_JSON)
     kept_result: KeptResult | None = field(default=None, repr=False, eq=False, metadata=NOT_IN_JSON)
     received_result: ReceivedResult | None = field(
-        default=None, repr=False, eq=False, metadata={**NOT_IN_JSON, **OWN_DATA}
+        default=None, repr=False, eq=False, metadata={**of_text("data", ReceivedResult), **OWN_DATA}
     )
     output_url: str | None = field(default=None, repr=show_url)
     metadata: JobMetadata | None = field(default=None, metadata=repeats("data"))

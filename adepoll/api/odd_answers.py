@@ -2,7 +2,8 @@
 
 import logging
 from functools import cache
-from typing import Any, Final
+from itertools import repeat
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -14,6 +15,8 @@ from adepoll.common.redaction import showable
 
 _log = logging.getLogger("adepoll.api")
 
+_Answer = TypeVar("_Answer", JobSnapshot, JobPage)
+_UNKNOWN: Final = JobStatus.UNKNOWN  # faster: Python 3.11 finds a member of an Enum slowly
 _MAX_UNKNOWN_STATUSES: Final = 20
 
 
@@ -25,9 +28,14 @@ class OddAnswers:
         self._statuses: set[str] = set()
         self._fields: set[str] = set()
 
-    def check(self, answer: JobSnapshot | JobPage) -> None:
-        """Log an unknown status and unreadable fields of an answer, unless already logged."""
-        if isinstance(answer, JobSnapshot) and answer.status is JobStatus.UNKNOWN:
+    def checked(self, answer: _Answer) -> _Answer:
+        """Return the answer; log an unknown status and unreadable fields, unless already logged."""
+        if getattr(answer, "status", None) is _UNKNOWN or has_extra(answer):
+            self._report(answer)
+        return answer
+
+    def _report(self, answer: JobSnapshot | JobPage) -> None:
+        if isinstance(answer, JobSnapshot) and answer.status is _UNKNOWN:
             self._warn_of_status(answer.status_text)
         for path in unread_fields(answer):
             if path not in self._fields:
@@ -49,6 +57,20 @@ class OddAnswers:
                 __version__,
                 showable(text, 40),
             )
+
+
+def has_extra(model: Any) -> bool:
+    """Return whether a model, or a model within it, has JSON in `extra`.
+
+    The items of arrays are not searched.
+    """
+    models = [model]
+    for found in models:  # grows in the loop
+        cls: type = type(found)
+        if getattr(found, "extra", None):
+            return True
+        models += map(getattr, repeat(found), _models_in(cls))
+    return False
 
 
 def unread_fields(model: Any, path: str = "$") -> list[str]:

@@ -45,8 +45,8 @@ def job_path(rules: KindRules, job_id: str) -> str:
     return f"{rules.path}/{job_id}"
 
 
-def list_path(rules: KindRules, *, page: int, page_size: int, status: JobStatus | None) -> str:
-    """Return the path and query of one page of the list.
+def list_query(rules: KindRules, *, page: int, page_size: int, status: JobStatus | None) -> str:
+    """Return the encoded query for one page of the list, whose path is `KindRules.path`.
 
     Args:
         rules: Rules of the kind of the jobs.
@@ -64,7 +64,7 @@ def list_path(rules: KindRules, *, page: int, page_size: int, status: JobStatus 
     wanted = None if status is None else JobStatus(status)
     if wanted is JobStatus.UNKNOWN:
         raise ValueError("status must be one that the service documents, got JobStatus.UNKNOWN")
-    return f"{rules.path}?{urlencode(rules.list_query(page, page_size, wanted))}"
+    return urlencode(rules.list_query(page, page_size, wanted))
 
 
 def read_job(
@@ -110,10 +110,12 @@ def read_job(
             raise WrongJobError(job_id=job_id, answered=snapshot.job_id)
         if large is not None:
             return evolve(snapshot, data_omitted=True, kept_result=large.result)
-        if snapshot.data is not None:
-            received = ReceivedResult(body, rules.result_names)
-            return evolve(snapshot, kind=rules.kind, received_result=received)
-        return snapshot if snapshot.kind is rules.kind else evolve(snapshot, kind=rules.kind)
+        if snapshot.kind is not rules.kind:
+            snapshot = evolve(snapshot, kind=rules.kind)
+        if snapshot.data is not None and snapshot.received_result is None:  # of your own kind
+            received = ReceivedResult(body, (rules.result_field, "data"))
+            return evolve(snapshot, received_result=received)
+        return snapshot
     raise MalformedAnswerError([*problems, *_content_type_problem(headers)], job_id=job_id)
 
 

@@ -1,11 +1,12 @@
 """TableRow: an object that pandas and polars accept as a row of a table.
 
-Imports shown and html_tables.
+Imports json_fields, shown and html_tables.
 """
 
 from collections.abc import Iterator, KeysView, Mapping
 from typing import Any, Final, Protocol
 
+from adepoll.api.json_fields import Model
 from adepoll.api.shown import show_size
 from adepoll.common.html_tables import html_table
 
@@ -16,7 +17,7 @@ RESULTS: Final = ("extraction", "markdown", "output")
 _MAX_INTEGER: Final = 2**63  # whole numbers in tables have 64 bits
 
 
-class TableRow:
+class TableRow(Model):
     """An object that is also a mapping from column names to values.
 
     Therefore, ``pandas.DataFrame(rows)``, ``polars.DataFrame(rows)`` and ``dict(row)`` work.

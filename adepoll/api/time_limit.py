@@ -1,7 +1,6 @@
 """TimeLimit: limits the time of requests with one timer. Imports nothing of adepoll."""
 
 import asyncio
-from contextlib import AbstractContextManager
 from contextvars import Context
 from types import TracebackType
 from typing import Self
@@ -21,15 +20,6 @@ class TimeLimit:
         self.running: dict[Block, float] = {}
         self.timer: asyncio.TimerHandle | None = None
 
-    def block(self, loop: asyncio.AbstractEventLoop, now: float) -> AbstractContextManager["Block"]:
-        """Return a context manager that raises `TimeoutError` if its block takes too long.
-
-        Args:
-            loop: The running loop.
-            now: Loop time at which the block begins; not earlier than for the previous block.
-        """
-        return Block(self, loop, now)
-
     def expire(self, loop: asyncio.AbstractEventLoop) -> None:
         """Cancel the blocks that have reached their deadlines; set the timer for the next block."""
         self.timer = None
@@ -43,14 +33,33 @@ class TimeLimit:
 
 
 class Block:
-    """One block of code under a `TimeLimit`. It cancels its task as `asyncio.Timeout` does."""
+    """A block of code under a `TimeLimit`: raises `TimeoutError` if it takes too long.
 
-    __slots__ = ("_cancelling", "_limit", "_loop", "_now", "_task")
+    It cancels its task as `asyncio.Timeout` does.
+    """
+
+    __slots__ = ("_cancelling", "_limit", "_task")
 
     def __init__(self, limit: TimeLimit, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        """Begin a block; it must be entered immediately.
+
+        Args:
+            limit: Its limit.
+            loop: The running loop.
+            now: Loop time at which the block begins; not earlier than for the previous block.
+
+        Raises:
+            RuntimeError: No task is running.
+        """
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("a time limit works within a task only")
         self._limit = limit
-        self._loop = loop
-        self._now = now
+        self._task = task
+        self._cancelling = task.cancelling()
+        deadline = limit.running[self] = now + limit.seconds
+        if limit.timer is None:
+            limit.timer = loop.call_at(deadline, limit.expire, loop, context=Context())
 
     def restart(self, now: float) -> None:
         """Give the block the full time again, from `now` on, unless the block has expired."""
@@ -63,15 +72,6 @@ class Block:
         self._task.cancel()
 
     def __enter__(self) -> Self:
-        limit, loop = self._limit, self._loop
-        task = asyncio.current_task(loop)
-        if task is None:
-            raise RuntimeError("a time limit works within a task only")
-        self._task = task
-        self._cancelling = task.cancelling()
-        deadline = limit.running[self] = self._now + limit.seconds
-        if limit.timer is None:
-            limit.timer = loop.call_at(deadline, limit.expire, loop, context=Context())
         return self
 
     def __exit__(

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Final, Generic, TypeVar
 
 import aiohttp
-from attrs import field, frozen
+from attrs import define, field, frozen
 from yarl import URL
 
 from adepoll.__about__ import __version__
 from adepoll.api.connections import Connections
-from adepoll.api.json_text import is_costly
+from adepoll.api.json_text import NEVER_COSTLY, is_costly
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.received_result import ReadAnswer
 from adepoll.api.service_clock import ServiceClock
@@ -70,6 +70,7 @@ class Transport(Connections):
         self._time_limit = TimeLimit(timeout)
         self._max_body_bytes = max_body_bytes
         self._most_inline = min(max_body_bytes, inline_limit)
+        self._read_directly = min(max_body_bytes, NEVER_COSTLY)
         self.clock = ServiceClock()
         self.bytes_received = 0
 
@@ -91,11 +92,9 @@ class Transport(Connections):
             ClosedError: The client is closed.
         """
         loop = asyncio.get_running_loop()
-        job_id, answer = request.job_id, None
-        most = self._max_body_bytes if request.large is None else self._most_inline
-        url = _url_of(request)
+        url, job_id, answer = request.url, request.job_id, None
         try:
-            with self._time_limit.block(loop, sent_at) as block:
+            with Block(self._time_limit, loop, sent_at) as block:
                 session = self.session
                 if session is None or session.closed:
                     session = self.open_session()
@@ -105,7 +104,7 @@ class Transport(Connections):
                     allow_redirects=False,
                     raise_for_status=False,  # a session of the caller can have another default
                     timeout=_NO_TIMEOUT,
-                    proxy=request.root.proxy,
+                    proxy=request.proxy,
                 )
                 if sent_at >= self.clock.enough_until:
                     self.clock.record(response.headers.get("Date"), sent_at, loop.time())
@@ -114,6 +113,7 @@ class Transport(Connections):
                     _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
                 if adopted := request.adopt and request.adopt(response):
                     return adopted
+                most = self._max_body_bytes if request.large is None else self._most_inline
                 if response.closed and response.content.total_bytes <= most:
                     body = response.content.read_nowait()  # the whole body has already arrived
                 else:
@@ -125,10 +125,10 @@ class Transport(Connections):
         except (aiohttp.ClientError, OSError) as exc:
             failure = error_of(exc, job_id=job_id)
         else:
-            read = self._reader(request, response.status, len(body), answer)
-            if is_costly(body):
-                return await asyncio.to_thread(read, response.status, response.headers, body)
-            return read(response.status, response.headers, body)
+            if response.status == _OK and answer is None and len(body) <= self._read_directly:
+                self.bytes_received += len(body)
+                return request.read(_OK, response.headers, body)
+            return await self._read(request, response, body, answer)
         self.check_open()  # a request that aclose() has aborted raises ClosedError
         # Raised outside of the `except` blocks, so that it does not have an error of aiohttp as its
         # context. Such an error can contain the headers of the request, and with them the key.
@@ -151,6 +151,37 @@ class Transport(Connections):
         self.reading.discard(response)
         self.bytes_received += response.content.total_bytes
         response.close()
+
+    async def _read(
+        self,
+        request: "Request[_T]",
+        response: aiohttp.ClientResponse,
+        body: bytes,
+        answer: ReadAnswer | None,
+    ) -> _T:
+        """Interpret a response with any body, in a thread if that takes long.
+
+        Args:
+            request: The request.
+            response: The response.
+            body: The complete body.
+            answer: What was read of a large answer; None if the body is the whole answer.
+
+        Raises:
+            AnswerTooLargeError: The body is too large.
+        """
+        read = request.read
+        if answer is not None:
+            read = partial(read, large=answer)
+        elif len(body) > self._max_body_bytes:
+            raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=request.job_id)
+        else:
+            self.bytes_received += len(body)
+        if response.status != _OK:
+            read = partial(read, now=datetime.now(UTC), secret=self._key)
+        if is_costly(body):
+            return await asyncio.to_thread(read, response.status, response.headers, body)
+        return read(response.status, response.headers, body)
 
     async def _receive(
         self, response: aiohttp.ClientResponse, request: "Request[_T]", most: int, block: Block
@@ -181,31 +212,6 @@ class Transport(Connections):
                 return answer.body, answer
             finally:
                 self.reading.discard(response)
-
-    def _reader(
-        self, request: "Request[_T]", status: int, size: int, answer: ReadAnswer | None
-    ) -> Callable[..., _T]:
-        """Return the function that reads a complete body.
-
-        Args:
-            request: The request.
-            status: HTTP status of the response.
-            size: Bytes of the body.
-            answer: What was read of a large answer; None if the body is the whole answer.
-
-        Raises:
-            AnswerTooLargeError: The body is too large.
-        """
-        read = request.read
-        if answer is not None:
-            read = partial(read, large=answer)
-        elif size > self._max_body_bytes:
-            raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=request.job_id)
-        else:
-            self.bytes_received += size
-        if status != _OK:
-            read = partial(read, now=datetime.now(UTC), secret=self._key)
-        return read
 
     async def _read_large(
         self,
@@ -262,13 +268,13 @@ class Transport(Connections):
         )
 
 
-@frozen(kw_only=True)
+@define(eq=False, kw_only=True)
 class Request(Generic[_T]):
     """One GET request.
 
     Attributes:
-        root: Address of the service.
-        path: Encoded path, with the query if there is one.
+        url: The whole URL, encoded.
+        proxy: Proxy for the request; None without one.
         read: Function that interprets the response. Its arguments are status, headers and body; if
             the status is not 200, also ``now`` and ``secret``, as for `protocol.read_job`.
         job_id: Id of the job that the request is about, for errors; None for a page of the list.
@@ -280,8 +286,8 @@ class Request(Generic[_T]):
         headers: All headers of the request; None for `Transport.headers`.
     """
 
-    root: "Root"
-    path: str
+    url: URL
+    proxy: str | None = field(repr=False)  # may contain a password
     read: Callable[..., _T]
     job_id: str | None = None
     large: Callable[[], LargeAnswer] | None = None
@@ -303,6 +309,11 @@ class Root:
     path: str
     proxy: str | None = field(repr=False)  # may contain a password
 
+    def at(self, path: str) -> URL:
+        """Return the URL of an encoded path of the service."""
+        # The path is already encoded. Without `encoded`, yarl would encode "%" again, as "%25".
+        return self.url.with_path(self.path + path, encoded=True)
+
 
 _OK: Final = 200
 _SUCCESS: Final = frozenset({200, 206})
@@ -310,13 +321,6 @@ _CHUNK: Final = 2**17  # bytes of a large answer that are read in one step; limi
 _MIN_PROGRESS: Final = 2**16  # bytes of a large answer after which its time limit starts again
 _LARGEST: Final = 2**30  # bytes; a larger answer raises AnswerTooLargeError
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # aiohttp needs no timers, since `TimeLimit` has one
-
-
-def _url_of(request: Request[_T]) -> URL:
-    path, _, query = request.path.partition("?")
-    # The path is already encoded. Without `encoded`, yarl would encode "%" again, as "%25".
-    url = request.root.url.with_path(request.root.path + path, encoded=True)
-    return url.with_query(query) if query else url
 
 
 async def send_once(

@@ -10,6 +10,7 @@ from adepoll.api.json_fields import (
     MESSAGES,
     NOT_WRITTEN_IF_NONE,
     OWN_DATA,
+    Model,
     at_most,
     if_odd,
 )
@@ -56,7 +57,7 @@ class ExtractMetadata(Facts):
 
 
 @frozen(kw_only=True)
-class ExtractResult:
+class ExtractResult(Model):
     """The result of a v1 extract job.
 
     Attributes:
@@ -115,7 +116,7 @@ class ParseMetadata(Facts):
 
 
 @frozen(kw_only=True)
-class ParseResult:
+class ParseResult(Model):
     """The result of a v1 parse job for a document.
 
     Attributes:
@@ -179,7 +180,7 @@ class SpreadsheetParseMetadata(Facts):
 
 
 @frozen(kw_only=True)
-class SpreadsheetParseResult:
+class SpreadsheetParseResult(Model):
     """The result of a v1 parse job for a spreadsheet.
 
     Attributes:

@@ -13,6 +13,7 @@ from adepoll.api.json_fields import (
     MESSAGES,
     NOT_WRITTEN_IF_NONE,
     OWN_DATA,
+    Model,
     at_most,
     if_odd,
 )
@@ -21,7 +22,7 @@ from adepoll.api.shown import show_first, show_keys, show_size, show_text
 
 
 @frozen(kw_only=True)
-class V2Billing:
+class V2Billing(Model):
     """The price of a v2 job.
 
     Attributes:
@@ -91,7 +92,7 @@ class V2Metadata(Facts):
 
 
 @frozen(kw_only=True)
-class V2ParseResult:
+class V2ParseResult(Model):
     """The result of a v2 parse job.
 
     Attributes:
@@ -110,7 +111,7 @@ class V2ParseResult:
 
 
 @frozen(kw_only=True)
-class V2ExtractResult:
+class V2ExtractResult(Model):
     """The result of a v2 extract job.
 
     Attributes:
@@ -139,7 +140,7 @@ class V2ExtractResult:
 
 
 @frozen(kw_only=True)
-class WorkflowResult:
+class WorkflowResult(Model):
     """The result of a v2 workflow job.
 
     Attributes:

@@ -7,11 +7,13 @@ allows it; `call_once` does not repeat it. Imports the rest of throttling.
 import asyncio
 import logging
 import math
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
 from typing import Final, TypeAlias, TypeVar
 
+from adepoll.common.semaphore import Semaphore
 from adepoll.errors import (
     AuthenticationError,
     ClosedError,
@@ -23,8 +25,7 @@ from adepoll.errors import (
     StatusError,
 )
 from adepoll.errors.frames import without_frames
-from adepoll.throttling.hosts import Caller, Host, Sent
-from adepoll.throttling.rate_limiter import RateLimiter
+from adepoll.throttling.rate_limiter import RateLimiter, Sent
 from adepoll.throttling.retry_policy import RetryPolicy
 from adepoll.throttling.statistics import ClientStats
 
@@ -33,8 +34,6 @@ _T = TypeVar("_T")
 
 Send: TypeAlias = Callable[[float], Awaitable[_T]]
 """Sends one request; the argument is the time of the event loop at which it is sent."""
-
-_NO_SEMAPHORE: Final[AbstractAsyncContextManager[object]] = nullcontext()
 
 
 class RequestSender:
@@ -65,29 +64,27 @@ class RequestSender:
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._outage_wait = outage_wait
         self._key_works = False  # True after an answer has shown that the key is accepted
-        self._loop: asyncio.AbstractEventLoop | None = None  # event loop of the first request
-        self._waiting: set[Caller] = set()  # callers that wait for their turn
-        self._only_host = limiter.hosts.get("")  # of requests for which no host is passed
+        self._no_semaphore = Semaphore(sys.maxsize)
+        # Event loop of the first request; None before the first request, and after `close`.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: set[asyncio.Future[float]] = set()  # callers that wait for their turn
         self._closed = asyncio.Event()
         self._requests = self._retries = self._throttled = self._failures = 0
         self._refused: int | None = None
 
-    async def call(
-        self, send: Send[_T], host: Host | None = None, *, attempts: int | None = None
-    ) -> _T:
+    async def call(self, send: Send[_T], *, attempts: int | None = None) -> _T:
         """Send a request, and repeat it after temporary errors, if the retry policy allows it.
 
         A refusal (401, 403) of a key that has worked counts as a temporary error.
 
         Args:
             send: Sends the request once.
-            host: The host to which it is sent; None if the service has one host.
             attempts: Largest number of requests; None for `RetryPolicy.attempts`.
 
         Raises:
             RequestError: The last request has failed with this error.
-            ServiceDownError: The host is down, and `outage_wait` seconds have passed since the call
-                began.
+            ServiceDownError: The service is down, and `outage_wait` seconds have passed since the
+                call began.
             ClosedError: `close` was called, or another event loop was used before.
         """
         attempt = 0
@@ -95,7 +92,7 @@ class RequestSender:
         started = asyncio.get_running_loop().time()
         while True:
             try:
-                return await self.call_once(send, host, give_up_at=started + self._outage_wait)
+                return await self.call_once(send, give_up_at=started + self._outage_wait)
             except ServiceDownError:
                 raise
             except RequestError as error:
@@ -111,8 +108,7 @@ class RequestSender:
     async def call_once(
         self,
         send: Send[_T],
-        host: Host | None = None,
-        semaphore: AbstractAsyncContextManager[object] = _NO_SEMAPHORE,
+        semaphore: AbstractAsyncContextManager[object] | None = None,
         *,
         give_up_at: float = math.inf,
     ) -> _T:
@@ -120,16 +116,17 @@ class RequestSender:
 
         Args:
             send: Sends the request.
-            host: The host to which it is sent.
             semaphore: Held during the request, but not while the request waits for its turn.
             give_up_at: Time of the event loop. After this time, the call raises ServiceDownError
-                while the host is down, and does not wait.
+                while the service is down, and does not wait.
         """
-        limiter, host = self._limiter, host or self._only_host
+        limiter, loop = self._limiter, asyncio.get_running_loop()
         while True:
-            due = await self._wait_for_turn(host, give_up_at)
-            async with semaphore:
-                if (sent := self._start(host, due)) is None:
+            due = limiter.ready() if loop is self._loop else None
+            if due is None:
+                due = await self._wait_for_turn(give_up_at)
+            async with self._no_semaphore if semaphore is None else semaphore:
+                if (sent := self._start(due)) is None:
                     continue
                 try:
                     response = await send(sent.at)
@@ -140,12 +137,14 @@ class RequestSender:
                 except BaseException:
                     limiter.withdrawn(sent)
                     raise
-                self._succeeded(sent)
+                self._refused = None
+                self._key_works = True
+                limiter.succeeded(sent)
                 return response
 
     @asynccontextmanager
-    async def turn(self, host: Host) -> AsyncGenerator[None, None]:
-        """Wait until one more request to a host may be sent; the block sends the request.
+    async def turn(self) -> AsyncGenerator[None, None]:
+        """Wait until one more request may be sent; the block of ``async with`` sends the request.
 
         The request is in flight while the block runs. A `RequestError` that leaves the block is
         recorded like an error of `send` in `call_once`. Any other exception is not recorded,
@@ -157,7 +156,7 @@ class RequestSender:
             ClosedError: `close` was called, or another event loop was used before.
         """
         give_up_at = asyncio.get_running_loop().time() + self._outage_wait
-        while (sent := self._start(host, await self._wait_for_turn(host, give_up_at))) is None:
+        while (sent := self._start(await self._wait_for_turn(give_up_at))) is None:
             pass
         try:
             yield
@@ -168,11 +167,14 @@ class RequestSender:
         except BaseException:
             self._limiter.withdrawn(sent)
             raise
-        self._succeeded(sent)
+        self._refused = None
+        self._key_works = True
+        self._limiter.succeeded(sent)
 
     def close(self) -> None:
         """Make all waiting and later calls raise `ClosedError`."""
         self._closed.set()
+        self._loop = None
         for caller in self._waiting:
             self._limiter.release(caller)
 
@@ -182,8 +184,6 @@ class RequestSender:
         May be called in any thread, also after the event loop was closed.
         """
         limiter = self._limiter
-        worst = limiter.hosts.worst
-        last_failure = None if worst is None else worst.last_failure
         return ClientStats(
             requests=self._requests,
             retries=self._retries,
@@ -195,44 +195,45 @@ class RequestSender:
             rate_limit=limiter.rate_limit,
             retry_budget=limiter.retry_budget,
             gate_closed_for=limiter.gate_closed_for,
-            failures_in_a_row=0 if worst is None else worst.outage.failures,
-            last_failure=None if last_failure is None else str(last_failure),
+            failures_in_a_row=limiter.failures_in_a_row,
+            last_failure=None if limiter.last_failure is None else str(limiter.last_failure),
             refused=self._refused,
         )
 
-    async def _wait_for_turn(self, host: Host, give_up_at: float) -> float:
-        """Return the time from which on a request may be sent, when it has come."""
+    async def _wait_for_turn(self, give_up_at: float) -> float:
+        """Wait until a request may be sent; return the time from which it may be sent."""
         limiter, loop = self._limiter, asyncio.get_running_loop()
-        if loop is not self._loop and not self._closed.is_set():
-            self._bind(loop)
         due = math.inf  # `wait_for_turn` also returns infinity, if the caller was released
         while due == math.inf:
-            if self._closed.is_set():
-                raise ClosedError(_CLOSED)
-            if (now := limiter.ready(host)) is not None:
+            self._check_open(loop)
+            if (now := limiter.ready()) is not None:
                 return now
-            if host.outage.is_on and loop.time() >= give_up_at:
-                raise ServiceDownError(failures=host.outage.failures, cause=host.last_failure)
-            due = await limiter.wait_for_turn(host, self._waiting, give_up_at=give_up_at)
+            if limiter.is_down and loop.time() >= give_up_at:
+                raise ServiceDownError(
+                    failures=limiter.failures_in_a_row, cause=limiter.last_failure
+                )
+            due = await limiter.wait_for_turn(self._waiting, give_up_at=give_up_at)
         return due
 
-    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._loop is not None:
-            raise ClosedError("the client belongs to another event loop; create one for each loop")
-        self._limiter.bind(loop)
-        self._loop = loop
+    def _check_open(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._closed.is_set():
+            raise ClosedError(_CLOSED)
+        if loop is not self._loop:
+            if self._loop is not None:
+                raise ClosedError(
+                    "the client belongs to another event loop; create one for each loop"
+                )
+            self._limiter.bind(loop)
+            self._loop = loop
 
-    def _start(self, host: Host, due: float) -> Sent | None:
-        """Count a request as sent; return None if it must wait for its turn again."""
-        # Others can have been sent, and the gate can have closed, since the turn was given.
-        sent = None if self._closed.is_set() else self._limiter.start(host, due)
+    def _start(self, due: float) -> Sent | None:
+        """Count a request as sent; return None if it must wait for its turn again.
+
+        Other requests can have been sent, and the gate can have closed, since it got its turn.
+        """
+        sent = None if self._loop is None else self._limiter.start(due)
         self._requests += sent is not None
         return sent
-
-    def _succeeded(self, sent: Sent) -> None:
-        self._refused = None
-        self._key_works = True
-        self._limiter.succeeded(sent)
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -7,7 +7,6 @@ watched_jobs and source.
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
@@ -229,9 +228,10 @@ class Turns:
     async def __aenter__(self) -> None:
         """Acquire the semaphore for the poll of this task, which no longer waits for its turn."""
         await self._semaphore.__aenter__()
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is not None and (began := self.waiting.pop(task, None)) is not None:
-            self._last_wait = asyncio.get_running_loop().time() - began
+            self._last_wait = loop.time() - began
             if self.held_back:
                 self.held_back = False
                 self._on_turn()
@@ -244,53 +244,6 @@ class Turns:
     ) -> Coroutine[Any, Any, bool | None]:
         """Return a coroutine that releases the semaphore."""
         return self._semaphore.__aexit__(exc_type, exc, traceback)
-
-
-class Semaphore:
-    """An async context manager that at most `limit` tasks hold at the same time.
-
-    It does what `asyncio.Semaphore` does. Every request enters it, so it takes fewer steps while a
-    place is free. A place that becomes free goes to the task that has waited longest. All tasks
-    must run in the same event loop; this is not checked.
-    """
-
-    def __init__(self, limit: int) -> None:
-        """Start with `limit` free places."""
-        self._free = limit  # number of free places; 0 while a task waits
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def __aenter__(self) -> None:
-        """Acquire a place; wait until one is free."""
-        if self._free:
-            self._free -= 1
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        try:
-            await waiter
-        except BaseException:  # also GeneratorExit, which a closed coroutine raises
-            if waiter.done() and not waiter.cancelled():
-                self._release()  # this task got a place just before it was cancelled
-            elif waiter in self._waiting:
-                self._waiting.remove(waiter)
-            raise
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Release the place."""
-        self._release()
-
-    def _release(self) -> None:
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        self._free += 1
 
 
 _MAX_WAITING: Final = 4  # polls that may wait for their turn, even if they wait long

@@ -1,5 +1,7 @@
 import contextlib
 import json
+import pickle
+import weakref
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args, get_origin
@@ -334,6 +336,32 @@ class Checked:
 
     size: int = attrs.field(validator=attrs.validators.gt(0))
     extra: dict = attrs.field(factory=dict)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_a_reader_returns_is_an_ordinary_frozen_object(model):
+    raw, expected = sample(model)
+    read = codec.read(model, raw)
+    assert type(read) is model
+    assert read == expected
+    assert pickle.loads(pickle.dumps(read)) == expected
+    assert weakref.ref(read)() is read
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        read.extra = {}
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_a_snapshot_keeps_the_text_of_a_result_as_bytes_only(kind):
+    rules = RULES[kind]
+    result = dict.fromkeys(rules.result_keys, "")
+    job = {"job_id": "j-1", "status": "completed", "received_at": 1}
+    body = json.dumps({**job, rules.result_field: result}).encode()
+    snapshot = rules.decode_job(body, 200)
+    assert snapshot.received_result.read() == json.dumps(result).encode()
+    assert rules.decode_job(body.decode(), 200).received_result is None
+    assert JobSnapshot.from_json(snapshot.to_json()).received_result is None
+    without = json.dumps({**job, rules.result_field: None}).encode()
+    assert rules.decode_job(without, 200).received_result is None
 
 
 def test_validators_of_a_class_are_applied():

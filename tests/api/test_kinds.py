@@ -198,7 +198,7 @@ def test_a_fraction_that_was_rounded_is_written_as_it_was_read(kind, caplog):
     assert job.data.metadata.duration_ms == 4
     assert json.loads(codec.encode(job.data))["metadata"]["duration_ms"] == 4.5
     assert JobSnapshot.from_json(job.to_json()) == job
-    OddAnswers().check(job)
+    OddAnswers().checked(job)
     assert not caplog.records  # the service's documentation has such values
 
 

@@ -6,13 +6,13 @@ import contextlib
 import pytest
 from internals import timers
 
-from adepoll.api.time_limit import TimeLimit
+from adepoll.api.time_limit import Block, TimeLimit
 from adepoll.emulator import run
 
 
 def block(limit):
     loop = asyncio.get_running_loop()
-    return limit.block(loop, loop.time())
+    return Block(limit, loop, loop.time())
 
 
 async def keep(limit, seconds):
@@ -156,7 +156,7 @@ def test_it_works_within_a_task_only():
 
         def enter():
             with pytest.raises(RuntimeError, match="within a task"):
-                block(TimeLimit(5.0)).__enter__()
+                block(TimeLimit(5.0))
             met.append(True)
 
         loop.call_soon(enter)

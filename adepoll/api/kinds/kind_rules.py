@@ -32,6 +32,8 @@ class Api(Enum):
     V1 = 1
     V2 = 2
 
+    __hash__ = object.__hash__  # faster than the hash of Enum; a member equals only itself
+
 
 @frozen(kw_only=True)
 class KindRules:
@@ -50,9 +52,7 @@ class KindRules:
         can_be_cancelled: True if jobs can have the status `JobStatus.CANCELLED`. If False,
             listing cancelled jobs sends no request and returns an empty page.
         newest_first: True if the service documents that the list begins with the newest jobs.
-        result_field: Name of the result in the response to a poll.
-        result_names: All names that the result can have in this response: `result_field` and
-            ``data``.
+        result_field: Name of the result in the response to a poll. The name can also be ``data``.
         result_keys: Keys that the JSON object of a result must contain.
         decode_job: Function that reads a response about one job, from its body and HTTP status.
         decode_page: Function that reads a page of the list from its body.
@@ -74,8 +74,3 @@ class KindRules:
     decode_page: DecodePage = field(repr=False)
     decode_result: DecodeResult = field(repr=False)
     can_be_large: bool = False
-    result_names: tuple[str, ...] = field(init=False)
-
-    @result_names.default
-    def _names_of_result(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((self.result_field, "data")))

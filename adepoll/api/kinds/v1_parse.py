@@ -37,7 +37,9 @@ def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
     raw = load_object(body, LIMITS)
     has_facts = "data" in raw or "metadata" in raw
     is_sheet = has_facts and is_of_spreadsheet(raw.get("data") or raw)
-    snapshot = codec.read(JobSnapshot, raw, shape=_SPREADSHEET if is_sheet else _DOCUMENT)
+    snapshot = codec.read(
+        JobSnapshot, raw, shape=_SPREADSHEET if is_sheet else _DOCUMENT, text=body
+    )
     if snapshot.extra:
         result = SpreadsheetParseResult if is_sheet else ParseResult
         snapshot = check_odd_fields(snapshot, result)

@@ -1,0 +1,324 @@
+"""Generates readers: functions that create objects of attrs classes from parsed JSON.
+
+The attributes of a class declare its JSON fields. Unknown fields, and optional fields that cannot
+be read, are kept in the attribute `extra`. A reader does not recurse into JSON of unknown shape.
+Imports json_fields.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import Enum
+from functools import cache
+from typing import Any, Final
+
+import attrs
+
+from adepoll.api.error_text import error_text
+from adepoll.api.json_fields import (
+    EPOCH,
+    LATEST_SECONDS,
+    Field,
+    Shape,
+    ShapeError,
+    fields_of,
+    json_key,
+    keys_of,
+    made_of_text,
+    members_of,
+    read_float,
+)
+from adepoll.api.json_text import CONTAINERS, Json, bounded
+
+UNREADABLE: Final = (KeyError, ShapeError)
+"""Exceptions of a reader: a required field is missing (KeyError) or has another type."""
+
+_LARGE: Final = 2**53  # every smaller whole number is exact as a float
+# After this number of unreadable items, the rest of an array is not read. A page of the job list
+# has at most 100 jobs, so every job of a page is read.
+_MAX_UNREADABLE: Final = 100
+
+
+@cache
+def reader_of(cls: type, shape: Shape | None = None) -> Callable[..., Any]:
+    """Return the generated function that reads an object of the class from parsed JSON.
+
+    Its second argument is the text, as in `read`. The function raises `UNREADABLE`.
+    """
+    names: dict[str, object] = {
+        "cls": cls,
+        "keys": keys_of(cls, shape),
+        "epoch": EPOCH,
+        "timedelta": timedelta,
+        "iso": datetime.fromisoformat,
+        "latest": LATEST_SECONDS,
+        "large": _LARGE,
+        "ShapeError": ShapeError,
+        "UNREADABLE": UNREADABLE,
+        # `bounded` is called for objects and arrays only, because a call for each value is slow.
+        "bounded": bounded,
+        "containers": CONTAINERS,
+        "set_aside": set_aside,
+    }
+    lines = [
+        "def read(raw, text=None):",
+        " if type(raw) is not dict: raise ShapeError",
+        " if raw.keys() <= keys: extra = {}",
+        " else:",
+        "  extra = {",
+        "   k: bounded(v) if type(v) in containers else v for k, v in raw.items() if k not in keys",
+        "  }",
+    ]
+    fields = fields_of(cls, shape)
+    repeated = {field.repeats for field in fields}
+    for field in fields:
+        lines += [f" {line}" for line in _lines_of(field, names, keep=field.name in repeated)]
+    lines += _lines_that_make(cls, names, fields)
+    lines += _lines_that_construct(cls, names, {} if shape is None else shape.defaults)
+    code = compile("\n".join(lines), f"<reader of {cls.__name__}>", "exec")
+    exec(code, names)  # noqa: S102 - made from the declared fields only, as attrs makes __init__
+    reader: Callable[..., Any] = names["read"]  # type: ignore[assignment]  # exec has set it
+    return reader
+
+
+def set_aside(extra: dict[str, Json], key: str, value: Json) -> None:
+    """Store the JSON of a field in `extra`, because not all of it could be read."""
+    kept = bounded(value)
+    # JSON that is nested too deeply is kept as text, and under another key. Under the same key, the
+    # text would become the value of the field when the object is written and read again.
+    extra[key if kept is value else f"{key}_json"] = kept
+
+
+# Conditions, by type, under which the value of the variable `{v}` needs no further check.
+_USUAL: Final[Mapping[type, str]] = {
+    str: "type({v}) is str",
+    bool: "type({v}) is bool",
+    int: "type({v}) is int and -large < {v} < large",
+    float: "type({v}) is float",
+}
+
+
+def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator[str]:
+    """Yield the lines that read one field into a variable.
+
+    Args:
+        field: The field.
+        names: Global names of the generated function; those that the lines use are added.
+        keep: Whether to keep the JSON in a variable as well, because a later field can repeat it.
+    """
+    v = f"_{field.name}"
+    default = "None" if field.required or field.default is None else f"default{v}"
+    names[f"default{v}"] = field.default
+    key, other = field.key, field.other_key
+    yield f"{v} = raw[{key!r}]" if field.required else f"{v} = raw.get({other!r})"
+    if other != key:
+        yield f"if {v} is None: {v} = raw.get({key!r})"
+    if keep:
+        yield f"raw{v} = {v}"
+    if not field.required and field.default is not None:
+        yield f"if {v} is None: {v} = {default}"
+        yield "else:"
+    else:
+        yield "if True:" if field.required else f"if {v} is not None:"
+    if field.type is Json:
+        yield " pass"
+    elif field.many:
+        names[f"read{v}"] = _array_reader(field)
+        yield f" {v} = read{v}({v}, extra) if {v} or type({v}) is not list else ()"
+    elif issubclass(field.type, Enum):
+        names[f"members{v}"] = members_of(field.type)
+        names[f"parse{v}"] = field.type.parse
+        yield f" if type({v}) is not str: raise ShapeError"
+        yield f" {v} = members{v}.get({v}) or parse{v}({v})"
+    elif attrs.has(field.type):
+        names[f"read{v}"] = reader_of(field.type)
+        yield from _lines_of_object(field, v, default)
+    else:
+        names[f"repair{v}"] = _repairer(field)
+        if field.type is datetime:
+            yield f" if type({v}) is int and 0 < {v} < latest: {v} = epoch + timedelta(0, {v})"
+            yield f" elif type({v}) is str and {v}[-1:] == 'Z':"
+            yield f"  try: {v} = iso({v})"
+            yield f"  except ValueError: {v} = repair{v}({v}, extra)"
+        else:
+            yield f" if {_USUAL[field.type].format(v=v)}: pass"
+        yield f" else: {v} = repair{v}({v}, extra)"
+
+
+def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
+    """Yield the lines that read a field whose type is an attrs class."""
+    read = f"{v} = read{v}({v})"
+    if field.required:
+        yield f" {read}"
+        return
+    if field.repeats:
+        other = field.repeats
+        yield f" try: same = _{other} is not None and raw_{other}.get({field.key!r}) == {v}"
+        yield " except RecursionError: same = False"
+        yield f" if same: {v} = _{other}.{field.name}"
+        yield " else:"
+    else:
+        yield " if True:"
+    yield f"  try: {read}"
+    yield "  except UNREADABLE:"
+    yield f"   set_aside(extra, {field.key!r}, {v})"
+    yield f"   {v} = {default}"
+
+
+def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
+    """Return a function that reads a value whose type is not the usual one.
+
+    A value that cannot be read is stored in `extra`, and the function returns the default. If the
+    field has no default, the function raises `ShapeError`.
+    """
+    read, key, is_whole = field.read_scalar, field.key, field.type is int
+    default = field.if_odd if field.required else field.default
+
+    def repair(value: Json, extra: dict[str, Json]) -> Any:
+        try:
+            read_value = read(value)
+        except ShapeError:
+            if default is attrs.NOTHING:
+                raise
+            set_aside(extra, key, value)
+            return default
+        if type(value) in {dict, list} or (is_whole and read_float(value) != read_value):
+            # The JSON says more than `read_value`: it is an object or array, or has a fraction.
+            set_aside(extra, key, value)
+        return read_value
+
+    return repair
+
+
+def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, ...]]:
+    """Return a function that reads an array, without the items that cannot be read.
+
+    If an item is left out, the function stores the whole array in `extra`. It raises `ShapeError`
+    if the field is required and the value is not an array, or none of its items can be read.
+    """
+    read = reader_of(field.type) if attrs.has(field.type) else field.read_scalar
+    read_odd = _message_reader(field.type) if field.is_message else read
+    key, most, is_message = field.key, field.most, field.is_message
+    read_each = _reader_of_each(read, are_numbers=field.type is int)
+
+    def read_array(value: Json, extra: dict[str, Json]) -> tuple[Any, ...]:
+        if type(value) is not list:
+            if field.required:
+                raise ShapeError
+            set_aside(extra, key, value)
+            return field.default  # type: ignore[no-any-return]  # a tuple
+        if len(value) <= most:
+            try:
+                items = read_each(value)
+            except UNREADABLE:
+                pass
+            else:
+                if not is_message or not [1 for item in items if item.extra]:
+                    return items
+        items = tuple(_readable(read_odd, value[:most]))
+        if field.required and not items:
+            raise ShapeError
+        if len(items) < len(value):
+            set_aside(extra, key, value)
+        return items
+
+    return read_array
+
+
+def _readable(read: Callable[[Json], Any], items: Iterable[Json]) -> Iterator[Any]:
+    """Yield the items that can be read; stop at the 100th item that cannot be read."""
+    left = _MAX_UNREADABLE
+    for item in items:
+        try:
+            yield read(item)
+        except UNREADABLE:
+            left -= 1
+            if not left:
+                return
+
+
+def _reader_of_each(
+    read: Callable[[Json], Any], *, are_numbers: bool
+) -> Callable[[Sequence[Json]], tuple[Any, ...]]:
+    """Return a function that reads the items of an array, one by one.
+
+    If all items are whole numbers, it checks all of them with a few fast calls instead.
+    """
+    if not are_numbers:
+        return lambda items: tuple([read(item) for item in items])
+
+    def read_numbers(items: Sequence[Json]) -> tuple[Any, ...]:
+        if {*map(type, items)} == {int} and min(items) > -_LARGE and max(items) < _LARGE:
+            return tuple(items)
+        return tuple([read(item) for item in items])
+
+    return read_numbers
+
+
+def _message_reader(cls: type) -> Callable[[Json], Any]:
+    """Return a reader of a class of messages, such as `ExtractWarning`.
+
+    The reader also accepts a text in place of the JSON object. If the object has no text under the
+    declared key, the reader searches the unknown fields of the object for a text.
+    """
+    [text] = [field for field in fields_of(cls) if field.is_message]
+    read, key, name = reader_of(cls), text.key, text.name
+
+    def read_message(value: Json) -> Any:
+        message = read({key: value} if type(value) is str else value)
+        if message.extra and getattr(message, name) is None:
+            found = error_text(message.extra)
+            return message if found is None else attrs.evolve(message, **{name: found})
+        return message
+
+    return read_message
+
+
+def _lines_that_make(cls: type, names: dict[str, object], fields: Iterable[Field]) -> Iterator[str]:
+    """Yield the lines that make the attributes that are declared with `of_text`."""
+    by_name = {field.name: field for field in fields}
+    for attribute in attrs.fields(cls):
+        if (found := made_of_text(attribute)) is not None:
+            of, names[f"make_{attribute.name}"] = found
+            keys = tuple(dict.fromkeys((by_name[of].other_key, by_name[of].key)))
+            yield f" if _{of} is None or type(text) is not bytes: _{attribute.name} = None"
+            yield f" else: _{attribute.name} = make_{attribute.name}(text, {keys!r})"
+
+
+def _lines_that_construct(
+    cls: type, names: dict[str, object], defaults: Mapping[str, object]
+) -> Iterator[str]:
+    """Yield the lines that create the object from the variables, and return it."""
+    values = {}
+    for field in attrs.fields(cls):
+        is_read = (
+            field.name == "extra" or json_key(field) is not None or made_of_text(field) is not None
+        )
+        values[field.name] = field.name if field.name == "extra" else f"_{field.name}"
+        if not is_read:
+            names[f"_{field.name}"] = defaults.get(field.name, field.default)
+    if (unfrozen := _unfrozen(cls)) is None:
+        yield f" return cls({', '.join(f'{name}={value}' for name, value in values.items())})"
+        return
+    names["new"] = unfrozen
+    yield " self = new()"
+    for name, value in values.items():
+        yield f" self.{name} = {value}"
+    yield " self.__class__ = cls"
+    yield " return self"
+
+
+def _unfrozen(cls: type) -> type | None:
+    """Return a class whose objects can be changed, and can then become objects of a frozen class.
+
+    To set an attribute of an object that is frozen takes several times as long. Python can change
+    the class of an object if both classes have the same bases and slots (Python Language
+    Reference, section 3.3.2.4.1). Return None if `cls` has other attributes, or code that runs when
+    an object is created.
+    """
+    fields = attrs.fields(cls)
+    if any(field.validator or field.converter for field in fields):
+        return None
+    own = {"__slots__": getattr(cls, "__slots__", ())}
+    if hasattr(cls, "__attrs_post_init__") or set(own["__slots__"]) != {f.name for f in fields}:
+        return None
+    return type(cls.__name__, cls.__bases__, own)
