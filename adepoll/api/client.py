@@ -151,13 +151,16 @@ class AdeClient(AsyncCloseable):
             max_body_bytes=max_body_bytes,
             inline_limit=inline_limit,
         )
+        hosts = rate_limiter.hosts
+        roots = {
+            Api.V1: self._transport.root(self._base_url),
+            Api.V2: self._transport.root(v2_base_url),
+        }
         self._requests = JobRequests(
             sender=self._sender,
             transport=self._transport,
-            roots={
-                Api.V1: self._transport.root(self._base_url),
-                Api.V2: self._transport.root(v2_base_url),
-            },
+            roots=roots,
+            hosts={api: hosts.get(str(root.url.origin())) for api, root in roots.items()},
             result_dir=None if result_dir is None else ResultFolder(Path(result_dir)),
         )
         if type(self)._before_request is not AdeClient._before_request:  # noqa: SLF001 - of this class
@@ -182,6 +185,11 @@ class AdeClient(AsyncCloseable):
     def v2_base_url(self) -> str:
         """The address of the API for v2 jobs, without a slash at the end."""
         return str(self._requests.roots[Api.V2].url).rstrip("/")
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port to which requests about jobs of the client's kind are sent."""
+        return self._requests.origin(self.rules_of(self._kind))
 
     @property
     def kind(self) -> JobKind:
@@ -328,7 +336,7 @@ class AdeClient(AsyncCloseable):
             pages_without_new = 0 if any_new else pages_without_new + 1
             page += 1
 
-    def turn(self) -> AbstractAsyncContextManager[None]:
+    def turn(self, *, kind: JobKind | None = None) -> AbstractAsyncContextManager[None]:
         """Wait until the request budget allows one more request, which your own code then sends.
 
         Use it for requests that adepoll does not send, such as the creation of a job::
@@ -345,11 +353,15 @@ class AdeClient(AsyncCloseable):
         `RequestError` that leaves the block: after a `RateLimitedError`, all requests of the budget
         wait for at least `retry_after` seconds. Any other exception leaves the budget unchanged.
 
+        Args:
+            kind: Kind of the job, which decides the host; None for the client's own kind.
+
         Raises:
+            ConfigurationError: The kind is unknown.
             ServiceDownError: The service is down, and `outage_wait` seconds have passed.
             ClosedError: The client is closed.
         """
-        return self._sender.turn()
+        return self._sender.turn(self._requests.hosts[self.rules_of(kind or self._kind).api])
 
     def error_of(self, status: int, headers: Headers, body: bytes = b"") -> StatusError:
         """Return the error for a response that your own code received. Raise it within a `turn`.

@@ -21,6 +21,7 @@ from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.result_folder import ResultFolder
 from adepoll.api.transport import Request, Root, Transport
+from adepoll.throttling.hosts import Host
 from adepoll.throttling.request_sender import RequestSender, Send
 
 
@@ -65,6 +66,7 @@ class ClientOfKind:
         self.kind = rules.kind
         self.newest_first = rules.newest_first
         self.service_time = client.service_time
+        self.origin = requests.origin(rules)
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         """Poll one job once; raises as `AdeClient.get_job` does."""
@@ -140,6 +142,7 @@ class JobRequests:
         sender: Decides when a request is sent.
         transport: Sends the request.
         roots: Address of each generation of the service.
+        hosts: Host of each of these addresses, as the request budget knows it.
         result_dir: Folder for results that are too large for memory; None to leave such results
             out.
         on_request: Function that is called before each request; None for no function.
@@ -148,21 +151,22 @@ class JobRequests:
     sender: RequestSender
     transport: Transport
     roots: Mapping[Api, Root]
+    hosts: Mapping[Api, Host]
     result_dir: ResultFolder | None = None
     on_request: Callable[[], None] | None = None
     _odd_answers: OddAnswers = field(factory=OddAnswers, init=False)
 
     async def get(self, rules: KindRules, job_id: str) -> JobSnapshot:
         """Poll a job, and retry after temporary failures; raises as `AdeClient.get_job` does."""
-        return self._odd_answers.checked(await self.sender.call(self._job(rules, job_id)))
+        send, host = self._job(rules, job_id), self.hosts[rules.api]
+        return self._odd_answers.checked(await self.sender.call(send, host))
 
     async def poll(
         self, rules: KindRules, job_id: str, semaphore: AbstractAsyncContextManager[object]
     ) -> JobSnapshot:
         """Poll a job once, and hold `semaphore` during the request."""
-        return self._odd_answers.checked(
-            await self.sender.call_once(self._job(rules, job_id), semaphore)
-        )
+        send, host = self._job(rules, job_id), self.hosts[rules.api]
+        return self._odd_answers.checked(await self.sender.call_once(send, host, semaphore))
 
     async def list(
         self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
@@ -174,7 +178,7 @@ class JobRequests:
         if not rules.can_be_cancelled and status in {JobStatus.CANCELLED, "cancelled"}:
             return JobPage(jobs=())
         request = self._page(rules, page, page_size, status)
-        return self._odd_answers.checked(await self.sender.call(request))
+        return self._odd_answers.checked(await self.sender.call(request, self.hosts[rules.api]))
 
     async def list_once(
         self,
@@ -186,7 +190,8 @@ class JobRequests:
     ) -> JobPage:
         """Request a page of the job list without retries; hold `semaphore` during the request."""
         request = self._page(rules, page, page_size, status)
-        return self._odd_answers.checked(await self.sender.call_once(request, semaphore))
+        host = self.hosts[rules.api]
+        return self._odd_answers.checked(await self.sender.call_once(request, host, semaphore))
 
     async def open(
         self, rules: KindRules, job_id: str, headers: Mapping[str, str]
@@ -207,7 +212,11 @@ class JobRequests:
             adopt=partial(self.transport.adopt, statuses),
             headers={**self.transport.headers, "Accept-Encoding": "identity", **headers},
         )
-        return await self.sender.call(partial(self.transport.get, request))
+        return await self.sender.call(partial(self.transport.get, request), self.hosts[rules.api])
+
+    def origin(self, rules: KindRules) -> str:
+        """Return the scheme, host and port to which requests about jobs of a kind are sent."""
+        return str(self.roots[rules.api].url.origin())
 
     def _job(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
         if self.on_request is not None:

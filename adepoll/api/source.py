@@ -50,6 +50,18 @@ class SourceOfKinds(Protocol):
         """Return a view of the source for one kind; raise `ConfigurationError` if it is unknown."""
 
 
+class HostedSource(Protocol):
+    """A source that says where its jobs are.
+
+    Failures at one host say nothing about the jobs at another. Without an `origin`, all kinds of a
+    source are supposed to be at the same host.
+    """
+
+    @property
+    def origin(self) -> str:
+        """Name of the host, such as its scheme, host and port."""
+
+
 @runtime_checkable
 class TimedSource(Protocol):
     """A source that knows the time of the service's clock, which sets `received_at` of a job."""
@@ -93,6 +105,12 @@ def for_kind(source: JobSource, kind: JobKind) -> JobSource | None:
 def is_newest_first(source: JobSource) -> bool:
     """Return whether the list of a source shows the newest jobs first."""
     return getattr(source, "newest_first", False) is True
+
+
+def origin_of(source: JobSource) -> str:
+    """Return the `origin` of a source; an empty text if it has none."""
+    origin = getattr(source, "origin", None)
+    return origin if isinstance(origin, str) else ""
 
 
 def clock_of(source: JobSource) -> Callable[[], float | None] | None:

@@ -198,7 +198,7 @@ _OF_CLIENTS: Final[tuple[_Spec[ClientStats], ...]] = (
     _Spec(
         _COUNTER,
         "failures",
-        "Failed requests, including those with status 429.",
+        "Requests without a usable response, including those with status 429.",
         lambda s: s.failures,
     ),
     _Spec(
@@ -222,12 +222,11 @@ _OF_CLIENTS: Final[tuple[_Spec[ClientStats], ...]] = (
     _Spec(
         _GAUGE,
         "rate_limit",
-        "Requests per second that are allowed after 429 responses; absent without a limit.",
+        "Estimate of the requests per second that the service allows after a 429 response; absent "
+        "while no limit is known.",
         lambda s: s.rate_limit,
     ),
-    _Spec(
-        _GAUGE, "retry_budget", "Retries that the retry budget allows.", lambda s: s.retry_budget
-    ),
+    _Spec(_GAUGE, "retry_budget", "Retries that are available now.", lambda s: s.retry_budget),
     _Spec(
         _GAUGE,
         "gate_closed_seconds",
@@ -237,7 +236,7 @@ _OF_CLIENTS: Final[tuple[_Spec[ClientStats], ...]] = (
     _Spec(
         _GAUGE,
         "failures_in_a_row",
-        "Failed requests since the last success that can concern all jobs.",
+        "Failed requests since the last success, without failures that concern a single job.",
         lambda s: s.failures_in_a_row,
     ),
     _Spec(
@@ -249,7 +248,8 @@ _OF_CLIENTS: Final[tuple[_Spec[ClientStats], ...]] = (
     _Spec(
         _GAUGE,
         "key_refused",
-        "1 if the service refused the API key or the account most recently, else 0.",
+        "1 if the service has refused the API key or the account and has not accepted it again, "
+        "else 0.",
         lambda s: s.refused is not None,
     ),
 )
@@ -269,8 +269,8 @@ _OF_WATCHERS: Final[tuple[_Spec[WatcherStats], ...]] = (
     _Spec(
         _HISTOGRAM,
         "detection_lag_seconds",
-        "Upper bound of the seconds from a job's end to the poll that observed it, counted from "
-        "the last moment at which the job was known to be active.",
+        "Seconds from the end of a job to the poll that observed the end. If the time of the end "
+        "is not known, the seconds from the last time at which the job was known to be active.",
         lambda s: s.detection_lag,
     ),
     _Spec(
@@ -290,7 +290,7 @@ _OF_WATCHERS: Final[tuple[_Spec[WatcherStats], ...]] = (
     _Spec(
         _GAUGE,
         "pending_confirmation",
-        "Jobs missing from the list that wait for a poll.",
+        "Jobs that wait to be polled immediately, most of them missing from the job list.",
         lambda s: s.pending_confirmation,
     ),
 )
@@ -313,13 +313,13 @@ _OF_FETCHERS: Final[tuple[_Spec[FetcherStats], ...]] = (
     _Spec(
         _COUNTER,
         "result_bytes",
-        "Bytes received from storages, including repeated bytes.",
+        "Bytes of results received from storages and the API, including repeated bytes.",
         lambda s: s.bytes_received,
     ),
     _Spec(
         _COUNTER,
         "results_resumed",
-        "Transfers continued with a new request after a failure.",
+        "Requests for results that were repeated after a failure.",
         lambda s: s.resumed,
     ),
     _Spec(

@@ -88,7 +88,7 @@ class Window:
 
 
 class Outage:
-    """Decides whether the service is down, and when it may be probed again.
+    """Decides whether a host of the service is down, and when it may be probed again.
 
     `OUTAGE` consecutive failures, of at least three jobs, are an outage. During an outage, single
     requests (probes) are sent after increasing waits, until a request succeeds. If other requests
@@ -97,10 +97,21 @@ class Outage:
 
     Attributes:
         failures: Number of failures since the last success that count.
-        probe_at: Time at which the next probe may be sent; minus infinity without an outage.
+        is_on: True during an outage.
+        probe_at: Time at which the next probe may be sent; minus infinity without an outage, and
+            infinity while a probe is in flight.
     """
 
-    __slots__ = ("_failing", "_known", "_new_waits", "_unnamed", "_waits", "failures", "probe_at")
+    __slots__ = (
+        "_failing",
+        "_known",
+        "_new_waits",
+        "_unnamed",
+        "_waits",
+        "failures",
+        "is_on",
+        "probe_at",
+    )
 
     def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
         """Start without an outage.
@@ -109,7 +120,7 @@ class Outage:
             waits: Returns a new endless iterator over the seconds to wait before each probe.
         """
         self._new_waits = waits
-        self._waits: Iterator[float] | None = None  # waits of the present outage
+        self._waits = waits()  # of the present or last outage
         # Time of the last failure by job id, for jobs that have failed since the last success.
         self._failing: dict[str, float] = {}
         # Number of failures, since the last success, of requests that concern no job.
@@ -117,20 +128,25 @@ class Outage:
         # Time of the last failure by job id, for jobs that failed before a success; oldest first.
         self._known: dict[str, float] = {}
         self.failures = 0
+        self.is_on = False
         self.probe_at = -math.inf
 
-    @property
-    def is_on(self) -> bool:
-        """True during an outage."""
-        return self._waits is not None
+    def probe_sent(self) -> None:
+        """Record that a probe was sent; the next one may be sent after this one has ended."""
+        self.probe_at = math.inf
 
-    def failed(self, now: float, *, is_new: bool, job_id: str | None = None) -> bool:
+    def probe_ended(self, now: float) -> None:
+        """Record that a probe ended without showing whether the host is down."""
+        if self.is_on:
+            self.probe_at = now
+
+    def failed(self, now: float, *, is_probe: bool, job_id: str | None = None) -> bool:
         """Record a failed request; return True if an outage begins now.
 
         Args:
             now: Time at which the request failed.
-            is_new: True if the request was sent after the last restart of the window. Only the
-                failure of such a request postpones the next probe.
+            is_probe: True if the request was sent during the outage. Only the failure of such a
+                request postpones the next probe.
             job_id: Id of the job that the request concerns; None if it concerns no job, as for a
                 list. Each failure without a job counts as the failure of another job.
         """
@@ -141,17 +157,17 @@ class Outage:
             self.failures += 1
             self._failing[job_id] = now
         jobs = len(self._failing) + self._unnamed
-        starts = self._waits is None and self.failures >= OUTAGE and jobs >= _FEWEST_JOBS
+        starts = not self.is_on and self.failures >= OUTAGE and jobs >= _FEWEST_JOBS
         if starts:
+            self.is_on = True
             self._waits = self._new_waits()
-        if self._waits is not None and (starts or is_new):
+        if starts or (self.is_on and is_probe):
             self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
         return starts
 
     def succeeded(self) -> bool:
         """Record a successful request; return True if an outage ends now."""
-        ends = self._waits is not None
-        self._waits = None
+        ends, self.is_on = self.is_on, False
         for job_id, failed_at in self._failing.items():
             self._known.pop(job_id, None)  # so that the job moves to the end of the dict
             self._known[job_id] = failed_at

@@ -6,37 +6,22 @@ knows nothing of HTTP. Times are seconds of `loop.time()`.
 """
 
 import asyncio
-import logging
 import math
 from collections import deque
 from contextvars import Context
 from random import Random
 from typing import Final
 
-from attrs import define
-
 from adepoll.errors import (
     AnswerError,
-    AnswerTimeoutError,
     ClosedError,
-    ConnectionFailedError,
-    ProxyError,
     RateLimitedError,
     RequestError,
     TransportError,
 )
-from adepoll.throttling.estimators import Outage, Rate, Window
+from adepoll.throttling.estimators import Rate, Window
+from adepoll.throttling.hosts import Caller, Host, Hosts, Sent
 from adepoll.throttling.retry_policy import RetryPolicy
-
-_log = logging.getLogger(__name__)
-
-
-@define
-class Sent:
-    """A request that was sent at the time `at`, when `Window.epoch` was `epoch`."""
-
-    at: float
-    epoch: int
 
 
 class RateLimiter:
@@ -44,11 +29,13 @@ class RateLimiter:
 
     Four limits can hold a request back: the window (concurrent requests), the rate (requests per
     second, after a 429), the gate (closed for all requests after a 429 or a Retry-After) and an
-    outage (only single probes are sent). If several clients (`AdeClient`) of one event loop get the
-    same object, all their requests share these limits. It has no connections to be closed.
+    outage of the request's host (only single probes are sent). If several clients (`AdeClient`) of
+    one event loop get the same object, all their requests share these limits. It has no connections
+    to be closed.
 
     Attributes:
         retry: Retry policy of clients that have no policy of their own.
+        hosts: The hosts to which requests are sent, and whether each is down.
         gate_opens_at: Time at which the gate opens; in the past while the gate is open.
         retry_budget: Number of retries that are available now.
     """
@@ -81,20 +68,19 @@ class RateLimiter:
         self._rng = rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._window = Window(max_connections)
         self._rate = Rate()
-        self._outage = Outage(lambda: retry.waits(rng))
-        self._last_failure: RequestError | None = None
-        self._reported_at = -math.inf  # time of the last warning that the service does not respond
+        self.hosts = Hosts(lambda: retry.waits(rng))
         self._min_interval = 0.0 if max_rate is None else 1.0 / max_rate
         self._interval = self._min_interval  # seconds between two requests
         self._next_slot = -math.inf  # time from which the interval allows the next request
         self.gate_opens_at = -math.inf
-        self._only_window = False  # True if only the window can limit the next request
+        # True if only the window can limit the next request to a host that is not down.
+        self._only_window = False
         self._first_jitter = min(retry.base, retry.max_wait)
         self._jitter = self._first_jitter  # maximum, in seconds; grows with each consecutive 429
         self.retry_budget = retry.budget
-        self._waiting: deque[asyncio.Future[float]] = deque()  # callers; some may be cancelled
-        self._give_up_at: dict[asyncio.Future[float], float] = {}  # by caller, if it has a limit
-        self._give_up_timer: asyncio.TimerHandle | None = None  # runs `_release_expired`
+        # Callers that wait, but not for a host that is down. Some may have been cancelled.
+        self._waiting: deque[Caller] = deque()
+        self._release_timer: asyncio.TimerHandle | None = None  # runs `_release_expired`
         self._woken = 0  # number of callers that were woken, and have not continued yet
         self._rate_held_back = False  # True if the rate delays the first waiting caller
         self._timer: asyncio.TimerHandle | None = None  # runs `_wake_waiting`
@@ -116,21 +102,6 @@ class RateLimiter:
         return self._rate.value
 
     @property
-    def failures_in_a_row(self) -> int:
-        """Number of failed requests since the last success; `ClientStats` says which ones count."""
-        return self._outage.failures
-
-    @property
-    def last_failure(self) -> RequestError | None:
-        """The last failure that `failures_in_a_row` counts; None if that is 0."""
-        return self._last_failure if self._outage.failures else None
-
-    @property
-    def is_down(self) -> bool:
-        """True if the service is down, so that only single requests are sent."""
-        return self._outage.is_on
-
-    @property
     def gate_closed_for(self) -> float:
         """Seconds until the gate opens; 0.0 if it is open, or without an open event loop."""
         loop = self._loop
@@ -149,94 +120,99 @@ class RateLimiter:
                 "the rate limiter belongs to another event loop; create one for each loop"
             )
 
-    def ready(self) -> float | None:
+    def ready(self, host: Host) -> float | None:
         """Return the present time if a request may be sent now; None if it must wait for its turn.
 
         Return minus infinity instead of the time if only the window limits requests at present.
         """
-        if self._waiting or (self._woken and not self._has_room()):
+        if self._waiting or host.held_back or (self._woken and not self._has_room()):
             return None
-        if self._only_window:
+        if self._only_window and not host.outage.is_on:
             return None if self._window.full else -math.inf
         now = asyncio.get_running_loop().time()
-        return now if self._due() <= now else None
+        return now if self._due(host) <= now else None
 
     async def wait_for_turn(
-        self,
-        callers: set[asyncio.Future[float]] | None = None,
-        *,
-        give_up_at: float = math.inf,
+        self, host: Host, callers: set[Caller] | None = None, *, give_up_at: float = math.inf
     ) -> float:
         """Wait until one more request may be sent. The request is counted later, by `start`.
 
         Args:
-            callers: This set contains the future of this caller during the wait, for `release`.
-            give_up_at: Time after which the caller is released while the service is down.
+            host: The host to which it will be sent.
+            callers: This set contains the caller during the wait, for `release`.
+            give_up_at: Time after which the caller is released while the host is down.
 
         Returns:
             The time from which the request may be sent, which is in the past if a timer fired late.
             Infinity if the caller was released.
         """
-        if (now := self.ready()) is not None:
+        if (now := self.ready(host)) is not None:
             return now
         loop = asyncio.get_running_loop()
-        caller: asyncio.Future[float] = loop.create_future()
+        caller = Caller(host, give_up_at, loop.create_future())
         callers = set() if callers is None else callers
         callers.add(caller)
-        self._waiting.append(caller)
-        if self._timer is None:
+        (host.held_back if host.outage.is_on else self._waiting).append(caller)
+        if self._timer is None or host.outage.is_on:
             self._wake_waiting()
-        if give_up_at < math.inf:
-            self._give_up_at[caller] = give_up_at
-            if self._give_up_timer is None:
-                self._release_expired()
+        if host.outage.is_on and give_up_at < math.inf and self._release_timer is None:
+            self._release_expired()
         try:
-            due = await caller
+            due = await caller.turn
         except asyncio.CancelledError:
-            if not caller.cancelled():
+            if not caller.turn.cancelled():
                 self._woken -= 1
             self._wake_waiting()
             raise
         finally:
             callers.discard(caller)
-            self._give_up_at.pop(caller, None)
         self._woken -= 1
         # This caller starts its request in this step of the loop. Then wake the next caller.
         loop.call_soon(self._wake_waiting, context=Context())
         return due
 
-    def release(self, caller: asyncio.Future[float]) -> None:
-        """Make a waiting caller continue immediately; it must not send its request."""
-        if not caller.done():
+    def release(self, caller: Caller) -> None:
+        """Make a waiting caller continue immediately, without a turn."""
+        if not caller.turn.done():
             self._woken += 1
-            caller.set_result(math.inf)
+            caller.turn.set_result(math.inf)
 
     def _release_expired(self) -> None:
         """Release the callers whose `give_up_at` has passed; repeat every second in an outage."""
-        self._give_up_timer = None
-        if not (self.is_down and self._give_up_at):
+        self._release_timer = None
+        callers = [
+            caller
+            for host in self.hosts.down
+            for caller in host.held_back
+            if caller.give_up_at < math.inf and not caller.turn.done()
+        ]
+        if not callers:
             return
         loop = asyncio.get_running_loop()
-        for caller, give_up_at in self._give_up_at.items():
-            if loop.time() >= give_up_at:
+        for caller in callers:
+            if loop.time() >= caller.give_up_at:
                 self.release(caller)
         again = self._release_expired
-        self._give_up_timer = loop.call_later(_CHECK_EVERY, again, context=Context())
+        self._release_timer = loop.call_later(_CHECK_EVERY, again, context=Context())
 
-    def start(self, due: float) -> Sent | None:
+    def start(self, host: Host, due: float) -> Sent | None:
         """Count one request as sent now; return None if it must wait for its turn again.
 
         Args:
-            due: Result of `wait_for_turn`. The gate may have closed since that call, for example.
+            host: The host to which it is sent.
+            due: The result of `wait_for_turn`. The situation may have changed since then.
         """
         now = (self._loop or asyncio.get_running_loop()).time()
-        if self._only_window:
+        outage = host.outage
+        if self._only_window and not outage.is_on:
             if self._window.full:
                 return None
-        elif now < self._due():
+        elif now < self._due(host):
             return None
         else:
-            self._only_window = not (self._interval or self._outage.is_on)
+            self._only_window = not self._interval
+            if outage.is_on:
+                outage.probe_sent()
         if self._rate.sent(now, held_back=self._rate_held_back):
             self._interval = max(self._min_interval, self._rate.interval)
         self._rate_held_back = False
@@ -244,7 +220,7 @@ class RateLimiter:
             # After a timer that fires late, the next request may follow up to an interval earlier.
             self._next_slot = max(self._next_slot, due, now - self._interval) + self._interval
         self._window.sent()
-        return Sent(now, self._window.epoch)
+        return Sent(now, self._window.epoch, host, outage.is_on)
 
     def succeeded(self, sent: Sent) -> None:
         """Record that the service answered the request. A 404 is an answer, too."""
@@ -255,9 +231,9 @@ class RateLimiter:
         if sent.epoch == window.epoch:
             self._jitter = self._first_jitter
             self._rate.granted += 1
-        if self._outage.failures and self._end_outage():
-            window.restart()  # otherwise, all waiting requests would be sent at the same time
-        if self._waiting:
+        if sent.host.outage.failures:
+            self._record_success(sent.host)
+        if self._waiting or self.hosts.down:
             self._wake_waiting()
 
     def failed(self, error: RequestError, sent: Sent) -> None:
@@ -265,8 +241,8 @@ class RateLimiter:
 
         A 429, or any response with a Retry-After, closes the gate for all requests, for at least
         Retry-After plus jitter. A 429 also lowers the rate, and restarts the window at one request.
-        Ten consecutive other failures, of several jobs, are an outage. A malformed answer, or an
-        error that is not temporary, counts as a success, because the service responds.
+        Ten consecutive other failures, of several jobs, are an outage of their host. A malformed
+        answer, or an error that is not temporary, counts as a success, because the host responds.
         """
         throttled = isinstance(error, RateLimitedError)
         is_answer = not isinstance(error, TransportError) and (
@@ -293,17 +269,19 @@ class RateLimiter:
                 self._interval = max(self._min_interval, self._rate.interval)
             else:
                 self._rate.gate_closed_until(self.gate_opens_at)
+            self._probe_ended(sent)
         elif is_answer:
-            self._end_outage()
-        else:
-            self._record_failure(error, now, is_new=is_new)
-        if self._waiting:
+            self._record_success(sent.host)
+        elif sent.host.record_failure(error, now, is_probe=sent.is_probe):
+            self._begin_outage(sent.host)
+        if self._waiting or self.hosts.down:
             self._wake_waiting()
 
     def withdrawn(self, sent: Sent) -> None:
         """Record that the request was cancelled, or failed for a reason in this process."""
         self._window.ended(sent.epoch)
-        if self._waiting:
+        self._probe_ended(sent)
+        if self._waiting or self.hosts.down:
             self._wake_waiting()
 
     def take_retry(self) -> bool:
@@ -313,35 +291,38 @@ class RateLimiter:
         self.retry_budget -= 1
         return True
 
-    def _record_failure(self, error: RequestError, now: float, *, is_new: bool) -> None:
-        is_first = not self._outage.failures
-        self._last_failure = error
-        if self._outage.failed(now, is_new=is_new, job_id=error.job_id):
-            failures = self._outage.failures
-            _log.warning("%d requests in a row failed, the last with: %s", failures, error)
-            self._window.restart()
-            if self._give_up_timer is None:
-                self._release_expired()
-        elif (
-            is_first
-            and isinstance(error, ConnectionFailedError | ProxyError | AnswerTimeoutError)
-            and now >= self._reported_at + _REPORT_EVERY
-        ):
-            # Warn early: with a wrong address, polls soon become rare, and the outage begins late.
-            self._reported_at = now
-            _log.warning("the service does not respond, trying again: %s", error)
+    def _begin_outage(self, host: Host) -> None:
+        """Hold back the callers that wait for a host that is down from now on."""
+        self.hosts.down.append(host)
+        host.held_back.extend(caller for caller in self._waiting if caller.host is host)
+        self._waiting = deque(caller for caller in self._waiting if caller.host is not host)
+        # The requests in flight may hang. They must not keep requests to other hosts waiting.
+        self._window.restart()
+        if self._release_timer is None:
+            self._release_expired()
 
-    def _end_outage(self) -> bool:
-        failures = self._outage.failures
-        if ends := self._outage.succeeded():
-            _log.warning("the service answers again, after %d failures", failures)
-        return ends
+    def _record_success(self, host: Host) -> None:
+        if host.record_success():
+            self.hosts.down.remove(host)
+            self._waiting.extendleft(reversed(host.held_back))  # they have waited longest
+            host.held_back.clear()
+            self._window.restart()  # otherwise, all waiting requests would be sent at the same time
 
-    def _due(self) -> float:
-        """Return the earliest time of the next request; infinity if a response must come first."""
+    def _probe_ended(self, sent: Sent) -> None:
+        if sent.is_probe:
+            sent.host.outage.probe_ended(asyncio.get_running_loop().time())
+
+    def _due(self, host: Host | None = None) -> float:
+        """Return the earliest time of the next request; infinity if a response must come first.
+
+        Args:
+            host: The host of the request; None for a host that is not down.
+        """
         if self._window.full:
             return math.inf
-        due = max(self.gate_opens_at, self._outage.probe_at)
+        due = self.gate_opens_at
+        if host is not None:
+            due = max(due, host.outage.probe_at)
         return max(due, self._next_slot) if self._interval else due
 
     def _has_room(self) -> bool:
@@ -367,31 +348,49 @@ class RateLimiter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiting and self._waiting[0].done():
-            del self._waiting[0]  # this caller was cancelled or released
-        if self._woken or not self._waiting:
+        while self._waiting and self._waiting[0].turn.done():
+            self._waiting.popleft()  # this caller was cancelled or released
+        if self._woken or not (self._waiting or self.hosts.down):
             return
         loop = asyncio.get_running_loop()
-        now, due = loop.time(), self._due()
-        if due <= now:
-            # Without a rate, wake as many callers as there is room for. If only one caller was
-            # woken at a time, a busy loop would never reach the end of the queue.
-            room = 1 if self._interval else self._window.room
-            while self._waiting and self._woken < room:
-                caller = self._waiting.popleft()
-                if not caller.done():
-                    self._woken += 1
-                    caller.set_result(min(due_at, now))
-        elif due < math.inf:
-            if due == self._next_slot and self._interval > self._min_interval:
-                self._rate_held_back = True
-            # A timer can fire slightly too early. The minimum wait prevents a busy loop.
-            wait = max(due - now, _MIN_WAIT)
-            self._timer = loop.call_later(wait, self._wake_waiting, due, context=Context())
+        now = loop.time()
+        # Without a rate, wake as many callers as there is room for. If only one caller was woken at
+        # a time, a busy loop would never reach the end of the queue.
+        room = 1 if self._interval else self._window.room
+        next_due, woken = math.inf, 0
+        for host in self.hosts.down:  # first, because probes are few
+            if (due := self._due(host)) <= now:
+                woken += self._wake_first(host.held_back, min(1, room - woken), min(due_at, now))
+            elif host.held_back:
+                next_due = min(next_due, due)
+        if self._waiting:
+            if (due := self._due()) <= now:
+                woken += self._wake_first(self._waiting, room - woken, min(due_at, now))
+            else:
+                next_due = min(next_due, due)
+        if not woken and next_due < math.inf:
+            self._set_timer(loop, next_due, now)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float, now: float) -> None:
+        if self._waiting and due == self._next_slot and self._interval > self._min_interval:
+            self._rate_held_back = True
+        # A timer can fire slightly too early. The minimum wait prevents a busy loop.
+        wait = max(due - now, _MIN_WAIT)
+        self._timer = loop.call_later(wait, self._wake_waiting, due, context=Context())
+
+    def _wake_first(self, callers: deque[Caller], limit: int, due: float) -> int:
+        """Wake the first callers of a queue, at most `limit`; return how many were woken."""
+        woken = 0
+        while callers and woken < limit:
+            turn = callers.popleft().turn
+            if not turn.done():  # otherwise it was cancelled or released
+                woken += 1
+                turn.set_result(due)
+        self._woken += woken
+        return woken
 
 
 _MIN_JITTER: Final = 0.1  # maximum seconds that are added to a short Retry-After
 _JITTER_SHARE: Final = 0.1  # maximum that is added to a longer Retry-After, as a share of it
 _CHECK_EVERY: Final = 1.0  # seconds between two calls of `_release_expired`
-_REPORT_EVERY: Final = 60.0  # seconds between two warnings
 _MIN_WAIT: Final = 4e-9  # seconds

@@ -25,7 +25,8 @@ from adepoll.errors import (
     StatusError,
 )
 from adepoll.errors.frames import without_frames
-from adepoll.throttling.rate_limiter import RateLimiter, Sent
+from adepoll.throttling.hosts import Caller, Host, Sent
+from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.retry_policy import RetryPolicy
 from adepoll.throttling.statistics import ClientStats
 
@@ -67,24 +68,28 @@ class RequestSender:
         self._no_semaphore = Semaphore(sys.maxsize)
         # Event loop of the first request; None before the first request, and after `close`.
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: set[asyncio.Future[float]] = set()  # callers that wait for their turn
+        self._waiting: set[Caller] = set()  # callers that wait for their turn
+        self._only_host = limiter.hosts.get("")  # of requests for which no host is passed
         self._closed = asyncio.Event()
         self._requests = self._retries = self._throttled = self._failures = 0
         self._refused: int | None = None
 
-    async def call(self, send: Send[_T], *, attempts: int | None = None) -> _T:
+    async def call(
+        self, send: Send[_T], host: Host | None = None, *, attempts: int | None = None
+    ) -> _T:
         """Send a request, and repeat it after temporary errors, if the retry policy allows it.
 
         A refusal (401, 403) of a key that has worked counts as a temporary error.
 
         Args:
             send: Sends the request once.
+            host: The host to which it is sent; None if the service has one host.
             attempts: Largest number of requests; None for `RetryPolicy.attempts`.
 
         Raises:
             RequestError: The last request has failed with this error.
-            ServiceDownError: The service is down, and `outage_wait` seconds have passed since the
-                call began.
+            ServiceDownError: The host is down, and `outage_wait` seconds have passed since the call
+                began.
             ClosedError: `close` was called, or another event loop was used before.
         """
         attempt = 0
@@ -92,7 +97,7 @@ class RequestSender:
         started = asyncio.get_running_loop().time()
         while True:
             try:
-                return await self.call_once(send, give_up_at=started + self._outage_wait)
+                return await self.call_once(send, host, give_up_at=started + self._outage_wait)
             except ServiceDownError:
                 raise
             except RequestError as error:
@@ -108,6 +113,7 @@ class RequestSender:
     async def call_once(
         self,
         send: Send[_T],
+        host: Host | None = None,
         semaphore: AbstractAsyncContextManager[object] | None = None,
         *,
         give_up_at: float = math.inf,
@@ -116,17 +122,18 @@ class RequestSender:
 
         Args:
             send: Sends the request.
+            host: The host to which it is sent.
             semaphore: Held during the request, but not while the request waits for its turn.
             give_up_at: Time of the event loop. After this time, the call raises ServiceDownError
-                while the service is down, and does not wait.
+                while the host is down, and does not wait.
         """
-        limiter, loop = self._limiter, asyncio.get_running_loop()
+        limiter, loop, host = self._limiter, asyncio.get_running_loop(), host or self._only_host
         while True:
-            due = limiter.ready() if loop is self._loop else None
+            due = limiter.ready(host) if loop is self._loop else None
             if due is None:
-                due = await self._wait_for_turn(give_up_at)
+                due = await self._wait_for_turn(host, give_up_at)
             async with self._no_semaphore if semaphore is None else semaphore:
-                if (sent := self._start(due)) is None:
+                if (sent := self._start(host, due)) is None:
                     continue
                 try:
                     response = await send(sent.at)
@@ -143,8 +150,8 @@ class RequestSender:
                 return response
 
     @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None, None]:
-        """Wait until one more request may be sent; the block of ``async with`` sends the request.
+    async def turn(self, host: Host) -> AsyncGenerator[None, None]:
+        """Wait until one more request to a host may be sent; the block sends the request.
 
         The request is in flight while the block runs. A `RequestError` that leaves the block is
         recorded like an error of `send` in `call_once`. Any other exception is not recorded,
@@ -156,7 +163,7 @@ class RequestSender:
             ClosedError: `close` was called, or another event loop was used before.
         """
         give_up_at = asyncio.get_running_loop().time() + self._outage_wait
-        while (sent := self._start(await self._wait_for_turn(give_up_at))) is None:
+        while (sent := self._start(host, await self._wait_for_turn(host, give_up_at))) is None:
             pass
         try:
             yield
@@ -184,6 +191,8 @@ class RequestSender:
         May be called in any thread, also after the event loop was closed.
         """
         limiter = self._limiter
+        worst = limiter.hosts.worst
+        last_failure = None if worst is None else worst.last_failure
         return ClientStats(
             requests=self._requests,
             retries=self._retries,
@@ -195,24 +204,22 @@ class RequestSender:
             rate_limit=limiter.rate_limit,
             retry_budget=limiter.retry_budget,
             gate_closed_for=limiter.gate_closed_for,
-            failures_in_a_row=limiter.failures_in_a_row,
-            last_failure=None if limiter.last_failure is None else str(limiter.last_failure),
+            failures_in_a_row=0 if worst is None else worst.outage.failures,
+            last_failure=None if last_failure is None else str(last_failure),
             refused=self._refused,
         )
 
-    async def _wait_for_turn(self, give_up_at: float) -> float:
-        """Wait until a request may be sent; return the time from which it may be sent."""
+    async def _wait_for_turn(self, host: Host, give_up_at: float) -> float:
+        """Return the time from which on a request may be sent, when it has come."""
         limiter, loop = self._limiter, asyncio.get_running_loop()
         due = math.inf  # `wait_for_turn` also returns infinity, if the caller was released
         while due == math.inf:
             self._check_open(loop)
-            if (now := limiter.ready()) is not None:
+            if (now := limiter.ready(host)) is not None:
                 return now
-            if limiter.is_down and loop.time() >= give_up_at:
-                raise ServiceDownError(
-                    failures=limiter.failures_in_a_row, cause=limiter.last_failure
-                )
-            due = await limiter.wait_for_turn(self._waiting, give_up_at=give_up_at)
+            if host.outage.is_on and loop.time() >= give_up_at:
+                raise ServiceDownError(failures=host.outage.failures, cause=host.last_failure)
+            due = await limiter.wait_for_turn(host, self._waiting, give_up_at=give_up_at)
         return due
 
     def _check_open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -226,12 +233,12 @@ class RequestSender:
             self._limiter.bind(loop)
             self._loop = loop
 
-    def _start(self, due: float) -> Sent | None:
+    def _start(self, host: Host, due: float) -> Sent | None:
         """Count a request as sent; return None if it must wait for its turn again.
 
         Other requests can have been sent, and the gate can have closed, since it got its turn.
         """
-        sent = None if self._loop is None else self._limiter.start(due)
+        sent = None if self._loop is None else self._limiter.start(host, due)
         self._requests += sent is not None
         return sent
 

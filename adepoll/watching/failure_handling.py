@@ -12,10 +12,11 @@ or `not_found_grace` for a new job that the service does not know (404) or forbi
   process was stopped, or in which the request budget was short, counts little. A job whose poll has
   failed is polled again within that tenth, if the request budget allows it and most polls of other
   jobs succeed.
-- Some failures can concern all jobs: no connection, 5xx, 408, and a 401 or 403 from a key that has
-  worked. Then only a share of the seconds counts: the share of polls of other jobs that the service
-  has answered since this job's previous failed poll. If 5 of 100 polls fail, nearly all seconds
-  count. If all polls fail, the whole service is down, and no second counts.
+- Some failures can concern all jobs: no connection, 5xx and 408. Then only a share of the seconds
+  counts: the share of polls of other jobs at the same host that were answered since this job's
+  previous failed poll. If 5 of 100 polls fail, nearly all seconds count. If all polls fail, the
+  host is down, and no second counts. After a 401 or 403 from a key that has worked, it is the share
+  of polls at all hosts.
 - If no other job was polled, as when only one job is watched, these seconds do not count either:
   adepoll cannot tell a failing job from a failing service. There are two exceptions. The seconds
   of a 403, and of the 404 of a job that was found before, count in full. So do those of a suspect.
@@ -34,14 +35,15 @@ request of the watcher. So if the service is down and one job is watched, the jo
 `outage_patience` seconds. If several jobs are watched, each is given up at its first failed poll
 after that time.
 
-Imports job_state and errors. Times are seconds of one monotonic clock, passed in as `now`.
+Imports job_state, service_evidence and errors. Times are seconds of one monotonic clock, passed in
+as `now`.
 """
 
 import math
 from enum import Enum
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
 from adepoll.errors import (
     AdePollError,
@@ -56,117 +58,7 @@ from adepoll.errors import (
     RedirectRefusedError,
 )
 from adepoll.watching.job_state import FailureKind, JobState, PollFailures
-
-
-@define(eq=False)
-class ServiceEvidence:
-    """What the polls of all jobs show: whether the service answers, and whether it accepts the key.
-
-    A poll is refused if its error is 401, 403, a bad certificate, or a refusal by the proxy. A
-    series of refusals ends when a request shows that the service accepts the key. It also ends if a
-    poll fails for another reason, and no refusal follows within `CONFIRMATION_STEP` seconds of the
-    last refusal.
-
-    Attributes:
-        answered: Number of polls that the service answered.
-        failed: Number of polls that failed for a reason that can concern all jobs. Polls of
-            suspects are not counted.
-        silent_for: Seconds between failed polls since the service answered the last time.
-        last_error: Last failure that can concern all jobs; None if the service has answered since.
-        key_works: True if an answer has shown that the service accepts the key.
-        in_doubt: True at first, and after each failure that can concern all jobs, until
-            `record_accepted_key` is called. If it is True, a successful poll must call that method.
-        refused_for: Seconds between the refusals of the present series.
-    """
-
-    answered: int = 0
-    failed: int = 0
-    silent_for: float = 0.0
-    last_error: AdePollError | None = None
-    key_works: bool = False
-    in_doubt: bool = True
-    refused_for: float = 0.0
-    _failed_at: float = 0.0  # time of `last_error`
-    _refused_at: float | None = None  # time of the last refusal; None if there is no series
-    _refused_first: str = ""  # id of the job whose refusal began the series
-    _refusals: int = 0  # number of refusals in the series
-    _others: int = 0  # number of polls that failed for other reasons during the series
-    _interrupted: bool = False  # True if a poll failed for another reason after the last refusal
-
-    def record_accepted_key(self) -> None:
-        """Record that a poll or a list request was answered, and so the key was accepted."""
-        self.key_works = True
-        self.in_doubt = False
-        self.record_response()
-        self._end_run()
-
-    def record_response(self) -> None:
-        """Record a response that shows that the service is not down, but nothing about the key."""
-        self.silent_for = 0.0
-        self.last_error = None
-
-    def record_failure(self, error: AdePollError, now: float, *, longest: float) -> None:
-        """Record a failed poll, and the time since the previous one, up to `longest` seconds."""
-        if self.last_error is not None:
-            self.silent_for += min(now - self._failed_at, longest)
-        self.failed += 1
-        self._failed_at = now
-        self.last_error = error
-        self.in_doubt = True
-
-    def record_other_failure(self) -> None:
-        """Record a failed poll that was not refused, which shows that not all polls are refused."""
-        if self._refused_at is not None:
-            self._others += 1
-            self._interrupted = True
-
-    def record_refusal(self, error: AdePollError, job_id: str, now: float) -> bool:
-        """Record that the poll of a job was refused; return True if the key is bad for all jobs."""
-        forbidden = isinstance(error, PermissionDeniedError)
-        if forbidden and self.key_works:
-            return False  # the key has worked, so the 403 concerns this job only
-        if self._interrupted and now - (self._refused_at or 0.0) > CONFIRMATION_STEP:
-            self._end_run()  # single refusals that are far apart do not confirm each other
-        self._interrupted = False
-        if self._refused_at is None:
-            self._refused_first = job_id
-        else:
-            self.refused_for += min(now - self._refused_at, CONFIRMATION_STEP)
-        self._refused_at = now
-        self._refusals += 1
-        self.in_doubt = True
-        if forbidden:
-            if job_id == self._refused_first:
-                return False  # the 403 can concern this job only
-        elif not self.key_works:
-            return self._refusals >= _CONFIRMATIONS_OF_NEW_KEY
-        return self.refused_for >= CONFIRMATION - _ROUNDING_OF_RUN and self._refusals > self._others
-
-    def confirm_within(self, error: AdePollError, job_id: str) -> float:
-        """Return the seconds within which a refused job must be polled again.
-
-        The next poll shows whether the key is refused for all jobs. Return infinity if another job
-        is polled for this purpose.
-        """
-        if self._refused_at is None or self._interrupted or job_id != self._refused_first:
-            return math.inf
-        if self.key_works or isinstance(error, PermissionDeniedError):
-            return CONFIRMATION_STEP
-        return _CONFIRMATION_OF_NEW_KEY
-
-    def _end_run(self) -> None:
-        self.refused_for = 0.0
-        self._refused_at = None
-        self._refusals = self._others = 0
-        self._interrupted = False
-
-    def share_answered(self, answered: int, failed: int) -> float | None:
-        """Return the share of polls that were answered, since the counts had the given values.
-
-        None if there was no poll since then.
-        """
-        answers, failures = self.answered - answered, self.failed - failed
-        return answers / (answers + failures) if answers or failures else None
+from adepoll.watching.service_evidence import HostEvidence, KeyEvidence
 
 
 class Verdict(Enum):
@@ -194,14 +86,28 @@ class FailureRules:
         malformed_patience: Seconds for which the answers about a job may be malformed. `patience`
             applies if it is shorter. A service that sends a malformed answer about a job will
             rarely send a better one later.
-        service: Whether the service answers and accepts the key, as the watcher's requests show.
+        host: Whether the host of the jobs answers, as the watcher's requests show.
+        key: Whether the service accepts the key, as the watcher's requests show.
     """
 
     not_found_grace: float
     patience: float
     outage_patience: float | None = None
     malformed_patience: float = 60.0
-    service: ServiceEvidence = field(factory=ServiceEvidence)
+    host: HostEvidence = field(factory=HostEvidence)
+    key: KeyEvidence = field(factory=KeyEvidence)
+
+    def record_answer(self) -> None:
+        """Record a successful poll."""
+        self.host.answered += 1
+        self.key.accepted += 1
+        if self.key.in_doubt or self.host.last_error is not None:
+            self.record_accepted_key()
+
+    def record_accepted_key(self) -> None:
+        """Record that the host answered a poll or a list request, and so accepted the key."""
+        self.host.record_response()
+        self.key.record_accepted()
 
     def record(self, state: JobState, error: AdePollError, now: float) -> float | Verdict:
         """Record a failed poll of a job, and decide whether to poll the job again.
@@ -219,22 +125,23 @@ class FailureRules:
         failures.last_error = error
         gap, failures.last_at = now - failures.last_at, now
         if isinstance(error, RateLimitedError):
-            self.service.record_response()
+            self.host.record_response()
             return math.inf
         kind = _kind(error, failures.last_status)
         if kind is None:
-            self.service.record_response()
+            self.host.record_response()
             return Verdict.GIVE_UP
         within = self._count(failures, kind, gap, now)
-        self._tell_service(failures, error, now)
-        failures.answered, failures.failed = self.service.answered, self.service.failed
+        self._record_evidence(failures, error, now)
+        failures.answered, failures.failed = self.host.answered, self.host.failed
+        failures.accepted, failures.failed_anywhere = self.key.accepted, self.key.failed
         if isinstance(within, float):
-            return min(within, self.service.confirm_within(error, state.job_id))
+            return min(within, self.key.confirm_within(error, state.job_id))
         return within
 
     def timeout_error(self, job_id: str, state: JobState | None, timeout: float) -> JobTimeoutError:
         """Return the error for a job that has not settled; `state` is None if it is not watched."""
-        polls, last_status, last_error = 0, None, self.service.last_error
+        polls, last_status, last_error = 0, None, self.host.last_error
         if state is not None and (state.polls or state.failures is not None):
             failures = state.failures or PollFailures(last_at=0.0)
             polls = state.polls + failures.polls
@@ -257,8 +164,8 @@ class FailureRules:
     def _concerns_all(self, error: AdePollError, job_id: str, now: float) -> bool:
         """Return True if all watches and waits end: a fatal error, or a confirmed refusal."""
         if isinstance(error, _REFUSALS):
-            return self.service.record_refusal(error, job_id, now)
-        self.service.record_other_failure()
+            return self.key.record_refusal(error, job_id, now)
+        self.key.record_other_failure()
         return error.fatal
 
     def _count(
@@ -273,8 +180,8 @@ class FailureRules:
         failures.kind = kind
         left = limit - failures.seconds.get(kind, 0.0)
         longest_total = max(limit, self._total_limit)
-        # A response of such a kind shows that the service is not down any more.
-        silent_for = 0.0 if kind in _RESPONSES else self.service.silent_for
+        # A response of such a kind shows that the host is not down any more.
+        silent_for = 0.0 if kind in _RESPONSES else self.host.silent_for
         total_left = longest_total - max(failures.total, silent_for)
         if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
             return Verdict.GIVE_UP
@@ -285,7 +192,10 @@ class FailureRules:
         """Return the share, 0 to 1, of the time since the previous failed poll that counts."""
         if kind in _RESPONSES:
             return 1.0
-        share = self.service.share_answered(failures.answered, failures.failed)
+        if isinstance(failures.last_error, _REFUSALS):
+            share = self.key.share_accepted(failures.accepted, failures.failed_anywhere)
+        else:
+            share = self.host.share_answered(failures.answered, failures.failed)
         if share is None:  # no other job was polled
             is_evidence = kind is not FailureKind.FAILED or self._is_suspect(failures, kind)
             return 1.0 if is_evidence else 0.0
@@ -309,17 +219,20 @@ class FailureRules:
             return max(self.patience, self.not_found_grace)
         return self.patience
 
-    def _tell_service(self, failures: PollFailures, error: AdePollError, now: float) -> None:
+    def _record_evidence(self, failures: PollFailures, error: AdePollError, now: float) -> None:
+        """Record what a failed poll of one job shows about the host and the key."""
         kind = failures.kind
         if kind is FailureKind.NOT_FOUND:
-            self.service.answered += 1
-            self.service.record_accepted_key()
+            self.host.answered += 1
+            self.key.accepted += 1
+            self.record_accepted_key()
         elif kind is FailureKind.MALFORMED:
-            self.service.answered += 1
-            self.service.record_response()
+            self.host.answered += 1
+            self.host.record_response()
         elif kind is None or not self._is_suspect(failures, kind):
             longest = self._total_limit / _MIN_POLLS
-            self.service.record_failure(error, now, longest=longest)
+            self.host.record_failure(error, now, longest=longest)
+            self.key.failed += 1
 
 
 class FailureMemory:
@@ -365,17 +278,6 @@ def _kind(error: AdePollError, last_status: str | None) -> FailureKind | None:
         return None
     return FailureKind.MALFORMED if isinstance(error, AnswerError) else FailureKind.FAILED
 
-
-CONFIRMATION: Final = 10.0
-"""Seconds for which a key that has worked must be refused before it counts as bad."""
-
-CONFIRMATION_STEP: Final = CONFIRMATION / 4
-"""Maximum seconds between two refusals that count towards `CONFIRMATION`."""
-
-# A new key counts as bad after this number of refusals. A single refusal can be a mistake.
-_CONFIRMATIONS_OF_NEW_KEY: Final = 2
-_CONFIRMATION_OF_NEW_KEY: Final = 0.5  # seconds until a job is polled again after a refusal
-_ROUNDING_OF_RUN: Final = 1e-6  # seconds
 
 _REFUSALS: Final = (
     AuthenticationError,

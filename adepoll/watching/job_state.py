@@ -139,8 +139,10 @@ class PollFailures:
         seconds: For each kind of failure, the seconds that count as evidence against the job; see
             `failure_handling`.
         total: Seconds between failed polls of any kind.
-        answered: `ServiceEvidence.answered` after the last failed poll other than a 429.
-        failed: `ServiceEvidence.failed` after the last failed poll other than a 429.
+        answered: `HostEvidence.answered` after the last failed poll other than a 429.
+        failed: `HostEvidence.failed` after the last failed poll other than a 429.
+        accepted: `KeyEvidence.accepted` after that poll.
+        failed_anywhere: `KeyEvidence.failed` after that poll.
     """
 
     last_at: float
@@ -152,6 +154,8 @@ class PollFailures:
     total: float = 0.0
     answered: int = 0
     failed: int = 0
+    accepted: int = 0
+    failed_anywhere: int = 0
 
 
 @define(eq=False, weakref_slot=False)

@@ -1,9 +1,9 @@
 """Polls jobs of several kinds, and finds the kind of each named job.
 
 `KindPolling` polls the jobs of one kind and sweeps their list. All kinds of a watcher share the
-semaphore, the request budget of the client, and `ServiceEvidence`. Each kind learns separately how
-long its jobs take. `SubscriptionHost` has all kinds of one watcher. Imports list_sweeper and
-pollers.
+semaphore, the request budget of the client, and `KeyEvidence`. Kinds at the same host of the
+service share `HostEvidence`. Each kind learns separately how long its jobs take. `SubscriptionHost`
+has all kinds of one watcher. Imports list_sweeper and pollers.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from adepoll.api.source import (
     for_polling,
     is_newest_first,
     kind_of,
+    origin_of,
 )
 from adepoll.common.tasks import finish
 from adepoll.errors import ClosedError, ConfigurationError, InvalidJobIdError
@@ -34,6 +35,7 @@ from adepoll.watching.list_sweeper import ListSweeper
 from adepoll.watching.listing import Discovery
 from adepoll.watching.pollers import Pollers
 from adepoll.watching.schedule_calls import ScheduleCalls
+from adepoll.watching.service_evidence import HostEvidence
 from adepoll.watching.statistics import WatcherStats
 from adepoll.watching.sweep_policy import SweepPolicy
 from adepoll.watching.watched_jobs import WatchedJobs
@@ -48,7 +50,8 @@ class PollingOptions:
         workers: Maximum number of polls in flight for each kind.
         schedule: Chooses when a job is polled again.
         discovery: How the watcher finds settled jobs: by polls, by list sweeps, or by both.
-        failure_rules: Decides when a job is given up.
+        failure_rules: Decides when a job is given up. Each host of the service has rules of its
+            own, which are different only in their `HostEvidence`.
         rng: Source of jitter.
         on_fatal: Called with an error that ends all watches and waits.
     """
@@ -203,6 +206,7 @@ class SubscriptionHost:
         self._source = source
         self._options = options
         self._durations = durations
+        self._rules: dict[str, FailureRules] = {}  # by host of the service
         self.kind = kind_of(source)
         self.by_kind: dict[JobKind, KindPolling] = {}
         self.own = self.add_kind(self.kind)
@@ -219,8 +223,12 @@ class SubscriptionHost:
         """
         if (source := for_kind(self._source, kind)) is None:
             raise ConfigurationError(f"the source has no jobs of the kind {kind.name}")
+        origin = origin_of(source)
+        if (rules := self._rules.get(origin)) is None:
+            rules = self._rules[origin] = evolve(self._options.failure_rules, host=HostEvidence())
+        options = evolve(self._options, failure_rules=rules)
         durations = self._durations.get(kind) or Durations()
-        polling = self.by_kind[kind] = KindPolling(kind, source, self._options, durations)
+        polling = self.by_kind[kind] = KindPolling(kind, source, options, durations)
         return polling
 
     def pump(self) -> None:

@@ -197,7 +197,7 @@ class ListSweeper:
             listed = await self._request(status, number)
             if not silence.expired():
                 silence.reschedule(loop.time() + _PAGE_TIMEOUT)
-            self._watched_jobs.failure_rules.service.record_accepted_key()
+            self._watched_jobs.failure_rules.record_accepted_key()
             sweep.record_page(status, number, listed, oldest=oldest)
             sweep.max_pages = self._policy.max_pages(self._situation())
             now = loop.time()

@@ -218,10 +218,7 @@ class WatchedJobs:
             snapshot = evolve(snapshot, kind=self.kind)
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
-        service = self.failure_rules.service
-        service.answered += 1
-        if service.in_doubt:
-            service.record_accepted_key()
+        self.failure_rules.record_answer()
         reserved = self._release(state)
         if self._states.get(state.job_id) is state:
             self._deliver(state, snapshot, now)

@@ -9,6 +9,8 @@ from watching import now
 from adepoll import (
     AdeClient,
     ClosedError,
+    ConfigurationError,
+    JobKind,
     PaymentRequiredError,
     RateLimitedError,
     RateLimiter,
@@ -161,3 +163,45 @@ async def test_an_error_has_the_class_of_its_status_and_no_key(status, cls):
     assert type(error) is cls
     assert "at its limit" in str(error)
     assert "kp-secret-key" not in str(error)
+
+
+async def fail_turns(client, kind):
+    """Begin an outage of the host of a kind."""
+    for number in range(10):
+        with pytest.raises(ServerError):
+            async with client.turn(kind=kind):
+                raise ServerError(status=503, job_id=f"job-{number}")
+
+
+def test_a_turn_waits_only_if_the_host_of_its_kind_is_down():
+    async def main():
+        async with make_client(v2_base_url="http://127.0.0.1:10", outage_wait=0.0) as client:
+            await fail_turns(client, JobKind.V2_PARSE)
+            for kind in (None, JobKind.V1_PARSE):
+                async with client.turn(kind=kind):
+                    assert now() == 0.0
+            with pytest.raises(ServiceDownError):
+                async with client.turn(kind=JobKind.V2_EXTRACT):
+                    pass
+
+    run(main())
+
+
+def test_kinds_at_the_same_address_are_down_together():
+    async def main():
+        async with make_client(outage_wait=0.0) as client:
+            await fail_turns(client, JobKind.V2_PARSE)
+            with pytest.raises(ServiceDownError):
+                async with client.turn():
+                    pass
+
+    run(main())
+
+
+def test_a_turn_for_an_unknown_kind_is_refused():
+    async def main():
+        async with make_client() as client:
+            with pytest.raises(ConfigurationError, match="toy-task"):
+                client.turn(kind=JobKind("toy-task"))
+
+    run(main())

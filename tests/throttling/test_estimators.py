@@ -149,7 +149,7 @@ def doubling():
 
 def test_an_outage_starts_with_the_tenth_failure_in_a_row_and_ends_with_a_success():
     outage = Outage(doubling)
-    assert [outage.failed(5.0, is_new=True) for _ in range(OUTAGE)] == [False] * 9 + [True]
+    assert [outage.failed(5.0, is_probe=True) for _ in range(OUTAGE)] == [False] * 9 + [True]
     assert outage.is_on
     assert outage.probe_at == 6.0
     assert outage.succeeded()
@@ -162,7 +162,7 @@ def test_an_outage_starts_with_the_tenth_failure_in_a_row_and_ends_with_a_succes
 def test_a_success_resets_the_count_of_failures():
     outage = Outage(doubling)
     for n in range(100):
-        assert not outage.failed(n, is_new=True)
+        assert not outage.failed(n, is_probe=True)
         if n % 9 == 8:
             outage.succeeded()
 
@@ -170,11 +170,11 @@ def test_a_success_resets_the_count_of_failures():
 def test_waits_between_failed_probes_grow_up_to_30_seconds():
     outage = Outage(doubling)
     for _ in range(OUTAGE):
-        outage.failed(0.0, is_new=True)
+        outage.failed(0.0, is_probe=True)
     waits = []
     for _ in range(8):
         now = outage.probe_at
-        outage.failed(now, is_new=True)
+        outage.failed(now, is_probe=True)
         waits.append(outage.probe_at - now)
     assert waits == [2, 4, 8, 16, 30, 30, 30, 30]
 
@@ -182,7 +182,7 @@ def test_waits_between_failed_probes_grow_up_to_30_seconds():
 def test_failures_of_earlier_requests_do_not_delay_the_next_probe():
     outage = Outage(doubling)
     for _ in range(OUTAGE + 200):
-        outage.failed(0.0, is_new=False)
+        outage.failed(0.0, is_probe=False)
     assert outage.probe_at == 1.0
 
 
@@ -363,6 +363,6 @@ def test_each_outage_starts_with_new_waits():
     outage = Outage(doubling)
     for _ in range(3):
         for _ in range(OUTAGE):
-            outage.failed(0.0, is_new=True)
+            outage.failed(0.0, is_probe=True)
         assert outage.probe_at == next(doubling())
         outage.succeeded()

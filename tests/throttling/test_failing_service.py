@@ -13,6 +13,7 @@ from adepoll.errors import (
     ConnectionFailedError,
     MalformedAnswerError,
     PermissionDeniedError,
+    RateLimitedError,
     ServerError,
     ServiceDownError,
 )
@@ -176,3 +177,146 @@ def test_the_first_connection_failure_is_logged_and_then_at_most_one_each_minute
         f"the service does not respond, trying again: {job_id}: cannot connect: no such host"
         for job_id in ("job job-0", "job job-20")
     ]
+
+
+# --- several hosts ------------------------------------------------------------------------------
+
+
+def two_hosts(**options):
+    limiter = RateLimiter(rng=Random(1), **options)
+    return limiter, limiter.hosts.get("https://a.test"), limiter.hosts.get("https://b.test")
+
+
+def slowly_failing(job_id):
+    async def fail(_at):
+        await asyncio.sleep(0.05)
+        raise ServerError(status=503, job_id=job_id)
+
+    return fail
+
+
+@pytest.mark.parametrize("max_rate", [None, 200.0])
+def test_a_host_that_is_down_delays_no_request_to_another(max_rate):
+    async def main():
+        limiter, good, bad = two_hosts(max_rate=max_rate)
+        sender = RequestSender(limiter, rng=Random(1))
+        sent_to_bad = []
+
+        def fail(job_id):
+            async def send(at):
+                sent_to_bad.append(at)
+                await slowly_failing(job_id)(at)
+
+            return send
+
+        failing_polls = [
+            asyncio.create_task(sender.call_once(fail(f"j-{n}"), bad)) for n in range(90)
+        ]
+        await asyncio.sleep(2.0)
+        assert sender.stats().is_outage
+        before = len(sent_to_bad)
+        started, delays = now(), []
+        for _ in range(600):
+            began = now()
+            await sender.call_once(answer, good)
+            delays.append(now() - began)
+            await asyncio.sleep(0.5)
+        assert max(delays) <= 0.01  # at most the interval of `max_rate`
+        assert sender.stats().is_outage  # an answer of one host says nothing about the other
+        probes = len(sent_to_bad) - before
+        assert (now() - started) / 31 <= probes <= 30  # at least every 30 s, after growing waits
+        for poll in failing_polls:
+            poll.cancel()
+        await asyncio.gather(*failing_polls, return_exceptions=True)
+
+    run(main())
+
+
+def test_only_calls_to_the_host_that_is_down_give_up():
+    async def main():
+        limiter, good, bad = two_hosts()
+        sender = RequestSender(limiter, rng=Random(1), outage_wait=5.0)
+        polls = [asyncio.create_task(sender.call_once(failing(f"j-{n}"), bad)) for n in range(90)]
+        await asyncio.sleep(1)
+        with pytest.raises(ServiceDownError):
+            await sender.call(answer, bad)
+        await sender.call(answer, good)
+        async with sender.turn(good):
+            pass
+        for poll in polls:
+            poll.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+
+    run(main())
+
+
+def test_callers_are_served_in_their_order_after_an_outage():
+    async def main():
+        limiter, _, bad = two_hosts()
+        sender = RequestSender(limiter, rng=Random(1))
+        is_up = False
+        order = []
+
+        def send(name):
+            async def request(_at):
+                order.append(name)
+                await asyncio.sleep(0.01)
+                if not is_up:
+                    raise ServerError(status=503, job_id=name)
+
+            return request
+
+        for number in range(10):
+            with suppress(ServerError):
+                await sender.call_once(send(f"first-{number}"), bad)
+        assert sender.stats().is_outage
+        names = [f"job-{number:02}" for number in range(40)]
+        is_up = True
+        order.clear()
+        await asyncio.gather(*(sender.call_once(send(name), bad) for name in names))
+        assert order == names
+        assert not sender.stats().is_outage
+
+    run(main())
+
+
+def test_a_cancelled_probe_is_followed_by_another():
+    async def main():
+        limiter, _, bad = two_hosts()
+        sender = RequestSender(limiter, rng=Random(1))
+        for number in range(10):
+            with suppress(ServerError):
+                await sender.call_once(failing(f"j-{number}"), bad)
+
+        async def hang(_at):
+            await asyncio.sleep(1e9)
+
+        probe = asyncio.create_task(sender.call_once(hang, bad))
+        await asyncio.sleep(60)
+        assert sender.stats().in_flight == 1
+        probe.cancel()
+        async with asyncio.timeout(60):
+            await sender.call_once(answer, bad)
+        assert not sender.stats().is_outage
+
+    run(main())
+
+
+def test_a_throttled_probe_is_followed_by_another():
+    async def main():
+        limiter, _, bad = two_hosts()
+        sender = RequestSender(limiter, rng=Random(1))
+        for number in range(10):
+            with suppress(ServerError):
+                await sender.call_once(failing(f"j-{number}"), bad)
+
+        async def refuse(_at):
+            raise RateLimitedError(status=429, retry_after=2.0)
+
+        with pytest.raises(RateLimitedError):
+            await sender.call_once(refuse, bad)
+        async with asyncio.timeout(60):
+            await sender.call_once(answer, bad)
+        assert not sender.stats().is_outage
+
+    run(main())

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from adepoll.emulator import run
 from adepoll.errors import JobNotFoundError, RateLimitedError, ServerError, TransportError
-from adepoll.throttling.rate_limiter import RateLimiter, Sent
+from adepoll.throttling.hosts import Host, Sent
+from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.retry_policy import RetryPolicy
 
 
@@ -19,10 +20,16 @@ def make_limiter(
     return RateLimiter(max_rate=max_rate, retry=retry or RetryPolicy(), rng=Random(seed))
 
 
+def host_of(limiter: RateLimiter) -> Host:
+    """Return the host of all requests of a test."""
+    return limiter.hosts.get("https://api.test")
+
+
 def sent_now(limiter: RateLimiter) -> Sent:
     """Return a request that is sent now, even if the limiter does not allow it."""
     limiter._window.sent()
-    return Sent(asyncio.get_running_loop().time(), limiter._window.epoch)
+    epoch = limiter._window.epoch
+    return Sent(asyncio.get_running_loop().time(), epoch, host_of(limiter), is_probe=False)
 
 
 def throttle(
@@ -34,7 +41,8 @@ def throttle(
 
 async def take(limiter: RateLimiter) -> Sent:
     """Start a request as soon as possible, as a client with a free connection does."""
-    while (sent := limiter.start(await limiter.wait_for_turn())) is None:
+    host = host_of(limiter)
+    while (sent := limiter.start(host, await limiter.wait_for_turn(host))) is None:
         pass
     return sent
 
@@ -108,9 +116,9 @@ def test_turns_that_wait_for_a_connection_are_not_used_at_the_same_time():
 
         async def request(lasts: float) -> None:
             while True:
-                due = await limiter.wait_for_turn()
+                due = await limiter.wait_for_turn(host_of(limiter))
                 async with connection:
-                    taken = limiter.start(due)
+                    taken = limiter.start(host_of(limiter), due)
                     if taken is None:
                         continue
                     sent.append(taken.at)
@@ -131,9 +139,12 @@ def test_turns_that_wait_for_a_connection_are_not_used_at_the_same_time():
 def test_start_refuses_a_turn_that_has_expired():
     async def main():
         limiter = make_limiter(1)
-        first, second = await limiter.wait_for_turn(), await limiter.wait_for_turn()
-        assert limiter.start(first)
-        assert not limiter.start(second)
+        first, second = (
+            await limiter.wait_for_turn(host_of(limiter)),
+            await limiter.wait_for_turn(host_of(limiter)),
+        )
+        assert limiter.start(host_of(limiter), first)
+        assert not limiter.start(host_of(limiter), second)
         assert await send(limiter) == 1.0
 
     run(main())
@@ -350,10 +361,10 @@ def test_an_error_that_is_not_transient_shows_that_the_service_answers():
         limiter = make_limiter(retry=RetryPolicy(budget=2, refill=1))
         for _ in range(5):
             limiter.failed(ServerError(status=500), sent_now(limiter))
-        assert limiter.failures_in_a_row == 5
+        assert host_of(limiter).outage.failures == 5
         assert limiter.take_retry()
         limiter.failed(JobNotFoundError(status=404), sent_now(limiter))
-        found = (limiter.failures_in_a_row, limiter.in_flight, limiter.retry_budget)
+        found = (host_of(limiter).outage.failures, limiter.in_flight, limiter.retry_budget)
         assert found == (0, 0, 2)
 
     run(main())
@@ -383,7 +394,7 @@ def test_requests_are_spaced_closer_as_the_learnt_rate_grows():
 
 def succeed(limiter):
     limiter._window.sent()
-    limiter.succeeded(Sent(0.0, limiter._window.epoch))
+    limiter.succeeded(Sent(0.0, limiter._window.epoch, host_of(limiter), is_probe=False))
 
 
 def test_retries_empty_the_budget_and_successes_refill_it():
@@ -428,11 +439,11 @@ def test_a_caller_need_not_wait_if_there_is_room_beside_a_woken_caller():
         first, second = await take(limiter), await take(limiter)
         waiter = asyncio.create_task(take(limiter))
         await asyncio.sleep(0)
-        assert limiter.ready() is None
+        assert limiter.ready(host_of(limiter)) is None
         limiter.succeeded(first)  # the waiting caller is woken, and has not continued yet
-        assert limiter.ready() is None  # the room belongs to the woken caller
+        assert limiter.ready(host_of(limiter)) is None  # the room belongs to the woken caller
         limiter.succeeded(second)
-        assert limiter.ready() is not None
+        assert limiter.ready(host_of(limiter)) is not None
         await waiter
 
     run(main())
@@ -449,7 +460,7 @@ def test_a_caller_waits_behind_a_woken_caller_if_there_is_a_rate():
         # In the same step of the loop as the timer, and before the caller that it wakes.
         asyncio.get_running_loop().call_at(
             math.nextafter(limiter._timer.when(), math.inf),
-            lambda: seen.append((limiter._woken, limiter.ready())),
+            lambda: seen.append((limiter._woken, limiter.ready(host_of(limiter)))),
         )
         await waiter
         assert seen == [(1, None)]

@@ -38,9 +38,7 @@ def job(job_id="a", *, status=None):
 
 def answer(rules):
     """Record what an answered poll shows."""
-    rules.service.answered += 1
-    if rules.service.in_doubt:
-        rules.service.record_accepted_key()
+    rules.record_answer()
 
 
 def play(rules, *failures, state=None, answers=0):
@@ -61,7 +59,8 @@ def time_of_the_end(rules, error, *, every, answers=0, failures=0, state=None):
         for _ in range(answers):
             answer(rules)
         for _ in range(failures):
-            rules.service.record_failure(error, number * every, longest=math.inf)
+            rules.host.record_failure(error, number * every, longest=math.inf)
+            rules.key.failed += 1
         if rules.record(state, error, number * every) is GIVE_UP:
             return number * every, number
     raise AssertionError("never given up")
@@ -125,7 +124,7 @@ def test_a_job_that_failed_while_others_were_answered_is_no_outage_later():
     for number in range(12):
         answer(rules)
         rules.record(state, BROKEN, 10.0 * number)
-    assert rules.service.failed == 9  # the later ones say nothing about the service
+    assert rules.host.failed == 9  # the later ones say nothing about the service
     later = play(rules, *[(10.0 * number, BROKEN) for number in range(12, 40)], state=state)
     assert later.index(GIVE_UP) == 300 / 10 - 12
 
@@ -143,7 +142,7 @@ def test_three_failures_before_an_outage_do_not_make_it_the_fault_of_the_job(gap
 def test_the_list_does_not_show_that_polls_work():
     rules, state = rules_of(), job()
     for number in range(60):
-        rules.service.record_accepted_key()
+        rules.record_accepted_key()
         assert rules.record(state, BROKEN, 10.0 * number) is not GIVE_UP
 
 

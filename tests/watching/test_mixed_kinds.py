@@ -23,6 +23,8 @@ from adepoll import (
     JobSummary,
     JobTimeoutError,
     JobWatcher,
+    PermissionDeniedError,
+    ServerError,
     UnresolvedJob,
     UnresolvedJobsError,
     store_outcomes,
@@ -449,3 +451,101 @@ def test_outcomes_of_jobs_of_two_kinds_with_the_same_id_are_both_stored():
         ]
 
     run(main())
+
+
+# --- kinds at two hosts -------------------------------------------------------------------------
+
+
+class HostedService(Service):
+    """A service whose v2 jobs are at a host of their own; `problem` is asked before each answer."""
+
+    problem = None
+
+    @property
+    def origin(self):
+        return "v2" if self.kind == V2 else "v1"
+
+    def for_kind(self, kind):
+        view = HostedService(
+            {(ref.kind, ref.job_id): end for ref, end in self.ends.items()},
+            kind=kind,
+            polls=self.polls,
+        )
+        view.problem = self.problem
+        return view
+
+    async def get_job(self, job_id):
+        now = asyncio.get_running_loop().time()
+        if self.problem and (error := self.problem(self.origin, job_id, now)):
+            self.polls.append(job_id)
+            await asyncio.sleep(0.05)
+            raise error
+        return await super().get_job(job_id)
+
+
+def hosted(problem, *, ends=1_000.0):
+    jobs = {(EXTRACT, f"v1-{n}"): ends for n in range(10)}
+    jobs |= {(V2, f"parse-{n:026}"): ends for n in range(10)}
+    service = HostedService(jobs)
+    service.problem = problem
+    return service, [JobRef(job_id, kind=kind) for kind, job_id in jobs]
+
+
+async def outcomes(service, refs, **options):
+    """Return the settled and the given-up jobs by id, each with its time."""
+    loop, settled, given_up = asyncio.get_running_loop(), {}, {}
+    options = {"discovery": "get", "schedule": Fixed(interval=10.0)} | options
+    async with watcher_of(service, **options) as watcher:
+        async for job in watcher.watch(refs, errors="yield"):
+            if isinstance(job, UnresolvedJob):
+                given_up[job.job_id] = loop.time()
+            else:
+                settled[job.job_id] = loop.time()
+    return settled, given_up
+
+
+def test_no_good_job_is_given_up_while_its_host_is_down_and_the_other_is_up():
+    def down(origin, job_id, now):
+        broken = origin == "v2" and 100 <= now < 900  # patience is 300 s, outage_patience 3,600 s
+        return ServerError(status=503, job_id=job_id) if broken else None
+
+    settled, given_up = run(outcomes(*hosted(down)))
+    assert (len(settled), given_up) == (20, {})
+
+
+def test_the_jobs_of_a_host_that_stays_down_are_given_up_after_outage_patience():
+    def down(origin, job_id, now):
+        return ServerError(status=503, job_id=job_id) if origin == "v2" else None
+
+    settled, given_up = run(outcomes(*hosted(down, ends=2_000.0), outage_patience=1_200.0))
+    assert len(settled) == 10
+    assert len(given_up) == 10
+    assert 1_200 <= min(given_up.values()) <= max(given_up.values()) <= 1_400
+
+
+def test_a_bad_job_is_given_up_for_the_answers_of_its_own_host():
+    def bad(_origin, job_id, _now):
+        wrong = job_id.endswith("7")
+        return ServerError(status=500, job_id=job_id) if wrong else None
+
+    settled, given_up = run(outcomes(*hosted(bad)))
+    assert len(settled) == 18
+    assert sorted(given_up) == ["parse-00000000000000000000000007", "v1-7"]
+    assert 300 <= min(given_up.values()) <= max(given_up.values()) <= 400
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        lambda job_id: AuthenticationError(status=401, job_id=job_id),
+        lambda job_id: PermissionDeniedError(status=403, job_id=job_id),
+    ],
+    ids=["401", "403"],
+)
+def test_a_host_that_refuses_the_key_ends_only_its_own_jobs(refusal):
+    settled, given_up = run(
+        outcomes(*hosted(lambda origin, job_id, _now: refusal(job_id) if origin == "v2" else None))
+    )
+    assert len(settled) == 10
+    assert len(given_up) == 10
+    assert max(given_up.values()) <= 450
