@@ -180,8 +180,12 @@ class LabSource:
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         """As the view that `AdeClient.for_polling` gives: tried once."""
-        return await self.sender.call_once(lambda _at: self.service.get_job(job_id), self.slot)
+        return await self.sender.call_once(
+            lambda _at: self.service.get_job(job_id), semaphore=self.slot
+        )
 
     async def list_jobs(self, **query: object) -> JobPage:
         """As `get_job`."""
-        return await self.sender.call_once(lambda _at: self.service.list_jobs(**query), self.slot)
+        return await self.sender.call_once(
+            lambda _at: self.service.list_jobs(**query), semaphore=self.slot
+        )

@@ -35,10 +35,14 @@ class BudgetedSource:
         return getattr(self.source, "service_time", lambda: None)()
 
     async def get_job(self, job_id):
-        return await self.sender.call_once(lambda _at: self.source.get_job(job_id), self.slot)
+        return await self.sender.call_once(
+            lambda _at: self.source.get_job(job_id), semaphore=self.slot
+        )
 
     async def list_jobs(self, **query):
-        return await self.sender.call_once(lambda _at: self.source.list_jobs(**query), self.slot)
+        return await self.sender.call_once(
+            lambda _at: self.source.list_jobs(**query), semaphore=self.slot
+        )
 
 
 class CountingSemaphore(asyncio.Semaphore):

@@ -27,10 +27,14 @@ class PacedService:
         return self.source.service_time()
 
     async def get_job(self, job_id):
-        return await self.sender.call_once(lambda _: self.source.get_job(job_id), self.semaphore)
+        return await self.sender.call_once(
+            lambda _: self.source.get_job(job_id), semaphore=self.semaphore
+        )
 
     async def list_jobs(self, **query):
-        return await self.sender.call_once(lambda _: self.source.list_jobs(**query), self.semaphore)
+        return await self.sender.call_once(
+            lambda _: self.source.list_jobs(**query), semaphore=self.semaphore
+        )
 
     def submit(self, count, *, processing_time, age=0.0):
         world, plan = self.source.world, JobPlan(processing_time=processing_time)
