@@ -18,7 +18,7 @@ _INTERRUPTED: Final = 130
 EPILOG = """\b
 Environment variables:
   VISION_AGENT_API_KEY       API key (not an option: other users see options)
-  LANDINGAI_ADE_ENVIRONMENT  region of the key: us (or production) or eu
+  LANDINGAI_ADE_ENVIRONMENT  region of the key: production (us, default) or eu
   LANDINGAI_ADE_BASE_URL     URL of the API, for example of an emulator
   LANDINGAI_ADE_V2_BASE_URL  URL of the API for v2 jobs, if it is another one
 
