@@ -327,9 +327,9 @@ class JobSnapshot(TableRow):
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the snapshot as JSON text: the service's fields, and those that adepoll adds.
 
-        For every kind, the name of the result is `data`, and times are Unix timestamps. The text
-        contains the secret `output_url`, so use ``job.redacted().to_json()`` for a text that other
-        people can read.
+        For every kind, the name of the result is `data`, and times are Unix timestamps, or null if
+        they are unknown. The text contains the secret `output_url`, so use
+        ``job.redacted().to_json()`` for a text that other people can read.
 
         Args:
             indent: Spaces of indentation at each level; None to write all on one line.

@@ -29,9 +29,11 @@ def flatten(model: object) -> dict[str, Json]:
     return raw
 
 
-def _timestamp(time: datetime | None) -> float:
-    """Return a time as a Unix timestamp in seconds; 0 for None."""
-    seconds = 0.0 if time is None else time.timestamp()
+def _timestamp(time: datetime | None) -> float | None:
+    """Return a time as a Unix timestamp in seconds; None for None."""
+    if time is None:
+        return None
+    seconds = time.timestamp()
     return int(seconds) if seconds.is_integer() else seconds
 
 
