@@ -1,4 +1,4 @@
-"""The HTTP handlers of the API: three calls on the jobs of each kind, and the ground truth."""
+"""The HTTP handlers of the API: to create, get and list jobs, and to read the ground truth."""
 
 import asyncio
 import json
@@ -18,20 +18,21 @@ from adepoll.emulator.responses import ResponseData
 from adepoll.emulator.result_saver import ResultSaver
 from adepoll.emulator.world import World
 
-_LARGEST_IN_MEMORY: Final = 2_000_000  # bytes of an answer; larger ones are sent in chunks
-_FILE_OF_TEXT: Final = "markdown"  # the only field whose content a result repeats
+_LARGEST_IN_MEMORY: Final = 2_000_000  # bytes; larger answers are sent in chunks
+# Field of the only file whose content is kept, because a result repeats only Markdown.
+_KEPT_FILE: Final = "markdown"
 
 LIST_SHIFT: Final = web.RequestKey("LIST_SHIFT", int)
-"""Request key with the number of places by which a fault has moved the list."""
+"""Request key that holds the argument `shift` of `World.answer_page`, which a fault sets."""
 
 
 @frozen
 class ApiHandlers:
-    """The handlers of the API for one kind of jobs.
+    """The handlers of the API for the jobs of one kind.
 
     Attributes:
         world: The world with the jobs.
-        rules: The kind.
+        rules: The rules of the kind.
         saver: Saves results to the `output_save_url` of their jobs.
     """
 
@@ -40,7 +41,7 @@ class ApiHandlers:
     saver: ResultSaver
 
     async def create(self, request: web.Request) -> ResponseData:
-        """Answer a ``POST`` of a new job: 202, or 422."""
+        """Answer a ``POST`` that creates a job: 202, or 422 if the submission is invalid."""
         world, rules = self.world, self.rules
         world.count(Endpoint.CREATE, None)
         try:
@@ -56,7 +57,7 @@ class ApiHandlers:
         return _json_response(202, rules.created(job, now=world.now()))
 
     async def get(self, request: web.Request) -> ResponseData:
-        """Answer a ``GET`` of one job: 200, 206 or 404."""
+        """Answer a poll of a job: 200, 206 or 404. Save the result first if that is due."""
         job_id = request.match_info["job_id"]
         await self.saver.save(job_id)
         answer = self.world.answer(self.rules, job_id)
@@ -65,7 +66,7 @@ class ApiHandlers:
         return ResponseData(status=answer.status, headers=_JSON, stored=answer, stop=answer.size)
 
     async def list(self, request: web.Request) -> ResponseData:
-        """Answer a ``GET`` of the list: a page of jobs, or 422."""
+        """Answer a ``GET`` of the list: 200 with a page of jobs, or 422 if the query is invalid."""
         try:
             query = self.rules.read_query(request.query)
         except InvalidRequestError as exc:
@@ -81,13 +82,17 @@ async def answer_truth(world: World, request: web.Request) -> web.Response:
     With ``?digests=1``, the answer includes the SHA-256 of every result, which is slow.
     """
     digests = request.query.get("digests") == "1"
-    # In a thread, since it builds thousands of results while clients send requests.
+    # Run in a thread, because building thousands of results would block the event loop.
     body = await asyncio.to_thread(GroundTruth(world).as_json, digests=digests)
     return web.json_response(body)
 
 
 async def _read_form(request: web.Request) -> Form:
-    """Return the fields of a form or of a JSON object; raises `InvalidRequestError`."""
+    """Return the fields of a form or of a JSON object.
+
+    Raise `InvalidRequestError` if the body cannot be parsed. A body of another content type is an
+    empty form.
+    """
     try:
         if request.content_type == "application/json":
             body = json.loads(await request.text())
@@ -111,12 +116,12 @@ async def _read_parts(request: web.Request) -> Form:
         if part.filename is None:
             fields[name] = (await part.read()).decode()
             continue
-        if name == _FILE_OF_TEXT:
+        if name == _KEPT_FILE:
             text = (await part.read()).decode(errors="replace")
             if text:
                 fields[name], filenames[name] = text, part.filename
             continue
-        # Discard the document, which may be large: only its presence matters.
+        # Discard the content of the file, which may be large. Only a file with content counts.
         while await part.read_chunk():
             filenames[name] = part.filename
     return Form(fields=fields, filenames=filenames)

@@ -18,21 +18,21 @@ from adepoll.emulator.result_saver import ResultSaver
 from adepoll.emulator.storage_handlers import StorageHandlers
 from adepoll.emulator.world import World
 
-_LARGEST_REQUEST: Final = 2**30  # bytes of Markdown in a submission
+_LARGEST_REQUEST: Final = 2**30  # bytes; a submission can contain long Markdown
 
 
 def make_api_app(
     world: World, *, api_keys: Iterable[str], sleep: Sleep = asyncio.sleep
 ) -> web.Application:
-    """Return the API of all kinds of jobs. It requires ``Authorization: Bearer`` and a key.
+    """Return the application of the API, for all kinds of jobs.
 
-    Set `world.results_origin` to the origin of the application of `make_results_app` before the
-    first poll of a job with a large result.
+    Each request needs the header ``Authorization: Bearer KEY``. Before the first poll of a job with
+    a large result, set `world.results_origin` to the origin at which `make_results_app` is served.
 
     Args:
         world: The world that the API serves.
-        api_keys: The keys; every other key is answered 401.
-        sleep: Waits for the delays that faults cause.
+        api_keys: The accepted keys; a request with another key is answered 401.
+        sleep: Waits for a number of seconds; used for the delays that faults cause.
     """
     saver, faults = ResultSaver(world), FaultHandlers(world, sleep)
     bearers = {f"Bearer {key}" for key in api_keys}
@@ -68,11 +68,13 @@ def make_api_app(
 
 
 def make_results_app(world: World, *, sleep: Sleep = asyncio.sleep) -> web.Application:
-    """Return the storage of large results. It requires a presigned URL, and no API key.
+    """Return the application of the storage of large results.
+
+    It serves presigned URLs, and needs no API key.
 
     Args:
         world: The world with the results.
-        sleep: Waits for the delays that faults cause.
+        sleep: Waits for a number of seconds; used for the delays that faults cause.
     """
     storage = StorageHandlers(world)
     app = web.Application()
@@ -85,7 +87,7 @@ def make_results_app(world: World, *, sleep: Sleep = asyncio.sleep) -> web.Appli
 def _date_setter(
     world: World,
 ) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    # Clients compute the skew of their clock from `Date`, so it must be the time of the world.
+    # `Date` must be the time of the world, because clients compare their own clock with it.
     second, date = -1, ""
 
     async def set_date(_request: web.Request, response: web.StreamResponse) -> None:

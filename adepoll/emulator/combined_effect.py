@@ -25,18 +25,21 @@ from adepoll.emulator.refusals import RateLimit, Refusal, RefusalResponse
 
 @frozen(kw_only=True)
 class CombinedEffect:
-    """What happens to one request. Of effects that exclude each other, the first added one counts.
+    """What all faults together do to one request.
+
+    Only one error status, one failure of the connection and one wrong length can happen. If several
+    faults cause one, the fault that was added first counts.
 
     Attributes:
-        delay: Seconds before anything else happens: the sum of all latencies.
+        delay: Seconds to wait before the request is answered: the sum of all latencies.
         replacement: The error status or the redirect that is sent instead of the answer.
-        shift: Number of places by which the list has moved.
+        shift: Number of jobs by which a page of the list begins too late; negative if too early.
         storage_effects: Unexpected behaviour of the storage.
-        connection_failure: How the transfer of the answer fails.
-        off_by: Announced length minus sent length, in bytes.
-        extra_bytes: Blanks after the body.
-        rate: Bytes per second of the body; None for no limit.
-        rng: Draws the place at which the body breaks off.
+        connection_failure: How the transfer of the answer fails; None if it does not fail.
+        off_by: `Content-Length` minus the length of the sent body, in bytes.
+        extra_bytes: Number of blanks that are sent after the body.
+        rate: Bytes of the body that are sent per second; None for no limit.
+        rng: Draws the position at which the body breaks off.
     """
 
     delay: float = 0.0
@@ -85,7 +88,7 @@ class CombinedEffect:
 
     @property
     def needs_raw_socket(self) -> bool:
-        """True if aiohttp cannot send the answer, because HTTP rules are broken."""
+        """True if aiohttp cannot send the answer, for example because its length is wrong."""
         return bool(
             self.connection_failure
             or self.off_by
@@ -96,11 +99,11 @@ class CombinedEffect:
 
     @property
     def is_corrupting(self) -> bool:
-        """True if the body of a good answer becomes a wrong one."""
+        """True if a fault replaces the body of a correct answer by a wrong body."""
         return any(isinstance(f.effect, ListDistortion | Corruption) for f in self._applied)
 
     def corrupt(self, body: bytes) -> tuple[bytes, str]:
-        """Return the wrong version of a good answer's body, and its content type."""
+        """Return a wrong version of the body of a correct answer, and its content type."""
         kind = "application/json"
         for fault in self._applied:
             if isinstance(fault.effect, ListDistortion):

@@ -1,4 +1,4 @@
-"""Wrong versions of good answers, reproducible from a seed. Does no I/O."""
+"""Wrong versions of correct answers, reproducible from a seed. Does no I/O."""
 
 import json
 import random
@@ -10,10 +10,10 @@ from adepoll.api.models import Json
 from adepoll.emulator.effects import Corruption, ListDistortion
 
 DEPTH: Final = 100_000
-"""Nesting depth of `Corruption.DEEP_NESTING`."""
+"""Number of nested arrays in the answer of `Corruption.DEEP_NESTING`."""
 
 DIGITS: Final = 400
-"""Digits of the integer of `Corruption.HUGE_INTEGER`."""
+"""Number of digits of the integer in the answer of `Corruption.HUGE_INTEGER`."""
 
 HTML_PAGE: Final = (
     b"<!DOCTYPE html>\n<html><head><title>Please wait</title></head>"
@@ -31,20 +31,21 @@ _FIELDS_OF_ENDED_JOBS: Final = frozenset(
         *("result", "error", "completed_at"),
     }
 )
-_EARLIER: Final = {"processing": "pending"}  # every later status becomes processing
+# The status before each status. Before every other status is "processing".
+_EARLIER: Final = {"processing": "pending"}
 
 
 def corrupt(kind: Corruption, body: bytes, rng: random.Random) -> bytes:
     """Return a wrong version of an answer's body: one job, or a page of the list.
 
-    The body must be compact JSON. On a page, the first job becomes wrong; some kinds do not change
-    an empty page.
+    The body must be compact JSON. A corruption of a single job changes the first job of a page, and
+    leaves an empty page as it is.
     """
     return _CORRUPTIONS[kind](body, rng)
 
 
 def content_type(kind: Corruption) -> str:
-    """Return the content type of the wrong body."""
+    """Return the `Content-Type` of a body that `corrupt` returns."""
     return "text/html" if kind is Corruption.HTML else "application/json"
 
 
@@ -72,14 +73,15 @@ def _missing_status(body: bytes, _rng: random.Random) -> bytes:
 def _backward_status(body: bytes, _rng: random.Random) -> bytes:
     try:
         raw = json.loads(body)
-    except (ValueError, RecursionError):  # already corrupted by another fault
+    except (ValueError, RecursionError):  # another fault has already corrupted the body
         return body
     if not isinstance(raw, dict) or raw.get("status") in {None, "pending"}:
         return body
     raw["status"] = _EARLIER.get(raw["status"], "processing")
     raw["progress"] = 0.0
     for name in _FIELDS_OF_ENDED_JOBS & raw.keys():
-        if "received_at" in raw:  # v1 sends null, v2 no field
+        # v1, whose answers have `received_at`, sends null; v2 omits the field.
+        if "received_at" in raw:
             raw[name] = None
         else:
             del raw[name]
@@ -104,7 +106,7 @@ def _deep_nesting(body: bytes, _rng: random.Random) -> bytes:
 
 
 def _lone_surrogate(body: bytes, _rng: random.Random) -> bytes:
-    # Most parsers use the last member of a name, so this is the value that clients read.
+    # If a name occurs twice, most parsers use the last value, so clients read this value.
     return body.removesuffix(b"}") + rb',"org_id":"lone \ud800 surrogate"}'
 
 
@@ -137,7 +139,7 @@ _LARGEST_SHIFT: Final = 10
 
 
 def shift(kind: ListDistortion, rng: random.Random) -> int:
-    """Choose at random by how many places the list moves between two page requests."""
+    """Draw the number of jobs by which a page of the list begins too late (negative: too early)."""
     if kind is not ListDistortion.SHIFTING_PAGES:
         return 0
     return rng.choice((-1, 1)) * rng.randrange(1, _LARGEST_SHIFT + 1)
@@ -147,7 +149,7 @@ def distort(kind: ListDistortion, body: Json, rng: random.Random) -> Json:
     """Return a wrong version of a page of the list, given as parsed JSON."""
     jobs, has_more = body["jobs"], body["has_more"]
     if kind is ListDistortion.MISSING_ITEMS:
-        jobs = [job for job in jobs if rng.random() < 0.5]  # noqa: PLR2004 - every other one
+        jobs = [job for job in jobs if rng.random() < 0.5]  # noqa: PLR2004 - half of the jobs
     elif kind is ListDistortion.MISSING_PAGE:
         jobs = []
     elif kind is ListDistortion.ENDLESS_LIST:

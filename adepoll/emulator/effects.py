@@ -1,4 +1,4 @@
-"""What a fault does to an answer, and the names of all faults. Pure: nothing is sent here."""
+"""The effects that faults have on answers, and the names of all faults. Does no I/O."""
 
 import math
 import random
@@ -13,7 +13,7 @@ from adepoll.emulator import validators
 from adepoll.emulator.endpoints import ALL_ENDPOINTS, READING_ENDPOINTS, Endpoint
 from adepoll.emulator.refusals import RateLimit, Refusal, RefusalKind
 
-_LONGEST_DELAY: Final = 3_600.0
+_LONGEST_DELAY: Final = 3_600.0  # seconds
 
 
 class LatencyShape(Enum):
@@ -50,7 +50,7 @@ class Latency:
         elif self.shape is LatencyShape.EXPONENTIAL:
             factor = rng.expovariate(math.log(2))
         elif self.shape is LatencyShape.LOGNORMAL:
-            # exp overflows above 709; the longest delay is far below that.
+            # `math.exp` overflows above 709. At 700, the delay is already cut to one hour.
             factor = math.exp(min(rng.gauss(0.0, self.sigma), 700.0))
         return min(self.median * factor, _LONGEST_DELAY)
 
@@ -78,7 +78,7 @@ class ConnectionFailure(Enum):
 
 @frozen(kw_only=True)
 class OverlongBody:
-    """Blanks follow the body, which JSON allows. `Content-Length` includes them.
+    """Blanks follow the body, which JSON allows. `Content-Length` includes the blanks.
 
     Attributes:
         extra_bytes: Number of blanks.
@@ -95,9 +95,9 @@ class WrongLength:
     """`Content-Length` differs from the length of the body.
 
     Attributes:
-        by: Announced length minus sent length, in bytes. Below 0, the end of the body is where the
-            client expects the next answer. Above 0, the connection closes before the announced
-            length was sent.
+        by: `Content-Length` minus the length of the sent body, in bytes. If it is negative, the
+            client takes the last bytes for the start of the next answer. If it is positive, the
+            connection closes before the client has received all announced bytes.
     """
 
     name: ClassVar[str] = "wrong-length"
@@ -121,7 +121,7 @@ class SlowBody:
 
 
 class Corruption(Enum):
-    """A wrong body with a status of success."""
+    """The body of the answer is wrong, although the status says success."""
 
     HTML = "html"
     INVALID_JSON = "invalid-json"
@@ -146,7 +146,7 @@ class Corruption(Enum):
 
 
 class ListDistortion(Enum):
-    """A wrong page of the job list, although each of its items is right."""
+    """A page of the job list is wrong, although each job on it is correct."""
 
     MISSING_ITEMS = "missing-items"
     MISSING_PAGE = "missing-page"
@@ -174,11 +174,11 @@ class StorageEffect(Enum):
 
 @frozen(kw_only=True)
 class Redirect:
-    """307 to another origin.
+    """The answer is a redirect to another origin, with status 307.
 
     Attributes:
-        location: Target URL. None for the storage of large results under another host name, where
-            keys and cookies that arrive with the request are counted as leaks.
+        location: Target URL. None for the storage of large results under another host name. There,
+            requests with a key or a cookie are counted as leaks.
     """
 
     name: ClassVar[str] = "redirect"
@@ -218,12 +218,12 @@ FAULT_NAMES: Final = (*_CLASSES, *_MEMBERS)
 
 
 def name_of(effect: Effect) -> str:
-    """Return the name of an effect's fault."""
+    """Return the name of the fault that has an effect."""
     return effect.value if isinstance(effect, Enum) else effect.name
 
 
 def effect_class(name: str) -> type | None:
-    """Return the attrs class of an effect with options; None if the effect has no options.
+    """Return the attrs class whose fields are the options of a fault; None without options.
 
     Raises:
         ValueError: There is no fault of that name.
@@ -244,11 +244,11 @@ def option_names(name: str) -> tuple[str, ...]:
 
 
 def make_effect(name: str, **options: object) -> Effect:
-    """Return the effect of a fault; the options are the attributes of the effect's class.
+    """Return the effect of the fault of that name. The options are the fields of its class.
 
     Raises:
-        ValueError: There is no fault of that name, it has no such option, or the option's value is
-            out of range.
+        ValueError: There is no fault of that name, the fault has no such option, or the value of an
+            option is out of range.
     """
     known = option_names(name)
     for option in options:

@@ -5,10 +5,10 @@ from typing import Final
 
 
 class Endpoint(Enum):
-    """Where a request goes.
+    """The part of the service to which a request goes.
 
     `GET` reads one job, `LIST` one page of the job list, `CREATE` submits a job, and `RESULT` is
-    any request to the storage that holds the large results.
+    any request to the storage of large results.
     """
 
     GET = "get"

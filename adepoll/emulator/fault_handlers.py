@@ -24,7 +24,10 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ApiHandler: TypeAlias = Callable[[web.Request], Awaitable[ResponseData]]
 
 FLIGHT_TIME: Final = 0.1
-"""Seconds after a `Retry-After` during which arriving requests may have been on their way."""
+"""Seconds after a `Retry-After` was sent, in which arriving requests do not count as early.
+
+The client may have sent these requests before it received the header.
+"""
 
 _GATEWAY_PAGE: Final = (
     "<html><body><center><h1>{0}</h1></center><hr><center>nginx</center></body></html>"
@@ -42,14 +45,15 @@ class FaultHandlers:
 
     Attributes:
         world: The world.
-        sleep: Waits; a test can pass another function, to see the waits instead of waiting.
+        sleep: Waits for a number of seconds. A test can pass a function that records the delays
+            instead of waiting.
     """
 
     world: World
     sleep: Sleep = asyncio.sleep
 
     def wrap_api(self, endpoint: Endpoint, rules: EmulatedKind, handler: ApiHandler) -> Handler:
-        """Wrap a handler of the API for one kind of jobs."""
+        """Return a handler that applies faults to the answers of a handler of the API."""
         faults = self.world.faults
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -62,11 +66,12 @@ class FaultHandlers:
             try:
                 await self._wait(effect)
             except asyncio.CancelledError:
-                # The client disconnected during the delay, but it has sent a request.
+                # The client disconnected during the delay. Its request counts all the same.
                 self.world.count(endpoint, job_id)
                 raise
             if effect.replacement is not None:
-                # Counted first: the request was sent before the Retry-After of its own refusal.
+                # Count the request before its own refusal is recorded. The `Retry-After` of the
+                # refusal is for later requests.
                 self.world.count(endpoint, job_id)
                 data = self._replaced(request, effect.replacement, endpoint, rules)
             else:
@@ -76,7 +81,7 @@ class FaultHandlers:
         return handle
 
     def wrap_storage(self, storage: StorageHandlers) -> Handler:
-        """Wrap the handler that reads results from the storage."""
+        """Return a handler that applies faults to the results that the storage sends."""
         faults, world = self.world.faults, self.world
 
         async def handle(request: web.Request) -> web.StreamResponse:

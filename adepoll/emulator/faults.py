@@ -1,4 +1,4 @@
-"""Faults: which effect happens to which requests. Pure, and reproducible from a seed."""
+"""Faults: effects, and the requests to which they happen. Reproducible from a seed; no I/O."""
 
 import hashlib
 import math
@@ -31,7 +31,8 @@ def _set_of_endpoints(values: Iterable[Endpoint | str] | None) -> frozenset[Endp
 
 
 def _set_of_jobs(values: Iterable[str] | None) -> frozenset[str] | None:
-    if isinstance(values, str):  # the set of its letters would match no job
+    # A string would become the set of its letters, which match no job.
+    if isinstance(values, str):
         raise TypeError("jobs must be several job ids, not one string")
     return None if values is None else frozenset(values)
 
@@ -44,17 +45,20 @@ def _set_of_kinds(values: Iterable[str] | None) -> frozenset[str] | None:
 
 @frozen(kw_only=True)
 class When:
-    """The requests to which a fault applies; all conditions must hold.
+    """The conditions under which a fault applies to a request. All of them must hold.
 
     Attributes:
-        chance: Probability that the fault applies to a request; drawn for each request.
-        window: Start (included) and end (excluded), in seconds since the fault was added; None for
-            always.
+        chance: Probability that the fault applies to a request, 0 to 1. Each request has its own
+            draw.
+        window: Start (included) and end (excluded) of the period in which the fault applies, in
+            seconds after the fault was added; None for always.
         every: Seconds after which the window repeats; None for a single window.
         endpoints: Endpoints of the requests; None for all endpoints at which the effect can happen.
-        jobs: Ids of the jobs whose requests are affected, results included; None for all requests.
-        kinds: Kinds of jobs whose requests are affected, such as ``v2-parse``; None for all.
-        times: Largest number of affected requests; None for no limit.
+        jobs: Ids of jobs. The fault applies only to requests about these jobs and their results;
+            None for all requests.
+        kinds: Kinds of jobs, such as ``v2-parse``. The fault applies only to requests about jobs of
+            these kinds, and to their lists; None for all requests.
+        times: Largest number of requests to which the fault applies; None for no limit.
     """
 
     chance: float = field(default=1.0, validator=validators.SHARE)
@@ -88,7 +92,7 @@ class Fault:
 
     Attributes:
         effect: What happens to a request.
-        when: The requests to which it happens.
+        when: The conditions that a request must meet.
     """
 
     effect: Effect
@@ -102,12 +106,12 @@ class Fault:
 
     @property
     def name(self) -> str:
-        """The name of the fault, which is that of its effect."""
+        """The name of the fault and of its effect."""
         return name_of(self.effect)
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
-        """The endpoints of the requests to which the fault can happen."""
+        """The endpoints at which the fault can apply to a request."""
         return self.when.endpoints or self.effect.endpoints
 
 
@@ -123,7 +127,10 @@ def make_fault(
     times: int | None = None,
     **options: object,
 ) -> Fault:
-    """Return the fault of that name; `When` describes the conditions.
+    """Return the fault of that name.
+
+    `When` describes the arguments from `chance` to `times`. All other arguments are options of the
+    fault.
 
     Raises:
         ValueError: There is no such fault, option or endpoint, or a value is out of range.
@@ -141,8 +148,8 @@ class AppliedFault:
 
     Attributes:
         fault: The fault.
-        rng: Draws everything that the effect leaves open. It depends only on the seed, the fault
-            and the request.
+        rng: Draws the random values of the effect. Its own seed depends only on the seed of the
+            world, the fault and the request.
         until_token: Seconds until the next token of a `RateLimit`; 0.0 for other effects.
     """
 
@@ -162,7 +169,7 @@ class _TokenBucket:
     updated_at: float
 
     def take(self, limit: RateLimit, now: float) -> float:
-        """Take a token and return 0.0, or return the seconds until there is a token."""
+        """Take a token and return 0.0; if there is none, return the seconds until the next one."""
         elapsed = max(now - self.updated_at, 0.0)
         self.tokens = min(self.tokens + elapsed * limit.rate, limit.burst)
         self.updated_at = max(now, self.updated_at)
@@ -187,21 +194,22 @@ class _Request:
     job_id: str | None
     kind: str
     now: float
-    text: str  # the n-th request to an endpoint about a job; the same in every run
+    # Identifies the request in every run: "get/2/ID" is the third poll of the job with this id.
+    text: str
 
 
 @define(kw_only=True, eq=False)
 class Faults:
     """The active faults of a world. Several can apply to the same request.
 
-    Whether a fault applies to a request depends on the seed, the fault's position among the added
-    ones, the job, and the number of earlier requests to the same endpoint about the same job. So
-    it does not depend on the order in which requests about different jobs arrive.
+    The draw for the `chance` of a fault depends only on the seed, the number of faults that were
+    added before, the job, and the number of earlier requests to the same endpoint about the same
+    job. So the order in which requests about different jobs arrive does not change the draw.
 
     Attributes:
         seed: Determines everything random.
-        clock: Returns Unix seconds; read when a fault with a window is added.
-        counts: Number of affected requests by fault name.
+        clock: Returns Unix seconds. It is called when a fault with a window is added.
+        counts: Number of requests to which a fault applied, by the name of the fault.
     """
 
     seed: int = 0
@@ -213,14 +221,14 @@ class Faults:
     _added: int = field(init=False, default=0)
 
     def add(self, fault: Fault | str, **options: object) -> Fault:
-        """Activate a fault; a name and options are passed to `make_fault`.
+        """Activate a fault and return it. A name and options are passed to `make_fault`.
 
         Raises:
             ValueError: As for `make_fault`.
             TypeError: Options were passed together with a `Fault`.
         """
         if isinstance(fault, str):
-            fault = make_fault(fault, **options)  # type: ignore[arg-type]  # checked in there
+            fault = make_fault(fault, **options)  # type: ignore[arg-type]  # make_fault checks them
         elif options:
             raise TypeError("options can only be passed with the name of a fault, not with a Fault")
         added_at = self.clock() if fault.when.window is not None else 0.0
@@ -248,7 +256,7 @@ class Faults:
         self._by_endpoint.clear()
 
     def __len__(self) -> int:
-        """Return the number of active faults, with open windows or without."""
+        """Return the number of active faults, including those whose window is closed now."""
         return len(self._active)
 
     def __iter__(self) -> Iterator[Fault]:
@@ -258,12 +266,12 @@ class Faults:
     def select(
         self, endpoint: Endpoint, job_id: str | None, now: float, *, kind: str = DEFAULT_KIND
     ) -> tuple[AppliedFault, ...]:
-        """Count a request, and return the faults that apply to it, in the order of their addition.
+        """Count a request, and return the faults that apply to it, in the order of `add`.
 
         Args:
             endpoint: The request's endpoint.
             job_id: The job that the request is about; None for the list and for a submission.
-            now: Unix seconds; they must not decrease from call to call.
+            now: Unix seconds. The value must not decrease from call to call.
             kind: Name of the kind of jobs that the request is about.
         """
         if not self._active:

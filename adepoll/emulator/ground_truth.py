@@ -24,7 +24,7 @@ class GroundTruth:
     world: World
 
     def __call__(self, job_id: str) -> JobTruth:
-        """Return the facts about a job, the digest of its result included.
+        """Return the facts about a job, including the SHA-256 of its result.
 
         Raises:
             KeyError: There is no such job.
@@ -46,21 +46,21 @@ class GroundTruth:
 
     @property
     def early(self) -> int:
-        """Number of requests before the end of a `Retry-After`.
+        """Number of requests to the API before the end of a `Retry-After`.
 
-        A request that arrives shortly after the header was sent is not counted, since it may have
-        been on its way already.
+        A request that arrives shortly after the header was sent is not counted, because the client
+        may have sent the request before it received the header.
         """
         return self.world.request_log.early
 
     @property
     def early_requests(self) -> Sequence[EarlyRequest]:
-        """The first 1,000 requests before the end of a `Retry-After`."""
+        """The first 1,000 of the requests that `early` counts."""
         return tuple(self.world.request_log.first_early)
 
     @property
     def leaks(self) -> Sequence[Leak]:
-        """The first 1,000 keys and cookies that arrived at the storage of large results."""
+        """The first 1,000 headers with a key or cookie that the storage received."""
         return tuple(self.world.request_log.first_leaks)
 
     @property
@@ -77,7 +77,7 @@ class GroundTruth:
         """Return all facts as parsed JSON, the body of ``GET /_emulator/truth``.
 
         Args:
-            digests: As for `jobs`.
+            digests: True to include the SHA-256 of every result, which reads all results.
         """
         requests = attrs.asdict(self.requests)
         leaks = requests.pop("leaks")

@@ -1,4 +1,4 @@
-"""Makes jobs: draws what a submission or a test leaves open. Does no I/O."""
+"""Makes jobs, and draws at random what a submission or a test does not specify. Does no I/O."""
 
 import random
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ class JobFactory:
 
     Attributes:
         seed: Determines everything random.
-        profile: Distribution of the jobs without a plan.
-        profiles: Distributions for single kinds of jobs, by the name of the kind.
+        profile: Distribution from which a plan is drawn for each job that is submitted without one.
+        profiles: Profiles of single kinds of jobs, by the name of the kind. They replace `profile`.
     """
 
     seed: int = 0
@@ -32,7 +32,7 @@ class JobFactory:
         return random.Random(self.seed)  # noqa: S311 - reproducible, not secret
 
     def profile_of(self, kind: str) -> Profile:
-        """Return the distribution of the jobs of a kind."""
+        """Return the profile of the jobs of a kind, which is given by name."""
         return self.profiles.get(kind, self.profile)
 
     def new_id(self, rules: EmulatedKind, now: float) -> str:
@@ -51,16 +51,17 @@ class JobFactory:
         """Make a job.
 
         Args:
-            rules: Its kind.
-            submission: What it is created from.
-            plan: What happens to it; None to draw it.
-            job_id: Its id.
-            received_at: Arrival, in Unix seconds.
+            rules: Rules of the kind of the job.
+            submission: The request that creates the job.
+            plan: What happens to the job; None to draw a plan.
+            job_id: Id of the job.
+            received_at: Time of arrival, in Unix seconds.
         """
         tier = submission.tier
         if plan is None or (tier is None and rules.has_tiers):
             profile = self.profile_of(rules.name)
-            # A generator for each job, so that more details do not change the jobs that follow.
+            # Each job has its own generator for details. So a job that draws more details does not
+            # change later jobs.
             details = random.Random(f"{self.seed}/{self._made}")  # noqa: S311 - reproducible, not secret
             if tier is None and rules.has_tiers:
                 tier = profile.draw_tier(details)

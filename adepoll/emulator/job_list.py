@@ -1,4 +1,4 @@
-"""The job list, sorted and by status: a page takes the same time with ten and 100,000 jobs."""
+"""The job list. It is kept sorted, so that a page takes the same time with ten or 100,000 jobs."""
 
 import hashlib
 import math
@@ -15,10 +15,11 @@ from adepoll.emulator.jobs import Job
 
 
 class ListOrder(Enum):
-    """The order of the job list; the real service does not document its order.
+    """The order of the job list. The real service does not document this order for v1 jobs.
 
-    `SHUFFLED` is a random order that stays the same, so that the pages fit together. `RESHUFFLED`
-    is a new random order at every request, so that a reader misses jobs and sees others twice.
+    `SHUFFLED` is a random order that stays the same, so that the pages together contain each job
+    once. `RESHUFFLED` is a new random order for every page, so that a reader of all pages misses
+    some jobs and sees others twice.
     """
 
     NEWEST = "newest"
@@ -27,13 +28,13 @@ class ListOrder(Enum):
     RESHUFFLED = "reshuffled"
 
 
-# Sort key, number, job. The number is unique, so that jobs are never compared.
+# Sort key, number of the job, job. No two numbers are equal, so jobs are never compared.
 _Entry: TypeAlias = tuple[float, int, Job]
 
 
 @define
 class JobList:
-    """The jobs by status, as of the latest `update`.
+    """The list of the jobs of one kind, as it was at the time of the latest `update`.
 
     Attributes:
         order: Order of the jobs.
@@ -46,7 +47,8 @@ class JobList:
     _by_status: dict[JobStatus, list[_Entry]] = Factory(
         lambda: {status: [] for status in JobStatus}
     )
-    # Time of the next status change, number, job, and the status under which the job is listed.
+    # Time of the next status change, number of the job, job, and the status before that change
+    # (None if the job has not arrived). A heap.
     _changes: list[tuple[float, int, Job, JobStatus | None]] = Factory(list)
     _rng: random.Random = field(init=False)
 
@@ -55,11 +57,11 @@ class JobList:
         return random.Random(f"{self.seed}/listing")  # noqa: S311 - reproducible, not secret
 
     def add(self, job: Job) -> None:
-        """Add a job; it is listed once it has arrived."""
+        """Add a job. It is in the list from the first `update` after its arrival."""
         heappush(self._changes, (job.received_at, job.number, job, None))
 
     def update(self, now: float) -> None:
-        """Apply all status changes up to `now`, in Unix seconds, which must not decrease."""
+        """Apply all status changes up to `now`, in Unix seconds; `now` must not decrease."""
         while self._changes and self._changes[0][0] <= now:
             _, number, job, before = heappop(self._changes)
             entry = (self._key(job), number, job)
@@ -70,13 +72,13 @@ class JobList:
                 del jobs[bisect_left(jobs, entry)]
             after = job.status_at(now)
             if after is None:
-                raise AssertionError("a job whose status changes has arrived")
+                raise AssertionError("a job whose status changes must have arrived")
             insort(self._by_status[after], entry)
             if (change := job.next_change(now)) < math.inf:
                 heappush(self._changes, (change, number, job, after))
 
     def page(self, *, skip: int, count: int, status: JobStatus | None) -> tuple[list[Job], bool]:
-        """Return jobs in order, and whether more follow.
+        """Return the jobs of one page in order, and whether more jobs follow.
 
         Args:
             skip: Number of jobs to skip.

@@ -1,4 +1,4 @@
-"""One job: its plan, which is fixed when it is submitted, and its state at any time. No I/O."""
+"""One job: the plan of what happens to the job, and its state at any time. Does no I/O."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -17,8 +17,8 @@ from adepoll.emulator.results import ResultBody
 class Outcome(Enum):
     """How a job ends.
 
-    `PARTIAL` is a completed job with a partial result: the data of an extract job violates
-    the caller's schema, and some pages of a parse job failed. v1 answers 206.
+    `PARTIAL` means that the job completes with a partial result: that of an extract job violates
+    the caller's schema, and some pages of a parse job failed. A poll of a v1 job then answers 206.
     """
 
     COMPLETED = "completed"
@@ -37,7 +37,8 @@ class Outcome(Enum):
         return self.status is JobStatus.COMPLETED
 
 
-_SLOWNESS: Final = 60.0  # seconds after which an endless job is half done
+# Seconds of processing after which `share_done` of an endless job is 0.5.
+_HALF_OF_ENDLESS: Final = 60.0
 _DEFAULT_FAILURE: Final = "The document could not be processed."
 _STATUS: Final = {
     Outcome.COMPLETED: JobStatus.COMPLETED,
@@ -48,7 +49,7 @@ _STATUS: Final = {
 
 
 def set_of_odd_values(values: Iterable[OddValue | str]) -> frozenset[OddValue]:
-    """Return odd values that can be given by name."""
+    """Return a set of odd values. A text stands for the `OddValue` with this value."""
     return frozenset(map(OddValue, values))
 
 
@@ -60,21 +61,22 @@ class JobPlan:
         queue_time: Seconds from arrival to the start of processing.
         processing_time: Seconds of processing; ``math.inf`` for a job that never ends.
         outcome: How the job ends.
-        result_bytes: Size of the JSON of the result, in bytes. A smaller value than the smallest
-            possible result gives the smallest result. On v1, a result above 1,000,000 bytes is
-            behind `output_url`; on v2, a result of any size is part of the answer.
-        pages: Number of pages of the document; for a spreadsheet, of its sheets.
-        failed_pages: Pages that failed, from 1, of a parse job with a partial result; if empty, the
-            last one failed.
-        failure_reason: Why a failed job failed; None for a general sentence.
+        result_bytes: Size of the JSON of the result, in bytes. If the value is too small, the
+            result gets its smallest possible size. On v1, a result above 1,000,000 bytes is behind
+            `output_url`; on v2, a result of any size is part of the answer.
+        pages: Number of pages of the document, or of sheets of the spreadsheet.
+        failed_pages: Numbers of the failed pages, from 1, in a partial result of a parse or
+            workflow job; empty for the last page only.
+        failure_reason: Reason in the answers about a failed job; None for a general sentence.
         error_code: `error.code` of a failed v2 job.
-        zero_data_retention: True if the service does not keep the result: the completed job then
-            has neither a result nor `output_url`.
-        result_reads: Number of polls that get the result; later ones get the completed job without
-            it. None for no limit.
-        retention: Seconds from the end of the job until it is deleted: its polls then answer 404.
+        zero_data_retention: True if the service does not keep the result. Polls of the completed
+            job then get neither a result nor `output_url`.
+        result_reads: Number of polls that get the result; later polls get the completed job without
+            a result. None for no limit.
+        retention: Seconds from the end of the job until the service deletes the job. After that,
+            polls answer 404.
         partial_status: HTTP status of a partial result; None for 206 on v1 and 200 on v2.
-        odd_values: What is odd in the answers about the job.
+        odd_values: The odd values in the answers about the job and in its result.
     """
 
     queue_time: float = field(default=0.0, validator=validators.NOT_NEGATIVE)
@@ -100,7 +102,7 @@ class JobPlan:
 
     @property
     def pages_that_failed(self) -> tuple[int, ...]:
-        """The pages that failed if the job is a parse job, from 1."""
+        """Numbers of the failed pages, from 1; empty unless the result is partial."""
         if self.outcome is not Outcome.PARTIAL:
             return ()
         return self.failed_pages or (self.pages,)
@@ -111,24 +113,28 @@ class Job:
     """One job: its plan, and what the world records about it.
 
     Attributes:
-        job_id: Its id.
-        kind: Name of its kind, such as ``v1-extract``.
-        received_at: Arrival, in Unix seconds; the API does not know the job before.
-        number: Its number in the order of submission; the tiebreaker of the list.
-        plan: What happens to it.
-        version: Model version that the answers name.
+        job_id: Id of the job.
+        kind: Name of the kind, such as ``v1-extract``.
+        received_at: Time of arrival, in Unix seconds. Before that time, the API does not know the
+            job.
+        number: Number of the job in the order of submission, from 0. It determines the order of
+            listed jobs that arrived at the same time.
+        plan: What happens to the job.
+        version: Version of the model, as in the answers.
         filename: Name of the document.
         tier: `service_tier` of a v2 job; None for other jobs.
         schema: JSON schema from the submission; None without a schema.
-        markdown: Markdown from the submission of a v2 extract job, which its result repeats.
-        options: Other parts of the submission on which the result depends.
-        output_save_url: URL to which the result is saved; None if it is not saved by URL.
-        gets: Polls of the job, that is GETs by id.
-        result_polls: Polls whose answer contained the result.
-        result_requests: Requests for the result at the storage.
-        save_status: HTTP status of the PUT to `output_save_url`; None before the PUT.
+        markdown: Markdown from the submission of a v2 extract job, which the result repeats; None
+            for no Markdown.
+        options: Other fields of the submission on which the result depends, by name.
+        output_save_url: URL to which the result is saved; None if the service keeps the result.
+        gets: Number of polls of the job (GETs by id).
+        result_polls: Number of polls whose answer contained the result or its URL.
+        result_requests: Number of requests for the result at the storage.
+        save_status: HTTP status of the PUT to `output_save_url`; 0 if the PUT got no answer, None
+            before the PUT.
         result_version: Number of times that the result was replaced.
-        result: Cached result; only large ones, which are read in many ranges, are cached.
+        result: Cached result; None for a small result, which is made again for each request.
     """
 
     job_id: str
@@ -167,13 +173,13 @@ class Job:
         return round(seconds * 1_000) if seconds < math.inf else 0
 
     def share_done(self, now: float) -> float:
-        """Return how much of the processing is done at `now`, from 0 to 1.
+        """Return the share of the processing that is done at `now`, from 0 to 1.
 
-        For a job that never ends, the share grows more and more slowly.
+        For a job that never ends, the share grows more and more slowly, and stays below 1.
         """
         elapsed = max(now - self.started_at, 0.0)
         if self.plan.processing_time == math.inf:
-            return elapsed / (elapsed + _SLOWNESS)
+            return elapsed / (elapsed + _HALF_OF_ENDLESS)
         return min(elapsed / self.plan.processing_time, 1.0) if self.plan.processing_time else 1.0
 
     def status_at(self, now: float) -> JobStatus | None:
@@ -193,7 +199,10 @@ class Job:
         return _DEFAULT_FAILURE if self.plan.failure_reason is None else self.plan.failure_reason
 
     def next_change(self, now: float) -> float:
-        """Return when the status at `now` ends, in Unix seconds; ``math.inf`` if it never ends."""
+        """Return the time of the first status change after `now`, in Unix seconds.
+
+        Return ``math.inf`` if the status does not change any more.
+        """
         changes = (self.received_at, self.started_at, self.finished_at)
         return next((change for change in changes if change > now), math.inf)
 
@@ -203,20 +212,20 @@ class JobTruth:
     """The facts about one job, to compare with what a client found out.
 
     Attributes:
-        job_id: The job.
-        kind: Name of its kind, such as ``v1-extract``.
+        job_id: Id of the job.
+        kind: Name of the kind, such as ``v1-extract``.
         tier: `service_tier` of a v2 job; None for other jobs.
-        received_at: Arrival, in Unix seconds, with the fraction that the API omits.
+        received_at: Time of arrival, in Unix seconds, with the fraction that the v1 API omits.
         finished_at: End of the job, in Unix seconds; ``math.inf`` if it never ends.
         outcome: How the job ends.
         result_bytes: Size of the JSON of the result, in bytes; 0 without a result.
-        result_sha256: SHA-256 of these bytes, in hex; None without a result, or if digests were
-            not requested.
-        gets: Polls of the job, that is GETs by id.
-        result_polls: Polls whose answer contained the result.
-        result_requests: Requests for its result at the storage.
-        save_status: HTTP status of the PUT to its `output_save_url`; 0 if the PUT got no answer,
-            None before the PUT.
+        result_sha256: SHA-256 of the JSON of the result, in hex; None without a result, or if
+            digests were not requested.
+        gets: Number of polls of the job (GETs by id).
+        result_polls: Number of polls whose answer contained the result or its URL.
+        result_requests: Number of requests for the result at the storage.
+        save_status: HTTP status of the PUT to `output_save_url`; 0 if the PUT got no answer, None
+            before the PUT.
     """
 
     job_id: str

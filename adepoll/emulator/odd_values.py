@@ -11,8 +11,9 @@ from adepoll.api.models import Json
 class OddValue(Enum):
     """Something unusual in all answers about a job and in its result. Clients must accept it.
 
-    A value that an answer does not have is not odd: `MISSING_ORG_ID`, for example, changes nothing
-    about a v2 job.
+    An odd value changes only answers that have the field: `MISSING_ORG_ID`, for example, changes no
+    answer about a v2 job. `RESULT_FIRST` moves the result before all other fields. `EARLY_URL`
+    stores even a small result of a v1 job behind `output_url`.
     """
 
     UPPER_CASE_STATUS = "upper-case-status"
@@ -41,12 +42,12 @@ _OBJECT_WARNINGS: Final[Json] = [{"message": "page 2 is rotated", "pages": [2]},
 def odd_envelope(
     body: dict[str, Json], odd: Collection[OddValue], moments: Mapping[str, float]
 ) -> dict[str, Json]:
-    """Return the fields of a job as an odd answer contains them.
+    """Return the fields of a job with odd values.
 
     Args:
         body: The fields of a job, or of its item in the list.
-        odd: What is odd.
-        moments: Unix seconds of the times in `body`, by field.
+        odd: The odd values.
+        moments: The times in `body`, in Unix seconds, by the name of the field.
     """
     if not odd:
         return body
@@ -72,7 +73,7 @@ def odd_envelope(
 
 
 def odd_metadata(metadata: dict[str, Json], odd: Collection[OddValue]) -> dict[str, Json]:
-    """Return the metadata of a result as an odd answer contains it."""
+    """Return the metadata of a result with odd values."""
     if not odd:
         return metadata
     metadata = dict(metadata)
@@ -88,7 +89,7 @@ def odd_metadata(metadata: dict[str, Json], odd: Collection[OddValue]) -> dict[s
 
 
 def odd_warnings(warnings: Json, odd: Collection[OddValue]) -> Json:
-    """Return the warnings of a result as an odd answer contains them."""
+    """Return the warnings of a result with odd values."""
     if OddValue.NULL_WARNINGS in odd:
         return None
     return _OBJECT_WARNINGS if OddValue.OBJECT_WARNINGS in odd else warnings

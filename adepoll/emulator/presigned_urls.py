@@ -1,4 +1,6 @@
-"""Presigned URLs like those of S3: valid for one hour, if no byte is changed. No I/O.
+"""Presigned URLs like those of S3. Does no I/O.
+
+A URL is valid for one hour, and only if no byte of it is changed.
 
 The parameters are those of "Authenticating Requests: Using Query Parameters (AWS Signature
 Version 4)" in the Amazon S3 API reference. The signature is a plain HMAC instead of AWS's canonical
@@ -41,8 +43,8 @@ class Presigner:
 
     Attributes:
         secret: Key of the HMAC.
-        access_key: First part of `X-Amz-Credential`; public.
-        session_token: `X-Amz-Security-Token`, which the query of temporary credentials contains.
+        access_key: First part of `X-Amz-Credential`; it is not secret.
+        session_token: Value of `X-Amz-Security-Token`, which S3 uses for temporary credentials.
     """
 
     secret: bytes = field(repr=False)
@@ -51,7 +53,7 @@ class Presigner:
 
     @classmethod
     def seeded(cls, seed: str) -> Self:
-        """Return a presigner whose secrets are drawn from a seed: they protect no real data."""
+        """Return a presigner with secrets drawn from a seed. The secrets protect no real data."""
         rng = random.Random(seed)  # noqa: S311 - as the docstring says
         return cls(
             secret=rng.randbytes(32),
@@ -66,8 +68,8 @@ class Presigner:
             origin: Scheme, host and port, for example ``http://127.0.0.1:8080``.
             raw_path: Percent-encoded path.
             now: Unix seconds.
-            method: The only HTTP method for which the URL is valid, as in S3. `ANY_METHOD` is
-                like the shared access signatures of other vendors.
+            method: HTTP method for which the URL is valid. S3 allows one method per URL;
+                `ANY_METHOD` allows all, as shared access signatures of other vendors do.
         """
         stamp = time.strftime(_DATE_FORMAT, time.gmtime(now))
         scope = f"{self.access_key}/{stamp[:8]}/us-east-2/s3/aws4_request"
@@ -114,7 +116,7 @@ class Presigner:
 
 
 def expires_at(raw_query: str) -> float:
-    """Return the Unix time at which a URL of `Presigner` with this query expires."""
+    """Return the Unix time at which a URL of `Presigner` expires, given the query of the URL."""
     fields = dict(part.split("=", 1) for part in raw_query.split("&"))
     signed = timegm(time.strptime(unquote(fields["X-Amz-Date"]), _DATE_FORMAT))
     return signed + int(fields["X-Amz-Expires"])

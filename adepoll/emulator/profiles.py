@@ -22,27 +22,28 @@ TIERS: Final = (STANDARD, PRIORITY)
 
 @frozen(kw_only=True)
 class Profile:
-    """The distribution from which the plans of jobs without a plan are drawn.
+    """A distribution of plans. A plan is drawn for each job that is submitted without a plan.
 
     Attributes:
-        median: Median time from arrival to end, in seconds; the time is log-normal.
-        sigma: Standard deviation of the logarithm of that time.
-        queue_share: Share of that time that a job is pending.
+        median: Median time from a job's arrival to its end, in seconds. The time is log-normal.
+        sigma: Standard deviation of the logarithm of the time from arrival to end.
+        queue_share: Share of the time from arrival to end in which a job is pending.
         failed: Share of jobs that fail.
         cancelled: Share of jobs that are cancelled; v2 jobs fail instead.
         partial: Share of jobs that complete with a partial result.
-        large: Share of results of `large_bytes`: on v1, they are behind `output_url`.
-        large_bytes: Smallest and largest size of these results, in bytes; log-uniform.
-        small_bytes: Smallest and largest size of the other results, in bytes; log-uniform.
+        large: Share of jobs with a large result. On v1, a result above 1,000,000 bytes is behind
+            `output_url`.
+        large_bytes: Smallest and largest size of a large result, in bytes; log-uniform.
+        small_bytes: Smallest and largest size of every other result, in bytes; log-uniform.
         zero_data_retention: True for an organisation with zero data retention; see `JobPlan`.
         result_reads: Number of polls of a job that get its result; None for no limit.
-        retention: Seconds from the end of a job until it is deleted.
+        retention: Seconds from the end of a job until the service deletes the job.
         pages: Smallest and largest number of pages of a document; log-uniform.
         priority: Share of the v2 jobs without a `service_tier` that have the tier `priority`
             instead of `standard`. A submission over HTTP without a tier is always `standard`.
         priority_speed: How many times faster a job of the tier `priority` ends.
         odd: Share of jobs with odd values.
-        odd_values: The odd values of these jobs, of which each has one to three.
+        odd_values: Odd values to draw from: a job with odd values has one to three of them.
     """
 
     median: float = field(default=8.0, validator=validators.FINITE)
@@ -68,13 +69,13 @@ class Profile:
     )
 
     def __attrs_post_init__(self) -> None:
-        """Raise `ValueError` if the shares exceed all jobs."""
+        """Raise `ValueError` if `failed`, `cancelled` and `partial` add up to more than 1."""
         if self.failed + self.cancelled + self.partial > 1:
             raise ValueError("the sum of failed, cancelled and partial must be <= 1")
 
     @classmethod
     def quick(cls) -> Self:
-        """Return a profile for tests in real time: each job completes in 0.05 s, none is large."""
+        """Return a profile for tests in real time: jobs complete in 0.05 s, with small results."""
         return cls(median=0.05, sigma=0.0, failed=0.0, cancelled=0.0, partial=0.0, large=0.0)
 
     def draw(
@@ -130,7 +131,7 @@ class Profile:
 
 
 def profile_of(profile: Profile | Mapping[str, Json] | None) -> Profile:
-    """Return a profile that can be given by its fields; the default one for None.
+    """Return a `Profile`; the argument can also be a mapping of its fields, or None for defaults.
 
     Raises:
         TypeError: A field does not exist.

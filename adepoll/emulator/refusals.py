@@ -29,7 +29,7 @@ class RetryAfter(Enum):
         time is 0.0, because clients interpret absurd values in different ways.
 
         Args:
-            wait: Seconds after which a new request can succeed.
+            wait: Seconds that the client should wait.
             now: Unix seconds.
             rng: Draws the absurd value.
         """
@@ -88,7 +88,7 @@ class RateLimit:
             )
 
     def wait(self, until_token: float, rng: random.Random) -> float:
-        """Draw the wait that a refused client is asked for, in seconds.
+        """Return the seconds that a refused client should wait: until the next token, or drawn.
 
         Args:
             until_token: Seconds until the next token.
@@ -100,7 +100,7 @@ class RateLimit:
 
 
 class RefusalKind(Enum):
-    """An error status that is not the client's fault."""
+    """The kinds of errors that faults send; `STATUSES` has the HTTP statuses of each kind."""
 
     SERVER_ERROR = "server-error"
     TOO_MANY_REQUESTS = "too-many-requests"
@@ -122,7 +122,7 @@ STATUSES: Final[Mapping[RefusalKind, tuple[int, ...]]] = {
     RefusalKind.REQUEST_TIMEOUT: (408,),
     RefusalKind.CONFLICT: (409,),
 }
-"""The HTTP statuses that each `RefusalKind` draws from."""
+"""The HTTP statuses of each `RefusalKind`. Each refusal draws one of them."""
 
 
 @frozen(kw_only=True)
@@ -130,7 +130,7 @@ class Refusal:
     """The request is answered with an error status.
 
     Attributes:
-        kind: Which error.
+        kind: The kind of error.
         retry_after: Form of `Retry-After`.
         wait: Seconds in `Retry-After`.
     """
@@ -147,7 +147,8 @@ class Refusal:
     @property
     def endpoints(self) -> frozenset[Endpoint]:
         """The endpoints at which the effect can happen."""
-        if self.kind is RefusalKind.CONFLICT:  # a job with the same identifier is being created
+        # 409 means that a job with the same identifier is being created.
+        if self.kind is RefusalKind.CONFLICT:
             return frozenset({Endpoint.CREATE})
         return ALL_ENDPOINTS if self.kind is RefusalKind.SERVER_ERROR else API_ENDPOINTS
 
@@ -159,7 +160,8 @@ class RefusalResponse:
     Attributes:
         status: HTTP status.
         retry_after: Value of `Retry-After`; None without the header.
-        until: Unix time until which the header asks the client to wait; 0.0 if it does not.
+        until: Unix time until which the header asks the client to wait; 0.0 if the header is absent
+            or absurd.
     """
 
     status: int
@@ -170,13 +172,13 @@ class RefusalResponse:
     def draw(
         cls, effect: RateLimit | Refusal, *, until_token: float, now: float, rng: random.Random
     ) -> "RefusalResponse":
-        """Draw the status and the header that an effect leads to.
+        """Draw the status and the `Retry-After` that one refused request gets.
 
         Args:
             effect: The rate limit or refusal.
             until_token: Seconds until the next token of a rate limit.
             now: Unix seconds.
-            rng: Draws everything that the effect leaves open.
+            rng: Draws the status, the wait and an absurd `Retry-After`.
         """
         if isinstance(effect, RateLimit):
             status, wait = 429, effect.wait(until_token, rng)

@@ -100,11 +100,11 @@ class RequestLog:
         """Record that a `Retry-After` was sent.
 
         Args:
-            known_at: Unix time after which an arriving request was sent with knowledge of the
-                header. Earlier ones may have been on their way already.
+            known_at: Unix time after which arriving requests count as early. Before this time, the
+                client may have sent a request without knowing the header.
             until: End of the wait, in Unix seconds.
         """
-        # The client already knows an earlier wait that has not ended yet.
+        # If an earlier wait still lasts then, the client knows it, so both waits become one.
         overlaps = known_at <= self._wait_until
         self._wait_from = min(self._wait_from, known_at) if overlaps else known_at
         self._wait_until = max(self._wait_until, until)

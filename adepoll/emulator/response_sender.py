@@ -1,4 +1,4 @@
-"""Sends responses correctly, or cut off, stalled, endless, or with a wrong length."""
+"""Sends responses: correctly, or cut off, stalled, endless, or with a wrong length."""
 
 import asyncio
 import socket
@@ -26,9 +26,10 @@ STALL_SECONDS: Final = 86_400.0
 
 _CHUNK_BYTES: Final = 256 * 1024
 _FAULTY_CHUNK_BYTES: Final = 64 * 1024
-_PAUSES_PER_SECOND: Final = 10  # of a slow body
+_PAUSES_PER_SECOND: Final = 10  # for a body that is sent slowly
 _SHORT_PAUSE: Final = 0.01  # seconds between the chunks of a body that never ends
-# SO_LINGER of 0 s: closing sends RST instead of FIN. The two numbers are short on Windows.
+# With a linger time of 0 s (SO_LINGER), closing a socket sends RST instead of FIN. On Windows, the
+# two numbers have 16 bits each.
 _LINGER_OFF: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
@@ -89,7 +90,7 @@ class FaultySender:
         try:
             await self._send(self.request.writer, now)
         except ConnectionError:
-            # The client disconnected before the end.
+            # The client disconnected before the end, which is not an error of the emulator.
             return _AlreadySent()
         return _AlreadySent()
 
@@ -162,7 +163,7 @@ class FaultySender:
         transport = self.request.transport
         if transport is None:
             return
-        # A transport has no event for an empty buffer.
+        # Check again and again, because asyncio has no event for an empty write buffer.
         while transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110
             await asyncio.sleep(_SHORT_PAUSE)
         if (sock := transport.get_extra_info("socket")) is not None:
@@ -170,7 +171,7 @@ class FaultySender:
         transport.abort()
 
 
-# The share of the headers that is sent before the reset.
+# Share of the headers that is sent before the connection is reset.
 _SHARE_OF_HEAD: Final[Mapping[ConnectionFailure | None, float]] = {
     ConnectionFailure.RESET_BEFORE_HEADERS: 0.0,
     ConnectionFailure.RESET_IN_HEADERS: 0.5,

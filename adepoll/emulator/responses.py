@@ -22,9 +22,9 @@ class ResponseData:
         status: HTTP status.
         headers: Headers without `Date`, `Content-Length` and `Transfer-Encoding`.
         body: A small body.
-        stored: The object of which the body is a part; None for a small body.
-        start: Start of that part, in bytes.
-        stop: End of that part, in bytes.
+        stored: The object of which the body is a part; None if the body is in `body`.
+        start: Position in the object at which the body begins, in bytes.
+        stop: Position in the object at which the body ends (excluded), in bytes.
     """
 
     status: int
@@ -113,9 +113,9 @@ def object_response(stored: StoredObject, headers: Mapping[str, str]) -> Respons
 def requested_range(header: str, size: int) -> tuple[int, int] | None:
     """Return the requested bytes [start, stop) of a body of `size` bytes.
 
-    None if the header must be ignored: RFC 9110 (2022), section 14.2, allows that for a malformed
-    header, and S3 does it for several ranges in one header. Empty (start >= stop) if the range
-    cannot be satisfied.
+    Return None if the header must be ignored, because it is malformed (RFC 9110, 2022, section
+    14.2) or has several ranges (as in S3). Return an empty range (start >= stop) if the body does
+    not have the requested bytes.
     """
     found = _RANGE.fullmatch(header)
     if found is None or found.group(1, 2) == (None, None):
@@ -145,7 +145,7 @@ def _is_unchanged(stored: StoredObject, headers: Mapping[str, str]) -> bool:
 
 
 def _matches_if_range(stored: StoredObject, validator: str | None) -> bool:
-    """Return whether `If-Range` holds: the same strong tag, or exactly the same date."""
+    """Return whether `If-Range` is absent, or has the object's strong tag or date."""
     if validator is None or validator == stored.etag:
         return True
     since = _seconds(validator)

@@ -1,7 +1,7 @@
-"""The parts of a result, and how it reaches an exact size. Does no I/O.
+"""Makes a result of an exact size from parts. Does no I/O.
 
-A kind of job writes a head and a foot with the documented fields, and one numbered row. Rows and
-prose then fill the result up to the wanted size.
+The rules of a kind write the documented fields and one row. Copies of the row with rising numbers,
+and then prose, fill the result up to the requested size.
 """
 
 import json
@@ -17,13 +17,13 @@ _PROSE: Final = "the quick amber lantern crossed the harbour ledger while copper
 
 @frozen(kw_only=True)
 class ResultParts:
-    """A result without its size. All texts are compact JSON; joined, they are one JSON value.
+    """The parts of a result, as compact JSON. Joined, the parts are one JSON value.
 
     Attributes:
         head: Everything before the rows.
-        row: The text of a row before its number, and after it; see `make_row`.
-        middle: What follows the rows. It ends within a JSON string.
-        tail: Everything after that string's content; it begins with the string's closing quote.
+        row: Text of a row before its number, and text after its number; see `make_row`.
+        middle: Text after the rows. It ends within a JSON string, which prose continues.
+        tail: Text after the prose. It begins with the closing quote of the string.
     """
 
     head: str
@@ -36,10 +36,10 @@ class ResultParts:
         return evolve(self, head=before + self.head, tail=self.tail + after)
 
     def fit(self, size: int, *, modified: float) -> ResultBody:
-        """Return the result with `size` bytes, or the smallest possible one if that is larger.
+        """Return the result with `size` bytes, or the smallest possible result if it is larger.
 
         Args:
-            size: Length, in bytes.
+            size: Requested length, in bytes.
             modified: Time of the last change, in Unix seconds.
         """
         head, middle, tail = (part.encode() for part in (self.head, self.middle, self.tail))
@@ -54,24 +54,26 @@ class ResultParts:
 
 
 def make_row(before: str, after: str, close: str) -> tuple[str, str]:
-    """Return a row that has the size of all rows: prose fills it between `after` and `close`.
+    """Return a row of `ROW_BYTES` bytes: the text before its number, and the text after it.
+
+    Prose between `after` and `close` fills the row.
 
     Args:
         before: Text before the number of the row.
-        after: Text after the number; it ends within a JSON string.
-        close: The end of that string and of the row.
+        after: Text after the number. It ends within a JSON string.
+        close: End of the string and of the row.
     """
     padding = ROW_BYTES - len(before) - len(str(FIRST_ROW)) - len(after) - len(close)
     return before, after + prose(padding) + close
 
 
 def prose(length: int) -> str:
-    """Return a text of that many letters and blanks, which JSON needs not escape."""
+    """Return a text of `length` letters and blanks, which need no escapes in JSON."""
     return (_PROSE * (length // len(_PROSE) + 1))[:length]
 
 
 def dump(value: Json) -> str:
-    """Return compact JSON."""
+    """Return the compact JSON of a value."""
     return json.dumps(value, separators=(",", ":"))
 
 

@@ -36,11 +36,11 @@ class ResultSaver:
             self._session = None
 
     async def save(self, job_id: str) -> None:
-        """PUT the result of a job if it is not saved yet, and record the status of the answer."""
+        """PUT the result of a completed job if that is due, and record the status of the answer."""
         if self.world.pending_save(job_id) is None:
             return
         async with self._saving:
-            # Another poll may have saved it while this one waited for the lock.
+            # Another poll may have saved the result while this poll waited for the lock.
             if (pending := self.world.pending_save(job_id)) is not None:
                 self.world.record_save(job_id, await self._put(*pending))
 

@@ -1,7 +1,7 @@
 """The result of a job: bytes of an exact size that can be read at any offset. Does no I/O.
 
-A head and a foot contain the documented fields. Between them are numbered rows of a fixed size, so
-that a test detects bytes at a wrong position, and a result of gigabytes needs no memory.
+A head and a foot contain the documented fields. Between them are numbered rows of a fixed size. So
+a test detects bytes at a wrong position, and a result of gigabytes needs little memory.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ ROW_BYTES: Final = 1_024
 """Size of a row, in bytes."""
 
 FIRST_ROW: Final = 1_000_000_000
-"""Number of the first row: every row number has ten digits, up to 9 TB."""
+"""Number of the first row. It is large, so that all row numbers have ten digits."""
 
 _HASH_CHUNK_BYTES: Final = 1 << 20
 
@@ -49,7 +49,7 @@ class ResultBody(Chunked):
         self.etag = f'"{digest.hexdigest()}"'
 
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
-        """Return the bytes from `start` up to `stop`, both clamped to the size."""
+        """Return the bytes from `start` up to `stop`. Both are limited to 0 and the size."""
         stop = self.size if stop is None else min(stop, self.size)
         start = max(start, 0)
         if start >= stop:
@@ -67,7 +67,7 @@ class ResultBody(Chunked):
         return b"".join(parts)
 
     def sha256(self) -> str:
-        """Return the SHA-256 of all bytes, in hex; the first call reads them."""
+        """Return the SHA-256 of all bytes, in hex. Only the first call reads the bytes."""
         if self._sha256 is None:
             digest = hashlib.sha256()
             for chunk in self.chunks(0, self.size, chunk_bytes=_HASH_CHUNK_BYTES):

@@ -23,13 +23,13 @@ def sample_of(schema: Json, rng: random.Random) -> Json:
 
 
 def sample_object(schema: Json, rng: random.Random) -> dict[str, Json]:
-    """Return a JSON object like `sample_of`; it is empty if the schema asks for something else."""
+    """Return the value of `sample_of` if it is a JSON object; otherwise, return an empty one."""
     value = sample_of(schema, rng)
     return value if isinstance(value, dict) else {}
 
 
 def invoice(rng: random.Random) -> dict[str, Json]:
-    """Return what is extracted without a schema."""
+    """Return a random invoice: the values that a job without a schema extracts."""
     return {
         "document_type": "invoice",
         "number": f"INV-{rng.randrange(10**8):08d}",
@@ -41,12 +41,12 @@ def invoice(rng: random.Random) -> dict[str, Json]:
 
 
 def references_for(value: Json, rng: random.Random) -> Json:
-    """Return a copy of `value` with a chunk reference in place of every leaf."""
+    """Return a copy of `value` in which a reference to a random chunk replaces every leaf."""
     return leaves_replaced(value, lambda _leaf: {"references": [f"{rng.getrandbits(48):012x}"]})
 
 
 def leaves_replaced(value: Json, replace: Callable[[Json], Json]) -> Json:
-    """Return a copy of `value` with another value in place of every leaf."""
+    """Return a copy of `value` in which `replace(leaf)` replaces every leaf."""
     if isinstance(value, dict):
         return {name: leaves_replaced(part, replace) for name, part in value.items()}
     if isinstance(value, list):
@@ -78,7 +78,8 @@ class _Sampler:
         return _LEAVES.get(kind, _text)(self.rng)
 
     def _resolved(self, schema: Json) -> Json:
-        for _ in range(_LARGEST_DEPTH):  # ends references to themselves
+        # The number of steps is limited, because a schema can refer to itself.
+        for _ in range(_LARGEST_DEPTH):
             if not isinstance(schema, dict):
                 return schema
             options = schema.get("anyOf", schema.get("oneOf"))

@@ -23,7 +23,7 @@ from adepoll.emulator.response_sender import Sleep
 from adepoll.emulator.stored_objects import saved_path
 from adepoll.emulator.world import World
 
-_SHUTDOWN_TIMEOUT: Final = 0.1  # seconds for answers in progress, which no test needs
+_SHUTDOWN_TIMEOUT: Final = 0.1  # seconds that closing waits for answers in progress
 
 
 def _tuple_of(faults: Iterable[Fault | str]) -> tuple[Fault | str, ...]:
@@ -37,7 +37,8 @@ def _profiles_of(
 
 
 def _tuple_of_keys(keys: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(keys, str):  # each of its letters would be a key
+    # Each letter of a string would become a key.
+    if isinstance(keys, str):
         raise TypeError("more_keys must be several keys, not one string")
     return tuple(keys)
 
@@ -52,10 +53,10 @@ class Emulator:
     Attributes:
         api_key: The key that the API requires.
         seed: Determines everything random.
-        profile: Distribution of the jobs without a plan: a `Profile`, or a dict of its fields; None
-            for the default of `Profile`.
-        profiles: Distributions for single kinds of jobs, by the name of the kind, such as
-            ``v2-parse``.
+        profile: Distribution from which a plan is drawn for each job that is submitted without one.
+            It is a `Profile`, a dict of its fields, or None for the default values of `Profile`.
+        profiles: Profiles of single kinds of jobs, by the name of the kind, such as ``v2-parse``.
+            They replace `profile`.
         host: Address to listen on.
         port: Port of the API; 0 for any free port.
         results_port: Port of the storage of large results; 0 for any free port.
@@ -63,11 +64,11 @@ class Emulator:
         sleep: Waits for the delays that faults cause. A test can pass a function that records the
             delays instead of waiting.
         list_order: Order of the job list.
-        list_lag: Seconds by which the list lags behind the GET of a job.
-        more_keys: Other keys that it accepts; every other key is answered 401. All keys belong to
-            one organisation.
-        initial_faults: Faults that are active from the start; ``faults=`` of the constructor.
-        truth: The facts to compare with what a client found out: ``truth(job_id)``, and more.
+        list_lag: Seconds by which a page of the list is out of date.
+        more_keys: Further keys that the API accepts. All keys belong to one organisation.
+        initial_faults: Faults that are active from the start, as `Fault` objects or names. They are
+            the argument ``faults`` of the constructor.
+        truth: The facts to compare with what a client found out; see `GroundTruth`.
         world: The state of the service.
     """
 
@@ -109,7 +110,7 @@ class Emulator:
 
     @property
     def faults(self) -> Faults:
-        """The active faults. They can be added and removed at any time."""
+        """The active faults. Faults can be added and removed at any time."""
         return self.world.faults
 
     @property
@@ -196,7 +197,7 @@ class Emulator:
         runner = web.AppRunner(
             app,
             access_log=None,
-            handler_cancellation=True,  # a stalled answer ends when its client disconnects
+            handler_cancellation=True,  # so that a stalled answer ends when its client disconnects
             shutdown_timeout=_SHUTDOWN_TIMEOUT,
         )
         stack.push_async_callback(runner.cleanup)

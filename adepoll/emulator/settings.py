@@ -43,11 +43,11 @@ class Settings:
     Attributes:
         seed: Determines everything random.
         jobs: Number of jobs at the start.
-        kinds: Kinds of these jobs, in turn.
+        kinds: Names of the kinds of the jobs at the start. The jobs get the kinds in turn.
         list_order: Order of the job list.
-        list_lag: Seconds by which the list lags behind the GET of a job.
-        profile: Distribution of the jobs.
-        profiles: Distributions for single kinds of jobs, by the name of the kind.
+        list_lag: Seconds by which a page of the list is out of date.
+        profile: Distribution from which the plan of each job is drawn.
+        profiles: Profiles of single kinds of jobs, by the name of the kind. They replace `profile`.
         faults: Faults that are active from the start.
     """
 
@@ -64,8 +64,8 @@ class Settings:
 def read_settings(text: str) -> Settings:
     """Read settings from TOML with the fields of `Settings`.
 
-    The table ``[profile]`` has the fields of `Profile`, and so have tables for single kinds of
-    jobs, such as ``[profiles.v2-parse]``. Each table ``[[faults]]`` has the `name` of a fault, the
+    The table ``[profile]`` and tables for single kinds of jobs, such as ``[profiles.v2-parse]``,
+    have the fields of `Profile`. Each table ``[[faults]]`` has the `name` of a fault, the
     fields of `When`, and the options of that fault.
 
     Raises:
@@ -92,7 +92,7 @@ def _describe(exc: BaseException, kind: type | None) -> str:
     return format_exception(exc, kind)
 
 
-# TOML types are checked strictly: cattrs by itself would convert "8" to 8, and 1 to True.
+# TOML types are checked strictly, because cattrs by itself would convert "8" to 8, and 1 to True.
 
 
 def _scalar(expected: str, is_valid: Callable[[Json], bool]) -> _Hook:

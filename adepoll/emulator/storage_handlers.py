@@ -56,7 +56,7 @@ class StorageHandlers:
         return web.Response(headers={hdrs.ETAG: saved.etag})
 
     def record(self, request: web.Request) -> None:
-        """Count the request, and record the secrets that it should not have carried."""
+        """Count a request, and record headers with secrets, which the storage must not get."""
         raw_path = request.raw_path.partition("?")[0]
         self.world.count(Endpoint.RESULT, self.world.job_id_at(raw_path))
         carried = [name for name in (hdrs.AUTHORIZATION, hdrs.COOKIE) if name in request.headers]
@@ -86,7 +86,7 @@ class StorageHandlers:
         raw_query = request.raw_path.partition("?")[2]
         key = request.headers.get(hdrs.AUTHORIZATION)
         if key is not None and "X-Amz-" in raw_query:
-            # S3 repeats the value, so a client that shows the body shows a secret.
+            # As in S3, the body repeats the key, so a client that shows the body shows a secret.
             details = {"ArgumentName": "Authorization", "ArgumentValue": key}
             return ResponseData.s3_error(400, "InvalidArgument", _TWO_MECHANISMS, details)
         verdict = self.world.check_signature(

@@ -8,11 +8,11 @@ from urllib.parse import quote
 from attrs import define, field
 
 SAVED_PREFIX: Final = "/ade-saved/"
-"""Prefix of the raw paths to which jobs can save results."""
+"""Prefix of the percent-encoded paths to which jobs can save results."""
 
 
 class Chunked(Protocol):
-    """Bytes that are read in chunks. A class that derives from it has only `size` and `read`."""
+    """Bytes that are read in chunks. A subclass defines only `size` and `read`."""
 
     __slots__ = ()
 
@@ -21,7 +21,7 @@ class Chunked(Protocol):
         """Length, in bytes."""
 
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
-        """Return the bytes from `start` up to `stop`, None for the end."""
+        """Return the bytes from `start` up to `stop`; None as `stop` means the end."""
 
     def chunks(self, start: int, stop: int, *, chunk_bytes: int) -> Iterator[bytes]:
         """Yield the bytes from `start` up to `stop` in chunks of at most `chunk_bytes` bytes."""
@@ -36,7 +36,7 @@ class StoredObject(Chunked, Protocol):
 
     @property
     def etag(self) -> str:
-        """A strong entity tag, quotes included."""
+        """A strong entity tag, with quotes."""
 
     @property
     def modified(self) -> float:
@@ -48,9 +48,9 @@ class SavedObject(Chunked):
     """An object that was PUT into the storage.
 
     Attributes:
-        body: Its bytes.
+        body: The bytes of the object.
         modified: Time of the PUT, in Unix seconds.
-        etag: Its entity tag, quotes included: the MD5 of the bytes, as S3 does it.
+        etag: Entity tag, with quotes. As in S3, it is the MD5 of the bytes.
     """
 
     body: bytes = field(repr=False)
@@ -72,5 +72,5 @@ class SavedObject(Chunked):
 
 
 def saved_path(name: str) -> str:
-    """Return the raw path of the saved object of that name."""
+    """Return the percent-encoded path of the saved object of that name."""
     return SAVED_PREFIX + quote(name, safe="")

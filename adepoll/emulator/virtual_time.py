@@ -13,12 +13,15 @@ from adepoll.api.models import Json
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-THREAD_PATIENCE: Final = 60.0
+THREAD_TIMEOUT: Final = 60.0
 """Real seconds that the loop waits for a thread before it raises a deadlock error."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Adds the time it should sleep to `now` instead of sleeping, unless a thread is running."""
+    """A selector that does not sleep: it adds the timeout to `now`, in virtual seconds.
+
+    While a thread is running, the selector waits for it in real time, and `now` stays the same.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,12 +30,12 @@ class _JumpingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if self.threads:
-            # A thread takes real time but no virtual time, so that the replay is deterministic.
-            patience = THREAD_PATIENCE if timeout != 0 else 0
-            events = super().select(patience)
-            if not events and patience:
+            # A thread takes real time but no virtual time, so that every run has the same result.
+            real_timeout = THREAD_TIMEOUT if timeout != 0 else 0
+            events = super().select(real_timeout)
+            if not events and real_timeout:
                 raise RuntimeError(
-                    f"deadlock: a thread has not finished in {THREAD_PATIENCE:g} real seconds; "
+                    f"deadlock: a thread has not finished in {THREAD_TIMEOUT:g} real seconds; "
                     "in virtual time, no timer fires before it finishes"
                 )
             return events
@@ -49,7 +52,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """A loop that runs hours in milliseconds: `time()` starts at 0.0 and jumps to each timer.
+    """A loop that runs hours in milliseconds: `time()` starts at 0.0 and jumps to the next timer.
 
     Work in threads (`asyncio.to_thread`, `run_in_executor`) takes no virtual time. Sockets do not
     work, since the loop does not wait for them. If nothing can happen any more, the loop raises

@@ -1,6 +1,6 @@
-"""The state of the emulated service: its jobs, on an injected clock. Pure and synchronous.
+"""The state of the emulated service, and its answers to requests. Does no I/O.
 
-There is no timer: the status of a job is computed from its plan and the current time.
+There is no timer: the status of a job is computed from the job's plan and the current time.
 """
 
 import json
@@ -30,27 +30,29 @@ from adepoll.emulator.result_parts import dump
 from adepoll.emulator.results import ResultBody
 from adepoll.emulator.stored_objects import SavedObject, StoredObject, saved_path
 
-_CACHED_RESULT: Final = 1_000_000  # bytes from which a result is cached: it can be read in ranges
-_LARGEST_PAGE: Final = 2**31  # larger page numbers are just as empty
+_LARGEST_UNCACHED: Final = 1_000_000  # bytes of a result
+# A larger page number is replaced by this one. Both pages are empty.
+_LARGEST_PAGE: Final = 2**31
 
 
 @define(kw_only=True, eq=False)
 class World:
-    """The jobs of one organisation, and what clients did with them.
+    """The jobs, results and faults of one organisation, and a log of the requests of its clients.
 
     Attributes:
-        clock: Returns Unix seconds, with a fraction. While it goes back, the world's time stops.
+        clock: Returns the time in Unix seconds, as a float. If the clock goes back, the time of the
+            world stands still until the clock is ahead again.
         seed: Determines everything random.
-        profile: Distribution of the jobs without a plan.
-        profiles: Distributions for single kinds of jobs, by the name of the kind.
+        profile: Distribution from which a plan is drawn for each job that is submitted without one.
+        profiles: Profiles of single kinds of jobs, by the name of the kind. They replace `profile`.
         org_id: Id of the organisation.
-        results_origin: Scheme, host and port of every `output_url`.
+        results_origin: Scheme, host and port of every presigned URL.
         list_order: Order of the v1 job lists; the v2 lists begin with the newest jobs.
-        list_lag: Seconds by which the list lags behind the GET of a job.
+        list_lag: Seconds by which a page of the list is out of date.
         faults: The active faults.
-        request_log: The requests so far.
-        saved: Objects saved to the storage, by raw path.
-        presigner: Signs and checks every `output_url`.
+        request_log: Counts all requests, and records leaked secrets and early requests.
+        saved: Results that were PUT into the storage, by percent-encoded path.
+        presigner: Signs and checks the presigned URLs.
     """
 
     clock: Callable[[], float]
@@ -102,7 +104,7 @@ class World:
         return self._now
 
     def profile_of(self, kind: str) -> Profile:
-        """Return the distribution of the jobs of a kind."""
+        """Return the profile of the jobs of a kind, which is given by name."""
         return self._factory.profile_of(kind)
 
     def submit(
@@ -121,22 +123,21 @@ class World:
         """Add a job and return its id.
 
         Args:
-            plan: What happens to the job; None to draw it from the profile.
-            kind: Its kind, by name, such as ``v2-parse``, or as `adepoll.JobKind`.
-            job_id: Id of the job; None for an id of the form that the kind has, drawn from the
-                seed.
-            received_at: Arrival, in Unix seconds; None for now. Before a later arrival, the job is
-                not found and not listed.
-            schema: JSON schema of the extraction, as parsed JSON.
-            filename: Name of the document. A v1 parse job with the name of a spreadsheet, such as
-                ``book.xlsx``, gets the result of one.
-            model: Requested model.
-            output_save_url: URL to which the result is PUT; see `save_url`.
-            tier: `service_tier` of a v2 job, ``standard`` or ``priority``; None to draw it.
+            plan: What happens to the job; None to draw a plan from the profile.
+            kind: Kind of the job: a name, such as ``v2-parse``, or an `adepoll.JobKind`.
+            job_id: Id of the job; None to draw an id of the form that the kind has.
+            received_at: Time of arrival, in Unix seconds; None for now. A job that has not arrived
+                is neither found nor listed.
+            schema: JSON schema of the extraction, as parsed JSON; None for no schema.
+            filename: Name of the document. A name such as ``book.xlsx`` gives a v1 parse job the
+                result of a spreadsheet.
+            model: Requested model; None for the latest one.
+            output_save_url: URL to which the result is PUT; see `save_url`. None for no PUT.
+            tier: `service_tier` of a v2 job, ``standard`` or ``priority``; None to draw a tier.
 
         Raises:
-            ValueError: There is a job with that id already, or no such kind, or a job of that kind
-                cannot have that outcome or tier.
+            ValueError: A job has this id already, or no such kind exists, or jobs of this kind
+                cannot have the tier or the outcome of the plan.
         """
         rules = rules_of(kind)
         submission = Submission(
@@ -159,7 +160,7 @@ class World:
         job_id: str | None = None,
         received_at: float | None = None,
     ) -> Job:
-        """Add a job of a kind; see `submit`."""
+        """Add a job and return it. Raise `ValueError` if a job has this id already."""
         received_at = self.now() if received_at is None else received_at
         if job_id is None:
             job_id = self._factory.new_id(rules, received_at)
@@ -173,22 +174,22 @@ class World:
         return job
 
     def kind_of(self, job_id: str | None) -> str:
-        """Return the name of the kind of a job; that of v1 extract jobs for an unknown job."""
+        """Return the name of the kind of a job; `DEFAULT_KIND` for None or an unknown job."""
         job = None if job_id is None else self._jobs.get(job_id)
         return DEFAULT_KIND if job is None else job.kind
 
     def job(self, job_id: str) -> tuple[int, Json]:
-        """Answer a GET of one job: return the HTTP status, and the body as parsed JSON."""
+        """Answer a poll of a job: return the HTTP status, and the body as parsed JSON."""
         status, body = self.job_json(job_id)
         return status, json.loads(body)
 
     def job_json(self, job_id: str) -> tuple[int, bytes]:
-        """Answer a GET of one job: return the HTTP status, and the body as JSON."""
+        """Answer a poll of a job: return the HTTP status, and the body as JSON text in bytes."""
         answer = self.answer(KINDS[self.kind_of(job_id)], job_id)
         return answer.status, answer.read()
 
     def answer(self, rules: EmulatedKind, job_id: str) -> JobAnswer:
-        """Answer a GET of one job at the path of a kind: 200, 206 or 404."""
+        """Answer a poll at the path of a kind: 200, 206, or 404 if the kind has no such job."""
         now = self.now()
         self.count(Endpoint.GET, job_id)
         job = self._jobs.get(job_id)
@@ -207,7 +208,10 @@ class World:
         return rules.answer(job, now=now, org_id=self.org_id, result=result, url=url)
 
     def count(self, endpoint: Endpoint, job_id: str | None) -> None:
-        """Count a request; `job`, `job_json` and `page` do that themselves."""
+        """Count a request to an endpoint. `job_id` is None for the list and for a submission.
+
+        Methods that answer a request, such as `job` and `page`, call this method.
+        """
         self.request_log.record(endpoint, job_id, self.now())
         job = None if job_id is None else self._jobs.get(job_id)
         if job is not None and endpoint is Endpoint.GET:
@@ -224,20 +228,20 @@ class World:
         status: JobStatus | None = None,
         shift: int = 0,
     ) -> Json:
-        """Answer a GET of the list of a kind: return the body as parsed JSON.
+        """Answer a request for a page of the list: return the body as parsed JSON.
 
         Args:
-            kind: The kind of the jobs.
+            kind: Kind of the jobs: a name or an `adepoll.JobKind`.
             page: Page number, from 0.
-            page_size: 1 to 100.
+            page_size: Largest number of jobs on the page, 1 to 100.
             status: Only jobs with this status; None for all.
-            shift: Number of places by which the list has moved since the previous page.
+            shift: Number of jobs by which the page begins too late; negative if too early.
         """
         query = PageQuery(page=page, page_size=page_size, status=status)
         return self.answer_page(rules_of(kind), query, shift=shift)
 
     def answer_page(self, rules: EmulatedKind, query: PageQuery, *, shift: int = 0) -> Json:
-        """Answer a request for a page of the list of a kind; see `page`."""
+        """Answer a request for a page of the list of a kind, as `page` does."""
         self.count(Endpoint.LIST, None)
         now = self._now - self.list_lag
         listed = self._lists[rules.name]
@@ -249,7 +253,7 @@ class World:
         return rules.page(jobs, query, now=now, org_id=self.org_id, has_more=has_more)
 
     def listed(self) -> dict[JobStatus, int]:
-        """Return the number of listed jobs of all kinds by status, without counting a request."""
+        """Return how many jobs the lists of all kinds contain, by status; count no request."""
         counts: Counter[JobStatus] = Counter()
         for listed in self._lists.values():
             listed.update(self.now() - self.list_lag)
@@ -257,7 +261,7 @@ class World:
         return counts
 
     def result(self, job_id: str) -> ResultBody | None:
-        """Return the result that a job has or will have; None if it ends without a result.
+        """Return the result of a job, even before the job ends; None if the job does not complete.
 
         Raises:
             KeyError: There is no such job.
@@ -266,22 +270,23 @@ class World:
         return self._result(job) if job.plan.outcome.has_result else None
 
     def result_path(self, job_id: str) -> str:
-        """Return the raw path of the result of a job in the storage.
+        """Return the percent-encoded path of the result of a job in the storage.
 
-        It contains a blank, a plus and an escaped plus, to detect clients that quote a URL again.
+        It contains ``%20``, ``+`` and ``%2B``: a client that changes the encoding requests a wrong
+        path, and a test detects that.
         """
         kind = self.kind_of(job_id).rpartition("-")[2]
         job_part = quote(job_id, safe="")
         return f"/ade-results/{self.org_id}/{kind}%20jobs/{job_part}/data+v1%2Bfull.json"
 
     def job_id_at(self, raw_path: str) -> str | None:
-        """Return the id of the job whose result belongs at a raw path; None without such a job."""
+        """Return the id of the job that has this `result_path`; None if no job has it."""
         job_id = unquote(raw_path.rpartition("/")[0].rpartition("/")[2])
         known = job_id in self._jobs and raw_path == self.result_path(job_id)
         return job_id if known else None
 
     def object_at(self, raw_path: str) -> StoredObject | None:
-        """Return the object at a raw path of the storage; None if there is no object (yet)."""
+        """Return the object at a percent-encoded path of the storage; None if there is none now."""
         if (job_id := self.job_id_at(raw_path)) is None:
             return self.saved.get(raw_path)
         job = self._jobs[job_id]
@@ -303,12 +308,12 @@ class World:
         job.result = None
 
     def save_url(self, name: str, *, readable: bool = False) -> str:
-        """Return a presigned `output_save_url` in the storage of large results.
+        """Return a presigned `output_save_url` in the storage of the emulator.
 
         Args:
             name: Name of the object.
-            readable: True for a URL that also allows GET. S3 presigns for one method only, so a
-                URL for PUT answers 403 to a GET; other vendors allow both.
+            readable: True for a URL that allows PUT and GET, as some storage vendors have it. False
+                for a URL like those of S3, which allow one method only: a GET is answered 403.
         """
         method = ANY_METHOD if readable else "PUT"
         return self.presigner.presign(
@@ -316,7 +321,7 @@ class World:
         )
 
     def pending_save(self, job_id: str) -> tuple[str, ResultBody] | None:
-        """Return the URL and the result of a PUT that is due; None if no PUT is due (yet)."""
+        """Return the URL and the result of a PUT that is due now; None if no PUT is due now."""
         job = self._jobs.get(job_id)
         if (
             job is None
@@ -328,11 +333,11 @@ class World:
         return job.output_save_url, self._result(job)
 
     def record_save(self, job_id: str, status: int) -> None:
-        """Record the HTTP status of the PUT of a result, or 0 if it got no answer."""
+        """Record the HTTP status of the PUT of a result, or 0 if the PUT got no answer."""
         self._jobs[job_id].save_status = status
 
     def expire(self, raw_target: str) -> None:
-        """Make a presigned URL, given as raw path and query, expire immediately."""
+        """Make a presigned URL expire now. `raw_target` is the path and query, as received."""
         self._expired.add(raw_target)
 
     def check_signature(self, *, method: str, host: str, raw_target: str) -> Verdict:
@@ -344,7 +349,7 @@ class World:
         return Verdict.EXPIRED if expired else verdict
 
     def truth(self, job_id: str) -> JobTruth:
-        """Return the facts about a job, the digest of its result included.
+        """Return the facts about a job, including the SHA-256 of its result.
 
         Raises:
             KeyError: There is no such job.
@@ -389,7 +394,7 @@ class World:
         seed = f"{self.seed}/{job.result_version}" if job.result_version else self.seed
         parts = KINDS[job.kind].result(job, seed=seed, org_id=self.org_id)
         result = parts.fit(job.plan.result_bytes, modified=min(job.finished_at, self._now))
-        if result.size > _CACHED_RESULT:
+        if result.size > _LARGEST_UNCACHED:
             # Only large results are read in many ranges; caching every result would cost memory.
             job.result = result
         return result

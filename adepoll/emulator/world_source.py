@@ -1,4 +1,7 @@
-"""A `JobSource` that reads a world in memory: the real codec and virtual time, without sockets."""
+"""A `JobSource` that polls an emulated world in memory, without sockets.
+
+The decoders of answers are those of the real client.
+"""
 
 import asyncio
 import random
@@ -44,7 +47,7 @@ EPOCH: Final = 1_750_000_000.0
 
 
 def loop_clock(epoch: float = EPOCH) -> Callable[[], float]:
-    """Return a clock for a `World`: `epoch` plus the time of the running loop."""
+    """Return a clock for a `World`: Unix seconds, `epoch` plus the time of the running loop."""
 
     def clock() -> float:
         return epoch + asyncio.get_running_loop().time()
@@ -60,19 +63,20 @@ def _default_rng() -> random.Random:
 class WorldSource:
     """Polls the jobs of a world: a `JobSource` without a network.
 
-    A request takes a simulated latency, and reads the world in the middle of it. A fault raises
+    Each request sleeps for a random latency, and reads the world after half of it. A fault raises
     the error that an `AdeClient` without retries would raise.
 
     Attributes:
         world: The world. In a virtual loop, its clock must be a `loop_clock`.
         kind: Kind of the jobs; `for_kind` returns a view of the jobs of another kind.
-        latency: Shortest and longest latency, in seconds; uniform.
+        latency: Shortest and longest latency, in seconds. Latencies are drawn uniformly.
         rng: Draws the latencies.
-        failures: Called in the middle of every request with the job id, or with None for a list.
-            If it returns an error, the request raises it.
+        failures: Function that every request calls with the job id, or with None for a list. If it
+            returns an error, the request raises this error.
         timeout: Seconds after which a request that a fault delays raises a timeout error.
         max_body_bytes: Largest accepted answer, in bytes; answers about v2 jobs can be larger.
-        inline_limit: Size in bytes of an answer from which the result of a v2 job is left out.
+        inline_limit: Largest answer about a v2 job, in bytes, whose result is kept. If an answer is
+            larger than this or `max_body_bytes`, the snapshot has no result (`data_omitted`).
     """
 
     world: World
@@ -85,7 +89,7 @@ class WorldSource:
     inline_limit: int = field(default=2**20, validator=validators.POSITIVE)
 
     def for_kind(self, kind: JobKind) -> Self:
-        """Return a view of the jobs of one kind.
+        """Return a source for the jobs of another kind in the same world.
 
         Raises:
             ConfigurationError: There is no such kind.
@@ -99,8 +103,8 @@ class WorldSource:
 
         Raises:
             JobNotFoundError: There is no such job, or it has not arrived yet.
-            RequestError: A fault applied: `StatusError` and its subclasses, `TransportError`,
-                `AnswerError`.
+            RequestError: A fault applied to the request. The error is a `StatusError`, a
+                `TransportError` or an `AnswerError`.
             AdePollError: The error that `failures` returned.
         """
         latency = self.rng.uniform(*self.latency)
@@ -160,7 +164,11 @@ class WorldSource:
     async def _apply_faults(
         self, endpoint: Endpoint, job_id: str | None, latency: float
     ) -> CombinedEffect | None:
-        """Wait for delays, raise refusals, and return the effect on the answer, if there is any."""
+        """Wait for the delays of faults, and return the effect on the answer; None without a fault.
+
+        Raise the error of the client if a fault sends an error status instead of the answer, or if
+        its delay is longer than the timeout.
+        """
         now = self.world.now()
         if not (applied := self.world.faults.select(endpoint, job_id, now, kind=self.kind.name)):
             return None
@@ -178,7 +186,7 @@ class WorldSource:
         now = self.world.now()
         self.world.request_log.statuses[refusal.status] += 1
         if refusal.until:
-            # Requests that were sent before the client got the header have arrived by then.
+            # By this time, every request has arrived that the client sent before it got the header.
             known_at = now + self.latency[1]
             self.world.request_log.record_retry_after(known_at=known_at, until=refusal.until)
         await asyncio.sleep(latency / 2)
@@ -191,7 +199,10 @@ class WorldSource:
     async def _receive(
         self, body: bytes, effect: CombinedEffect, job_id: str | None, *, good: bool
     ) -> bytes:
-        """Return the body that a client receives, or raise the error that it would raise."""
+        """Return the body that the client receives, or raise the error that the client would raise.
+
+        `good` is True for the body of a successful answer; only such a body is corrupted.
+        """
         if good:
             body, _ = effect.corrupt(body)
         if effect.connection_failure in _SILENT:
@@ -214,7 +225,10 @@ class WorldSource:
         return body
 
     async def _decode(self, body: bytes, status: int) -> JobSnapshot:
-        """Read an answer about a job; leave out a large result of a v2 job, as a client does."""
+        """Decode an answer about a job. Leave out the result of a large answer about a v2 job.
+
+        The real client does the same.
+        """
         rules = RULES[self.kind]
         if not rules.can_be_large or len(body) <= min(self.inline_limit, self.max_body_bytes):
             return rules.decode_job(body, status)
@@ -239,11 +253,11 @@ _ERRORS: Final[Mapping[int, type[StatusError]]] = {
     408: ServerTimeoutError,
     429: RateLimitedError,
 }
-_LONGEST_WAIT: Final = 300.0  # seconds; the client shortens longer ones
+_LONGEST_WAIT: Final = 300.0  # seconds; the client shortens longer waits
 
 
 def _read_retry_after(header: str | None, now: float) -> float | None:
-    """Return the seconds of `Retry-After`, at most 300; None for an invalid value."""
+    """Return the wait in a `Retry-After`, at most 300 s; None if it is absent or invalid."""
     if header is None:
         return None
     if header.isdecimal():

@@ -106,7 +106,7 @@ def test_an_exception_in_a_thread_is_raised():
 
 
 def test_a_thread_that_waits_for_a_timer_is_a_deadlock(monkeypatch):
-    monkeypatch.setattr(virtual_time, "THREAD_PATIENCE", 0.01)
+    monkeypatch.setattr(virtual_time, "THREAD_TIMEOUT", 0.01)
     release = threading.Event()
 
     async def main():

@@ -1,8 +1,8 @@
 """The kinds of jobs of the emulated service: the shapes of requests, answers and results.
 
-Each kind is an `EmulatedKind` object in a module of its own. The shapes are written from the
-description of the service, and share nothing with the decoders of `adepoll.api`: each side checks
-the other.
+Each kind is an `EmulatedKind` object in a module of its own. The shapes follow the
+description of the service, and share no code with the decoders of `adepoll.api`. So a test with
+both detects a mistake in either of them.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ KINDS: Final[Mapping[str, EmulatedKind]] = {
 """The rules of all kinds, by the name of the kind."""
 
 DEFAULT_KIND: Final = V1_EXTRACT.name
-"""The kind of jobs for which no kind is given."""
+"""Name of the kind that a job has if no kind is given."""
 
 
 def rules_of(kind: str | JobKind) -> EmulatedKind:

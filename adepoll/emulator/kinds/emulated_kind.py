@@ -1,4 +1,4 @@
-"""EmulatedKind: the rules of one kind, that is what differs between the kinds of jobs. No I/O."""
+"""`EmulatedKind`: the rules of one kind of jobs, such as ids, requests and answers. No I/O."""
 
 import random
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ class PageQuery:
         page: Number of the page, from 0.
         page_size: Largest number of jobs.
         status: Only jobs with this status; None for all.
-        impossible: True for a status text that no job has, so that the page is empty.
+        impossible: True if the request names a status that does not exist. The page is then empty.
     """
 
     page: int = 0
@@ -40,12 +40,12 @@ class PageQuery:
 
 @frozen(kw_only=True)
 class JobAnswer(Chunked):
-    """The answer to a GET of one job: an envelope, with the result in it if there is one.
+    """The answer to a poll: a JSON object, of which one field is the result if there is a result.
 
     Attributes:
         status: HTTP status.
-        head: The bytes before the result, or all bytes.
-        result: The result.
+        head: The bytes before the result; all bytes without a result.
+        result: The result; None without a result.
         tail: The bytes after the result.
     """
 
@@ -58,11 +58,11 @@ class JobAnswer(Chunked):
     def of(
         cls, envelope: dict[str, Json], field: str, result: ResultBody, *, status: int, first: bool
     ) -> Self:
-        """Return an answer whose envelope has the result in one more field.
+        """Return an answer that contains a result.
 
         Args:
-            envelope: The other fields, of which there is at least one.
-            field: Name of the field.
+            envelope: The other fields of the answer; at least one.
+            field: Name of the field with the result.
             result: The result.
             status: HTTP status.
             first: True if the result is the first field, False if it is the last one.
@@ -98,12 +98,13 @@ class EmulatedKind(ABC):
 
     Attributes:
         name: Name of the kind, such as ``v1-extract``.
-        path: Path of the job list. The path of a job is this path, a slash and the job's id.
+        path: Path of the job list. A slash and a job id after it make the path of the job.
         outcomes: How jobs of this kind can end.
         has_tiers: True if a job has a `service_tier`.
-        inline_limit: Largest result that is part of an answer, in bytes; None for no limit.
+        inline_limit: Largest result that is part of an answer, in bytes. A larger result is behind
+            `output_url`. None for no limit.
         is_newest_first: True if the service documents that the list begins with the newest jobs.
-        latest_model: The model that a submission without a model gets.
+        latest_model: The model of a job whose submission names no model.
     """
 
     name: ClassVar[str]
@@ -115,7 +116,7 @@ class EmulatedKind(ABC):
     latest_model: ClassVar[str]
 
     def model(self, requested: str | None) -> str:
-        """Return the model that a submission gets: the latest one, unless it names another."""
+        """Return the model of a job: the latest one, unless the submission names another model."""
         if not requested or requested.endswith("-latest"):
             return self.latest_model
         return requested
@@ -126,7 +127,7 @@ class EmulatedKind(ABC):
         return 0 if early else self.inline_limit
 
     def rng(self, job: Job, seed: int | str) -> random.Random:
-        """Return what draws the values of the result of a job, for the seed of the world."""
+        """Return a generator for the random values of the result of a job; see `result`."""
         return random.Random(f"{seed}/{job.job_id}")  # noqa: S311 - reproducible, not secret
 
     @abstractmethod
@@ -135,24 +136,24 @@ class EmulatedKind(ABC):
 
     @abstractmethod
     def read_submission(self, form: Form) -> Submission:
-        """Read a submission; raises `InvalidRequestError`."""
+        """Return the submission in a form; raise `InvalidRequestError` if it is invalid."""
 
     @abstractmethod
     def created(self, job: Job, *, now: float) -> Json:
-        """Return the answer to a submission."""
+        """Return the body of the answer to a submission."""
 
     @abstractmethod
     def answer(
         self, job: Job, *, now: float, org_id: str, result: ResultBody | None, url: str | None
     ) -> JobAnswer:
-        """Return the answer to a GET of a job that has arrived.
+        """Return the answer to a poll of a job that has arrived.
 
         Args:
             job: The job.
             now: Unix seconds.
             org_id: Id of the organisation.
-            result: The result, if it is part of the answer.
-            url: `output_url`, if the answer contains it.
+            result: The result; None if it is not part of the answer.
+            url: `output_url`; None if the answer has no URL.
         """
 
     @abstractmethod
@@ -161,13 +162,13 @@ class EmulatedKind(ABC):
 
         Args:
             job: The job.
-            seed: The seed of the world.
+            seed: Determines the values. `World` passes another seed after `World.replace_result`.
             org_id: Id of the organisation.
         """
 
     @abstractmethod
     def read_query(self, query: Mapping[str, str]) -> PageQuery:
-        """Read the query of a request for a page; raises `InvalidRequestError`."""
+        """Return the query for a page; raise `InvalidRequestError` if the query is invalid."""
 
     @abstractmethod
     def page(
@@ -177,8 +178,8 @@ class EmulatedKind(ABC):
 
         Args:
             jobs: The jobs of the page, which have arrived.
-            query: The request.
-            now: Unix seconds of what the list knows.
+            query: The query of the request.
+            now: The time as of which the page shows the jobs, in Unix seconds.
             org_id: Id of the organisation.
             has_more: True if more jobs follow.
         """
@@ -190,12 +191,12 @@ class EmulatedKind(ABC):
         Args:
             endpoint: Endpoint of the request.
             status: HTTP status.
-            message: Text for people; None for the usual one.
+            message: Text for people; None for the text of `message_of`.
         """
 
     @abstractmethod
     def invalid(self, problems: Sequence[Problem]) -> Json:
-        """Return the body of 422."""
+        """Return the body of an answer with status 422."""
 
 
 MESSAGES: Final = {

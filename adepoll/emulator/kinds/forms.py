@@ -1,4 +1,4 @@
-"""Submissions: the fields of a form or of a JSON body, and what is wrong with them. No I/O."""
+"""Submissions: the fields of a form or of a JSON body, and the problems in them. No I/O."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -9,20 +9,20 @@ from attrs import Factory, define, field, frozen
 from adepoll.api.models import Json
 
 Problem: TypeAlias = tuple[tuple[str, ...], str, str]
-"""Where the problem is, a text for people, and FastAPI's type of the problem."""
+"""A problem in a request: path of the field, text for people, and type as in FastAPI."""
 
 _BOOLEANS: Final = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off"})
 
 
 class InvalidRequestError(ValueError):
-    """A request is answered 422.
+    """A request is invalid. It is answered with status 422.
 
     Attributes:
-        problems: What is wrong.
+        problems: The problems in the request.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        """Create the error."""
+        """Create an error whose message joins the texts of the problems."""
         super().__init__("; ".join(message for _, message, _ in problems))
         self.problems = problems
 
@@ -33,7 +33,7 @@ class Form:
 
     Attributes:
         fields: The fields. Those of a form are texts; those of a JSON object have any type.
-        filenames: Names of the files that were sent and are not empty, by field.
+        filenames: Names of the sent files that are not empty, by the name of the field.
         is_json: True for a JSON object.
     """
 
@@ -48,16 +48,16 @@ class Form:
 
 @frozen(kw_only=True)
 class Submission:
-    """What a job is created from.
+    """The content of a request that creates a job.
 
     Attributes:
         filename: Name of the document.
-        model: Requested model.
-        output_save_url: URL to which the result is PUT.
-        tier: Requested `service_tier`.
-        schema: JSON schema of the extraction.
-        markdown: Markdown that the result repeats.
-        options: Other parts on which the result depends.
+        model: Requested model; None for the latest one.
+        output_save_url: URL to which the result is PUT; None for no PUT.
+        tier: Requested `service_tier`; None for none.
+        schema: JSON schema of the extraction, as parsed JSON; None for no schema.
+        markdown: Markdown that the result repeats; None for no Markdown.
+        options: Other fields on which the result depends, by name.
     """
 
     filename: str = "document.md"
@@ -71,7 +71,7 @@ class Submission:
 
 @define
 class FormReader:
-    """Reads the fields of a form, and collects what is wrong with them.
+    """Reads the fields of a form, and collects the problems in them.
 
     Attributes:
         form: The form.
@@ -82,7 +82,7 @@ class FormReader:
     problems: list[Problem] = Factory(list)
 
     def text(self, name: str) -> str | None:
-        """Return a text; None if it is absent."""
+        """Return the text of a field; None if the field is absent, empty or not a text."""
         value = self.form.fields.get(name)
         if value is None or isinstance(value, str):
             return value or None
@@ -90,7 +90,7 @@ class FormReader:
         return None
 
     def choice(self, name: str, choices: Sequence[str]) -> str | None:
-        """Return one of several texts; None if it is absent."""
+        """Return the text of a field; record a problem if it is not one of `choices`."""
         value = self.text(name)
         if value is not None and value not in choices:
             expected = " or ".join(f"'{choice}'" for choice in choices)
@@ -98,18 +98,18 @@ class FormReader:
         return value
 
     def check_boolean(self, name: str) -> None:
-        """Check that a text is a boolean, if it is present."""
+        """Record a problem if a field is present and not a boolean."""
         if (self.text(name) or "false").lower() not in _BOOLEANS:
             message = "Input should be a valid boolean, unable to interpret input"
             self.problem(name, message, "bool_parsing")
 
     def document(self, name: str, url: str, *, only_one: bool = False) -> None:
-        """Check that the field with the document, or with its URL, is present.
+        """Record a problem if a form has neither the document nor its URL.
 
         Args:
             name: The field with the document.
             url: The field with its URL.
-            only_one: True if only one of them may be present.
+            only_one: True to record a problem also if the form has both.
         """
         has_document, has_url = self.form.has(name), self.form.has(url)
         if not (has_document or has_url):
@@ -118,18 +118,18 @@ class FormReader:
             self.problem(url, f"Value error, provide {name} or {url}, not both", "value_error")
 
     def filename(self, name: str, url: str) -> str:
-        """Return the name of a document that is a file of the form, or has a URL."""
+        """Return the name of the file in the field `name`, or the end of the URL in `url`."""
         address = self.text(url) or ""
         return self.form.filenames.get(name) or address.rpartition("/")[2] or "document.pdf"
 
     def check_options(self, known: Collection[str]) -> None:
-        """Check that the field `options` has no other keys than these."""
+        """Record a problem if the field `options` has a key that is not in `known`."""
         if unknown := self.json_object("options").keys() - {*known}:
             message = f"Extra inputs are not permitted: {', '.join(sorted(unknown))}"
             self.problem("options", message, "extra_forbidden")
 
     def json_object(self, name: str, *, required: bool = False) -> dict[str, Json]:
-        """Return the JSON object of a field; an empty one if the field is absent or no object."""
+        """Return the JSON object in a field; an empty object if the field is absent or invalid."""
         value = self.json(name)
         if isinstance(value, dict):
             return value
@@ -140,7 +140,10 @@ class FormReader:
         return {}
 
     def json(self, name: str) -> Json:
-        """Return the JSON value of a field, which a form has as text; None if it is absent."""
+        """Return the JSON value of a field; None if the field is absent.
+
+        A form has the value as a text. A text that is not JSON is returned unchanged.
+        """
         value = self.form.fields.get(name)
         if self.form.is_json or not isinstance(value, str):
             return value
@@ -154,7 +157,7 @@ class FormReader:
         self.problem(name, "Field required", "missing")
 
     def problem(self, name: str, message: str, kind: str) -> None:
-        """Record what is wrong with a field."""
+        """Record a problem in a field of the body."""
         self.problems.append((("body", name), message, kind))
 
     def check(self) -> None:
@@ -172,13 +175,13 @@ def read_integer(
     minimum: int,
     maximum: int | None = None,
 ) -> int:
-    """Return an integer of a query; record a problem if it is out of range.
+    """Return an integer in a query; record a problem if it is not an integer or out of range.
 
     Args:
         query: The query.
         name: Name of the parameter.
-        problems: The problems so far.
-        default: The value of an absent parameter.
+        problems: List to which a problem is appended.
+        default: Value of an absent parameter.
         minimum: Smallest allowed value.
         maximum: Largest allowed value; None for no limit.
     """

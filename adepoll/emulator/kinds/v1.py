@@ -1,4 +1,4 @@
-"""What both v1 kinds have in common: envelope, list and errors. Does no I/O."""
+"""The rules that both v1 kinds have in common: ids, answers, list and errors. Does no I/O."""
 
 import random
 import uuid
@@ -28,7 +28,7 @@ _PARTIAL: Final = 206
 
 
 class V1Kind(EmulatedKind):
-    """A v1 kind. Its modules add submissions, results and metadata."""
+    """The base class of the v1 kinds. A subclass adds submissions, results and metadata."""
 
     outcomes = frozenset(Outcome)
     has_tiers = False
@@ -41,20 +41,20 @@ class V1Kind(EmulatedKind):
 
     @abstractmethod
     def progress(self, job: Job, *, now: float) -> float:
-        """Return the progress of a job that is being processed."""
+        """Return the progress of a job that is being processed, from 0.0 to 1.0."""
 
     def new_id(self, now: float, rng: random.Random) -> str:  # noqa: ARG002 - as overridden
         """Return a UUID."""
         return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
     def created(self, job: Job, *, now: float) -> Json:  # noqa: ARG002 - as overridden
-        """Return the answer to a submission."""
+        """Return the body of the answer to a submission."""
         return {"job_id": job.job_id}
 
     def answer(
         self, job: Job, *, now: float, org_id: str, result: ResultBody | None, url: str | None
     ) -> JobAnswer:
-        """Return the answer to a GET of a job, with the members in the documented order."""
+        """Return the answer to a poll of a job, with the fields in the documented order."""
         body = self._summary(job, now=now)
         completed = job.status_at(now) is JobStatus.COMPLETED
         body |= {
@@ -74,7 +74,7 @@ class V1Kind(EmulatedKind):
         return JobAnswer.of(body, "data", result, status=status, first=first)
 
     def read_query(self, query: Mapping[str, str]) -> PageQuery:
-        """Read the query of a request for a page; raises `InvalidRequestError`."""
+        """Return the query for a page; raise `InvalidRequestError` if the query is invalid."""
         problems: list[Problem] = []
         page = read_integer(query, "page", problems, default=0, minimum=0)
         size = read_integer(query, "pageSize", problems, default=10, minimum=1, maximum=100)
@@ -104,12 +104,15 @@ class V1Kind(EmulatedKind):
         return {"jobs": items, "org_id": org_id, "has_more": has_more}
 
     def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:
-        """Return the body of an error: the layer that checks keys and a submission say `error`."""
+        """Return the body of an error.
+
+        The text is in the field `error` for a submission, 401 and 403, and otherwise in `message`.
+        """
         key = "error" if endpoint is Endpoint.CREATE or status in {401, 403} else "message"
         return {key: message or message_of(status)}
 
     def invalid(self, problems: Sequence[Problem]) -> Json:
-        """Return the body of 422, which is that of FastAPI."""
+        """Return the body of an answer with status 422, in the form of FastAPI."""
         return {
             "detail": [
                 {"loc": [*where], "msg": message, "type": kind} for where, message, kind in problems
@@ -118,7 +121,7 @@ class V1Kind(EmulatedKind):
 
     def _summary(self, job: Job, *, now: float) -> dict[str, Json]:
         if (status := job.status_at(now)) is None:
-            raise AssertionError("a job that is answered has arrived")
+            raise AssertionError("a job in an answer must have arrived")
         received_at = int(job.received_at)
         progress = 1.0 if status is JobStatus.COMPLETED else 0.0
         if status is JobStatus.PROCESSING:

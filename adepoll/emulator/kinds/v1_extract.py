@@ -13,18 +13,18 @@ from adepoll.emulator.results import FIRST_ROW
 from adepoll.emulator.schema_samples import invoice, references_for, sample_object
 
 VIOLATION: Final = "'total' is not of type 'string'"
-"""Why the data of a job with a partial result does not conform to the schema."""
+"""`schema_violation_error` of a job with a partial result."""
 
 
 class V1Extract(V1Kind):
-    """Extraction from Markdown."""
+    """The kind of jobs that extract values from Markdown, in v1."""
 
     name = "v1-extract"
     path = "/v1/ade/extract/jobs"
     latest_model = "extract-20260314"
 
     def read_submission(self, form: Form) -> Submission:
-        """Read a form; raises `InvalidRequestError`."""
+        """Return the submission in a form; raise `InvalidRequestError` if it is invalid."""
         reader = FormReader(form)
         schema = reader.json_object("schema", required=True)
         reader.document("markdown", "markdown_url")
@@ -39,11 +39,11 @@ class V1Extract(V1Kind):
         return submission
 
     def progress(self, job: Job, *, now: float) -> float:  # noqa: ARG002 - as overridden
-        """Return 0.0: the progress of extract jobs never moves."""
+        """Return 0.0, as the real service does until an extract job has ended."""
         return 0.0
 
     def metadata(self, job: Job, *, org_id: str) -> dict[str, Json]:
-        """Return the `metadata` of a completed job, which its result contains, too."""
+        """Return the `metadata` of a completed job. The result contains the same metadata."""
         violation = VIOLATION if job.plan.outcome is Outcome.PARTIAL else None
         metadata: dict[str, Json] = {
             "filename": job.filename,

@@ -12,22 +12,23 @@ from adepoll.emulator.result_parts import ResultParts, dump, make_row
 from adepoll.emulator.results import FIRST_ROW
 
 SPREADSHEETS: Final = (".xlsx", ".xls", ".xlsm", ".csv", ".ods")
-"""Ends of the names of spreadsheets; every other document has pages."""
+"""Endings of the names of spreadsheets, which have sheets; every other document has pages."""
 
-_ALL_BUT_DONE: Final = 0.95  # the progress is 1.0 from this share of the processing on
+# Share of the processing after which the progress is 1.0.
+_FULL_PROGRESS_AT: Final = 0.95
 _BOX: Final = {"left": 0.08, "top": 0.1, "right": 0.92, "bottom": 0.35}
 _CELL_ID: Final = "cell-0"
 
 
 class V1Parse(V1Kind):
-    """Parsing of a document or a spreadsheet."""
+    """The kind of jobs that parse a document or a spreadsheet, in v1."""
 
     name = "v1-parse"
     path = "/v1/ade/parse/jobs"
     latest_model = "dpt-2-20251103"
 
     def read_submission(self, form: Form) -> Submission:
-        """Read a form; raises `InvalidRequestError`."""
+        """Return the submission in a form; raise `InvalidRequestError` if it is invalid."""
         reader = FormReader(form)
         reader.document("document", "document_url")
         reader.json_object("custom_prompts")
@@ -41,11 +42,14 @@ class V1Parse(V1Kind):
         return submission
 
     def progress(self, job: Job, *, now: float) -> float:
-        """Return the progress, which grows to 1.0 shortly before the job ends."""
-        return round(min(job.share_done(now) / _ALL_BUT_DONE, 1.0), 4)
+        """Return the progress. It reaches 1.0 shortly before the job ends."""
+        return round(min(job.share_done(now) / _FULL_PROGRESS_AT, 1.0), 4)
 
     def metadata(self, job: Job, *, org_id: str) -> dict[str, Json]:
-        """Return the `metadata` of a completed job; the result of a spreadsheet has another."""
+        """Return the `metadata` of a completed job.
+
+        The result of a spreadsheet contains other metadata; see `_sheet_metadata`.
+        """
         metadata: dict[str, Json] = {
             "filename": job.filename,
             "org_id": org_id,
@@ -85,7 +89,10 @@ class V1Parse(V1Kind):
 
 
 def _document_parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> ResultParts:
-    """Return the parts of a document: a chunk for each page that did not fail, rows, a table."""
+    """Return the parts of the result of a document.
+
+    The result has a chunk for each page that did not fail, then the rows as chunks, then a table.
+    """
     failed = job.plan.pages_that_failed
     pages = [page for page in range(job.plan.pages) if page + 1 not in failed]
     chunks: list[dict[str, Json]] = []
@@ -122,7 +129,7 @@ def _document_parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> 
 
 
 def _spreadsheet_parts(job: Job, metadata: dict[str, Json]) -> ResultParts:
-    """Return the parts of a spreadsheet: a table for each sheet, and rows."""
+    """Return the parts of the result of a spreadsheet: a table for each sheet, and the rows."""
     chunks: list[dict[str, Json]] = []
     markdown, splits = "", []
     for sheet in range(job.plan.pages):
@@ -157,7 +164,7 @@ def _split(
 
 
 def _items(values: list[dict[str, Json]]) -> str:
-    """Return the JSON of array items, with a comma after each."""
+    """Return the JSON of the items of an array, with a comma after each item."""
     return "".join(dump(value) + "," for value in values)
 
 

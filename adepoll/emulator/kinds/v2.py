@@ -1,4 +1,4 @@
-"""What the v2 kinds have in common: ids, envelope, list and errors. Does no I/O."""
+"""The rules that the v2 kinds have in common: ids, answers, list and errors. Does no I/O."""
 
 import random
 from abc import abstractmethod
@@ -26,6 +26,7 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
 _ULID_LETTERS: Final = 26
 _RANDOM_BITS: Final = 80
 _MOST_PROGRESS: Final = 0.98
+# Multiples of this number, modulo 1, are spread evenly over 0 to 1 (golden ratio).
 _GOLDEN: Final = 0.6180339887
 _CODES: Final = {
     401: "invalid_api_key",
@@ -39,10 +40,10 @@ _CODES: Final = {
 
 
 class V2Kind(EmulatedKind):
-    """A v2 kind. Its modules add submissions, results and metadata.
+    """The base class of the v2 kinds. A subclass adds submissions, results and metadata.
 
     Attributes:
-        id_prefix: What the ids begin with.
+        id_prefix: Text with which the job ids begin.
     """
 
     id_prefix: str
@@ -57,7 +58,7 @@ class V2Kind(EmulatedKind):
         """Return the `metadata` of the result of a job."""
 
     def new_id(self, now: float, rng: random.Random) -> str:
-        """Return a prefix and a ULID, whose first 48 bits are the time in milliseconds."""
+        """Return the prefix and a ULID: 48 bits are the time in milliseconds, 80 are random."""
         number = int(now * 1_000) << _RANDOM_BITS | rng.getrandbits(_RANDOM_BITS)
         letters = [
             _ALPHABET[number >> 5 * place & 31] for place in range(_ULID_LETTERS - 1, -1, -1)
@@ -65,7 +66,7 @@ class V2Kind(EmulatedKind):
         return self.id_prefix + "".join(letters)
 
     def created(self, job: Job, *, now: float) -> Json:
-        """Return the answer to a submission, in which the job can have ended already."""
+        """Return the body of the answer to a submission. The job can have ended already."""
         status = job.status_at(now)
         if status is None or not status.is_terminal:
             status = JobStatus.PENDING
@@ -85,9 +86,9 @@ class V2Kind(EmulatedKind):
         result: ResultBody | None,
         url: str | None,
     ) -> JobAnswer:
-        """Return the answer to a GET of a job."""
+        """Return the answer to a poll of a job."""
         if (status := job.status_at(now)) is None:
-            raise AssertionError("a job that is answered has arrived")
+            raise AssertionError("a job in an answer must have arrived")
         body: dict[str, Json] = {
             "job_id": job.job_id,
             "status": status.value,
@@ -113,10 +114,10 @@ class V2Kind(EmulatedKind):
         return JobAnswer.of(body, "result", result, status=http_status, first=first)
 
     def read_query(self, query: Mapping[str, str]) -> PageQuery:
-        """Read the query of a request for a page; raises `InvalidRequestError`.
+        """Return the query for a page; raise `InvalidRequestError` if the query is invalid.
 
-        The description says `page_size`; the official SDK sends `pageSize` for parse jobs. Both
-        are read here. Any text is allowed as `status`.
+        `page_size` is documented, and the official SDK sends `pageSize` for parse jobs, so both are
+        accepted. A `status` that does not exist is valid, and the page is then empty.
         """
         problems: list[Problem] = []
         name = "page_size" if "page_size" in query else "pageSize"
@@ -147,32 +148,32 @@ class V2Kind(EmulatedKind):
         }
 
     def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:  # noqa: ARG002 - as overridden
-        """Return the body of an error; the layer that checks keys says `error`."""
+        """Return the body of an error: `error` for 401 and 403, otherwise `code` and `message`."""
         text = message or message_of(status)
         if status in {401, 403}:
             return {"error": text}
         return {"code": _CODES.get(status, "internal_error"), "message": text}
 
     def invalid(self, problems: Sequence[Problem]) -> Json:
-        """Return the body of 422."""
+        """Return the body of an answer with status 422."""
         texts = [f"{'.'.join(where)}: {message}" for where, message, _ in problems]
         return {"code": "validation_error", "message": "; ".join(texts)}
 
 
 def billing(job: Job, credits_used: float) -> dict[str, Json]:
-    """Return the `billing` of the metadata."""
+    """Return the value of `billing` in the metadata."""
     return {"service_tier": job.tier, "total_credits": credits_used}
 
 
 def _progress(job: Job, *, now: float) -> float:
-    """Return an estimate that is wrong by a factor of 0.6 to 1.6 and never above 0.98."""
+    """Return an estimate of the progress: the true share times 0.6 to 1.6, but at most 0.98."""
     factor = 0.6 + job.number * _GOLDEN % 1
     return round(min(job.share_done(now) * factor, _MOST_PROGRESS), 4)
 
 
 def _summary(job: Job, *, now: float) -> dict[str, Json]:
     if (status := job.status_at(now)) is None:
-        raise AssertionError("a job that is listed has arrived")
+        raise AssertionError("a job in an answer must have arrived")
     item: dict[str, Json] = {
         "job_id": job.job_id,
         "status": status.value,

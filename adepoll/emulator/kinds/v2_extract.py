@@ -19,11 +19,11 @@ VIOLATION: Final = "the schema contains fields that could not be extracted: tota
 
 _TITLE: Final = "# Invoice\n\n"
 _DOC_ID: Final = re.compile(r"<!-- doc_id=(\S{1,200}) -->")
-_OPTIONS: Final = frozenset({"strict", "grounding"})  # the SDK sends both
+_OPTIONS: Final = frozenset({"strict", "grounding"})  # the official SDK sends both options
 
 
 class V2Extract(V2Kind):
-    """Extraction from Markdown, which the result repeats."""
+    """The kind of jobs that extract values from Markdown, in v2. Results repeat the Markdown."""
 
     name = "v2-extract"
     path = "/v2/extract/jobs"
@@ -31,7 +31,10 @@ class V2Extract(V2Kind):
     latest_model = "extract-20260710"
 
     def read_submission(self, form: Form) -> Submission:
-        """Read a form or JSON; raises `InvalidRequestError`."""
+        """Return the submission in a form or JSON body.
+
+        Raise `InvalidRequestError` if a field is missing or invalid.
+        """
         reader = FormReader(form)
         schema = reader.json_object("schema", required=True)
         reader.document("markdown", "markdown_url", only_one=True)
@@ -70,16 +73,19 @@ class V2Extract(V2Kind):
 
 
 def extraction_of(schema: Json, rng: random.Random) -> tuple[dict[str, Json], dict[str, Json]]:
-    """Return an extraction, and its metadata with a value and ranges in place of each leaf."""
+    """Return a random extraction, and its `extraction_metadata`.
+
+    The metadata is a copy of the extraction in which a value with ranges replaces each leaf.
+    """
     extraction = invoice(rng) if schema is None else sample_object(schema, rng)
     ranges = [{"start": 0, "end": len(_TITLE)}]
     return extraction, leaves_replaced(extraction, lambda leaf: {"value": leaf, "ranges": ranges})
 
 
 def _parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> ResultParts:
-    """Return the parts of an extraction.
+    """Return the parts of the result of an extract job.
 
-    Rows of text give the result its size. If the submission contained the Markdown, the result
+    The rows give the result its size. If the submission contained the Markdown, the result
     repeats it, and the rows are in `extraction_metadata`. Otherwise, they are in the Markdown.
     """
     extraction, references = extraction_of(job.schema, rng)

@@ -17,7 +17,7 @@ _OPTIONS: Final = frozenset({"atomic_grounding", "blocks", "inline_markdown", "p
 
 
 class V2Parse(V2Kind):
-    """Parsing of a document."""
+    """The kind of jobs that parse a document, in v2."""
 
     name = "v2-parse"
     path = "/v2/parse/jobs"
@@ -25,7 +25,7 @@ class V2Parse(V2Kind):
     latest_model = "dpt-3-pro-20260710"
 
     def read_submission(self, form: Form) -> Submission:
-        """Read a form; raises `InvalidRequestError`."""
+        """Return the submission in a form; raise `InvalidRequestError` if it is invalid."""
         reader = FormReader(form)
         reader.document("document", "document_url", only_one=True)
         reader.check_options(_OPTIONS)
@@ -63,7 +63,9 @@ def parse_metadata(job: Job) -> dict[str, Json]:
 
 
 def parse_parts(job: Job, metadata: dict[str, Json]) -> ResultParts:
-    """Return the parts of a parsed document. The rows are elements of its last page that is good.
+    """Return the parts of a parsed document.
+
+    The rows are elements of the last page that did not fail.
 
     Args:
         job: The job.

@@ -23,7 +23,7 @@ _OUTPUT: Final = f"$output.{STEP}."
 
 
 class V2Workflow(V2Kind):
-    """A workflow: a document is parsed, and values are extracted from its Markdown."""
+    """The kind of jobs that parse a document and extract values from its Markdown, in v2."""
 
     name = "v2-workflow"
     path = "/v2/workflow/jobs"
@@ -31,7 +31,10 @@ class V2Workflow(V2Kind):
     latest_model = "workflow-20260710"
 
     def read_submission(self, form: Form) -> Submission:
-        """Read a form or JSON; raises `InvalidRequestError`."""
+        """Return the submission in a form or JSON body.
+
+        Raise `InvalidRequestError` if a field is missing or invalid.
+        """
         reader = FormReader(form)
         inputs = reader.json_object("inputs", required=True)
         schema, document = _read_steps(reader)
@@ -66,7 +69,8 @@ class V2Workflow(V2Kind):
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - as overridden
         """Return the parts of the `result` of a job.
 
-        The rows are in the parsed document; with a projection, they are in a field `_rows`.
+        If the submission has a field `output`, the result contains only the values that this field
+        names, and the rows are in `_rows`. Otherwise, the rows are in the parsed document.
         """
         rng = self.rng(job, seed)
         after = f',"metadata":{dump(self.metadata(job))}}}'
@@ -84,7 +88,10 @@ class V2Workflow(V2Kind):
 
 
 def _read_steps(reader: FormReader) -> tuple[Json, str]:
-    """Return the schema of the only step, and its reference to an input."""
+    """Return the schema of the only step, and the text with which it refers to an input.
+
+    If the steps are invalid, record a problem, and return None and an empty text.
+    """
     steps = reader.json("steps")
     step = steps[0] if isinstance(steps, list) and len(steps) == 1 else None
     if steps is None:
@@ -101,7 +108,7 @@ def _read_steps(reader: FormReader) -> tuple[Json, str]:
 
 
 def _filename(source: dict[str, Json], reader: FormReader) -> str:
-    """Return the name of the document of an input, which is a file of the form or a URL."""
+    """Return the name of the document of an input: a file of the form, or a URL."""
     part, url = source.get("document"), source.get("document_url")
     if isinstance(url, str) and url:
         return url.rpartition("/")[2] or "document.pdf"
@@ -113,7 +120,7 @@ def _filename(source: dict[str, Json], reader: FormReader) -> str:
 
 
 def _steps(job: Job, rng: random.Random) -> dict[str, Json]:
-    """Return the extraction and the grounding of the step; its document is added later."""
+    """Return the output of the step, without the parsed document, which `result` adds."""
     extraction, references = extraction_of(job.schema, rng)
     partial = job.plan.outcome is Outcome.PARTIAL
     box = {"xmin": 0.08, "ymin": 0.1, "xmax": 0.92, "ymax": 0.35}
@@ -131,7 +138,7 @@ def _steps(job: Job, rng: random.Random) -> dict[str, Json]:
 def _projected(steps: dict[str, Json], path: Json) -> Json:
     """Return the value at a reference such as ``$output.parse-extract.extract.extraction.total``.
 
-    It is null if there is no such value, and for references into the parsed document.
+    Return None if there is no such value, or if it belongs to the parsed document.
     """
     if not isinstance(path, str) or not path.startswith(_OUTPUT):
         return None
