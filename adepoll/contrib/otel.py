@@ -153,7 +153,7 @@ class TracedFetcher(ResultFetcher):
         """Create a fetcher. It sends no request before the first call.
 
         Args:
-            client: As for `ResultFetcher`.
+            client: The client whose results are fetched.
             tracer: Creates the spans.
             with_ids: True to add the id of the job to the spans, as ``adepoll.job.id``.
             **options: Options of `ResultFetcher`.
@@ -214,7 +214,7 @@ class TracedFetcher(ResultFetcher):
 
 
 class _MarkedSlot:
-    """A context manager around another one, which adds an event to the span after it is entered."""
+    """Enters the semaphore of a watcher, then adds the event "request sent" to the span."""
 
     def __init__(self, slot: AbstractAsyncContextManager[object]) -> None:
         self._slot = slot
@@ -224,12 +224,12 @@ class _MarkedSlot:
         get_current_span().add_event("adepoll.request.sent")
 
     async def __aexit__(self, *raised: object) -> bool | None:
-        return await self._slot.__aexit__(*raised)  # type: ignore[arg-type]  # passed on unchanged
+        return await self._slot.__aexit__(*raised)  # type: ignore[arg-type]  # the three arguments of `__aexit__`
 
 
 @contextmanager
 def _span(tracer: Tracer, name: str, parent: Context | None = None) -> Iterator[Span]:
-    """Create a span for a block; its parent is in the context `parent`, or in the current one.
+    """Create a span for a block; its parent is in `parent`, or in the current context.
 
     Message and traceback of an error are not recorded, because they may contain job ids and text
     from the service.

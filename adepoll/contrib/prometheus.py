@@ -4,10 +4,12 @@ Each metric is a field of a class in `statistics.py` of `throttling`, `watching`
 The values come from these modules:
 
 - requests, retries and failures: `throttling.request_sender`; bytes: `api.transport`;
-- rate limit and window: `throttling.estimators`; pauses: `throttling.rate_limiter`;
+- rate limit, window, failures in a row and outage: `throttling.estimators`;
+- retry budget, and seconds until the gate opens: `throttling.rate_limiter`;
 - polls, settled jobs, given-up jobs and detection lags: `watching.watched_jobs`, which calls
   `watching.statistics`;
-- sweeps and list pages: `watching.list_sweeper`; wasted polls: `watching.listing`;
+- sweeps and list requests: `watching.list_sweeper`;
+- wasted polls, pending confirmations and `sweeping`: `watching.listing`;
 - transfers: `fetcher.fetcher` and `fetcher.result_stream`, which call `fetcher.statistics`;
 - resumptions: `fetcher.patience`; bytes and new URLs: `fetcher.storage_client`.
 

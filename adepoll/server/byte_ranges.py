@@ -93,7 +93,7 @@ def read_range(header: str | None) -> RequestedRange | None:
     Returns:
         The requested range; None if the whole body must be sent. This is the case if the header is
         missing or invalid, has another unit than bytes, or names several ranges. A server may
-        ignore all of these (section 14.2).
+        ignore all such headers (section 14.2).
     """
     if header is None or len(header) > _MAX_HEADER_LENGTH:
         return None
@@ -124,7 +124,7 @@ def parse_range(header: str | None, size: int) -> Parsed:
 
     Returns:
         The range to send; `Unsatisfiable` if no byte of the range lies within the body; None if the
-        whole body must be sent, as for `read_range`.
+        whole body must be sent; `read_range` says when.
     """
     requested = read_range(header)
     if requested is None:
@@ -163,7 +163,7 @@ class ResponsePlan:
 
     Attributes:
         status: 200, 206 or 416.
-        headers: Content-Length, Content-Range, Accept-Ranges and ETag, as far as they apply.
+        headers: The headers Content-Length, Content-Range, Accept-Ranges and ETag that apply.
         part: The range to send; None for the whole body.
         has_body: True if the response has a body.
     """

@@ -21,7 +21,8 @@ from adepoll.watching.watcher import JobWatcher
 __all__ = ["Condition", "Health"]
 
 _PROBE_TIMEOUT: Final = 3.0  # seconds
-_IDLE: Final = 30.0  # seconds after which an earlier answer does not show that the service is up
+# Seconds without an answer after which it is not known whether the service is up.
+_SILENCE: Final = 30.0
 
 
 class Condition(Enum):
@@ -137,7 +138,7 @@ class HealthCheck:
         as failed, even if the service never responds.
         """
         self._note_answers()
-        return asyncio.get_running_loop().time() - self._seen_at >= _IDLE
+        return asyncio.get_running_loop().time() - self._seen_at >= _SILENCE
 
     def _note_answers(self) -> None:
         if (received := self._client.stats.bytes_received) != self._seen:

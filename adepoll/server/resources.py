@@ -65,9 +65,9 @@ DEFAULT_TENANT: Final = "adepoll"
 
 
 def check_tenant(name: str, options: ResourceOptions) -> None:
-    """Raise `ConfigurationError` if another tenant than the default one has no client of its own.
+    """Raise `ConfigurationError` if a tenant has no option `client` and is not the default tenant.
 
-    Without a client of its own, it would use the key of the default tenant.
+    Without this option, the tenant would use the key of the default tenant.
     """
     if name != DEFAULT_TENANT and "client" not in options:
         raise ConfigurationError(
@@ -98,7 +98,7 @@ class ServerResources:
         grace: float,
         probe_every: float | None,
     ) -> None:
-        """Store the arguments; callers use `open_resources` instead."""
+        """Store the arguments. Call `open_resources` instead of this class."""
         self.client = client
         self._owns_client = owns_client
         self.watcher = watcher
@@ -135,7 +135,7 @@ class ServerResources:
                 stream.reschedule(self._ends_at)
 
     async def take_turn(self) -> None:
-        """Wait if too many tasks continue in this iteration of the event loop."""
+        """Wait for a later iteration of the event loop if too many tasks continue in this one."""
         await self._turns.wait_turn()
 
     @asynccontextmanager
@@ -209,7 +209,7 @@ class ServerResources:
         """Wait for a job, and return its status as a response: 200 if it has settled, else 202.
 
         Raises:
-            AdePollError, ClosedError: As for `wait`, but never `JobTimeoutError`.
+            AdePollError, ClosedError: An error of `wait` other than `JobTimeoutError`.
         """
         try:
             return settled_reply(await self.wait(job, timeout=timeout))
@@ -227,7 +227,7 @@ class ServerResources:
         """Return an event stream as the response to a request.
 
         Args:
-            job_ids: The jobs, as for `JobEventStream`.
+            job_ids: The jobs; `JobEventStream` describes this argument.
             headers: Headers of the request, in a mapping that ignores case.
             heartbeat: Seconds without an event after which a comment is sent.
             encode: Returns the JSON data of an event.
@@ -249,16 +249,18 @@ class ServerResources:
         headers: Mapping[str, str],
         filename: str | None = None,
     ) -> AsyncGenerator[ResultReply, None]:
-        """Open the result of a job as the response to a request, in a block of `until_stopped`.
+        """Open the result of a job as the response to a request.
 
         Args:
             job: A snapshot of the job, a reference, or its id.
             method: Method of the request: ``GET`` or ``HEAD``.
             headers: Headers of the request, in a mapping that ignores case.
-            filename: As for `reply_with_result`.
+            filename: Name under which a browser saves the result; None for the job id and
+                ``.json``.
 
         Raises:
-            AdePollError: As for `reply_with_result` and `until_stopped`.
+            AdePollError: An error of `reply_with_result`.
+            ClosedError: The block still ran `grace` seconds after `stop` was called.
         """
         opening = reply_with_result(
             self.fetcher,
@@ -285,7 +287,7 @@ class ServerResources:
         job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
         max_bytes: int,
     ) -> HTTPStatus:
-        """Read a webhook, and poll those of its jobs immediately that are being watched.
+        """Read a webhook. If it names jobs that are being watched, poll these jobs immediately.
 
         Args:
             verifier: Checks the signature.
@@ -329,7 +331,7 @@ class ServerResources:
 
 
 def limit_send_time(send: Callable[[_T], Awaitable[None]]) -> Callable[[_T], Awaitable[None]]:
-    """Return a `send` that raises `TimeoutError` if the client accepts no data for a minute."""
+    """Return a function like `send`, which raises `TimeoutError` if sending takes a minute."""
 
     async def send_or_time_out(data: _T) -> None:
         async with asyncio.timeout(_SEND_TIMEOUT):
@@ -345,7 +347,7 @@ async def open_resources(
     """Create client, watcher and fetcher, and close them when the block ends.
 
     Args:
-        **options: As for `create_resources`.
+        **options: Options of `create_resources`.
 
     Raises:
         ConfigurationError: The API key is missing, or another setting is invalid.
@@ -386,8 +388,8 @@ def create_resources(
         if value is not None and not value >= 0:
             raise ValueError(f"{name} must be a number of 0 or more, got {value}")
     opened = client if isinstance(client, AdeClient) else client()
-    # A client opens nothing before its first request. So nothing must be closed if one of the
-    # following calls raises.
+    # A client opens nothing before its first request. So there is nothing to close if one of the
+    # following calls raises an error.
     watching = watcher(opened)
     return ServerResources(
         opened,

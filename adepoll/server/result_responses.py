@@ -67,8 +67,8 @@ async def reply_with_result(
         filename: Name under which a browser saves the result; None for the job id and ``.json``.
 
     Raises:
-        AdePollError: As for `ResultFetcher.stream`, raised on entering or while the chunks are
-            read. `ResultRangeError` is not raised: it becomes the status 416.
+        AdePollError: An error of `ResultFetcher.stream`, raised at the start of the block or while
+            the chunks are read. `ResultRangeError` is not raised: it becomes the status 416.
     """
     if not isinstance(job, JobSnapshot):
         job = JobRef.of(job)
@@ -102,7 +102,7 @@ async def reply_with_result(
                 break
             await stack.aclose()
             requested = _WHOLE
-            range_header = None  # the range stays ignored, even if the object changes now
+            range_header = None  # ignored from now on, even if the object changes
         headers |= plan.headers
         if _matches(if_none_match, headers.get("ETag")):
             headers.pop("Content-Length", None)

@@ -182,7 +182,7 @@ class JobEventStream(EndsWhenLeft[bytes]):
 def _read_id(text: str | None, jobs: int) -> list[str]:
     """Return the letter of each job in the id of an event.
 
-    Return ``-`` for all jobs if there is no id, or the id is not one of a stream of these jobs.
+    Return ``-`` for all jobs if there is no id, or the id does not fit the jobs.
     """
     if text is None or len(text) != jobs or not set(text) <= {*_STATUSES, _NOT_SENT}:
         return [_NOT_SENT] * jobs

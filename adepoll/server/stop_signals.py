@@ -26,8 +26,8 @@ def on_stop_signal(callback: _Callback) -> Iterator[None]:
     """On SIGINT or SIGTERM, schedule `callback` on the running loop, then call the old handler.
 
     Do nothing outside of the main thread, because Python handles signals only there. Do nothing for
-    a signal that has no handler in Python. If the block installs another handler, that one is used
-    instead. Several blocks may be open, and end in any order. The end of the last block restores
+    a signal that has no handler in Python. If the block installs another handler, only that handler
+    is called. Several blocks may be open, and end in any order. The end of the last block restores
     the old handler.
     """
     entry = (asyncio.get_running_loop(), callback)

@@ -44,7 +44,7 @@ class _Tenant:
 
 
 class TenantPool:
-    """Client, watcher and fetcher for each tenant of a server whose keys come with its requests.
+    """Client, watcher and fetcher for each tenant of a server. The keys come with the requests.
 
     Two tenants share no connections, no request budget and no job states. Use a pool within one
     event loop, and close it with `aclose`.
@@ -61,13 +61,13 @@ class TenantPool:
         """Create an empty pool.
 
         Args:
-            client: Creates the client of a tenant from the key of the tenant. By default, this is
-                the API key. With your own function, it can be any text, such as the name of a
-                customer.
+            client: Creates the client of a tenant from the key of the tenant. By default, the
+                key is an API key. With your own function, the key can be any text, such as the name
+                of a customer.
             limit: Maximum number of tenants that are open at the same time. To open one more, the
                 pool closes the least recently used tenant that is not in use.
             idle_after: Seconds without use after which a tenant is closed.
-            **options: `watcher`, `fetcher` and `grace`, as for `create_resources`.
+            **options: `watcher`, `fetcher` and `grace`, which `create_resources` describes.
 
         Raises:
             ValueError: `limit` or `idle_after` is not positive.
@@ -115,11 +115,11 @@ class TenantPool:
         name = hashlib.sha256(key.reveal().encode()).digest()  # so that the pool stores no keys
         tenant = self._open.get(name)
         if tenant is None:
-            # The resources live longer than the request, so they must not keep its context
-            # variables.
+            # The resources live longer than the request, so they must not keep the context
+            # variables of the request.
             resources = Context().run(self._create, key)
-            # After the creation, because it fails with an invalid key. Such a key must not make the
-            # pool close another tenant.
+            # Make room only after the creation, which fails with an invalid key. Such a key must
+            # not make the pool close another tenant.
             self._make_room()
             tenant = self._open[name] = _Tenant(resources, 0.0)
         tenant.used_at = self._loop.time()
@@ -152,7 +152,7 @@ class TenantPool:
         """Close an unused tenant if `limit` tenants are open.
 
         Raises:
-            TooManyTenantsError: All of them are in use.
+            TooManyTenantsError: All open tenants are in use.
         """
         if len(self._open) < self._limit:
             return

@@ -12,7 +12,7 @@ class TurnLimiter:
     """Lets a limited number of tasks continue in each iteration of the event loop.
 
     If thousands of tasks wait for the same job, all of them continue in the same iteration of the
-    loop. Until each of them has sent its response, nothing else runs. With this class, they
+    loop. Until each of them has sent its response, nothing else runs. With this class, the tasks
     continue in several iterations, in the order of their calls, and other tasks run in between.
     """
 
@@ -24,7 +24,7 @@ class TurnLimiter:
         self._scheduled = False
 
     async def wait_turn(self) -> None:
-        """Return immediately, or in a later iteration if the limit of this one is reached."""
+        """Return immediately; if `limit` tasks have continued, return in a later iteration."""
         loop = asyncio.get_running_loop()
         if not self._scheduled:
             self._scheduled = True
@@ -40,7 +40,7 @@ class TurnLimiter:
         self._passed = 0
         while self._waiting and self._passed < self._limit:
             waiter = self._waiting.popleft()
-            if not waiter.done():  # it is done if its task was cancelled
+            if not waiter.done():  # a waiter is done if its task was cancelled
                 waiter.set_result(None)
                 self._passed += 1
         self._scheduled = self._passed > 0

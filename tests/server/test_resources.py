@@ -106,7 +106,7 @@ def test_the_options_of_adapters_are_those_of_create_resources():
 
 
 async def test_an_idle_server_notices_that_its_service_has_died(ade, client, monkeypatch):
-    monkeypatch.setattr(health, "_IDLE", 0.0)
+    monkeypatch.setattr(health, "_SILENCE", 0.0)
     async with open_resources(client=client, probe_every=0.0) as resources:
         assert (await resources.health()).condition is Condition.OK
         ade.faults.add("server-error")
@@ -128,7 +128,7 @@ async def test_a_server_notices_after_one_failed_request_that_its_service_has_di
 async def test_requests_that_get_no_answer_do_not_hide_that_the_service_is_silent(
     ade, client, monkeypatch
 ):
-    monkeypatch.setattr(health, "_IDLE", 0.02)
+    monkeypatch.setattr(health, "_SILENCE", 0.02)
     async with open_resources(client=client, probe_every=0.0) as resources:
         assert (await resources.health()).condition is Condition.OK
         monkeypatch.setattr(health, "_PROBE_TIMEOUT", 0.05)

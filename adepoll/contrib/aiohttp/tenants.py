@@ -36,7 +36,7 @@ from adepoll.watching.watcher import JobWatcher
 
 
 class JobFunctions(ABC):
-    """Functions that handlers use for jobs. A `Tenant` has them, and so has each of `Tenants`."""
+    """Functions that handlers use for jobs. `Tenant` and `Tenants.get` have them."""
 
     @abstractmethod
     def resources(self, request: web.Request) -> ServerResources:
@@ -62,7 +62,7 @@ class JobFunctions(ABC):
 
         Raises:
             JobTimeoutError: The job is active, and has not settled within `timeout` seconds.
-            AdePollError: As for `ServerResources.wait`.
+            AdePollError: Another error of `ServerResources.wait`.
             ClosedError: The server is stopping.
         """
         with self.disconnects(request).cancelling(request):
@@ -81,7 +81,7 @@ class JobFunctions(ABC):
         active after `timeout` seconds. `adepoll.server.job_responses.job_as_json` lists the keys.
 
         Raises:
-            AdePollError: As for `wait`, but never `JobTimeoutError`.
+            AdePollError: An error of `wait` other than `JobTimeoutError`.
             ClosedError: The server is stopping.
         """
         with self.disconnects(request).cancelling(request):
@@ -144,7 +144,7 @@ class JobFunctions(ABC):
                 ``.json``.
 
         Raises:
-            AdePollError: As for `ResultFetcher.stream`; only before anything was sent.
+            AdePollError: An error of `ResultFetcher.stream`, raised before anything was sent.
         """
         opening = self.resources(request).open_result(
             job, method=request.method, headers=request.headers, filename=filename
@@ -201,8 +201,8 @@ class JobFunctions(ABC):
         Args:
             verifier: Checks the signature.
             job_ids: Returns the job ids in the parsed body.
-            max_bytes: Size of the largest body that is read, in bytes. To a larger one, the
-                response is 413.
+            max_bytes: Size of the largest body that is read, in bytes. The response to
+                a larger body is 413.
         """
 
         async def receive(request: web.Request) -> web.StreamResponse:
@@ -228,8 +228,8 @@ class Tenant(JobFunctions):
 
     The functions of this module are the methods of a default instance. For several keys or regions,
     create an instance for each. If the keys are not known when the server starts, use `Tenants`.
-    Each instance has its own application keys. If it was not set up for a sub-application, requests
-    use the client, watcher and fetcher of the closest parent application.
+    Each instance has its own application keys. If an instance is not set up for a sub-application,
+    requests to the sub-application use those of the closest parent application.
 
     Attributes:
         CLIENT: Application key of the `AdeClient`.
@@ -294,8 +294,8 @@ class Tenants:
     """Clients, watchers and fetchers for many API keys, such as one key per customer.
 
     ``TENANTS.get(key)`` returns an object with the functions of a `Tenant`. Each key has its own
-    client, watcher and fetcher. They are created when the key is used, and closed when it was not
-    used for some time.
+    client, watcher and fetcher. They are created when the key is first used, and closed when the
+    key has not been used for some time.
 
     Attributes:
         POOL: Application key of the `TenantPool`.

@@ -62,7 +62,7 @@ WAIT: Final[dict[str, Any]] = {
     "response_model": JobModel,
     "responses": problems(404, 422, 500, 502, 503, 504),
 }
-"""For a route that returns the snapshot of `wait`."""
+"""Arguments of a route that returns the snapshot of `wait`."""
 
 STATUS: Final[dict[str, Any]] = {
     "summary": "Status of a job",
@@ -77,7 +77,7 @@ STATUS: Final[dict[str, Any]] = {
         **problems(404, 422, 500, 502, 503, 504),
     },
 }
-"""For a route that returns the response of `send_status`."""
+"""Arguments of a route that returns the response of `send_status`."""
 
 EVENTS: Final[dict[str, Any]] = {
     "summary": "Status of jobs as server-sent events",
@@ -91,7 +91,7 @@ EVENTS: Final[dict[str, Any]] = {
         **problems(422, 503),
     },
 }
-"""For a route that returns the response of `events`."""
+"""Arguments of a route that returns the response of `events`."""
 
 RESULT: Final[dict[str, Any]] = {
     "summary": "Result of a job",
@@ -104,7 +104,7 @@ RESULT: Final[dict[str, Any]] = {
         **problems(404, 409, 410, 422, 500, 502, 503, 504),
     },
 }
-"""For a route that returns the response of `send_result`."""
+"""Arguments of a route that returns the response of `send_result`."""
 
 READY: Final[dict[str, Any]] = {
     "summary": "Readiness",
@@ -114,14 +114,14 @@ READY: Final[dict[str, Any]] = {
         503: _response("The server should get no traffic.", "application/json", _OBJECT),
     },
 }
-"""For the route `ready`."""
+"""Arguments of the route `ready`."""
 
 LIVE: Final[dict[str, Any]] = {
     "summary": "Liveness",
     "response_class": Response,
     "responses": {200: _response("The process works.", "application/json", _OBJECT)},
 }
-"""For the route `live`."""
+"""Arguments of the route `live`."""
 
 WEBHOOK: Final[dict[str, Any]] = {
     "summary": "Receive a webhook",
@@ -141,9 +141,9 @@ WEBHOOK: Final[dict[str, Any]] = {
         },
         "parameters": [
             _header("webhook-id", "Id of the webhook."),
-            _header("webhook-timestamp", "Unix seconds at which it was sent."),
-            _header("webhook-signature", "Its signatures, such as `v1,` and base64."),
+            _header("webhook-timestamp", "Unix seconds at which the webhook was sent."),
+            _header("webhook-signature", "Signatures of the webhook, such as `v1,` and base64."),
         ],
     },
 }
-"""For the route that `webhook` returns."""
+"""Arguments of the route that `webhook` returns."""

@@ -44,7 +44,7 @@ OwnLifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str
 
 
 class JobFunctions(ABC):
-    """Functions that routes use for jobs. A `Tenant` has them, and so has each of `Tenants`."""
+    """Functions that routes use for jobs. `Tenant` and `Tenants.get` have them."""
 
     @abstractmethod
     def resources(self, connection: HTTPConnection) -> ServerResources:
@@ -74,7 +74,7 @@ class JobFunctions(ABC):
             JobTimeoutError: The job is active, and has not settled within `timeout` seconds.
             ClientDisconnectedError: The client of the request has disconnected.
             WebSocketDisconnect: The client of the websocket has disconnected.
-            AdePollError: As for `ServerResources.wait`.
+            AdePollError: Another error of `ServerResources.wait`.
             ClosedError: The server is stopping.
         """
         try:
@@ -99,7 +99,7 @@ class JobFunctions(ABC):
         active after `timeout` seconds. `adepoll.server.job_responses.job_as_json` lists the keys.
 
         Raises:
-            AdePollError: As for `wait`, but never `JobTimeoutError`.
+            AdePollError: An error of `wait` other than `JobTimeoutError`.
             ClosedError: The server is stopping.
         """
         async with cancel_on_disconnect(request.receive):
@@ -162,8 +162,8 @@ class JobFunctions(ABC):
         Args:
             verifier: Checks the signature.
             job_ids: Returns the job ids in the parsed body.
-            max_bytes: Size of the largest body that is read, in bytes. To a larger one, the
-                response is 413.
+            max_bytes: Size of the largest body that is read, in bytes. The response to
+                a larger body is 413.
         """
 
         async def receive_webhook(request: Request) -> Response:
@@ -203,7 +203,7 @@ class Tenant(JobFunctions):
     """
 
     def __init__(self, name: str) -> None:
-        """Create a tenant; the attribute `name` of ``app.state`` will be its `ServerResources`."""
+        """Create a tenant. Its `ServerResources` will be ``getattr(app.state, name)``."""
         self._name = name
 
     def lifespan(
@@ -239,8 +239,8 @@ class Tenant(JobFunctions):
         """
         check_tenant(self._name, options)
         async with open_resources(**options) as resources:
-            # uvicorn ends the lifespan only after the last response, and event streams would delay
-            # that. So the signal itself stops them.
+            # uvicorn ends the lifespan only after the last response, so an open event stream would
+            # delay the end. Therefore, the signal itself stops all event streams.
             with _in_state(app, self._name, resources), on_stop_signal(resources.stop):
                 yield resources
 
@@ -257,12 +257,12 @@ class Tenants:
     """Clients, watchers and fetchers for many API keys, such as one key per customer.
 
     ``TENANTS.get(key)`` returns an object with the functions of a `Tenant`. Each key has its own
-    client, watcher and fetcher. They are created when the key is used, and closed when it was not
-    used for some time.
+    client, watcher and fetcher. They are created when the key is first used, and closed when the
+    key has not been used for some time.
     """
 
     def __init__(self, name: str = "tenants") -> None:
-        """Store the name; the attribute `name` of ``app.state`` will be the `TenantPool`."""
+        """Store the name. The `TenantPool` will be ``getattr(app.state, name)``."""
         self._name = name
 
     def lifespan(
@@ -354,13 +354,13 @@ def _in_state(app: Starlette, name: str, resources: object) -> Iterator[None]:
 
 
 def _found(connection: HTTPConnection, name: str, dependency: object) -> object:
-    """Return the resources or the pool with this name; None if it is not running."""
+    """Return the resources or the pool with this name; None if the tenants are not running."""
     # In FastAPI, a test can replace a dependency by another function.
     overrides = getattr(connection.app, "dependency_overrides", {})
     if (override := overrides.get(dependency)) is not None:
         return override()
-    # Mounted applications get the state that the lifespan yields. If it yields none, the state of
-    # the application itself is used.
+    # Mounted applications get the state that the lifespan yields. If the lifespan yields no state,
+    # the state of the application itself is used.
     for state in (connection.state, connection.app.state):
         if (resources := getattr(state, name, None)) is not None:
             return resources

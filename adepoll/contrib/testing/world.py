@@ -71,7 +71,7 @@ class AdeWorld(Closeable):
 
     @property
     def faults(self) -> Faults:
-        """The faults, which can be added and removed at any time."""
+        """The active faults. Faults can be added and removed at any time."""
         return self._emulator.faults
 
     @property
@@ -90,7 +90,7 @@ class AdeWorld(Closeable):
         filename: str = "document.md",
         tier: str | None = None,
     ) -> str:
-        """Submit a job and return its id, as `World.submit` does. By default, it arrives now."""
+        """Submit a job and return its id; see `World.submit`. By default, the job arrives now."""
         return self.world.submit(
             plan,
             kind=kind,
