@@ -46,8 +46,8 @@ class TracedSource:
 
     The spans are named ``adepoll.poll`` and ``adepoll.list_page``. Each span is the root of a new
     trace, because a poll serves all subscribers of a job, and belongs to none of their traces. The
-    event ``adepoll.request.sent`` marks the time at which the request was sent, after it had waited
-    for its turn.
+    event ``adepoll.request.sent`` marks the time at which the request got its turn and was
+    sent.
 
     A poll has the span attribute ``adepoll.job.status``. A list page has ``adepoll.list.page``,
     ``adepoll.list.job_count`` and ``adepoll.list.has_more``. After an error, a span has
@@ -131,7 +131,7 @@ class FetcherOptions(TypedDict, total=False):
 
 
 class TracedFetcher(ResultFetcher):
-    """A `ResultFetcher` with a span for each result; it is a child of the current span.
+    """A `ResultFetcher` with a span for each result. The span is a child of the current span.
 
     The spans are named ``adepoll.download``, ``adepoll.result`` and ``adepoll.stream``. A call of
     `items` has the span of a stream. The span of a stream ends with its block. Within the block,

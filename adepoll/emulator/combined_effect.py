@@ -27,8 +27,8 @@ from adepoll.emulator.refusals import RateLimit, Refusal, RefusalResponse
 class CombinedEffect:
     """What all faults together do to one request.
 
-    Only one error status, one failure of the connection and one wrong length can happen. If several
-    faults cause one, the fault that was added first counts.
+    A request gets at most one error status, one failure of the connection and one wrong length.
+    Among several faults with such an effect, the fault that was added first counts.
 
     Attributes:
         delay: Seconds to wait before the request is answered: the sum of all latencies.

@@ -31,12 +31,12 @@ _FIELDS_OF_ENDED_JOBS: Final = frozenset(
         *("result", "error", "completed_at"),
     }
 )
-# The status before each status. Before every other status is "processing".
+# The status that comes before a status. Before all other statuses, it is "processing".
 _EARLIER: Final = {"processing": "pending"}
 
 
 def corrupt(kind: Corruption, body: bytes, rng: random.Random) -> bytes:
-    """Return a wrong version of an answer's body: one job, or a page of the list.
+    """Return a wrong version of the body of an answer, which is a job or a page of the list.
 
     The body must be compact JSON. A corruption of a single job changes the first job of a page, and
     leaves an empty page as it is.

@@ -218,12 +218,12 @@ FAULT_NAMES: Final = (*_CLASSES, *_MEMBERS)
 
 
 def name_of(effect: Effect) -> str:
-    """Return the name of the fault that has an effect."""
+    """Return the name of the fault that has this effect."""
     return effect.value if isinstance(effect, Enum) else effect.name
 
 
 def effect_class(name: str) -> type | None:
-    """Return the attrs class whose fields are the options of a fault; None without options.
+    """Return the attrs class whose fields are the options of a fault; None if it has none.
 
     Raises:
         ValueError: There is no fault of that name.
@@ -244,7 +244,7 @@ def option_names(name: str) -> tuple[str, ...]:
 
 
 def make_effect(name: str, **options: object) -> Effect:
-    """Return the effect of the fault of that name. The options are the fields of its class.
+    """Return the effect of the fault of that name. The effect has the options as fields.
 
     Raises:
         ValueError: There is no fault of that name, the fault has no such option, or the value of an

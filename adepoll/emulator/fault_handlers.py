@@ -24,9 +24,9 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ApiHandler: TypeAlias = Callable[[web.Request], Awaitable[ResponseData]]
 
 FLIGHT_TIME: Final = 0.1
-"""Seconds after a `Retry-After` was sent, in which arriving requests do not count as early.
+"""For this many seconds after a `Retry-After`, arriving requests do not count as early.
 
-The client may have sent these requests before it received the header.
+The client may have sent such a request before it received the header.
 """
 
 _GATEWAY_PAGE: Final = (

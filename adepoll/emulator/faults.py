@@ -70,7 +70,7 @@ class When:
     times: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Raise `ValueError` for an impossible repetition or a negative count."""
+        """Raise `ValueError` if `every` is before the end of the window, or `times` negative."""
         if self.every is not None and (self.window is None or not self.every >= self.window[1]):
             raise ValueError(f"'every' must be at least the end of the window: {self.every!r}")
         if self.times is not None and self.times < 0:
@@ -224,7 +224,7 @@ class Faults:
         """Activate a fault and return it. A name and options are passed to `make_fault`.
 
         Raises:
-            ValueError: As for `make_fault`.
+            ValueError: There is no such fault, option or endpoint, or a value is out of range.
             TypeError: Options were passed together with a `Fault`.
         """
         if isinstance(fault, str):
@@ -266,7 +266,7 @@ class Faults:
     def select(
         self, endpoint: Endpoint, job_id: str | None, now: float, *, kind: str = DEFAULT_KIND
     ) -> tuple[AppliedFault, ...]:
-        """Count a request, and return the faults that apply to it, in the order of `add`.
+        """Count a request. Return the faults that apply to it; the fault added first comes first.
 
         Args:
             endpoint: The request's endpoint.

@@ -22,7 +22,7 @@ LIFETIME: Final = 3_600
 """Seconds for which a URL is valid."""
 
 ANY_METHOD: Final = "*"
-"""Makes a URL valid for every HTTP method."""
+"""A value of `method` in `Presigner.presign`: the URL is valid for every HTTP method."""
 
 _SIGNATURE: Final = "X-Amz-Signature="
 _DATE_FORMAT: Final = "%Y%m%dT%H%M%SZ"

@@ -88,7 +88,7 @@ class RateLimit:
             )
 
     def wait(self, until_token: float, rng: random.Random) -> float:
-        """Return the seconds that a refused client should wait: until the next token, or drawn.
+        """Return the seconds that a refused client should wait: drawn, or until the next token.
 
         Args:
             until_token: Seconds until the next token.
@@ -147,7 +147,8 @@ class Refusal:
     @property
     def endpoints(self) -> frozenset[Endpoint]:
         """The endpoints at which the effect can happen."""
-        # 409 means that a job with the same identifier is being created.
+        # 409 means that a job with the same identifier is being created, so only a submission can
+        # get this status.
         if self.kind is RefusalKind.CONFLICT:
             return frozenset({Endpoint.CREATE})
         return ALL_ENDPOINTS if self.kind is RefusalKind.SERVER_ERROR else API_ENDPOINTS

@@ -39,7 +39,7 @@ class Leak:
     Attributes:
         at: Unix seconds.
         header: `Authorization` or `Cookie`; the value is not kept.
-        path: Raw path of the request, without the query.
+        path: Percent-encoded path of the request, without the query.
     """
 
     at: float
@@ -72,7 +72,7 @@ class RequestLog:
         traffic: Numbers of requests by endpoint.
         statuses: For each HTTP status, the number of requests that a fault refused with it.
         early: Number of requests before the end of a `Retry-After`.
-        first_early: The first 1,000 of these requests.
+        first_early: The first 1,000 of the requests that `early` counts.
         first_leaks: The first 1,000 leaked headers; `traffic` counts all requests with leaks.
     """
 
@@ -104,7 +104,7 @@ class RequestLog:
                 client may have sent a request without knowing the header.
             until: End of the wait, in Unix seconds.
         """
-        # If an earlier wait still lasts then, the client knows it, so both waits become one.
+        # If an earlier wait lasts until `known_at`, the client knows that wait. Both become one.
         overlaps = known_at <= self._wait_until
         self._wait_from = min(self._wait_from, known_at) if overlaps else known_at
         self._wait_until = max(self._wait_until, until)

@@ -157,7 +157,7 @@ class FaultySender:
             await self.sleep(_SHORT_PAUSE)
 
     async def _reset_after(self, writer: AbstractStreamWriter, last: bytes) -> None:
-        """Reset the connection after everything written, including `last`, has been sent."""
+        """Send `last`, wait until all written bytes have been sent, and reset the connection."""
         if last:
             await writer.write(last)
         transport = self.request.transport

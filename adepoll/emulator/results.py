@@ -49,7 +49,7 @@ class ResultBody(Chunked):
         self.etag = f'"{digest.hexdigest()}"'
 
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
-        """Return the bytes from `start` up to `stop`. Both are limited to 0 and the size."""
+        """Return the bytes from `start` up to `stop`. Both are limited to the size."""
         stop = self.size if stop is None else min(stop, self.size)
         start = max(start, 0)
         if start >= stop:

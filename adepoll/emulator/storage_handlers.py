@@ -56,7 +56,7 @@ class StorageHandlers:
         return web.Response(headers={hdrs.ETAG: saved.etag})
 
     def record(self, request: web.Request) -> None:
-        """Count a request, and record headers with secrets, which the storage must not get."""
+        """Count a request, and record its headers with secrets as leaks."""
         raw_path = request.raw_path.partition("?")[0]
         self.world.count(Endpoint.RESULT, self.world.job_id_at(raw_path))
         carried = [name for name in (hdrs.AUTHORIZATION, hdrs.COOKIE) if name in request.headers]

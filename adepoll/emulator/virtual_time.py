@@ -60,7 +60,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self) -> None:
-        """Start at 0.0 virtual seconds."""
+        """Create a loop whose time is 0.0 virtual seconds."""
         self._jumping = _JumpingSelector()
         super().__init__(self._jumping)
 

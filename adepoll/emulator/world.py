@@ -30,7 +30,7 @@ from adepoll.emulator.result_parts import dump
 from adepoll.emulator.results import ResultBody
 from adepoll.emulator.stored_objects import SavedObject, StoredObject, saved_path
 
-_LARGEST_UNCACHED: Final = 1_000_000  # bytes of a result
+_LARGEST_UNCACHED: Final = 1_000_000  # bytes; larger results are cached
 # A larger page number is replaced by this one. Both pages are empty.
 _LARGEST_PAGE: Final = 2**31
 
@@ -44,7 +44,7 @@ class World:
             world stands still until the clock is ahead again.
         seed: Determines everything random.
         profile: Distribution from which a plan is drawn for each job that is submitted without one.
-        profiles: Profiles of single kinds of jobs, by the name of the kind. They replace `profile`.
+        profiles: Profiles for single kinds of jobs, by the name of the kind, in place of `profile`.
         org_id: Id of the organisation.
         results_origin: Scheme, host and port of every presigned URL.
         list_order: Order of the v1 job lists; the v2 lists begin with the newest jobs.
@@ -272,8 +272,8 @@ class World:
     def result_path(self, job_id: str) -> str:
         """Return the percent-encoded path of the result of a job in the storage.
 
-        It contains ``%20``, ``+`` and ``%2B``: a client that changes the encoding requests a wrong
-        path, and a test detects that.
+        The path contains ``%20``, ``+`` and ``%2B``. A client that changes the encoding requests a
+        wrong path, and a test detects that.
         """
         kind = self.kind_of(job_id).rpartition("-")[2]
         job_part = quote(job_id, safe="")
@@ -337,7 +337,7 @@ class World:
         self._jobs[job_id].save_status = status
 
     def expire(self, raw_target: str) -> None:
-        """Make a presigned URL expire now. `raw_target` is the path and query, as received."""
+        """Make a presigned URL expire now. `raw_target` is its path and query, as received."""
         self._expired.add(raw_target)
 
     def check_signature(self, *, method: str, host: str, raw_target: str) -> Verdict:

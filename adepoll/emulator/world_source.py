@@ -68,12 +68,13 @@ class WorldSource:
 
     Attributes:
         world: The world. In a virtual loop, its clock must be a `loop_clock`.
-        kind: Kind of the jobs; `for_kind` returns a view of the jobs of another kind.
+        kind: Kind of the jobs; `for_kind` returns a source for another kind.
         latency: Shortest and longest latency, in seconds. Latencies are drawn uniformly.
         rng: Draws the latencies.
         failures: Function that every request calls with the job id, or with None for a list. If it
             returns an error, the request raises this error.
-        timeout: Seconds after which a request that a fault delays raises a timeout error.
+        timeout: Seconds that a request waits for its answer. If a fault causes a longer delay, the
+            request raises `AnswerTimeoutError`.
         max_body_bytes: Largest accepted answer, in bytes; answers about v2 jobs can be larger.
         inline_limit: Largest answer about a v2 job, in bytes, whose result is kept. If an answer is
             larger than this or `max_body_bytes`, the snapshot has no result (`data_omitted`).
@@ -135,7 +136,7 @@ class WorldSource:
 
         Raises:
             ValueError: `page` or `page_size` is out of range, or no job can have that `status`.
-            RequestError: As for `get_job`.
+            RequestError: A fault applied to the request.
             AdePollError: The error that `failures` returned.
         """
         if page < 0 or not 1 <= page_size <= 100 or status is JobStatus.UNKNOWN:  # noqa: PLR2004 - as documented
@@ -166,8 +167,8 @@ class WorldSource:
     ) -> CombinedEffect | None:
         """Wait for the delays of faults, and return the effect on the answer; None without a fault.
 
-        Raise the error of the client if a fault sends an error status instead of the answer, or if
-        its delay is longer than the timeout.
+        Raise the error that a client would raise if a fault sends an error status or a redirect
+        instead of the answer, or delays the answer for longer than the timeout.
         """
         now = self.world.now()
         if not (applied := self.world.faults.select(endpoint, job_id, now, kind=self.kind.name)):

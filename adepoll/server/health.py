@@ -26,7 +26,7 @@ _SILENCE: Final = 30.0
 
 
 class Condition(Enum):
-    """Whether a server can wait for jobs. It should get requests only while the condition is `OK`.
+    """Whether a server can wait for jobs. A server should get requests only while it is `OK`.
 
     `REFUSED`: the service refuses the key, or the account has no credits. `OUTAGE`: the service
     does not respond, or responds only with errors. `CLOSED`: the watcher is closed, or the server
@@ -134,8 +134,8 @@ class HealthCheck:
     def _is_silent(self) -> bool:
         """Return True if the service has sent nothing for 30 seconds.
 
-        The count of failures does not show this: a request that its caller cancels is not counted
-        as failed, even if the service never responds.
+        The count of failures does not show this silence: a request that its caller cancels is not
+        counted as failed, even if the service never responds.
         """
         self._note_answers()
         return asyncio.get_running_loop().time() - self._seen_at >= _SILENCE

@@ -74,14 +74,15 @@ class JobEventStream(EndsWhenLeft[bytes]):
     After all jobs have settled, the event ``end`` is sent. Then the page should close its
     ``EventSource``, which would otherwise connect again.
 
-    If there is no event for `heartbeat` seconds, a comment is sent. It keeps proxies from closing
-    the connection, and shows whether the connection is dead. A client that reads slowly only gets
-    the latest status of each job, so that the stream needs no more memory.
+    If there is no event for `heartbeat` seconds, a comment is sent. The comment keeps proxies from
+    closing the connection, and shows whether the connection is dead. A client that reads slowly
+    only gets the latest status of each job, so that the stream needs no more memory.
 
     The id of an event has one letter for each job: the last status that was sent. A browser that
     connects again sends this id as ``Last-Event-ID``, and gets only the jobs with a new status. The
-    server stores nothing for this, so it works after a restart, and with several worker processes.
-    With more than 4,000 jobs, events have no id, and every status is sent again.
+    server stores nothing for this. So a browser can connect to a restarted server, and to any of
+    several worker processes. With more than 4,000 jobs, events have no id, and every status is sent
+    again.
 
     The stream ends when its iteration is left, or when it is closed or garbage collected, as a
     `Watch` does.

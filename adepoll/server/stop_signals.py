@@ -66,7 +66,8 @@ class _SharedHandler:
     def leave(self, key: int) -> None:
         """Remove a block; if it was the last open block, restore the old handler."""
         del self.entries[key]
-        # These are read before `is`, after which type checkers give `self` the type of `getsignal`.
+        # Read the attributes before the comparison with `is`. After it, type checkers assume that
+        # `self` has the type that `getsignal` returns.
         number, old = self._number, self._old
         if not self.entries and signal.getsignal(number) is self:
             signal.signal(number, old)

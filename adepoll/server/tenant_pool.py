@@ -35,7 +35,7 @@ class _Tenant:
     """An open tenant.
 
     Attributes:
-        resources: Its client, watcher and fetcher.
+        resources: Client, watcher and fetcher of the tenant.
         used_at: Loop time at which the tenant was last used.
     """
 

@@ -35,7 +35,7 @@ _SECONDS: Final = re.compile(r"[0-9]{1,15}")
 _MAX_SIGNATURES: Final = 32
 _MAX_CONTAINERS: Final = 10_000  # objects and arrays
 _ID_KEYS: Final = ("job_id", "jobId", "run_id", "id")
-# Keys whose objects can contain the keys above. In this order, ``data.job`` is found, too.
+# Keys whose objects can contain the keys above. In this order, ``job`` in ``data`` is found, too.
 _NESTED: Final = ("data", "job")
 
 
@@ -131,9 +131,9 @@ class WebhookVerifier:
 def default_job_ids(event: Json) -> Iterable[Json]:
     """Return the values that can be job ids in a webhook, whose format is not documented.
 
-    These are the values of the keys ``job_id``, ``jobId``, ``run_id`` and ``id``. They are looked
-    for in the event, and in the objects at its keys ``data`` and ``job``. A value that is not a job
-    id does no harm, because only jobs that are being watched are polled.
+    These are the values of the keys ``job_id``, ``jobId``, ``run_id`` and ``id``. The keys are
+    looked for in the event, and in the objects at the keys ``data`` and ``job``. A value that is
+    not a job id does no harm, because only jobs that are being watched are polled.
     """
     parts = [event]
     for name in _NESTED:

@@ -14,8 +14,9 @@ _CHECK_INTERVAL: Final = 0.25  # seconds between two checks for disconnected cli
 class DisconnectMonitor:
     """Cancels handlers whose client has disconnected.
 
-    aiohttp itself does this only if the server was started with ``handler_cancellation``. So this
-    class checks, four times per second, the connections of all requests in a `cancelling` block.
+    aiohttp itself cancels them only if the server was started with ``handler_cancellation``. So
+    this class checks, four times per second, the connections of all requests in a `cancelling`
+    block.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class DisconnectMonitor:
             handler.cancel()
         self._timer = None
         if self._requests:
-            # The timer serves all requests, so it must not keep the context variables of one of
-            # them.
+            # The timer serves all requests, so it must not keep the context variables of a
+            # single request.
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_CHECK_INTERVAL, self._check, context=Context())

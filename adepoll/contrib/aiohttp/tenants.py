@@ -229,7 +229,7 @@ class Tenant(JobFunctions):
     The functions of this module are the methods of a default instance. For several keys or regions,
     create an instance for each. If the keys are not known when the server starts, use `Tenants`.
     Each instance has its own application keys. If an instance is not set up for a sub-application,
-    requests to the sub-application use those of the closest parent application.
+    requests to the sub-application use the resources of the closest parent application.
 
     Attributes:
         CLIENT: Application key of the `AdeClient`.
@@ -354,7 +354,7 @@ class Tenants:
 
 
 class _OneTenant(JobFunctions):
-    """The functions of the tenant with one key of `Tenants`."""
+    """The functions of one tenant, which a key of `Tenants` identifies."""
 
     def __init__(self, tenants: Tenants, key: Secret[str]) -> None:
         self._tenants = tenants

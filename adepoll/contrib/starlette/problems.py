@@ -20,10 +20,10 @@ def add_problem_details(app: Starlette) -> None:
 
     A websocket is closed instead. The close code is 1008 (policy violation) if the client can
     correct the error, 1013 (try again later) if a later attempt may succeed, and otherwise 1011
-    (internal error). The reason is the name of the error's class.
+    (internal error). The close reason is the name of the error's class.
     """
     for kind in (AdePollError, ClosedError):
-        app.add_exception_handler(kind, _handle)  # type: ignore[arg-type]  # gets only a `kind`
+        app.add_exception_handler(kind, _handle)  # type: ignore[arg-type]  # gets only errors of this kind
 
 
 def problem_response(request: Request, error: AdePollError | ClosedError) -> Response:

@@ -158,7 +158,7 @@ class ResultResponse(Response):
             await self.background()
 
     def _set_headers(self, response: Response) -> None:
-        """Replace headers of `response` by those that the caller has set on this object."""
+        """Copy the headers that the caller has set on this object to `response`."""
         for name in {*self.headers}:
             del response.headers[name]
         response.headers.raw.extend(self.headers.raw)

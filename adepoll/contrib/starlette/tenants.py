@@ -311,7 +311,7 @@ class Tenants:
 
 
 class _OneTenant(JobFunctions):
-    """The functions of the tenant with one key of `Tenants`."""
+    """The functions of one tenant, which a key of `Tenants` identifies."""
 
     def __init__(self, tenants: Tenants, key: Secret[str]) -> None:
         self._tenants = tenants

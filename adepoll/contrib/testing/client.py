@@ -21,7 +21,7 @@ class SelfClosingClient(AdeClient):
     def finish(self) -> None:
         """Close the client, unless its event loop is closed or running.
 
-        The caller must not be in an event loop.
+        Do not call this method in a running event loop.
         """
         if self._loop is None or self._closer is None:
             return

@@ -71,7 +71,7 @@ class _Thread:
     def call(self, function: Callable[[], _T]) -> _T:
         """Run a function in the thread of the emulator, and return its result.
 
-        If the thread has ended, or the caller is in it, run the function directly.
+        If the thread has ended, or the caller runs in this thread, call the function directly.
         """
         if threading.get_ident() == self.ident:
             return function()

@@ -18,7 +18,7 @@ from adepoll.emulator.results import ResultBody
 from adepoll.emulator.stored_objects import Chunked
 
 STATUSES: Final = {status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN}
-"""The statuses that the service documents, by name."""
+"""The statuses that the service documents, by their text."""
 
 
 @frozen(kw_only=True)
@@ -44,7 +44,7 @@ class JobAnswer(Chunked):
 
     Attributes:
         status: HTTP status.
-        head: The bytes before the result; all bytes without a result.
+        head: The bytes before the result; all bytes if there is no result.
         result: The result; None without a result.
         tail: The bytes after the result.
     """
@@ -179,7 +179,7 @@ class EmulatedKind(ABC):
         Args:
             jobs: The jobs of the page, which have arrived.
             query: The query of the request.
-            now: The time as of which the page shows the jobs, in Unix seconds.
+            now: The page shows the jobs as they were at this time, in Unix seconds.
             org_id: Id of the organisation.
             has_more: True if more jobs follow.
         """

@@ -32,7 +32,8 @@ class Form:
     """The body of a submission: a form, or a JSON object.
 
     Attributes:
-        fields: The fields. Those of a form are texts; those of a JSON object have any type.
+        fields: The fields, by name. In a form, all values are texts. In a JSON object, values have
+            any type.
         filenames: Names of the sent files that are not empty, by the name of the field.
         is_json: True for a JSON object.
     """
@@ -54,7 +55,7 @@ class Submission:
         filename: Name of the document.
         model: Requested model; None for the latest one.
         output_save_url: URL to which the result is PUT; None for no PUT.
-        tier: Requested `service_tier`; None for none.
+        tier: Requested `service_tier`; None if no tier is requested.
         schema: JSON schema of the extraction, as parsed JSON; None for no schema.
         markdown: Markdown that the result repeats; None for no Markdown.
         options: Other fields on which the result depends, by name.

@@ -106,7 +106,8 @@ class V1Kind(EmulatedKind):
     def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:
         """Return the body of an error.
 
-        The text is in the field `error` for a submission, 401 and 403, and otherwise in `message`.
+        The field with the text is `error` for submissions and for the statuses 401 and 403;
+        otherwise, it is `message`.
         """
         key = "error" if endpoint is Endpoint.CREATE or status in {401, 403} else "message"
         return {key: message or message_of(status)}

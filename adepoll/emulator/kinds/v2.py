@@ -148,7 +148,7 @@ class V2Kind(EmulatedKind):
         }
 
     def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:  # noqa: ARG002 - as overridden
-        """Return the body of an error: `error` for 401 and 403, otherwise `code` and `message`."""
+        """Return the body of an error: `error` for 401 and 403, else `code` and `message`."""
         text = message or message_of(status)
         if status in {401, 403}:
             return {"error": text}

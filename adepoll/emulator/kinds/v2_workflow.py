@@ -108,7 +108,7 @@ def _read_steps(reader: FormReader) -> tuple[Json, str]:
 
 
 def _filename(source: dict[str, Json], reader: FormReader) -> str:
-    """Return the name of the document of an input: a file of the form, or a URL."""
+    """Return the name of the document of an input, from its file in the form or from its URL."""
     part, url = source.get("document"), source.get("document_url")
     if isinstance(url, str) and url:
         return url.rpartition("/")[2] or "document.pdf"
