@@ -30,7 +30,7 @@ _PAUSES_PER_SECOND: Final = 10  # for a body that is sent slowly
 _SHORT_PAUSE: Final = 0.01  # seconds between the chunks of a body that never ends
 # With a linger time of 0 s (SO_LINGER), closing a socket sends RST instead of FIN. On Windows, the
 # two numbers have 16 bits each.
-_LINGER_OFF: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+_LINGER_0_SECONDS: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 async def send(request: web.Request, data: ResponseData) -> web.StreamResponse:
@@ -167,7 +167,7 @@ class FaultySender:
         while transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110
             await asyncio.sleep(_SHORT_PAUSE)
         if (sock := transport.get_extra_info("socket")) is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0_SECONDS)
         transport.abort()
 
 

@@ -1,7 +1,7 @@
 """Makes a result of an exact size from parts. Does no I/O.
 
-The rules of a kind write the documented fields and one row. Copies of the row with rising numbers,
-and then prose, fill the result up to the requested size.
+The rules of a kind write the documented fields and one row. Copies of the row with rising numbers
+(filler rows), and then prose, fill the result up to the requested size.
 """
 
 import json

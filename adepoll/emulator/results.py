@@ -1,7 +1,7 @@
 """The result of a job: bytes of an exact size that can be read at any offset. Does no I/O.
 
-A head and a foot contain the documented fields. Between them are numbered rows of a fixed size. So
-a test detects bytes at a wrong position, and a result of gigabytes needs little memory.
+A head and a foot contain the documented fields. Between them are numbered filler rows of one size.
+So a test detects bytes at a wrong position, and a result of gigabytes needs little memory.
 """
 
 import hashlib

@@ -55,10 +55,10 @@ class JobFunctions(ABC):
     ) -> JobSnapshot:
         """Wait until a job has settled. All requests that wait for the same job share its polls.
 
-        If the client disconnects, only its own handler is cancelled. After `timeout` seconds, an
-        error says what is known of the job. `problem_details_middleware` turns the error into the
-        response: 504 if the job is active, 404 if the service does not know the job, 502 to 504 if
-        the service is down.
+        If the client disconnects, only the handler of this request is cancelled. After `timeout`
+        seconds, an error says what is known of the job. `problem_details_middleware` turns the
+        error into the response: 504 if the job is active, 404 if the service does not know the job,
+        502 to 504 if the service is down.
 
         Raises:
             JobTimeoutError: The job is active, and has not settled within `timeout` seconds.

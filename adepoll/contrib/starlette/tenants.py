@@ -59,14 +59,14 @@ class JobFunctions(ABC):
     ) -> JobSnapshot:
         """Wait until a job has settled. All requests that wait for the same job share its polls.
 
-        If the client disconnects, only its own wait ends. After `timeout` seconds, an error says
-        what is known of the job. `add_problem_details` turns the error into the response: 504 if
-        the job is active, 404 if the service does not know the job, 502 to 504 if the service is
-        down.
+        If the client disconnects, only the wait of this request ends. After `timeout` seconds, an
+        error says what is known of the job. `add_problem_details` turns the error into the
+        response: 504 if the job is active, 404 if the service does not know the job, 502 to 504 if
+        the service is down.
 
         Args:
-            request: The request; its body must have been read, or must not be needed. Or an
-                accepted websocket; its messages are discarded during the wait.
+            request: The request, or an accepted websocket. The body of a request must have been
+                read, or must not be needed. Messages of a websocket are discarded during the wait.
             job: The id of the job, or a `JobRef`, which can contain its kind.
             timeout: Maximum seconds to wait; None for no limit.
 

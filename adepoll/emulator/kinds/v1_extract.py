@@ -71,8 +71,8 @@ def extraction_parts(schema: Json, metadata: dict[str, Json], rng: random.Random
 
     Args:
         schema: JSON schema from the submission. With a schema, the extraction conforms to it, and
-            the rows are in `extraction_metadata`; without a schema, the rows are the line items of
-            an invoice.
+            the filler rows are in `extraction_metadata`. Without a schema, the filler rows are the
+            line items of an invoice.
         metadata: The `metadata` of the result.
         rng: Draws the values.
     """

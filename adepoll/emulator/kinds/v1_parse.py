@@ -91,7 +91,7 @@ class V1Parse(V1Kind):
 def _document_parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> ResultParts:
     """Return the parts of the result of a document.
 
-    The result has a chunk for each page that did not fail, then the rows as chunks, then a table.
+    The result has a chunk for each page that did not fail, filler rows as chunks, and a table.
     """
     failed = job.plan.pages_that_failed
     pages = [page for page in range(job.plan.pages) if page + 1 not in failed]
@@ -129,7 +129,7 @@ def _document_parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> 
 
 
 def _spreadsheet_parts(job: Job, metadata: dict[str, Json]) -> ResultParts:
-    """Return the parts of the result of a spreadsheet: a table for each sheet, and the rows."""
+    """Return the parts of the result of a spreadsheet: a table for each sheet, and filler rows."""
     chunks: list[dict[str, Json]] = []
     markdown, splits = "", []
     for sheet in range(job.plan.pages):

@@ -85,8 +85,9 @@ def extraction_of(schema: Json, rng: random.Random) -> tuple[dict[str, Json], di
 def _parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> ResultParts:
     """Return the parts of the result of an extract job.
 
-    The rows give the result its size. If the submission contained the Markdown, the result
-    repeats it, and the rows are in `extraction_metadata`. Otherwise, they are in the Markdown.
+    Filler rows give the result its size. If the submission contained the Markdown, the result
+    repeats the Markdown, and the rows are in `extraction_metadata`. Otherwise, the rows are in the
+    Markdown of the result.
     """
     extraction, references = extraction_of(job.schema, rng)
     partial = job.plan.outcome is Outcome.PARTIAL

@@ -65,7 +65,7 @@ def parse_metadata(job: Job) -> dict[str, Json]:
 def parse_parts(job: Job, metadata: dict[str, Json]) -> ResultParts:
     """Return the parts of a parsed document.
 
-    The rows are elements of the last page that did not fail.
+    Filler rows, which give the result its size, are elements of the last page that did not fail.
 
     Args:
         job: The job.

@@ -70,7 +70,8 @@ class V2Workflow(V2Kind):
         """Return the parts of the `result` of a job.
 
         If the submission has a field `output`, the result contains only the values that this field
-        names, and the rows are in `_rows`. Otherwise, the rows are in the parsed document.
+        names, and the filler rows are in `_rows`. Otherwise, the filler rows are in the parsed
+        document.
         """
         rng = self.rng(job, seed)
         after = f',"metadata":{dump(self.metadata(job))}}}'
