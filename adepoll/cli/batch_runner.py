@@ -119,7 +119,7 @@ class BatchRunner:
                 if not (failed_before_any_job or isinstance(sys.exception(), BrokenPipeError)):
                     self._summarize(client)
         if self.journal is None and not self._progress.complete:
-            say("adepoll: the time was over before all ids had been read")
+            say("adepoll: the time of --timeout was over before all ids had been read")
         if self._retryable or not self._progress.complete:
             self._say_how_to_continue()
         return exit_code_of_batch(self._progress, strict=self.options.strict)
@@ -149,7 +149,7 @@ class BatchRunner:
         out = self.options.out
         is_other = out is not None and recorded is not None and not _is_same_folder(out, recorded)
         if is_other and (await journal.counts()).bytes:
-            self._hint(f"adepoll: files of earlier runs stay in {shown(str(recorded))}")
+            self._advise(f"adepoll: files of earlier runs stay in {shown(str(recorded))}")
         self._saved_options = await journal.note(OPTIONS_NOTE)
         if resumes:
             if await journal.note(IDS_NOTE) == READING:
@@ -192,7 +192,7 @@ class BatchRunner:
             return
         if self._not_included:
             count, s = self._not_included, "s" * (self._not_included != 1)
-            say(f"adepoll: {count:,} result{s} not included (large); use --out DIR")
+            say(f"adepoll: {count:,} large result{s} not printed; use --out DIR")
         if self._not_kept:
             count, s = self._not_kept, "s" * (self._not_kept != 1)
             say(f"adepoll: {count:,} completed job{s} without a result: the service keeps none")
@@ -236,7 +236,7 @@ class BatchRunner:
             if self._progress.known:
                 has_files = bool(self._progress.bytes_fetched or self._progress.adopted)
                 kept = f" except for the files in {self._out_shown}" if has_files else ""
-                self._hint(
+                self._advise(
                     f"adepoll: progress was not saved{kept}; with --journal FILE, a later run can "
                     "continue"
                 )
@@ -247,9 +247,9 @@ class BatchRunner:
         command = self.options.resume_command(
             self.journal, endpoints=self._endpoints, note=self._saved_options, out=self._out
         )
-        self._hint(f"adepoll: continue with: {command}")
+        self._advise(f"adepoll: continue with: {command}")
 
-    def _hint(self, text: str) -> None:
+    def _advise(self, text: str) -> None:
         """Print a line on stderr, unless ``--quiet`` allows only errors."""
         if not self.options.quiet:
             say(text)

@@ -297,7 +297,7 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--quiet",
         is_flag=True,
-        help="Print only errors on stderr: no progress, no summary, no hints.",
+        help="Print only errors on stderr: no progress, no summary, no advice on how to continue.",
     )
     @click.option(
         "--json", "as_json", is_flag=True, help="Print JSON lines even if stdout is a terminal."

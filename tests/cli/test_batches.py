@@ -175,20 +175,20 @@ async def test_after_sigterm_while_reading_ids_the_message_requests_the_ids_agai
 
 
 async def test_quiet_prints_only_errors(ade):
-    large = ade.submit(JobPlan(result_bytes=1_500_000))  # stored, so it is not included
+    large = ade.submit(JobPlan(result_bytes=1_500_000))  # stored, so it is not printed
     code, _, err = await adepoll(ade, "watch", large, "--quiet")
     assert (code, err) == (0, "")
     code, _, err = await adepoll(ade, "watch", "bad/id", "--quiet")
     assert (code, err) == (3, "unresolved: invalid job id 'bad/id': it holds '/'\n")
 
 
-async def test_quiet_prints_no_hints(ade, journal, tmp_path):
+async def test_quiet_prints_no_advice(ade, journal, tmp_path):
     job_ids = ade.submit(JobPlan()), ade.submit(NEVER)
     options = ["--timeout", "0.2", "--quiet", "-j", journal]
     for folder in ("old", "new"):
         code, _, err = await adepoll(ade, "watch", *job_ids, *options, "--out", tmp_path / folder)
         assert code == 3
-        assert not any(hint in err for hint in ("continue", "earlier runs"))
+        assert not any(advice in err for advice in ("continue", "earlier runs"))
 
 
 async def test_the_first_20_errors_are_printed_and_the_others_counted(ade):
@@ -280,11 +280,11 @@ async def test_results_that_are_not_included_are_counted(ade, tmp_path, journal)
     job_ids = [ade.submit(LARGE), ade.submit(SOON), ade.submit(LARGE)]
     code, out, err = await adepoll(ade, "watch", *job_ids, "--journal", journal)
     assert code == 0
-    assert "2 results not included (large); use --out DIR" in err
+    assert "2 large results not printed; use --out DIR" in err
     code, out, err = await adepoll(ade, "resume", journal, "--out", tmp_path / "r")
     assert code == 0
     assert sorted(ids_of(out)) == sorted(job_ids)
-    assert "not included" not in err
+    assert "not printed" not in err
     assert {path.stem for path in (tmp_path / "r").iterdir()} == {*job_ids}
 
 

@@ -169,7 +169,7 @@ async def test_a_timeout_before_all_ids_were_read_is_reported(ade):
     async with started(ade, "watch", "--timeout", "0", "--quiet") as process:
         err = await process.stderr.read()  # stdin is still open
         assert await process.wait() == 3
-    assert err == b"adepoll: the time was over before all ids had been read\n"
+    assert err == b"adepoll: the time of --timeout was over before all ids had been read\n"
 
 
 async def test_watch_of_a_missing_file_is_wrong_usage(ade):
