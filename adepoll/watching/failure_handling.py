@@ -1,4 +1,4 @@
-"""What follows from a failed poll: another poll, giving the job up, or the end of all watches.
+"""Decides after a failed poll: poll the job again, give the job up, or end all watches and waits.
 
 `watched_jobs` passes each failed poll on. After a 429, the job is polled again by its schedule, and
 no time counts against it. `throttling.rate_limiter` decides how all requests slow down.
@@ -15,8 +15,8 @@ or `not_found_grace` for a new job that the service does not know (404) or forbi
 - Some failures can concern all jobs: no connection, 5xx and 408. Then only a share of the seconds
   counts: the share of polls of other jobs at the same host that were answered since this job's
   previous failed poll. If 5 of 100 polls fail, nearly all seconds count. If all polls fail, the
-  host is down, and no second counts. After a 401 or 403 from a key that has worked, it is the share
-  of polls at all hosts.
+  host is down, and no second counts. After a refusal, such as a 401 or 403, the polls at all hosts
+  are used, not only those at the same host.
 - If no other job was polled, as when only one job is watched, these seconds do not count either:
   adepoll cannot tell a failing job from a failing service. There are two exceptions. The seconds
   of a 403, and of the 404 of a job that was found before, count in full. So do those of a suspect.
@@ -140,7 +140,7 @@ class FailureRules:
         return within
 
     def timeout_error(self, job_id: str, state: JobState | None, timeout: float) -> JobTimeoutError:
-        """Return the error for a job that has not settled; `state` is None if it is not watched."""
+        """Return the error for a job that has not settled; no `state` if the job is not watched."""
         polls, last_status, last_error = 0, None, self.host.last_error
         if state is not None and (state.polls or state.failures is not None):
             failures = state.failures or PollFailures(last_at=0.0)
@@ -162,7 +162,7 @@ class FailureRules:
         return self.outage_patience
 
     def _concerns_all(self, error: AdePollError, job_id: str, now: float) -> bool:
-        """Return True if all watches and waits end: a fatal error, or a confirmed refusal."""
+        """Record if a poll was refused; return True if the error ends all watches and waits."""
         if isinstance(error, _REFUSALS):
             return self.key.record_refusal(error, job_id, now)
         self.key.record_other_failure()
@@ -171,16 +171,16 @@ class FailureRules:
     def _count(
         self, failures: PollFailures, kind: FailureKind, gap: float, now: float
     ) -> float | Verdict:
-        """Add the seconds since the previous failed poll that count; decide as `record` does."""
+        """Add the seconds that count since the previous failed poll; decide like `record`."""
         weight = self._weight(failures, kind)
         limit, longest = self._limit(kind), self._longest(kind)
         failures.total += min(gap, self._total_limit / _MIN_POLLS)
-        if failures.kind is kind:  # seconds after a failure of another kind are no evidence
+        if failures.kind is kind:  # the time since a failure of another kind is no evidence
             failures.seconds[kind] = failures.seconds.get(kind, 0.0) + weight * min(gap, longest)
         failures.kind = kind
         left = limit - failures.seconds.get(kind, 0.0)
         longest_total = max(limit, self._total_limit)
-        # A response of such a kind shows that the host is not down any more.
+        # These kinds of failures are responses of the host, so the host is not down.
         silent_for = 0.0 if kind in _RESPONSES else self.host.silent_for
         total_left = longest_total - max(failures.total, silent_for)
         if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
@@ -189,7 +189,7 @@ class FailureRules:
         return min(longest, left / weight) if weight >= _MOST else math.inf
 
     def _weight(self, failures: PollFailures, kind: FailureKind) -> float:
-        """Return the share, 0 to 1, of the time since the previous failed poll that counts."""
+        """Return how much of the time since the previous failed poll counts: a share, 0 to 1."""
         if kind in _RESPONSES:
             return 1.0
         if isinstance(failures.last_error, _REFUSALS):
@@ -250,13 +250,13 @@ class FailureMemory:
         self.failures: dict[str, PollFailures] = {}
 
     def keep(self, job_id: str, failures: PollFailures) -> None:
-        """Remember the failed polls of a job; forget the oldest job if there are over 1,000."""
+        """Remember the failed polls of a job; of more than 1,000 jobs, forget the oldest."""
         self.failures[job_id] = failures
         if len(self.failures) > _MOST_REMEMBERED:
             del self.failures[next(iter(self.failures))]
 
     def recall(self, job_id: str, now: float) -> PollFailures | None:
-        """Return and forget a job's failed polls; None if the last is over ten minutes old."""
+        """Return and forget the failed polls of a job; None if they are over ten minutes old."""
         failures = self.failures.pop(job_id, None)
         if failures is None or now - failures.last_at > _REMEMBERED_FOR:
             return None
@@ -291,8 +291,10 @@ _RESPONSES: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.MALFORMED})
 _MIN_POLLS: Final = 10
 _MIN_POLLS_OF_NEW_JOB: Final = 5
 _OUTAGE_FACTOR: Final = 12.0  # default of `outage_patience`, as a multiple of `patience`
-_MOST: Final = 0.5  # share of the polls of other jobs
-_SUSPECT_AFTER: Final = 3  # times the maximum seconds that count between two failed polls
-_MOST_REMEMBERED: Final = 1_000  # jobs
-_REMEMBERED_FOR: Final = 600.0  # seconds
-_ROUNDING: Final = 1e-9  # share of the limit
+# If this share of the polls of other jobs succeed, a job whose poll has failed is polled soon.
+_MOST: Final = 0.5
+# A job is a suspect from this multiple of `_longest`, the seconds that count between two polls.
+_SUSPECT_AFTER: Final = 3
+_MOST_REMEMBERED: Final = 1_000  # jobs in a `FailureMemory`
+_REMEMBERED_FOR: Final = 600.0  # seconds from the last failed poll of a job until it is forgotten
+_ROUNDING: Final = 1e-9  # the part of a limit that sums of seconds can miss because of rounding

@@ -20,7 +20,7 @@ class JobOwner(Protocol):
     """Holds the states of jobs of one kind."""
 
     def wake(self, state: "JobState", now: float) -> bool:
-        """Make a job due now if it waits for room; return False if it no longer waits."""
+        """Make a job due now if it waits for room in a buffer; otherwise return False."""
 
     on_due: Callable[[], None]
     """Called after jobs have become due because a subscriber's buffer has room again."""
@@ -34,7 +34,7 @@ class Subscriber(Protocol):
 
     @property
     def alone(self) -> "tuple[Subscriber]":
-        """A tuple that contains only this subscriber; its jobs share the tuple, to save memory."""
+        """The tuple ``(self,)``. All jobs of the subscriber share it, which saves memory."""
 
     @property
     def every_change(self) -> bool:
@@ -70,8 +70,8 @@ class SnapshotBuffer:
         free: Number of places that are neither used nor reserved; at first, the size of the buffer.
             It can be below 0 while another subscriber's polls of the same jobs are in flight.
         snapshots: Keys and snapshots of the jobs that wait for the consumer, oldest first.
-        waiting: Jobs that are due and wait for room, oldest first. A job can be in it that no
-            longer waits, or more than once.
+        waiting: Jobs that are due and wait for room, oldest first. It can contain a job twice, and
+            jobs that no longer wait.
     """
 
     subscriber: Subscriber
@@ -92,16 +92,16 @@ class SnapshotBuffer:
             self._prune_above = 2 * len(self.waiting) + _PRUNE_SLACK
 
     def wake_waiting(self, now: float, caller: JobOwner | None = None) -> int:
-        """Make as many waiting jobs due as there is room for; return the number of these jobs.
+        """Make waiting jobs due, one for each free place; return the number of these jobs.
 
-        To be called whenever there may be more room than before. It calls `on_due` of each owner of
-        these jobs, except `caller`.
+        Must be called whenever places may have become free. It calls `on_due` of the owners of
+        these jobs, except that of `caller`.
         """
         woken = 0
         owners: set[JobOwner] = set()
         while woken < self.free and self.waiting:
             state = self.waiting.popleft()
-            # By now, the job may have other subscribers only.
+            # This subscriber may have unsubscribed from the job while the job waited.
             owner = state.owner
             if self.subscriber in state.subscribers and owner and owner.wake(state, now):
                 woken += 1
@@ -135,14 +135,15 @@ class PollFailures:
         last_status: Status text of the last successful poll; None if no poll was successful.
         last_error: Error of the last failed poll.
         polls: Number of failed polls.
-        kind: Kind of the last failure other than a 429; None if there was no other failure.
+        kind: Kind of the last failure other than a 429; None if all failures were 429.
         seconds: For each kind of failure, the seconds that count as evidence against the job; see
             `failure_handling`.
-        total: Seconds between failed polls of any kind.
+        total: Sum of the seconds between consecutive failed polls of any kind. Of a long time
+            between two polls, only a part counts.
         answered: `HostEvidence.answered` after the last failed poll other than a 429.
         failed: `HostEvidence.failed` after the last failed poll other than a 429.
-        accepted: `KeyEvidence.accepted` after that poll.
-        failed_anywhere: `KeyEvidence.failed` after that poll.
+        accepted: `KeyEvidence.accepted` after the last failed poll other than a 429.
+        failed_anywhere: `KeyEvidence.failed` after the last failed poll other than a 429.
     """
 
     last_at: float
@@ -184,7 +185,7 @@ class JobState:
             late for the job.
         missing_at: Time of the list request that did not show the job, if the job is polled for
             this reason; otherwise infinity.
-        not_before: Time before which the job is not polled for being missing from the list.
+        not_before: Earliest time of a poll whose reason is that the job is missing from the list.
         list_trusted_until: Time until which the list alone says that the job is active; 0 if this
             time was not chosen yet.
         failures: Failed polls since the last successful poll; None if no poll has failed.
@@ -256,7 +257,9 @@ class JobState:
             self.subscribers = tuple(other for other in self.subscribers if other is not subscriber)
 
 
-# All jobs of one watch, up to a million, share one tuple of subscribers. In a server, one job can
-# have thousands of waiters. They are in a dict, because a tuple would be copied for each new one.
-_MAX_TUPLE: Final = 8  # subscribers
-_PRUNE_SLACK: Final = 64  # jobs
+# Up to this number of subscribers are in a tuple, because all jobs of a watch, up to a million, can
+# share one tuple. More subscribers are in a dict, because a job in a server can have thousands of
+# waiters, and a tuple would be copied for each new one.
+_MAX_TUPLE: Final = 8
+# `SnapshotBuffer.waiting` is pruned when it has doubled, and has grown by this number of jobs.
+_PRUNE_SLACK: Final = 64

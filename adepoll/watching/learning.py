@@ -175,7 +175,7 @@ class Learning:
             if state.by_schedule and _is_on_time(state):
                 self.lag_ratio.record(self.durations.distribution, seen, age, settled=True)
             if exact is not None:
-                exact = min(max(exact, first), age)  # the service's own clocks can differ
+                exact = min(max(exact, first), age)  # the service's clocks can be inexact
                 seen, age = exact, exact
             self.durations.end(first, seen, age)
         return was_old
@@ -203,10 +203,10 @@ class Learning:
     ) -> bool:
         """Record when the service received a job; return False if the time cannot be used.
 
-        It cannot be used if the time or the service's clock is not known, or if the age of the job
+        The time cannot be used if it or the service's clock is not known, or if the age of the job
         would be implausible. The age of an active job is implausible if the watcher got the job
-        before the service did. It is also implausible if the job was older than an hour, and older
-        than twice the known ages, when the watcher got it. Then the age counts from the time when
+        before the service did, or if the job was very old when the watcher got it: older than an
+        hour, and older than twice the known ages. In these cases, the age counts from the time when
         the watcher got the job. A later answer with a different time of receipt is ignored.
         """
         if received_at is None:
@@ -255,10 +255,10 @@ def _is_on_time(state: JobState) -> bool:
 UNKNOWN_CHANCE: Final = 0.5
 """Assumed chance that a job has settled, for a job that was never polled."""
 
-_KNOWN_FOR: Final = 0.1  # seconds; the service's clock is not known more exactly
-_OLDEST: Final = 3600.0  # seconds
+_KNOWN_FOR: Final = 0.1  # seconds until the service's clock is read again; it is not more exact
+_OLDEST: Final = 3600.0  # seconds; at its arrival, a job can always be as old as this
 _TOLERANCE: Final = 2.0  # seconds; the service's clock and times of receipt are in whole seconds
-_ON_TIME: Final = 0.5  # seconds
-_SAMPLE_EVERY: Final = 2  # polls
-_FADING: Final = 1 - 1 / 40_000  # factor per poll of the sample
-_MIN_ENDS: Final = 500.0  # polls that found a settled job
+_ON_TIME: Final = 0.5  # seconds after its due time in which a poll can start and is still on time
+_SAMPLE_EVERY: Final = 2  # every second poll is in the sample
+_FADING: Final = 1 - 1 / 40_000  # factor by which older polls count less at each poll of the sample
+_MIN_ENDS: Final = 500.0  # polls that found a settled job; with fewer, the ratio is 1

@@ -25,7 +25,7 @@ class Score:
 
     @property
     def is_suspicious(self) -> bool:
-        """True if the list was late for more than 15% of the jobs; a single job is enough."""
+        """True if the list was late for more than 15% of the jobs; one late job can be enough."""
         return self.late > _MAX_LATE_SHARE * (self.late + self.in_time)
 
     @property
@@ -58,7 +58,8 @@ class ListAccuracy:
     dropped: int = field(default=0, init=False)
     compare_at: float = field(default=math.inf, init=False)
     no_drop_since: float = field(default=-math.inf, init=False)
-    # Expected number of settled jobs that polls would have found if the lag were `limit`.
+    # Expected number of settled jobs that polls of listed jobs would have found if the lag of the
+    # list were `limit`.
     _expected: float = field(default=0.0, init=False)
     # Recently settled jobs, by id. The times are those of the poll that found the job settled, and
     # of the last poll that found the job active.
@@ -67,9 +68,11 @@ class ListAccuracy:
     _shown: set[str] = field(factory=set, init=False)
     # Expected number of jobs that have settled since `no_drop_since`.
     _without_drop: float = field(default=0.0, init=False)
-    # Expected number of these jobs among the jobs that polls have found active.
+    # Number of jobs that should have settled since `no_drop_since`, but that polls found active:
+    # the sum of their chances.
     _explained: float = field(default=0.0, init=False)
-    _credit: float = field(default=0.0, init=False)  # polls that `samples` may still return
+    # Part of a poll, below 1, that the next call of `samples` adds to its own number.
+    _credit: float = field(default=0.0, init=False)
 
     @property
     def is_bad(self) -> bool:
@@ -205,7 +208,7 @@ class ListAccuracy:
                 self.ends.count(late=False)
 
     def samples(self, listed: int, *, age: float, settled: int) -> int:
-        """Return how many of the watched jobs to poll after a sweep only to check the list.
+        """Return the number of watched jobs to poll after a sweep, only to check the list.
 
         Args:
             listed: Number of watched jobs.
@@ -221,7 +224,7 @@ class ListAccuracy:
             if self._is_in_time and not self._is_doubted:
                 wanted /= 1 + self.dropped
             if self._settled or self._is_doubted:
-                wanted *= _SUSPICION  # listed jobs have settled, or should have settled
+                wanted *= _SUSPICION  # some jobs that are still listed have settled, or should have
             most = _MAX_SAMPLE
             if self.ends.is_suspicious:  # the list has shown a settled job for too long
                 wanted, most = listed, _MAX_SUSPICIOUS_SAMPLE
@@ -231,20 +234,20 @@ class ListAccuracy:
         return count
 
 
-_MIN_LATE: Final = 1.5  # jobs; less than 2, because older jobs count less
+_MIN_LATE: Final = 1.5  # late jobs; less than 2, because older jobs count less
 _MAX_LATE_SHARE: Final = 0.15
-_FADING: Final = 0.99  # per job
-_KEPT: Final = 64  # settled jobs
-# Expected number of jobs. If 3 are expected, none is found by chance in only 5% of the cases.
+_FADING: Final = 0.99  # factor by which older jobs count less at each further job
+_KEPT: Final = 64  # settled jobs that are compared with the list
+# Number of jobs. If 3 jobs are expected and none is found, this is chance in only 5% of the cases.
 _PROOF: Final = 3.0
-_MIN_IN_TIME: Final = 2.5  # jobs
+_MIN_IN_TIME: Final = 2.5  # jobs that are enough to judge the list; not 3, as older jobs count less
 _TRUNCATED: Final = 0.6  # maximum seconds by which `received_at` can be too early
 _MIN_SAMPLE: Final = 1.0
 _MAX_SAMPLE: Final = 32.0
 _MAX_SUSPICIOUS_SAMPLE: Final = 128.0
-_SLACK: Final = 1.0  # seconds
-_SUSPICION: Final = 3.0  # factor by which a sample is larger
-_YOUNG: Final = 16.0  # seconds of age
-_OLD: Final = 60.0  # seconds of age
+_SLACK: Final = 1.0  # seconds, added to `limit`, in which a sweep is early enough to be a proof
+_SUSPICION: Final = 3.0  # factor by which a sample is larger if listed jobs may have settled
+_YOUNG: Final = 16.0  # seconds; the sample is smaller if jobs are younger, as few have settled
+_OLD: Final = 60.0  # seconds; the sample is smaller if jobs are older, as few will settle soon
 _SAMPLES_PER_SWEEP: Final = 0.25
 _SAMPLES_PER_JOB: Final = 0.03

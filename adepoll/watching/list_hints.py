@@ -43,7 +43,7 @@ class ListHints:
     gaps: PageGaps = field(factory=PageGaps, init=False)
     # Number of jobs that polls have found settled since the last sample was taken.
     _settled: int = field(default=0, init=False)
-    # Listed jobs that were last chosen to be polled only to check the list.
+    # Listed jobs that `_take_sample` chose last: their polls only check the list.
     _sample: list[JobState] = field(factory=list, init=False)
     # Start of the last complete sweep; infinity if there is none.
     _swept_at: float = field(default=math.inf, init=False)
@@ -61,8 +61,8 @@ class ListHints:
     def stop_sweeping(self, now: float) -> Iterator[None]:
         """From now on, poll jobs by schedule.
 
-        The caller must exhaust the returned iterator, which chooses new times for the jobs. It
-        yields after every 500 jobs, so that other tasks can run.
+        The caller must exhaust the returned iterator, which chooses new times for the jobs. The
+        iterator yields after every 500 jobs, so that other tasks can run.
         """
         if not self.list_trust.sweeping:
             return
@@ -120,7 +120,7 @@ class ListHints:
         state.last_listed_at = requested_at
         state.not_before = 0.0  # if the job is missing later, it can be polled immediately
         state.last_active_at = max(state.last_active_at, requested_at)
-        # True if the next poll has another reason than that the job was missing from the list.
+        # True if the job is due for another reason than being missing from the list.
         requested = state.ignore_list and state.missing_at == math.inf
         state.missing_at = math.inf
         if state.in_flight or state.failures is not None:
@@ -140,7 +140,7 @@ class ListHints:
     def _record_active(
         self, state: JobState, job: JobSummary, requested_at: float, now: float
     ) -> None:
-        """Record that the list shows a job as active; once per job, record if it was in time."""
+        """Record that the list shows a job as active; count once per job if it was in time."""
         new = state.first_active_age is None
         if new:
             self.list_trust.record_first(settled=False)
@@ -206,8 +206,8 @@ class ListHints:
 
         Args:
             rate: Polls per second that the request budget allows; None if the budget is not short.
-                If it is short, polls by schedule would poll all jobs in turn. Their mean detection
-                lag would be half of the time that one poll of every job takes.
+                While the budget is short and no list is used, all jobs are polled in turn. The
+                mean detection lag is then half of the time that one poll of every job takes.
         """
         lag = _LIMIT * (self.timing.target_lag or _TARGET_LAG)
         if rate is None:
@@ -278,9 +278,9 @@ class ListHints:
         self.accuracy.record_drops(missing, requested_at, expected=expected)
 
     def _take_sample(self, states: list[JobState], requested_at: float, now: float) -> None:
-        """Make a sample of the listed jobs due, unless some of the last sample are not polled yet.
+        """Make some of the listed jobs due, to check whether listed jobs are really active.
 
-        These polls check whether listed jobs are really active.
+        Do nothing if jobs of the previous sample still wait for their polls.
         """
         if any(state.ticket and state.ignore_list for state in self._sample):
             return
@@ -300,14 +300,17 @@ class ListHints:
 
 
 _RECEIVED_AT: Final = operator.attrgetter("received_at")
-_OLDER: Final = 60.0  # seconds of margin before the oldest watched job
-_DROPS_SAMPLED: Final = 32  # jobs
-_GUESS: Final = 0.2  # weight of a chance at ages at which no job was seen to settle
-_MIN_ENDED: Final = 10  # jobs
+_OLDER: Final = 60.0  # seconds by which `oldest` is earlier than the oldest watched job
+_DROPS_SAMPLED: Final = 32  # watched jobs whose ages `_record_drops` uses
+# Weight of the chance that a job has settled, at an age at which no job was seen to settle.
+_GUESS: Final = 0.2
+_MIN_ENDED: Final = 10  # settled jobs that are necessary to calculate such a chance
 _LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the target lag
-_ROUND_SHARE: Final = 0.25  # the same, as a share of the time that one poll of every job takes
-_TARGET_LAG: Final = 2.0  # seconds, if the schedule has no target
-_CHUNK: Final = 500  # jobs
-_DELAYS_SAMPLED: Final = 8  # jobs
-_CHECK_LATER: Final = 30.0  # seconds
+# Largest useful lag of the list while the request budget is short, as a share of the time that one
+# poll of every job takes.
+_ROUND_SHARE: Final = 0.25
+_TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
+_CHUNK: Final = 500  # jobs in one step of an iterator
+_DELAYS_SAMPLED: Final = 8  # jobs for which `sweep_ended` asks the schedule
+_CHECK_LATER: Final = 30.0  # seconds by which a poll is postponed that would only check the list
 _LAG_FADING: Final = 0.99  # factor by which the observed lag of the list shrinks at each sweep

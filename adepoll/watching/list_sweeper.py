@@ -152,11 +152,12 @@ class ListSweeper:
     async def _sweep(self, sweep: Sweep) -> bool:
         """Request all pages, up to eight at the same time; return False if the sweep failed.
 
-        It fails after an error, or after 30 seconds without a page.
+        A sweep fails after an error, or after 30 seconds without a page.
         """
         failure: RequestError | NotImplementedError | None = None
         silence = asyncio.timeout(_PAGE_TIMEOUT)
-        # Unix time. Jobs that are added during the sweep are not expected in it.
+        # The service received no watched job before this Unix time. Jobs that are added during the
+        # sweep can be older: the sweep may not show them.
         oldest = -math.inf
         self._watched_jobs.list_hints.gaps.sweep_started()
         if self._newest_first:
@@ -227,8 +228,8 @@ class ListSweeper:
         if self._closed:
             return
         if error is not None or task.cancelled():
-            # The cancelled or failed task did not stop sweeping itself. Then `pump` starts a new
-            # task if jobs have been added.
+            # The task was cancelled or failed before it could stop sweeping itself. If jobs were
+            # added, `pump` starts a new task.
             for _ in self._watched_jobs.list_hints.stop_sweeping(asyncio.get_running_loop().time()):
                 pass
             self._on_due()
@@ -243,7 +244,7 @@ class ListSweeper:
 
 
 def _first(error: BaseException) -> Any:
-    """Return the first error within nested exception groups; an error that is no group as is."""
+    """Return the first error within nested exception groups, or an error that is not a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -20,7 +20,7 @@ Discovery: TypeAlias = Literal["auto", "list", "get"]
 """How a watcher finds out that jobs have settled: by polls alone ("get"), by list sweeps ("list"),
 or by list sweeps where they cost fewer requests ("auto")."""
 
-PAGE_SIZE: Final = 100  # jobs
+PAGE_SIZE: Final = 100  # jobs on one page of the list, except the last page
 ACTIVE: Final = (JobStatus.PROCESSING, JobStatus.PENDING)
 """A sweep requests the lists of jobs with these statuses."""
 
@@ -31,18 +31,19 @@ class ListTrust:
 
     Attributes:
         learning: Knows the ages of jobs, and how long jobs take.
-        max_trust: Maximum seconds for which a listed job is not polled.
-        first_trust: Seconds for which a new job is not polled, so that the list can show it first.
-            The lag of the list is added, up to the same number of seconds.
+        max_trust: Seconds after which a listed job is polled in any case, to check the list.
+        first_trust: Seconds for which a new job is not polled, because the list may show the job
+            first. `list_lag` is added, but at most the same number of seconds again.
         sweeping: True while the list decides when jobs are polled.
         list_lag: Seconds for which a new job may be missing from the list, as observed so far.
-        pending_confirmation: Number of jobs that wait to be polled immediately.
+        pending_confirmation: Number of jobs that are due now whatever the list says, most of them
+            because they are missing from the list.
         wasted_polls: Number of polls of jobs that were missing from the list but still active.
         settled_share: Share of the recent jobs that had settled before the list or a poll could
             show them as active; older jobs count less.
-        sweep_rate: Requests per second of the last sweep, if the sweep took more than half of the
-            wanted time between two sweeps, for example because its requests waited for the request
-            budget; otherwise None.
+        sweep_rate: Requests per second of the last sweep if it was slow, for example because the
+            request budget is short; otherwise None. A sweep is slow if it takes more than half of
+            the wanted time between two sweeps.
     """
 
     learning: Learning
@@ -54,8 +55,10 @@ class ListTrust:
     list_lag: float = 0.0
     pending_confirmation: int = 0
     wasted_polls: int = 0
-    _checks: float = 1.0  # number of polls that may check the list while the budget is short
-    _last_lag: float = 0.0  # seconds that the previous missing job shows as the list's lag
+    # Number of polls that may now be made only to check the list, if the request budget is short.
+    _checks: float = 1.0
+    # Lag of the list in seconds, as measured with the last new job whose poll was wasted.
+    _last_lag: float = 0.0
 
     @property
     def jobs_come_settled(self) -> bool:
@@ -84,7 +87,8 @@ class ListTrust:
     def record_request(self) -> None:
         """Count a poll or a list request.
 
-        While the request budget is short, one more poll per 33 requests may check the list.
+        While the request budget is short, every 33 requests allow one poll that only checks the
+        list.
         """
         if self._checks < _MAX_CHECKS:
             self._checks += _CHECK_SHARE
@@ -106,8 +110,8 @@ class ListTrust:
         Minus infinity if the list is not trusted for this job, so that the job is polled now.
         """
         if state.ignore_list:
-            # The list may lag more than was known when the job was found missing. Then the job may
-            # only have been too new for the list.
+            # The lag of the list may be longer than was known when the job was found missing. If
+            # so, the job was perhaps only too new to be listed.
             too_new = state.missing_at < state.added_at + self.list_lag
             if state.first_active_age is not None or not too_new:
                 return -math.inf
@@ -121,7 +125,7 @@ class ListTrust:
         return state.list_trusted_until
 
     def next_check(self, state: JobState, now: float) -> float:
-        """Return the time of the next poll of a listed job, in case the list is wrong.
+        """Return the time at which to poll a listed job, because the list can be wrong.
 
         The job is polled when 99% of jobs of its age should have settled, and at the latest after
         `max_trust` seconds. A job that neither the list nor a poll has shown as active is polled
@@ -133,8 +137,9 @@ class ListTrust:
         age = self.learning.age(state, now)
         distribution = self.learning.durations.distribution
         if distribution.quantile(_KNOWN_SHARE, age=age) > EDGES[distribution.known]:
-            # No job of a greater age was observed, as in a batch whose jobs all started at the same
-            # time. For greater ages, the distribution is a guess, which could make all jobs due.
+            # All known jobs are as young as this job, as in a batch whose jobs all started at the
+            # same time. At greater ages, the distribution is a guess, which could be wrong for all
+            # of these jobs, and make all of them due.
             return now + self.max_trust
         trust = distribution.quantile(_ALMOST_ALL, age=age) - age
         return now + min(max(trust, _MIN_TRUST), self.max_trust)
@@ -151,7 +156,8 @@ class ListTrust:
         self.wasted_polls += 1
         lag = max(missing_at - state.received_at, 0.0) + _LAG_MARGIN
         if state.first_active_age is None and lag < _MAX_LAG:
-            # A single job may never be listed, which is not a lag. So use the smaller value of two.
+            # A lag counts only if two jobs have shown it, because the list may never show a certain
+            # job for another reason. So use the smaller of the last two values.
             self.list_lag = max(self.list_lag, min(lag, self._last_lag))
             self._last_lag = lag
         return True
@@ -161,7 +167,7 @@ class ListTrust:
 class _Pages:
     """Progress of a sweep through the pages of one status; all values count pages except `jobs`."""
 
-    expected: int  # pages of this status in the previous sweep
+    expected: int  # estimated at the start, for example from the previous sweep
     requested: int = 0
     received: int = 0
     jobs: int = 0
@@ -173,8 +179,8 @@ class _Pages:
 class Sweep:
     """One pass through the list of active jobs: chooses the pages to request, and records them.
 
-    During a sweep, jobs move from page to page, so that a job can be missed or appear twice. If the
-    service announces more pages, but the last three showed no new job, the list is taken to end.
+    During a sweep, jobs move from page to page, so that a job can be missed or appear twice. If
+    three pages in a row show no new job, the sweep ends, even if the service announces more pages.
 
     Attributes:
         started: Time at which the sweep started.
@@ -297,11 +303,13 @@ def _all_before(page: JobPage, oldest: float) -> bool:
 
 _MAX_SETTLED_SHARE: Final = 0.5
 _SHARE_OF: Final = 8  # recent jobs that make up most of `settled_share`
-_CHECK_SHARE: Final = 0.03  # share of the requests that may be checks
-_MAX_CHECKS: Final = 4.0  # polls
-_ALMOST_ALL: Final = 0.99  # share of the jobs
-_KNOWN_SHARE: Final = 0.95  # share of the jobs that must settle within the known ages
-_MIN_TRUST: Final = 10.0  # seconds
+_CHECK_SHARE: Final = 0.03  # polls that each request allows only to check the list
+_MAX_CHECKS: Final = 4.0  # such polls that can be saved for later
+_ALMOST_ALL: Final = 0.99  # share of the jobs of an age; when it should have settled, poll the job
+# The distribution decides only if this share of the jobs of an age should settle at known ages.
+_KNOWN_SHARE: Final = 0.95
+_MIN_TRUST: Final = 10.0  # seconds; a listed job is not polled earlier only to check the list
 _MAX_LAG: Final = 30.0  # seconds; if a job is missing for longer, a lag is not the reason
-_LAG_MARGIN: Final = 0.5  # seconds added to an observed lag, as jobs are polled one by one
-_MAX_WITHOUT_NEW_JOBS: Final = 3  # pages
+# Seconds added to the age at which a job was not listed, because the lag is longer than this age.
+_LAG_MARGIN: Final = 0.5
+_MAX_WITHOUT_NEW_JOBS: Final = 3  # pages in a row

@@ -31,8 +31,8 @@ Store: TypeAlias = Callable[[JobSnapshot | UnresolvedJob], Awaitable[None]]
 Query: TypeAlias = Callable[[], Awaitable[Iterable[str | JobRef]]]
 
 _FIRST_DELAY: Final = 1.0  # seconds before a failed call is repeated; doubles with each failure
-_LONGEST_DELAY: Final = 30.0  # seconds
-_READ_AHEAD: Final = 100  # ids
+_LONGEST_DELAY: Final = 30.0  # maximum seconds before a failed call is repeated
+_READ_AHEAD: Final = 100  # ids that are read before their jobs are watched
 _IDS_PER_STEP: Final = 100  # ids read in one step of the loop, also if all of them are ignored
 
 _log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class _Storing:
         self._open: dict[str, str | JobRef] = {}  # jobs without an outcome, by key
         self._storing: set[str] = set()  # keys of jobs whose outcomes are being stored
         self._query: QueriedIds | None = None  # the ids, if they come from `repeat_query`
-        # When outcomes were stored, by key; only those stored since the present query began.
+        # Times at which outcomes were stored, by key, if that was after the present query began.
         self._stored_at: dict[str, float] = {}
         # Ids that were read and are not watched yet. None marks the end of the ids.
         self._read: asyncio.Queue[str | JobRef | None] = asyncio.Queue(_READ_AHEAD)
@@ -194,7 +194,7 @@ class _Storing:
             raise JobIdsCancelledError from None
         finally:
             if isinstance(job_ids, AsyncGenerator):
-                await job_ids.aclose()  # else the garbage collector does, in a new task
+                await job_ids.aclose()  # otherwise asyncio closes it later, in a new task
         await self._read.put(None)
 
     async def _add(self, job: str | JobRef) -> None:

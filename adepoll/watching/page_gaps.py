@@ -17,7 +17,7 @@ from adepoll.watching.job_state import JobState
 
 @define(eq=False)
 class PageGaps:
-    """Remembers the watched jobs' order in the list, to find jobs missed between two pages."""
+    """Remembers the order of the watched jobs in the list, to find jobs that a sweep missed."""
 
     # Watched jobs in the order in which the last complete sweep showed them.
     _order: list[JobState] = field(factory=list, init=False)

@@ -47,7 +47,7 @@ class _Heap:
         return heapq.heappop(self.old if old else self.items)
 
     def move(self, count: int) -> int:
-        """Take `count` items out of `old`; return how many were out of date, and so removed."""
+        """Take `count` items out of `old`; return the number of those that were out of date."""
         removed = 0
         for _ in range(min(count, len(self.old))):
             item = self.old.pop()
@@ -75,8 +75,8 @@ class PollQueue:
     chance: Callable[[JobState, float], float]
     _heap: _Heap = field(factory=_Heap, init=False)  # jobs not known to be overdue, by due time
     _urgent: _Heap = field(factory=_Heap, init=False)  # urgent overdue jobs, by due time
-    _overdue: _Heap = field(factory=_Heap, init=False)  # others, by due time minus head start
-    _postponed: _Heap = field(factory=_Heap, init=False)  # jobs that `recall` moves, by due time
+    _overdue: _Heap = field(factory=_Heap, init=False)  # other overdue jobs; see the docstring
+    _postponed: _Heap = field(factory=_Heap, init=False)  # jobs that `recall` makes due
     _tickets: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
     _recalled_at: float = field(default=math.inf, init=False)  # time of the last call of `recall`
     _stale: int = field(default=0, init=False)  # number of out-of-date items in all heaps
@@ -98,7 +98,7 @@ class PollQueue:
         self._push_overdue(state, now, chance)
 
     def recall(self, now: float) -> None:
-        """Make all postponed jobs due now; each call of `pop` moves a limited number of them."""
+        """Make all postponed jobs due; each of the next calls of `pop` moves up to 64 of them."""
         if self._postponed:
             self._recalled_at = now
 
@@ -112,7 +112,7 @@ class PollQueue:
     def pop(self, now: float) -> JobState | None:
         """Remove and return the job to poll now; None if no job is due.
 
-        To keep the call short, it can return None while jobs are due; see `next_due`.
+        A single call is kept short, so it can return None although jobs are due; see `next_due`.
         """
         if self._postponed.items or self._postponed.old:
             self._move_postponed(now)
@@ -161,8 +161,8 @@ class PollQueue:
     def _first(self, heap: _Heap) -> _Item | None:
         """Return the first item of a heap; None if the heap is empty.
 
-        Out-of-date items before it are removed, but only a limited number per call. If more remain,
-        the returned item is out of date, too, and the next call removes more.
+        Out-of-date items at the top are removed first, up to 1,024 in one call. If more remain, the
+        returned item is out of date, too, and the next call removes more.
         """
         for _ in range(_MAX_STALE):
             item = heap.first() if heap.old or not heap.items else heap.items[0]
@@ -220,9 +220,9 @@ class PollQueue:
                 heap.items, heap.old = [], heap.items
 
 
-_HEAD_START: Final = 600.0  # seconds
+_HEAD_START: Final = 600.0  # seconds, multiplied by the chance that the job has settled
 _KEPT_POLL: Final = 10  # every tenth poll of an overdue job first takes a job that is not urgent
-_MAX_MOVED: Final = 64  # jobs per call of `pop`, which must be short
-_MAX_PRUNED: Final = 4  # items per heap and call
-_MAX_STALE: Final = 1_024  # out-of-date items removed in one call
-_PRUNE_FROM: Final = 1024  # out-of-date items
+_MAX_MOVED: Final = 64  # jobs that a call of `pop`, which must be short, moves to another heap
+_MAX_PRUNED: Final = 4  # items of each heap that one call of `_prune` moves or removes
+_MAX_STALE: Final = 1_024  # out-of-date items that one call of `_first` removes
+_PRUNE_FROM: Final = 1_024  # out-of-date items in all heaps; with fewer, `_prune` does nothing

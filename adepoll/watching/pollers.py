@@ -81,14 +81,15 @@ class Pollers:
                 if (due := next_due()) is not None:
                     self._set_timer(loop, due)
                 return
-            task = asyncio.Task(self._work(state), loop=loop, context=Context())  # like `start`
+            # Not loop.create_task: an eager task factory would run the task before it is stored.
+            task = asyncio.Task(self._work(state), loop=loop, context=Context())
             self._workers.add(task)
             self._turns.waiting[task] = loop.time()
             self._in_flight[state] = task
             task.add_done_callback(self._worker_ended, context=Context())
 
     def unsubscribe(self, job_id: str, subscriber: Subscriber) -> list[asyncio.Task[None]]:
-        """Remove `subscriber` from a job; cancel and return the tasks that are needed no more."""
+        """Remove `subscriber` from a job; cancel and return the tasks that are not needed now."""
         state = self.watched_jobs.unsubscribe(job_id, subscriber)
         if state is None:
             return []
@@ -101,7 +102,7 @@ class Pollers:
     def cancel_all(self) -> None:
         """Forget all jobs, and cancel all polls except that of the calling task."""
         forgetting = self.watched_jobs.clear()
-        if next(forgetting, False) is None:  # there are more jobs than one step can forget
+        if next(forgetting, False) is None:  # the first step did not forget all jobs
             _ = start(_in_steps(forgetting), self._forgetting)
         for task in self._workers:
             if task is not asyncio.current_task():
@@ -148,7 +149,7 @@ class Pollers:
             except asyncio.CancelledError:
                 if is_cancelled():
                     raise
-                # This task was not cancelled. Something that the source awaited was.
+                # Not this task was cancelled, but something that the source awaited.
                 cause = TransportError("the source cancelled the poll", job_id=state.job_id)
                 watched_jobs.failed(state, cause, now := loop.time())
             else:
@@ -166,7 +167,7 @@ class Pollers:
                 in_flight[state] = task
                 waiting[task] = now
             if len(self._workers) < self._max_workers and (due := next_due()) is not None:
-                self._set_timer(loop, due)  # the next poll of this task can take long
+                self._set_timer(loop, due)  # because the next poll of this task can take long
 
     def _worker_ended(self, task: asyncio.Task[None]) -> None:
         if task not in self._workers:
@@ -197,8 +198,8 @@ class Turns:
     Attributes:
         waiting: Tasks of the polls whose request was not sent yet, oldest first, and the times at
             which these polls began.
-        held_back: True if no other poll should begin yet, because several polls wait, and polls
-            wait long.
+        held_back: True while no further poll may begin, because at least four polls wait for their
+            turn, and polls wait longer than 0.25 seconds.
     """
 
     def __init__(
@@ -208,7 +209,7 @@ class Turns:
 
         Args:
             semaphore: Held during each poll.
-            on_turn: Called when a waiting poll gets its turn, and other polls are held back.
+            on_turn: Called when a waiting poll gets its turn while other polls are held back.
         """
         self.waiting: dict[asyncio.Task[None], float] = {}
         self.held_back = False
@@ -226,7 +227,7 @@ class Turns:
         return self.held_back
 
     async def __aenter__(self) -> None:
-        """Acquire the semaphore for the poll of this task, which no longer waits for its turn."""
+        """Acquire the semaphore. After that, the poll of this task no longer waits for its turn."""
         await self._semaphore.__aenter__()
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
@@ -246,5 +247,5 @@ class Turns:
         return self._semaphore.__aexit__(exc_type, exc, traceback)
 
 
-_MAX_WAITING: Final = 4  # polls that may wait for their turn, even if they wait long
-_LONG: Final = 0.25  # seconds; polls that wait longer for their turn are few
+_MAX_WAITING: Final = 4  # polls that may wait for their turn, however long they wait
+_LONG: Final = 0.25  # seconds; if polls wait longer, only `_MAX_WAITING` polls may wait

@@ -109,11 +109,11 @@ class ScheduleCalls:
         return delay
 
     def expected_end(self, state: JobState, progress: float | None, now: float) -> float:
-        """Return the seconds until a poll should find a job settled, by its progress.
+        """Return the seconds until a job should be polled, because its progress says so.
 
-        `progress` is between 0 and 1. Its speed between the last two polls is assumed to continue.
-        Return infinity if there is no progress, or if it has hardly changed. Progress is only a
-        hint: the caller uses it for an earlier poll, never for a later one.
+        `progress` is between 0 and 1, and is assumed to grow as fast as between the last two polls.
+        Return infinity if the progress is not known, has hardly changed, or is 0.98 or more. The
+        caller uses the result for an earlier poll, never for a later one.
         """
         if progress is None or not 0 < progress < _DONE:
             return math.inf
@@ -163,12 +163,14 @@ class ScheduleCalls:
         return ValueError(f"{self.schedule!r} returned {delay} as the delay of a poll")
 
 
-_MEAN_OF: Final = 32  # delays
+_MEAN_OF: Final = 32  # delays that make up most of `mean_delay`
 _DONE: Final = 0.98  # progress at which a job can stay for a long time
-_MIN_GAIN: Final = 0.01  # progress
-_MEAN_LAG: Final = 2.0  # seconds, if the schedule has no target
+_MIN_GAIN: Final = 0.01  # smallest change of the progress by which the end of a job is estimated
+_MEAN_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
 _PROBED: Final = 0.05  # share of the apparently new jobs that are polled immediately
-_SAMPLE: Final = 64  # jobs
-_MIN_SETTLED: Final = 20  # jobs
-_MIN_SHARE: Final = 0.5  # share of the late polls that find a settled job
-_FAR: Final = 2.0  # times the greatest age at which jobs are known to settle
+_SAMPLE: Final = 64  # jobs whose ages `time_left` uses
+_MIN_SETTLED: Final = 20  # settled jobs without which `time_left` does not use the durations
+# If fewer than this share of the late polls find a settled job, `time_left` assumes this share.
+_MIN_SHARE: Final = 0.5
+# `time_left` does not use the durations for ages above this multiple of the known ages.
+_FAR: Final = 2.0

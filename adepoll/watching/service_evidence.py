@@ -20,8 +20,9 @@ class HostEvidence:
     Attributes:
         answered: Number of polls that the host answered.
         failed: Number of polls that failed for a reason that can concern all jobs of the host.
-            Polls of suspects are not counted.
-        silent_for: Seconds between failed polls since the host answered the last time.
+            Polls of suspects (see `failure_handling`) are not counted.
+        silent_for: Sum of the seconds between consecutive failed polls since the last answer of the
+            host. Of a long time between two polls, only a part counts.
         last_error: Last failure that can concern all jobs of the host; None if the host has
             answered since.
     """
@@ -38,7 +39,7 @@ class HostEvidence:
         self.last_error = None
 
     def record_failure(self, error: AdePollError, now: float, *, longest: float) -> None:
-        """Record a failed poll, and the time since the previous one, up to `longest` seconds."""
+        """Record a failed poll; at most `longest` seconds since the previous one count."""
         if self.last_error is not None:
             self.silent_for += min(now - self._failed_at, longest)
         self.failed += 1
@@ -46,9 +47,10 @@ class HostEvidence:
         self.last_error = error
 
     def share_answered(self, answered: int, failed: int) -> float | None:
-        """Return the share of polls that were answered, since the counts had the given values.
+        """Return which share of the polls was answered since a certain moment.
 
-        None if there was no poll since then.
+        `answered` and `failed` are the values that the attributes had at that moment. None if no
+        poll has ended after that moment.
         """
         return _share(self.answered - answered, self.failed - failed)
 
@@ -57,18 +59,20 @@ class HostEvidence:
 class KeyEvidence:
     """What the polls of all jobs show: whether the service accepts the key.
 
-    A poll is refused if its error is 401, 403, a bad certificate, or a refusal by the proxy. A
-    series of refusals ends when a request shows that the service accepts the key. It also ends if a
-    poll fails for another reason, and no refusal follows within `CONFIRMATION_STEP` seconds of the
-    last refusal.
+    A poll is refused if its error is a 401, a 403, a bad certificate, or a refusal by the proxy.
+    Several refusals form a series. The series ends when an answer shows that the service accepts
+    the key. It also ends if a poll fails for another reason, and no refusal follows within
+    `CONFIRMATION_STEP` seconds of the last refusal.
 
     Attributes:
         key_works: True if an answer has shown that the service accepts the key.
-        in_doubt: True at first, and after each refusal, until `record_accepted` is called.
-        refused_for: Seconds between the refusals of the present series.
+        in_doubt: True at first, and after each refusal, until `record_accepted` is called. A 403
+            does not set it if the key has worked.
+        refused_for: Sum of the seconds between the refusals of the present series. Between two
+            refusals, at most `CONFIRMATION_STEP` seconds count.
         accepted: Number of polls, at all hosts, with an answer that shows that the key is accepted.
         failed: Number of polls, at all hosts, that failed for a reason that can concern all jobs.
-            Polls of suspects are not counted.
+            Polls of suspects (see `failure_handling`) are not counted.
     """
 
     key_works: bool = False
@@ -89,7 +93,7 @@ class KeyEvidence:
         self._end_series()
 
     def record_other_failure(self) -> None:
-        """Record a failed poll that was not refused, which shows that not all polls are refused."""
+        """Record that a poll failed without being refused: so not all polls are refused."""
         if self._refused_at is not None:
             self._others += 1
             self._interrupted = True
@@ -100,7 +104,7 @@ class KeyEvidence:
         if forbidden and self.key_works:
             return False  # the key has worked, so the 403 concerns this job only
         if self._interrupted and now - (self._refused_at or 0.0) > CONFIRMATION_STEP:
-            self._end_series()  # single refusals that are far apart do not confirm each other
+            self._end_series()  # refusals that are far apart do not form a series
         self._interrupted = False
         if self._refused_at is None:
             self._refused_first = job_id
@@ -113,7 +117,7 @@ class KeyEvidence:
             if job_id == self._refused_first:
                 return False  # the 403 can concern this job only
         elif not self.key_works:
-            return self._refusals >= _CONFIRMATIONS_OF_NEW_KEY
+            return self._refusals >= _REFUSALS_OF_NEW_KEY
         has_lasted = self.refused_for >= CONFIRMATION - _ROUNDING_OF_SERIES
         return has_lasted and self._refusals > self._others
 
@@ -127,12 +131,13 @@ class KeyEvidence:
             return math.inf
         if self.key_works or isinstance(error, PermissionDeniedError):
             return CONFIRMATION_STEP
-        return _CONFIRMATION_OF_NEW_KEY
+        return _NEW_KEY_DELAY
 
     def share_accepted(self, accepted: int, failed: int) -> float | None:
-        """Return the share of polls whose key was accepted, since the counts had the given values.
+        """Return for which share of the polls the key was accepted since a certain moment.
 
-        None if there was no poll since then.
+        `accepted` and `failed` are the values that the attributes had at that moment. None if no
+        poll has ended after that moment.
         """
         return _share(self.accepted - accepted, self.failed - failed)
 
@@ -151,9 +156,10 @@ CONFIRMATION: Final = 10.0
 """Seconds for which a key that has worked must be refused before it counts as bad."""
 
 CONFIRMATION_STEP: Final = CONFIRMATION / 4
-"""Maximum seconds between two refusals that count towards `CONFIRMATION`."""
+"""Of the seconds between two refusals, at most this number counts towards `CONFIRMATION`."""
 
-# A new key counts as bad after this number of refusals. A single refusal can be a mistake.
-_CONFIRMATIONS_OF_NEW_KEY: Final = 2
-_CONFIRMATION_OF_NEW_KEY: Final = 0.5  # seconds until a job is polled again after a refusal
-_ROUNDING_OF_SERIES: Final = 1e-6  # seconds
+# A key that has never worked is bad after this number of refusals: a single one can be a mistake.
+_REFUSALS_OF_NEW_KEY: Final = 2
+# Seconds between the refusal of a key that has never worked and the next poll of the same job.
+_NEW_KEY_DELAY: Final = 0.5
+_ROUNDING_OF_SERIES: Final = 1e-6  # seconds by which the sum `refused_for` can be too small

@@ -1,5 +1,7 @@
 """The figures of a watcher, and how fast it can poll. Imports html_tables.
 
+For the metrics of all parts of adepoll, see `contrib.prometheus`.
+
 `watched_jobs` counts polls, settled jobs with their detection lags, and given-up jobs.
 `list_sweeper` counts sweeps and list requests, `listing` counts wasted polls. `KindPolling.stats`
 collects the figures of one kind of jobs, and `total` adds up all kinds. Times are seconds of one
@@ -18,7 +20,7 @@ from adepoll.common.html_tables import HtmlTable
 
 BOUNDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the buckets of a `LagHistogram`, in seconds."""
-_MOST: Final = 0.95  # share of the lags
+_MOST: Final = 0.95  # share of the lags that are below the bound in the text of a histogram
 
 
 @frozen(kw_only=True)
@@ -179,7 +181,7 @@ class Throughput:
 
 
 _LATE: Final = 2.0  # seconds; a poll that does not wait for others takes less
-_MOST_LATE: Final = 0.5  # share of the polls
-_MIN_LATE: Final = 3.0  # polls
-_MEMORY: Final = 20.0  # seconds after which a poll counts 1/e
+_MOST_LATE: Final = 0.5  # share of the polls; if more are late, the request budget is short
+_MIN_LATE: Final = 3.0  # late polls; with fewer, the request budget is not short
+_MEMORY: Final = 20.0  # seconds after which a poll counts only 1/e, or 37%
 _FADE_EVERY: Final = 0.1  # seconds between two calls of `_fade`, which is too slow for every poll

@@ -60,7 +60,7 @@ class StatusUpdateSubscription(Subscription):
     ) -> None:
         """Create a subscription; see `JobWatcher.status_updates`."""
         super().__init__(host, job_ids, every_change=True)
-        # Given status texts by key, for active jobs whose ids were not read yet.
+        # Status texts from `last_status` by key, for active jobs whose ids were not read yet.
         self._last_status: dict[str, str] = {}
         for job, text in last_status.items():
             key = job_key(job, host.kind)
@@ -128,7 +128,7 @@ class StatusUpdateSubscription(Subscription):
         snapshot: JobSnapshot | None = None,
         error: AdePollError | None = None,
     ) -> None:
-        """Keep an update; if it replaces another update of the job, it keeps that place in line."""
+        """Keep an update for the consumer; it takes the place of an earlier update of the job."""
         kind, job_id = self._host.kind_and_id(key)
         self._updates[key] = StatusUpdate(
             job_id=job_id,

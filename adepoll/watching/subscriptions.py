@@ -1,6 +1,6 @@
-"""A subscription watches the jobs of one consumer, from reading their ids to the end.
+"""Subscription: reads the ids of one consumer's jobs, and watches the jobs until all have ended.
 
-Imports kind_polling and below. Subclasses decide which snapshots and errors are delivered.
+Subclasses decide which snapshots and errors the consumer gets. Imports kind_polling and below.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ def check_timeout(timeout: float | None) -> None:
 
 
 class Ended(Enum):
-    """Why a job is no longer polled: its last snapshot is buffered, or it was given up."""
+    """Why a job is no longer open: its last item waits for the consumer, or it was given up."""
 
     BUFFERED = 1
     UNRESOLVED = 2
@@ -67,8 +67,8 @@ UNRESOLVED: Final = Ended.UNRESOLVED
 class Subscription:
     """Watches many jobs for one consumer.
 
-    A job is forgotten when the consumer has taken its last item, so that memory does not grow with
-    the number of ids. An item is a snapshot, a status update or an error of one job.
+    The consumer takes items: snapshots, status updates or errors of single jobs. When the last item
+    of a job is taken, the job is forgotten, so that memory does not grow with an endless iterator.
 
     Attributes:
         alone: The tuple ``(self,)``, which all jobs of this subscription share.
@@ -80,7 +80,7 @@ class Subscription:
         known: Number of ids read, without duplicates.
         open: Number of jobs that are still watched.
         given_up: Number of jobs that were given up.
-        complete: True after the last id was read.
+        complete: True if no more ids are read.
     """
 
     def __init__(
@@ -120,10 +120,10 @@ class Subscription:
         self.open = 0
         self.given_up = 0
         self.complete = False
-        # By key. For an open job: its last status text, or None before the first. Else an `Ended`.
+        # By key: the last status text of an open job, at first None; an `Ended` of another job.
         self._jobs: dict[str, str | Ended | None] = {}
         self._labels: dict[str, str] = {}  # labels by key, for jobs that have a label
-        # Keys of forgotten jobs, to find duplicates while a collection is read; else None.
+        # Keys of forgotten jobs, to find duplicate ids. None for iterators, and after the last id.
         self._forgotten: set[str] | None = set() if isinstance(job_ids, Collection) else None
         self._host = host
         self._job_ids = job_ids
@@ -143,7 +143,7 @@ class Subscription:
 
     @property
     def awaits(self) -> bool:
-        """True if somebody waits for each job: at most eight open jobs, a timeout or updates."""
+        """True if at most eight jobs are open, and there is a timeout or `every_change`."""
         return self.open <= _MAX_AWAITED and (self.every_change or self._timeout is not None)
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
@@ -175,7 +175,7 @@ class Subscription:
         loop = self._loop = asyncio.get_running_loop()
         self._host.subscriptions[self] = None
         if self._timeout is not None:
-            # The context is empty, because the event loop keeps a cancelled timer with its context.
+            # With an empty context, as the event loop keeps a cancelled timer and its context.
             self._timer = loop.call_later(
                 self._timeout, self._on_timeout, self._timeout, context=Context()
             )
@@ -198,9 +198,9 @@ class Subscription:
         self.end_of_ids()
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Unsubscribe from all open jobs; return the tasks for whose end the caller must wait.
+        """Unsubscribe from all open jobs; return tasks. The caller must wait for their end.
 
-        With over 500 jobs, one of the returned tasks unsubscribes from the rest.
+        Only 500 jobs are unsubscribed immediately. One of the tasks unsubscribes from the others.
         """
         self._stop_reading()
         self.ready.set()
@@ -208,7 +208,7 @@ class Subscription:
             return self._ending
         del self._host.subscriptions[self]
         if self.buffer is not None:
-            self.buffer.free = -sys.maxsize  # no poll begins for a job that is still subscribed
+            self.buffer.free = -sys.maxsize  # without room, no poll begins for this subscription
         self._ending = [task for task in (self._reader, self._expiry) if task is not None]
         if self.open:
             keys = iter([*self._host.keys_in_flight(), *self._jobs])
@@ -282,7 +282,7 @@ class Subscription:
                         await self._wait_for_polls()
             finally:
                 if isinstance(self._job_ids, AsyncGenerator):
-                    await self._job_ids.aclose()  # else the garbage collector does, in a new task
+                    await self._job_ids.aclose()  # otherwise asyncio closes it later, in a new task
             return
         for job_id in self._job_ids:
             self._add(job_id, now())
@@ -296,7 +296,7 @@ class Subscription:
         pump()
 
     async def _wait_for_room(self) -> None:
-        """Wait for room before the next id is read; otherwise a timeout could lose that id."""
+        """Wait until the window has room. If an id were read before, a timeout could lose it."""
         while self.open + self._untaken() >= self._window:
             self._host.pump()
             self._room_changed.clear()
@@ -318,7 +318,7 @@ class Subscription:
         return len(self._to_yield)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        """Handle the end of the task that reads ids, or of the task that gives jobs up."""
+        """Handle the end of the task that reads the ids, or that gives up jobs at the timeout."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
         elif self._stopped or (task is self._reader and self._expiry is not None):
@@ -351,7 +351,7 @@ class Subscription:
     def _add(self, given: str | JobRef, now: float) -> None:
         """Watch a job, unless it is a duplicate or its id is invalid."""
         if self._stopped or self._expiry is not None:
-            return  # reading was cancelled, but the iterable has suppressed that
+            return  # this task was cancelled, but the iterable suppressed the CancelledError
         if (job := self._register(given)) is not None:
             self._jobs[job.key] = None
             self.open += 1
@@ -388,10 +388,11 @@ ITERATOR_WINDOW: Final = 20_000
 """Default of `window` if the ids come from an iterator."""
 
 _IDS_PER_STEP: Final = 100  # ids read in one step of the loop
-# Ids between two calls of `pump`. The first sweep estimates its pages from the watched jobs.
+# Ids of a plain iterable between two calls of `pump`. There are many, because the first list sweep
+# begins at the first call, and estimates its number of pages from the watched jobs.
 _NEW_JOBS: Final = 500
 _JOBS_PER_STEP: Final = 500  # jobs unsubscribed or given up in one step of the loop
 _READ_AHEAD: Final = 1_000  # due jobs; while more are due, no more ids of an iterator are read
-_BACKLOG_PAUSE: Final = 0.05  # seconds
-_MAX_AWAITED: Final = 8  # open jobs; nobody waits for each job of a larger watch
-_FIRST_JOBS: Final = 8  # jobs polled immediately: the first jobs of a watch can be older ones
+_BACKLOG_PAUSE: Final = 0.05  # seconds between two checks of the number of due jobs
+_MAX_AWAITED: Final = 8  # open jobs; if more are open, hardly anybody waits for each of them
+_FIRST_JOBS: Final = 8  # first jobs of a watch: polled immediately, because they can be older

@@ -76,17 +76,17 @@ class SweepPolicy:
     paused_until: float = -math.inf
     pauses: int = 0
     is_trial: bool = False
-    _trial_ends: float = -math.inf  # time
+    _trial_ends: float = -math.inf  # time at which sweeping pauses if the list is not proven
     _without_pending: int = 0  # number of consecutive complete sweeps that showed no pending job
     _useful: int = 0  # number of complete sweeps since the last pause
     _started: float = -math.inf  # time at which the last sweep started
     _failures: int = 0  # number of consecutive sweeps that failed
     _until_watched: float = math.inf  # number of watched jobs that ends a pause early
-    # Figures at the last update of the next four sums. In these sums, older events count less.
+    # Situation at the last update of the next four figures, in which older events count less.
     _counted: Situation | None = None
-    _requests: float = 0.0  # list requests
-    _settled: float = 0.0  # settled jobs
-    _wasted: float = 0.0  # wasted polls
+    _requests: float = 0.0  # number of list requests
+    _settled: float = 0.0  # number of settled jobs
+    _wasted: float = 0.0  # number of wasted polls
     _rate: float = 0.0  # polls per second
 
     def should_sweep(self, at: Situation) -> bool:
@@ -201,9 +201,9 @@ class SweepPolicy:
         return every
 
     def _replaced_polls(self, at: Situation) -> float:
-        """Return the number of polls, of all jobs, by the schedule in the time between two sweeps.
+        """Return the number of polls, of all jobs, that one sweep replaces.
 
-        These are the polls that a sweep replaces.
+        Without sweeps, the schedule would make these polls in the time between two sweeps.
         """
         if at.mean_delay is None or self.target_lag is None:
             return at.watched
@@ -234,20 +234,21 @@ class SweepPolicy:
 
 _MIN_LEFT: Final = 3  # watched jobs; with fewer, "auto" stops sweeping
 _MAX_PAGES: Final = 10_000
-_MAX_FAILURES: Final = 2  # consecutive sweeps
-_PAUSE: Final = 60.0  # seconds; each pause is twice as long as the previous one
-_SHORT_PAUSE: Final = 5.0  # seconds, after failed sweeps; doubled in the same way
+_MAX_FAILURES: Final = 2  # consecutive failed sweeps; after more of them, sweeping pauses
+_PAUSE: Final = 60.0  # seconds of the first pause; each pause is twice as long as the previous one
+_SHORT_PAUSE: Final = 5.0  # seconds of the first pause after failed sweeps; doubled in the same way
 _RETRY_AFTER: Final = 1.0  # seconds from the start of a failed sweep to the start of the next one
-_TRIAL: Final = 30.0  # seconds in which the list can be proven
+_TRIAL: Final = 30.0  # seconds after a pause in which sweeps can prove the list
 _MIN_APART: Final = 1.0  # seconds between two sweeps that compare the list with polls
-_MAX_PAUSE: Final = 3600.0  # seconds
+_MAX_PAUSE: Final = 3600.0  # seconds of the longest pause
 _MAX_PAUSES: Final = 16  # maximum of `pauses`, so that the power of 2 stays small
-_MIN_WITHOUT_PENDING: Final = 3  # sweeps without a pending job, before sweeps omit that status
-_PENDING_EVERY: Final = 8  # every eighth sweep lists pending jobs even then
-_MIN_USEFUL: Final = 5  # complete sweeps
-_MIN_WASTED: Final = 100.0  # polls
-_DEFAULT_DELAY: Final = 4.0  # seconds, before the schedule was asked
+# Sweeps without a pending job, after which most sweeps do not list pending jobs.
+_MIN_WITHOUT_PENDING: Final = 3
+_PENDING_EVERY: Final = 8  # even then, every eighth sweep lists pending jobs
+_MIN_USEFUL: Final = 5  # complete sweeps since the last pause, after which `pauses` is 0 again
+_MIN_WASTED: Final = 100.0  # wasted polls; with fewer, sweeping does not pause because of them
+_DEFAULT_DELAY: Final = 4.0  # assumed seconds between two polls of a job before its first poll
 _REQUEST_SHARE: Final = 0.2  # list requests per job; if there are more, sweeps become rarer
 _MAX_STRETCH: Final = 1.2  # maximum factor by which the time between sweeps becomes longer
-_MEMORY: Final = 300.0  # seconds after which an event counts 1/e in the sums
-_RATE_MEMORY: Final = 10.0  # the same for the polls per second
+_MEMORY: Final = 300.0  # seconds after which an event counts only 1/e, or 37%
+_RATE_MEMORY: Final = 10.0  # seconds after which a poll counts only 1/e in `_rate`

@@ -28,14 +28,14 @@ class Waiter:
         """
         return (self,)
 
-    def deliver(self, key: str, snapshot: JobSnapshot) -> bool:  # noqa: ARG002 - one job only
+    def deliver(self, key: str, snapshot: JobSnapshot) -> bool:  # noqa: ARG002 - a waiter has one job
         """Accept a snapshot of the job; only that of a settled job ends the wait."""
         if snapshot.is_terminal and not self.future.done():
             self.future.set_result(snapshot)
         return True
 
-    def give_up(self, key: str, error: AdePollError) -> None:  # noqa: ARG002 - one job only
-        """End the wait with the error for which the job was given up."""
+    def give_up(self, key: str, error: AdePollError) -> None:  # noqa: ARG002 - a waiter has one job
+        """End the wait with an error, because the job was given up."""
         self.fail(error)
 
     def fail(self, error: BaseException) -> None:

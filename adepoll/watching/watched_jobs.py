@@ -186,7 +186,7 @@ class WatchedJobs:
         return reserved
 
     def wake(self, state: JobState, now: float) -> bool:
-        """Make a job due now if it waits for room; return False if it no longer waits."""
+        """Make a job due now if it waits for room in a buffer; otherwise return False."""
         if not state.waits_for_room or self._states.get(state.job_id) is not state:
             return False
         state.waits_for_room = False
@@ -214,7 +214,7 @@ class WatchedJobs:
             # AdeClient raises this error itself; another source can return a wrong job's snapshot.
             self.failed(state, WrongJobError(job_id=state.job_id, answered=snapshot.job_id), now)
             return
-        if snapshot.kind is not self.kind:  # sources of a single kind may leave the default
+        if snapshot.kind is not self.kind:  # a source of one kind may leave the default
             snapshot = evolve(snapshot, kind=self.kind)
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
@@ -261,7 +261,7 @@ class WatchedJobs:
         """Return the seconds until the first poll of a new job that can wait; 0 to poll it now."""
         trust = self.list_trust
         if trust.sweeping:
-            # One page of the list will probably show the job as active, together with 99 others.
+            # Wait for the list: one page probably shows this job, and 99 others, as active.
             return 0.0 if trust.jobs_come_settled else trust.first_trust
         return self.timing.first_delay() if self._arrivals.trusted else 0.0
 
@@ -323,7 +323,7 @@ class WatchedJobs:
         exact = exact_duration(submitted_at, snapshot.completed_at)
         was_old = self.learning.record_settled(state, submitted_at, now, exact=exact)
         if changed:
-            # A list request that showed the job as active was out of date by the list's lag.
+            # If a list request showed the job as active, this was out of date by the list's lag.
             active_at = state.last_active_at - self.list_trust.list_lag
             lag = now - max(active_at, state.added_at)
             if exact is not None:
@@ -353,7 +353,7 @@ class WatchedJobs:
             self._put_by_schedule(state, now, within=within)
             return
         if was_missing:
-            # The list may never show the job. Then it is polled no more often than by the schedule.
+            # The list may never show this job. So poll it no more often than the schedule would.
             state.not_before = now + self.timing.delay(state, now)
         state.list_trusted_until = self.list_trust.next_check(state, now)
         self.poll_queue.put(state, state.list_trusted_until)
@@ -365,7 +365,7 @@ class WatchedJobs:
             self.poll_queue.put(state, now)
             return
         delay = self.timing.delay(state, now)
-        # The delay counts from the start of the poll, but at least half of it follows the end.
+        # The delay counts from the start of the last poll; half of it must pass after its end.
         due = max(state.polled_at + delay, now + delay / 2)
         self.poll_queue.put(state, min(due, now + within))
 
@@ -386,11 +386,11 @@ class WatchedJobs:
         for subscriber in state.subscribers:
             if (buffer := subscriber.buffer) is not None:
                 buffer.add_waiting(state)
-        self.list_trust.trust(state)  # the next sweep does not wait until this job is polled
+        self.list_trust.trust(state)  # otherwise the next sweep would wait for this job's poll
 
 
-_TARGET_LAG: Final = 2.0  # seconds, if the schedule has no target
-_FIRST_TRUST: Final = 2.5  # times the target lag; a sweep comes about every two target lags
-_SHARED_FOR: Final = 1.0  # seconds after the start of a poll, for callers that begin to wait
+_TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
+_FIRST_TRUST: Final = 2.5  # target lags; sweeps are about two target lags apart
+_SHARED_FOR: Final = 1.0  # seconds after the start of a poll in which further waiters cause no poll
 _MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one step
-_CHUNK: Final = 500  # jobs
+_CHUNK: Final = 500  # jobs in one step of an iterator

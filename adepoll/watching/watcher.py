@@ -287,7 +287,7 @@ class JobWatcher(AsyncCloseable):
         polling.pump()
         timer = None
         if timeout is not None:
-            # Not asyncio.timeout: the loop keeps a cancelled timer, here with the caller's context.
+            # Not asyncio.timeout: the loop keeps cancelled timers, here with the caller's context.
             rules = watched_jobs.failure_rules
             timer = loop.call_later(
                 timeout, _expire, waiter, rules, state, timeout, context=Context()
