@@ -13,7 +13,7 @@ from typing import Final
 from attrs import field, frozen
 
 # The first bins are half a second wide. From 16.5 s on, each bin is 3% wider than the previous bin.
-_STEP: Final = 0.5  # seconds
+_STEP: Final = 0.5  # width of each of the first bins, in seconds
 _RATIO: Final = 1.03
 _LINEAR: Final = 33  # number of bins of half a second
 _DAY: Final = 86_400.0  # seconds
@@ -150,7 +150,7 @@ class Distribution:
         return self._areas[after] + part
 
 
-_PRECISION: Final = 1.02  # factor between the bounds of a result that is exact enough
+_PRECISION: Final = 1.02  # a result is exact enough if its bounds differ by less than this factor
 
 # The prior is a Lomax distribution, which has a heavy tail; its median is 37 s. It counts as much
 # as two observed jobs. Its hazard, shape / (age + scale), falls with the age, but is never 0.

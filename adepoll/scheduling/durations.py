@@ -107,7 +107,7 @@ class Durations:
         try:
             saved = json.loads(text)
             durations._ended, durations._gone = _read(saved)
-            if "arrivals" in saved:  # older versions did not write it
+            if "arrivals" in saved:  # older versions did not save them
                 durations.arrivals = Arrivals.from_json(saved["arrivals"])
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
             raise ConfigurationError(f"Durations.to_json did not write this: {exc}") from exc
@@ -303,10 +303,11 @@ def _checked(name: str, value: float) -> float:
 
 _FORMAT: Final = 1
 _REFIT_SHARE: Final = 0.1  # change of the weight of ended jobs that requires a new estimate
-_REFIT_POLLS: Final = 1000  # polls of active jobs, beside one poll of each, that do so
+_REFIT_POLLS: Final = 1000  # polls that require one, in addition to one poll of each active job
 _MEMORY: Final = 8000.0  # number of ended jobs, or of arrivals, above which all counts are halved
-_CENSORED_PER_END: Final = 4.0  # jobs not seen to end, per ended job
-_MIN_CENSORED: Final = 200.0  # jobs
+# Jobs not seen to end: they count for at most this multiple of the ended jobs, plus this number.
+_CENSORED_PER_END: Final = 4.0
+_MIN_CENSORED: Final = 200.0
 _MIN_WEIGHT: Final = 0.05  # an observation with a smaller weight is forgotten
 _MAX_NEW_AGE: Final = 2.0  # seconds; received_at and the service's clock are in whole seconds
-_MIN_RUN: Final = 32  # jobs
+_MIN_RUN: Final = 32  # consecutive new jobs, after which the next job is expected to be new

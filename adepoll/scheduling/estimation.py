@@ -38,7 +38,7 @@ def estimate(
             the difference between this number and that of the previous bin.
     """
     known_risk = list(passed)
-    censored: dict[tuple[int, int], float] = {}  # number of jobs that ended in a range of bins
+    censored: dict[tuple[int, int], float] = {}  # number of ended jobs, by range of bins
     for (first, last, ended), weight in gone.items():
         known_risk[first] += weight
         known_risk[last] -= weight
@@ -159,6 +159,6 @@ _MIN_ENDS_SHARE: Final = 0.004
 _REACH: Final = 8  # maximum number of bins on each side that are pooled with a bin
 _LIKENESS: Final = 0.95  # exponent by which `ratio` comes closer to 1 from bin to bin
 _MIN_RATIO: Final = 0.1
-_AHEAD: Final = 1.25  # factor: a quarter older
-_THREE: Final = 3.0  # jobs
-_QUIET: Final = 0.02  # chance
+_AHEAD: Final = 1.25  # age of a job that has become a quarter older, divided by its age before
+_THREE: Final = 3.0  # jobs that the rule of three adds
+_QUIET: Final = 0.02  # largest chance that a job ends in this time, if the bin is quiet

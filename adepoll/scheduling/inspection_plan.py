@@ -16,29 +16,31 @@ from attrs import field, frozen
 from adepoll.scheduling.distribution import EDGES, WIDTHS, Distribution, bin_index
 from adepoll.scheduling.lag_bound import LONGEST, bound_while_watching
 
-_WIDTHS: Final = (*WIDTHS, EDGES[-1])  # the last bin has no end
-_MAX_CHANCE: Final = 1 - 1e-9  # a chance of 1 is an infinite hazard
+_WIDTHS: Final = (*WIDTHS, EDGES[-1])  # the last bin, which has no end, gets a large width
+_MAX_CHANCE: Final = 1 - 1e-9  # not 1, because a chance of 1 is an infinite hazard
 
 
 @frozen(eq=False)
 class Plan:
-    """Decides when to poll jobs of one distribution: a short detection lag for few polls.
+    """Decides when to poll jobs, if the distribution of their durations is known.
+
+    It aims at the shortest mean detection lag for the number of its polls.
 
     The best density of polls at age a is ``n(a) = sqrt(h(a) / 2c)`` polls per second. Here h is the
     hazard, that is the rate at which active jobs of this age settle, and c is the price of a poll
     in seconds of lag (R. E. Barlow, L. C. Hunter & F. Proschan, J. SIAM 11, 1963; J. B. Keller,
-    Management Science 21, 1974). The integral of sqrt(h) over the age is called effort in this
-    module. So the effort grows by the same step, ``sqrt(2c)``, from each poll to the next.
+    Management Science 21, 1974). So from each poll to the next, the integral of sqrt(h) over the
+    age grows by the same step, ``sqrt(2c)``.
 
     Attributes:
         distribution: How long jobs take.
-        step: Growth of the effort from one poll to the next.
+        step: Growth of this integral from one poll to the next.
         minimum: Shortest delay.
         maximum: Longest delay at quiet ages (see `lag_bound`).
         target_lag: Mean lag that the caller asked for. In the first seconds of a job, the longest
             delay is twice this lag.
         stride: Longest delay at ages at which no job was seen to end, or a quarter of the age if
-            that is longer.
+            this is longer.
     """
 
     distribution: Distribution
@@ -48,7 +50,7 @@ class Plan:
     target_lag: float
     stride: float
     _roots: Sequence[float] = field(repr=False)  # square root of the hazard in each bin
-    _efforts: Sequence[float] = field(repr=False)  # effort from age 0 to the start of each bin
+    _integrals: Sequence[float] = field(repr=False)  # from age 0 to the start of each bin
 
     def delay(self, age: float, *, stretch: float = 1.0, shorten: float = 1.0) -> float:
         """Return the seconds until the next poll of a job that is active at age `age`.
@@ -59,13 +61,13 @@ class Plan:
             shorten: Factor by which the lag bound is multiplied, for jitter; at most 1.
         """
         number = bin_index(age)
-        effort = self._efforts[number] + (age - EDGES[number]) * self._roots[number]
-        effort += self.step * stretch
-        until = bisect_right(self._efforts, effort, number) - 1
-        rest = (effort - self._efforts[until]) / self._roots[until]
+        integral = self._integrals[number] + (age - EDGES[number]) * self._roots[number]
+        integral += self.step * stretch
+        until = bisect_right(self._integrals, integral, number) - 1
+        rest = (integral - self._integrals[until]) / self._roots[until]
         delay = EDGES[until] + rest - age
-        # At ages at which no job was seen to end, many jobs may settle, although few jobs settle
-        # at the known ages.
+        # Above the known ages, many jobs may settle, even if few jobs settle at the known ages. So
+        # do not pass over those ages in one long delay.
         unknown = max(age, EDGES[self.distribution.known])
         delay = min(delay, unknown - age + stretch * max(self.stride, unknown * _STRIDE))
         return max(min(delay, self.bound(age, number) * shorten), self.minimum)
@@ -107,8 +109,8 @@ class Plan:
         return lag / (1.0 - active), polls
 
 
-_STRIDE: Final = 0.25  # share of the age
-_RARE: Final = 0.001  # share of the jobs that is not worth computing
+_STRIDE: Final = 0.25  # longest delay at ages at which no job was seen to end: a share of the age
+_RARE: Final = 0.001  # when only this share of the jobs is still active, later polls are ignored
 _MAX_POLLS: Final = 200  # polls that are computed one by one
 
 
@@ -137,7 +139,7 @@ def make_plan(
         for chance, width in zip(distribution.chances, _WIDTHS, strict=True)
     )
     roots = [*map(math.sqrt, hazards)]
-    efforts = [*accumulate(map(operator.mul, roots[:-1], _WIDTHS), initial=0.0)]
+    integrals = [*accumulate(map(operator.mul, roots[:-1], _WIDTHS), initial=0.0)]
 
     # At ages at which no job was seen to end, the mean lag is half of a delay. Only jobs that reach
     # these ages have this lag, so the delay may be longer if such jobs are rare.
@@ -152,7 +154,7 @@ def make_plan(
             target_lag=target_lag,
             stride=stride,
             roots=roots,
-            efforts=efforts,
+            integrals=integrals,
         )
 
     # In theory, the mean lag is step / 2 times the integral of survival * sqrt(h). If there are few
@@ -176,7 +178,7 @@ def make_plan(
 
 
 _MAX_TRIALS: Final = 12
-_TOLERANCE: Final = 0.01  # share of the mean lag
+_TOLERANCE: Final = 0.01  # difference between mean lag and aim that is accepted, as a share
 
 
 def official_lag(distribution: Distribution) -> float:

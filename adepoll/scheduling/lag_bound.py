@@ -37,9 +37,9 @@ LONGEST: Final = 7.0
 LONGEST_AFTER_FAILURE: Final = 10.0
 """Longest delay after failed polls, for a job that somebody waits for, in seconds."""
 
-_SHORTEST: Final = 1.0  # seconds
-_SHARE_WAITED: Final = 0.4  # of the time for which somebody has waited
-_SHARE_WATCHED: Final = 0.5  # of the time for which the job has been watched
+_SHORTEST: Final = 1.0  # seconds of the shortest bound for a job that somebody waits for
+_SHARE_WAITED: Final = 0.4  # bound, as a share of the time for which somebody has waited
+_SHARE_WATCHED: Final = 0.5  # bound, as a share of the time for which the job has been watched
 
 
 def bound_while_waiting(waited_for: float) -> float:

@@ -7,7 +7,9 @@ These modules take part in the decision:
    settle.
 3. `lag_bound` has the longest delay, whatever was learnt.
 4. `watching.watched_jobs` applies the delay, and may change it: after a failed poll
-   (`watching.failure_handling`), and during list sweeps (`watching.list_hints`).
+   (`watching.failure_handling`), during list sweeps (`watching.list_hints`), or because of the
+   job's progress (`ScheduleCalls.expected_end`). It also chooses the time of the first poll, and
+   polls a job immediately after `JobWatcher.poll_now`.
 5. `watching.poll_queue` has the order, if more jobs are due than can be polled.
 
 All times are seconds.
@@ -248,5 +250,5 @@ class Adaptive:
         return plan
 
 
-_MAX_CORRECTION: Final = 1.5  # factor
+_MAX_CORRECTION: Final = 1.5  # largest factor by which `lag_ratio` makes the aim longer or shorter
 _PLANS_KEPT: Final = 4  # more than one, because several watchers can share a schedule

@@ -96,7 +96,7 @@ class Outage:
     job must not slow the others down.
 
     Attributes:
-        failures: Number of failures since the last success that count.
+        failures: Number of counted failures since the last success.
         is_on: True during an outage.
         probe_at: Time at which the next probe may be sent; minus infinity without an outage, and
             infinity while a probe is in flight.
@@ -120,12 +120,13 @@ class Outage:
             waits: Returns a new endless iterator over the seconds to wait before each probe.
         """
         self._new_waits = waits
-        self._waits = waits()  # of the present or last outage
+        self._waits = waits()  # seconds before each further probe of the present outage
         # Time of the last failure by job id, for jobs that have failed since the last success.
         self._failing: dict[str, float] = {}
         # Number of failures, since the last success, of requests that concern no job.
         self._unnamed = 0
-        # Time of the last failure by job id, for jobs that failed before a success; oldest first.
+        # Time of the last failure by job id, for jobs that failed before the last success; oldest
+        # first.
         self._known: dict[str, float] = {}
         self.failures = 0
         self.is_on = False
@@ -234,7 +235,7 @@ class Rate:
         self.value: float | None = None
         self.interval = 0.0
         self.granted = 0
-        self._last_sent = math.inf  # time
+        self._last_sent = math.inf  # time of the last request; infinity before the first one
         self._throttled_at = -math.inf  # time of the last 429
         self._open_for = 0.0  # seconds since the last 429 in which requests were sent
         self._closed_for = 0.0  # seconds for which the last 429 closed the gate
@@ -242,7 +243,7 @@ class Rate:
         self._lasted = 0.0  # seconds for which requests succeeded before the last 429
         # The rate grows from `_base` to twice `_base` in `_rise` seconds of growth.
         self._base = self._rise = 1.0
-        self._grown = 0.0  # seconds of growth since the last 429
+        self._grown = 0.0  # seconds since the last 429 in which the rate has grown
         self._average = 0.0  # recent average of the rate
         self._estimate = 0.0  # average of the rate before the last 429
         self._deviation = _FIRST_DEVIATION  # mean relative difference between the last estimates
@@ -312,7 +313,8 @@ class Rate:
     def gate_closed_until(self, opens_at: float) -> None:
         """Record the time at which the gate opens after the last 429.
 
-        To be called again if further 429s, of requests sent before, keep the gate closed longer.
+        Must be called again if the gate stays closed longer, because requests that were sent before
+        the last 429 are answered with 429, too.
         """
         self._closed_for = max(0.0, opens_at - self._throttled_at)
         # While the gate is closed, a limit such as a token bucket saves capacity for about a
@@ -348,12 +350,12 @@ OUTAGE: Final = 10
 SLOWEST: Final = 0.1
 """Lowest rate after 429s, in requests per second. The gate can lead to longer pauses."""
 
-_FIRST_WINDOW: Final = 4  # requests
-_FIRST_GROWTH: Final = 0.5  # requests per success
-_MAX_PROBE_WAIT: Final = 30.0  # seconds
+_FIRST_WINDOW: Final = 4  # size of a new window, in requests
+_FIRST_GROWTH: Final = 0.5  # growth of a new window with each success, in requests
+_MAX_PROBE_WAIT: Final = 30.0  # maximum seconds to wait before a probe
 _FEWEST_JOBS: Final = 3  # jobs that must have failed, for an outage
-_KNOWN_FOR: Final = 120.0  # seconds
-_MOST_KNOWN: Final = 1_000  # jobs
+_KNOWN_FOR: Final = 120.0  # seconds after the failure of a job in which its failures do not count
+_MOST_KNOWN: Final = 1_000  # such jobs that are remembered
 
 # The following values were chosen by simulation of `Rate` with 1 to 8 processes: token buckets of
 # 5 to 200 requests per second and bursts of 1 to 400, windows of a minute, limits of concurrent
@@ -363,21 +365,21 @@ _FIRST_EXPONENT: Final = 0.6  # exponent of the share of time with an open gate,
 _FIRST_DEVIATION: Final = 0.5
 _RECENT: Final = 2.0  # time constant of the average
 _RECENT_SHARE: Final = 0.4  # largest time constant, as a share of the time of growth
-_QUICK: Final = 3.0  # if the rate lasted longer, the closed gate counts less
-_LOWEST_SHARE_OF_QUICK: Final = 0.6  # the new rate, at least, as a share of the average
+_QUICK: Final = 3.0  # if the rate lasted longer, the time with a closed gate counts less
+_LOWEST_SHARE_OF_QUICK: Final = 0.6  # lowest new rate, as a share of the average
 _DECREASES: Final = (0.01, 0.06)  # smallest and largest share by which a 429 lowers the rate
 _DECREASE_UNGRANTED: Final = 0.65  # factor of the rate, if no request succeeded between two 429s
-_LOWEST_SHARE: Final = 0.25  # share of the last rate at which a request succeeded
-_POWER: Final = 4  # of the time, in the growth of the rate
-_RISE: Final = 11.0
-_RISE_IN_REQUESTS: Final = 12.0  # requests in the time of `_rise`, at least
+_LOWEST_SHARE: Final = 0.25  # `_lowest`, as a share of the last rate at which a request succeeded
+_POWER: Final = 4  # exponent of the time in the growth of the rate
+_RISE: Final = 11.0  # usual value of `_rise`
+_RISE_IN_REQUESTS: Final = 12.0  # lowest number of requests in `_rise` seconds
 _RISE_PER_LASTED: Final = 8.0  # maximum of `_rise`, as a multiple of `_lasted`
 _RISE_PER_LOST: Final = 40.0  # seconds added to `_rise` for each lost second
-_MIN_LONGEST_RISE: Final = 4.0  # lowest value of the maximum of `_rise`
-_LONGEST_RISE: Final = 200.0
-_SAVED: Final = 1.1
-# The limit is forgotten if the rate is this multiple of the rate after the last 429: the second
-# value applies at any time, the first one if requests were sent for `_FORGET_AFTER`.
+_MIN_LONGEST_RISE: Final = 4.0  # lowest value of the maximum that `_RISE_PER_LASTED` sets
+_LONGEST_RISE: Final = 200.0  # highest value of `_rise`
+_SAVED: Final = 1.1  # seconds of a closed gate whose capacity is saved
+# The limit is forgotten when the rate has reached this multiple of the rate after the last 429:
+# `_DISPROVED` if requests were sent for `_FORGET_AFTER` seconds, otherwise `_DISPROVED_EARLY`.
 _DISPROVED: Final = 8.0
 _DISPROVED_EARLY: Final = 64.0
 _FORGET_AFTER: Final = 60.0

@@ -1,4 +1,4 @@
-"""Host: whether one host of the service is down, and which callers wait for it meanwhile.
+"""Host: knows whether one host of the service is down, and which callers wait for this host.
 
 v1 jobs and v2 jobs can be at different hosts. If one of them is down, the requests to the other
 host go on. Imports errors and estimators. Times are seconds of `loop.time()`.
@@ -26,8 +26,8 @@ class Caller:
     Attributes:
         host: Host of the request.
         give_up_at: Time from which the caller does not wait any more if the host is down.
-        turn: Ends with the time from which the request may be sent, or with infinity if the caller
-            was released. It is cancelled if the caller was.
+        turn: Its result is the time from which the request may be sent. The result is infinity if
+            `RateLimiter.release` has ended the wait. It is cancelled if the caller was cancelled.
     """
 
     host: "Host"
@@ -40,24 +40,24 @@ class Host:
 
     Attributes:
         outage: Whether the host is down, and when the next probe may be sent.
-        held_back: Callers that wait while the host is down, in their order. Some may have been
-            cancelled or released.
+        held_back: Callers that wait while the host is down; the first has waited longest. Some may
+            have been cancelled or released.
     """
 
     def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
-        """Suppose that the host is not down.
+        """Create a host that is not down.
 
         Args:
-            waits: Returns a new endless series of waits between probes, in seconds.
+            waits: Returns a new endless iterator over the seconds to wait before each probe.
         """
         self.outage = Outage(waits)
         self.held_back: deque[Caller] = deque()
         self._last_failure: RequestError | None = None
-        self._reported_at = -math.inf  # when it was last logged that the host does not respond
+        self._reported_at = -math.inf  # time of the last log that the host does not respond
 
     @property
     def last_failure(self) -> RequestError | None:
-        """The last of the failures since the last success that count; None if there is none."""
+        """The last failure, if `outage` has counted failures since the last success; or None."""
         return self._last_failure if self.outage.failures else None
 
     def record_failure(self, error: RequestError, now: float, *, is_probe: bool) -> bool:
@@ -92,7 +92,7 @@ class Sent:
 
     Attributes:
         at: Loop time at which it was sent.
-        epoch: How often the window had been restarted (`Window.epoch`) when it was sent.
+        epoch: Number of restarts of the window (`Window.epoch`) before it was sent.
         host: The host to which it was sent.
         is_probe: True if the host was down when the request was sent.
     """
@@ -111,7 +111,7 @@ class Hosts:
     """
 
     def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
-        """Know no host yet; `waits` as for `Host`."""
+        """Start without hosts; each `Host` is created with `waits`."""
         self.down: list[Host] = []
         self._waits = waits
         self._by_origin: dict[str, Host] = {}
@@ -124,9 +124,9 @@ class Hosts:
 
     @property
     def worst(self) -> Host | None:
-        """The host with the most failed requests since its last success; None without a host."""
+        """The host with most counted failures since its last success; None if no host is known."""
         hosts = self._by_origin.values()
         return max(hosts, key=lambda host: host.outage.failures, default=None)
 
 
-_REPORT_EVERY: Final = 60.0  # seconds
+_REPORT_EVERY: Final = 60.0  # seconds between two logs that a host does not respond

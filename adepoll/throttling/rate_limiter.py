@@ -1,8 +1,8 @@
 """The request budget: decides when each request is sent. `RateLimiter.failed` handles a 429.
 
-After a 429, all requests wait until Retry-After has passed, and then are sent less often. Whether
-the request itself is repeated: see `retry_policy`. Imports errors, estimators and retry_policy;
-knows nothing of HTTP. Times are seconds of `loop.time()`.
+After a 429, all requests wait until Retry-After has passed, and then are sent less often.
+`retry_policy` says which modules repeat the request itself. Imports errors, estimators and
+retry_policy; knows nothing of HTTP. Times are seconds of `loop.time()`.
 """
 
 import asyncio
@@ -76,9 +76,9 @@ class RateLimiter:
         # True if only the window can limit the next request to a host that is not down.
         self._only_window = False
         self._first_jitter = min(retry.base, retry.max_wait)
-        self._jitter = self._first_jitter  # maximum, in seconds; grows with each consecutive 429
+        self._jitter = self._first_jitter  # maximum seconds; grows with each consecutive 429
         self.retry_budget = retry.budget
-        # Callers that wait, but not for a host that is down. Some may have been cancelled.
+        # Callers that wait for hosts that are not down. Some may have been cancelled.
         self._waiting: deque[Caller] = deque()
         self._release_timer: asyncio.TimerHandle | None = None  # runs `_release_expired`
         self._woken = 0  # number of callers that were woken, and have not continued yet
@@ -103,7 +103,7 @@ class RateLimiter:
 
     @property
     def gate_closed_for(self) -> float:
-        """Seconds until the gate opens; 0.0 if it is open, or without an open event loop."""
+        """Seconds until the gate opens; 0.0 if it is not closed, or the event loop has ended."""
         loop = self._loop
         now = math.inf if loop is None or loop.is_closed() else loop.time()
         return max(0.0, self.gate_opens_at - now)
@@ -139,7 +139,7 @@ class RateLimiter:
 
         Args:
             host: The host to which it will be sent.
-            callers: This set contains the caller during the wait, for `release`.
+            callers: Contains the caller while it waits, so that it can be passed to `release`.
             give_up_at: Time after which the caller is released while the host is down.
 
         Returns:
@@ -167,7 +167,7 @@ class RateLimiter:
         finally:
             callers.discard(caller)
         self._woken -= 1
-        # This caller starts its request in this step of the loop. Then wake the next caller.
+        # In this step of the loop, the caller starts its request. In the next, wake the next one.
         loop.call_soon(self._wake_waiting, context=Context())
         return due
 
@@ -217,7 +217,7 @@ class RateLimiter:
             self._interval = max(self._min_interval, self._rate.interval)
         self._rate_held_back = False
         if self._interval:
-            # After a timer that fires late, the next request may follow up to an interval earlier.
+            # If a timer fired late, the next request may be earlier, but by one interval at most.
             self._next_slot = max(self._next_slot, due, now - self._interval) + self._interval
         self._window.sent()
         return Sent(now, self._window.epoch, host, outage.is_on)
@@ -253,7 +253,7 @@ class RateLimiter:
             return
         now = asyncio.get_running_loop().time()
         self._only_window = False
-        # False if the request was sent before the last 429 or outage: it says nothing new.
+        # False if the request was sent before the last 429 or outage. Then it shows nothing new.
         is_new = sent.epoch == self._window.epoch
         closes_gate = throttled or error.retry_after is not None
         if closes_gate:
@@ -292,11 +292,11 @@ class RateLimiter:
         return True
 
     def _begin_outage(self, host: Host) -> None:
-        """Hold back the callers that wait for a host that is down from now on."""
+        """Record that a host is down, and hold back the callers that wait for it."""
         self.hosts.down.append(host)
         host.held_back.extend(caller for caller in self._waiting if caller.host is host)
         self._waiting = deque(caller for caller in self._waiting if caller.host is not host)
-        # The requests in flight may hang. They must not keep requests to other hosts waiting.
+        # The requests in flight may hang. In a new epoch, they take no room from other requests.
         self._window.restart()
         if self._release_timer is None:
             self._release_expired()
@@ -343,7 +343,7 @@ class RateLimiter:
         """Wake the callers that may send now, or set a timer for the first caller.
 
         Args:
-            due_at: Time at which the calling timer was due; infinity for other callers.
+            due_at: Time at which the timer was due that calls this; infinity without a timer.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -383,7 +383,7 @@ class RateLimiter:
         woken = 0
         while callers and woken < limit:
             turn = callers.popleft().turn
-            if not turn.done():  # otherwise it was cancelled or released
+            if not turn.done():  # otherwise the caller was cancelled or released
                 woken += 1
                 turn.set_result(due)
         self._woken += woken
@@ -393,4 +393,4 @@ class RateLimiter:
 _MIN_JITTER: Final = 0.1  # maximum seconds that are added to a short Retry-After
 _JITTER_SHARE: Final = 0.1  # maximum that is added to a longer Retry-After, as a share of it
 _CHECK_EVERY: Final = 1.0  # seconds between two calls of `_release_expired`
-_MIN_WAIT: Final = 4e-9  # seconds
+_MIN_WAIT: Final = 4e-9  # seconds of the shortest timer

@@ -69,7 +69,7 @@ class RequestSender:
         # Event loop of the first request; None before the first request, and after `close`.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[Caller] = set()  # callers that wait for their turn
-        self._only_host = limiter.hosts.get("")  # of requests for which no host is passed
+        self._only_host = limiter.hosts.get("")  # for requests without a `host`
         self._closed = asyncio.Event()
         self._requests = self._retries = self._throttled = self._failures = 0
         self._refused: int | None = None
@@ -210,9 +210,9 @@ class RequestSender:
         )
 
     async def _wait_for_turn(self, host: Host, give_up_at: float) -> float:
-        """Return the time from which on a request may be sent, when it has come."""
+        """Wait for the turn of a request; return the time from which it may be sent."""
         limiter, loop = self._limiter, asyncio.get_running_loop()
-        due = math.inf  # `wait_for_turn` also returns infinity, if the caller was released
+        due = math.inf  # `wait_for_turn` returns infinity, too, if the caller was released
         while due == math.inf:
             self._check_open(loop)
             if (now := limiter.ready(host)) is not None:
@@ -236,7 +236,7 @@ class RequestSender:
     def _start(self, host: Host, due: float) -> Sent | None:
         """Count a request as sent; return None if it must wait for its turn again.
 
-        Other requests can have been sent, and the gate can have closed, since it got its turn.
+        After it has got its turn, others can have been sent, and the gate can have closed.
         """
         sent = None if self._loop is None else self._limiter.start(host, due)
         self._requests += sent is not None

@@ -6,7 +6,7 @@ Everything that follows from a 429 of the service:
 - `request_sender`: `RequestSender.call` repeats the request by this policy. `call_once`, for polls
   and list sweeps, does not.
 - `watching.failure_handling`: after a 429, a job is polled again by its schedule.
-- `watching.list_sweeper`: a page of the job list is requested again.
+- `watching.list_sweeper`: a page of the job list is requested again, up to 20 times in total.
 - `api.protocol` creates the `RateLimitedError`, and `api.retry_after` parses Retry-After.
 
 After a 429 of a storage, `fetcher.patience` waits and repeats the request; `fetcher.storage_rules`
@@ -41,7 +41,7 @@ class RetryPolicy:
         attempts: Largest number of requests for one call; 1 means no retry.
         base: Maximum of the first wait, in seconds.
         factor: Growth of the maximum from one wait to the next.
-        max_wait: Largest maximum, in seconds.
+        max_wait: Upper limit of this maximum, in seconds.
         budget: Size of the retry budget: the number of retries that are available at the start,
             and never more later.
         refill: Number of retries that one successful request adds to the retry budget. With 0.2,
