@@ -141,7 +141,7 @@ class Batch(AsyncCloseable):
         self._verify = verify
         self._resources: BatchResources | None = None
         self._open = AsyncExitStack()
-        self._tasks: RunTasks | None = None  # of the last run
+        self._tasks: RunTasks | None = None  # the tasks of the last run
 
     def __repr__(self) -> str:
         """Return the journal, the folder for results, and how far the last run has come."""

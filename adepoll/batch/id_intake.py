@@ -68,9 +68,9 @@ class IdIntake:
         self._kind = kind
         self.has_columns = False
         self._buffer: list[JobToAdd] = []
-        self._readable = asyncio.Event()  # the buffer has ids, or the last id was read
-        self._writable = asyncio.Event()  # the buffer has room
-        self._added = asyncio.Event()  # the journal has new jobs, or all ids were added
+        self._readable = asyncio.Event()  # set when the buffer has ids or all ids were read
+        self._writable = asyncio.Event()  # set when the buffer has room
+        self._added = asyncio.Event()  # set when jobs or all ids were added to the journal
         self._all_read = False
 
     @property

@@ -35,7 +35,7 @@ async def write_durations(journal: Journal, learnt: Mapping[JobKind, Durations])
 
 
 async def _read_note(journal: Journal) -> dict[str, str]:
-    """Return the recorded durations: the JSON text of each kind, by the name of the kind."""
+    """Return the recorded durations of each kind as JSON text, by the name of the kind."""
     try:
         noted = json.loads(await journal.note(_NOTE) or "{}")
     except (ValueError, RecursionError):

@@ -130,7 +130,7 @@ class RunCounters:
             self.credits += credits_of(end) or 0.0
 
     def close(self, count: int, now: float) -> None:
-        """Count open jobs that have an outcome now; `now` is the time of the running loop."""
+        """Count open jobs that got an outcome at `now`, in seconds of the running loop."""
         self.open -= count
         self.outcome_rate.add(count, now)
 

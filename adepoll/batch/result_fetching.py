@@ -173,7 +173,7 @@ class ResultFetching:
         async with aclosing(record_pages(self._journal, RecordFilter.FETCHING, data=True)) as pages:
             async for page in pages:
                 for record in page:
-                    if record.ref in self._unfinished:  # otherwise this run has queued the job
+                    if record.ref in self._unfinished:  # this run has queued the others
                         await self._put_again(record)
 
     async def close(self) -> None:
@@ -190,7 +190,8 @@ class ResultFetching:
             if path is None:
                 path = earlier if is_ours else earlier.with_name(result_name(record.job_id))
             elif is_ours and earlier.parent == path.parent:
-                # Keeps the earlier name, although a job with the same label may have been added.
+                # The file keeps its earlier name, even if a new job with the same label would
+                # change the name.
                 path = earlier
         if path is None or record.snapshot is None:
             return

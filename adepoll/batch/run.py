@@ -98,5 +98,5 @@ class BatchRun(EndsWhenLeft[Outcome]):
             except JournalError:  # the journal cannot record any other outcome either
                 await self.aclose()
                 raise
-            # Not reached after a cancellation. Then the next call acknowledges the outcome again.
+            # A cancellation skips this line, so that the next call acknowledges the outcome again.
             self._unacknowledged = None

@@ -46,7 +46,9 @@ _SAVE_EVERY: Final = 30.0  # seconds between two saves of statuses and durations
 
 
 class RunTasks:
-    """The tasks of one run, and a buffer of its outcomes, which the journal has recorded.
+    """The tasks of one run, and a buffer of its outcomes.
+
+    The journal records each outcome before it is buffered, except those of invalid ids.
 
     Attributes:
         counters: Numbers of the run.
@@ -75,11 +77,11 @@ class RunTasks:
             verify_delivered=resources.verify and not replay,
         )
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(_OUTCOMES_BUFFERED)
-        self._changed = asyncio.Event()  # an outcome was buffered, or the run has ended
+        self._changed = asyncio.Event()  # set when an outcome is buffered, and when the run ends
         self._watch: Watch[JobSnapshot | UnresolvedJob] | None = None
         # The last recorded status of each active job, by the key of the job.
         self._recorded_statuses: Mapping[str, str] = {}
-        self._has_columns = False  # a job of an earlier run has columns
+        self._has_columns = False  # True if a job of an earlier run has columns
         self._main: asyncio.Task[None] | None = None
         self._unacknowledged: JobRef | None = None  # a job whose outcome is being acknowledged
         self.exhausted = False
@@ -133,7 +135,7 @@ class RunTasks:
         self._changed.set()
         if self._main is not None:
             await finish({self._main})
-        # The consumer has taken this outcome, but was cancelled while it was being acknowledged.
+        # The consumer has taken this outcome, but was cancelled during the acknowledgement.
         if self._unacknowledged is not None:
             # If the acknowledgement cannot be recorded, the next run delivers the outcome again.
             with contextlib.suppress(JournalError, ClosedError):
@@ -141,7 +143,7 @@ class RunTasks:
 
     def _on_end(self, main: asyncio.Task[None]) -> None:
         if not main.cancelled():
-            # Marks an exception as seen. Otherwise asyncio logs it if nobody calls `next` again.
+            # Mark the error as seen. Otherwise asyncio logs the error if nobody calls `next` again.
             main.exception()
         self._changed.set()
 
@@ -149,16 +151,16 @@ class RunTasks:
         if self.stopped:
             raise ClosedError("the run was closed; start another one with Batch.run")
         if self._main is None or self._main.cancelled():
-            raise asyncio.CancelledError  # something cancels all tasks of the loop
+            raise asyncio.CancelledError  # for example, `asyncio.run` has cancelled all tasks
         error = self._main.exception()
         if error is None:
             raise StopAsyncIteration
         while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]  # task groups wrap the error that ended them
+            error = error.exceptions[0]  # the error that ended a task group is wrapped
         raise error
 
     async def _deliver(self, *outcomes: Outcome) -> None:
-        """Deliver outcomes of this run, with the columns of their jobs."""
+        """Deliver outcomes of this run; add to each outcome the columns of its job, if any."""
         columns: Mapping[JobRef, Mapping[str, str]] = {}
         if self._has_columns or self._ids.has_columns:
             columns = await self._journal.columns([outcome.ref for outcome in outcomes])
@@ -242,7 +244,7 @@ class RunTasks:
             await self._give_up_waiting(self._timeout)
 
     async def _give_up_waiting(self, timeout: float) -> None:  # noqa: ASYNC109 - has already passed
-        """After the timeout, give up the jobs that still wait in the journal, unwatched."""
+        """After the timeout, give up the jobs in the journal that were never watched."""
         after = 0
         while page := await self._journal.waiting(after=after, limit=_PAGE):
             after = page[-1][0]
@@ -293,7 +295,8 @@ class RunTasks:
     ) -> None:
         """Record in the journal how jobs have ended, and count the jobs.
 
-        A cancellation takes effect only after both, so that the counters agree with the journal.
+        A cancellation takes effect only when jobs are recorded and counted, so that the counters
+        agree with the journal.
         """
         writing = asyncio.create_task(self._journal.write(*changes))
         try:
@@ -323,9 +326,9 @@ class RunTasks:
             for key, text in changed:
                 kind, job_id = kind_and_id(key, self._resources.kind, kinds)
                 changes.append(StatusChanged(JobRef(job_id, kind=kind), text))
-            with contextlib.suppress(JournalError):  # not worth stopping the run
+            with contextlib.suppress(JournalError):  # a lost status does not stop the run
                 await self._journal.write(*changes, durable=False)
 
     async def _save_durations(self) -> None:
-        with contextlib.suppress(JournalError):  # not worth stopping the run
+        with contextlib.suppress(JournalError):  # lost durations do not stop the run
             await write_durations(self._journal, self._resources.watcher.durations_by_kind)

@@ -125,7 +125,7 @@ class BatchRunner:
         return exit_code_of_batch(self._progress, strict=self.options.strict)
 
     def _effective_options(self) -> BatchOptions:
-        """Return the user's options; if a journal is resumed, completed with its saved options."""
+        """Return the user's options, and the saved ones of the journal if it is resumed."""
         if self.job_ids is not None or self.journal is None:
             return self.options
         with JournalReader(self.journal) as reader:
@@ -179,8 +179,8 @@ class BatchRunner:
                 self._not_kept += job.data is None and job.output_url is None
             return
         self._problems.add(outcome)
-        # A `RecordedError` is lasting: this run has tried all other failed jobs of earlier runs
-        # again.
+        # A `RecordedError` is the error of an earlier run. It is lasting, because this run has
+        # tried again all jobs that had another error.
         self._retryable += not isinstance(
             outcome.error, (*LASTING_ERRORS, RecordedError, TargetExistsError)
         )
@@ -231,7 +231,7 @@ class BatchRunner:
 
     def _say_how_to_continue(self) -> None:
         if self._endpoints is None:
-            return  # the batch has not started
+            return  # the batch has not started, so there is nothing to continue
         if self.journal is None:
             if self._progress.known:
                 has_files = bool(self._progress.bytes_fetched or self._progress.adopted)
@@ -267,7 +267,7 @@ def _is_same_folder(out: Path, recorded: str) -> bool:
 async def _updating_ids_note(batch: Batch, journal: Journal) -> AsyncGenerator[None, None]:
     """While the block runs, set `IDS_NOTE` to READ as soon as all ids have been read.
 
-    This does not wait for the end of the block, because the run may be killed before.
+    The note is set before the block ends, because the run may be killed at any time.
     """
 
     async def set_note() -> None:

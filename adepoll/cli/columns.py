@@ -135,7 +135,7 @@ def _refuse_binary(first: str, source: str, line: int) -> None:
 
 
 def _refuse_table(first: str, source: str, line: int) -> None:
-    """Raise if the first line is JSON or has several columns, so that ``--field`` is missing.
+    """Raise if the first line is JSON or has several columns: the user must add ``--field``.
 
     Otherwise, each line would be reported as an invalid id.
     """

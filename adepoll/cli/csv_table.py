@@ -128,8 +128,8 @@ def _read_header(lines: Iterator[str]) -> tuple[list[str], str | None]:
 def _columns(text: str, delimiter: str | None, field: str) -> tuple[list[str], str]:
     """Return the names of the columns, and the delimiter.
 
-    The delimiter is one with which a column is named `field`. Without such a delimiter, it is the
-    one that gives the most columns.
+    A delimiter that gives a column with the name `field` is preferred. Otherwise, the delimiter is
+    the one that gives the most columns.
     """
     splits = [(split_row(text, choice), choice) for choice in delimiter or DELIMITERS]
     return max(splits, key=lambda pair: (field in pair[0], len(pair[0])))

@@ -33,7 +33,7 @@ from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
 from adepoll.cli.wide_tables import print_table
 
-_MAX_DOWNLOADS: Final = 8  # at the same time
+_MAX_DOWNLOADS: Final = 8  # downloads at the same time
 _STATUS_OF_OUTCOME: Final = {
     "completed": JobStatus.COMPLETED,
     "partial": JobStatus.COMPLETED,

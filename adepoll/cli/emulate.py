@@ -22,7 +22,7 @@ from adepoll.emulator import Emulator, Fault, Settings
 
 _REQUESTS: Final = ("get", "list", "create", "result")
 _TERMINAL_INTERVAL: Final = 1.0  # seconds between two status lines on a terminal
-_LOG_INTERVAL: Final = 10.0  # seconds between two status lines elsewhere
+_LOG_INTERVAL: Final = 10.0  # seconds between two status lines in a file or pipe
 
 
 def emulate(

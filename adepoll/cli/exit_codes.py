@@ -55,8 +55,8 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
-# The code of the first entry whose class the error is an instance of. Therefore a subclass comes
-# before its base class.
+# The first entry with the class of the error, or with a base class, decides. Therefore a subclass
+# comes before its base class.
 _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (AuthenticationError, ExitCode.KEY_REFUSED),
     (PermissionDeniedError, ExitCode.KEY_REFUSED),

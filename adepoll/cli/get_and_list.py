@@ -76,7 +76,7 @@ def _received(job: JobSummary) -> str:
     return "" if job.received_at is None else f"{job.received_at:%Y-%m-%d %H:%M:%S}"
 
 
-_LEAST_WIDTH: Final = 12  # characters, for a column with sentences
+_LEAST_WIDTH: Final = 12  # minimum width of a column with sentences, in characters
 _STYLES = {
     JobStatus.COMPLETED: "green",
     JobStatus.FAILED: "red",

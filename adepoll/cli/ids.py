@@ -135,7 +135,7 @@ def _text_of(name: str) -> Iterator[str]:
         # With "surrogateescape", an invalid byte spoils only one id: the rest of the file is read.
         encoding, errors = "utf-8", "surrogateescape"
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            encoding, errors = "utf-16", "replace"  # Excel's file type "Unicode text"
+            encoding, errors = "utf-16", "replace"  # as Excel saves "Unicode text"
         decoder = io.IncrementalNewlineDecoder(
             codecs.getincrementaldecoder(encoding)(errors), translate=True
         )

@@ -107,6 +107,6 @@ def _missing(job: JobSnapshot) -> str:
 
 def _relative(path: Path) -> str:
     """Return a path as text; relative if the path is inside the current folder."""
-    with suppress(ValueError, OSError):  # not inside, or the current folder was deleted
+    with suppress(ValueError, OSError):  # the path is outside, or the folder was deleted
         path = path.relative_to(Path.cwd())
     return shown(str(path))

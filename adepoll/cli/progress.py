@@ -210,7 +210,7 @@ class Display:
     """Content of the live display: a bar, numbers of jobs, and speed. Fits any terminal width."""
 
     def __init__(self, state: BatchState, speed: Speed, elapsed: float) -> None:
-        """Create the content for the state `elapsed` seconds after the start."""
+        """Create the content for a state; `elapsed` is the number of seconds since the start."""
         self._state = state
         self._speed = speed
         self._elapsed = elapsed

@@ -39,8 +39,10 @@ def run(
         main: The command; returns its exit code.
         on_stop: Called after a signal has cancelled the command and the command has cleaned up;
             prints how to continue.
-        on_error: Called after an error; prints how to continue. The error is printed before this
-            call, but a usage error after it, so that the user reads the usage error last.
+        on_error: Called after an error of adepoll or of the operating system, or after a bug;
+            prints how to continue. It is not called after a usage error of click, after Ctrl-C, or
+            if stdout is a closed pipe. The error is printed before this call. Only an error with
+            the code USAGE is printed after this call, so that the user reads the error last.
     """
 
     def run_loop() -> ExitCode:
@@ -69,7 +71,7 @@ def run_sync(
 
     Args:
         main: The command; returns its exit code.
-        on_error: As in `run`.
+        on_error: Called after an error; see `run`.
     """
     try:
         code = main()
@@ -83,7 +85,7 @@ def run_sync(
         _log.debug("%s was raised", type(error).__name__, exc_info=error)
         cause = _cause_of(error)
         code = exit_code_of_error(cause)
-        is_usage_error = code is ExitCode.USAGE  # the user should read it last: it says what to do
+        is_usage_error = code is ExitCode.USAGE  # printed last, because it says what to do
         if not is_usage_error:
             _report(cause)
         if on_error is not None and code is not ExitCode.BROKEN_PIPE:

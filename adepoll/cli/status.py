@@ -29,8 +29,8 @@ from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.outcomes import Counts, Stage
 from adepoll.journal.schema import OUT_DIR
 
-_FAILURES_SHOWN: Final = 10  # kinds of errors
-_LEAST_WIDTH: Final = 20  # characters, for a column with sentences
+_FAILURES_SHOWN: Final = 10  # maximum number of kinds of errors that are shown
+_LEAST_WIDTH: Final = 20  # minimum width of a column with sentences, in characters
 _NAME_WIDTH: Final = len("last outcome")
 _ISO_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 _TEXT_FORMAT: Final = "%Y-%m-%d %H:%M:%S UTC"

@@ -26,7 +26,7 @@ else:
 HAS_UIDS: Final = hasattr(os, "geteuid") and hasattr(os, "fchown")
 """True where files have an owner and a mode that decide who can read them."""
 
-# Flags for every file: child processes do not inherit the file, and Windows keeps its line ends.
+# Flags for every file: child processes do not inherit it, and Windows does not change line ends.
 PLAIN: Final[int] = (
     getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
 )

@@ -68,17 +68,18 @@ class Bearer(str):
         return f"'Bearer {REDACTED}'"
 
 
-# In doubt, the patterns match more than the secret: they include a quote or comma after a secret,
-# because a secret can contain these characters. A backslash does not end a URL, because JSON can
-# contain "&" as "\u0026". The time of each pattern is in proportion to the length of the text.
+# The patterns can match more than the secret. For example, they include a quote or comma after a
+# secret, because a secret can contain these characters. A backslash does not end a URL, because
+# JSON can contain "&" as "\u0026". The time of each pattern is in proportion to the length of the
+# text.
 _URL_MARK: Final = re.compile(r":(?://|\\/\\/)")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,15}\Z")
 _URL_REST: Final = re.compile(r"[^\s\"<>]+")
 # Punctuation after a URL belongs to the sentence. With it, "http://host:8080," would be no URL.
 _AFTER_URL: Final = ",.;:!)]}'"
 _LONGEST_SCHEME: Final = 16
-# Each of the next two patterns begins with a set of characters, because `re` finds these quickly.
-# A lookbehind then checks the characters before them, and the rest of the name follows.
+# The next two patterns begin with a set of letters, because `re` searches for a set quickly. Then a
+# lookbehind checks the character before the letter. Then the rest of the name follows.
 _BEARER: Final = re.compile(
     r"([bB](?<![a-zA-Z].)(?:[eE][aA][rR][eE][rR]|[aA][sS][iI][cC]))(?:\s|%20|\+)+[^\s\"]+",
     re.DOTALL,
@@ -87,7 +88,8 @@ _NAMES: Final = (
     r"X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)"
     r"|Signature(?:Provided)?|AWSAccessKeyId|sig"
 )
-# Signatures in a query, which can be encoded; in XML; and in JSON or in the repr of a dict.
+# Matches signatures in a query (also a percent-encoded one), in XML, in JSON, and in the repr of a
+# dict.
 _SIGNATURE: Final = re.compile(
     r"([xXaAsS](?<![a-zA-Z].)(?i:(?<=x)-(?:Amz-(?:Signature|Credential|Security-Token)"
     r"|Goog-(?:Signature|Credential))|(?<=s)ig(?:nature(?:Provided)?)?|(?<=a)WSAccessKeyId))"
@@ -96,8 +98,8 @@ _SIGNATURE: Final = re.compile(
 )
 _SECRET_NAME: Final = re.compile(rf"(?i){_NAMES}|Authorization")
 _SUSPICIOUS: Final = re.compile(r"[=:%&>\\]|[bB][eEaA][aAsS][rRiI]")
-# Characters of JSON that are redacted. Each text counts as 8 more, because short texts also take
-# time.
+# Maximum number of characters that `redact_json` keeps. Each text counts as 8 characters more than
+# its length, because short texts also take time.
 _LONGEST_JSON: Final = 262_144
 _COST_OF_TEXT: Final = 8
 _LONGEST_URL: Final = 16_384  # characters; S3 accepts 8 KiB
@@ -114,13 +116,14 @@ def redact_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
-        # If the port is not a number, it can be the beginning of a password that contains "/".
-        _ = parts.port  # raises ValueError then
+        # This raises ValueError if the port is not a number. Such a port can be the beginning of a
+        # password that contains "/".
+        _ = parts.port
     except ValueError:
         return REDACTED
     if not parts.scheme or not host:
         return REDACTED
-    # The path can contain the end of a password: of one with a "/", or of one in an inner URL.
+    # A path with "@" can contain the end of a password that contains "/", or a URL with a password.
     path = f"/{REDACTED}" if "@" in parts.path else parts.path
     query = f"?{REDACTED}" if parts.query or parts.fragment else ""
     return f"{parts.scheme}://{host}{path}{query}"
@@ -149,7 +152,7 @@ def redact_text(text: str, limit: int = 65_536) -> str:
 
 def _redact_urls(text: str) -> str:
     parts: list[str] = []
-    done = 0  # characters of the text that are in `parts`
+    done = 0  # `parts` has the text up to this position
     position = 0
     while (mark := _URL_MARK.search(text, position)) is not None:
         position = mark.end()

@@ -1,4 +1,4 @@
-"""An async semaphore for what every request enters. Imports nothing of adepoll."""
+"""A fast semaphore for asyncio. Imports nothing of adepoll."""
 
 import asyncio
 from collections import deque
@@ -10,16 +10,17 @@ from types import TracebackType
 class Semaphore(AbstractAsyncContextManager[None, None]):
     """An async context manager that at most `limit` tasks hold at the same time.
 
-    It does what `asyncio.Semaphore` does. Every request enters it, so it creates no coroutine while
-    a place is free. A place that becomes free goes to the task that has waited longest. All tasks
-    must run in the same event loop; this is not checked.
+    The class works like `asyncio.Semaphore`, but creates no coroutine while a place is free,
+    because every request needs a place. A place that becomes free goes to the task that has waited
+    longest. All tasks must run in the same event loop; this is not checked.
     """
 
     def __init__(self, limit: int) -> None:
         """Start with `limit` free places."""
         self._free = limit  # number of free places; 0 while a task waits
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._done: asyncio.Future[None] | None = None  # awaited without a suspension
+        # A completed future, which `async with` can await without a suspension of the task.
+        self._done: asyncio.Future[None] | None = None
 
     def __aenter__(self) -> Awaitable[None]:  # type: ignore[override]  # enough for `async with`
         """Acquire a place; wait until one is free."""

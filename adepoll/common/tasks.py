@@ -48,8 +48,9 @@ async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
     If the current task is one of the tasks, it is left out. Raise CancelledError at the end if the
     current task was cancelled.
     """
-    # Wait for tasks that have already ended, too. This takes one step of the event loop. During it,
-    # the callbacks of the tasks run, and polls that were cancelled because of an error end.
+    # Wait for tasks that have already ended, too. This wait takes one iteration of the event loop.
+    # In this iteration, the callbacks of the tasks run. Polls that were cancelled because of an
+    # error end, too.
     pending = {task for task in tasks if task is not asyncio.current_task()}
     cancelled = None
     while pending:
@@ -65,7 +66,7 @@ async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
 def is_cancelled() -> bool:
     """Return whether the current task was cancelled. Call this after a CancelledError.
 
-    If it was not, something that the task waited for was cancelled.
+    If the result is False, the current task has waited for a task or future that was cancelled.
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

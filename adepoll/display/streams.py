@@ -128,7 +128,7 @@ def _state_of(found: Any, name: str, yielded: int, *, ended: bool = False) -> St
 
 
 def _number(found: object, name: str) -> int:
-    """Return a number of the progress `found`; 0 for a watch, whose progress does not have it."""
+    """Return the number `name` of the progress `found`; 0 if a watch has no such number."""
     number: int = getattr(found, name, 0)
     return number
 

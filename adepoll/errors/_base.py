@@ -8,7 +8,7 @@ from adepoll.common.redaction import showable
 def _rebuild(
     cls: type["AdePollError"], args: tuple[object, ...], state: dict[str, object]
 ) -> "AdePollError":
-    """Return an unpickled error, without a call of its constructor."""
+    """Return an error made from its pickled data, without a call of its constructor."""
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)

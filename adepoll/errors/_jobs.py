@@ -71,9 +71,9 @@ class JobTimeoutError(AdePollError, TimeoutError):
 
 
 class JobIdsCancelledError(AdePollError):
-    """The iterable of job ids ended, because something that it waited for was cancelled.
+    """The iterable of job ids ended, because a task that the iterable awaited was cancelled.
 
-    Neither the caller nor adepoll has cancelled it. Pass a new iterable to continue.
+    Neither the consumer nor adepoll has cancelled that task. Pass a new iterable to continue.
     """
 
     def __init__(self) -> None:

@@ -2,6 +2,8 @@
 
 Other modules count: `fetcher` and `result_stream` count transfers, `patience` counts resumptions,
 and `storage_client` counts bytes and renewed URLs.
+
+For the metrics of all packages, see `contrib.prometheus`.
 """
 
 from collections.abc import Iterator

@@ -27,7 +27,7 @@ _RIGHT: Final = 14.0
 _TOP: Final = 14.0
 _MARKS: Final = 30.0  # room for the labels of median and p95
 _BOTTOM: Final = 30.0
-_CHARACTER: Final = 7.8  # largest average width of a bold character
+_CHARACTER: Final = 7.8  # upper bound of the average width of a bold character
 _MIN_BAR: Final = 2.0  # so that the bar of one job among a million is visible
 
 

@@ -191,7 +191,8 @@ class Collector:
         version = showable(_version(snapshot, metadata), 60) or "unknown"
         cost = self._costs.get(version)
         if cost is None:
-            # Bounds the memory if the service reports a new version for every job.
+            # All further versions are counted together. Otherwise, memory would grow if the
+            # service reported a new version for every job.
             version = version if len(self._costs) < _MOST_VERSIONS else ""
             cost = self._costs.setdefault(version, [0, 0.0, 0])
         cost[0] += 1
@@ -288,7 +289,7 @@ def _end_of(snapshot: JobSnapshot, seconds: float | None) -> float | None:
         seconds: Duration of the job as the service states it; None if unknown.
 
     Returns:
-        None if the service does not state enough.
+        None if the service does not state the necessary times.
     """
     submitted, completed = snapshot.submitted_at, snapshot.completed_at
     if completed is not None and (submitted is None or submitted <= completed):

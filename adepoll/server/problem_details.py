@@ -188,7 +188,7 @@ _STATUS_AND_TITLE: Final[Mapping[type, tuple[int, str]]] = {
     errors.JobNotFoundError: (404, "The job does not exist"),
     errors.JobTimeoutError: (504, "The job has not settled yet"),
     errors.UnresolvedJobsError: (502, "The outcome of some jobs could not be found out"),
-    # The extraction service.
+    # Errors of requests to the extraction service.
     errors.RequestError: (502, "A request to the extraction service failed"),
     errors.AnswerTimeoutError: (504, "The extraction service did not respond in time"),
     errors.AuthenticationError: (502, "The extraction service refused this server"),
@@ -198,7 +198,7 @@ _STATUS_AND_TITLE: Final[Mapping[type, tuple[int, str]]] = {
     errors.ServerError: (503, "The extraction service failed"),
     errors.CertificateError: (502, "The extraction service cannot be verified"),
     errors.TransportError: (503, "The extraction service cannot be reached"),
-    # Results.
+    # Errors of results.
     errors.ResultError: (502, "The result could not be fetched"),
     errors.ResultNotReadyError: (409, "The job has not settled yet"),
     errors.ResultUnavailableError: (410, "The result is not stored"),

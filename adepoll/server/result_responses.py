@@ -102,7 +102,7 @@ async def reply_with_result(
                 break
             await stack.aclose()
             requested = _WHOLE
-            range_header = None  # ignored from now on, even if the object changes
+            range_header = None  # the response is the whole result, even if the object changes
         headers |= plan.headers
         if _matches(if_none_match, headers.get("ETag")):
             headers.pop("Content-Length", None)
@@ -138,7 +138,7 @@ class _Body:
         """Return True if the stream has exactly the bytes of the plan."""
         stream = self.stream
         if plan.part is None:
-            # Without a size, the stream of a range cannot be recognized as the whole result.
+            # A stream of a range can be the whole result; only a known size shows this.
             return self._requested == _WHOLE or (stream.start, stream.stop) == (
                 0,
                 stream.size or -1,

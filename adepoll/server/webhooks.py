@@ -35,7 +35,8 @@ _SECONDS: Final = re.compile(r"[0-9]{1,15}")
 _MAX_SIGNATURES: Final = 32
 _MAX_CONTAINERS: Final = 10_000  # objects and arrays
 _ID_KEYS: Final = ("job_id", "jobId", "run_id", "id")
-# Keys whose objects can contain the keys above. In this order, ``job`` in ``data`` is found, too.
+# Keys of the objects in which `_ID_KEYS` are looked for. ``data`` comes first, so that ``job`` in
+# ``data`` is found, too.
 _NESTED: Final = ("data", "job")
 
 

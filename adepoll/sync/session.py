@@ -261,10 +261,10 @@ class Batch(Closeable):
 
 
 def _end(loop: BackgroundLoop, stream: "Watch[Any] | BatchRun") -> None:
-    """Close a stream, and wait for its end. The thread of the loop must not wait, and does not."""
+    """Close a stream, and wait for its end; in the thread of the loop, do not wait."""
     if loop.is_closed:
         return
-    if loop.owns_current_thread():  # this thread has deleted the generator
+    if loop.owns_current_thread():  # Python has deleted the generator in the thread of the loop
         stream.leave()
     else:
         loop.run(stream.aclose())

@@ -21,7 +21,7 @@ _SCALARS: Final = {
 
 
 class _ArrowWriter:
-    """Converts columns to record batches, and writes them in groups of about 16 MB."""
+    """Converts columns to record batches, and writes them in groups of about 16 MiB."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         fields = [pa.field(column.name, _arrow_type(column.type)) for column in columns]
@@ -42,7 +42,7 @@ class _ArrowWriter:
             self._flush()
 
     def close(self) -> None:
-        """Write the remaining rows and the end of the format; do not close the file."""
+        """Write the remaining rows; do not close the file."""
         self._flush()
 
     def _flush(self) -> None:
@@ -63,7 +63,7 @@ class ParquetWriter(_ArrowWriter):
         self._parquet = parquet.ParquetWriter(file, self._schema, compression="zstd")
 
     def close(self) -> None:
-        """Write the remaining rows and the end of the format; do not close the file."""
+        """Write the remaining rows and the footer of the file; do not close the file."""
         super().close()
         self._parquet.close()
 
@@ -80,7 +80,7 @@ class ArrowWriter(_ArrowWriter):
         self._ipc = pa.ipc.new_file(file, self._schema)
 
     def close(self) -> None:
-        """Write the remaining rows and the end of the format; do not close the file."""
+        """Write the remaining rows and the footer of the file; do not close the file."""
         super().close()
         self._ipc.close()
 

@@ -71,7 +71,7 @@ def _parse(text: bytes | str) -> Json:
     for decoder in (_decoder, _tolerant_decoder):
         with suppress(ValueError, RecursionError):
             return decoder.decode(text if isinstance(text, str) else text.decode("utf-8"))
-    return loads(text)  # accepts other encodings, or says what is wrong
+    return loads(text)  # also reads other encodings; its error says what is wrong
 
 
 def _exact(text: str) -> float | Decimal:

@@ -30,7 +30,7 @@ Path: TypeAlias = tuple[str, ...]
 _MAX_KEYS: Final = 1_000  # maximum number of different keys of one object
 _MAX_NODES: Final = 10_000
 _MAX_DEPTH: Final = 30
-_MAX_INT: Final = 2**63  # a 64-bit integer has a smaller magnitude
+_MAX_INT: Final = 2**63  # integers of smaller magnitude fit into 64 bits
 _MAX_EXACT_INT: Final = 2**53  # a double holds each integer up to this one exactly
 
 _KINDS: Final = {
@@ -105,8 +105,8 @@ class Node:
         items: The elements of the lists at this path; None before the first list.
         is_too_large: True if the values have too many keys or levels to become columns.
         largest: Largest magnitude of the integers.
-        digits: Maximum number of digits before the point of the other numbers.
-        scale: Maximum number of digits after the point.
+        digits: Maximum number of digits before the decimal point; integers are not counted.
+        scale: Maximum number of digits after the decimal point.
         is_inexact: True if a double cannot hold one of the numbers exactly.
         all_dates: True if all texts are dates.
         all_times: True if all texts are times.
@@ -139,7 +139,8 @@ class Observer:
 
         Args:
             explode: Paths of lists that are left out, because they become separate tables.
-            dates: True to give columns of ISO 8601 dates or times these types; False for text.
+            dates: If True, a column has the type date or time if all its texts are ISO 8601 dates,
+                or times with an offset. If False, the column has the type text.
         """
         self._explode = _Explode()
         for path in explode:
@@ -360,7 +361,7 @@ def format_path(path: Sequence[str]) -> str:
 
 
 def parse_path(text: str) -> Path:
-    """Return the keys of a path that is written as `format_path` does."""
+    """Return the keys of a path; `text` is the path in the form that `format_path` returns."""
     keys, key, is_escaped = [], "", False
     for character in text:
         if is_escaped or character not in "\\.":

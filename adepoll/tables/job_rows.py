@@ -132,7 +132,7 @@ class RowReader:
         if number > self._read_until:
             last = number + _PAGE - 1
             self._inline = self._journal.inline_results(number, last)
-            # The results can end before `last`. What comes after the last one is read again later.
+            # Large results can end before `last`. Then a later call reads from the next number on.
             self._read_until = max(self._inline, default=last)
         return self._inline.pop(number, None)
 
@@ -176,7 +176,7 @@ def _time(seconds: float | None) -> datetime | None:
 
 
 def _plain_references(value: Json) -> Json:
-    """Return a value with the list itself in place of each object ``{"references": [...]}``."""
+    """Return a value in which each object ``{"references": LIST}`` is replaced by its list."""
     if isinstance(value, list):
         return [_plain_references(item) for item in value]
     if not isinstance(value, dict):

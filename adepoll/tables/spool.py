@@ -14,7 +14,7 @@ from adepoll.common.closing import Closeable
 from adepoll.tables.job_rows import Row
 
 _ROWS = 1_000  # maximum number of rows in a block
-_BLOCK = 2 * 2**20  # characters of results after which a block ends
+_BLOCK = 2 * 2**20  # length of results, in characters or bytes, after which a block ends
 
 
 class Spool(Closeable):

@@ -6,6 +6,8 @@ For the metrics of all parts of adepoll, see `contrib.prometheus`.
 `list_sweeper` counts sweeps and list requests, `listing` counts wasted polls. `KindPolling.stats`
 collects the figures of one kind of jobs, and `total` adds up all kinds. Times are seconds of one
 monotonic clock, passed in as `now`.
+
+For the metrics of all packages, see `contrib.prometheus`.
 """
 
 import math
