@@ -26,7 +26,7 @@ from adepoll.api.transport import Transport
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.closing import AsyncCloseable
 from adepoll.common.redaction import Secret
-from adepoll.errors import ConfigurationError, StatusError
+from adepoll.errors import ConfigurationError, ServiceDownError, StatusError
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
 from adepoll.throttling.retry_policy import RetryPolicy
@@ -228,6 +228,18 @@ class AdeClient(AsyncCloseable):
     def stats(self) -> ClientStats:
         """A copy of the client's counters."""
         return self._sender.stats(bytes_received=self._transport.bytes_received)
+
+    def outage(self, kind: JobKind | None = None) -> ServiceDownError | None:
+        """Return why jobs of a kind cannot be polled now; None if their host is not down.
+
+        The other host can be down at the same time, or up. In both cases, `stats` shows only the
+        host with the most failures.
+
+        Args:
+            kind: Kind of the jobs; None for the client's kind.
+        """
+        host = self._requests.hosts[self.rules_of(kind or self._kind).api]
+        return host.error() if host.outage.is_certain else None
 
     def keep_results_in(self, folder: Path) -> None:
         """Use `folder` as `result_dir`, unless the client already has a `result_dir`."""

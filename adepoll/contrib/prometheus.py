@@ -4,7 +4,7 @@ Each metric is a field of a class in `statistics.py` of `throttling`, `watching`
 The values come from these modules:
 
 - requests, retries and failures: `throttling.request_sender`; bytes: `api.transport`;
-- rate limit, window, failures in a row and outage: `throttling.estimators`;
+- rate limit, failures in a row and outage: `throttling.estimators`; window: `throttling.window`;
 - retry budget, and seconds until the gate opens: `throttling.rate_limiter`;
 - polls, settled jobs, given-up jobs and detection lags: `watching.watched_jobs`, which calls
   `watching.statistics`;

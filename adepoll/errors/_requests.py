@@ -61,11 +61,11 @@ class ServiceDownError(TransportError):
         cause: Error of the last failed request; None if it is unknown.
     """
 
-    def __init__(self, *, failures: int, cause: RequestError | None) -> None:
+    def __init__(
+        self, *, failures: int, cause: RequestError | None, host: str = "the service"
+    ) -> None:
         last = "" if cause is None else f", the last with: {cause}"
-        super().__init__(
-            f"the service is down: {failures} requests in a row failed{last}", job_id=None
-        )
+        super().__init__(f"{host} is down: {failures} requests in a row failed{last}", job_id=None)
         self.failures = failures
         self.cause = cause
 

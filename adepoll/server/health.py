@@ -28,9 +28,9 @@ _SILENCE: Final = 30.0
 class Condition(Enum):
     """Whether a server can wait for jobs. A server should get requests only while it is `OK`.
 
-    `REFUSED`: the service refuses the key, or the account has no credits. `OUTAGE`: the service
-    does not respond, or responds only with errors. `CLOSED`: the watcher is closed, or the server
-    is stopping.
+    `REFUSED`: the service refuses the key, or the account has no credits. `OUTAGE`: the host of the
+    jobs of the client's kind does not respond, or responds only with errors. `CLOSED`: the watcher
+    is closed, or the server is stopping.
     """
 
     OK = "ok"
@@ -126,10 +126,12 @@ class HealthCheck:
     def _condition(self, *, is_stopping: bool) -> Condition:
         if is_stopping or self._watcher.is_closed:
             return Condition.CLOSED
-        stats = self._client.stats
-        if stats.refused is not None:
+        if self._client.stats.refused is not None:
             return Condition.REFUSED
-        return Condition.OUTAGE if stats.is_outage or self._probe_failed else Condition.OK
+        # Not `ClientStats.is_outage`: while the other host is down, jobs of this kind are polled.
+        # And no probe goes there, so the server would not notice that the other host is back.
+        is_down = self._client.outage() is not None
+        return Condition.OUTAGE if is_down or self._probe_failed else Condition.OK
 
     def _is_silent(self) -> bool:
         """Return True if the service has sent nothing for 30 seconds.

@@ -24,7 +24,6 @@ from adepoll.errors import (
     ClosedError,
     ConfigurationError,
     JobTimeoutError,
-    ServiceDownError,
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.server.health import Health, HealthCheck
@@ -178,7 +177,7 @@ class ServerResources:
             snapshot = await self.watcher.wait(job, timeout=timeout)
         except JobTimeoutError as error:
             await self.take_turn()
-            if (cause := self._why_unknown(error)) is None:
+            if (cause := self._why_unknown(JobRef.of(job), error)) is None:
                 raise
             raise cause from error
         except (AdePollError, ClosedError):
@@ -187,13 +186,11 @@ class ServerResources:
         await self.take_turn()
         return snapshot
 
-    def _why_unknown(self, timeout: JobTimeoutError) -> AdePollError | None:
+    def _why_unknown(self, job: JobRef, timeout: JobTimeoutError) -> AdePollError | None:
         """Return why the present status of a job is unknown, as an error; None if it is known."""
-        stats = self.client.stats
-        if stats.is_outage:
-            return timeout.last_error or ServiceDownError(
-                failures=stats.failures_in_a_row, cause=None
-            )
+        outage = self.client.outage(job.resolved(self.client.kind).kind)
+        if outage is not None:
+            return timeout.last_error or outage
         if timeout.last_status is not None:
             return None
         if timeout.last_error is not None:

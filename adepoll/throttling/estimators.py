@@ -1,4 +1,4 @@
-"""Learns from answers how much the service can take: capacity, rate limit, and outages.
+"""Learns from answers what the service can take: its rate limit, and outages.
 
 Plain state without I/O. Times are seconds of one monotonic clock, passed in. Imports nothing of
 adepoll.
@@ -9,84 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 
-class Window:
-    """Limits the number of concurrent requests by slow start (RFC 5681, 2009, section 3.1).
-
-    The size starts at 4 and grows up to `limit`. At first, it grows by one with every second
-    successful request. So if the window is always full, the size grows by half in each round trip.
-    `restart` sets the size to one, and begins a new epoch. Requests of earlier epochs do not count
-    against the size, and do not change it. After a restart, the size grows by one with each
-    successful request. It may grow faster then, because the rate or an outage limits the requests,
-    too.
-
-    Attributes:
-        limit: Largest possible size.
-        size: Largest number of concurrent requests of this epoch.
-        epoch: Number of restarts.
-        in_flight: Number of concurrent requests of all epochs.
-        full: True if a response must arrive before the next request may be sent.
-    """
-
-    __slots__ = (
-        "_grown",
-        "_growth",
-        "_in_flight_of_epoch",
-        "epoch",
-        "full",
-        "in_flight",
-        "limit",
-        "size",
-    )
-
-    def __init__(self, limit: int) -> None:
-        """Create a window without requests."""
-        self.limit = limit
-        self.size = min(_FIRST_WINDOW, limit)
-        self.epoch = self.in_flight = 0
-        self._in_flight_of_epoch = 0
-        self._growth = 0  # number of successes that may still increase the size
-        self._grown = 0.0  # growth so far that is less than one request
-        self.full = False
-
-    @property
-    def room(self) -> int:
-        """Number of requests that may be sent before a response arrives."""
-        return min(self.size - self._in_flight_of_epoch, self.limit - self.in_flight)
-
-    def sent(self) -> None:
-        """Count a request as sent."""
-        self.in_flight += 1
-        self._in_flight_of_epoch += 1
-        # The size may grow only while at least half of it is used (RFC 7661, 2015, section 4).
-        if 2 * self._in_flight_of_epoch >= self.size:
-            self._growth = self._in_flight_of_epoch
-        self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
-
-    def ended(self, epoch: int, *, succeeded: bool = False) -> None:
-        """Record the end of a request that was sent in the epoch `epoch`."""
-        self.in_flight -= 1
-        if epoch == self.epoch:
-            self._in_flight_of_epoch -= 1
-            if succeeded and self._growth and self.size < self.limit:
-                self._growth -= 1
-                self._grown += 1.0 if self.epoch else _FIRST_GROWTH
-                if self._grown >= 1:
-                    self._grown -= 1
-                    self.size += 1
-        if self.full:
-            self._update_full()
-
-    def restart(self) -> None:
-        """Set the size to one, and begin a new epoch."""
-        self.size = 1
-        self._in_flight_of_epoch = self._growth = 0
-        self.epoch += 1
-        self._update_full()
-
-    def _update_full(self) -> None:
-        self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
-
-
 class Outage:
     """Decides whether a host of the service is down, and when it may be probed again.
 
@@ -95,9 +17,12 @@ class Outage:
     succeed after the failure of a job, further failures of this job do not count for 120 s: a bad
     job must not slow the others down.
 
+    `begin` begins an outage earlier: the host does not respond, and requests to other hosts wait.
+
     Attributes:
         failures: Number of counted failures since the last success.
         is_on: True during an outage.
+        is_certain: True if failures have shown the outage, not only silence.
         probe_at: Time at which the next probe may be sent; minus infinity without an outage, and
             infinity while a probe is in flight.
     """
@@ -109,6 +34,7 @@ class Outage:
         "_unnamed",
         "_waits",
         "failures",
+        "is_certain",
         "is_on",
         "probe_at",
     )
@@ -129,8 +55,14 @@ class Outage:
         # first.
         self._known: dict[str, float] = {}
         self.failures = 0
-        self.is_on = False
+        self.is_on = self.is_certain = False
         self.probe_at = -math.inf
+
+    def begin(self, now: float) -> None:
+        """Begin an outage now, before the failures that would begin it."""
+        self._waits = self._new_waits()
+        self.is_on = True
+        self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
 
     def probe_sent(self) -> None:
         """Record that a probe was sent; the next one may be sent after this one has ended."""
@@ -142,7 +74,7 @@ class Outage:
             self.probe_at = now
 
     def failed(self, now: float, *, is_probe: bool, job_id: str | None = None) -> bool:
-        """Record a failed request; return True if an outage begins now.
+        """Record a failed request; return True if it makes an outage certain.
 
         Args:
             now: Time at which the request failed.
@@ -158,17 +90,17 @@ class Outage:
             self.failures += 1
             self._failing[job_id] = now
         jobs = len(self._failing) + self._unnamed
-        starts = not self.is_on and self.failures >= OUTAGE and jobs >= _FEWEST_JOBS
-        if starts:
-            self.is_on = True
-            self._waits = self._new_waits()
-        if starts or (self.is_on and is_probe):
+        shows = not self.is_certain and self.failures >= OUTAGE and jobs >= _FEWEST_JOBS
+        self.is_certain = self.is_certain or shows
+        if shows and not self.is_on:
+            self.begin(now)
+        elif self.is_on and is_probe:
             self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
-        return starts
+        return shows
 
     def succeeded(self) -> bool:
         """Record a successful request; return True if an outage ends now."""
-        ends, self.is_on = self.is_on, False
+        ends, self.is_on, self.is_certain = self.is_on, False, False
         for job_id, failed_at in self._failing.items():
             self._known.pop(job_id, None)  # so that the job moves to the end of the dict
             self._known[job_id] = failed_at
@@ -350,8 +282,6 @@ OUTAGE: Final = 10
 SLOWEST: Final = 0.1
 """Lowest rate after 429s, in requests per second. The gate can lead to longer pauses."""
 
-_FIRST_WINDOW: Final = 4  # size of a new window, in requests
-_FIRST_GROWTH: Final = 0.5  # growth of a new window with each success, in requests
 _MAX_PROBE_WAIT: Final = 30.0  # maximum seconds to wait before a probe
 _FEWEST_JOBS: Final = 3  # jobs that must have failed, for an outage
 _KNOWN_FOR: Final = 120.0  # seconds after the failure of a job in which its failures do not count

@@ -1,7 +1,8 @@
 """Host: knows whether one host of the service is down, and which callers wait for this host.
 
-v1 jobs and v2 jobs can be at different hosts. If one of them is down, the requests to the other
-host go on. Imports errors and estimators. Times are seconds of `loop.time()`.
+v1 jobs and v2 jobs can be at different hosts. If one of them is down, or asks for a pause, the
+requests to the other host go on. Imports errors, estimators and window. Times are seconds of
+`loop.time()`.
 """
 
 import asyncio
@@ -9,12 +10,20 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Final
 
 from attrs import define
 
-from adepoll.errors import AnswerTimeoutError, ConnectionFailedError, ProxyError, RequestError
+from adepoll.errors import (
+    AnswerTimeoutError,
+    ConnectionFailedError,
+    ProxyError,
+    RequestError,
+    ServiceDownError,
+)
 from adepoll.throttling.estimators import Outage
+from adepoll.throttling.window import PROBE
 
 _log = logging.getLogger(__name__)
 
@@ -39,19 +48,34 @@ class Host:
     """One host of the service.
 
     Attributes:
+        name: Name of the host for messages, such as ``the service at https://api.va.landing.ai``.
         outage: Whether the host is down, and when the next probe may be sent.
-        held_back: Callers that wait while the host is down; the first has waited longest. Some may
-            have been cancelled or released.
+        gate_opens_at: Time until which the host asked for no requests, with a Retry-After that was
+            not that of a 429. It is in the past while the gate of the host is open.
+        holds_back: True if callers wait in `held_back`: the host is down, or its gate is closed.
+        held_back: These callers; the first has waited longest. Some may have been cancelled or
+            released.
+        waiting: Number of callers that wait for their turn, `held_back` included.
+        in_flight: Number of requests that wait for the response of the host.
+        silent_since: Time of the last response, or of the oldest request in flight if that is
+            later. Without a meaning while no request is in flight.
     """
 
-    def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
+    def __init__(self, waits: Callable[[], Iterator[float]], *, origin: str = "") -> None:
         """Create a host that is not down.
 
         Args:
             waits: Returns a new endless iterator over the seconds to wait before each probe.
+            origin: Scheme, name and port of the host; empty if the service has one host.
         """
+        self.name = f"the service at {origin}" if origin else "the service"
         self.outage = Outage(waits)
+        self.gate_opens_at = -math.inf
+        self.holds_back = False
         self.held_back: deque[Caller] = deque()
+        self.waiting = self.in_flight = 0
+        self.silent_since = math.inf
+        self._took = 0.0  # seconds from the last answered request to its response
         self._last_failure: RequestError | None = None
         self._reported_at = -math.inf  # time of the last log that the host does not respond
 
@@ -67,7 +91,12 @@ class Host:
         self._last_failure = error
         begins = outage.failed(now, is_probe=is_probe, job_id=error.job_id)
         if begins:
-            _log.warning("%d requests in a row failed, the last with: %s", outage.failures, error)
+            _log.warning(
+                "%s is down: %d requests in a row failed, the last with: %s",
+                self.name,
+                outage.failures,
+                error,
+            )
         elif (
             is_first
             and isinstance(error, ConnectionFailedError | ProxyError | AnswerTimeoutError)
@@ -75,15 +104,65 @@ class Host:
         ):
             # With a wrong address, ten failures can take minutes. So log the first one, too.
             self._reported_at = now
-            _log.warning("the service does not respond, trying again: %s", error)
+            _log.warning("%s does not respond, trying again: %s", self.name, error)
         return begins
 
-    def record_success(self) -> bool:
-        """Record an answer; return True if an outage ends with it."""
+    def record_success(self) -> None:
+        """Record an answer, which ends an outage."""
         failures = self.outage.failures
-        if ends := self.outage.succeeded():
-            _log.warning("the service answers again, after %d failures", failures)
-        return ends
+        if self.outage.succeeded():
+            # Without a failure, the host was only slow.
+            level = logging.WARNING if failures else logging.INFO
+            _log.log(level, "%s answers again, after %d failures", self.name, failures)
+
+    @property
+    def is_down(self) -> bool:
+        """True if many requests in a row have failed, False if the host is up or only slow."""
+        return self.outage.is_on and self.outage.failures > 0
+
+    def error(self) -> ServiceDownError:
+        """Return the error of a call that does not wait while the host is down."""
+        return ServiceDownError(
+            failures=self.outage.failures, cause=self.last_failure, host=self.name
+        )
+
+    @property
+    def stalls_at(self) -> float:
+        """Time at which the host counts as stalled if no response arrives; infinity if never."""
+        if self.outage.is_on or not self.in_flight:
+            return math.inf
+        return self.silent_since + max(_STALLED_AFTER, _STALLED_FACTOR * self._took)
+
+    def begin_outage(self, now: float) -> None:
+        """Begin an outage, although no request has failed yet: the host does not respond."""
+        _log.info("%s has sent nothing for %.0f s", self.name, now - self.silent_since)
+        self.outage.begin(now)
+
+    def close_gate(self, now: float, retry_after: float, rng: Random) -> None:
+        """Send no request for `retry_after` seconds, and a little longer."""
+        wait = retry_after + rng.uniform(0, longest_jitter(retry_after))
+        self.gate_opens_at = max(self.gate_opens_at, now + wait)
+
+    def sent(self, now: float) -> bool:
+        """Count a request as sent; return True if it is a probe of an outage."""
+        if not self.in_flight:
+            self.silent_since = now
+        self.in_flight += 1
+        if is_probe := self.outage.is_on:
+            self.outage.probe_sent()
+        return is_probe
+
+    def probe_ended(self, sent: "Sent", now: float) -> None:
+        """Record that a request ended without showing whether the host is down."""
+        if sent.is_probe:
+            self.outage.probe_ended(now)
+
+    def ended(self, now: float | None = None, *, sent_at: float = 0.0) -> None:
+        """Count a request as ended; `now` is the time of its response, or None without one."""
+        self.in_flight -= 1
+        if now is not None:
+            self.silent_since = now
+            self._took = now - sent_at
 
 
 @define
@@ -102,25 +181,89 @@ class Sent:
     host: Host
     is_probe: bool
 
+    @property
+    def window_epoch(self) -> int:
+        """Epoch that the window gets when the request ends."""
+        return PROBE if self.is_probe else self.epoch
+
 
 class Hosts:
-    """The hosts to which the requests of one budget are sent.
+    """The hosts to which the requests of one budget are sent, and the queues of their callers.
 
     Attributes:
-        down: The hosts that are down. The owner of the budget adds and removes them.
+        waiting: Callers that wait, and that no host holds back, in their order. Some may have been
+            cancelled or released.
+        holding_back: The hosts whose `holds_back` is True.
     """
 
     def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
         """Start without hosts; each `Host` is created with `waits`."""
-        self.down: list[Host] = []
+        self.waiting: deque[Caller] = deque()
+        self.holding_back: list[Host] = []
         self._waits = waits
         self._by_origin: dict[str, Host] = {}
 
     def get(self, origin: str) -> Host:
         """Return the host with that scheme, name and port: the same object for each call."""
         if (host := self._by_origin.get(origin)) is None:
-            host = self._by_origin[origin] = Host(self._waits)
+            host = self._by_origin[origin] = Host(self._waits, origin=origin)
         return host
+
+    def add(self, caller: Caller) -> None:
+        """Add a caller to the end of its queue. The caller decreases `Host.waiting` at its end."""
+        host = caller.host
+        (host.held_back if host.holds_back else self.waiting).append(caller)
+        host.waiting += 1
+
+    def hold_back(self, host: Host) -> None:
+        """Make the callers of a host wait in a queue of their own."""
+        if not host.holds_back:
+            host.holds_back = True
+            self.holding_back.append(host)
+            callers = [*self.waiting]
+            self.waiting.clear()
+            for caller in callers:
+                (host.held_back if caller.host is host else self.waiting).append(caller)
+
+    def let_go(self, host: Host) -> None:
+        """Let the callers of a host wait like those of other hosts again."""
+        host.holds_back = False
+        self.holding_back.remove(host)
+        self.waiting.extendleft(reversed(host.held_back))  # they have waited longest
+        host.held_back.clear()
+
+    def let_go_open(self, now: float) -> bool:
+        """Let all hosts go that are up, and whose gates are open; return whether there were any."""
+        hosts = [h for h in self.holding_back if not h.outage.is_on and h.gate_opens_at <= now]
+        for host in hosts:
+            self.let_go(host)
+        return bool(hosts)
+
+    def callers_with_limit(self) -> list[Caller]:
+        """Return the callers that have a `give_up_at`, and whose host is down."""
+        return [
+            caller
+            for host in self.holding_back
+            if host.outage.is_on
+            for caller in host.held_back
+            if caller.give_up_at < math.inf and not caller.turn.done()
+        ]
+
+    def stalled(self, now: float) -> tuple[Host | None, float]:
+        """Return the host that keeps callers of other hosts waiting, and when to ask again.
+
+        The host is one that has stalled; None if there is none. The time is infinity if no host can
+        stall, or if all callers wait for the same host as the requests in flight.
+        """
+        again = math.inf
+        hosts = self._by_origin.values()
+        waiting = sum([host.waiting for host in hosts]) if len(hosts) > 1 else 0
+        for host in hosts if waiting else ():
+            if host.waiting < waiting:
+                if host.stalls_at <= now:
+                    return host, now
+                again = min(again, host.stalls_at)
+        return None, again
 
     @property
     def worst(self) -> Host | None:
@@ -129,4 +272,15 @@ class Hosts:
         return max(hosts, key=lambda host: host.outage.failures, default=None)
 
 
+def longest_jitter(retry_after: float) -> float:
+    """Return the maximum seconds that are added at random to a Retry-After."""
+    return max(_MIN_JITTER, _JITTER_SHARE * retry_after)
+
+
+_MIN_JITTER: Final = 0.1  # seconds
+_JITTER_SHARE: Final = 0.1  # of the Retry-After
 _REPORT_EVERY: Final = 60.0  # seconds between two logs that a host does not respond
+# A host has stalled if it has sent nothing for this number of seconds, and for this multiple of the
+# time that its last response took.
+_STALLED_AFTER: Final = 3.0
+_STALLED_FACTOR: Final = 3.0

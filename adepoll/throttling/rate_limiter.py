@@ -1,8 +1,8 @@
 """The request budget: decides when each request is sent. `RateLimiter.failed` handles a 429.
 
 After a 429, all requests wait until Retry-After has passed, and then are sent less often.
-`retry_policy` says which modules repeat the request itself. Imports errors, estimators and
-retry_policy; knows nothing of HTTP. Times are seconds of `loop.time()`.
+`retry_policy` says which modules repeat the request itself. Imports errors, estimators, hosts,
+retry_policy and window; knows nothing of HTTP. Times are seconds of `loop.time()`.
 """
 
 import asyncio
@@ -19,24 +19,26 @@ from adepoll.errors import (
     RequestError,
     TransportError,
 )
-from adepoll.throttling.estimators import Rate, Window
-from adepoll.throttling.hosts import Caller, Host, Hosts, Sent
+from adepoll.throttling.estimators import Rate
+from adepoll.throttling.hosts import Caller, Host, Hosts, Sent, longest_jitter
 from adepoll.throttling.retry_policy import RetryPolicy
+from adepoll.throttling.window import Window
 
 
 class RateLimiter:
     """The request budget of one client, or of several clients of the same organisation.
 
     Four limits can hold a request back: the window (concurrent requests), the rate (requests per
-    second, after a 429), the gate (closed for all requests after a 429 or a Retry-After) and an
-    outage of the request's host (only single probes are sent). If several clients (`AdeClient`) of
+    second, after a 429), a gate (closed for all requests after a 429, and for those to one host
+    after another response with a Retry-After) and an outage of the request's host (only single
+    probes are sent). If several clients (`AdeClient`) of
     one event loop get the same object, all their requests share these limits. It has no connections
     to be closed.
 
     Attributes:
         retry: Retry policy of clients that have no policy of their own.
         hosts: The hosts to which requests are sent, and whether each is down.
-        gate_opens_at: Time at which the gate opens; in the past while the gate is open.
+        gate_opens_at: Time at which the gate for all requests opens; in the past while it is open.
         retry_budget: Number of retries that are available now.
     """
 
@@ -78,8 +80,7 @@ class RateLimiter:
         self._first_jitter = min(retry.base, retry.max_wait)
         self._jitter = self._first_jitter  # maximum seconds; grows with each consecutive 429
         self.retry_budget = retry.budget
-        # Callers that wait for hosts that are not down. Some may have been cancelled.
-        self._waiting: deque[Caller] = deque()
+        self._waiting = self.hosts.waiting
         self._release_timer: asyncio.TimerHandle | None = None  # runs `_release_expired`
         self._woken = 0  # number of callers that were woken, and have not continued yet
         self._rate_held_back = False  # True if the rate delays the first waiting caller
@@ -103,10 +104,11 @@ class RateLimiter:
 
     @property
     def gate_closed_for(self) -> float:
-        """Seconds until the gate opens; 0.0 if it is not closed, or the event loop has ended."""
+        """Seconds until the last gate opens; 0.0 if all are open, or without an open event loop."""
         loop = self._loop
         now = math.inf if loop is None or loop.is_closed() else loop.time()
-        return max(0.0, self.gate_opens_at - now)
+        gates = [host.gate_opens_at for host in [*self.hosts.holding_back]]
+        return max(0.0, max(self.gate_opens_at, *gates, -math.inf) - now)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Use `loop` from now on.
@@ -127,7 +129,7 @@ class RateLimiter:
         """
         if self._waiting or host.held_back or (self._woken and not self._has_room()):
             return None
-        if self._only_window and not host.outage.is_on:
+        if self._only_window and not host.holds_back:
             return None if self._window.full else -math.inf
         now = asyncio.get_running_loop().time()
         return now if self._due(host) <= now else None
@@ -152,8 +154,8 @@ class RateLimiter:
         caller = Caller(host, give_up_at, loop.create_future())
         callers = set() if callers is None else callers
         callers.add(caller)
-        (host.held_back if host.outage.is_on else self._waiting).append(caller)
-        if self._timer is None or host.outage.is_on:
+        self.hosts.add(caller)
+        if self._timer is None or host.holds_back:
             self._wake_waiting()
         if host.outage.is_on and give_up_at < math.inf and self._release_timer is None:
             self._release_expired()
@@ -166,6 +168,7 @@ class RateLimiter:
             raise
         finally:
             callers.discard(caller)
+            host.waiting -= 1
         self._woken -= 1
         # In this step of the loop, the caller starts its request. In the next, wake the next one.
         loop.call_soon(self._wake_waiting, context=Context())
@@ -180,20 +183,14 @@ class RateLimiter:
     def _release_expired(self) -> None:
         """Release the callers whose `give_up_at` has passed; repeat every second in an outage."""
         self._release_timer = None
-        callers = [
-            caller
-            for host in self.hosts.down
-            for caller in host.held_back
-            if caller.give_up_at < math.inf and not caller.turn.done()
-        ]
-        if not callers:
-            return
         loop = asyncio.get_running_loop()
+        callers = self.hosts.callers_with_limit()
         for caller in callers:
-            if loop.time() >= caller.give_up_at:
+            if caller.host.is_down and loop.time() >= caller.give_up_at:
                 self.release(caller)
-        again = self._release_expired
-        self._release_timer = loop.call_later(_CHECK_EVERY, again, context=Context())
+        if callers:
+            again = self._release_expired
+            self._release_timer = loop.call_later(_CHECK_EVERY, again, context=Context())
 
     def start(self, host: Host, due: float) -> Sent | None:
         """Count one request as sent now; return None if it must wait for its turn again.
@@ -203,46 +200,48 @@ class RateLimiter:
             due: The result of `wait_for_turn`. The situation may have changed since then.
         """
         now = (self._loop or asyncio.get_running_loop()).time()
-        outage = host.outage
-        if self._only_window and not outage.is_on:
+        if self._only_window and not host.holds_back:
             if self._window.full:
                 return None
         elif now < self._due(host):
             return None
         else:
             self._only_window = not self._interval
-            if outage.is_on:
-                outage.probe_sent()
         if self._rate.sent(now, held_back=self._rate_held_back):
             self._interval = max(self._min_interval, self._rate.interval)
         self._rate_held_back = False
         if self._interval:
             # If a timer fired late, the next request may be earlier, but by one interval at most.
             self._next_slot = max(self._next_slot, due, now - self._interval) + self._interval
-        self._window.sent()
-        return Sent(now, self._window.epoch, host, outage.is_on)
+        is_probe = host.sent(now)
+        self._window.sent(is_probe=is_probe)
+        return Sent(now, self._window.epoch, host, is_probe)
 
     def succeeded(self, sent: Sent) -> None:
         """Record that the service answered the request. A 404 is an answer, too."""
-        window = self._window
-        window.ended(sent.epoch, succeeded=True)
+        window, host = self._window, sent.host
+        window.ended(sent.window_epoch, succeeded=True)
+        now = self._loop.time() if self._loop is not None else sent.at
+        host.ended(now, sent_at=sent.at)
         if self.retry_budget < self.retry.budget:
             self.retry_budget = min(self.retry.budget, self.retry_budget + self.retry.refill)
         if sent.epoch == window.epoch:
             self._jitter = self._first_jitter
             self._rate.granted += 1
-        if sent.host.outage.failures:
-            self._record_success(sent.host)
-        if self._waiting or self.hosts.down:
+        if host.outage.failures or host.outage.is_on:
+            host.record_success()
+        if self._waiting or self.hosts.holding_back:
             self._wake_waiting()
 
     def failed(self, error: RequestError, sent: Sent) -> None:
         """Record that the request failed; after a 429, make all requests wait.
 
-        A 429, or any response with a Retry-After, closes the gate for all requests, for at least
-        Retry-After plus jitter. A 429 also lowers the rate, and restarts the window at one request.
-        Ten consecutive other failures, of several jobs, are an outage of their host. A malformed
-        answer, or an error that is not temporary, counts as a success, because the host responds.
+        A 429 closes the gate for all requests, because the service limits the organisation. It also
+        lowers the rate, and restarts the window at one request. Any other response with a
+        Retry-After closes the gate of its host. A gate is closed for at least Retry-After plus
+        jitter. Ten consecutive other failures, of several jobs, are an outage of their host. A
+        malformed answer, or an error that is not temporary, counts as a success, because the host
+        responds.
         """
         throttled = isinstance(error, RateLimitedError)
         is_answer = not isinstance(error, TransportError) and (
@@ -255,34 +254,35 @@ class RateLimiter:
         self._only_window = False
         # False if the request was sent before the last 429 or outage. Then it shows nothing new.
         is_new = sent.epoch == self._window.epoch
-        closes_gate = throttled or error.retry_after is not None
-        if closes_gate:
+        self._window.ended(sent.window_epoch)
+        sent.host.ended(None if isinstance(error, TransportError) else now, sent_at=sent.at)
+        if throttled:
             if is_new:
                 self._jitter = min(self.retry.max_wait, self._jitter * self.retry.factor)
+                self._window.restart()
             self._close_gate(now, error.retry_after)
-        self._window.ended(sent.epoch)
-        if closes_gate and is_new:
-            self._window.restart()
-        if throttled:
             if is_new:
                 self._rate.throttled(now, sent_at=sent.at, gate_opens_at=self.gate_opens_at)
                 self._interval = max(self._min_interval, self._rate.interval)
             else:
                 self._rate.gate_closed_until(self.gate_opens_at)
-            self._probe_ended(sent)
-        elif is_answer:
-            self._record_success(sent.host)
-        elif sent.host.record_failure(error, now, is_probe=sent.is_probe):
-            self._begin_outage(sent.host)
-        if self._waiting or self.hosts.down:
-            self._wake_waiting()
+            sent.host.probe_ended(sent, now)
+        else:
+            if error.retry_after is not None:
+                sent.host.close_gate(now, error.retry_after, self._rng)
+                self.hosts.hold_back(sent.host)
+            if is_answer:
+                sent.host.record_success()
+            elif sent.host.record_failure(error, now, is_probe=sent.is_probe):
+                self._begin_outage(sent.host)
+        self._wake_waiting()
 
     def withdrawn(self, sent: Sent) -> None:
         """Record that the request was cancelled, or failed for a reason in this process."""
-        self._window.ended(sent.epoch)
-        self._probe_ended(sent)
-        if self._waiting or self.hosts.down:
-            self._wake_waiting()
+        self._window.ended(sent.window_epoch)
+        sent.host.ended()
+        sent.host.probe_ended(sent, asyncio.get_running_loop().time())
+        self._wake_waiting()
 
     def take_retry(self) -> bool:
         """Take one retry from the retry budget; return False if there is none left."""
@@ -292,25 +292,12 @@ class RateLimiter:
         return True
 
     def _begin_outage(self, host: Host) -> None:
-        """Record that a host is down, and hold back the callers that wait for it."""
-        self.hosts.down.append(host)
-        host.held_back.extend(caller for caller in self._waiting if caller.host is host)
-        self._waiting = deque(caller for caller in self._waiting if caller.host is not host)
+        """Hold back the callers that wait for a host, except single probes."""
+        self.hosts.hold_back(host)
         # The requests in flight may hang. In a new epoch, they take no room from other requests.
         self._window.restart()
         if self._release_timer is None:
             self._release_expired()
-
-    def _record_success(self, host: Host) -> None:
-        if host.record_success():
-            self.hosts.down.remove(host)
-            self._waiting.extendleft(reversed(host.held_back))  # they have waited longest
-            host.held_back.clear()
-            self._window.restart()  # otherwise, all waiting requests would be sent at the same time
-
-    def _probe_ended(self, sent: Sent) -> None:
-        if sent.is_probe:
-            sent.host.outage.probe_ended(asyncio.get_running_loop().time())
 
     def _due(self, host: Host | None = None) -> float:
         """Return the earliest time of the next request; infinity if a response must come first.
@@ -318,11 +305,12 @@ class RateLimiter:
         Args:
             host: The host of the request; None for a host that is not down.
         """
-        if self._window.full:
+        is_probe = host is not None and host.outage.is_on
+        if self._window.is_at_limit if is_probe else self._window.full:
             return math.inf
         due = self.gate_opens_at
         if host is not None:
-            due = max(due, host.outage.probe_at)
+            due = max(due, host.gate_opens_at, host.outage.probe_at)
         return max(due, self._next_slot) if self._interval else due
 
     def _has_room(self) -> bool:
@@ -336,7 +324,7 @@ class RateLimiter:
             wait, jitter = 0.0, self._jitter
         else:
             wait = retry_after
-            jitter = min(self._jitter, max(_MIN_JITTER, _JITTER_SHARE * wait))
+            jitter = min(self._jitter, longest_jitter(wait))
         self.gate_opens_at = max(self.gate_opens_at, now + wait + self._rng.uniform(0, jitter))
 
     def _wake_waiting(self, due_at: float = math.inf) -> None:
@@ -350,17 +338,18 @@ class RateLimiter:
             self._timer = None
         while self._waiting and self._waiting[0].turn.done():
             self._waiting.popleft()  # this caller was cancelled or released
-        if self._woken or not (self._waiting or self.hosts.down):
+        if self._woken or not (self._waiting or self.hosts.holding_back):
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
+        next_due = self._update_hosts(now)
         # Without a rate, wake as many callers as there is room for. If only one caller was woken at
         # a time, a busy loop would never reach the end of the queue.
         room = 1 if self._interval else self._window.room
-        next_due, woken = math.inf, 0
-        for host in self.hosts.down:  # first, because probes are few
+        woken = 0
+        for host in self.hosts.holding_back:  # first, because probes are few
             if (due := self._due(host)) <= now:
-                woken += self._wake_first(host.held_back, min(1, room - woken), min(due_at, now))
+                woken += self._wake_first(host.held_back, 1, min(due_at, now))
             elif host.held_back:
                 next_due = min(next_due, due)
         if self._waiting:
@@ -370,6 +359,21 @@ class RateLimiter:
                 next_due = min(next_due, due)
         if not woken and next_due < math.inf:
             self._set_timer(loop, next_due, now)
+
+    def _update_hosts(self, now: float) -> float:
+        """Let hosts go whose gate is open again, and hold back a host that has stalled.
+
+        Return when this must be called again; infinity if it need not be called.
+        """
+        if self.hosts.let_go_open(now):
+            self._window.restart()  # do not send to all of their callers at the same time
+        if not self._window.full:
+            return math.inf
+        stalled, again = self.hosts.stalled(now)
+        if stalled is not None:
+            stalled.begin_outage(now)
+            self._begin_outage(stalled)
+        return again
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float, now: float) -> None:
         if self._waiting and due == self._next_slot and self._interval > self._min_interval:
@@ -390,7 +394,5 @@ class RateLimiter:
         return woken
 
 
-_MIN_JITTER: Final = 0.1  # maximum seconds that are added to a short Retry-After
-_JITTER_SHARE: Final = 0.1  # maximum that is added to a longer Retry-After, as a share of it
 _CHECK_EVERY: Final = 1.0  # seconds between two calls of `_release_expired`
 _MIN_WAIT: Final = 4e-9  # seconds of the shortest timer

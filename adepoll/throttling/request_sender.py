@@ -217,8 +217,8 @@ class RequestSender:
             self._check_open(loop)
             if (now := limiter.ready(host)) is not None:
                 return now
-            if host.outage.is_on and loop.time() >= give_up_at:
-                raise ServiceDownError(failures=host.outage.failures, cause=host.last_failure)
+            if host.is_down and loop.time() >= give_up_at:
+                raise host.error()
             due = await limiter.wait_for_turn(host, self._waiting, give_up_at=give_up_at)
         return due
 

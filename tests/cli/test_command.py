@@ -368,7 +368,8 @@ async def test_an_unreachable_service_is_reported_in_one_line(ade):
     assert code == 3
     reason = "job a: cannot connect to 127.0.0.1:9: Connection refused"
     first, last = err.splitlines()
-    assert first.endswith(f"the service does not respond, trying again: {reason}")
+    text = "the service at http://127.0.0.1:9 does not respond, trying again"
+    assert first.endswith(f"{text}: {reason}")
     assert last == f"adepoll: {reason}"
 
 

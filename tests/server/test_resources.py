@@ -6,11 +6,12 @@ import inspect
 from functools import partial
 
 import pytest
+from ports import free_port
 from waiting import until
 
-from adepoll import AdeClient, ClosedError, JobWatcher
+from adepoll import AdeClient, ClosedError, JobKind, JobTimeoutError, JobWatcher
 from adepoll.emulator import JobPlan
-from adepoll.errors import AnswerTimeoutError, ServerError
+from adepoll.errors import AnswerTimeoutError, ConnectionFailedError, ServerError
 from adepoll.server import health
 from adepoll.server.health import Condition
 from adepoll.server.resources import ResourceOptions, create_resources, open_resources
@@ -81,6 +82,23 @@ async def test_only_a_probe_ends_an_outage_that_a_probe_has_found(ade, client):
         request.cancel()
         await asyncio.wait([request])
         assert (await resources.health()).condition is Condition.OUTAGE
+
+
+async def test_a_server_is_ready_while_only_the_other_host_is_down(ade):
+    """Nobody else would notice that the v2 host is back, because probes go to the v1 host."""
+    dead = f"http://127.0.0.1:{free_port()}"
+    client = partial(AdeClient, ade.api_key, base_url=ade.base_url, v2_base_url=dead)
+    async with open_resources(client=client, probe_every=0.0) as resources:
+        v2_ids = [f"parse-{number:026}" for number in range(1, 11)]
+        for job_id in v2_ids:
+            with pytest.raises(ConnectionFailedError):
+                await resources.wait(job_id, timeout=0.05)
+        assert dead in str(resources.client.outage(JobKind.V2_PARSE))
+        assert resources.client.outage() is None
+        assert (await resources.health()).condition is Condition.OK
+        # The job of the other host is known to be active.
+        with pytest.raises(JobTimeoutError):
+            await resources.wait(ade.submit(ENDLESS), timeout=0.05)
 
 
 async def test_a_server_whose_key_may_not_list_jobs_is_ready(ade, client):

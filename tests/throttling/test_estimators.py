@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limited_service import TokenBucket
 
-from adepoll.throttling.estimators import OUTAGE, SLOWEST, Outage, Rate, Window
+from adepoll.throttling.estimators import OUTAGE, SLOWEST, Outage, Rate
+from adepoll.throttling.window import Window
 
 # --- the window ---------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from watching import now
 
 from adepoll.emulator import run
 from adepoll.errors import (
+    AnswerTimeoutError,
     AuthenticationError,
     ConnectionFailedError,
     MalformedAnswerError,
@@ -320,3 +321,123 @@ def test_a_throttled_probe_is_followed_by_another():
         assert not sender.stats().is_outage
 
     run(main())
+
+
+async def hang(_at):
+    await asyncio.sleep(30)
+    raise AnswerTimeoutError(timeout=30, job_id=None)
+
+
+async def cancel(*tasks):
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_retry_after_of_one_host_delays_no_request_to_another():
+    """Only a 429 concerns the organisation: another host may be up while one is in maintenance."""
+
+    async def main():
+        limiter, good, bad = two_hosts()
+        sender = RequestSender(limiter, rng=Random(1))
+
+        async def refuse(_at):
+            raise ServerError(status=503, job_id="a", retry_after=60.0)
+
+        with pytest.raises(ServerError):
+            await sender.call_once(refuse, bad)
+        waiting = [asyncio.create_task(sender.call_once(answer, bad)) for _ in range(3)]
+        for _ in range(50):
+            began = now()
+            await sender.call_once(answer, good)
+            assert now() == began
+            await asyncio.sleep(1)
+        assert 10 <= sender.stats().gate_closed_for <= 16
+        await asyncio.gather(*waiting)
+        assert 60 <= now() <= 66
+        assert sender.stats().gate_closed_for == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("max_rate", [None, 200.0])
+def test_a_host_that_hangs_delays_requests_to_another_by_three_seconds(max_rate):
+    async def main():
+        limiter, good, bad = two_hosts(max_rate=max_rate)
+        sender = RequestSender(limiter, rng=Random(1))
+        for _ in range(20):
+            await asyncio.gather(*(sender.call_once(answer, bad) for _ in range(10)))
+        hanging = [asyncio.create_task(sender.call_once(hang, bad)) for _ in range(90)]
+        await asyncio.sleep(0.5)
+        delays = []
+        for _ in range(300):
+            began = now()
+            await sender.call_once(answer, good)
+            delays.append(now() - began)
+            await asyncio.sleep(0.5)
+        assert delays[0] <= 3.1
+        assert max(delays[1:]) <= 0.01  # neither the failures nor the probes delay them
+        assert bad.is_down
+        await cancel(*hanging)
+
+    run(main())
+
+
+def test_a_slow_host_is_not_taken_for_one_that_hangs():
+    """It answers each request after 5 s. No call fails, even if it does not want to wait."""
+
+    async def main():
+        limiter, good, slow = two_hosts()
+        sender = RequestSender(limiter, rng=Random(1), outage_wait=0.0)
+
+        async def respond(_at):
+            await asyncio.sleep(5)
+
+        calls = [asyncio.create_task(sender.call(respond, slow)) for _ in range(40)]
+        await asyncio.sleep(0)
+        for _ in range(20):
+            await sender.call(answer, good)
+            await asyncio.sleep(0.5)
+        await asyncio.gather(*calls)
+        assert now() <= 40  # 4 are sent first; after 5 s, the window begins to grow again
+
+    run(main())
+
+
+def test_a_hanging_probe_of_one_host_delays_no_probe_of_another():
+    async def main():
+        limiter, one, other = two_hosts()
+        sender = RequestSender(limiter, rng=Random(1))
+        for host in (one, other):
+            for number in range(10):
+                with suppress(ServerError):
+                    await sender.call_once(failing(f"j-{number}"), host)
+        assert one.is_down
+        assert other.is_down
+        probe = asyncio.create_task(sender.call_once(hang, one))
+        await asyncio.sleep(2)
+        assert sender.stats().in_flight == 1
+        began = now()
+        await sender.call_once(answer, other)
+        assert now() == began
+        assert not other.is_down
+        await cancel(probe)
+
+    run(main())
+
+
+def test_messages_name_the_host_that_is_down(caplog):
+    async def main():
+        limiter, _, bad = two_hosts()
+        sender = RequestSender(limiter, rng=Random(1), outage_wait=0.0)
+        for number in range(10):
+            with suppress(ServerError):
+                await sender.call_once(failing(f"j-{number}"), bad)
+        with pytest.raises(ServiceDownError, match=r"^the service at https://b\.test is down: 10 "):
+            await sender.call(answer, bad)
+        await sender.call_once(answer, bad)
+
+    run(main())
+    began, ended = [record.getMessage() for record in caplog.records]
+    assert began.startswith("the service at https://b.test is down: 10 requests in a row failed")
+    assert ended == "the service at https://b.test answers again, after 10 failures"

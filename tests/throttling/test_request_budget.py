@@ -268,7 +268,9 @@ def test_an_outage_and_its_end_are_logged_once(caplog):
     play(nothing, service=service, seconds=40, callers=20)
     warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(warnings) == 2
-    assert warnings[0].startswith("10 requests in a row failed, the last with: ")
+    assert warnings[0].startswith(
+        "the service is down: 10 requests in a row failed, the last with: "
+    )
     assert warnings[1].startswith("the service answers again, after ")
 
 
