@@ -64,6 +64,8 @@ class ListAccuracy:
     # Recently settled jobs, by id. The times are those of the poll that found the job settled, and
     # of the last poll that found the job active.
     _settled: dict[str, tuple[float, float]] = field(factory=dict, init=False)
+    # True if the last sweep still showed such a job as active.
+    _shows_settled: bool = field(default=False, init=False)
     # Ids of jobs in `_settled` that the present sweep still shows as active.
     _shown: set[str] = field(factory=set, init=False)
     # Expected number of jobs that have settled since `no_drop_since`.
@@ -88,7 +90,7 @@ class ListAccuracy:
     @property
     def _is_doubted(self) -> bool:
         """True if the list shows all jobs, although some of them should have settled by now."""
-        return self._without_drop >= _MIN_IN_TIME
+        return self._without_drop >= _DOUBT
 
     @property
     def _is_in_time(self) -> bool:
@@ -122,7 +124,9 @@ class ListAccuracy:
         self.arrivals.count(late=True)
         return True
 
-    def record_settled(self, job_id: str, now: float, *, active_at: float) -> None:
+    def record_settled(
+        self, job_id: str, now: float, *, active_at: float, was_listed: bool = False
+    ) -> None:
         """Record that a poll found a job settled, although the job was not missing from the list.
 
         Args:
@@ -130,12 +134,14 @@ class ListAccuracy:
             now: The time.
             active_at: Time at which a poll last found the job active; if no poll has, the time at
                 which the service received the job.
+            was_listed: True if a sweep has shown the job as active. Then other listed jobs may have
+                settled, too, and the next sweep begins immediately, to find them.
         """
         self._explained = 0.0
         settled = self._settled
         settled[job_id] = now, active_at
         if not self.is_proven:
-            self.compare_at = min(self.compare_at, now + self.limit)
+            self.compare_at = min(self.compare_at, now if was_listed else now + self.limit)
         if len(settled) > _KEPT:
             del settled[next(iter(settled))]
 
@@ -206,6 +212,11 @@ class ListAccuracy:
             # list has dropped the job, so only an early sweep proves that the list is in time.
             if started < active_at + self.limit + _SLACK:
                 self.ends.count(late=False)
+        times = [settled_at for settled_at, _ in self._settled.values()]
+        earliest = min(times, default=math.inf)
+        self._shows_settled = earliest <= started
+        if not self.is_proven:
+            self.compare_at = min(self.compare_at, earliest + self.limit)
 
     def samples(self, listed: int, *, age: float, settled: int) -> int:
         """Return the number of watched jobs to poll after a sweep, only to check the list.
@@ -215,20 +226,22 @@ class ListAccuracy:
             age: Age of a typical watched job, in seconds.
             settled: Number of jobs that polls have found settled since the last call.
         """
-        if self.is_proven:
+        late = self._shows_settled or self.ends.is_suspicious
+        if late and len(self._settled) < _ENOUGH:
+            # Find more settled jobs that the list shows. The next sweeps tell how late the list is.
+            self._credit += min(listed, _MAX_SUSPICIOUS_SAMPLE)
+        elif self.is_proven:
             self._credit += _SAMPLES_PER_SWEEP + _SAMPLES_PER_JOB * settled
         else:
             # Few of the youngest jobs have settled, and few of the oldest jobs are likely to settle
             # soon. The more jobs the list has dropped in time, the fewer samples are needed.
-            wanted = math.sqrt(listed) * min(1.0, (age / _YOUNG) ** 2, _OLD / max(age, 1.0))
-            if self._is_in_time and not self._is_doubted:
+            wanted = _CUBE_ROOTS * math.cbrt(listed)
+            wanted *= min(1.0, (age / _YOUNG) ** 2, _OLD / max(age, 1.0))
+            if self._is_doubted:
+                wanted *= _SUSPICION  # listed jobs should have settled
+            elif self._is_in_time:
                 wanted /= 1 + self.dropped
-            if self._settled or self._is_doubted:
-                wanted *= _SUSPICION  # some jobs that are still listed have settled, or should have
-            most = _MAX_SAMPLE
-            if self.ends.is_suspicious:  # the list has shown a settled job for too long
-                wanted, most = listed, _MAX_SUSPICIOUS_SAMPLE
-            self._credit += min(max(_MIN_SAMPLE, wanted), most)
+            self._credit += min(max(_MIN_SAMPLE, wanted), _MAX_SAMPLE)
         count = int(self._credit)
         self._credit -= count
         return count
@@ -241,13 +254,16 @@ _KEPT: Final = 64  # settled jobs that are compared with the list
 # Number of jobs. If 3 jobs are expected and none is found, this is chance in only 5% of the cases.
 _PROOF: Final = 3.0
 _MIN_IN_TIME: Final = 2.5  # jobs that are enough to judge the list; not 3, as older jobs count less
+_DOUBT: Final = 4.6  # as `_PROOF`, but in 1% of the cases: this is checked at each sweep
 _TRUNCATED: Final = 0.6  # maximum seconds by which `received_at` can be too early
 _MIN_SAMPLE: Final = 1.0
 _MAX_SAMPLE: Final = 32.0
 _MAX_SUSPICIOUS_SAMPLE: Final = 128.0
 _SLACK: Final = 1.0  # seconds, added to `limit`, in which a sweep is early enough to be a proof
-_SUSPICION: Final = 3.0  # factor by which a sample is larger if listed jobs may have settled
+_CUBE_ROOTS: Final = 1.5  # size of a sample, in cube roots of the number of jobs
+_SUSPICION: Final = 3.0  # factor by which a sample is larger if listed jobs should have settled
+_ENOUGH: Final = 4  # settled jobs that are enough to find out how late the list is
 _YOUNG: Final = 16.0  # seconds; the sample is smaller if jobs are younger, as few have settled
 _OLD: Final = 60.0  # seconds; the sample is smaller if jobs are older, as few will settle soon
 _SAMPLES_PER_SWEEP: Final = 0.25
-_SAMPLES_PER_JOB: Final = 0.03
+_SAMPLES_PER_JOB: Final = 0.05

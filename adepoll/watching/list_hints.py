@@ -33,6 +33,8 @@ class ListHints:
         poll_queue: The jobs that are due now or later.
         accuracy: Compares the list with polls.
         gaps: Finds jobs that a sweep can have missed because they moved between two pages.
+        poll_wait: Mean seconds from the end of a sweep to the end of the polls of the jobs that the
+            sweep did not show.
     """
 
     states: Mapping[str, JobState]
@@ -41,6 +43,7 @@ class ListHints:
     poll_queue: PollQueue
     accuracy: ListAccuracy = field(init=False)
     gaps: PageGaps = field(factory=PageGaps, init=False)
+    poll_wait: float = field(default=0.0, init=False)
     # Number of jobs that polls have found settled since the last sample was taken.
     _settled: int = field(default=0, init=False)
     # Listed jobs that `_take_sample` chose last: their polls only check the list.
@@ -234,6 +237,8 @@ class ListHints:
         self._settled += settled
         active_at = state.received_at + state.last_active_age  # last time the job was seen active
         if state.missing_at < math.inf:
+            if self.list_trust.sweeping:
+                self.poll_wait += (now - state.due - self.poll_wait) / _MEAN_OF
             if settled:
                 accuracy.dropped += 1
                 # The list's lag is at most the time from `active_at` to `missing_at`. The limit is
@@ -245,9 +250,10 @@ class ListHints:
             elif not state.is_compared:
                 state.is_compared = accuracy.record_active(state.received_at, state.missing_at)
             return
+        listed = self.list_trust.sweeping and state.last_listed_at > -math.inf
         if settled:
-            accuracy.record_settled(state.job_id, now, active_at=active_at)
-        if self.list_trust.sweeping and state.last_listed_at > -math.inf and not state.awaited:
+            accuracy.record_settled(state.job_id, now, active_at=active_at, was_listed=listed)
+        if listed and not state.awaited:
             durations = self.timing.learning.durations
             if durations.ended < _MIN_ENDED:
                 return  # the chance that the job has settled would be a guess
@@ -299,6 +305,7 @@ class ListHints:
             self.poll_queue.put(state, now)
 
 
+_MEAN_OF: Final = 16  # recent polls that make up most of `poll_wait`
 _RECEIVED_AT: Final = operator.attrgetter("received_at")
 _OLDER: Final = 60.0  # seconds by which `oldest` is earlier than the oldest watched job
 _DROPS_SAMPLED: Final = 32  # watched jobs whose ages `_record_drops` uses

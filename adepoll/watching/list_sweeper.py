@@ -104,6 +104,7 @@ class ListSweeper:
             pending_confirmation=watched_jobs.list_trust.pending_confirmation,
             polls=watched_jobs.counts.polls,
             mean_delay=watched_jobs.timing.mean_delay,
+            poll_wait=watched_jobs.list_hints.poll_wait,
             list_is_bad=accuracy.is_bad,
             list_is_proven=accuracy.is_proven,
             compare_at=accuracy.compare_at,
@@ -114,7 +115,6 @@ class ListSweeper:
         loop = asyncio.get_running_loop()
         hints = self._watched_jobs.list_hints
         while self._policy.should_sweep(at := self._situation()):
-            self._policy.target_lag = self._watched_jobs.timing.aim
             sweep = self._policy.start(at)
             if await self._sweep(sweep):
                 self.sweeps += 1
@@ -131,6 +131,7 @@ class ListSweeper:
             else:
                 self._policy.record_failure(self._situation())
             while self._policy.should_sweep(at := self._situation()):
+                self._policy.target_lag = self._watched_jobs.timing.aim
                 delay = self._policy.delay(at)
                 if not delay:
                     break
@@ -206,19 +207,27 @@ class ListSweeper:
             page = sweep.next_page()
 
     async def _request(self, status: JobStatus, number: int) -> JobPage:
-        """Request one page; repeat the request after a 429, up to 20 requests in total."""
-        tries = 0
+        """Request one page; repeat the request after a 429 or another temporary error.
+
+        At most 20 requests may be answered with a 429, and at most three may fail otherwise.
+        """
+        tries = throttled = 0
         while True:
             self.requests += 1
-            tries += 1
             try:
                 return await self._source.list_jobs(page=number, page_size=PAGE_SIZE, status=status)
             except RateLimitedError as error:
-                if tries >= _MAX_TRIES:
+                throttled += 1
+                if throttled >= _MAX_THROTTLED:
                     raise
                 # A client waits for its request budget before the next request. Other sources may
                 # have no request budget.
                 await asyncio.sleep(error.retry_after or _RETRY_DELAY)
+            except RequestError as error:
+                tries += 1
+                if tries >= _MAX_TRIES or not error.transient:
+                    raise
+                await asyncio.sleep(_PAGE_RETRY_DELAY)
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
         self._running = False
@@ -253,6 +262,8 @@ def _first(error: BaseException) -> Any:
 _PAGES_IN_FLIGHT: Final = 8
 _MAX_SLEEP: Final = 0.25  # seconds until it is checked again when to sweep
 _PAGE_TIMEOUT: Final = 30.0  # seconds without a page; then the pages of the sweep are out of date
-_MAX_TRIES: Final = 20  # requests for one page
+_MAX_THROTTLED: Final = 20  # requests for one page that are answered with a 429
+_MAX_TRIES: Final = 3  # requests for one page that fail otherwise
 _RETRY_DELAY: Final = 1.0  # seconds until the request is repeated after a 429 without Retry-After
+_PAGE_RETRY_DELAY: Final = 0.25  # seconds until it is repeated after another temporary error
 _RETRY_AFTER: Final = 60.0  # seconds until the sweeper checks whether to sweep again

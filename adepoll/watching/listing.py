@@ -57,6 +57,8 @@ class ListTrust:
     wasted_polls: int = 0
     # Number of polls that may now be made only to check the list, if the request budget is short.
     _checks: float = 1.0
+    # Number of polls of new jobs that may still be made only to find out whether jobs are short.
+    _probes: int = 12
     # Lag of the list in seconds, as measured with the last new job whose poll was wasted.
     _last_lag: float = 0.0
 
@@ -124,18 +126,30 @@ class ListTrust:
             state.list_trusted_until = self.next_check(state, now)
         return state.list_trusted_until
 
-    def next_check(self, state: JobState, now: float) -> float:
+    def next_check(self, state: JobState, now: float, *, polled: bool = False) -> float:
         """Return the time at which to poll a listed job, because the list can be wrong.
 
         The job is polled when 99% of jobs of its age should have settled, and at the latest after
-        `max_trust` seconds. A job that neither the list nor a poll has shown as active is polled
-        sooner: the sweep that should show the job may fail, or may never begin.
+        `max_trust` seconds. There are two exceptions. A job that neither the list nor a poll has
+        shown as active is polled sooner: the sweep that should show the job may fail, or may never
+        begin. While it is not known how long jobs take, the first new jobs are polled after a
+        second: if jobs are short, sweeps must be more frequent.
+
+        Args:
+            state: The job.
+            now: The time.
+            polled: True if a poll has just found the job active, and the list did not miss it.
         """
         if state.first_active_age is None:
             lag = min(self.list_lag, self.first_trust)
             return max(state.added_at + self.first_trust + lag, now)
+        durations = self.learning.durations
+        is_new = now < state.added_at + _PROBED_FOR
+        if polled and is_new and self._probes and not durations.ended:
+            self._probes -= 1
+            return state.polled_at + _PROBE_DELAY
         age = self.learning.age(state, now)
-        distribution = self.learning.durations.distribution
+        distribution = durations.distribution
         if distribution.quantile(_KNOWN_SHARE, age=age) > EDGES[distribution.known]:
             # All known jobs are as young as this job, as in a batch whose jobs all started at the
             # same time. At greater ages, the distribution is a guess, which could be wrong for all
@@ -308,6 +322,8 @@ _MAX_CHECKS: Final = 4.0  # such polls that can be saved for later
 _ALMOST_ALL: Final = 0.99  # share of the jobs of an age; when it should have settled, poll the job
 # The distribution decides only if this share of the jobs of an age should settle at known ages.
 _KNOWN_SHARE: Final = 0.95
+_PROBED_FOR: Final = 2.0  # seconds after a job was added in which it can be polled again soon
+_PROBE_DELAY: Final = 1.0  # seconds between two polls of such a job
 _MIN_TRUST: Final = 10.0  # seconds; a listed job is not polled earlier only to check the list
 _MAX_LAG: Final = 30.0  # seconds; if a job is missing for longer, a lag is not the reason
 # Seconds added to the age at which a job was not listed, because the lag is longer than this age.

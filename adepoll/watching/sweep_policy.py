@@ -28,6 +28,8 @@ class Situation:
         polls: Number of polls so far.
         mean_delay: Mean seconds between two polls of a job by the schedule; None before the first
             poll.
+        poll_wait: Mean seconds from the end of a sweep to the end of the polls of the jobs that the
+            sweep did not show.
         list_is_bad: True if polls have shown that the list is too late or wrong.
         list_is_proven: True if polls have shown that the list is right.
         compare_at: Earliest time at which a sweep can tell whether the list is late; infinity if no
@@ -41,6 +43,7 @@ class Situation:
     pending_confirmation: int
     polls: int
     mean_delay: float | None
+    poll_wait: float = 0.0
     list_is_bad: bool = False
     list_is_proven: bool = False
     compare_at: float = math.inf
@@ -189,10 +192,12 @@ class SweepPolicy:
             # One sweep replaces polls of many jobs. For the same price in requests, a sweep may
             # therefore be more frequent than the polls of one job, by the square root of jobs per
             # page. But sweeps need not be more frequent than the target lag requires. The mean
-            # lag is half of the time between two sweeps, plus the duration of a sweep.
+            # lag is half of the time between two sweeps, plus half of the duration of a sweep, plus
+            # the time that missing jobs wait for their polls.
             pages = len(ACTIVE) if self.last is None else self.last.needed_pages
             every *= min(math.sqrt(pages / max(at.watched, 1)), 1.0)
-            every = max(every, 2 * max(self.target_lag - self.duration, self.target_lag / 2))
+            after = self.duration / 2 + at.poll_wait
+            every = max(every, 2 * max(self.target_lag - after, self.target_lag / 2))
         if self.discovery == "auto":
             # The jobs of other programs make the list longer, and sweeps more expensive. Then
             # sweeps are up to 20% less frequent, which saves requests and adds a little lag.

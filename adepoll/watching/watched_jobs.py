@@ -94,7 +94,7 @@ class WatchedJobs:
             if can_wait and (delay := self._first_delay()):
                 self.poll_queue.put(state, now + delay, postponed=True)
             else:
-                if self.list_trust.sweeping:
+                if self.list_trust.sweeping or not can_wait:
                     self.list_trust.confirm_now(state)
                 chance = 1.0 if subscriber.awaits else UNKNOWN_CHANCE
                 self.poll_queue.put_overdue(state, now, chance)
@@ -355,7 +355,7 @@ class WatchedJobs:
         if was_missing:
             # The list may never show this job. So poll it no more often than the schedule would.
             state.not_before = now + self.timing.delay(state, now)
-        state.list_trusted_until = self.list_trust.next_check(state, now)
+        state.list_trusted_until = self.list_trust.next_check(state, now, polled=not was_missing)
         self.poll_queue.put(state, state.list_trusted_until)
 
     def _put_by_schedule(self, state: JobState, now: float, *, within: float = math.inf) -> None:

@@ -425,9 +425,16 @@ def test_the_time_between_sweeps_is_twice_the_target_lag():
 def test_a_long_sweep_is_followed_sooner_by_the_next():
     policy = make_policy(lag=2.0)
     policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(now=0.5, watched=1_000))
-    assert policy.delay(at(now=0.5, watched=1_000)) == pytest.approx(3.0 - 0.5)
+    assert policy.delay(at(now=0.5, watched=1_000)) == pytest.approx(3.5 - 0.5)
     policy.record_end(sweep_of(policy, at(now=4.0, watched=1_000), 3), at(now=9.0, watched=1_000))
     assert policy.delay(at(now=4.0, watched=1_000)) == pytest.approx(2.0)
+
+
+def test_a_sweep_comes_sooner_while_missing_jobs_wait_long_for_their_polls():
+    for poll_wait, expected in ((0.0, 4.0), (0.5, 3.0), (9.0, 2.0)):
+        policy = make_policy(lag=2.0)
+        policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(watched=1_000))
+        assert policy.delay(at(watched=1_000, poll_wait=poll_wait)) == pytest.approx(expected)
 
 
 def test_without_a_target_lag_sweeps_are_as_frequent_as_polls_by_schedule():

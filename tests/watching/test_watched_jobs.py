@@ -857,7 +857,7 @@ def test_poll_now_is_not_undone_by_a_page():
 
 def test_poll_now_of_a_due_job_works_when_sweeping_starts():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
-    subscribe(watched_jobs, subscription, "a", "b")
+    subscribe(watched_jobs, subscription, "a", "b", can_wait=True)
     watched_jobs.list_hints.start_sweeping()
     watched_jobs.poll_now("b", 0.0)
     assert watched_jobs.pop_due(0.0).job_id == "b"
