@@ -13,7 +13,7 @@ from adepoll.api.json_text import Json
 _KEYS: Final = ("message", "msg", "error", "detail", "failure_reason", "description", "title")
 _MAX_DEPTH: Final = 4  # levels that are searched: {"error": {"detail": [{"msg": ...}]}} has four
 _MAX_PROBLEMS: Final = 5  # texts that are taken from one array
-_MAX_LOCATION: Final = 20  # names and indexes in the place of a problem
+_MAX_LOCATION: Final = 20  # names and indexes that are shown of the place of a problem
 
 
 def error_text(raw: Json) -> str | None:

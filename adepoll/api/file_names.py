@@ -12,7 +12,8 @@ from typing import Final
 
 from adepoll.errors import ConfigurationError
 
-# Bytes of a name without ".json". File systems allow 255, and part files have longer names.
+# Largest size of a name without ".json", in bytes. File systems allow 255 bytes, and the name of a
+# part file is longer.
 _MAX_NAME_BYTES: Final = 200
 _FORBIDDEN: Final = frozenset('/\\:*?"<>|')  # characters that Windows forbids in names
 _RESERVED: Final = frozenset(  # names that Windows forbids, also with an ending such as ".json"

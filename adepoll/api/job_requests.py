@@ -46,7 +46,7 @@ class ViewedClient(Protocol):
 
 @frozen
 class OwnMethods:
-    """The original methods of `AdeClient`, which show whether a client has replaced them."""
+    """The methods of `AdeClient` itself, to find out whether a subclass or a test replaced one."""
 
     get_job: Callable[..., Any]
     list_jobs: Callable[..., Any]
@@ -110,7 +110,7 @@ class PollingClient:
 
     def get_job(self, job_id: str) -> Coroutine[Any, Any, JobSnapshot]:
         """Poll one job once; raises as `AdeClient.get_job` does."""
-        # Not a coroutine around another one: every poll would pay for it.
+        # Not `async def`: a second coroutine around the first one would make every poll slower.
         if getattr(self._client.get_job, "__func__", None) is self._own.get_job:
             return self._requests.poll(self._rules, job_id, self._semaphore)
         return self._get_overridden(job_id)
@@ -249,5 +249,6 @@ class JobRequests:
         return partial(self.transport.get, request)
 
 
-# Statuses of a request for a range: its condition is not met, or the range does not exist.
+# Statuses of the response to a request for a range, if the condition of the request is not met, or
+# if the range does not exist.
 _ANSWERS_TO_RANGES: Final = frozenset({412, 416})

@@ -15,8 +15,8 @@ from adepoll.errors import MalformedAnswerError
 _State: TypeAlias = Callable[[bytes, int], int]
 """Reads one part of the object, from an offset in a chunk; returns the offset after that part."""
 
-# Bytes. A value is scanned in windows, each up to twice as long as the previous one. If all windows
-# were long, a chunk with many short values would take quadratic time.
+# Sizes in bytes. A value is scanned in windows, each at most twice as long as the previous one. If
+# all windows were long, a chunk with many short values would take quadratic time.
 _FIRST_WINDOW: Final = 2**8
 _MAX_WINDOW: Final = 2**18
 _MAX_KEY: Final = 2**12  # bytes; a member with a longer name is skipped
@@ -32,8 +32,8 @@ _STEPS: Final = bytes.maketrans(b"[{]}", b"(())")
 # Groups of matching brackets. `bytes.replace` removes such groups quickly.
 _PAIRS: Final = [b"(" * levels + b")" * levels for levels in (1, 4, 16)]
 _RUNS: Final = re.compile(rb"(\(*)(\)*)")
-_LONG_RUN: Final = 32  # brackets in a group, on average, from which counting each group is fast
-_MAX_ROUNDS: Final = 64  # times that matching brackets are removed, at most
+_LONG_RUN: Final = 32  # if groups have this number of brackets on average, counting them is fast
+_MAX_ROUNDS: Final = 64  # largest number of times that matching brackets are removed
 
 
 class ObjectScanner:
@@ -80,7 +80,7 @@ class ObjectScanner:
         self._left = max_total  # bytes of names and values that can still be kept
         self._count = 0  # members that have begun
         self._read: _State = self._begin
-        self._offset = 0  # bytes before the current chunk
+        self._offset = 0  # number of bytes before the current chunk
         self._name: str | None = None  # name of the current member; None if the name is too long
         self._has_cut = False
         self._is_cutting = False
@@ -89,7 +89,7 @@ class ObjectScanner:
         # has `_limit + 1` bytes.
         self._kept = bytearray()
         self._limit = 0
-        self._depth = 0  # open brackets of the current value
+        self._depth = 0  # number of open brackets in the current value
         self._in_string = False
         self._is_escaped = False  # the text so far ends with the backslash of an escape
         self._window = _FIRST_WINDOW
@@ -246,7 +246,7 @@ class ObjectScanner:
         self.is_complete = state == self._end
         return position + 1
 
-    # The current key or value.
+    # The next methods scan the current key or value.
 
     def _start(self, *, is_string: bool, limit: int, depth: int = 0) -> None:
         self._kept = bytearray()

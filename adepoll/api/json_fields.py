@@ -54,18 +54,19 @@ def json_name(name: str) -> Mapping[str, object]:
 
 
 def repeats(name: str) -> Mapping[str, object]:
-    """Return the metadata of a field that usually has a copy inside of the earlier field `name`.
+    """Return the metadata of a field whose JSON the earlier field `name` usually contains, too.
 
-    If the JSON of both is equal, it is read only once.
+    If the two parts of the JSON are equal, only one of them is read.
     """
     return {_REPEATS: name}
 
 
 def of_text(name: str, make: Callable[[bytes, tuple[str, ...]], object]) -> Mapping[str, object]:
-    """Return the metadata of an attribute that `make` makes of the whole JSON text.
+    """Return the metadata of an attribute whose value is ``make(text, keys)``.
 
-    It is None if the field `name` is None, or if the text is not known as bytes. The second
-    argument of `make` contains the names that the field can have in JSON, the most usual one first.
+    `text` is the whole JSON text. `keys` are the names that the field `name` can have in JSON, the
+    most usual name first. The attribute is None if the field `name` is None, or if the text is not
+    known as bytes.
     """
     return {_NAME: None, _OF_TEXT: (name, make)}
 
@@ -303,7 +304,7 @@ def is_own_data(field: "attrs.Attribute[Any]") -> bool:
 
 @cache
 def keys_of(cls: type, shape: Shape | None = None) -> frozenset[str]:
-    """Return the names of all fields in JSON, the declared ones and those of the shape."""
+    """Return all names that the fields can have in JSON: declared names, and names in `shape`."""
     return frozenset(key for f in fields_of(cls, shape) for key in (f.key, f.other_key))
 
 

@@ -98,12 +98,13 @@ _USUAL: Final[Mapping[type, str]] = {
 
 
 def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator[str]:
-    """Yield the lines that read one field into a variable.
+    """Yield the lines of generated code that read one field into a variable.
 
     Args:
         field: The field.
-        names: Global names of the generated function; those that the lines use are added.
-        keep: Whether to keep the JSON in a variable as well, because a later field can repeat it.
+        names: Global variables of the generated code. The variables that the lines use are added.
+        keep: True if the code must also store the JSON of the field in a variable, because a later
+            field can repeat that JSON.
     """
     v = f"_{field.name}"
     default = "None" if field.required or field.default is None else f"default{v}"
@@ -145,7 +146,7 @@ def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator
 
 
 def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
-    """Yield the lines that read a field whose type is an attrs class."""
+    """Yield the lines of generated code that read a field whose type is an attrs class."""
     read = f"{v} = read{v}({v})"
     if field.required:
         yield f" {read}"
@@ -182,7 +183,7 @@ def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
             set_aside(extra, key, value)
             return default
         if type(value) in {dict, list} or (is_whole and read_float(value) != read_value):
-            # The JSON says more than `read_value`: it is an object or array, or has a fraction.
+            # `read_value` has only a part of the JSON, which is an object or array, or a fraction.
             set_aside(extra, key, value)
         return read_value
 
@@ -274,7 +275,7 @@ def _message_reader(cls: type) -> Callable[[Json], Any]:
 
 
 def _lines_that_make(cls: type, names: dict[str, object], fields: Iterable[Field]) -> Iterator[str]:
-    """Yield the lines that make the attributes that are declared with `of_text`."""
+    """Yield the lines of generated code that make the attributes declared with `of_text`."""
     by_name = {field.name: field for field in fields}
     for attribute in attrs.fields(cls):
         if (found := made_of_text(attribute)) is not None:
@@ -287,7 +288,7 @@ def _lines_that_make(cls: type, names: dict[str, object], fields: Iterable[Field
 def _lines_that_construct(
     cls: type, names: dict[str, object], defaults: Mapping[str, object]
 ) -> Iterator[str]:
-    """Yield the lines that create the object from the variables, and return it."""
+    """Yield the lines of generated code that create and return the object."""
     values = {}
     for field in attrs.fields(cls):
         is_read = (
@@ -310,10 +311,10 @@ def _lines_that_construct(
 def _unfrozen(cls: type) -> type | None:
     """Return a class whose objects can be changed, and can then become objects of a frozen class.
 
-    To set an attribute of an object that is frozen takes several times as long. Python can change
-    the class of an object if both classes have the same bases and slots (Python Language
-    Reference, section 3.3.2.4.1). Return None if `cls` has other attributes, or code that runs when
-    an object is created.
+    Setting an attribute of a frozen object takes several times as long. Python can change the class
+    of an object if both classes have the same bases and slots (Python Language Reference, section
+    3.3.2.4.1). Return None if `cls` has other attributes, or code that runs when an object is
+    created.
     """
     fields = attrs.fields(cls)
     if any(field.validator or field.converter for field in fields):

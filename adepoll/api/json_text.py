@@ -66,12 +66,14 @@ def _null(_name: str) -> None:
 
 _MAX_DIGITS: Final = 20
 NEVER_COSTLY: Final = 4096
-"""Bytes. A text of this size is always parsed in less than a millisecond."""
-# Bytes. A text of this size takes some milliseconds if it consists of huge numbers.
+"""Size in bytes up to which a text is always parsed in less than a millisecond."""
+# Size in bytes from which a text is costly. It takes some milliseconds if it has huge numbers.
 _LARGE: Final = 128 * 1024
-# Objects and arrays. It takes at most a millisecond to parse this many and create their objects.
+# Number of objects and arrays above which a text is costly. To parse this number of them, and to
+# create their Python objects, takes at most a millisecond.
 _MANY: Final = 250
-# Objects and arrays. The scanner in C takes 5 milliseconds for this many.
+# Number of objects and arrays from which `_switching_decoder` is used. The scanner in C takes 5
+# milliseconds for them.
 _VERY_MANY: Final = 10_000
 _NUMBER: Final = re.compile(r"\s*-?[0-9]{1,20}(?:\.[0-9]{1,20})?\s*", re.ASCII)
 
@@ -135,7 +137,7 @@ def loads(body: bytes | str, limits: "Limits | None" = None) -> Json:
     if limits is not None and len(body) > limits.short:
         limits.check(body)
     try:
-        # The body is nearly always UTF-8. For any other body, _loads_slowly follows.
+        # The body is nearly always UTF-8. Any other body is read by `_loads_slowly` below.
         text = body if isinstance(body, str) else body.decode()
         has_very_many = len(text) > _VERY_MANY and _weight(text) > _VERY_MANY
         decoder = _switching_decoder if has_very_many else _decoder
@@ -172,7 +174,7 @@ class Limits:
     Attributes:
         containers: Largest number of objects and arrays, counted as opening braces and brackets.
         values: Largest number of commas; not less than `containers`.
-        short: Length up to which no text can exceed a limit.
+        short: A text of at most this length cannot exceed a limit.
     """
 
     containers: int
@@ -201,15 +203,15 @@ class Limits:
 
 
 def _count_nested(text: bytes | str) -> int:
-    """Return the number of arrays that begin with an array; ``[[[[`` counts as two of them."""
+    """Return the number of pairs of opening brackets, such as ``[ [``; ``[[[[`` has two pairs."""
     if isinstance(text, str):
         return len(re.findall(r"\[\s*\[", text))
     return len(re.findall(rb"\[\s*\[", text))
 
 
-# Arrays that begin with an array. Any text may have this many.
+# Number of arrays that begin with an array. A text of any length may have this number of them.
 _NESTED: Final = 10_000
-# Bytes. A longer text may have one array that begins with an array for each of these.
+# A longer text may have one such array for each of this number of bytes.
 _BYTES_OF_NESTED: Final = 16
 
 

@@ -341,7 +341,7 @@ class JobSnapshot(TableRow):
             if getattr(self, name):
                 added[name] = True
         if JobStatus.parse(self.status_text) is not self.status:
-            # The status text is that of a kind of your own, which `from_json` could not interpret.
+            # A kind of your own can have status texts that `from_json` could not interpret.
             added["status"] = self.status.value
         sent = codec.flatten(self)
         # A field of the service with one of these names would be read as a field of adepoll.

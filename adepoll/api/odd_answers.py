@@ -65,7 +65,7 @@ def has_extra(model: Any) -> bool:
     The items of arrays are not searched.
     """
     models = [model]
-    for found in models:  # grows in the loop
+    for found in models:  # the list grows in the loop
         cls: type = type(found)
         if getattr(found, "extra", None):
             return True

@@ -112,7 +112,7 @@ def read_job(
             return evolve(snapshot, data_omitted=True, kept_result=large.result)
         if snapshot.kind is not rules.kind:
             snapshot = evolve(snapshot, kind=rules.kind)
-        if snapshot.data is not None and snapshot.received_result is None:  # of your own kind
+        if snapshot.data is not None and snapshot.received_result is None:  # a kind of your own
             received = ReceivedResult(body, (rules.result_field, "data"))
             return evolve(snapshot, received_result=received)
         return snapshot

@@ -12,10 +12,10 @@ from adepoll.errors import MalformedAnswerError
 
 @frozen
 class ReceivedResult:
-    """The answer about a job that contains its result. `read` cuts the bytes of the result out.
+    """The answer about a job, which contains the bytes of the result; `read` returns these bytes.
 
     Attributes:
-        answer: The bytes of the answer; those of the result alone if `names` is empty.
+        answer: The bytes of the answer; only the bytes of the result if `names` is empty.
         names: Names that the result can have in the JSON of the answer, the most usual name first.
     """
 

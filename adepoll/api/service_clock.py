@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 _RESOLUTION: Final = 1.0  # seconds; a Date header has no fractions
-_PAUSE: Final = 0.01  # seconds; a hundred Date headers per second are enough
+_PAUSE: Final = 0.01  # seconds between two recorded Date headers; a hundred per second are enough
 _DRIFT: Final = 50e-6  # seconds per second by which two quartz clocks can diverge
 # Unix time. A clock that shows an earlier or later time was never set, so its time is not used.
 _EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC).timestamp()

@@ -19,12 +19,12 @@ def show_keys(extra: Mapping[str, Json]) -> str:
 
 
 def show_url(url: str | None) -> str:
-    """Return the repr of a URL without its query, or of None."""
+    """Return the repr of a URL without its query; the URL can be None."""
     return repr(None if url is None else showable(redact_url(url)))
 
 
 def show_text(text: str | None) -> str:
-    """Return the repr of a text of the service, redacted and shortened, or of None."""
+    """Return the repr of a text of the service, redacted and shortened; the text can be None."""
     return repr(None if text is None else showable(text))
 
 

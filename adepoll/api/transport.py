@@ -130,8 +130,8 @@ class Transport(Connections):
                 return request.read(_OK, response.headers, body)
             return await self._read(request, response, body, answer)
         self.check_open()  # a request that aclose() has aborted raises ClosedError
-        # Raised outside of the `except` blocks, so that it does not have an error of aiohttp as its
-        # context. Such an error can contain the headers of the request, and with them the key.
+        # Raise outside of the `except` blocks, so that no error of aiohttp becomes the context of
+        # the failure. An error of aiohttp can contain the headers of the request, with the key.
         raise failure
 
     def adopt(
@@ -191,7 +191,8 @@ class Transport(Connections):
         Args:
             response: The response.
             request: The request.
-            most: Size in bytes. If the request allows it, a larger body is read as a large answer.
+            most: Size in bytes above which the body is read as a large answer, if the request
+                allows this.
             block: The time limit of the request.
         """
         content = response.content
@@ -201,7 +202,7 @@ class Transport(Connections):
                 large = request.large if response.status in _SUCCESS else None
                 chunks: list[bytes] = []
                 size = 0 if large is None else response.content_length or 0
-                if size <= most:  # a body of undeclared size counts as empty here
+                if size <= most:  # a body whose size is not declared counts as empty here
                     size = 0
                     while size <= most and (chunk := await content.readany()):
                         size += len(chunk)

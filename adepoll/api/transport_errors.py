@@ -96,8 +96,8 @@ def _describe_response(exc: aiohttp.ClientResponseError) -> str:
 def _reason(exc: OSError) -> str:
     if isinstance(exc, ssl.SSLCertVerificationError) and exc.verify_message:
         return f"its certificate cannot be verified: {showable(exc.verify_message, 120)}"
-    # Take the text of the system, because asyncio has replaced it in the error. The numbers of DNS
-    # and TLS errors are not those of the system.
+    # Look up the system's text for the number of the error, because asyncio has replaced the text.
+    # DNS and TLS errors have numbers of their own, which the system does not know.
     if exc.errno is not None and not isinstance(exc, socket.gaierror | ssl.SSLError):
         return os.strerror(exc.errno)
     return showable(exc.strerror or type(exc).__name__, 120)

@@ -47,7 +47,7 @@ _converter.register_unstructure_hook_func(
 
 
 def _overrides(cls: type) -> dict[str, Any]:
-    """Return the settings of cattrs for each attribute: its name in JSON, or to leave it out."""
+    """Return the settings of cattrs for each attribute: its name in JSON, or that it is omitted."""
     omitted = dict.fromkeys(attrs.fields_dict(cls), override(omit=True))
     return omitted | {
         field.name: override(rename=field.key, omit_if_default=field.optional)

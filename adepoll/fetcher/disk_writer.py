@@ -16,13 +16,12 @@ from adepoll.fetcher.storage_rules import ObjectVersion
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes written so far, and the size of the result in bytes or None."""
 
-# All sizes are in bytes.
-_BATCH: Final = 2**20  # written by one call in a thread
-_BATCH_OF_BLOCKS: Final = 2**21  # the same, if bytes arrive fast, in blocks
-_MAX_UNHASHED: Final = 2**22  # kept in memory until they are hashed
-_HASHED_FROM_FILE: Final = 2**24  # read from the file and hashed by one call in a thread
-_SYNC_EVERY: Final = 2**26
-_LARGE_ALLOCATION: Final = 2**24
+_BATCH: Final = 2**20  # bytes that one call in a thread writes
+_BATCH_OF_BLOCKS: Final = 2**21  # bytes that one call writes if bytes arrive fast, in blocks
+_MAX_UNHASHED: Final = 2**22  # bytes that are kept in memory until they are hashed
+_HASHED_FROM_FILE: Final = 2**24  # bytes that one call in a thread reads from the file and hashes
+_SYNC_EVERY: Final = 2**26  # bytes between two syncs of the file
+_LARGE_ALLOCATION: Final = 2**24  # bytes of the block in `_keep_freed_memory`
 
 
 async def stop_task(task: asyncio.Task[None]) -> None:
@@ -219,7 +218,7 @@ class SegmentWriter:
         """Create a writer that begins at an offset of the file.
 
         Args:
-            disk: The download.
+            disk: Writes the file.
             offset: Offset of the first byte in the file.
             record: Called after each batch with the number of its bytes. Returns the number of
                 bytes at the start of the file that are written without a gap.
@@ -234,7 +233,7 @@ class SegmentWriter:
         self._chunks: list[Chunk] = []  # the next batch
         self._held_bytes = 0  # bytes of `_chunks`
         self._writing: asyncio.Future[None] | None = None  # done when the last batch is written
-        self._writing_bytes = 0  # bytes of that batch
+        self._writing_bytes = 0  # bytes of the batch that is being written
 
     async def copy(self, read: ReadChunk) -> None:
         """Write all bytes that `read` returns, also if `read` raises an error after them.

@@ -369,7 +369,7 @@ class ResultFetcher(AsyncCloseable):
             try:
                 await reader.begin()
                 return await self._read_all(reader, job_id)
-            except ResultChangedError as changed:  # the caller has no bytes: read it again
+            except ResultChangedError as changed:  # the caller has no bytes yet, so read again
                 error = changed_error(changed, expected=reader.version.size)
             finally:
                 await reader.aclose()

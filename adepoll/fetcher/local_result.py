@@ -12,7 +12,7 @@ from adepoll.common.threads import run_in_thread
 from adepoll.errors import ResultRangeError, ResultTransferError
 from adepoll.fetcher.storage_rules import ObjectVersion
 
-_READ_SIZE: Final = 2**18  # bytes
+_READ_SIZE: Final = 2**18  # bytes of one chunk
 
 
 class LocalResult:

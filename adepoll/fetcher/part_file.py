@@ -34,8 +34,8 @@ _NO_HARD_LINKS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 )
 _MIN_RESUMABLE: Final = 2**20  # bytes; a smaller part file is not kept
-_READ_SIZE: Final = 2**18  # bytes
-_MAX_TRIES: Final = 3  # to create or rename the part file while other processes interfere
+_READ_SIZE: Final = 2**18  # bytes that are hashed in one step
+_MAX_TRIES: Final = 3  # attempts to create or rename the part file while other processes interfere
 _MAX_CHUNKS_PER_CALL: Final = 1024  # the limit of pwritev(2) on Linux and the BSDs (IOV_MAX)
 # Linux caches written data in memory blocks, each as large as the write, up to 2 MiB. Large blocks
 # can be slow to allocate. In a virtual machine that had returned its memory to the host, writing a
@@ -137,7 +137,7 @@ class PartFile:
         return own, state
 
     def _take_over(self, own: OwnFile, state: ResumeState | None) -> ResumeState | None:
-        """Make a copy the part file, with the shared name if possible; return its resume state."""
+        """Use a copy as the part file, with the shared name if possible; return its state."""
         self._own = own
         self._own = self._names.move_to_shared(own)
         if self._own.path == self._names.shared:
@@ -243,7 +243,7 @@ class PartFile:
         try:
             if os.fstat(fd).st_size != self.hashed:
                 raise self._storage_error(_truncated_error())
-            present, self._present = self._present, []  # if a check raises, `close` removes it
+            present, self._present = self._present, []  # so `close` removes it if a check raises
             if self._check.is_cut(fd, self.hashed):
                 raise ResultTransferError(
                     "the bytes ended within the result",
@@ -273,8 +273,8 @@ class PartFile:
     def close(self) -> None:
         """Close the part file, and remove it if a later download cannot resume it.
 
-        Do nothing after `publish` has succeeded. A part file can be resumed if it has the shared
-        name and at least 1 MiB. The object must also have a known size and a strong ETag.
+        Do nothing after `publish` has succeeded. To be resumed, the file must have 1 MiB or more,
+        the name `PartNames.shared`, and an object with a known size and a strong ETag.
         """
         own = self._own
         if own is None:

@@ -20,7 +20,7 @@ from attrs import frozen
 from adepoll.common import file_system
 from adepoll.fetcher.resume_state import ResumeStateFile
 
-_COPY_SIZE: Final = 2**20  # bytes
+_COPY_SIZE: Final = 2**20  # bytes that are copied in one step
 # A random name, as `PartNames.random_path` makes it.
 _PRIVATE: Final = re.compile(r"\..*\.[0-9a-f]{12}\.[0-9a-f]{16}\.part", re.DOTALL)
 
@@ -123,7 +123,7 @@ class PartNames:
     def make_private(self, own: OwnFile) -> OwnFile:
         """Return a file with a random name and the bytes of `own`.
 
-        Rename `own` if it has the shared name; copy it if another file has its name now.
+        Rename `own` if it still has the shared name; copy it if another file has that name now.
         """
         if own.path != self.shared and own.has_name():
             return own

@@ -35,14 +35,14 @@ from adepoll.fetcher.storage_client import StorageClient, limit_read_size
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, request_headers
 
 _OK: Final = 200
-_READ_SIZE: Final = 2**18  # bytes
+_READ_SIZE: Final = 2**18  # bytes of one read from the socket
 
 
 class PolledResult:
     """A result in the answer about its job, which can be requested any number of times.
 
-    An offset in the result is another offset in the answer, and that one is not known before. So
-    the result is always read from its beginning.
+    Before the answer is read, nobody knows at which offset of the answer the result begins. So the
+    result is always read from its beginning.
 
     Attributes:
         job_id: The job.
@@ -201,7 +201,7 @@ class PolledReader:
         # answer is complete, because the cut can be after any brace.
         self._reader = SequentialReader(self._polled, is_complete=lambda: envelope.is_complete)
         self._pieces: deque[memoryview] = deque()  # received pieces of the result, not read yet
-        self._position = 0  # offset of the first of these pieces in the result
+        self._position = 0  # offset of the first piece in the result
         # True if the result is null, False if it is an object, None if it has not begun.
         self._is_null: bool | None = None
         self._has_ended = False

@@ -33,7 +33,7 @@ class ResultCheck:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The reasons why the text is not a result, each as "problem @ path"; empty if it is one.
+        """The reasons why the text is not a result, each as "problem @ path"; empty for a result.
 
         All bytes must have been added before.
         """

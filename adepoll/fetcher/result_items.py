@@ -42,7 +42,7 @@ class ItemBuilder:
     _joined_path: str = field(default="", init=False)  # `_path` as a string
     # The objects and arrays of the current item that have begun and not ended, outermost first.
     _open: list[dict[str, Json] | list[Json]] = field(factory=list, init=False)
-    _keys: list[str] = field(factory=list, init=False)  # the last key in each of `_open`
+    _keys: list[str] = field(factory=list, init=False)  # the last key of each item of `_open`
 
     @property
     def is_within_item(self) -> bool:

@@ -20,9 +20,10 @@ from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
 FIRST_SEGMENT: Final = 2**23
 """Bytes of the first requested range."""
 
-_MIN_SEGMENT: Final = 2**20  # bytes
-_MAX_SEGMENT: Final = 2**26  # bytes
-# Bytes. Each response that is read in blocks needs a new connection, so its segment is larger.
+_MIN_SEGMENT: Final = 2**20  # bytes of the smallest segment
+_MAX_SEGMENT: Final = 2**26  # bytes of the largest segment
+# Bytes of the largest segment if bytes arrive fast. A fast response is read in blocks, and then its
+# connection cannot be used again. So fewer and larger segments save time.
 _MAX_SEGMENT_IF_FAST: Final = 2**27
 _SECONDS_PER_SEGMENT: Final = 2.0  # a segment has the bytes that arrive in this time
 
@@ -31,11 +32,12 @@ _FAST: Final = 1e8  # bytes per second at which one connection suffices
 # connection is slow at its beginning.
 _MEASURED_BYTES: Final = 2**20
 _MEASURED_SECONDS: Final = 0.2
-# Several connections are measured for this time. They stay if they are faster by this factor.
+# Seconds for which several connections are measured, and the factor by which they must be faster
+# than a single connection, so that they stay.
 _COMPARED_SECONDS: Final = 2.0
 _SPEEDUP_NEEDED: Final = 1.25
 
-_MAX_UNUSABLE_RANGES: Final = 3  # responses in one download, before ranges are given up
+_MAX_UNUSABLE_RANGES: Final = 3  # such responses end the download in segments
 
 
 class NoRangesError(Exception):
@@ -96,7 +98,7 @@ class Segments:
         return None
 
     def advance(self, claim: Claim, count: int) -> None:
-        """Record that `count` more bytes of a claim, from its start on, are present."""
+        """Record that the next `count` bytes of a claim are present."""
         if not count:
             return
         start = claim.start
@@ -120,10 +122,10 @@ class Segments:
 class ConnectionPlan:
     """Decides how many connections a download uses, by the rate at which bytes arrive.
 
-    A download begins with one connection. If it is slow, the allowed number is used. After two
-    seconds, their total rate is compared with that of the single connection. If it is not at least
-    25% higher, the network is the limit. Then one connection remains, because other programs use
-    the network, too.
+    A download begins with one connection. If this connection is slow, `allowed` connections are
+    used. After two seconds, the rate of all connections together is compared with the rate of the
+    single one. If the new rate is not at least 25% higher, the network is the limit. Then one
+    connection remains, because other programs use the network, too.
 
     Attributes:
         allowed: Maximum number of connections.
@@ -238,7 +240,7 @@ class DownloadConnections:
         Args:
             stored: The result.
             disk: Writes the received bytes.
-            version: Version of the object; every response must have the same.
+            version: Version of the object; every response must be of this version.
             segments: Records which bytes are present.
             allowed: Maximum number of connections.
         """
@@ -329,8 +331,8 @@ class DownloadConnections:
         finally:
             self._segments.release(claim)
         if isinstance(failure, ResultServerError) and self._open > 1:
-            # The storage may limit the number of connections. End this one, and use no more than
-            # the others.
+            # Perhaps the storage limits the number of connections. So end this connection, and
+            # from now on use at most as many as are still open.
             self._plan.limit(self._open - 1)
             return
         await self._stored.retries.wait_or_raise(

@@ -28,7 +28,7 @@ from adepoll.fetcher.responses import (
 )
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
 
-_MAX_SCANNED: Final = 2**23  # bytes
+_MAX_SCANNED: Final = 2**23  # bytes of the largest object in which `_scan` looks for the end
 
 
 class SequentialReader:
@@ -36,8 +36,8 @@ class SequentialReader:
 
     If the object has a strong ETag, that request asks for the bytes from the first unread byte on.
     Otherwise, the object is requested from its beginning. The bytes that were read before are then
-    skipped, and their digest must be the same as before. They are also skipped if the storage sends
-    the whole object instead of the range.
+    skipped, and their digest must be the same as before. The reader also skips them if the storage
+    sends the whole object instead of the range.
 
     If the storage serves no ranges, the bytes before a requested range are skipped, too. All bytes
     of a range are of the version of the object that `begin` has found.
@@ -118,7 +118,8 @@ class SequentialReader:
         Raises:
             ResultRangeError: The result ends before the range begins.
             ResultChangedError: The object in storage was replaced while it was read.
-            ResultMalformedError: The bytes are not a JSON object, or end in endless whitespace.
+            ResultMalformedError: The bytes are not a JSON object, or contain more than 64 KiB of
+                whitespace in a row.
             ResultError: The result could not be read in the allowed number of attempts.
             RequestError: The API failed when a new URL was requested.
         """
@@ -241,12 +242,12 @@ class SequentialReader:
         raise RangePastEndError(self.start - left)
 
     def _record(self, chunk: bytes) -> None:
-        """Record a chunk, which is empty at the end; raise if the JSON is not complete then."""
+        """Record a chunk. After the last bytes, it is empty: raise if the JSON is not complete."""
         if not chunk:
             if self._ends_early():
-                # The storage may have stated a wrong size. It is forgotten, so that a correct size
-                # in the next response does not look like a change of the object. For a range, the
-                # size stays, because the caller can have used it.
+                # The storage may have stated a wrong size. Forget this size, so that a correct size
+                # in the next response does not look like a change of the object. For a range, keep
+                # the size, because the caller can have used it.
                 size = self.version.size
                 if not self._is_range:
                     self.version = evolve(self.version, size=None)

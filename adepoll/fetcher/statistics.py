@@ -1,4 +1,6 @@
-"""The statistics of a fetcher. Imports errors only.
+"""The statistics of a fetcher. Imports errors and html_tables.
+
+For the metrics of all parts of adepoll, see `contrib.prometheus`.
 
 Other modules count: `fetcher` and `result_stream` count transfers, `patience` counts resumptions,
 and `storage_client` counts bytes and renewed URLs.
@@ -98,5 +100,5 @@ class Counters:
         transfer.finish()
 
     def stats(self, *, bytes_received: int) -> FetcherStats:
-        """Return a copy of the counters; `bytes_received` is counted elsewhere."""
+        """Return a copy of the counters, with `bytes_received`, which `StorageClient` counts."""
         return FetcherStats(bytes_received=bytes_received, **asdict(self))

@@ -50,7 +50,7 @@ _READ_SIZE_IN_BULK: Final = 2**20
 # aiohttp buffers up to twice this size, then stops reading from the socket.
 _READ_BUFFER: Final = 2**18
 _READ_BUFFER_IN_BULK: Final = 2**19
-_KEEP_ALIVE: Final = 15.0  # seconds
+_KEEP_ALIVE: Final = 15.0  # maximum seconds until an idle connection is closed
 _MAX_REDIRECTS: Final = 5
 # Characters that are not quoted: ASCII without the space. `SsrfGuard` refuses control characters.
 _UNQUOTED: Final = "".join(map(chr, range(0x80))).replace(" ", "")

@@ -1,6 +1,12 @@
 """Rules for the storages of different vendors: request headers, ETags and error responses. No I/O.
 
-Every rule for a single vendor belongs in this module. The common rules are those of RFC 9110.
+The rules that all storages follow are those of RFC 9110. For the rules of a further vendor, change:
+
+- `request_headers`, if its range requests need other headers.
+- `_EXPIRED` and `_TOO_EARLY`, for the texts of its errors; `_SAID`, for the XML elements that
+  contain these texts.
+- `_SIGNED_AT` or `validity_of`, for the parameters of a presigned URL that say when it is valid.
+- `common/redaction.py`, for the names of its parameters that are secret.
 """
 
 import json
@@ -33,10 +39,10 @@ UNSUPPORTED_CODINGS: Final = frozenset({"br", "zstd", "compress", "x-compress", 
 """Other registered codings. A value in neither set, such as ``aws-chunked``, is ignored."""
 
 DEFAULT_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
-# Storages use these statuses for an expired URL, but also for other errors. The body shows which.
+# Statuses that storages use for an expired URL and for other errors. The body shows the reason.
 _MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})
-# Texts in lower case from the error bodies of S3, compatible storages, Google and Azure. The first
-# mean that the URL has expired, the others that the request can be repeated later.
+# Texts in lower case from the error bodies of S3, compatible storages, Google and Azure. After a
+# text of `_EXPIRED`, the URL must be renewed. After one of `_TOO_EARLY`, the request is repeated.
 _EXPIRED: Final = (b"expired", b"tokenrefreshrequired")
 _TOO_EARLY: Final = (
     *(b"requesttimetooskewed", b"not yet valid", b"not valid yet", b"requestnotreadyyet"),
@@ -47,7 +53,8 @@ _AZURE_TIMES: Final = re.compile(
     rb"(?:Key )?expiry \[([^\]]*)\] - Current \[([^\]]*)\])?",
     re.IGNORECASE,
 )
-# Names of two query parameters, in lower case: time of signing, and seconds of validity after it.
+# Pairs of query parameters, in lower case: the first has the time at which the URL was signed, the
+# second the number of seconds for which it is valid.
 _SIGNED_AT: Final = (
     ("x-amz-date", "x-amz-expires"),
     ("x-goog-date", "x-goog-expires"),
@@ -60,7 +67,7 @@ _SAID: Final = re.compile(
     rb"<(Code|Message|Details|AuthenticationErrorDetail)>[^<]*</\1>", re.IGNORECASE
 )
 _MESSAGE: Final = re.compile(rb"<Message>([^<]*)</Message>")  # S3, Google, and Azure
-# Characters. Shorter values of a query are not secret: dates, numbers and names of algorithms.
+# Number of characters. Shorter values in a query are dates, numbers and names, and not secret.
 _SHORTEST_SECRET: Final = 20
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re.ASCII)
 
@@ -150,7 +157,7 @@ def may_refuse_range(error: ResultError) -> bool:
 
 
 class Timing(Enum):
-    """Whether a storage refused a URL because it has expired, is not yet valid, or otherwise."""
+    """Why a storage refused a URL: it has expired, it is not valid yet, or for another reason."""
 
     EXPIRED = 1
     TOO_EARLY = 2

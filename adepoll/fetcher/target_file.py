@@ -33,8 +33,8 @@ def check_replaceable(target: Path, *, overwrite: bool) -> os.stat_result | None
         return None
     is_link = stat.S_ISLNK(found.st_mode)
     if _leads_to_special_file(target) if is_link else not stat.S_ISREG(found.st_mode):
-        # Raised without `overwrite`, too: otherwise the error would say that the target exists, but
-        # the caller could not replace it.
+        # Raise without `overwrite`, too. Otherwise another error would say that the target exists,
+        # although `overwrite` would not help the caller.
         raise OSError(errno.EINVAL, _SPECIAL)
     if overwrite and is_link:
         raise OSError(errno.ELOOP, "it is a symbolic link; pass the path that it leads to")

@@ -45,9 +45,9 @@ _PAGE_BYTES: Final = 4 * 2**20
 # Pages of 4 KiB. When the WAL has this number of pages, SQLite copies them into the file.
 _CHECKPOINT: Final = 4_000
 _LATE_CHECKPOINT: Final = 64_000
-_LONGEST_STATUS: Final = 100  # characters
-_LONGEST_ERROR: Final = 1_000  # characters
-_LONGEST_KIND: Final = 80  # characters
+_LONGEST_STATUS: Final = 100  # characters of a recorded status
+_LONGEST_ERROR: Final = 1_000  # characters of the recorded text of an error
+_LONGEST_KIND: Final = 80  # characters of the recorded name of an error's class
 
 # These errors mean that a change is wrong, not the journal: SQLite or JSON cannot store a value, or
 # the stage of the job does not allow the change.
@@ -155,8 +155,8 @@ class Database:
         """Write the changes of several calls in one transaction.
 
         Returns:
-            One entry per call: None if all changes of the call were written, or the error because
-            of which none of them was written.
+            One entry per call: None if all changes of the call were written. Otherwise none of them
+            was written, and the entry is the error.
 
         Raises:
             JournalError: The transaction failed, so no change of any call was written.
@@ -175,7 +175,7 @@ class Database:
         stored = [stored_job(job, default) for job in jobs]
         connection = self._connection
         try:
-            # Ids are random, and their index can be larger than the cache. In sorted order, each
+            # Sort the rows by id, because the index of ids can be larger than the cache. Then each
             # page of the index is changed only once, and a late checkpoint copies it only once.
             order = sorted(range(len(stored)), key=stored.__getitem__)
             pages = _CHECKPOINT if durable else _LATE_CHECKPOINT
@@ -240,7 +240,7 @@ class Database:
             return columns_of(self.path, jobs, self._connection)
 
     def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return those of `keys` that several jobs of the journal have."""
+        """Return which of `keys` are the label key of several jobs of the journal."""
         with self._reading():
             return shared_label_keys(keys, self._connection)
 

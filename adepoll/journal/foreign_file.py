@@ -198,8 +198,8 @@ def _schema() -> list[_Object]:
 def _objects(connection: sqlite3.Connection) -> list[_Object]:
     """Return all rows of `sqlite_schema`.
 
-    The author of a file can edit this table. So the result is a list, not a dict by name: a trigger
-    can have the name of an index, or a name that SQLite reserves for itself.
+    The result is a list, not a dict by name, because the author of a file can edit this table. For
+    example, a trigger can have the name of an index, or a name that SQLite reserves for itself.
     """
     rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
     return [

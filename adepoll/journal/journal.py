@@ -203,7 +203,7 @@ class Journal(AsyncCloseable):
         return new
 
     async def write(self, *changes: Change, durable: bool = True) -> None:
-        """Write changes in this order, either all of them or none.
+        """Write changes in the order of `changes`, either all of them or none.
 
         Calls that arrive while a transaction runs are written together by the next transaction. If
         a call is cancelled, either all its changes are written or none.
@@ -240,7 +240,7 @@ class Journal(AsyncCloseable):
         return await self._run(self._database.columns, jobs)
 
     async def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return those of `keys` that several jobs of the journal have (`stored_jobs.label_key`).
+        """Return which of `keys` are the label key of several jobs; see `stored_jobs.label_key`.
 
         The labels of these jobs would lead to the same file name.
         """

@@ -1,4 +1,4 @@
-"""The lock of a journal: only one process can hold it, and other processes can find out its pid."""
+"""The lock of a journal: one process at a time can hold it; `holder_of` returns its pid."""
 
 from pathlib import Path
 from typing import Protocol

@@ -138,7 +138,7 @@ def file_status(path: Path) -> os.stat_result | None:
 
     Raises:
         NotAJournalError: The file cannot be a journal, because it is not a regular file or too
-            small. Or a name that SQLite would use beside it belongs to something else.
+            small. Or something else has the name of a file that SQLite would create beside it.
         JournalAccessError: The folder does not exist, or the status cannot be read.
     """
     _check_companions(path)
@@ -322,8 +322,8 @@ def _connect(path: Path, endpoints: Endpoints) -> sqlite3.Connection:
         # Size of the cache: 8000 KiB. A batch mostly writes rows that it has just read or written,
         # so a larger cache would not make it faster.
         connection.execute("PRAGMA cache_size = -8000")
-        # Bytes. The WAL can grow beyond this size while many ids are added. SQLite truncates it to
-        # this size afterwards.
+        # Size in bytes to which SQLite truncates the WAL. While many ids are added, the WAL can be
+        # larger.
         connection.execute("PRAGMA journal_size_limit = 67108864")
         # SQLite opens a read-only file, and even begins a transaction in it, without an error. So
         # write once now, to get the error before a batch starts.

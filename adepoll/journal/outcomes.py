@@ -246,6 +246,6 @@ def kind_of(error: AdePollError) -> str:
 
 
 def credits_of(job: JobSnapshot) -> float | None:
-    """Return the credits that a job has used; None if the service states no possible number."""
+    """Return the credits that a job has used; None if the number is missing or impossible."""
     used = job.credits
     return None if used is None or not 0 <= used <= MOST_CREDITS else float(used)

@@ -161,7 +161,7 @@ def columns_of(
 
 
 def shared_label_keys(keys: Collection[str], connection: sqlite3.Connection) -> set[str]:
-    """Return those of `keys` that several jobs of the journal have as their label key."""
+    """Return which of `keys` are the label key of several jobs of the journal."""
     rows = connection.execute(
         "SELECT label_key FROM jobs INDEXED BY jobs_labelled"
         " WHERE label_key IN (SELECT value FROM json_each(?))"

@@ -83,11 +83,11 @@ STATEMENTS: Final = (
     CREATE INDEX jobs_undelivered ON jobs (number)
         WHERE done_at IS NOT NULL AND delivered_at IS NULL
     """,
-    # To find out whether any job has columns.
+    # With this index, a query finds out fast whether any job has columns.
     "CREATE INDEX jobs_with_columns ON jobs (number) WHERE columns IS NOT NULL",
-    # To find the jobs whose files would have the same name.
+    # With this index, a query finds the jobs whose files would have the same name.
     "CREATE INDEX jobs_labelled ON jobs (label_key) WHERE label_key IS NOT NULL",
-    # To count jobs. The index contains all columns that are counted, so that no row is read.
+    # This index contains all columns by which jobs are counted, so that counting reads no row.
     """
     CREATE INDEX jobs_counted ON jobs
         (stage, status, settled_at, delivered_at, result_bytes, partial, credits)
