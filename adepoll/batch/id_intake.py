@@ -70,7 +70,7 @@ class IdIntake:
         self._buffer: list[JobToAdd] = []
         self._readable = asyncio.Event()  # set when the buffer has ids or all ids were read
         self._writable = asyncio.Event()  # set when the buffer has room
-        self._added = asyncio.Event()  # set when jobs or all ids were added to the journal
+        self._added = asyncio.Event()  # set when the journal has new jobs or all ids
         self._all_read = False
 
     @property

@@ -24,7 +24,7 @@ async def read_durations(journal: Journal) -> dict[JobKind, Durations]:
 
 
 async def write_durations(journal: Journal, learnt: Mapping[JobKind, Durations]) -> None:
-    """Record the durations that a run has learnt; keep those that are recorded for other kinds.
+    """Record the durations that a run has learnt; keep the recorded durations of other kinds.
 
     Raises:
         JournalError: The note cannot be written.

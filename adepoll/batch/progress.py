@@ -53,8 +53,8 @@ class BatchProgress(HtmlTable):
 class OutcomeRate:
     """Outcomes per second, averaged over about 30 seconds. All times come from one clock."""
 
-    _started: float = math.nan  # time of the first outcome
-    _updated: float = math.nan  # time of the last outcome
+    _started: float = math.nan  # seconds; time of the first outcome
+    _updated: float = math.nan  # seconds; time of the last outcome
     _recent: float = 0.0  # weighted number of outcomes: an older outcome has a smaller weight
     _total: int = 0
 
@@ -77,7 +77,7 @@ class OutcomeRate:
 
 _MEMORY: Final = 30.0  # seconds in which the weight of an outcome falls to 1/e
 _MIN_OUTCOMES: Final = 20
-_MIN_TIME: Final = 1.0  # seconds
+_MIN_TIME: Final = 1.0  # seconds after the first outcome until a rate is returned
 
 
 @define(eq=False)
@@ -105,7 +105,7 @@ class RunCounters:
     complete: bool = False
 
     def begin(self, counts: Counts) -> None:
-        """Set the numbers to those of the journal at the start of the run."""
+        """Start with the numbers of the journal."""
         given_up = counts.by_stage.get(Stage.GIVEN_UP, 0)
         settled = sum(counts.by_status.values())
         not_missed = counts.by_stage.get(Stage.DONE, 0) + counts.by_stage.get(Stage.FETCHING, 0)

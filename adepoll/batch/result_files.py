@@ -16,8 +16,8 @@ from adepoll.journal.outcomes import Record, ResultFile
 NameBy: TypeAlias = Literal["job_id", "label"]
 """The property of a job after which its result file is named."""
 
-# Flags to open a file for reading. O_NONBLOCK is for a FIFO, which a journal may name, and which
-# would otherwise block.
+# Flags to open a file for reading. O_NONBLOCK is set because a journal may name a FIFO, and opening
+# it would otherwise block.
 _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | file_system.PLAIN
 
 
@@ -109,7 +109,7 @@ def _open_regular(path: Path) -> BufferedReader | None:
     if not path.is_file():  # such as a FIFO: opening it blocks on systems without O_NONBLOCK
         return None
     try:
-        file = open(os.open(path, _READING), "rb")  # noqa: PTH123, SIM115 - a descriptor; closed by the caller
+        file = open(os.open(path, _READING), "rb")  # noqa: PTH123, SIM115 - it has a descriptor, not a path; the caller closes it
     except OSError:
         return None
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -243,7 +243,7 @@ class RunTasks:
             await asyncio.wait([intake])
             await self._give_up_waiting(self._timeout)
 
-    async def _give_up_waiting(self, timeout: float) -> None:  # noqa: ASYNC109 - has already passed
+    async def _give_up_waiting(self, timeout: float) -> None:  # noqa: ASYNC109 - the timeout has already passed
         """After the timeout, give up the jobs in the journal that were never watched."""
         after = 0
         while page := await self._journal.waiting(after=after, limit=_PAGE):

@@ -54,7 +54,7 @@ def cli(*, debug: bool) -> None:
 
     Try it without an API key: adepoll demo
     """
-    from adepoll.cli.messages import LogHandler  # noqa: PLC0415 - --help works without it
+    from adepoll.cli.messages import LogHandler  # noqa: PLC0415 - slow to import; --help does not need it
 
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING,

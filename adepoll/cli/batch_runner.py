@@ -125,7 +125,7 @@ class BatchRunner:
         return exit_code_of_batch(self._progress, strict=self.options.strict)
 
     def _effective_options(self) -> BatchOptions:
-        """Return the user's options, and the saved ones of the journal if it is resumed."""
+        """Return the user's options; in a resumed run, also the options that the journal saves."""
         if self.job_ids is not None or self.journal is None:
             return self.options
         with JournalReader(self.journal) as reader:

@@ -136,9 +136,9 @@ class Speed:
         """Record the state at time `now`, in seconds. All times must come from one clock."""
         sample = (now, state.settled_count - state.settled_before, state.bytes_fetched)
         self._samples.append(sample)
-        # The newest sample that is older than the window is kept, so that the difference to it
-        # covers the whole window.
-        while len(self._samples) > 2 and self._samples[1][0] <= now - self._window:  # noqa: PLR2004 - a speed needs two samples
+        # Of the samples that are older than the window, only the newest one is kept. The speed is
+        # measured from this sample, so that the measurement covers the whole window.
+        while len(self._samples) > 2 and self._samples[1][0] <= now - self._window:  # noqa: PLR2004 - two samples are needed for a speed
             self._samples.popleft()
         since, jobs, size = self._samples[0]
         if now > since:
@@ -200,11 +200,11 @@ def format_duration(seconds: float) -> str:
 
 def format_rate(per_second: float) -> str:
     """Return a rate, such as ``1.2/s`` or ``3.0/min``."""
-    if per_second >= 10:  # noqa: PLR2004 - no decimals from here on
+    if per_second >= 10:  # noqa: PLR2004 - large rates have no decimals
         return f"{per_second:,.0f}/s"
     if per_second <= 0:
         return "0/s"
-    if per_second >= 0.1:  # noqa: PLR2004 - one decimal suffices
+    if per_second >= 0.1:  # noqa: PLR2004 - smaller rates are per minute
         return f"{per_second:.1f}/s"
     return f"{per_second * _MINUTE:.1f}/min"
 
@@ -214,4 +214,4 @@ def format_bytes(size: float) -> str:
     for unit, factor in (("TB", 1e12), ("GB", 1e9)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
-    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"  # noqa: PLR2004 - a megabyte
+    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"  # noqa: PLR2004 - 1 MB in bytes

@@ -95,7 +95,7 @@ def _is_given(ctx: click.Context, name: str) -> bool:
 
 
 async def _serve(emulator: Emulator, *, verbose: bool) -> None:
-    """Serve until cancelled; print status lines on stderr if `verbose` or on a terminal."""
+    """Serve until cancelled; print status lines on stderr if it is a terminal, or if `verbose`."""
     if sys.stderr.isatty():
         try:
             while True:

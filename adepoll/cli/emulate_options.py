@@ -73,7 +73,7 @@ def read_faults(ctx: click.Context, param: click.Parameter, values: Sequence[str
     """Return the faults of the options ``--fault``; raise `click.BadParameter` if one is wrong."""
     if not values or ctx.resilient_parsing:
         return []
-    from adepoll.emulator import make_fault  # noqa: PLC0415 - slow; completion works without it
+    from adepoll.emulator import make_fault  # noqa: PLC0415 - slow to import; completion does not need it
 
     faults = []
     for value in values:

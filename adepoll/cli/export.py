@@ -86,7 +86,7 @@ def _stdout(kind: Format | None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _showing_progress() -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function that shows how many jobs were read; None if there is no place to show it."""
+    """Yield a function that shows how many jobs were read; None if it cannot be shown."""
     view = make_view()
     if view is None:
         yield None

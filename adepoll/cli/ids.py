@@ -74,7 +74,7 @@ async def read_id_batches(
         arguments: Job ids.
         files: File names; ``-`` is standard input.
         fields: The columns or keys of the files that describe the jobs.
-        places: Records the file and line of each invalid id; None to forget them.
+        places: Records the file and line of each invalid id; None if they are not needed.
 
     Raises:
         IdsError: A field does not exist in a file, or the file is malformed.

@@ -13,7 +13,7 @@ from adepoll.common.redaction import REDACTED, showable
 from adepoll.errors import AdePollError
 
 _LONGEST_LOG_LINE: Final = 2_000  # characters
-_LONGEST_TEXT: Final = 200  # characters
+_LONGEST_TEXT: Final = 200  # characters of a text from the service or a file
 # Pairs of the library's advice for Python code and the same advice for the command line. The advice
 # is found by its text, because a journal records only the class name and the text of an error.
 _OPTIONS: Final = (
@@ -54,7 +54,7 @@ def discard(stream: TextIO | None) -> None:
     would report another error.
     """
     if stream is not None:
-        with open(os.devnull, "wb") as null:  # noqa: PTH123 - a device, not a path
+        with open(os.devnull, "wb") as null:  # noqa: PTH123 - a name of a device, not a path
             os.dup2(null.fileno(), stream.fileno())
 
 

@@ -97,7 +97,7 @@ def make_client(
     kind: str | None = None,
 ) -> "adepoll.AdeClient":
     """Return a new client with these options."""
-    import adepoll  # noqa: PLC0415 - slow; completion works without it
+    import adepoll  # noqa: PLC0415 - slow to import; completion does not need it
 
     return adepoll.AdeClient(
         region=region,
@@ -182,7 +182,8 @@ def client_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., N
 def _complete_region(
     _ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    # Not a click.Choice: AdeClient also accepts aliases, and its error message is more helpful.
+    # The option is not a click.Choice, because AdeClient also accepts aliases, and has a more
+    # helpful error message.
     return [CompletionItem(name) for name in REGION_NAMES if name.startswith(incomplete)]
 
 

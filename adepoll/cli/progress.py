@@ -34,7 +34,7 @@ from adepoll.common.closing import Closeable
 from adepoll.common.redaction import showable
 
 _REFRESHES_PER_SECOND: Final = 4
-_LIVE_SPEED_WINDOW: Final = 15.0  # seconds
+_LIVE_SPEED_WINDOW: Final = 15.0  # seconds over which the live display averages the speed
 _CHECK_INTERVAL: Final = 10.0  # seconds; in the first minute each check prints a line
 _FIRST_MINUTE: Final = 60.0
 _LINE_INTERVAL: Final = 60.0  # seconds, after the first minute

@@ -81,7 +81,7 @@ def run_sync(
         code = ExitCode.INTERRUPTED
     except click.ClickException:
         raise  # `cli.main` prints the usage error
-    except Exception as error:  # noqa: BLE001 - reports every bug in one line
+    except Exception as error:  # noqa: BLE001 - every bug is reported on one line
         _log.debug("%s was raised", type(error).__name__, exc_info=error)
         cause = _cause_of(error)
         code = exit_code_of_error(cause)
@@ -130,7 +130,7 @@ def _report(error: Exception) -> None:
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return uvloop's factory if the extra "speed" is installed, else None."""
     try:
-        import uvloop  # noqa: PLC0415 - the extra may be missing
+        import uvloop  # noqa: PLC0415 - uvloop is an extra
     except ModuleNotFoundError:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop

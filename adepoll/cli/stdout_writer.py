@@ -99,7 +99,7 @@ async def _write_in_thread(fd: int, line: bytes) -> None:
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, failure)
 
-    # A daemon thread, so that it does not delay the exit of the process, as a thread of the loop's
-    # executor would.
+    # The thread is a daemon, because a thread of the loop's executor would delay the exit of the
+    # process.
     threading.Thread(target=write, name="adepoll-line", daemon=True).start()
     await done

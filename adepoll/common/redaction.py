@@ -75,7 +75,7 @@ class Bearer(str):
 _URL_MARK: Final = re.compile(r":(?://|\\/\\/)")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,15}\Z")
 _URL_REST: Final = re.compile(r"[^\s\"<>]+")
-# Punctuation after a URL belongs to the sentence. With it, "http://host:8080," would be no URL.
+# Punctuation after a URL is not part of the URL. Otherwise "http://host:8080," would be invalid.
 _AFTER_URL: Final = ",.;:!)]}'"
 _LONGEST_SCHEME: Final = 16
 # The next two patterns begin with a set of letters, because `re` searches for a set quickly. Then a

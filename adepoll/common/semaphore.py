@@ -22,14 +22,14 @@ class Semaphore(AbstractAsyncContextManager[None, None]):
         # A completed future, which `async with` can await without a suspension of the task.
         self._done: asyncio.Future[None] | None = None
 
-    def __aenter__(self) -> Awaitable[None]:  # type: ignore[override]  # enough for `async with`
+    def __aenter__(self) -> Awaitable[None]:  # type: ignore[override]  # `async with` accepts any awaitable
         """Acquire a place; wait until one is free."""
         if self._free:
             self._free -= 1
             return self._done or self._make_done()
         return self._wait()
 
-    def __aexit__(  # type: ignore[override]  # enough for `async with`
+    def __aexit__(  # type: ignore[override]  # `async with` accepts any awaitable
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,

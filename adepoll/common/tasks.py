@@ -22,7 +22,8 @@ def start(
         tasks: The set that contains the task until the task ends.
         context: The context of the task; None for an empty context.
     """
-    # Not loop.create_task: an eager task factory would run the task before it is in `tasks`.
+    # loop.create_task is not used, because an eager task factory would run the task before it is in
+    # `tasks`.
     context = Context() if context is None else context
     task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), context=context)
     tasks.add(task)

@@ -39,8 +39,8 @@ def ade(request: pytest.FixtureRequest) -> "Iterator[Emulator]":
     plan, such as those of the official SDK, complete in 0.05 s unless the mark `ade` sets a
     profile.
     """
-    from adepoll.contrib.testing import serve_in_thread  # noqa: PLC0415 - a slow import
-    from adepoll.emulator import Emulator, Profile  # noqa: PLC0415 - as above
+    from adepoll.contrib.testing import serve_in_thread  # noqa: PLC0415 - slow to import
+    from adepoll.emulator import Emulator, Profile  # noqa: PLC0415 - slow to import
 
     make = functools.partial(Emulator, profile=Profile.quick())
     with serve_in_thread(_create(make, request)) as served:
@@ -50,7 +50,7 @@ def ade(request: pytest.FixtureRequest) -> "Iterator[Emulator]":
 @pytest.fixture
 def ade_client(ade: "Emulator") -> "Iterator[SelfClosingClient]":
     """An `adepoll.AdeClient` of the emulator `ade`. Use it in one event loop. It closes itself."""
-    from adepoll.contrib.testing import SelfClosingClient  # noqa: PLC0415 - as for `ade`
+    from adepoll.contrib.testing import SelfClosingClient  # noqa: PLC0415 - slow to import
 
     client = SelfClosingClient(ade.api_key, base_url=ade.base_url, v2_base_url=ade.base_url)
     yield client
@@ -62,7 +62,7 @@ def ade_env(ade: "Emulator", monkeypatch: pytest.MonkeyPatch) -> "Emulator":
     """The emulator `ade`; environment variables make it the default service. `AdeClient()`, the
     official SDK and the command use it, in this process and in its child processes.
     """
-    from adepoll.api.config import environment_of  # noqa: PLC0415 - as for `ade`
+    from adepoll.api.config import environment_of  # noqa: PLC0415 - slow to import
 
     for name, value in environment_of(ade.base_url, ade.api_key).items():
         monkeypatch.setenv(name, value)
@@ -75,7 +75,7 @@ def ade_world(request: pytest.FixtureRequest) -> "Iterator[AdeWorld]":
     `JobWatcher`, and `run` a coroutine in which hours pass in milliseconds. For ``def`` tests only:
     `run` starts an event loop.
     """
-    from adepoll.contrib.testing import AdeWorld  # noqa: PLC0415 - as for `ade`
+    from adepoll.contrib.testing import AdeWorld  # noqa: PLC0415 - slow to import
 
     with _create(AdeWorld, request, without="clock") as world:
         yield world
@@ -94,7 +94,7 @@ def _create(make: Callable[..., _T], request: pytest.FixtureRequest, *, without:
 
 
 def _options(marks: list[pytest.Mark], without: str) -> dict[str, object]:
-    from adepoll.emulator import Emulator  # noqa: PLC0415 - as for `ade`
+    from adepoll.emulator import Emulator  # noqa: PLC0415 - slow to import
 
     if any(mark.args for mark in marks):
         raise TypeError("options must be passed by name, as in seed=3")

@@ -60,7 +60,7 @@ def make_view() -> View | None:
     if not (sys.stderr is not None and sys.stderr.isatty()):
         return None
     try:
-        from rich.console import Console  # noqa: PLC0415 - an extra, and slow to import
+        from rich.console import Console  # noqa: PLC0415 - rich is an extra, and slow to import
     except ModuleNotFoundError:
         return None
     console = Console(stderr=True)
@@ -108,7 +108,7 @@ class TerminalView:
 
     def __init__(self, console: Any) -> None:
         """Prepare to draw on `console`, which is a `Console` of rich."""
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - an extra
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - rich is an extra
 
         self._progress = Progress(
             BarColumn(bar_width=_BAR_WIDTH),
@@ -157,7 +157,7 @@ def _format_count(number: int) -> str:
 
 
 def _format_bytes(number: int) -> str:
-    if number < 1000:  # noqa: PLR2004 - decimal units
+    if number < 1000:  # noqa: PLR2004 - 1 kB in bytes
         return f"{number} B"
     size = number / 1000
     for unit in ("kB", "MB"):

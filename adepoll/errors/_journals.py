@@ -110,7 +110,7 @@ class JournalDamagedError(JournalError):
 
     def __init__(self, problems: Sequence[str], *, path: str | None) -> None:
         shown = "; ".join(showable(problem, 120) for problem in problems[:3])
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""  # noqa: PLR2004 - three are shown
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""  # noqa: PLR2004 - the message names three problems
         super().__init__(
             f"is damaged: {shown}{more}; copy the file and its -wal file elsewhere, then recover "
             'what can be read: sqlite3 COPY ".recover" | sqlite3 RESCUED; or start again with '

@@ -102,7 +102,7 @@ class MalformedAnswerError(AnswerError):
 
     def __init__(self, problems: Sequence[str], *, job_id: str | None = None) -> None:
         shown = "; ".join(showable(problem, 200) for problem in problems[:5])
-        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""  # noqa: PLR2004 - five are shown
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""  # noqa: PLR2004 - the message names five problems
         super().__init__(f"the service sent a malformed answer: {shown}{more}", job_id=job_id)
         self.problems = tuple(problems)
 

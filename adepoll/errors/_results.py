@@ -165,8 +165,8 @@ class ResultChangedError(ResultError):
 class ResultMalformedError(ResultError):
     """The bytes from the storage are not a result.
 
-    Because they can be the error page of a gateway, adepoll requests the result again. It does not
-    do so if a whole download has more than 1 MiB.
+    The bytes can be the error page of a gateway. Therefore adepoll requests the result again,
+    unless a whole download has more than 1 MiB.
 
     Attributes:
         problems: Descriptions of what is wrong, each as "problem @ path".

@@ -13,7 +13,7 @@ _Error = TypeVar("_Error", bound=BaseException)
 def without_frames(error: _Error) -> _Error:
     """Remove the tracebacks of an error, of its causes and of its contexts; return the error.
 
-    When the error is raised again, it gets a new traceback that begins there.
+    If the error is raised again, its new traceback begins at that `raise` statement.
     """
     found: list[BaseException | None] = [error]
     seen: set[int] = set()

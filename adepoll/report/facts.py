@@ -161,7 +161,7 @@ class Facts(HtmlTable):
         durations: Durations of the settled jobs; None if no job has settled.
         measured: Number of durations that come from the service. The other durations are counted
             from the receipt of a job to the poll that observed its end.
-        detection_lag: Detection lags; those of v1 jobs are upper bounds. None if all are unknown.
+        detection_lag: Detection lags; a lag of a v1 job is an upper bound. None if all are unknown.
         lag_unknown: Settled jobs whose detection lag is unknown.
         settled_before_added: Jobs that had settled before they were added to the batch.
         curve: Settled jobs over time; None if no job has settled.

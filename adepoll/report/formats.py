@@ -27,7 +27,7 @@ def format_share(part: int, whole: int) -> str:
     percent = 100 * part / whole
     if part == whole:
         text = "100"
-    elif percent < 0.1:  # noqa: PLR2004 - the precision shown
+    elif percent < 0.1:  # noqa: PLR2004 - percentages have one decimal
         text = "<\N{NARROW NO-BREAK SPACE}0.1"
     else:
         text = f"{min(percent, 99.9):.1f}"
@@ -56,7 +56,7 @@ def _format_seconds(seconds: float) -> str:
         return f"0{_SPACE}s"
     if seconds < 0.0995:  # noqa: PLR2004 - smaller values are in milliseconds
         return f"{max(seconds * _KILO, 0.1):.2g}{_SPACE}ms"
-    text = f"{seconds:.{2 if seconds < 1 else 1 if seconds < 9.95 else 0}f}"  # noqa: PLR2004 - two figures
+    text = f"{seconds:.{2 if seconds < 1 else 1 if seconds < 9.95 else 0}f}"  # noqa: PLR2004 - two significant digits
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text}{_SPACE}s"
 
 
@@ -73,7 +73,7 @@ def format_bytes(number: float) -> str:
 
 
 def _places(number: float) -> int:
-    return 2 if number < 9.995 else 1 if number < 99.95 else 0  # noqa: PLR2004 - three figures
+    return 2 if number < 9.995 else 1 if number < 99.95 else 0  # noqa: PLR2004 - three significant digits
 
 
 def format_credits(number: float) -> str:

@@ -83,7 +83,7 @@ def render_facts(
         findings=list(_findings(facts, running=running)),
         next_steps="" if running else _next_steps(facts),
         command=shell_line(["adepoll", "resume", name, *_out_words(notes)]),
-        style=Markup(style),  # noqa: S704 - a file of this package
+        style=Markup(style),  # noqa: S704 - the style sheet is a file of this package
         # The policy forbids the page to load, run or submit anything except this style sheet.
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; "
         "form-action 'none'",

@@ -26,8 +26,8 @@ _PARTIAL_CONTENT: Final = 206
 _RANGE_NOT_SATISFIABLE: Final = 416
 _RANGE_SPEC: Final = re.compile(r"([0-9]*)-([0-9]*)")
 _MAX_HEADER_LENGTH: Final = 1_000  # characters; a header with a single range is shorter
-# Bytes. Larger positions are replaced by this one, which all storages can parse. No result is that
-# large.
+# The largest position in bytes. Larger positions are replaced by this one, which all storages can
+# parse. No result is that large.
 _MAX_POSITION: Final = 2**62
 _ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
 

@@ -14,7 +14,7 @@ from adepoll.server.problem_details import RETRY_AFTER
 
 __all__ = ["StatusReply", "job_as_json"]
 
-_MAX_TEXT_LENGTH: Final = 500  # characters
+_MAX_TEXT_LENGTH: Final = 500  # characters of a text from the service
 
 
 @frozen(kw_only=True)

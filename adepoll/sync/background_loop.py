@@ -1,6 +1,6 @@
 """BackgroundLoop: an event loop in a separate thread, which runs coroutines. Imports errors.
 
-If a call is interrupted, as by Ctrl-C, it cancels its coroutine and waits for the coroutine's end.
+If Ctrl-C interrupts a call of `run`, the coroutine is cancelled, and `run` waits for its end.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ from adepoll.api.json_text import Json
 from adepoll.tables.exact_json import dump
 
 MAX_DIGITS: Final = 38
-"""Maximum digits of a decimal number, which pandas, polars and DuckDB can read."""
+"""Maximum number of digits of an exact decimal number. pandas, polars and DuckDB read 38 digits."""
 
 
 class Scalar(Enum):
@@ -28,7 +28,7 @@ class Scalar(Enum):
     TEXT = "text"
     JSON = "JSON text"
     DATE = "date"
-    TIME = "time"  # UTC, microseconds
+    TIME = "time"  # in UTC, to the microsecond
 
 
 @frozen

@@ -81,7 +81,7 @@ def _exact(text: str) -> float | Decimal:
     exact = Decimal(text)
     if abs(exact.adjusted()) > _MAX_EXPONENT:
         if exact:
-            raise ValueError("a number is out of range")  # `_exact_or_text` returns the text
+            raise ValueError("a number is out of range")  # `_exact_or_text` catches this error
         return number
     return number if Decimal(repr(number)) == exact else exact
 

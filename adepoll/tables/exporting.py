@@ -340,7 +340,7 @@ def _writer_of(kind: Format) -> Callable[[BinaryIO, Sequence[Column]], Writer]:
     if kind == "jsonl":
         return JsonLinesWriter
     try:
-        from adepoll.tables.arrow_writers import ArrowWriter, ParquetWriter  # noqa: PLC0415 - an extra
+        from adepoll.tables.arrow_writers import ArrowWriter, ParquetWriter  # noqa: PLC0415 - pyarrow is an extra
     except ModuleNotFoundError as error:
         if error.name != "pyarrow":
             raise

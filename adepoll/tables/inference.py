@@ -268,7 +268,7 @@ class _Resolver:
             found.append(_column(root, self.type_of(node, root), get))
         return found, self.conflicts
 
-    def type_of(self, node: Node, path: str) -> ColumnType:  # noqa: PLR0911 - one return for each type
+    def type_of(self, node: Node, path: str) -> ColumnType:  # noqa: PLR0911 - one return statement for each type
         kinds = node.kinds.keys()
         if not kinds:
             return Scalar.TEXT

@@ -51,7 +51,7 @@ class JobFunctions(ABC):
         request: web.Request,
         job: str | JobRef,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - as for JobWatcher.wait
+        timeout: float | None = None,  # noqa: ASYNC109 - raises JobTimeoutError
     ) -> JobSnapshot:
         """Wait until a job has settled. All requests that wait for the same job share its polls.
 
@@ -73,7 +73,7 @@ class JobFunctions(ABC):
         request: web.Request,
         job: str | JobRef,
         *,
-        timeout: float | None = 20.0,  # noqa: ASYNC109 - as for JobWatcher.wait
+        timeout: float | None = 20.0,  # noqa: ASYNC109 - ends with the response 202
     ) -> web.Response:
         """Wait as `wait` does, and return a response with the status of the job as JSON.
 
@@ -178,7 +178,7 @@ class JobFunctions(ABC):
         health = await self.resources(request).health()
         return web.json_response(health.body, status=health.http_status, headers=health.headers)
 
-    async def live(self, request: web.Request) -> web.Response:  # noqa: ARG002 - a handler
+    async def live(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp passes it to each handler
         """Respond with 200 as long as the process works, whatever the service does.
 
         This is a handler: ``app.router.add_get("/live", live)``.

@@ -36,7 +36,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     for status in statuses:
         content: dict[str, Any] = {PROBLEM_MEDIA_TYPE: {"schema": schema}}
         described[status] = {"description": _PROBLEMS[status], "content": content}
-        if status == 422:  # noqa: PLR2004 - FastAPI's own response to an invalid parameter
+        if status == 422:  # noqa: PLR2004 - FastAPI also sends 422 itself, for an invalid parameter
             content["application/json"] = {"schema": _OBJECT}
         if status in {503, 504}:
             described[status]["headers"] = _RETRY_AFTER

@@ -23,7 +23,7 @@ def add_problem_details(app: Starlette) -> None:
     (internal error). The close reason is the name of the error's class.
     """
     for kind in (AdePollError, ClosedError):
-        app.add_exception_handler(kind, _handle)  # type: ignore[arg-type]  # gets only errors of this kind
+        app.add_exception_handler(kind, _handle)  # type: ignore[arg-type]  # `_handle` gets only errors of this kind
 
 
 def problem_response(request: Request, error: AdePollError | ClosedError) -> Response:

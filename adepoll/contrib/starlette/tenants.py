@@ -55,7 +55,7 @@ class JobFunctions(ABC):
         request: Request | WebSocket,
         job: str | JobRef,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - as for JobWatcher.wait
+        timeout: float | None = None,  # noqa: ASYNC109 - raises JobTimeoutError
     ) -> JobSnapshot:
         """Wait until a job has settled. All requests that wait for the same job share its polls.
 
@@ -91,7 +91,7 @@ class JobFunctions(ABC):
         request: Request,
         job: str | JobRef,
         *,
-        timeout: float | None = 20.0,  # noqa: ASYNC109 - as for JobWatcher.wait
+        timeout: float | None = 20.0,  # noqa: ASYNC109 - ends with the response 202
     ) -> Response:
         """Wait as `wait` does, and return a response with the status of the job as JSON.
 
@@ -188,7 +188,7 @@ class JobFunctions(ABC):
         health = await self.resources(request).health()
         return JSONResponse(health.body, status_code=health.http_status, headers=health.headers)
 
-    async def live(self, request: Request) -> Response:  # noqa: ARG002 - a route
+    async def live(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it to each route
         """Respond with 200 as long as the process works, whatever the service does."""
         return JSONResponse(LIVE.body, headers=LIVE.headers)
 

@@ -51,7 +51,7 @@ class AdeWorld(Closeable):
         except BaseException:
             self.close()
             raise
-        rng = Random(self._emulator.seed)  # noqa: S311 - reproducible, not secret
+        rng = Random(self._emulator.seed)  # noqa: S311 - must be reproducible, need not be secret
         self._source = WorldSource(world=self.world, rng=rng)
 
     @property
