@@ -78,7 +78,7 @@ class ObjectScanner:
         self._max_value = max_value
         self._max_members = max_members
         self._left = max_total  # bytes of names and values that can still be kept
-        self._count = 0  # members that have begun
+        self._count = 0  # number of members that have begun
         self._read: _State = self._begin
         self._offset = 0  # number of bytes before the current chunk
         self._name: str | None = None  # name of the current member; None if the name is too long

@@ -47,7 +47,7 @@ class Decoder:
         self._job_id = job_id
         self._format = _GZIP_OR_ZLIB
         self._zlib = zlib.decompressobj(self._format)
-        self._encoded = b""  # received, not decoded yet
+        self._encoded = b""  # bytes that were received and are not decoded yet
         self._bytes_in = 0
         self._bytes_out = 0
         self._is_plain = False
@@ -108,5 +108,5 @@ class Decoder:
                 problem = "it decodes to hardly any bytes @ $"
             else:
                 return chunk
-        # Raised outside of the handler, so that zlib's error is not shown with it.
+        # Raise outside of the handler, so that the traceback does not show the error of zlib, too.
         raise ResultMalformedError([problem], job_id=self._job_id)

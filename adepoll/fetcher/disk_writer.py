@@ -156,7 +156,7 @@ class DiskWriter:
             self._progress(self.written, self.size)
 
     async def _hash(self) -> None:
-        """Hash all bytes in order, from memory where they are still there, or else from the file.
+        """Hash all bytes in order, from memory if they are still in memory, or from the file.
 
         Also sync the file after each 64 MiB, because a single sync at the end takes long.
         """

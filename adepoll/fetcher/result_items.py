@@ -188,8 +188,8 @@ class ResultItems:
         except ValueError as exc:
             problem = f"{exc} @ $"
         except self._ijson.JSONError:
-            # This error quotes the document. The new error is raised outside of the handler, so
-            # that this one is not shown with it.
+            # This error quotes the document. So raise the new error outside of the handler:
+            # otherwise the traceback would show both.
             pass
         else:
             if builder.items:

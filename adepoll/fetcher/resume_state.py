@@ -87,8 +87,8 @@ class ResumeStateFile:
                 earlier part file can have had the same name.
         """
         try:
-            # Another user may have put a symbolic link or a pipe there. The link is not followed,
-            # and the pipe is not waited for.
+            # Do not follow a symbolic link, and do not wait for a pipe: another user may have put
+            # one there.
             fd = file_system.open_without_following(self._path, os.O_RDONLY)
             try:
                 document = _unseal(os.read(fd, _MAX_BYTES))

@@ -97,8 +97,8 @@ class SsrfGuard(AbstractResolver):
                     return target
             except ValueError:
                 reason = "the URL is malformed"
-        # Raised outside of the handler, so that the ValueError is not shown with it: it quotes the
-        # URL, which is secret.
+        # Raise outside of the handler, because otherwise the traceback would also show the
+        # ValueError, which quotes the secret URL.
         raise ResultUrlError(job_id=job_id, url=url, reason=reason)
 
     async def resolve(

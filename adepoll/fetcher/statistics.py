@@ -1,7 +1,5 @@
 """The statistics of a fetcher. Imports errors and html_tables.
 
-For the metrics of all parts of adepoll, see `contrib.prometheus`.
-
 Other modules count: `fetcher` and `result_stream` count transfers, `patience` counts resumptions,
 and `storage_client` counts bytes and renewed URLs.
 

@@ -236,8 +236,8 @@ class StorageClient(AsyncCloseable):
             ):
                 private = str(exc.os_error)
         self.check_open()  # raises if `aclose` has aborted the request
-        # Raised outside of the handlers, so that the error of aiohttp is not shown with it: that
-        # error contains the URL, which is secret.
+        # Raise outside of the handlers, because otherwise the traceback would also show the error
+        # of aiohttp, which contains the secret URL.
         if private:
             raise ResultUrlError(job_id=job_id, url=url, reason=private)
         cls = ResultProxyRefusedError if is_refused else ResultTransferError

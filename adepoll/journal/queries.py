@@ -105,8 +105,8 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
             delivered_at=delivered_at,
         )
     except (AdePollError, ValueError, TypeError):
-        # These errors may quote a customer's document. The new error is raised outside of this
-        # handler, so that they are not shown with it.
+        # These errors may quote a customer's document. So raise the new error outside of this
+        # handler: otherwise the traceback would show both.
         pass
     raise damaged(f"the record of job number {number} cannot be read", path)
 

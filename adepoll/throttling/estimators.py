@@ -285,7 +285,7 @@ SLOWEST: Final = 0.1
 _MAX_PROBE_WAIT: Final = 30.0  # maximum seconds to wait before a probe
 _FEWEST_JOBS: Final = 3  # jobs that must have failed, for an outage
 _KNOWN_FOR: Final = 120.0  # seconds after the failure of a job in which its failures do not count
-_MOST_KNOWN: Final = 1_000  # such jobs that are remembered
+_MOST_KNOWN: Final = 1_000  # jobs whose last failure is remembered
 
 # The following values were chosen by simulation of `Rate` with 1 to 8 processes: token buckets of
 # 5 to 200 requests per second and bursts of 1 to 400, windows of a minute, limits of concurrent
@@ -304,7 +304,7 @@ _POWER: Final = 4  # exponent of the time in the growth of the rate
 _RISE: Final = 11.0  # usual value of `_rise`
 _RISE_IN_REQUESTS: Final = 12.0  # lowest number of requests in `_rise` seconds
 _RISE_PER_LASTED: Final = 8.0  # maximum of `_rise`, as a multiple of `_lasted`
-_RISE_PER_LOST: Final = 40.0  # seconds added to `_rise` for each lost second
+_RISE_PER_LOST: Final = 40.0  # seconds added to `_rise` for each closed second beyond `_SAVED`
 _MIN_LONGEST_RISE: Final = 4.0  # lowest value of the maximum that `_RISE_PER_LASTED` sets
 _LONGEST_RISE: Final = 200.0  # highest value of `_rise`
 _SAVED: Final = 1.1  # seconds of a closed gate whose capacity is saved

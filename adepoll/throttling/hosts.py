@@ -53,8 +53,8 @@ class Host:
         gate_opens_at: Time until which the host asked for no requests, with a Retry-After that was
             not that of a 429. It is in the past while the gate of the host is open.
         holds_back: True if callers wait in `held_back`: the host is down, or its gate is closed.
-        held_back: These callers; the first has waited longest. Some may have been cancelled or
-            released.
+        held_back: Callers of the host that wait while `holds_back` is True; the first has waited
+            longest. Some may have been cancelled or released.
         waiting: Number of callers that wait for their turn, `held_back` included.
         in_flight: Number of requests that wait for the response of the host.
         silent_since: Time of the last response, or of the oldest request in flight if that is
@@ -183,7 +183,7 @@ class Sent:
 
     @property
     def window_epoch(self) -> int:
-        """Epoch that the window gets when the request ends."""
+        """The argument `epoch` of `Window.ended` for this request."""
         return PROBE if self.is_probe else self.epoch
 
 
@@ -210,7 +210,7 @@ class Hosts:
         return host
 
     def add(self, caller: Caller) -> None:
-        """Add a caller to the end of its queue. The caller decreases `Host.waiting` at its end."""
+        """Add a caller to its queue. At the end of its wait, `Host.waiting` must be decreased."""
         host = caller.host
         (host.held_back if host.holds_back else self.waiting).append(caller)
         host.waiting += 1
@@ -226,14 +226,14 @@ class Hosts:
                 (host.held_back if caller.host is host else self.waiting).append(caller)
 
     def let_go(self, host: Host) -> None:
-        """Let the callers of a host wait like those of other hosts again."""
+        """Move the callers of a host back to `waiting`, because nothing holds them back now."""
         host.holds_back = False
         self.holding_back.remove(host)
         self.waiting.extendleft(reversed(host.held_back))  # they have waited longest
         host.held_back.clear()
 
     def let_go_open(self, now: float) -> bool:
-        """Let all hosts go that are up, and whose gates are open; return whether there were any."""
+        """Let go all hosts that are up and whose gates are open; return whether there were any."""
         hosts = [h for h in self.holding_back if not h.outage.is_on and h.gate_opens_at <= now]
         for host in hosts:
             self.let_go(host)
@@ -250,10 +250,10 @@ class Hosts:
         ]
 
     def stalled(self, now: float) -> tuple[Host | None, float]:
-        """Return the host that keeps callers of other hosts waiting, and when to ask again.
+        """Return a host that has stalled, and the time of the next check.
 
-        The host is one that has stalled; None if there is none. The time is infinity if no host can
-        stall, or if all callers wait for the same host as the requests in flight.
+        Only hosts with requests in flight are checked, and only if a caller of another host waits.
+        The result is None if none of them has stalled; the time is infinity if none of them can.
         """
         again = math.inf
         hosts = self._by_origin.values()
@@ -277,8 +277,8 @@ def longest_jitter(retry_after: float) -> float:
     return max(_MIN_JITTER, _JITTER_SHARE * retry_after)
 
 
-_MIN_JITTER: Final = 0.1  # seconds
-_JITTER_SHARE: Final = 0.1  # of the Retry-After
+_MIN_JITTER: Final = 0.1  # maximum seconds that are added to a short Retry-After
+_JITTER_SHARE: Final = 0.1  # maximum that is added to a longer Retry-After, as a share of it
 _REPORT_EVERY: Final = 60.0  # seconds between two logs that a host does not respond
 # A host has stalled if it has sent nothing for this number of seconds, and for this multiple of the
 # time that its last response took.

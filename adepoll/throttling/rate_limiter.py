@@ -29,11 +29,10 @@ class RateLimiter:
     """The request budget of one client, or of several clients of the same organisation.
 
     Four limits can hold a request back: the window (concurrent requests), the rate (requests per
-    second, after a 429), a gate (closed for all requests after a 429, and for those to one host
+    second, after a 429), a gate (closed for all requests after a 429, and for requests to one host
     after another response with a Retry-After) and an outage of the request's host (only single
-    probes are sent). If several clients (`AdeClient`) of
-    one event loop get the same object, all their requests share these limits. It has no connections
-    to be closed.
+    probes are sent). If several clients (`AdeClient`) of one event loop get the same object, all
+    their requests share these limits. It has no connections to be closed.
 
     Attributes:
         retry: Retry policy of clients that have no policy of their own.
@@ -104,7 +103,7 @@ class RateLimiter:
 
     @property
     def gate_closed_for(self) -> float:
-        """Seconds until the last gate opens; 0.0 if all are open, or without an open event loop."""
+        """Seconds until the last gate opens; 0.0 if all are open, or the event loop has ended."""
         loop = self._loop
         now = math.inf if loop is None or loop.is_closed() else loop.time()
         gates = [host.gate_opens_at for host in [*self.hosts.holding_back]]
@@ -363,10 +362,10 @@ class RateLimiter:
     def _update_hosts(self, now: float) -> float:
         """Let hosts go whose gate is open again, and hold back a host that has stalled.
 
-        Return when this must be called again; infinity if it need not be called.
+        Return the time at which this must be called again; infinity if that is not necessary.
         """
         if self.hosts.let_go_open(now):
-            self._window.restart()  # do not send to all of their callers at the same time
+            self._window.restart()  # otherwise, all waiting requests would be sent at the same time
         if not self._window.full:
             return math.inf
         stalled, again = self.hosts.stalled(now)

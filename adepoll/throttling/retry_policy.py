@@ -6,7 +6,8 @@ Everything that follows from a 429 of the service:
 - `request_sender`: `RequestSender.call` repeats the request by this policy. `call_once`, for polls
   and list sweeps, does not.
 - `watching.failure_handling`: after a 429, a job is polled again by its schedule.
-- `watching.list_sweeper`: a page of the job list is requested again, up to 20 times in total.
+- `watching.list_sweeper`: a page of the job list is requested again, until 20 requests for it were
+  answered with 429.
 - `api.protocol` creates the `RateLimitedError`, and `api.retry_after` parses Retry-After.
 
 After a 429 of a storage, `fetcher.patience` waits and repeats the request; `fetcher.storage_rules`

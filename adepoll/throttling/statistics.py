@@ -1,7 +1,5 @@
 """The counters of a client. Imports estimators.
 
-For the metrics of all parts of adepoll, see `contrib.prometheus`.
-
 `request_sender` counts requests, retries, 429s and failures. `api.transport` counts bytes. The
 other figures are the state of `rate_limiter` and `estimators`.
 

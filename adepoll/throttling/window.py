@@ -3,7 +3,7 @@
 from typing import Final
 
 PROBE: Final = -1
-"""Stands for the epoch of a probe, whose end does not change the size of the window."""
+"""Epoch that `Window.ended` gets for a probe, so that its end does not change the size."""
 
 
 class Window:

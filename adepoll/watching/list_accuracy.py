@@ -64,7 +64,7 @@ class ListAccuracy:
     # Recently settled jobs, by id. The times are those of the poll that found the job settled, and
     # of the last poll that found the job active.
     _settled: dict[str, tuple[float, float]] = field(factory=dict, init=False)
-    # True if the last sweep still showed such a job as active.
+    # True if the last sweep still showed a recently settled job as active.
     _shows_settled: bool = field(default=False, init=False)
     # Ids of jobs in `_settled` that the present sweep still shows as active.
     _shown: set[str] = field(factory=set, init=False)
@@ -254,13 +254,13 @@ _KEPT: Final = 64  # settled jobs that are compared with the list
 # Number of jobs. If 3 jobs are expected and none is found, this is chance in only 5% of the cases.
 _PROOF: Final = 3.0
 _MIN_IN_TIME: Final = 2.5  # jobs that are enough to judge the list; not 3, as older jobs count less
-_DOUBT: Final = 4.6  # as `_PROOF`, but in 1% of the cases: this is checked at each sweep
+_DOUBT: Final = 4.6  # like `_PROOF`, but chance in only 1% of the cases: each sweep checks this
 _TRUNCATED: Final = 0.6  # maximum seconds by which `received_at` can be too early
 _MIN_SAMPLE: Final = 1.0
 _MAX_SAMPLE: Final = 32.0
 _MAX_SUSPICIOUS_SAMPLE: Final = 128.0
 _SLACK: Final = 1.0  # seconds, added to `limit`, in which a sweep is early enough to be a proof
-_CUBE_ROOTS: Final = 1.5  # size of a sample, in cube roots of the number of jobs
+_CUBE_ROOTS: Final = 1.5  # size of a sample, divided by the cube root of the number of jobs
 _SUSPICION: Final = 3.0  # factor by which a sample is larger if listed jobs should have settled
 _ENOUGH: Final = 4  # settled jobs that are enough to find out how late the list is
 _YOUNG: Final = 16.0  # seconds; the sample is smaller if jobs are younger, as few have settled

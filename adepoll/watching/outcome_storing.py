@@ -211,7 +211,7 @@ class _Storing:
         if self._query is None or not self._stored_at:
             return False
         began_at = self._query.began_at
-        # Forget outcomes that were stored before the query began: the query knows of them.
+        # Forget outcomes that were stored before the query began: it does not return their jobs.
         if next(iter(self._stored_at.values())) < began_at:  # the first value is the earliest
             self._stored_at = {k: at for k, at in self._stored_at.items() if at >= began_at}
         return key in self._stored_at

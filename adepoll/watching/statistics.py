@@ -1,7 +1,5 @@
 """The figures of a watcher, and how fast it can poll. Imports html_tables.
 
-For the metrics of all parts of adepoll, see `contrib.prometheus`.
-
 `watched_jobs` counts polls, settled jobs with their detection lags, and given-up jobs.
 `list_sweeper` counts sweeps and list requests, `listing` counts wasted polls. `KindPolling.stats`
 collects the figures of one kind of jobs, and `total` adds up all kinds. Times are seconds of one

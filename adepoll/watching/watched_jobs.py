@@ -390,7 +390,7 @@ class WatchedJobs:
 
 
 _TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
-_FIRST_TRUST: Final = 2.5  # target lags; sweeps are about two target lags apart
+_FIRST_TRUST: Final = 2.5  # `first_trust` in target lags; sweeps are about two target lags apart
 _SHARED_FOR: Final = 1.0  # seconds after the start of a poll in which further waiters cause no poll
 _MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one step
 _CHUNK: Final = 500  # jobs in one step of an iterator
