@@ -163,7 +163,7 @@ class AdeClient(AsyncCloseable):
             hosts={api: hosts.get(str(root.url.origin())) for api, root in roots.items()},
             result_dir=None if result_dir is None else ResultFolder(Path(result_dir)),
         )
-        if type(self)._before_request is not AdeClient._before_request:  # noqa: SLF001 - of this class
+        if type(self)._before_request is not AdeClient._before_request:  # noqa: SLF001 - a method of this class
             self._requests.on_request = self._before_request
 
     def __repr__(self) -> str:
@@ -232,8 +232,8 @@ class AdeClient(AsyncCloseable):
     def outage(self, kind: JobKind | None = None) -> ServiceDownError | None:
         """Return why jobs of a kind cannot be polled now; None if their host is not down.
 
-        The other host can be down at the same time, or up. In both cases, `stats` shows only the
-        host with the most failures.
+        v1 and v2 jobs can have different hosts, and one of them can be down alone. `stats` shows
+        the failures of the host that has the most.
 
         Args:
             kind: Kind of the jobs; None for the client's kind.

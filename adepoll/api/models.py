@@ -384,7 +384,7 @@ _ADDED: Final = frozenset({"conforms", "kind", "label", *_FLAGS})  # all fields 
 
 @cache
 def shape_of(kind: JobKind, result: type, metadata: type) -> Shape:
-    """Return the JSON shape of a snapshot of a kind.
+    """Return how the JSON of a snapshot differs from `JobSnapshot`, for one kind of jobs.
 
     Args:
         kind: The kind.

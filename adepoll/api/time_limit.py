@@ -44,7 +44,7 @@ class Block:
         """Begin a block; it must be entered immediately.
 
         Args:
-            limit: Its limit.
+            limit: The limit of the block.
             loop: The running loop.
             now: Loop time at which the block begins; not earlier than for the previous block.
 

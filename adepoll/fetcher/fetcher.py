@@ -53,7 +53,7 @@ def _hide_frames(function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutin
         try:
             return await function(*args, **kwargs)
         except (AdePollError, ClosedError) as error:
-            raise without_frames(error)  # noqa: B904 - the same error
+            raise without_frames(error)  # noqa: B904 - it is the same error
 
     return call
 

@@ -22,7 +22,7 @@ class PacedReader(Generic[_ChunkT]):
     def __init__(
         self, read: Callable[[], Awaitable[_ChunkT]], *, period: float, min_rate: float
     ) -> None:
-        """`min_rate` is in bytes per second, averaged over `period` seconds."""
+        """Create a reader; `min_rate` is in bytes per second, averaged over `period` seconds."""
         self._read = read
         self._period = period
         self._min_rate = min_rate

@@ -103,7 +103,7 @@ class ResultStream:
         except (AdePollError, ClosedError) as error:
             if self._transfer is not None:
                 self._transfer.fail()
-            raise without_frames(error)  # noqa: B904 - the same error
+            raise without_frames(error)  # noqa: B904 - it is the same error
         if not chunk:
             if self._transfer is not None:
                 self._transfer.finish()

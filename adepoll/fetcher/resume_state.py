@@ -102,7 +102,7 @@ class ResumeStateFile:
     def write(self, part_fd: int, job_id: str, state: ResumeState) -> None:
         """Write a new state; raise `OSError` if that fails.
 
-        `part_fd` is the descriptor of the part file. Its bytes must have been written.
+        `part_fd` is the descriptor of the part file, whose bytes must have been written before.
         """
         boot = _boot_id()
         if boot is None:

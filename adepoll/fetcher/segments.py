@@ -251,7 +251,7 @@ class DownloadConnections:
         self._segments = segments
         self._group = asyncio.TaskGroup()
         self._open = 0  # connections in use
-        self._unusable_ranges = 0  # responses that were not the requested range
+        self._unusable_ranges = 0  # number of responses that were not the requested range
         self._time = asyncio.get_running_loop().time
         self._plan = ConnectionPlan(allowed, self._time())
 

@@ -305,7 +305,7 @@ class Database:
         finally:
             # False after a commit, and after SQLite has rolled back itself, as on a full disk.
             if connection.in_transaction:
-                with suppress(sqlite3.Error):  # an earlier error is being raised
+                with suppress(sqlite3.Error):  # the earlier error matters more
                     connection.execute("ROLLBACK")
 
     def _apply_call(self, changes: Sequence[Change]) -> JournalError | None:

@@ -169,7 +169,7 @@ class RateLimiter:
             callers.discard(caller)
             host.waiting -= 1
         self._woken -= 1
-        # In this step of the loop, the caller starts its request. In the next, wake the next one.
+        # The caller starts its request in this step of the loop. After that, wake the next caller.
         loop.call_soon(self._wake_waiting, context=Context())
         return due
 

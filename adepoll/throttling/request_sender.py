@@ -140,7 +140,7 @@ class RequestSender:
                 except RequestError as error:
                     self._count(error)
                     limiter.failed(error, sent)
-                    raise without_frames(error)  # noqa: B904 - the same error
+                    raise without_frames(error)  # noqa: B904 - it is the same error
                 except BaseException:
                     limiter.withdrawn(sent)
                     raise
@@ -236,7 +236,7 @@ class RequestSender:
     def _start(self, host: Host, due: float) -> Sent | None:
         """Count a request as sent; return None if it must wait for its turn again.
 
-        After it has got its turn, others can have been sent, and the gate can have closed.
+        Since the request got its turn, others may have been sent, or the gate may have closed.
         """
         sent = None if self._loop is None else self._limiter.start(host, due)
         self._requests += sent is not None

@@ -57,7 +57,7 @@ class RetryPolicy:
     refill: float = field(default=0.2, validator=[_finite, ge(0)])
 
     def waits(self, rng: Random) -> Iterator[float]:
-        """Yield the wait before each retry, in seconds, without end; `rng` is the jitter."""
+        """Yield the seconds to wait before each retry, without end; `rng` provides the jitter."""
         # Not `backoff.full_jitter`: it uses the global random generator, but these waits must be
         # reproducible.
         bounds = backoff.expo(base=self.factor, factor=self.base, max_value=self.max_wait)

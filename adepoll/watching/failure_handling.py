@@ -24,7 +24,8 @@ or `not_found_grace` for a new job that the service does not know (404) or forbi
   `not_found_grace`). This takes at least four failed polls, and the service answered polls of other
   jobs in that time, so the job is probably the cause. Later failures of a suspect do not count as
   failures of the service. Otherwise the last open jobs of a batch, if all are bad, would look like
-  an outage. A lower limit would not do: some polls fail by accident just before an outage begins.
+  an outage. With a lower limit, good jobs would become suspects, because some of their polls fail
+  just before an outage begins.
 - The seconds count in full after a malformed answer, an undocumented status, a redirect, or the 404
   of a job that was never found: the service responds.
 - The seconds before a 429 do not count.
@@ -171,7 +172,7 @@ class FailureRules:
     def _count(
         self, failures: PollFailures, kind: FailureKind, gap: float, now: float
     ) -> float | Verdict:
-        """Add the seconds that count since the previous failed poll; decide like `record`."""
+        """Add the seconds that count since the previous failed poll; return as `record` does."""
         weight = self._weight(failures, kind)
         limit, longest = self._limit(kind), self._longest(kind)
         failures.total += min(gap, self._total_limit / _MIN_POLLS)

@@ -261,5 +261,5 @@ class JobState:
 # share one tuple. More subscribers are in a dict, because a job in a server can have thousands of
 # waiters, and a tuple would be copied for each new one.
 _MAX_TUPLE: Final = 8
-# `SnapshotBuffer.waiting` is pruned when it has doubled, and has grown by this number of jobs.
+# After a pruning, `SnapshotBuffer.waiting` may grow to twice its length plus this number of jobs.
 _PRUNE_SLACK: Final = 64

@@ -152,9 +152,9 @@ class ListTrust:
         age = self.learning.age(state, now)
         distribution = durations.distribution
         if distribution.quantile(_KNOWN_SHARE, age=age) > EDGES[distribution.known]:
-            # All known jobs are as young as this job, as in a batch whose jobs all started at the
-            # same time. At greater ages, the distribution is a guess, which could be wrong for all
-            # of these jobs, and make all of them due.
+            # No settled job was much older than this job is now, as in a batch whose jobs all
+            # started at the same time. So the distribution only guesses when jobs of this age
+            # settle. A wrong guess would make all of them due.
             return now + self.max_trust
         trust = distribution.quantile(_ALMOST_ALL, age=age) - age
         return now + min(max(trust, _MIN_TRUST), self.max_trust)

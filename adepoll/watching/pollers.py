@@ -149,7 +149,7 @@ class Pollers:
             except asyncio.CancelledError:
                 if is_cancelled():
                     raise
-                # Not this task was cancelled, but something that the source awaited.
+                # Something that the source awaited was cancelled, but not this task.
                 cause = TransportError("the source cancelled the poll", job_id=state.job_id)
                 watched_jobs.failed(state, cause, now := loop.time())
             else:

@@ -189,11 +189,11 @@ class SweepPolicy:
         """Return the wanted seconds from the start of a sweep to the start of the next sweep."""
         every = at.mean_delay or _DEFAULT_DELAY
         if self.target_lag is not None:
-            # One sweep replaces polls of many jobs. For the same price in requests, a sweep may
-            # therefore be more frequent than the polls of one job, by the square root of jobs per
-            # page. But sweeps need not be more frequent than the target lag requires. The mean
-            # lag is half of the time between two sweeps, plus half of the duration of a sweep, plus
-            # the time that missing jobs wait for their polls.
+            # One sweep replaces polls of many jobs. So the best time between two sweeps is shorter
+            # than the time between two polls of one job: divide that time by the square root of the
+            # number of jobs per page. But sweep no more often than the target lag requires: the
+            # mean lag is half of the time between two sweeps, plus half of the duration of a sweep,
+            # plus the time that missing jobs wait for their polls.
             pages = len(ACTIVE) if self.last is None else self.last.needed_pages
             every *= min(math.sqrt(pages / max(at.watched, 1)), 1.0)
             after = self.duration / 2 + at.poll_wait
@@ -241,7 +241,7 @@ _MIN_LEFT: Final = 3  # watched jobs; with fewer, "auto" stops sweeping
 _MAX_PAGES: Final = 10_000
 _MAX_FAILURES: Final = 2  # consecutive failed sweeps; after more of them, sweeping pauses
 _PAUSE: Final = 60.0  # seconds of the first pause; each pause is twice as long as the previous one
-_SHORT_PAUSE: Final = 5.0  # seconds of the first pause after failed sweeps; doubled in the same way
+_SHORT_PAUSE: Final = 5.0  # the same, if sweeps have failed
 _RETRY_AFTER: Final = 1.0  # seconds from the start of a failed sweep to the start of the next one
 _TRIAL: Final = 30.0  # seconds after a pause in which sweeps can prove the list
 _MIN_APART: Final = 1.0  # seconds between two sweeps that compare the list with polls

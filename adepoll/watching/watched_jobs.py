@@ -365,7 +365,7 @@ class WatchedJobs:
             self.poll_queue.put(state, now)
             return
         delay = self.timing.delay(state, now)
-        # The delay counts from the start of the last poll; half of it must pass after its end.
+        # The delay counts from the start of the last poll. Half of it also follows the poll's end.
         due = max(state.polled_at + delay, now + delay / 2)
         self.poll_queue.put(state, min(due, now + within))
 
