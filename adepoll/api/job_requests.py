@@ -253,10 +253,10 @@ class JobRequests:
 
 
 def _let_others_continue() -> Coroutine[Any, Any, None]:
-    """Return what a call awaits before its request is sent.
+    """Return an awaitable that lets all other tasks that are ready run before a request is sent.
 
-    Responses that have arrived together are then read one after the other, before the callers send
-    their next requests. That is faster: a system call slows down the code that follows it.
+    So responses that have arrived together are read one after the other, before their callers send
+    the next requests. This saves CPU time, because each system call slows down the code after it.
     """
     return asyncio.sleep(0)
 

@@ -273,8 +273,8 @@ class PartFile:
     def close(self) -> None:
         """Close the part file, and remove it if a later download cannot resume it.
 
-        Do nothing after `publish` has succeeded. To be resumed, the file must have 1 MiB or more,
-        the name `PartNames.shared`, and an object with a known size and a strong ETag.
+        Do nothing after `publish` has succeeded. A later download can resume a file of at least
+        1 MiB with the name `PartNames.shared`, if the object has a known size and a strong ETag.
         """
         own = self._own
         if own is None:

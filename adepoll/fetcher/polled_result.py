@@ -176,7 +176,7 @@ class PolledReader:
     """Reads a result, or a range of it, from the answer about its job, in order.
 
     Attributes:
-        version: Has neither size nor ETag: the API states only those of the answer.
+        version: Without size and ETag, because the API states only those of the whole answer.
         start: Offset of the first byte to read.
         stop: Offset after the last byte; None to read to the end.
         received: Bytes of the result that `read` has returned so far.

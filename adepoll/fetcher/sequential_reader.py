@@ -242,7 +242,7 @@ class SequentialReader:
         raise RangePastEndError(self.start - left)
 
     def _record(self, chunk: bytes) -> None:
-        """Record a chunk. An empty chunk is the end of the bytes: then the JSON must be complete."""
+        """Record a chunk; after the last one, an empty chunk. Raise if the JSON is cut then."""
         if not chunk:
             if self._ends_early():
                 # The storage may have stated a wrong size. Forget this size, so that a correct size

@@ -154,7 +154,7 @@ _PRECISION: Final = 1.02  # a result is exact enough if its bounds differ by les
 
 # The prior is a Lomax distribution, which has a heavy tail; its median is 37 s. It counts as much
 # as two observed jobs. Its hazard, shape / (age + scale), falls with the age, but is never 0.
-_PRIOR_WEIGHT: Final = 2.0  # jobs
+_PRIOR_WEIGHT: Final = 2.0  # observed jobs that count as much as the prior
 _PRIOR_SHAPE: Final = 2.0
 _PRIOR_SCALE: Final = 90.0  # seconds
 PRIOR_RISK: Final = tuple(

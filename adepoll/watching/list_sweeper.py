@@ -265,5 +265,5 @@ _PAGE_TIMEOUT: Final = 30.0  # seconds without a page; then the pages of the swe
 _MAX_THROTTLED: Final = 20  # requests for one page that may be answered with a 429
 _MAX_TRIES: Final = 3  # requests for one page that may fail for another reason
 _RETRY_DELAY: Final = 1.0  # seconds until the request is repeated after a 429 without Retry-After
-_PAGE_RETRY_DELAY: Final = 0.25  # seconds until it is repeated after another temporary error
+_PAGE_RETRY_DELAY: Final = 0.25  # seconds until a request is repeated after another error
 _RETRY_AFTER: Final = 60.0  # seconds until the sweeper checks whether to sweep again

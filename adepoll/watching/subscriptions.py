@@ -120,7 +120,7 @@ class Subscription:
         self.open = 0
         self.given_up = 0
         self.complete = False
-        # By key: the last status text of an open job, at first None; an `Ended` of another job.
+        # By key: the last status text of an open job, None before its first; otherwise an `Ended`.
         self._jobs: dict[str, str | Ended | None] = {}
         self._labels: dict[str, str] = {}  # labels by key, for jobs that have a label
         # Keys of forgotten jobs, to find duplicate ids. None for iterators, and after the last id.

@@ -81,7 +81,7 @@ class WatchedJobs:
             key: Text of the job's reference; see `JobState`.
             subscriber: Is notified of snapshots and of the error.
             now: The time.
-            can_wait: True if the first poll may be later, if the job is probably new.
+            can_wait: True if a job that is probably new may be polled later.
         """
         state = self._states.get(job_id)
         if state is None:
