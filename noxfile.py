@@ -8,9 +8,9 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.10.14"
-nox.options.default_venv_backend = "uv|virtualenv"  # uv installs in a tenth of the time
+nox.options.default_venv_backend = "uv|virtualenv"  # uv installs ten times as fast
 nox.options.download_python = "never"
-nox.options.error_on_missing_interpreters = False  # `tests-all` runs the Pythons that are there
+nox.options.error_on_missing_interpreters = False  # `tests-all` uses the installed Pythons
 nox.options.sessions = ["tests", "lint", "typing"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -28,7 +28,8 @@ PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
 
 def install(session: nox.Session) -> None:
     """Install the project and what its tests need."""
-    # The tests start many processes, which else compile each module again.
+    # The tests start many processes. Without bytecode files, each of them would compile all
+    # modules.
     session.env["PYTHONDONTWRITEBYTECODE"] = None
     session.install(".[cli,json,speed]", *groups("tests"))
 
@@ -78,7 +79,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the tests, and tell what they do not reach; takes twice as long."""
+    """Run the tests, and print which lines no test runs. Takes twice as long as `tests`."""
     install(session)
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *PARALLEL)
@@ -116,16 +117,16 @@ def docs(session: nox.Session) -> None:
     site = Path("docs/_build/html")
     session.run("sphinx-build", "-E", "-W", "--keep-going", "-b", "html", "docs", str(site))
     session.env["ADEPOLL_SITE"] = str(site.resolve())
-    # With the notebooks, which `tests` leaves out because a kernel starts slowly.
+    # This includes the notebooks, which `tests` leaves out because a kernel starts slowly.
     session.run("pytest", "tests/docs", "-m", "thorough or not thorough", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Print a table of speeds beside their peers: ``nox -s bench -- NAME``."""
+    """Run a benchmark, and print its table: ``nox -s bench -- NAME``."""
     benches = {path.stem: path for path in Path("tests/benchmarks").glob("[!_]*.py")}
     if not session.posargs or session.posargs[0] not in benches:
-        session.error(f"which one? There are: {', '.join(sorted(benches))}")
+        session.error(f"name one of these benchmarks: {', '.join(sorted(benches))}")
     name, *arguments = session.posargs
     install(session)
     session.run("python", str(benches[name]), *arguments)
@@ -133,7 +134,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types: mypy on the library, both checkers on the public face and the examples."""
+    """Check types: mypy checks the library; mypy and pyright check public API and examples."""
     session.install(*groups("typing"), ".[cli,fastapi,otel,prometheus,pytest,speed]")
     session.run("mypy")
     for folder in ("tests/typing", "docs/examples"):
@@ -143,12 +144,12 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def mutation(session: nox.Session) -> None:
-    """Change modules without I/O, one place at a time, and show each change that passes all tests.
+    """Change modules without I/O, one place at a time, and show each change that no test notices.
 
-    ``nox -s mutation -- job_ids estimators --sample 50`` draws 50 mutants of two modules. Without
-    names it changes all modules of ``[tool.mutmut]``, without ``--sample`` every place. Changes
-    that make no difference are listed in tests/equivalent_mutants.md. mutmut changes neither
-    properties nor module-level code.
+    A changed module is called a mutant. ``nox -s mutation -- job_ids estimators --sample 50`` tests
+    50 random mutants of two modules. Without names, all modules of ``[tool.mutmut]`` are changed.
+    Without ``--sample``, all mutants are tested. tests/equivalent_mutants.md lists mutants that do
+    the same as the original. mutmut changes neither properties nor module-level code.
     """
     parser = argparse.ArgumentParser(prog="nox -s mutation --")
     parser.add_argument("modules", nargs="*", help="such as: job_ids estimators")
@@ -156,7 +157,8 @@ def mutation(session: nox.Session) -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311 - draws a sample, not a secret
     options = parser.parse_args(session.posargs)
     session.install("-e", ".[cli,json,speed]", *groups("tests", "mutation"))
-    # No mutant has this name: mutmut makes all mutants, learns which test reaches which, and fails.
+    # No mutant has the name "none". mutmut creates all mutants, finds out which tests run the code
+    # of each mutant, and then fails.
     session.run("mutmut", "run", "none", success_codes=[1], silent=True)
     names = [name for name, _ in _mutants(session)]
     if options.modules:
@@ -166,7 +168,7 @@ def mutation(session: nox.Session) -> None:
         session.error("no mutants; are the modules listed in [tool.mutmut] of pyproject.toml?")
     if options.sample is not None and options.sample < len(names):
         session.log(f"drawing {options.sample} of {len(names)} mutants with --seed {options.seed}")
-        draw = random.Random(options.seed)  # noqa: S311 - as above
+        draw = random.Random(options.seed)  # noqa: S311 - draws a sample, not a secret
         names = draw.sample(names, options.sample)
     session.run("mutmut", "run", *names)
     fates = dict(_mutants(session))
@@ -178,7 +180,7 @@ def mutation(session: nox.Session) -> None:
 
 
 def _mutants(session: nox.Session) -> list[tuple[str, str]]:
-    """Return the name and the fate of each mutant."""
+    """Return the name and the state of each mutant, such as "killed"."""
     results = session.run("mutmut", "results", "--all", "true", silent=True)
     lines = [line.strip().rpartition(": ") for line in str(results).splitlines()]
     return [(name, fate) for name, _, fate in lines if "__mutmut_" in name]

@@ -37,7 +37,7 @@ _STATUSES: Final = {letter: status for status, letter in _LETTERS.items() if sta
 _NOT_SENT: Final = "-"
 _MAX_ID_LENGTH: Final = 4_000  # characters; many servers accept 8 kB for all headers together
 _RETRY_MS: Final = 2_000  # milliseconds after which a browser connects again
-_MAX_TEXT_LENGTH: Final = 500  # characters of a text from the service
+_MAX_TEXT_LENGTH: Final = 500  # characters of a label or failure reason
 
 
 def as_event(update: StatusUpdate) -> Json:

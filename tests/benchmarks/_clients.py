@@ -21,11 +21,11 @@ PLAIN = Path(__file__).with_name("_plain.py")
 
 @frozen
 class Cost:
-    """What one download took.
+    """The cost of one download.
 
     Attributes:
         seconds: Elapsed time.
-        cpu: CPU seconds of the client, with those of the kernel for it.
+        cpu: CPU seconds of the client, including system time.
     """
 
     seconds: float
@@ -43,7 +43,7 @@ def run(*command: object) -> str:
 
 
 def timed(*command: object) -> Cost:
-    """Run a client; return what its process took."""
+    """Run a client; return the cost of its process."""
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     run(*command)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -52,7 +52,7 @@ def timed(*command: object) -> Cost:
 
 
 def reports(*options: object, tiny: str, url: str, path: Path) -> list[dict[str, float]]:
-    """Let a Python program fetch a small result and then this one; return its reports of both."""
+    """Run a Python client that fetches a small result, then `url`; return its report of each."""
     first = path.with_name(TINY)
     first.unlink(missing_ok=True)
     out = run(sys.executable, *options, tiny, first, url, path)
@@ -65,8 +65,8 @@ class Clients:
 
     Attributes:
         tiny: URL of a small result.
-        connections: Largest number of connections of a client that can use several.
-        ca: PEM file of the authority of the server; None without TLS.
+        connections: Maximum number of connections, for clients that can use several.
+        ca: PEM file of the certificate authority of the server; None without TLS.
     """
 
     tiny: str
@@ -74,35 +74,35 @@ class Clients:
     ca: Path | None = None
 
     def adepoll(self, url: str, path: Path) -> Cost:
-        """adepoll on asyncio's own loop."""
+        """Fetch with adepoll on asyncio's own event loop."""
         return self._python(DOWNLOADING, self.connections, url=url, path=path)
 
     def adepoll_on_uvloop(self, url: str, path: Path) -> Cost:
-        """adepoll on uvloop."""
+        """Fetch with adepoll on uvloop."""
         return self._python(DOWNLOADING, "--uvloop", self.connections, url=url, path=path)
 
     def aiohttp(self, url: str, path: Path) -> Cost:
-        """aiohttp, which writes the body to a file."""
+        """Fetch with aiohttp alone, and write the body to a file."""
         return self._python(PLAIN, url=url, path=path)
 
     def aiohttp_and_digest(self, url: str, path: Path) -> Cost:
-        """The same, with SHA-256 and fsync."""
+        """Fetch with aiohttp alone, compute the SHA-256, and sync the file."""
         return self._python(PLAIN, "--digest", url=url, path=path)
 
     def curl(self, url: str, path: Path) -> Cost:
-        """curl, over one connection."""
+        """Fetch with curl, over one connection."""
         return timed("curl", *self._trust("--cacert"), "-sf", "-o", path, url)
 
     def curl_and_sync(self, url: str, path: Path) -> Cost:
-        """curl, then sync."""
+        """Fetch with curl, then run sync."""
         return self._curl_and('sync "$1"', url, path)
 
     def curl_and_digest(self, url: str, path: Path) -> Cost:
-        """curl, then sha256sum and sync: what adepoll does."""
+        """Fetch with curl, then run sha256sum and sync, because adepoll does both."""
         return self._curl_and('sha256sum "$1" && sync "$1"', url, path)
 
     def aria2c(self, url: str, path: Path) -> Cost:
-        """aria2c, over several connections."""
+        """Fetch with aria2c, over several connections."""
         many = self.connections
         how = [f"-x{many}", f"-s{many}", "-k1M", "--file-allocation=none", "--no-conf", "-q"]
         return timed("aria2c", *how, "-d", path.parent, "-o", path.name, url)
@@ -131,12 +131,12 @@ class Race:
     """Clients that fetch the same result in turns.
 
     Attributes:
-        name: Its name in the table.
+        name: Name of the result in the table.
         size: Bytes of the result.
         url: URL of the result.
         clients: The clients by their names.
-        goals: Least speed of adepoll relative to that of a client.
-        cpu_goals: Largest CPU time of adepoll relative to that of a client.
+        goals: Minimum speed of adepoll relative to a client, by the name of the client.
+        cpu_goals: Maximum CPU time of adepoll relative to a client, by the name of the client.
         out: The folder for the downloaded files.
     """
 
@@ -149,7 +149,7 @@ class Race:
     out: Path
 
     def run(self, rounds: int) -> None:
-        """Let the clients take turns, in each round in another order, and print the table."""
+        """Run the clients in turns, with a different order in each round; print their rows."""
         costs: dict[str, list[Cost]] = {}
         for name in self.clients:
             command = name.partition(",")[0]

@@ -1,6 +1,7 @@
-"""How soon a settled job is polled that is added to a watcher which already sweeps the list.
+"""Measures how soon a watcher polls a settled job that is added between two list sweeps.
 
-Times are seconds. The watcher follows 50 active jobs; the poll is the request, not its answer.
+The watcher already watches 50 active jobs. Times are seconds, from the addition of the job to the
+moment at which its first poll is sent.
 """
 
 import asyncio
@@ -16,28 +17,28 @@ from adepoll.emulator import JobPlan, World, WorldSource, loop_clock, run
 
 ACTIVE = 50
 PROBES = 20
-IMMEDIATELY = 0.01  # seconds
+IMMEDIATELY = 0.01  # seconds; a first poll within this time counts as immediate
 WINDOW = 100
 
 
 @frozen(kw_only=True)
 class RecordingSource:
-    """A world, and the time of the first poll of each job."""
+    """The source of a world; records the time of the first poll of each job."""
 
     source: WorldSource
     first_polls: dict[str, float] = field(factory=dict)
 
     def service_time(self) -> float:
-        """As `AdeClient.service_time`."""
+        """Do what `AdeClient.service_time` does."""
         return self.source.service_time()
 
     async def get_job(self, job_id: str) -> JobSnapshot:
-        """As `AdeClient.get_job`."""
+        """Do what `AdeClient.get_job` does; record the time of the first poll."""
         self.first_polls.setdefault(job_id, self.source.world.now())
         return await self.source.get_job(job_id)
 
     async def list_jobs(self, **query: object) -> JobPage:
-        """As `AdeClient.list_jobs`."""
+        """Do what `AdeClient.list_jobs` does."""
         return await self.source.list_jobs(**query)
 
 
@@ -76,7 +77,7 @@ WAYS: dict[str, Callable[[JobWatcher, str], Awaitable[None]]] = {
 
 @frozen(kw_only=True)
 class FirstPolls:
-    """Seconds until settled jobs were polled; they came one after the other."""
+    """Seconds until the first poll of each settled job. The jobs were added one by one."""
 
     delays: list[float]
 
@@ -92,7 +93,7 @@ class FirstPolls:
 
 
 def play_first_polls(way: str, discovery: str, seed: int) -> FirstPolls:
-    """Add settled jobs, at any time between two sweeps, to a watcher with 50 active jobs."""
+    """Add settled jobs at random times to a watcher with 50 active jobs; return the delays."""
 
     async def main() -> FirstPolls:
         world = World(clock=loop_clock(), seed=seed)

@@ -1,7 +1,8 @@
-"""Plays the rows of the laboratory on the real watcher, in virtual time.
+"""Plays the rows of the laboratory in virtual time, with the real watcher.
 
-Times are seconds. A lag is counted from the end of a job, or from the moment at which the watcher
-got its id if that was later, to the moment at which its consumer has the snapshot.
+The laboratory is a set of workloads, and each workload is a row of a table. Times are seconds. A
+lag begins at the end of a job, or when the watcher gets its id if that is later. It ends when the
+consumer gets the snapshot of the job.
 """
 
 import asyncio
@@ -30,15 +31,16 @@ from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
 
 Draw: TypeAlias = Callable[[Random, float], float]
-"""Draws how long a job takes; the number is the share of the jobs that were submitted before."""
+"""Returns the random duration of a job. The float is the share of jobs submitted before the job."""
 
 HONEST = JobListing()
 TARGET_LAG = 2.0
-NOISE_SECONDS = 0.02  # besides twice the standard error of a difference
+# A lag may exceed its goal by this number of seconds plus twice the standard error.
+NOISE_SECONDS = 0.02
 PRODUCT = 1.05
 PLAIN_LOOP = 1.1
 SWEEP_REQUESTS = 1.5
-PATIENCE = 14_400.0  # virtual seconds after the last job's end at which a row is stopped
+PATIENCE = 14_400.0  # virtual seconds from the end of the last job until a row is stopped
 
 
 @frozen(kw_only=True)
@@ -46,12 +48,12 @@ class Group:
     """Jobs that take about the same time.
 
     Attributes:
-        draw: Draws how long a job takes from its arrival to its end.
+        draw: Returns the random duration of a job, from its arrival to its end.
         jobs: Number of jobs.
-        bursts: Number of equal batches in which they are submitted; 0 for one after the other.
-        spread: Seconds over which they are submitted.
-        pending_share: Share of its time that a job is pending.
-        end_at: Seconds after the start at which all jobs end; None if each ends after its own time.
+        bursts: Number of equal batches in which the jobs are submitted; 0 for one after the other.
+        spread: Seconds over which the jobs are submitted.
+        pending_share: Share of its duration for which a job is pending.
+        end_at: Seconds after the start at which all jobs end; None if `draw` decides.
         measured: True if the figures of the row include these jobs.
     """
 
@@ -64,7 +66,7 @@ class Group:
     measured: bool = True
 
     def make_jobs(self, rng: Random, *, handed_after: float, first: int) -> list[Job]:
-        """Draw the jobs."""
+        """Create the jobs with random durations; their numbers begin at `first`."""
         made = []
         for number in range(self.jobs):
             share = number / self.jobs
@@ -89,20 +91,20 @@ class Group:
 
 @frozen(kw_only=True)
 class Row:
-    """A row of the laboratory: a workload, how it is watched, and what is required.
+    """A row of the laboratory: a workload, the options of the watcher, and the goals.
 
     Attributes:
-        name: Shown, and selected with ``--only``.
+        name: Name of the row in the table, and for ``--only``.
         groups: The jobs.
-        alone: True if each job is played alone, with a watcher of its own, and awaited by `wait`.
-        discovery: As for `JobWatcher`.
-        learnt: A batch that was watched before; its durations are known.
+        alone: True if a separate watcher waits for each job with `wait`, without other jobs.
+        discovery: The option `discovery` of `JobWatcher`.
+        learnt: A batch from which the watcher has learnt durations before; None without one.
         handed_after: Seconds from the arrival of a job to the moment the watcher gets its id.
         budget: Requests per second that all players may send; None for no limit.
-        listing: How the list behaves.
-        received_at: Seconds to add to every `received_at`; None for 0, which means absent.
-        clock_ahead: Seconds by which the service's `Date` header is ahead of the truth.
-        last_share: Share of the jobs, the last ones to end, to which the figures are limited.
+        listing: The errors of the list.
+        received_at: Seconds that are added to each `received_at`; None if jobs have no such time.
+        clock_ahead: Seconds by which the service's `Date` header is later than the true time.
+        last_share: The figures include only this share of the jobs: those that end last.
         meets_target: True if the row must reach the target lag with few requests.
     """
 
@@ -127,7 +129,7 @@ class Row:
         return evolve(self, groups=tuple(groups))
 
     def make_jobs(self, seed: int) -> list[Job]:
-        """Draw the jobs, in the order in which the watcher gets them."""
+        """Create the jobs, in the order in which the watcher gets their ids."""
         rng = Random(f"{seed}/{self.name}")
         jobs: list[Job] = []
         for group in self.groups:
@@ -139,7 +141,7 @@ class Row:
         return sorted(jobs, key=lambda job: job.handed_at)
 
     def play(self, *, seed: int, scale: float) -> "Result":
-        """Play the row with all players."""
+        """Play the row with adepoll, and with each way of polling that it is compared with."""
         row = self.scaled(scale)
         jobs = row.make_jobs(seed)
         durations = Durations()
@@ -187,7 +189,7 @@ class Row:
         )
 
     def play_official(self, jobs: Sequence[Job], rng: Random) -> Played:
-        """Play the row with the official SDK's policy."""
+        """Play the row with the waiter of the official SDK."""
         if not self.alone or self.budget is None:
             return play_official(jobs, rng, budget=self.budget)
         single = [play_official([job], rng, budget=self.budget) for job in jobs]
@@ -199,9 +201,11 @@ class Row:
 
 @frozen(kw_only=True)
 class Result:
-    """How the players did in a row; None where the row has no such player.
+    """The figures of a row.
 
-    The other attributes are those of the row.
+    `ours` is adepoll, and `sdk` the official SDK. `plain` and `clairvoyant` are None if the row has
+    no budget. `plain` is also None in rows without list sweeps, and if each job is played alone.
+    The other attributes are those of `Row`.
     """
 
     name: str
@@ -215,11 +219,11 @@ class Result:
 
     @property
     def product(self) -> float:
-        """Requests x mean lag, relative to the SDK's."""
+        """Requests multiplied by the mean lag, relative to the same product of the SDK."""
         return self.ours.requests * self.ours.mean / (self.sdk.requests * self.sdk.mean)
 
     def missed(self) -> list[str]:
-        """Return what the row requires and adepoll did not reach."""
+        """Return the names of the goals that adepoll has missed."""
         ours, sdk = self.ours, self.sdk
         noise = 2 * math.hypot(ours.standard_error, sdk.standard_error) + NOISE_SECONDS
         checks = {
@@ -239,18 +243,18 @@ class Result:
 
 @frozen(kw_only=True)
 class Setting:
-    """The service with the jobs of a row, and its source."""
+    """The service with the jobs of a row, and the source with which a watcher polls them."""
 
     service: LabService
     source: LabSource
 
     @classmethod
     def make(cls, row: Row, jobs: Sequence[Job], seed: int) -> "Setting":
-        """Create the service; it needs a running virtual loop."""
+        """Create the service. The running event loop must have virtual time."""
         rng = Random(seed)
         service = LabService(
             jobs={str(UUID(int=rng.getrandbits(128), version=4)): job for job in jobs},
-            # A job arrives at any fraction of a second, which the service omits.
+            # Jobs arrive at fractions of a second, which the times of the service do not show.
             start=rng.random(),
             listing=row.listing,
             received_at=row.received_at,
@@ -265,7 +269,7 @@ class Setting:
         return self.service.now()
 
     async def hand_over(self) -> AsyncIterator[str]:
-        """Yield each id when the watcher is to get it."""
+        """Yield each id at the time at which the watcher must get it."""
         for job_id, job in self.service.jobs.items():
             if (wait := job.handed_at - self.now()) > 0:
                 await asyncio.sleep(wait)

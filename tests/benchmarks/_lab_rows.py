@@ -1,4 +1,4 @@
-"""The rows of the laboratory. Durations are seconds."""
+"""The rows of the laboratory, which `_lab` plays. Durations are seconds."""
 
 import math
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def uniform(shortest: float, longest: float) -> Draw:
 
 
 def drifting(first: Draw, last: Draw) -> Draw:
-    """Draw from two distributions, the second of which replaces the first in the mid-batch."""
+    """Draw from the first distribution for the first half of the jobs, then from the second."""
     return lambda rng, at: (first if at < 0.5 else last)(rng, at)
 
 
@@ -49,7 +49,7 @@ UP, DOWN = drifting(about(10), about(200)), drifting(about(200), about(10))
 
 
 def growing(first: float, last: float) -> Draw:
-    """Draw around a duration that grows from job to job."""
+    """Draw near a mean that changes exponentially from `first` to `last` over the jobs."""
 
     def draw(rng: Random, at: float) -> float:
         return rng.gauss(1, 0.1) * first * (last / first) ** at
@@ -58,7 +58,7 @@ def growing(first: float, last: float) -> Draw:
 
 
 def _single(name: str, draw: Draw, jobs: int = 300, **options: object) -> Row:
-    """Return a row of jobs that are alone, each awaited by `wait`."""
+    """Return a row in which a separate watcher waits for each job with `wait`."""
     return Row(name=f"wait: {name}", groups=(Group(draw=draw, jobs=jobs),), alone=True, **options)
 
 
@@ -67,7 +67,7 @@ def _taught(draw: Draw, jobs: int = 400) -> Group:
 
 
 def _single_rows() -> Iterator[Row]:
-    """Yield the rows of the issue that await one job, then others."""
+    """Yield rows in which a separate watcher waits for each job."""
     minute = _taught(about(60), 1_000)
     yield _single("5 s, after learning 60 s", about(5), learnt=minute)
     ten_minutes = _taught(about(600), 200)
@@ -81,7 +81,6 @@ def _single_rows() -> Iterator[Row]:
     yield _single("2 h 5 min, handed over after 2 h", about(7_500, 0.04), 150, handed_after=7_200.0)
     for seconds, jobs in ((1_800, 60), (3_600, 40), (7_200, 30)):
         yield _single(f"{seconds} s, nothing learnt", about(seconds), jobs)
-    # Not in the issue.
     for seconds in (1, 5, 15, 60, 200):
         yield _single(f"{seconds} s, nothing learnt", about(seconds, 0.3))
     yield _single("exponential 60 s", exponential(60))
@@ -101,7 +100,7 @@ def _short_long() -> Draw:
 def _watch(
     name: str, draw: Draw, *, jobs: int = 300, spread: float = 0.0, **options: object
 ) -> Row:
-    """Return a row of jobs that one watch follows."""
+    """Return a row in which one watch has all jobs."""
     return Row(name=name, groups=(Group(draw=draw, jobs=jobs, spread=spread),), **options)
 
 
@@ -120,7 +119,6 @@ def _auto_rows() -> Iterator[Row]:
         groups=(Group(draw=pareto(1.1, 5), jobs=2_000),),
         last_share=0.01,
     )
-    # Not in the issue.
     honest = {"jobs": 1_000, "meets_target": True}
     yield _watch("auto: 1,000, log-normal 60 s", log_normal(60), **honest)
     yield _watch("auto: 1,000, log-normal 60 s, over 10 min", log_normal(60), spread=600, **honest)
@@ -160,7 +158,7 @@ def _auto_rows() -> Iterator[Row]:
 
 
 def _get_rows() -> Iterator[Row]:
-    """Yield rows with GETs only."""
+    """Yield rows without list sweeps."""
     get = {"discovery": "get"}
     yield Row(
         name="get: 1,000 that end at one instant",
@@ -178,7 +176,6 @@ def _get_rows() -> Iterator[Row]:
     yield _watch("get: 30, log-normal 60 s", log_normal(60), jobs=30, **get)
     yield _watch("get: 100, log-normal 600 s", log_normal(600), jobs=100, **get)
     yield _watch("get: 300, log-normal 60 s", log_normal(60), **target)
-    # Not in the issue.
     yield _watch("get: 1,000, Pareto(2), from 20 s", pareto(2, 20), jobs=1_000, **target)
     yield _watch("get: 1,000, Pareto(0.8), from 2 s", pareto(0.8, 2), jobs=1_000, **get)
     yield _watch("get: exponential 10 s", exponential(10), jobs=1_000, spread=100, **target)
@@ -229,7 +226,6 @@ def _budget_rows() -> Iterator[Row]:
         ),
         budget=1.0,
     )
-    # Not in the issue.
     yield _watch(
         "auto: 2,000, log-normal 60 s, budget 30/s", log_normal(60), jobs=2_000, budget=30.0
     )

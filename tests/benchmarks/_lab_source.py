@@ -1,6 +1,6 @@
-"""The service of the laboratory: it answers from the jobs of a row, behind a request budget.
+"""The service of the laboratory, and a source for it with a request budget.
 
-It does without the emulator's world and its JSON, which would take most of the time.
+The service is simpler than the emulator, whose JSON would take most of the CPU time.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ from adepoll.throttling.request_sender import RequestSender
 
 @frozen(kw_only=True)
 class JobListing:
-    """How the list behaves.
+    """The errors of the list.
 
     Attributes:
-        lag: Seconds by which it is behind.
-        foreign: Active jobs of somebody else.
-        keeps_settled: True if jobs stay in the list of active jobs for ever.
+        lag: Seconds until a change of a job appears in the list.
+        foreign: Number of active jobs of other programs.
+        keeps_settled: True if settled jobs stay in the list of active jobs forever.
         missing: Share of the active jobs that the list never shows.
     """
 
@@ -39,15 +39,15 @@ class JobListing:
 
 @define(kw_only=True, eq=False)
 class LabService:
-    """The jobs of a row, and what the requests for them bring.
+    """Answers requests for the jobs of a row, and counts them.
 
     Attributes:
         jobs: The jobs by id.
-        start: Loop time from which the times of the jobs count.
-        listing: How the list behaves.
-        received_at: Seconds to add to every `received_at`; None for 0, which means absent.
-        clock_ahead: Seconds by which the service's clock is ahead of the truth.
-        rng: Draws the latencies.
+        start: Loop time of the start, from which the times of the jobs are counted.
+        listing: The errors of the list.
+        received_at: Seconds that are added to each `received_at`; None if jobs have no such time.
+        clock_ahead: Seconds by which the clock of the service is later than the true time.
+        rng: Random numbers for the latencies.
         gets: Number of GETs, by id.
         pages: Number of pages of the list that were read.
     """
@@ -60,8 +60,9 @@ class LabService:
     rng: Random
     gets: dict[str, int] = field(factory=dict)
     pages: int = 0
-    # Time of the next change, number, id, status; and the listed jobs by status, newest last.
+    # A heap with the next change of each job: time, number of the job, id, and status until then.
     _changes: list[tuple[float, int, str, JobStatus | None]] = field(init=False)
+    # Number and id of the listed jobs, by status, the newest job last.
     _listed: dict[JobStatus, list[tuple[int, str]]] = field(init=False)
 
     @_changes.default
@@ -84,7 +85,7 @@ class LabService:
         return asyncio.get_running_loop().time() - self.start
 
     async def get_job(self, job_id: str) -> JobSnapshot:
-        """Poll one job; the answer is from the middle of the request."""
+        """Poll one job; the answer has the status in the middle of the request."""
         latency = self.rng.uniform(*LATENCY)
         self.gets[job_id] = self.gets.get(job_id, 0) + 1
         job = self.jobs[job_id]
@@ -104,7 +105,7 @@ class LabService:
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
-        """Return one page of the list, newest first, as of the middle of the request."""
+        """Return one page of the list in the middle of the request, the newest job first."""
         latency = self.rng.uniform(*LATENCY)
         self.pages += 1
         await asyncio.sleep(latency / 2)
@@ -163,29 +164,29 @@ def _status_at(job: Job, at: float) -> JobStatus:
 
 @frozen(kw_only=True)
 class LabSource:
-    """A service behind the request budget of a client."""
+    """A source for a watcher; requests wait for a request budget like that of a client."""
 
     service: LabService
     sender: RequestSender
     slot: AbstractAsyncContextManager[object] = field(factory=nullcontext)
 
     def for_polling(self, slot: AbstractAsyncContextManager[object]) -> "LabSource":
-        """As `AdeClient.for_polling`."""
+        """Do what `AdeClient.for_polling` does."""
         return evolve(self, slot=slot)
 
     def service_time(self) -> float:
-        """As `AdeClient.service_time`."""
+        """Do what `AdeClient.service_time` does."""
         service = self.service
         return EPOCH + service.start + service.now() + service.clock_ahead
 
     async def get_job(self, job_id: str) -> JobSnapshot:
-        """As the view that `AdeClient.for_polling` gives: tried once."""
+        """Poll a job without retries, like the source that `AdeClient.for_polling` returns."""
         return await self.sender.call_once(
             lambda _at: self.service.get_job(job_id), semaphore=self.slot
         )
 
     async def list_jobs(self, **query: object) -> JobPage:
-        """As `get_job`."""
+        """Read a page of the list without retries."""
         return await self.sender.call_once(
             lambda _at: self.service.list_jobs(**query), semaphore=self.slot
         )

@@ -1,6 +1,6 @@
 """A download by aiohttp without adepoll: ``_plain.py [options] URL PATH [URL PATH ...]``.
 
-After each download it prints a line of JSON: the seconds and the CPU seconds that it took.
+After each download, the program prints a line of JSON with its seconds and CPU seconds.
 """
 
 import argparse
@@ -18,7 +18,7 @@ CHUNK = 2**16
 
 
 async def fetch(session: aiohttp.ClientSession, url: str, path: Path, *, digest: bool) -> None:
-    """Write a body to a file, as the manual of aiohttp shows it; `digest` adds SHA-256 and sync."""
+    """Write a body to a file as in the manual of aiohttp; `digest` adds SHA-256 and fsync."""
     checksum = hashlib.sha256()
     async with session.get(url) as response:
         response.raise_for_status()

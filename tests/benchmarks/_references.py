@@ -1,6 +1,7 @@
-"""What adepoll is compared with: the SDK's waiter, a plain loop, and one who knows all ends.
+"""Simulates three ways of polling for comparison: SDK's waiter, plain loop, clairvoyant polling.
 
-Pure simulations without an event loop. Times are seconds since the start of a workload.
+The plain loop reads the list again and again. Clairvoyant polling knows the end of each job. The
+simulations need no event loop. Times are seconds since the start of a workload.
 """
 
 import math
@@ -21,11 +22,11 @@ class Job:
     """A job of a workload.
 
     Attributes:
-        number: Its number.
-        received_at: When the service receives it.
-        started_at: When it is no longer pending.
-        ended_at: When it settles.
-        handed_at: When the watcher gets its id.
+        number: Number of the job.
+        received_at: Time at which the service receives the job.
+        started_at: Time from which the job is no longer pending.
+        ended_at: Time at which the job settles.
+        handed_at: Time at which the watcher gets the id.
         measured: True if the figures of the row include this job.
     """
 
@@ -37,18 +38,18 @@ class Job:
     measured: bool = True
 
     def lag(self, at: float) -> float:
-        """Return the lag of a snapshot received at `at`: since the end, or since it was known."""
+        """Return the lag if the consumer gets the snapshot at the time `at`."""
         return at - max(self.ended_at, self.handed_at)
 
 
 @frozen(kw_only=True)
 class Played:
-    """What a player took and brought.
+    """The figures of one way of polling.
 
     Attributes:
-        lags: Lags of the measured jobs, sorted.
-        requests: Requests for each measured job, with its share of the pages of the list.
-        note: What went wrong, and whatever else the row tells.
+        lags: Lags of the measured jobs in rising order.
+        requests: Requests per measured job, including its share of the pages of the list.
+        note: Text about a problem; empty if there was none.
     """
 
     lags: Sequence[float] = field(repr=False)
@@ -90,7 +91,7 @@ def play_official(jobs: Sequence[Job], rng: Random, *, budget: float | None = No
     """Poll each job as the official SDK's waiter does.
 
     Requests that exceed the budget wait in the order in which they became due. Without a budget,
-    jobs do not affect each other, and each is played several times, which makes the figures exact.
+    jobs do not affect each other. Then each job is played several times, for more exact figures.
     """
     if budget is None:
         jobs = [job for job in jobs for _ in range(REPEATED)]
@@ -116,7 +117,7 @@ def play_official(jobs: Sequence[Job], rng: Random, *, budget: float | None = No
 def play_plain_loop(
     jobs: Sequence[Job], rng: Random, *, budget: float, list_lag: float = 0.0, foreign: int = 0
 ) -> Played:
-    """Sweep the list of active jobs, poll the missing ones, and repeat, as the budget allows."""
+    """Repeat: read the list of active jobs, then poll the jobs that are missing from it."""
     interval = 1 / budget
     now = min(job.handed_at for job in jobs)
     open_jobs = sorted(jobs, key=lambda job: job.handed_at)
@@ -149,7 +150,7 @@ def play_plain_loop(
 
 
 def play_clairvoyant(jobs: Iterable[Job], *, budget: float) -> Played:
-    """Poll each job once, in the order in which they settle, as the budget allows."""
+    """Poll each job once, as soon after its end as the budget allows."""
     slot = -math.inf
     lags = []
     for job in sorted(jobs, key=lambda job: max(job.ended_at, job.handed_at)):

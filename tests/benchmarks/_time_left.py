@@ -1,4 +1,4 @@
-"""How far the estimated time left is from the truth, with a short budget and without one."""
+"""Compares the estimated time left with the true time, with and without a short budget."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ ESTIMATED = (
     "auto: 300, log-normal 60 s, budget 2/s",
     "auto: 300, log-normal 60 s",
 )
-"""Rows of the laboratory whose time left is estimated on the way."""
+"""Rows of the laboratory for which the time left is estimated."""
 
 AT = (0.25, 0.5, 0.75)
-"""Shares of the whole time at which the estimate is read."""
+"""Times of the estimates, as shares of the whole time of a row."""
 
 
 def play_time_left(name: str, seed: int) -> Sequence[tuple[float, float | None, float]]:
-    """Return, for some times of a row, the time, the estimate and the truth, in seconds."""
+    """Return for each time in `AT`: the time, the estimate, and the true time left, in seconds."""
     row = ROWS[name]
     jobs = row.make_jobs(seed)
 

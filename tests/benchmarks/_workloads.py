@@ -1,7 +1,7 @@
-"""Workloads played in virtual time, on the real watcher over the emulator's world.
+"""Plays workloads in virtual time: the real watcher polls jobs of the emulator's world.
 
-Durations are seconds. Lag is the time from the end of a job to the moment its snapshot is in the
-hands of the consumer. Requests are counted by the world: GETs and pages of the list alike.
+Durations are seconds. Lag is the time from the end of a job to the moment at which the consumer
+gets its snapshot. The world counts the requests, both GETs of jobs and pages of the list.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
 
 N = 5_000
-EVENLY = 600.0  # seconds over which the jobs are submitted, where not all at once
+EVENLY = 600.0  # seconds over which jobs are submitted evenly
 LATENCY = (0.01, 0.03)
 
 Draw = Callable[[Random], float]
@@ -42,13 +42,13 @@ class Batch:
 
     Attributes:
         workload: One of `WORKLOADS`.
-        spread: Seconds over which they are submitted, and given to the watcher.
-        jobs: How many.
-        foreign: Jobs of somebody else's that are active all the time.
-        list_lag: Seconds by which the list is behind.
+        spread: Seconds over which the jobs are submitted, and their ids passed to the watcher.
+        jobs: Number of jobs.
+        foreign: Number of jobs of other programs, which are active all the time.
+        list_lag: Seconds until a change of a job appears in the list.
         limit: Requests per second above which the service answers 429, with a Retry-After of 1 to
             5 s; None for no limit.
-        seed: Draws everything.
+        seed: Seed of all random values.
     """
 
     workload: str
@@ -62,16 +62,16 @@ class Batch:
 
 @frozen(kw_only=True)
 class Outcome:
-    """What it took, and what it brought.
+    """The figures of one play of a batch.
 
     Attributes:
-        requests: GETs and pages of the list.
-        pages: Pages of the list alone.
-        throttled: Requests that were answered 429.
-        early: Requests that were sent inside the window of a Retry-After.
-        detection_lag: Of each job, as they were settled.
-        took: Seconds until all were settled.
-        longest: Seconds that the longest job took, counted from the beginning.
+        requests: Number of GETs of jobs and of pages of the list.
+        pages: Number of pages of the list.
+        throttled: Requests that were answered with 429.
+        early: Requests that were sent before the time of a ``Retry-After`` was over.
+        detection_lag: Lag of each job, in the order in which the consumer got the jobs.
+        took: Seconds from the start until the consumer had all jobs.
+        longest: Seconds from the start to the end of the last job.
     """
 
     requests: int
@@ -94,12 +94,12 @@ class Outcome:
 
 
 def mean(values: list[float]) -> float:
-    """Give the mean."""
+    """Return the mean."""
     return math.fsum(values) / len(values)
 
 
 def play(batch: Batch, subscribe: "Policy") -> Outcome:
-    """Play a batch in virtual time, with whatever follows the jobs."""
+    """Play a batch in virtual time; `subscribe` yields the settled jobs."""
 
     async def main() -> Outcome:
         world = World(clock=loop_clock(), seed=batch.seed, list_lag=batch.list_lag)
@@ -140,7 +140,7 @@ Policy = Callable[[WorldSource, Ids, Random], AsyncIterator[JobSnapshot]]
 
 
 async def submitted(ids: list[tuple[float, str]], now: Callable[[], float]) -> Ids:
-    """Give each id when it has been submitted."""
+    """Yield each id when its job has been submitted."""
     for at, job_id in ids:
         if at > now():
             await asyncio.sleep(at - now())
@@ -149,35 +149,35 @@ async def submitted(ids: list[tuple[float, str]], now: Callable[[], float]) -> I
 
 @frozen
 class PacedSource:
-    """A world behind the request budget of a client."""
+    """The source of a world; requests to it wait for a request budget like that of a client."""
 
     source: WorldSource
     sender: RequestSender
     slot: AbstractAsyncContextManager[object] = field(factory=nullcontext)
 
     def for_polling(self, slot: AbstractAsyncContextManager[object]) -> "PacedSource":
-        """As `AdeClient.for_polling`."""
+        """Do what `AdeClient.for_polling` does."""
         return evolve(self, slot=slot)
 
     def service_time(self) -> float:
-        """As `AdeClient.service_time`."""
+        """Do what `AdeClient.service_time` does."""
         return self.source.service_time()
 
     async def get_job(self, job_id: str) -> JobSnapshot:
-        """As the view that `AdeClient.for_polling` gives: tried once."""
+        """Poll a job without retries, like the source that `AdeClient.for_polling` returns."""
         return await self.sender.call_once(
             lambda _at: self.source.get_job(job_id), semaphore=self.slot
         )
 
     async def list_jobs(self, **query: object) -> JobPage:
-        """As `get_job`."""
+        """Read a page of the list without retries."""
         return await self.sender.call_once(
             lambda _at: self.source.list_jobs(**query), semaphore=self.slot
         )
 
 
 def watched(durations: Durations, **options: object) -> Policy:
-    """Follow jobs with a `JobWatcher`, which learns into `durations`, within a request budget."""
+    """Return a policy that uses a `JobWatcher` with these durations and a request budget."""
 
     async def subscribe(world: WorldSource, ids: Ids, rng: Random) -> AsyncIterator[JobSnapshot]:
         source = PacedSource(world, RequestSender(RateLimiter(rng=rng), rng=rng))
@@ -189,7 +189,7 @@ def watched(durations: Durations, **options: object) -> Policy:
 
 
 async def as_official(source: WorldSource, ids: Ids, _rng: Random) -> AsyncIterator[JobSnapshot]:
-    """Follow jobs as the official SDK does: each by a loop of its own."""
+    """Wait for each job in its own loop, as the official SDK does."""
     settled: asyncio.Queue[JobSnapshot | None] = asyncio.Queue()
 
     async def wait(job_id: str) -> None:

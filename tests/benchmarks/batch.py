@@ -1,9 +1,10 @@
-"""What a batch costs: how soon its first outcome comes, what it takes in memory, what kills do.
+"""Measures a batch: the time to the first outcome, the peak memory, and the effects of kills.
 
-Each figure is of the command itself, ``adepoll watch --journal``, in a process of its own; memory
-is the most that was resident, as wait4(2) tells it, the interpreter included. Seconds count from
-the start of the process. The service is another process that answers at once: the emulator where
-jobs go on, and else bytes made beforehand, which is faster than any client.
+Each figure is measured on the command ``adepoll watch --journal`` in a separate process. The memory
+is the peak resident memory of the process (wait4(2)), including the interpreter. Times are seconds
+since the start of the process. The service is another process that answers immediately. It is the
+emulator if jobs are active; otherwise it sends prepared bytes, faster than any client can read
+them.
 """
 
 import argparse
@@ -44,25 +45,25 @@ SEED = 20
 HOUR = 3_600.0
 STARTED = 50_000
 SETTLED = 45_000
-FIRST_WITHIN = 2.0  # seconds
-MOST_RESIDENT = 300  # MB
+FIRST_WITHIN = 2.0  # goal: seconds to the first line
+MOST_RESIDENT = 300  # goal: peak memory in MB
 SIZES = (1_000, 10_000, 100_000)
 TAKEN = 10_000_000
 KILLS = 100
 KILLED = 2_000
 UNKNOWN = 20
-LOOK = 0.2  # seconds
-TICK = 0.1  # seconds in which lines are counted together
+CHECK_INTERVAL = 1.0  # seconds between two readings of the journal, at least
+TICK = 0.1  # seconds; lines are counted per interval of this length
 
 
 def make_ids(count: int) -> Iterator[str]:
-    """Give so many ids as the service makes them."""
+    """Return `count` ids in the form of the service."""
     rng = Random(SEED)
     return (str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(count))
 
 
 def write_lines(path: Path, job_ids: Iterable[str]) -> Path:
-    """Write ids to a file, one a line."""
+    """Write ids to a file, one per line."""
     with path.open("w") as file:
         file.writelines(f"{job_id}\n" for job_id in job_ids)
     return path
@@ -73,14 +74,14 @@ def write_lines(path: Path, job_ids: Iterable[str]) -> Path:
 
 @frozen(kw_only=True)
 class Ran:
-    """What one run of the command came to.
+    """The figures of one run of the command.
 
     Attributes:
-        first: Seconds to its first line.
-        seconds: Seconds to the last line that was waited for.
-        resident: Most bytes of memory.
-        lines: Lines that were read.
-        longest_pause: Most seconds between two lines, and the second in which that pause began.
+        first: Seconds from the start of the process to its first line.
+        seconds: Seconds from the start of the process to its last line.
+        resident: Peak resident memory in bytes.
+        lines: Number of lines that were read.
+        longest_pause: Longest time between two lines, and the time at which it began, in seconds.
         each_tenth: Lines in each tenth of the time between the first and the last line.
     """
 
@@ -98,10 +99,10 @@ def run(
     lines: int | None = None,
     until: Callable[[], bool] | None = None,
 ) -> Ran:
-    """Run the command to its end, or until so many lines or something else has come.
+    """Run the command to its end; stop it after `lines` lines, or when `until` returns True.
 
     Raises:
-        RuntimeError: It ended too early.
+        RuntimeError: The command ended before that, or printed no line.
     """
     given = {API_KEY_VARIABLE: KEY, BASE_URL_VARIABLE: base_url}
     began = time.monotonic()
@@ -111,7 +112,7 @@ def run(
         stderr=subprocess.PIPE,
         env={**os.environ, **given},
     )
-    assert process.stdout is not None and process.stderr is not None  # noqa: PT018 - for the checker
+    assert process.stdout is not None and process.stderr is not None  # noqa: PT018 - only for the type checker
     first, seconds, count = 0.0, 0.0, 0
     longest_pause = (0.0, 0.0)
     by_tick: Counter[int] = Counter()
@@ -160,7 +161,7 @@ def show(what: str, ran: Ran) -> None:
 
 
 def serve_started(control: Connection) -> None:
-    """In a process of its own: the emulator with jobs of which most have ended long ago."""
+    """Run an emulator with jobs, most of which ended long ago. Runs in a separate process."""
 
     async def serve() -> None:
         async with Emulator(api_key=KEY) as ade:
@@ -180,7 +181,7 @@ def serve_started(control: Connection) -> None:
 
 @contextmanager
 def started() -> Iterator[str]:
-    """Run that emulator; give its base URL."""
+    """Run `serve_started` in a separate process; yield the base URL of the emulator."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve_started, args=(theirs,))
@@ -195,7 +196,7 @@ def started() -> Iterator[str]:
 async def write_journal(
     path: Path, base_url: str, ids: Sequence[str], *, settled: int, delivered: bool
 ) -> None:
-    """Write a journal as an earlier run would have left it."""
+    """Write the journal of an earlier run that has recorded the outcomes of `settled` jobs."""
     snapshot = JobSnapshot.from_json(json.dumps(completed("x" * 36)))
     async with await Journal.open(path, endpoint=base_url) as journal:
         await journal.add(ids)
@@ -211,7 +212,7 @@ def _settled(snapshot: JobSnapshot, job_id: str) -> Settled:
 
 
 def start(folder: Path, _options: "Options") -> None:
-    """How soon a large batch tells its first outcome."""
+    """Measure how soon a large batch prints its first outcome."""
     ids = list(make_ids(STARTED))
     path = write_lines(folder / "ids.txt", ids)
     print(HEADER)
@@ -239,7 +240,7 @@ def start(folder: Path, _options: "Options") -> None:
 
 
 def memory(folder: Path, _options: "Options") -> None:
-    """What a process takes at most, for more and more jobs that have ended."""
+    """Measure the peak memory for increasing numbers of settled jobs."""
     print(HEADER)
     grown = []
     with served(completed) as base_url:
@@ -257,21 +258,22 @@ def memory(folder: Path, _options: "Options") -> None:
 
 
 def intake(folder: Path, options: "Options") -> None:
-    """A file of very many ids."""
+    """Measure a batch whose ids come from a file with very many ids."""
     path = write_lines(folder / "ids.txt", make_ids(options.ids))
     journal = folder / "batch.db"
-    next_look = 0.0
+    next_check = 0.0
     seconds = 0.0
     began = time.monotonic()
 
     def all_taken() -> bool:
-        nonlocal next_look, seconds
-        if time.monotonic() < next_look:
+        nonlocal next_check, seconds
+        if time.monotonic() < next_check:
             return False
         with JournalReader(journal) as reader:
             known = reader.counts().jobs
         seconds = time.monotonic() - began
-        next_look = time.monotonic() + 5 * LOOK + seconds / 50  # counting takes its time, too
+        # The pause grows with the journal, because counting its jobs takes longer, too.
+        next_check = time.monotonic() + CHECK_INTERVAL + seconds / 50
         return known == options.ids
 
     print(HEADER)
@@ -290,7 +292,7 @@ def intake(folder: Path, options: "Options") -> None:
 
 
 def kills(folder: Path, options: "Options") -> None:
-    """The command killed again and again, beside one that nobody kills."""
+    """Kill and restart the command many times; compare it with a run that is not killed."""
     profile = {
         "median": 60.0, "sigma": 0.4, "failed": 0.05, "cancelled": 0.03, "partial": 0.02,
         "large": 0.05, "large_bytes": [1_000_001, 3_000_000], "small_bytes": [2_000, 20_000],
@@ -334,13 +336,13 @@ PARTS = {"start": start, "memory": memory, "kills": kills, "intake": intake}
 
 @frozen
 class Options:
-    """What is measured.
+    """The options of the benchmark.
 
     Attributes:
-        ids: How many are taken in by the part of that name.
-        kills: How often the command is killed.
-        dir: Where all files are; None for the usual place.
-        only: The part that is run; empty for all.
+        ids: Number of ids in the file of the part `intake`.
+        kills: Number of times that the part `kills` kills the command.
+        dir: Folder for all files; None for the temporary folder of the system.
+        only: Name of the only part that runs; empty for all parts.
     """
 
     ids: int

@@ -1,7 +1,7 @@
-"""CPU time of decoding: usual answers beside `json.loads`, and hostile bodies of several sizes.
+"""Measures the CPU time of decoding usual answers and hostile bodies.
 
-Both take turns, so that a busy machine slows them alike. `json.loads` is the peer: a decoder cannot
-be faster, as it parses the same text.
+The decoders of usual answers are compared with `json.loads`. No decoder can be faster, because each
+must parse the same text. The two take turns, so that a busy machine slows both equally.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""Deploys of a server that stores outcomes in PostgreSQL: jobs that were lost or marked wrongly.
+"""Counts lost and wrong outcomes of a server that is deployed many times under load.
 
-Each deploy starts a uvicorn process and ends it at a random moment under load, most with SIGTERM,
-some with SIGKILL. Some overlap, and sometimes the database is restarted. Needs PostgreSQL.
+The server stores outcomes in PostgreSQL. Each deploy starts a uvicorn process, and ends it at a
+random moment with SIGTERM or, more rarely, SIGKILL. Some processes overlap, and sometimes the
+database is restarted. Needs PostgreSQL.
 """
 
 import argparse
@@ -23,7 +24,7 @@ DEPLOYS = 50
 
 
 async def measure(deploys: int, seed: int) -> Tally:
-    """Deploy, and return what has come of it."""
+    """Run the deploys; return the counts."""
     with TemporaryDirectory() as folder:
         async with running_postgresql() as database, Emulator(seed=seed) as ade:
             rng = random.Random(seed)
@@ -44,7 +45,7 @@ def show(tally: Tally) -> None:
 
 
 def main() -> None:
-    """Print what the deploys have come to."""
+    """Run the deploys, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--deploys", type=int, default=DEPLOYS)
     parser.add_argument("--seed", type=int, default=20)

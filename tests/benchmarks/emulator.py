@@ -1,7 +1,7 @@
-"""How many requests the emulator answers on one core, beside aiohttp's bare "hello".
+"""Compares the requests per second of the emulator on one core with a minimal aiohttp server.
 
-Server and client are processes of their own, each on a core of its own where there are two. The
-rate that counts is requests per second of the server's CPU time: the client's speed is not in it.
+Server and client are separate processes. On a machine with several cores, each has its own core.
+The main figure is requests per second of the server's CPU time. It does not depend on the client.
 """
 
 import argparse
@@ -27,7 +27,7 @@ Serve = Callable[[Connection], Awaitable[None]]
 
 
 async def serve_hello(control: Connection) -> None:
-    """The least that aiohttp can do."""
+    """Run a minimal aiohttp server, which answers each request with "hello"."""
 
     async def hello(_request: web.Request) -> web.Response:
         return web.Response(text="hello")
@@ -42,7 +42,7 @@ async def serve_hello(control: Connection) -> None:
 
 
 async def serve_emulator(control: Connection) -> None:
-    """The emulator with its jobs: most of them live, some completed with a small result."""
+    """Run an emulator: 20,000 of its jobs are active, 1,000 have completed with a small result."""
     async with Emulator(api_key=KEY) as ade:
         live = [ade.submit(JobPlan(processing_time=3600)) for _ in range(JOBS)]
         done = [ade.submit(JobPlan(result_bytes=4_000)) for _ in range(1_000)]
@@ -51,7 +51,7 @@ async def serve_emulator(control: Connection) -> None:
 
 
 async def tell_cpu(control: Connection, port: int, *ids: list[str]) -> None:
-    """Say where the server is and what can be asked; then its CPU time, as often as asked."""
+    """Send the port and the job ids, then the CPU time of this process for each request "cpu"."""
     control.send((port, ids))
     loop = asyncio.get_running_loop()
     over = loop.create_future()
@@ -68,21 +68,21 @@ async def tell_cpu(control: Connection, port: int, *ids: list[str]) -> None:
 
 
 def pin(core: int) -> None:
-    """Keep this process on one core, where there are two to share out."""
+    """Keep this process on one core, if the machine has several."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:
         os.sched_setaffinity(0, {cores[core]})
 
 
 def run_server(serve: Serve, control: Connection) -> None:
-    """What the server's process does."""
+    """Run the server; the main function of its process."""
     pin(0)
     asyncio.run(serve(control))
 
 
 @contextmanager
 def served(serve: Serve) -> Iterator[tuple[int, list[list[str]], Callable[[], float]]]:
-    """Run a server in a process; give its port, the ids it knows, and a way to read its CPU."""
+    """Run a server in a separate process; yield port, job ids, and a function for CPU seconds."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=run_server, args=(serve, theirs))
@@ -101,7 +101,7 @@ def served(serve: Serve) -> Iterator[tuple[int, list[list[str]], Callable[[], fl
 
 
 class Asker(asyncio.Protocol):
-    """One connection that sends request after request; as little Python as can be."""
+    """One connection that sends one request after the other, with little work in Python."""
 
     def __init__(self, paths: Iterator[str], done: asyncio.Future[None]) -> None:
         self._paths = paths
@@ -135,7 +135,7 @@ class Asker(asyncio.Protocol):
 
 
 async def ask(port: int, paths: list[str]) -> float:
-    """Ask for all paths over a few connections; give the seconds it took."""
+    """Request all paths over `CONNECTIONS` connections; return the seconds that this took."""
     loop = asyncio.get_running_loop()
     queue = iter(paths)
     ended = [loop.create_future() for _ in range(CONNECTIONS)]
@@ -147,7 +147,7 @@ async def ask(port: int, paths: list[str]) -> float:
 
 
 def measure(port: int, cpu: Callable[[], float], paths: list[str]) -> tuple[float, float]:
-    """Give requests per second of the server's CPU and of the clock; the best of some rounds."""
+    """Return requests per CPU second of the server, and per second; the best of `ROUNDS`."""
     best = (0.0, 0.0)
     for _ in range(ROUNDS):
         before = cpu()

@@ -1,7 +1,8 @@
-"""How long `adepoll.export` takes, and how much memory, for a journal of 1,000,000 jobs.
+"""Measures time and memory of `adepoll.export` for a journal of 1,000,000 jobs.
 
-The journal is written first, by another process. The goal is a peak of less than 300 MB. With
---files, the results are files in folders of 10,000, otherwise they are inline in the journal.
+The journal is written before by another process. The goal is a peak memory of less than 300 MB.
+With --files, the results are files, with 10,000 files in each folder. Otherwise they are inline in
+the journal.
 """
 
 import argparse
@@ -27,7 +28,7 @@ GOAL_MB = 300
 
 
 def extraction(number: int, rng: Random) -> dict[str, object]:
-    """Return what an invoice could contain."""
+    """Return the extracted data of an invoice."""
     return {
         "invoice": {"number": f"INV-{number:08d}", "date": "2026-02-28", "currency": "EUR"},
         "total": rng.randrange(10**7) / 100,
@@ -67,7 +68,7 @@ async def write_journal(path: Path, jobs: int, folder: Path | None) -> None:
 
 
 def export(journal: Path, out: Path, explode: list[str], pipe: Connection) -> None:
-    """Export, and send seconds, rows and the peak of memory in MB."""
+    """Export a journal; send the seconds, the numbers of rows, and the peak memory in MB."""
     began = time.perf_counter()
     report = adepoll.export(journal, out, explode=explode)
     seconds = time.perf_counter() - began

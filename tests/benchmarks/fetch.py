@@ -1,10 +1,11 @@
-"""Downloads: speed, CPU and memory beside other clients; kills, faults and an outage.
+"""Compares downloads with other clients, and tests them with kills, faults and an outage.
 
-The server is nginx on loopback. Each client is a process of its own, and the clients take turns, so
-that each of them meets a busy machine equally often. Clients in Python fetch a small result first,
-and report their own seconds and CPU seconds; for the others, those of the whole process count.
-adepoll computes the digest and syncs the file. "aiohttp, digest" does both as well, and so does
-"curl, digest": a shell that runs curl, sha256sum and sync. "curl, sync" has no digest.
+The figures are speed, CPU time and memory. The server is nginx on loopback. Each client is a
+separate process. The clients take turns, so that a busy machine slows all of them equally. A client
+in Python fetches a small result first, and measures its own time and CPU time. For the other
+clients, the time of the whole process counts. adepoll computes the digest and syncs the file. The
+clients "aiohttp, digest" and "curl, digest" do both, too; the latter is a shell that runs curl,
+sha256sum and sync. The client "curl, sync" computes no digest.
 """
 
 import argparse
@@ -33,7 +34,8 @@ from proxies import Authority
 from adepoll.fetcher.segments import FIRST_SEGMENT
 
 MIB = 2**20
-MEMORY_OF = [((), 1_000 * MB), (("--uvloop",), 1_000 * MB), ((), 5_000 * MB)]  # loop, size
+# Options of the client for its event loop, and the size of the result in bytes.
+MEMORY_OF = [((), 1_000 * MB), (("--uvloop",), 1_000 * MB), ((), 5_000 * MB)]
 MOST_GROWTH = 24 * MIB
 THROTTLED_SIZE = 300 * MB
 THROTTLED_CONNECTIONS = 8
@@ -41,7 +43,7 @@ KILLED_SIZE = 256 * 2**20
 CONTESTED_SIZE = 3 * 2**20
 CROWD = 200
 FAULTY = 0.2
-OUTAGE = 10.0  # seconds
+OUTAGE = 10.0  # seconds in which all requests fail
 SEED = 20
 SERVER = "location /slow/ { alias %s/; limit_rate 10m; }"
 
@@ -69,7 +71,7 @@ def write_sparse(path: Path, size: int) -> None:
 
 @contextmanager
 def served(folder: Path) -> Iterator[Nginx]:
-    """Serve a folder below this one, which contains a small result, with and without TLS."""
+    """Serve a new folder inside `folder`, with and without TLS. It contains a small result."""
     home, files = folder / "nginx", folder / "served"
     home.mkdir()
     files.mkdir()
@@ -84,7 +86,7 @@ def served(folder: Path) -> Iterator[Nginx]:
 
 
 def speed(nginx: Nginx, out: Path, options: "Options") -> None:
-    """One large file at the full speed of loopback."""
+    """Compare the download of one large file at the full speed of loopback."""
     write_random(nginx.folder / "large.json", options.size)
     clients = Clients(tiny=nginx.url(f"/{TINY}"))
     Race(
@@ -105,7 +107,7 @@ def speed(nginx: Nginx, out: Path, options: "Options") -> None:
 
 
 def tls(nginx: Nginx, out: Path, options: "Options") -> None:
-    """The same over TLS; use ``--dir`` for a folder on a real disk."""
+    """Compare the download of one large file over TLS; for a real disk, use ``--dir``."""
     write_random(nginx.folder / "large.json", options.size)
     ca = nginx.folder.parent / "authority.pem"
     clients = Clients(tiny=nginx.url(f"/{TINY}", tls=True), ca=ca)
@@ -127,7 +129,7 @@ def tls(nginx: Nginx, out: Path, options: "Options") -> None:
 
 
 def throttled(nginx: Nginx, out: Path, options: "Options") -> None:
-    """A server that sends at most 10 MiB/s on each connection."""
+    """Compare downloads from a server that sends at most 10 MiB/s on each connection."""
     write_random(nginx.folder / "middle.json", THROTTLED_SIZE)
     clients = Clients(tiny=nginx.url(f"/{TINY}"), connections=THROTTLED_CONNECTIONS)
     Race(
@@ -142,7 +144,7 @@ def throttled(nginx: Nginx, out: Path, options: "Options") -> None:
 
 
 def memory(nginx: Nginx, out: Path, _options: "Options") -> None:
-    """The growth of a process beyond its memory after a result of 2 MB."""
+    """Measure how much a large result increases the memory, compared with a result of 2 MB."""
     print(
         f"{'size':<34}{'resident before MiB':>20}{'at most MiB':>12}{'growth MiB':>11}{'goal':>9}"
     )
@@ -167,7 +169,7 @@ def memory(nginx: Nginx, out: Path, _options: "Options") -> None:
 
 
 def kills(_nginx: Nginx, out: Path, options: "Options") -> None:
-    """One process, killed at random moments and started again."""
+    """Kill a download at random moments, and start it again."""
     body = b'{"extraction":"' + Random(SEED).randbytes(KILLED_SIZE // 2).hex().encode() + b'"}'
     rng = Random(SEED)
     tally = asyncio.run(download_and_kill(body, out, kills=options.kills, rng=rng))
@@ -181,7 +183,7 @@ def kills(_nginx: Nginx, out: Path, options: "Options") -> None:
 
 
 def contest(_nginx: Nginx, out: Path, options: "Options") -> None:
-    """Two processes with one target, killed at random moments; with and without locks."""
+    """Let two processes write the same file, and kill them; with and without file locks."""
     bodies = [b'{"extraction":"' + letter * CONTESTED_SIZE + b'"}' for letter in (b"a", b"b")]
     for locks in (True, False):
         rng = Random(SEED)
@@ -194,7 +196,7 @@ def contest(_nginx: Nginx, out: Path, options: "Options") -> None:
 
 
 def crowd(_nginx: Nginx, out: Path, _options: "Options") -> None:
-    """Many downloads at the same time, from a server with faults."""
+    """Download many results at the same time from a server with faults."""
     tally = asyncio.run(download_together(out, count=CROWD, share=FAULTY, seed=SEED))
     errors = ", ".join(f"{count} {name}" for name, count in tally.errors.most_common())
     hits = sum(tally.faults.values())
@@ -208,7 +210,7 @@ def crowd(_nginx: Nginx, out: Path, _options: "Options") -> None:
 
 
 def outage(_nginx: Nginx, out: Path, _options: "Options") -> None:
-    """Many downloads at the same time; all requests fail for a while."""
+    """Download many results at the same time; all requests fail for `OUTAGE` seconds."""
     options = {"count": CROWD, "share": FAULTY, "seed": SEED, "outage": OUTAGE}
     tally = asyncio.run(download_together(out, **options))
     hits = sum(tally.faults.values())
@@ -231,14 +233,14 @@ NEED = 2.2 * max(size for _, size in MEMORY_OF)
 
 @frozen
 class Options:
-    """What is measured.
+    """The options of the benchmark.
 
     Attributes:
-        size: Bytes of the file that is fetched at full speed.
-        rounds: Number of turns of each client.
-        kills: Number of killed processes.
-        dir: The folder for all files; None for one in memory, if that is large enough.
-        only: The part that is run; empty for all.
+        size: Size of the large file in bytes.
+        rounds: Number of downloads of each client.
+        kills: Number of kills.
+        dir: Folder for all files; None for a folder in memory or, if it is too small, on the disk.
+        only: Name of the only part that runs; empty for all parts.
     """
 
     size: int

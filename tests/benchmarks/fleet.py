@@ -1,8 +1,10 @@
-"""Processes that share a rate limit which none of them knows: time and 429s until all have ended.
+"""Measures several processes that share one rate limit, which none of them knows.
 
-In virtual time, over one emulated world: watchers with a request budget each stand for processes.
-All jobs have ended, so that the floor is the number of jobs beyond the burst, divided by the limit.
-``--real`` runs real processes against an emulator on a port instead, and takes as long as it shows.
+The figures are the time until all jobs are polled, and the share of 429s. The processes are
+simulated in virtual time: each of them is a watcher with its own request budget, and all poll one
+emulated world. All jobs have settled at the start. Therefore the shortest possible time, the floor,
+is the number of jobs beyond the burst, divided by the rate limit. ``--real`` runs real processes
+and an emulator on a port, in real time.
 """
 
 import argparse
@@ -22,21 +24,22 @@ from adepoll.throttling.request_sender import RequestSender
 
 LATENCY = (0.02, 0.2)  # seconds
 ENDED = JobPlan(processing_time=0.0, result_bytes=200)
-# Of the time, relative to the floor, by number of processes; and the share of 429s.
+# Goals for the time, relative to the floor, by the number of processes.
 GOALS = {1: 1.05, 4: 1.12, 8: 1.2}
-MOST_429S = 0.05
-WITH_GOALS = ("40/s", "50/s")  # of one process for the latter
+MOST_429S = 0.05  # goal: share of requests that get a 429
+# The limits that have goals. The second limit has a goal only for one process.
+WITH_GOALS = ("40/s", "50/s")
 
 
 @frozen(kw_only=True)
 class Limit:
-    """The limit of the service, and the work.
+    """The rate limit of the service, and the number of jobs.
 
     Attributes:
         rate: Requests per second.
-        burst: Largest number of saved requests.
-        jobs: Number of jobs of all processes.
-        wait: Shortest and longest wait that the service asks for, seconds.
+        burst: Number of requests that the service accepts at the same time after a pause.
+        jobs: Number of jobs of all processes together.
+        wait: Minimum and maximum of the seconds in a ``Retry-After``.
         retry_after: Form of ``Retry-After``.
     """
 
@@ -48,7 +51,7 @@ class Limit:
 
     @property
     def floor(self) -> float:
-        """Seconds that the work takes at least."""
+        """The shortest possible time in seconds."""
         return (self.jobs - self.burst) / self.rate
 
     @property
@@ -80,14 +83,14 @@ LIMITS = {
 
 @frozen(kw_only=True)
 class Outcome:
-    """What it took: the time relative to the floor, and the share of 429s."""
+    """The figures: time relative to the floor, and share of requests that got a 429."""
 
     time: float
     throttled: float
 
 
 def play(name: str, processes: int, seed: int) -> Outcome:
-    """Run processes in virtual time."""
+    """Simulate the processes in virtual time."""
     limit = LIMITS[name]
 
     async def main() -> Outcome:
@@ -116,7 +119,7 @@ def play(name: str, processes: int, seed: int) -> Outcome:
 
 
 async def watch_share(base_url: str, key: str) -> None:
-    """Watch the ids on stdin: the work of one real process."""
+    """Watch the ids from stdin; the main function of one real process."""
     ids = sys.stdin.read().split()
     async with (
         AdeClient(key, base_url=base_url) as client,
@@ -152,7 +155,7 @@ async def play_for_real(name: str, processes: int) -> Outcome:
 
 
 def row(name: str, processes: int, outcomes: list[Outcome]) -> str:
-    """Return a line of the table."""
+    """Return one line of the table."""
     times = [outcome.time for outcome in outcomes]
     throttled = mean([outcome.throttled for outcome in outcomes])
     has_goal = name in WITH_GOALS and (name == WITH_GOALS[0] or processes == 1)
@@ -165,7 +168,7 @@ def row(name: str, processes: int, outcomes: list[Outcome]) -> str:
 
 
 def main() -> None:
-    """Play all, and print the table."""
+    """Measure all limits, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", choices=LIMITS, action="append", help="these limits alone")

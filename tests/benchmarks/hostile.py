@@ -1,10 +1,10 @@
-"""For how long hostile inputs of every decoder of foreign data block the event loop, worst first.
+"""Measures how long hostile inputs of each decoder of foreign data block the event loop.
 
-For an answer that a client decodes in a thread, that is the longest pause of a loop meanwhile, for
-all other inputs the CPU time. The goal is 20 ms for each megabyte, and 5 ms for less: that is how
-long Python waits before it switches to another thread. Beside it is the CPU time of ``json.loads``
-for the same input. ``--megabytes`` sets the size of the inputs, ``--decoder`` measures only
-decoders with this text in their name.
+If a thread decodes the input, the figure is the longest pause of the loop during the decoding.
+Otherwise it is the CPU time of the decoder. The goal is 20 ms per megabyte, but at least 5 ms:
+Python can need 5 ms to switch to another thread. The table begins with the worst input. It also has
+the CPU time of ``json.loads`` for the same input. ``--megabytes`` sets the size of the inputs. With
+``--decoder``, only decoders with this text in their name are measured.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from adepoll.fetcher.storage_rules import error_for
 from adepoll.scheduling.durations import Durations
 from adepoll.server.webhooks import job_ids_in
 
-GOAL = 20.0  # milliseconds per megabyte
-SHORTEST = 5.0  # milliseconds, `sys.getswitchinterval()` by default
-TICK = 0.0005  # seconds
+GOAL = 20.0  # milliseconds per MiB
+SHORTEST = 5.0  # milliseconds, the default of `sys.getswitchinterval()`
+TICK = 0.0005  # seconds of one sleep of the loop
 
-# What a value consists of, repeated until it has the wanted size: what comes first, the repeated
-# text, and the end.
+# Values by name. A value consists of its start, a text that is repeated until the value has the
+# wanted size, and its end.
 VALUES = {
     "many {}": ("[", "{}", "]"),
     "many []": ("[", "[]", "]"),
@@ -95,7 +95,7 @@ def values(size):
 
 
 def places(rules):
-    """Yield names of places for a value in the answer about a job, with head and tail."""
+    """Yield places for a value in the answer about a job: name, text before, and text after."""
     head = '{"job_id":"j","status":"completed",'
     required = json.dumps(next(iter(rules.result_keys)))
     result = f'{head}"{rules.result_field}":{{{required}:"m",'
@@ -149,7 +149,7 @@ def _results(size):
 
 
 def scan(body):
-    """Read a large answer in chunks."""
+    """Scan a large answer in chunks."""
     scanner = ObjectScanner(cut="result", within=ObjectScanner())
     for start in range(0, len(body), 65_536):
         scanner.feed(body[start : start + 65_536])
@@ -201,13 +201,13 @@ def _others(size):
 
 
 def tried(decode, body):
-    """Decode; an error is as good as a result."""
+    """Decode an input; ignore an error, because only the time matters."""
     with suppress(AdePollError, IdsError, ValueError, RecursionError):
         decode(body)
 
 
 def cpu(decode, body):
-    """Return the CPU milliseconds, the best of three."""
+    """Return the CPU time in milliseconds, the best of up to three runs."""
     best = float("inf")
     for _ in range(3):
         start = thread_time()
@@ -241,7 +241,7 @@ def goal_for(body):
 
 
 def main():
-    """Measure all, and print the worst."""
+    """Measure all inputs, and print the worst ones."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, default=1)
     parser.add_argument("--decoder", default="")

@@ -1,6 +1,6 @@
-"""Jobs of all five kinds in one watcher, over real HTTP, and what a decode of each kind costs.
+"""Watches jobs of all five kinds over HTTP, and measures the decoding of each kind.
 
-The emulator serves the jobs in the same process. ``--jobs`` and ``--seed`` play other ones.
+The emulator runs in the same process. ``--jobs`` and ``--seed`` change the jobs.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from adepoll import AdeClient, JobKind, JobRef, JobWatcher
 from adepoll.api.kinds.registry import RULES
 from adepoll.emulator import Emulator, JobPlan
 
-MOST, LAG = 1.5, 2.4  # requests per job, and mean lag in seconds: the target and 20%
-DECODE = 1.05  # of the time for v1 extract
+MOST, LAG = 1.5, 2.4  # goals: requests per job; mean lag in seconds, 20% above the target lag
+DECODE = 1.05  # goal: maximum time relative to v1 extract
 EVENLY = 60.0  # seconds over which the jobs are received
-LONGEST = 90.0  # seconds that a job takes at most
+LONGEST = 90.0  # maximum duration of a job in seconds
 
 
 async def play(jobs: int, seed: int) -> None:
-    """Watch jobs of all kinds, and print what it took."""
+    """Watch jobs of all kinds, and print the requests and lags."""
     rng, loop = Random(seed), asyncio.get_running_loop()
     async with (
         Emulator(seed=seed) as ade,
@@ -59,7 +59,7 @@ async def play(jobs: int, seed: int) -> None:
 
 
 def decode(rounds: int) -> None:
-    """Print what it costs to decode an answer of each kind, and a result of the same size."""
+    """Print the time to decode an active and a completed job of each kind."""
     result = {
         JobKind.V1_EXTRACT: {"extraction": "x" * 400, "extraction_metadata": {}},
         JobKind.V1_PARSE: {"markdown": "x" * 400, "chunks": [], "splits": [], "grounding": {}},
@@ -96,7 +96,7 @@ def decode(rounds: int) -> None:
 
 
 def main() -> None:
-    """Run both."""
+    """Run both parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,8 +1,9 @@
-"""Peak memory of a batch that stores large results of v2 jobs, each from its poll.
+"""Measures the peak memory of a batch that stores large results from the polls of v2 jobs.
 
-A server in another process answers each poll with a completed job; the batch is in a process of its
-own, and each file is deleted when its outcome was taken. The goal is below 200 MB for 1,000 jobs of
-30 MB. ``--jobs``, ``--megabytes`` and ``--chunked`` (no Content-Length) choose other ones.
+A server in another process answers each poll with a completed job. The batch has a separate
+process. Each result file is deleted as soon as its outcome was taken. The goal is less than 200 MB
+of memory for 1,000 results of 30 MB. The options ``--jobs`` and ``--megabytes`` set other numbers.
+With ``--chunked``, the answers have no Content-Length.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from adepoll import AdeClient, Batch, JobKind, JobRef
 
-GOAL = 200.0  # MB
+GOAL = 200.0  # maximum peak memory in MB
 PIECE = b"x" * 2**16
 
 
@@ -50,7 +51,7 @@ def serve(tell: Connection, megabytes: float, *, chunked: bool) -> None:
 
 
 async def store(port: int, jobs: int, folder: Path) -> tuple[int, float]:
-    """Run the batch; return the number of files and the peak memory in MB before it."""
+    """Run the batch; return the number of files, and the peak memory in MB before the run."""
     before = peak()
     stored = 0
     refs = [JobRef(f"j-{number}", kind=JobKind.V2_EXTRACT) for number in range(jobs)]
@@ -73,7 +74,7 @@ def peak() -> float:
 
 
 def measure(tell: Connection, port: int, jobs: int) -> None:
-    """Store the results, and send the number of files and the memory."""
+    """Store the results; send the number of files, and the peak memory before and after, in MB."""
     with tempfile.TemporaryDirectory() as folder:
         stored, before = asyncio.run(store(port, jobs, Path(folder)))
     tell.send((stored, before, peak()))

@@ -1,8 +1,8 @@
-"""What a watched id costs in memory, and how soon a watch of many sends its first request.
+"""Measures the memory per watched id, and how soon a watch of many ids sends its first request.
 
-Each figure comes from a process of its own. Memory is counted twice: what Python allocated
-(tracemalloc), and by how much the process grew (RSS). The id strings, and the list they stand
-in, are there before the counting begins.
+Each figure is measured in a separate process. Memory is measured in two ways: as the allocations of
+Python (tracemalloc), and as the growth of the resident memory of the process (RSS). The list with
+the ids exists before the measurement, so it is not included.
 """
 
 import argparse
@@ -35,60 +35,60 @@ class Silent:
     """A source that never answers."""
 
     async def get_job(self, job_id: str) -> JobSnapshot:
-        """Wait for ever."""
+        """Wait forever."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError(job_id)
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
-        """Wait for ever."""
+        """Wait forever."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError(page, page_size, status)
 
 
 def make_ids(count: int) -> list[str]:
-    """Give so many ids as the service makes them."""
+    """Return `count` ids in the form of the service."""
     rng = Random(SEED)
     return [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(count)]
 
 
 def resident() -> int:
-    """Give the bytes of memory that this process holds."""
+    """Return the resident memory of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
 
 
 def allocated() -> int:
-    """Give the bytes that Python has allocated since tracing began."""
+    """Return the bytes that Python has allocated since the start of tracemalloc."""
     return tracemalloc.get_traced_memory()[0]
 
 
 async def grow(job_ids: list[str], size: Callable[[], int]) -> float:
-    """Watch the ids until all are taken; give the bytes that each has cost."""
+    """Watch until the watch has read all ids; return the growth of `size()` in bytes per id."""
     gc.collect()
     before = size()
     async with JobWatcher(Silent()) as watcher, watcher.watch(job_ids) as watch:
-        while not watch.progress.complete:  # noqa: ASYNC110 - nothing tells when
+        while not watch.progress.complete:  # noqa: ASYNC110 - the watch has no event for it
             await asyncio.sleep(0.1)
         gc.collect()
         return (size() - before) / watch.progress.open
 
 
 def count_resident(tell: Connection, count: int) -> None:
-    """In a process of its own: bytes for each id, by the size of the process."""
+    """Send the bytes per id, measured by the size of the process. Runs in a separate process."""
     tell.send(asyncio.run(grow(make_ids(count), resident)))
 
 
 def count_allocated(tell: Connection, count: int) -> None:
-    """In a process of its own: bytes for each id, by Python's allocations."""
+    """Send the bytes per id, measured by Python's allocations. Runs in a separate process."""
     ids = make_ids(count)
     tracemalloc.start()
     tell.send(asyncio.run(grow(ids, allocated)))
 
 
 class Stamp(Answers):
-    """A server's connection that tells when the first request came."""
+    """A connection of the server; records the time of the first request of all connections."""
 
     first: "asyncio.Future[float]"
 
@@ -99,7 +99,7 @@ class Stamp(Answers):
 
 
 def stamp_first(tell: Connection) -> None:
-    """In a process of its own: a server that tells its port, and when it was asked first."""
+    """Run a server; send its port, then the time of the first request, in a separate process."""
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
@@ -114,20 +114,20 @@ def stamp_first(tell: Connection) -> None:
 
 
 async def start(port: int, job_ids: list[str], told: Connection) -> float:
-    """Watch the ids; give the seconds until the server got the first request."""
+    """Watch the ids; return the seconds until the server got the first request."""
     async with (
         AdeClient(KEY, base_url=f"http://127.0.0.1:{port}") as client,
         JobWatcher(client) as watcher,
     ):
         began = time.monotonic()
         async with watcher.watch(job_ids):
-            while not told.poll():  # noqa: ASYNC110 - as above
+            while not told.poll():  # noqa: ASYNC110 - a pipe has no event
                 await asyncio.sleep(0.001)
             return float(told.recv()) - began
 
 
 def in_process(work: Callable[..., None], *arguments: object) -> float:
-    """Give what a function tells from a process of its own."""
+    """Run a function in a separate process; return the number that it sends."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(theirs, *arguments))
@@ -138,7 +138,7 @@ def in_process(work: Callable[..., None], *arguments: object) -> float:
 
 
 def measure_start(job_ids: list[str]) -> float:
-    """Give the seconds until a fresh server gets the first request of a fresh client."""
+    """Return the seconds until a new server gets the first request of a new client."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=stamp_first, args=(theirs,))

@@ -1,9 +1,10 @@
-"""Polls and lag of the watcher beside the official SDK's waiter, for all kinds of workloads.
+"""Compares polls and lag of the watcher with the official SDK's waiter, for many workloads.
 
-In virtual time, over the emulator's world. Three tables: 5,000 jobs of four kinds with GETs alone;
-the laboratory, with every workload that is known to be hard; how soon a settled job is polled. Then
-the estimated time left.
-``--only TEXT`` plays the rows whose names contain the text, ``--list`` prints all names.
+All workloads are played in virtual time. The first table has 5,000 jobs of each of four workloads,
+without list sweeps. The second table is the laboratory, with the workloads that are difficult to
+poll. The third table shows how soon a settled job is polled. At the end, the estimated time left is
+compared with the true time. ``--only TEXT`` plays the rows whose names contain the text, ``--list``
+prints all names.
 """
 
 import argparse
@@ -21,24 +22,26 @@ from attrs import evolve, frozen
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.schedules import Adaptive
 
-# Share of the SDK's mean lag to be reached with no more polls than it makes: with what an earlier
-# batch of the kind taught, and from nothing. With full knowledge, the optimum is 0.47, 0.09, 0.24
-# and 0.69. The lag bound costs polls where jobs surely do not end: of B, about seven of the SDK's
-# eleven polls, and of C, three of thirteen. Hence the optimum is out of reach there.
+# Goals: mean lag relative to the mean lag of the SDK, with at most as many polls as the SDK. The
+# first number is for a watcher that has learnt durations from an earlier batch, the second number
+# for one that has learnt nothing. If all durations were known, the optimum would be 0.47, 0.09,
+# 0.24 and 0.69. The lag bound demands polls at ages at which no job ends: for B about seven polls
+# of a job (the SDK sends eleven), for C three (of thirteen). Therefore, the optimum cannot be
+# reached for B and C.
 GOALS = {"A": (0.55, 0.65), "B": (0.40, 0.48), "C": (0.44, 0.65), "D": (0.75, 0.85)}
 TARGET = 2.0
-SEEN = 200  # jobs after which TARGET is to be met within 20%
+SEEN = 200  # settled jobs after which the lag must be within 20% of TARGET
 GETS_ONLY = {"discovery": "get", "concurrency": 8192}
 
 
 @frozen(kw_only=True)
 class Case:
-    """A batch, and how it is followed.
+    """A batch, and the way in which its jobs are polled.
 
     Attributes:
         batch: The jobs.
-        knowing: Whether an earlier batch of the kind was watched before.
-        target_lag: What the adaptive schedule aims at; None for the SDK's waits.
+        knowing: True if the watcher has learnt durations from an earlier batch of this workload.
+        target_lag: Target lag of the adaptive schedule in seconds; None for the SDK's waiter.
     """
 
     batch: Batch
@@ -46,7 +49,7 @@ class Case:
     target_lag: float | None = None
 
     def play(self) -> Outcome:
-        """Play it."""
+        """Play the batch."""
         if self.target_lag is None:
             return play(self.batch, as_official)
         durations = Durations()
@@ -58,21 +61,21 @@ class Case:
 
 @frozen(kw_only=True)
 class Line:
-    """A line of the table: the share of the SDK's lag that is the goal, and how it came out."""
+    """A line of the first table. `goal` is the largest lag, relative to the lag of the SDK."""
 
     batch: Batch
     name: str
     goal: float
 
     def play(self) -> tuple[Outcome, Outcome]:
-        """Play the SDK's policy and ours."""
+        """Play the batch with the SDK's waiter and with adepoll."""
         sdk = Case(batch=self.batch).play()
         target = AIMS[self.name][self.batch.workload] * self.goal * sdk.lag
         return sdk, Case(batch=self.batch, knowing=self.name == "knowing", target_lag=target).play()
 
 
-# What target_lag is set to, relative to the goal, to stay below it and below the SDK's polls for
-# any seed. D has little room for polls; where all end at nearly one age, there is more.
+# The target lag of adepoll, relative to the goal. With these values, both the lag and the number of
+# polls meet their goals for any seed.
 AIMS = {
     "knowing": {"A": 1.0, "B": 0.88, "C": 0.89, "D": 0.93},
     "learning": {"A": 0.87, "B": 0.87, "C": 0.87, "D": 0.87},
@@ -129,7 +132,7 @@ def main() -> None:
 
 
 def print_goals(pool: Executor, batches: Mapping[str, Batch]) -> None:
-    """Print the table of four kinds of jobs, GETs alone."""
+    """Print the first table, with four workloads and without list sweeps."""
     lines = [
         (label, Line(batch=batch, name=name, goal=goal))
         for label, batch in batches.items()
@@ -167,12 +170,12 @@ def print_goals(pool: Executor, batches: Mapping[str, Batch]) -> None:
 
 
 def play_row(name: str, seed: int, scale: float) -> Result:
-    """Play a row of the laboratory; the name is what a process can be given."""
+    """Play a row of the laboratory. The argument is its name, because a `Row` cannot be pickled."""
     return ROWS[name].play(seed=seed, scale=scale)
 
 
 def print_laboratory(pool: Executor, names: Sequence[str], *, seed: int, scale: float) -> None:
-    """Print the laboratory, a row as soon as it and those before it were played."""
+    """Print the table of the laboratory; each row appears when all rows before it are complete."""
     print(
         f"Laboratory, seed {seed}, scale {scale:g}: lag in s, requests per job; product: requests x"
         f" mean lag,\nrelative to the SDK's. Goals: mean and p95 at most the SDK's; product at most"
@@ -208,7 +211,7 @@ def print_laboratory(pool: Executor, names: Sequence[str], *, seed: int, scale: 
 
 
 def print_first_polls(pool: Executor, lines: Sequence[tuple[str, str, str]], *, seed: int) -> None:
-    """Print how soon settled jobs are polled beside 50 active ones."""
+    """Print how soon settled jobs are polled by a watcher that also has 50 active jobs."""
     print("A settled job beside a watcher of 50 active jobs: s until its first poll")
     print(f"{'':40} {'mean':>6} {'max':>6}  goal: {IMMEDIATELY:g} s")
     futures = [(name, pool.submit(play_first_polls, way, how, seed)) for name, way, how in lines]
@@ -220,7 +223,7 @@ def print_first_polls(pool: Executor, lines: Sequence[tuple[str, str, str]], *, 
 
 
 def goals(batch: Batch) -> tuple[float, float]:
-    """Give the share of the SDK's lag to be reached, knowing and learning."""
+    """Return the goals relative to the lag of the SDK: with learnt durations, and without."""
     knowing, learning = GOALS[batch.workload]
     return knowing, learning if batch.spread else 1.0
 

@@ -1,4 +1,4 @@
-"""adepoll in a server: 2,000 waiters, 1,000 event streams, a large result for a slow client.
+"""Measures a server with 2,000 waiters, 1,000 event streams, and a large result for a slow client.
 
 Server, emulator and clients are separate processes. The output shows the number of requests to the
 service (also with one waiter for each job), the longest time for which the server's event loop was
@@ -40,12 +40,12 @@ JOBS = 200
 STREAMS = 1_000
 JOBS_PER_STREAM = 5
 ARRIVAL = 2.5  # seconds in which all clients connect
-MAX_BLOCKED = 0.05  # seconds
-MAX_GROWTH = 32 * 2**20  # bytes, for a large result
+MAX_BLOCKED = 0.05  # goal: seconds for which the event loop is blocked
+MAX_GROWTH = 32 * 2**20  # goal: growth of the memory in bytes during a large result
 
 
 def serve(kind: str, loop: str, base_url: str, pipe: Connection) -> None:
-    """Run the server; send its port, then its blocking and memory on request."""
+    """Run the server; send its port and, on request, its longest blocking and its memory."""
     options = {"client": partial(AdeClient, KEY, base_url=base_url), "grace": 1.0}
     make_app = server_apps.aiohttp_app if kind == "aiohttp" else server_apps.fastapi_app
     app = make_app(**options)
@@ -59,10 +59,10 @@ def serve(kind: str, loop: str, base_url: str, pipe: Connection) -> None:
                 with_blocks = pipe.recv()
                 longest = blocked.take()
                 pipe.send((longest, resident_bytes(), allocated_blocks() if with_blocks else 0))
-                blocked.take()  # forget the garbage collection of this report
+                blocked.take()  # this report itself may have blocked the loop
 
         asyncio.get_running_loop().add_reader(pipe.fileno(), answer)
-        tune_garbage_collector()  # otherwise it causes the longest blocking
+        tune_garbage_collector()  # otherwise garbage collection would block the loop longest
         blocked.start()
         if kind == "aiohttp":
             runner = web.AppRunner(app)
@@ -81,7 +81,7 @@ def serve(kind: str, loop: str, base_url: str, pipe: Connection) -> None:
 
 
 def emulate(pipe: Connection) -> None:
-    """Run the emulator: receive plans and send job ids; send the number of requests for None."""
+    """Run the emulator: for a list of plans, send job ids; for None, the number of requests."""
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
@@ -103,7 +103,7 @@ def emulate(pipe: Connection) -> None:
 
 @contextmanager
 def process(target: object, *arguments: object) -> Iterator[Connection]:
-    """Run a function in a process; yield one end of a pipe, and pass it the other."""
+    """Run a function in a separate process; yield one end of a pipe. It gets the other end."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     running = context.Process(target=target, args=(*arguments, theirs), daemon=True)
@@ -193,7 +193,7 @@ async def wait_for_jobs(
 async def read_event_streams(
     setup: Setup, streams: int, jobs: int
 ) -> tuple[tuple[float, float], int, dict[str, object]]:
-    """Open event streams, of which half are closed at random times; return what remains."""
+    """Open event streams, and close half of them at random times; return what remains."""
     job_ids = setup.submit(plans(jobs))
     rng = random.Random(3)
     complete = 0

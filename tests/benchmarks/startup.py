@@ -1,7 +1,7 @@
-"""CPU seconds of a start: a bare interpreter, `import adepoll`, `import aiohttp`, and the command.
+"""Measures the CPU seconds of a start: bare interpreter, imports of adepoll and aiohttp, command.
 
-Each figure is the median over ``--runs`` processes, one at a time, user and system time together.
-The kinds take turns, so that a busy machine slows all of them alike.
+Each figure is the median of ``--runs`` processes, which run one at a time. It is the sum of user
+and system time. The programs take turns, so that a busy machine slows all of them equally.
 """
 
 import argparse
@@ -10,7 +10,8 @@ import subprocess
 import sys
 from statistics import median
 
-# The CPU seconds to stay below on the machine that the project is measured on; None for a peer.
+# Arguments of the interpreter, and maximum CPU seconds on the machine of the project; None without
+# a goal.
 STARTS = {
     "a bare interpreter": (["-c", "pass"], None),
     "import adepoll": (["-c", "import adepoll"], 0.1),

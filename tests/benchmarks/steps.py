@@ -1,7 +1,8 @@
-"""The longest step of the event loop while one watch of many jobs is read, closed or timed out.
+"""Measures the longest step of the event loop while a watch reads many ids, closes or times out.
 
-A step is one callback or one part of a task, in CPU time of the thread: others on the machine do
-not count. Garbage collection is off, since its pauses depend on all objects of the process.
+A step is one callback, or the part of a task between two suspensions. It is measured in CPU time of
+the thread, so that other programs do not count. Garbage collection is off, because its pauses
+depend on all objects of the process.
 """
 
 import argparse
@@ -22,7 +23,7 @@ class Endless:
     """A source of jobs that never settle, with an empty list."""
 
     async def get_job(self, job_id: str) -> JobSnapshot:
-        """Show the job as active, after 20 ms."""
+        """Return an active job after 20 ms."""
         await asyncio.sleep(0.02)
         return JobSnapshot(
             job_id=job_id,
@@ -35,7 +36,7 @@ class Endless:
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
-        """List nothing, after 20 ms."""
+        """Return an empty page after 20 ms."""
         await asyncio.sleep(0.02)
         return JobPage(jobs=(), has_more=False)
 
@@ -51,24 +52,24 @@ async def report(what: str, work: Awaitable[object]) -> None:
         run(handle)
         longest = max(longest, time.thread_time() - began)
 
-    Handle._run = measure  # type: ignore[method-assign] # the loop has no other place to measure
+    Handle._run = measure  # type: ignore[method-assign] # asyncio has no public hook for each step
     try:
         await work
     finally:
-        Handle._run = run  # type: ignore[method-assign] # as above
+        Handle._run = run  # type: ignore[method-assign] # restores the method
     print(f"{what:32} {1000 * longest:8.1f} ms    (at most {MOST_MS} ms)")
 
 
 async def measure_all(discovery: str, count: int) -> None:
-    """Report each part of the life of a watch."""
+    """Measure each phase of a watch: reading ids, polling, closing, and a timeout."""
     job_ids = [f"job{number}" for number in range(count)]
-    async with JobWatcher(Endless(), discovery=discovery) as watcher:  # type: ignore[arg-type] # text of the command line
+    async with JobWatcher(Endless(), discovery=discovery) as watcher:  # type: ignore[arg-type] # `main` passes valid texts
         watch = watcher.watch(job_ids)
 
         async def read() -> None:
             async with asyncio.timeout(60):
                 await watch.__aenter__()
-                while not watch.progress.complete:  # noqa: ASYNC110 - each of its steps counts
+                while not watch.progress.complete:  # noqa: ASYNC110 - the watch has no event for it
                     await asyncio.sleep(0)
 
         async def expire() -> None:

@@ -1,8 +1,9 @@
-"""Requests and lag of list-assisted discovery, and what is left of it under a rate limit.
+"""Measures requests and lag of discovery by list sweeps, also under a rate limit.
 
-In virtual time, over the emulator's world: 5,000 jobs of four kinds, submitted at once or evenly
-over ten minutes; GETs alone and the official SDK's waiter beside it. ``--seed`` and ``--jobs``
-play other ones, ``--only`` some of the kinds.
+Plays batches of 5,000 jobs in virtual time, on the emulator's world. The four workloads A to D
+differ in the durations of their jobs. The jobs are submitted at the same time, or evenly over ten
+minutes. For comparison, the tables show polling without sweeps, and the official SDK's waiter.
+``--seed`` and ``--jobs`` change the jobs, ``--only`` selects workloads.
 """
 
 import argparse
@@ -14,30 +15,30 @@ from attrs import evolve, frozen
 
 from adepoll.scheduling.durations import Durations
 
-LIMIT = 10.0  # requests per second
-MOST, LAG = 1.5, 2.5  # requests per job, and mean lag, to be reached
-# Requests per job, with other people's jobs in a list that is 3 s behind. Fewer would need rarer
-# sweeps, but sweeps may be rarer only as far as the lag stays within 20% of the target; the list's
-# own lag is added to it.
+LIMIT = 10.0  # rate limit in requests per second
+MOST, LAG = 1.5, 2.5  # goals: requests per job, and mean lag in seconds
+# Goal: requests per job if the list also has jobs of other programs, and shows changes 3 s late. A
+# lower number would need fewer sweeps, but then the lag would be more than 20% above the target.
+# The delay of the list is not counted in this limit.
 MOST_AMONG_OTHERS = 2.1
 
 
 @frozen
 class Case:
-    """A batch, and how its jobs are found to have ended."""
+    """A batch, and the discovery with which it is watched."""
 
     batch: Batch
-    discovery: str | None  # None: the official SDK
+    discovery: str | None  # None for the official SDK
 
     def play(self) -> Outcome:
-        """Play it, knowing nothing of how long jobs take."""
+        """Play the batch; the watcher has learnt no durations before."""
         if self.discovery is None:
             return play(self.batch, as_official)
         return play(self.batch, watched(Durations(), discovery=self.discovery))
 
 
 def main() -> None:
-    """Play all, and print the tables."""
+    """Play all batches, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=N)

@@ -1,10 +1,10 @@
-"""What a poll costs, beside a bare aiohttp loop and the official SDK with each of its backends.
+"""Compares the cost of a poll with a bare aiohttp loop, and with both backends of the official SDK.
 
-The server is a process of its own that answers with bytes made beforehand, so much faster than any
-client. Server and client have a core each where there are two. What counts is requests per second
-of the client's CPU time: on one busy core, that is the rate. Peers take short turns, as machines
-grow slower and faster; what is told of a peer is the median of its rounds, and a ratio is the
-median of the ratios within each round.
+The server is a separate process that sends prepared bytes, much faster than any client. On a
+machine with several cores, server and client have one core each. The main figure is the number of
+requests per second of the client's CPU time, which is the rate that the client reaches on one busy
+core. The compared clients take short turns, because the speed of a machine changes over time. The
+figure of a client is the median of its rounds. A ratio is the median of the ratios in each round.
 """
 
 import argparse
@@ -33,13 +33,13 @@ from adepoll import AdeClient, Fixed, JobWatcher
 
 KEY = "bench-key"
 CONCURRENCY = 64
-LOOKS = 8  # of the watcher at a job that goes on
+POLLS_PER_JOB = 8  # number of polls of each active job in a round
 ROUNDS = 24
 JOBS = "/v1/ade/extract/jobs"
 SEED = 20
 
 Ask = Callable[[str], Awaitable[object]]
-Work = Callable[[int], Awaitable[int]]  # asks about so many times; gives how many it were
+Work = Callable[[int], Awaitable[int]]  # sends about that many requests; returns the exact number
 Peer = Callable[[str, list[str]], AbstractAsyncContextManager[Work]]
 
 
@@ -56,7 +56,7 @@ EXTRACTION = {"number": "2026-0042", "total": 1_204.5, "currency": "EUR", "paid"
 
 
 def processing(job_id: str) -> dict[str, object]:
-    """A job that goes on."""
+    """Return the answer about an active job."""
     return {
         "job_id": job_id,
         "status": "processing",
@@ -73,7 +73,7 @@ def processing(job_id: str) -> dict[str, object]:
 
 
 def completed(job_id: str) -> dict[str, object]:
-    """A job that has ended, with a result of about a kilobyte."""
+    """Return the answer about a completed job; the whole answer has about 1 kB."""
     metadata = {**METADATA, "job_id": job_id}
     chunks = {name: {"chunk_references": [str(uuid.UUID(int=7))]} for name in EXTRACTION}
     data = {"extraction": EXTRACTION, "extraction_metadata": chunks, "metadata": metadata}
@@ -82,7 +82,7 @@ def completed(job_id: str) -> dict[str, object]:
 
 
 def completed_small(job_id: str) -> dict[str, object]:
-    """A job that has ended, with a result of about 600 bytes."""
+    """Return the answer about a completed job; the whole answer has about 600 bytes."""
     job = completed(job_id)
     data = {"extraction": {"total": 1_204.5}, "metadata": job["metadata"]}
     return {**job, "data": data}
@@ -96,7 +96,7 @@ ANSWERS = {
 
 
 class Answers(asyncio.Protocol):
-    """One connection: finds the id in a request, and sends bytes made beforehand around it."""
+    """One connection: inserts the job id of each request into a prepared answer, and sends it."""
 
     def __init__(self, make: Callable[[str], dict[str, object]]) -> None:
         mark = "f" * 36
@@ -108,7 +108,7 @@ class Answers(asyncio.Protocol):
         self._write = transport.write
 
     def data_received(self, data: bytes) -> None:
-        # No client sends its next request before this one is answered.
+        # Each call has one whole request: no client sends a request before the previous answer.
         job_id = data[data.index(JOBS.encode()) + len(JOBS) + 1 :][:36]
         now = time.time()
         if now - self._made_at >= 1:
@@ -121,7 +121,7 @@ class Answers(asyncio.Protocol):
 
 
 def run_server(make: Callable[[str], dict[str, object]], control: Connection) -> None:
-    """What the server's process does."""
+    """Run the server; the main function of its process."""
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
@@ -135,7 +135,7 @@ def run_server(make: Callable[[str], dict[str, object]], control: Connection) ->
 
 @contextmanager
 def served(make: Callable[[str], dict[str, object]]) -> Iterator[str]:
-    """Run a server in a process; give its base URL."""
+    """Run a server in a separate process; yield its base URL."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=run_server, args=(make, theirs))
@@ -151,7 +151,7 @@ def served(make: Callable[[str], dict[str, object]]) -> Iterator[str]:
 
 
 def in_tasks(ask: Ask, job_ids: list[str]) -> Work:
-    """Ask about one job after another in as many tasks as may be on the wire."""
+    """Return a function that polls the jobs in `CONCURRENCY` tasks, each job once."""
 
     async def work(requests: int) -> int:
         ids = iter(job_ids[:requests])
@@ -168,7 +168,7 @@ def in_tasks(ask: Ask, job_ids: list[str]) -> Work:
 
 @asynccontextmanager
 async def bare(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
-    """The loop that one writes who has aiohttp alone."""
+    """Poll with aiohttp alone, as a simple program does."""
     headers = {"Authorization": f"Bearer {KEY}"}
     async with aiohttp.ClientSession(headers=headers) as session:
 
@@ -181,14 +181,14 @@ async def bare(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
 
 @asynccontextmanager
 async def sdk_httpx(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
-    """The official SDK as it comes."""
+    """Poll with the official SDK and its default backend, httpx."""
     async with AsyncLandingAIADE(apikey=KEY, base_url=base_url) as sdk:
         yield in_tasks(sdk.extract_jobs.get, job_ids)
 
 
 @asynccontextmanager
 async def sdk_aiohttp(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
-    """The official SDK on aiohttp."""
+    """Poll with the official SDK and its backend aiohttp."""
     async with AsyncLandingAIADE(
         apikey=KEY, base_url=base_url, http_client=DefaultAioHttpClient()
     ) as sdk:
@@ -197,16 +197,16 @@ async def sdk_aiohttp(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
 
 @asynccontextmanager
 async def client(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
-    """AdeClient alone."""
+    """Poll with `AdeClient.get_job`, without a watcher."""
     async with AdeClient(KEY, base_url=base_url) as ade:
         yield in_tasks(ade.get_job, job_ids)
 
 
 @asynccontextmanager
 async def watcher(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
-    """All of adepoll: a watcher that has more to look at than it can.
+    """Poll with a watcher that always has due jobs.
 
-    Jobs that go on are looked at several times each; those that have ended, once.
+    An active job is polled several times, and a settled job once.
     """
     async with (
         AdeClient(KEY, base_url=base_url) as ade,
@@ -219,22 +219,22 @@ async def watcher(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
                 pass
             return ade.stats.requests - before
 
-        async def look_on(requests: int) -> int:
+        async def keep_polling(requests: int) -> int:
             before = ade.stats.requests
-            while ade.stats.requests < before + requests:  # noqa: ASYNC110 - nothing tells when
+            while ade.stats.requests < before + requests:  # noqa: ASYNC110 - the client has no event for it
                 await asyncio.sleep(0.005)
             return ade.stats.requests - before
 
         if (await ade.get_job(job_ids[0])).is_terminal:
             yield settle
         else:
-            async with all_of.watch(job_ids[: len(job_ids) // LOOKS]):
-                yield look_on
+            async with all_of.watch(job_ids[: len(job_ids) // POLLS_PER_JOB]):
+                yield keep_polling
 
 
 @asynccontextmanager
 async def watch(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
-    """A watcher with its default schedule, without the list; all jobs have finished."""
+    """Watch settled jobs with the default schedule, and without list sweeps."""
     async with (
         AdeClient(KEY, base_url=base_url) as ade,
         JobWatcher(ade, concurrency=CONCURRENCY, discovery="get") as all_of,
@@ -255,7 +255,8 @@ PEERS: dict[str, Peer] = {
 }
 FINISHED: dict[str, Peer] = {"bare aiohttp": bare, "JobWatcher.watch": watch}
 FINISHED_JOBS = 12_000
-GOALS = {"bare aiohttp": 0.87, "SDK, aiohttp": 3.0, "SDK, httpx": 8.0}  # 0.87: 1.15 times the time
+# Minimum speed of adepoll relative to each client. 0.87 means at most 1.15 times the CPU time.
+GOALS = {"bare aiohttp": 0.87, "SDK, aiohttp": 3.0, "SDK, httpx": 8.0}
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -263,12 +264,12 @@ GOALS = {"bare aiohttp": 0.87, "SDK, aiohttp": 3.0, "SDK, httpx": 8.0}  # 0.87: 
 
 @frozen
 class Options:
-    """What is measured.
+    """The options of the benchmark.
 
     Attributes:
-        requests: How many a peer sends in a round; a slow one a share of them.
-        rounds: How often each peer has its turn.
-        only: Those whose name holds this.
+        requests: Number of requests of a client in one round. The slow SDK sends a quarter of them.
+        rounds: Number of rounds.
+        only: Only clients whose names contain this text are measured.
     """
 
     requests: int
@@ -277,10 +278,10 @@ class Options:
 
 
 async def seconds_per_poll(peer: Peer, base_url: str, job_ids: list[str]) -> float:
-    """Give the CPU seconds of one poll, connections made beforehand."""
+    """Return the CPU seconds of one poll, without those for opening the connections."""
     async with peer(base_url, job_ids) as work:
         await work(2 * CONCURRENCY)
-        gc.collect()  # what the last peer left is not this one's to look through
+        gc.collect()  # so that this client does not pay for garbage of the previous one
         before = time.process_time()
         polls = await work(len(job_ids))
         return (time.process_time() - before) / polls
@@ -292,7 +293,7 @@ def measure(
     run: Callable[..., float],
     peers: dict[str, Peer] = PEERS,
 ) -> dict[str, list[float]]:
-    """Give the CPU seconds of one poll by peer and round."""
+    """Return the CPU seconds of one poll: for each client, one value per round."""
     rng = Random(SEED)
     ids = [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(options.requests)]
     took: dict[str, list[float]] = {name: [] for name in peers if options.only in name}
@@ -301,12 +302,12 @@ def measure(
         for name in order:
             share = ids[: len(ids) // (4 if name.startswith("SDK") else 1)]
             took[name].append(run(seconds_per_poll(peers[name], base_url, share)))
-        order.reverse()  # so that nobody always comes after the same one
+        order.reverse()  # so that no client always follows the same other client
     return took
 
 
 def tell(answer: str, loop: str, took: dict[str, list[float]]) -> None:
-    """Print the rows of one kind of answer on one kind of event loop."""
+    """Print the rows for one kind of answer and one kind of event loop."""
     for name, ours in took.items():
         seconds = statistics.median(ours)
         ratios = "".join(
