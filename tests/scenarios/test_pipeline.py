@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from random import Random
 
+import forkserver
 import pytest
 from amounts import more
 from waiting import supervised, until
@@ -153,18 +154,21 @@ async def test_a_second_process_cannot_use_the_same_notes(pipeline, tmp_path):
 async def test_a_program_killed_many_times_creates_each_job_once(pipeline, tmp_path, seed):
     rng = Random(seed)
     folder = with_documents(tmp_path, 24)
-    profile = Profile(median=0.3, failed=0, cancelled=0, partial=0, large=0.2)
+    profile = Profile(
+        median=0.3, failed=0, cancelled=0, partial=0, large=0.2, large_bytes=(1_000_001, 3_000_000)
+    )
     command = [sys.executable, str(EXAMPLE), "documents", "schema.json", "results"]
     async with Emulator(profile=profile, seed=seed) as ade:
         variables = {"LANDINGAI_ADE_BASE_URL": ade.base_url, "VISION_AGENT_API_KEY": ade.api_key}
         ade.faults.add("latency", endpoints=["create"], shape="constant", median=0.2)
         unclear = 0
         for moment in [*(rng.uniform(0.0, 1.0) for _ in range(6)), None]:
-            child = await asyncio.create_subprocess_exec(
+            child = await forkserver.create_subprocess_exec(
                 *command, "--in-flight=8", "--list-lag=0.5",
                 cwd=tmp_path,
-                env={**os.environ, **variables, "PYTHONPATH": str(EXAMPLE.parents[2])},
+                env={**os.environ, **variables},
                 stderr=asyncio.subprocess.PIPE,
+                preload=("landingai_ade", "landingai_ade.types"),
             )  # fmt: skip
             async with supervised(child):
                 if moment is None:
