@@ -3,9 +3,9 @@
 To add a field of the service:
 
 1. Add an attribute to the class: here for the envelope of a job and for the list, in `v1_results`
-   or `v2_results` for results and metadata. The JSON reader and the writer are generated from it.
-   `json_fields` has the values of ``field(metadata=...)``, for example for another name in JSON.
-   If only some kinds of jobs use another name, add that name to `shape_of` below.
+   or `v2_results` for results and metadata. `_CLASSES` in `results` has the classes of each kind.
+   The JSON reader and the writer are generated from them. `json_fields` has the values of
+   ``field(metadata=...)``. A name that only some kinds of jobs use belongs in `shape_of` below.
 2. Only if the field should be a column of tables: `JobSnapshot.to_dict` for a field of the job, or
    `FACTS` and `facts_of` in `table_row` for a field of the metadata; and `JOB_COLUMNS` in
    `tables/job_rows.py`.

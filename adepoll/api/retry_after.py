@@ -26,9 +26,9 @@ class Headers(Protocol):
 def parse_retry_after(headers: Headers, *, now: datetime | None = None) -> float | None:
     """Return the Retry-After in seconds (RFC 9110, section 10.2.3); None if absent or unreadable.
 
-    The result is between 0 and `MAX_RETRY_AFTER`. If Retry-After is a date, the time from the Date
-    header of the same response to this date is returned, because the local clock can differ from
-    the clock of the server.
+    The result is between 0 and `MAX_RETRY_AFTER`. If Retry-After is a date, the result is the time
+    from the Date header of the same response to this date. The local clock is not used, because it
+    can differ from the clock of the server.
 
     Args:
         headers: Headers of the response.

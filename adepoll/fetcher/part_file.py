@@ -243,7 +243,7 @@ class PartFile:
         try:
             if os.fstat(fd).st_size != self.hashed:
                 raise self._storage_error(_truncated_error())
-            present, self._present = self._present, []  # so `close` removes it if a check raises
+            present, self._present = self._present, []  # so that `close` removes a wrong file
             if self._check.is_cut(fd, self.hashed):
                 raise ResultTransferError(
                     "the bytes ended within the result",

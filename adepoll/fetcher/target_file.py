@@ -27,7 +27,7 @@ def check_replaceable(target: Path, *, overwrite: bool) -> os.stat_result | None
     if not target.parent.is_dir():
         raise NotADirectoryError(errno.ENOENT, "there is no such folder")
     try:
-        # Raises for names that no file can have; `is_dir` returned False for them.
+        # This raises for names that no file can have; for them, `is_dir` has returned False.
         found = os.lstat(target)
     except FileNotFoundError:
         return None

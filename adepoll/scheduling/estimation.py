@@ -71,7 +71,7 @@ def _expected(
         survival: Chance that a job is active at each edge.
         censored: Number of jobs that ended, by the range of bins in which they may have ended.
     """
-    # Both lists have the difference between the value of each bin and that of the previous bin.
+    # In both lists, each item is the value of a bin minus the value of the previous bin.
     density = [0.0] * len(survival)
     after = [0.0] * len(survival)
     for (first, stop), weight in censored.items():

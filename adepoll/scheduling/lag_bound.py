@@ -21,12 +21,14 @@ as that of the SDK's waiter, or smaller.
 
 *Any other job.* The bound is half of the time for which the job has been watched, or twice the
 target lag if that is longer: the mean lag of regular polls is half of a delay. Except at quiet
-ages, the bound is also at most 7 s, or twice the target lag if that is longer. Ages are *quiet* if
-many jobs were observed at these ages, if a job of such an age ends with a chance of at most 2%
-before it is a quarter older, and if other jobs ended later (see `estimation.quiet_until`). Only at
-quiet ages can a delay grow to the maximum of the schedule. A bound for the mean lag of all jobs
-would not be enough: the last 1% of the jobs of a batch could be half a minute late each, and the
-mean would hardly show that.
+ages, the bound is also at most 7 s, or twice the target lag if that is longer. Only at quiet ages
+can a delay grow to the maximum of the schedule. A bound for the mean lag of all jobs would not be
+enough: the last 1% of the jobs of a batch could be half a minute late each, and the mean would
+hardly show that.
+
+Ages are *quiet* under three conditions (see `estimation.quiet_until`). Many jobs were observed at
+these ages. A job of such an age ends with a chance of at most 2% before it is a quarter older. And
+other jobs ended later.
 """
 
 from typing import Final

@@ -17,7 +17,8 @@ class Outage:
     succeed after the failure of a job, further failures of this job do not count for 120 s: a bad
     job must not slow the others down.
 
-    `begin` begins an outage earlier: the host does not respond, and requests to other hosts wait.
+    `begin` begins an outage before that, if the host does not respond and requests to other hosts
+    have to wait.
 
     Attributes:
         failures: Number of counted failures since the last success.
@@ -131,9 +132,9 @@ class Rate:
     - By 1% to 6%, otherwise. The last estimates are compared. If they are equal, 1% is enough. If
       they differ, other processes probably use a changing share of the limit.
 
-    The rate grows more slowly if the last estimates were equal, if the rate before the last 429
-    lasted long, if a 429 closes the gate for more than a second, or if few requests are sent. So
-    the search for a higher limit costs only a small share of the time.
+    The rate grows more slowly in four cases: the last estimates were equal, the rate before the
+    last 429 lasted long, the last 429 closed the gate for more than a second, or few requests are
+    sent. So the search for a higher limit costs only a small share of the time.
 
     Attributes:
         value: Requests per second; None if no limit is known.

@@ -28,11 +28,11 @@ from adepoll.throttling.window import Window
 class RateLimiter:
     """The request budget of one client, or of several clients of the same organisation.
 
-    Four limits can hold a request back: the window (concurrent requests), the rate (requests per
-    second, after a 429), a gate (closed for all requests after a 429, and for requests to one host
-    after another response with a Retry-After) and an outage of the request's host (only single
-    probes are sent). If several clients (`AdeClient`) of one event loop get the same object, all
-    their requests share these limits. It has no connections to be closed.
+    Four limits can hold a request back. The window limits the number of concurrent requests. After
+    a 429, the rate limits the requests per second, and a gate is closed for all requests. After
+    another response with a Retry-After, a gate is closed for one host. In an outage of its host,
+    only single probes are sent. If several clients (`AdeClient`) of one event loop get the same
+    object, all their requests share these limits. It has no connections to be closed.
 
     Attributes:
         retry: Retry policy of clients that have no policy of their own.

@@ -204,10 +204,11 @@ class Learning:
         """Record when the service received a job; return False if the time cannot be used.
 
         The time cannot be used if it or the service's clock is not known, or if the age of the job
-        would be implausible. The age of an active job is implausible if the watcher got the job
-        before the service did, or if the job was very old when the watcher got it: older than an
-        hour, and older than twice the known ages. In these cases, the age counts from the time when
-        the watcher got the job. A later answer with a different time of receipt is ignored.
+        would be implausible. The age of an active job is implausible in two cases: the watcher got
+        the job before the service did, or the job was very old when the watcher got it. Very old
+        is older than an hour, and older than twice the known ages. If the time cannot be used, the
+        age counts from the time when the watcher got the job. A later answer with a different time
+        of receipt is ignored.
         """
         if received_at is None:
             return False

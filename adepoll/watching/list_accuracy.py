@@ -47,9 +47,9 @@ class ListAccuracy:
         dropped: Number of jobs that were missing from the list, and that a poll then found settled.
         compare_at: Earliest time at which a list request can tell whether the list is late;
             infinity if no job can be compared, or if enough is known of the list.
-        no_drop_since: Start of the last sweep from which watched jobs were missing. It is the start
-            of a later sweep if, by then, polls had shown that no job should have been missing,
-            because the jobs take longer than expected.
+        no_drop_since: Start of the last sweep from which watched jobs were missing. Or the start of
+            a later sweep from which no job should have been missing: polls had shown that the jobs
+            take longer than expected.
     """
 
     limit: float

@@ -180,9 +180,9 @@ class JobWatcher(AsyncCloseable):
     ) -> Watch[JobSnapshot] | Watch[JobSnapshot | UnresolvedJob]:
         """Poll jobs until they have settled; yield the snapshot of each as soon as it has settled.
 
-        The first poll of a job is immediate, with one exception: without a timeout, if earlier jobs
-        were new when the watcher got them, `Adaptive` may delay the first poll of a job by up to
-        twice its target lag.
+        The first poll of a job is immediate, with one exception. If earlier jobs were new when the
+        watcher got them, `Adaptive` may delay the first poll by up to twice its target lag, unless
+        there is a timeout.
 
         Every id ends as exactly one snapshot or one unresolved job. A failed job has settled, and
         is yielded like the others. A duplicate in a collection is ignored. A duplicate from an
@@ -192,10 +192,9 @@ class JobWatcher(AsyncCloseable):
 
         Args:
             job_ids: An iterable or async iterable of any size, read while jobs are polled.
-            timeout: Seconds, counted from the first iteration, after which jobs that have not
-                settled are given up with `JobTimeoutError`, and no more ids are read from an
-                iterator; None for no limit. Time in which polls pause because the consumer is slow
-                counts, too.
+            timeout: Seconds from the first iteration until jobs that have not settled are given up
+                with `JobTimeoutError`. From then on, no more ids are read from an iterator. Time in
+                which polls pause because the consumer is slow counts, too. None for no limit.
             window: Maximum number of jobs watched at the same time; more ids are read as jobs
                 settle. None for 20,000 if `job_ids` is an iterator, and for no limit if it is a
                 collection. Ids of an iterator are read no faster than jobs are polled and taken.

@@ -73,8 +73,8 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
 def _is_about_a_job(snapshot: JobSnapshot) -> bool:
     """Return whether a response without a job id is accepted as one about the requested job.
 
-    The response is not accepted if it has a final or unknown status but no other field of a job,
-    because a gateway can answer with such a ``status`` of its own.
+    A response that has a final or unknown status, but no other field of a job, is not accepted: a
+    gateway can answer with such a ``status`` of its own.
     """
     fields = (
         snapshot.created_at,
