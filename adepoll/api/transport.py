@@ -329,8 +329,8 @@ async def send_once(
 ) -> aiohttp.ClientResponse:
     """Middleware that keeps aiohttp from sending a GET twice.
 
-    aiohttp repeats a GET after one of the two errors below: the connection broke before the
-    response. The request budget would not count such a repetition.
+    aiohttp sends a GET again after the two errors in this function, if the connection broke before
+    the response. The request budget would not count the second request.
     """
     try:
         return await handler(request)

@@ -303,7 +303,7 @@ class Database:
         except sqlite3.Error as exc:
             raise writing_error(exc, self.path) from exc
         finally:
-            # False after a commit, and after SQLite has rolled back itself, as on a full disk.
+            # `in_transaction` is False after a commit, or if SQLite has rolled back on a full disk.
             if connection.in_transaction:
                 with suppress(sqlite3.Error):  # the earlier error matters more
                     connection.execute("ROLLBACK")

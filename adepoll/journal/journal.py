@@ -78,7 +78,7 @@ class Journal(AsyncCloseable):
         self._thread = thread
         self._loop = asyncio.get_running_loop()
         self._calls: list[_Call] = []  # calls of `write` for the next transaction
-        self._idle = asyncio.Event()  # set while no call of `write` waits or is written
+        self._idle = asyncio.Event()  # set while no call of `write` waits or runs
         self._idle.set()
         self._reads = 0  # calls of `_run` that have not ended
         self._closing: asyncio.Task[None] | None = None

@@ -260,7 +260,7 @@ def _first(error: BaseException) -> Any:
 
 
 _PAGES_IN_FLIGHT: Final = 8
-_MAX_SLEEP: Final = 0.25  # seconds until it is checked again when to sweep
+_MAX_SLEEP: Final = 0.25  # maximum seconds between two checks whether to sweep now
 _PAGE_TIMEOUT: Final = 30.0  # seconds without a page; then the pages of the sweep are out of date
 _MAX_THROTTLED: Final = 20  # requests for one page that may be answered with a 429
 _MAX_TRIES: Final = 3  # requests for one page that may fail for another reason

@@ -31,7 +31,7 @@ class ListTrust:
 
     Attributes:
         learning: Knows the ages of jobs, and how long jobs take.
-        max_trust: Seconds after which a listed job is polled in any case, to check the list.
+        max_trust: Maximum seconds until a listed job is due again, so that the list is checked.
         first_trust: Seconds for which a new job is not polled, because the list may show the job
             first. `list_lag` is added, but at most the same number of seconds again.
         sweeping: True while the list decides when jobs are polled.
@@ -325,7 +325,7 @@ _ALMOST_ALL: Final = 0.99  # share of the jobs of an age; when it should have se
 _KNOWN_SHARE: Final = 0.95
 _PROBED_FOR: Final = 2.0  # seconds after a job was added in which it can be polled again soon
 _PROBE_DELAY: Final = 1.0  # seconds between two polls of such a job
-_MIN_TRUST: Final = 10.0  # seconds; a listed job is not polled earlier only to check the list
+_MIN_TRUST: Final = 10.0  # seconds; the distribution cannot make a listed job due earlier
 _MAX_LAG: Final = 30.0  # seconds; if a job is missing for longer, a lag is not the reason
 # Seconds added to the age at which a job was not listed, because the lag is longer than this age.
 _LAG_MARGIN: Final = 0.5

@@ -138,8 +138,8 @@ class WatchedJobs:
     def pop_due(self, now: float) -> JobState | None:
         """Return a job to poll now, and reserve room for its snapshot; None if there is no job.
 
-        A job whose subscribers all lack room is set aside until one has room. To keep the call
-        short, it sets a limited number of jobs aside and can return None while jobs are due:
+        A job whose subscribers all lack room is set aside until one has room. To stay short, a call
+        sets aside a limited number of jobs, and can return None although jobs are due:
         `PollQueue.next_due` returns when the next job is due.
         """
         if self._known_resets != self._arrivals.resets:
