@@ -10,8 +10,9 @@ or `not_found_grace` for a new job that the service does not know (404) or forbi
 - Of the time between two failed polls, at most a tenth of the limit counts (a fifth of
   `not_found_grace`). So at least ten (five) polls fail after the first one. Time in which the
   process was stopped, or in which the request budget was short, counts little. A job whose poll has
-  failed is polled again within that tenth, if the request budget allows it and most polls of other
-  jobs succeed.
+  failed is polled again within that tenth, if the request budget allows it and a fifth of the polls
+  of other jobs succeed. After a failure that can concern all jobs, it is polled again within 15 s,
+  until it is a suspect (see below).
 - Some failures can concern all jobs: no connection, 5xx and 408. Then only a share of the seconds
   counts: the share of polls of other jobs at the same host that were answered since this job's
   previous failed poll. If 5 of 100 polls fail, nearly all seconds count. If all polls fail, the
@@ -20,6 +21,7 @@ or `not_found_grace` for a new job that the service does not know (404) or forbi
 - If no other job was polled, as when only one job is watched, these seconds do not count either:
   adepoll cannot tell a failing job from a failing service. There are two exceptions. The seconds
   of a 403, and of the 404 of a job that was found before, count in full. So do those of a suspect.
+- A job was found before if a poll or the list has shown it.
 - A suspect is a job whose seconds have reached three tenths of the limit (three fifths of
   `not_found_grace`). This takes at least four failed polls, and the service answered polls of other
   jobs in that time, so the job is probably the cause. Later failures of a suspect do not count as
@@ -128,7 +130,8 @@ class FailureRules:
         if isinstance(error, RateLimitedError):
             self.host.record_response()
             return math.inf
-        kind = _kind(error, failures.last_status)
+        was_found = failures.last_status is not None or state.last_listed_at > -math.inf
+        kind = _kind(error, was_found=was_found)
         if kind is None:
             self.host.record_response()
             return Verdict.GIVE_UP
@@ -165,7 +168,7 @@ class FailureRules:
     def _concerns_all(self, error: AdePollError, job_id: str, now: float) -> bool:
         """Record if a poll was refused; return True if the error ends all watches and waits."""
         if isinstance(error, _REFUSALS):
-            return self.key.record_refusal(error, job_id, now)
+            return self.key.record_refusal(error, job_id, now, host=self.host)
         self.key.record_other_failure()
         return error.fatal
 
@@ -186,8 +189,13 @@ class FailureRules:
         total_left = longest_total - max(failures.total, silent_for)
         if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
             return Verdict.GIVE_UP
-        # If polls of other jobs mostly fail, the schedule alone decides, and polls become rarer.
-        return min(longest, left / weight) if weight >= _MOST else math.inf
+        if weight < _FEW:
+            return math.inf  # the schedule alone decides, and polls become rarer
+        within = min(longest, left / weight)
+        if kind is FailureKind.FAILED and not self._is_suspect(failures, kind):
+            # The next poll will probably be answered, and nothing is known of the job until then.
+            within = min(within, _SOON)
+        return within
 
     def _weight(self, failures: PollFailures, kind: FailureKind) -> float:
         """Return how much of the time since the previous failed poll counts: a share, 0 to 1."""
@@ -264,13 +272,18 @@ class FailureMemory:
         return failures
 
 
-def _kind(error: AdePollError, last_status: str | None) -> FailureKind | None:
-    """Return the kind of a failure; None if another poll would fail in the same way."""
+def _kind(error: AdePollError, *, was_found: bool) -> FailureKind | None:
+    """Return the kind of a failure; None if another poll would fail in the same way.
+
+    Args:
+        error: The error.
+        was_found: True if a poll or the list has shown the job.
+    """
     if isinstance(error, JobNotFoundError):
         # A job that was found before exists. The 404 is probably an error of the service.
-        return FailureKind.NOT_FOUND if last_status is None else FailureKind.LOST
+        return FailureKind.LOST if was_found else FailureKind.NOT_FOUND
     if isinstance(error, PermissionDeniedError):
-        return FailureKind.FORBIDDEN if last_status is None else FailureKind.LOST
+        return FailureKind.LOST if was_found else FailureKind.FORBIDDEN
     if isinstance(error, _REFUSALS):
         return FailureKind.FAILED
     if isinstance(error, RedirectRefusedError):
@@ -293,7 +306,10 @@ _MIN_POLLS: Final = 10
 _MIN_POLLS_OF_NEW_JOB: Final = 5
 _OUTAGE_FACTOR: Final = 12.0  # default of `outage_patience`, as a multiple of `patience`
 # If this share of the polls of other jobs succeed, a job whose poll has failed is polled soon.
-_MOST: Final = 0.5
+_FEW: Final = 0.2
+# Seconds within which it is polled. With fewer seconds, a few bad jobs would have so large a share
+# of all polls that they would look like an outage.
+_SOON: Final = 15.0
 # A job is a suspect from this multiple of `_longest`, the seconds that count between two polls.
 _SUSPECT_AFTER: Final = 3
 _MOST_REMEMBERED: Final = 1_000  # jobs in a `FailureMemory`

@@ -103,6 +103,7 @@ class KindPolling:
             semaphore=options.semaphore,
             on_fatal=options.on_fatal,
         )
+        options.failure_rules.host.jobs.append(self.watched_jobs)
         self.watched_jobs.on_due = self.pollers.pump
         self.sweeper: ListSweeper | None = None
         if options.discovery != "get":
@@ -226,6 +227,7 @@ class SubscriptionHost:
         origin = origin_of(source)
         if (rules := self._rules.get(origin)) is None:
             rules = self._rules[origin] = evolve(self._options.failure_rules, host=HostEvidence())
+            rules.key.hosts.append(rules.host)
         options = evolve(self._options, failure_rules=rules)
         durations = self._durations.get(kind) or Durations()
         polling = self.by_kind[kind] = KindPolling(kind, source, options, durations)

@@ -6,9 +6,10 @@ Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math
+from collections.abc import Sized
 from typing import Final
 
-from attrs import define
+from attrs import define, field
 
 from adepoll.errors import AdePollError, PermissionDeniedError
 
@@ -25,12 +26,14 @@ class HostEvidence:
             host. Of a long time between two polls, only a part counts.
         last_error: Last failure that can concern all jobs of the host; None if the host has
             answered since.
+        jobs: The open jobs at the host: one collection for each kind.
     """
 
     answered: int = 0
     failed: int = 0
     silent_for: float = 0.0
     last_error: AdePollError | None = None
+    jobs: list[Sized] = field(factory=list)
     _failed_at: float = 0.0  # time of `last_error`
 
     def record_response(self) -> None:
@@ -45,6 +48,11 @@ class HostEvidence:
         self.failed += 1
         self._failed_at = now
         self.last_error = error
+
+    @property
+    def may_accept_key(self) -> bool:
+        """True if there are open jobs at the host, and the host is not known to fail."""
+        return self.last_error is None and any(self.jobs)
 
     def share_answered(self, answered: int, failed: int) -> float | None:
         """Return which share of the polls was answered since a certain moment.
@@ -73,6 +81,7 @@ class KeyEvidence:
         accepted: Number of polls, at all hosts, with an answer that shows that the key is accepted.
         failed: Number of polls, at all hosts, that failed for a reason that can concern all jobs.
             Polls of suspects (see `failure_handling`) are not counted.
+        hosts: The hosts of the service.
     """
 
     key_works: bool = False
@@ -80,6 +89,8 @@ class KeyEvidence:
     refused_for: float = 0.0
     accepted: int = 0
     failed: int = 0
+    hosts: list[HostEvidence] = field(factory=list)
+    _refused_by: set[HostEvidence] = field(factory=set)  # hosts that refused in the series
     _refused_at: float | None = None  # time of the last refusal; None if there is no series
     _refused_first: str = ""  # id of the job whose refusal began the series
     _refusals: int = 0  # number of refusals in the series
@@ -98,8 +109,14 @@ class KeyEvidence:
             self._others += 1
             self._interrupted = True
 
-    def record_refusal(self, error: AdePollError, job_id: str, now: float) -> bool:
-        """Record that the poll of a job was refused; return True if the key is bad for all jobs."""
+    def record_refusal(
+        self, error: AdePollError, job_id: str, now: float, *, host: HostEvidence
+    ) -> bool:
+        """Record that the poll of a job was refused; return True if the key is bad for all jobs.
+
+        It is not while another host may accept the key: a host can have a wrong certificate, or a
+        proxy can forbid one host.
+        """
         forbidden = isinstance(error, PermissionDeniedError)
         if forbidden and self.key_works:
             return False  # the key has worked, so the 403 concerns this job only
@@ -112,7 +129,10 @@ class KeyEvidence:
             self.refused_for += min(now - self._refused_at, CONFIRMATION_STEP)
         self._refused_at = now
         self._refusals += 1
+        self._refused_by.add(host)
         self.in_doubt = True
+        if any(other.may_accept_key for other in self.hosts if other not in self._refused_by):
+            return False
         if forbidden:
             if job_id == self._refused_first:
                 return False  # the 403 can concern this job only
@@ -146,6 +166,7 @@ class KeyEvidence:
         self._refused_at = None
         self._refusals = self._others = 0
         self._interrupted = False
+        self._refused_by.clear()
 
 
 def _share(part: int, rest: int) -> float | None:

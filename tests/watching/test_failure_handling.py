@@ -115,8 +115,27 @@ def test_a_short_budget_or_a_stopped_process_gives_no_job_up_after_a_few_polls()
     assert seconds >= 10_000
 
 
-def test_a_failing_job_is_polled_again_within_a_tenth_of_the_patience():
-    assert play(rules_of(), (0.0, BROKEN), (30.0, BROKEN), answers=1) == [30.0, 30.0]
+def test_a_failing_job_is_polled_again_within_15_seconds_and_later_a_tenth_of_the_patience():
+    failures = [(30.0 * number, BROKEN) for number in range(6)]
+    assert play(rules_of(), *failures, answers=1) == [15.0, 15.0, 15.0, 30.0, 30.0, 30.0]
+
+
+@pytest.mark.parametrize(("good", "within"), [(1, 15.0), (0, math.inf)])
+def test_a_failing_job_is_polled_again_soon_if_a_fifth_of_the_other_polls_succeed(good, within):
+    rules, state = rules_of(), job()
+    rules.record(state, BROKEN, 0.0)
+    for _ in range(good):
+        answer(rules)
+    for number in range(4):
+        rules.record(job(f"other-{number}"), BROKEN, 1.0)
+    assert rules.record(state, BROKEN, 2.0) == within
+
+
+@pytest.mark.parametrize("error", [UNKNOWN, FORBIDDEN])
+def test_a_job_that_the_list_has_shown_gets_the_patience(error):
+    state = job()
+    state.last_listed_at = 0.0
+    assert time_of_the_end(rules_of(), error, every=10.0, answers=1, state=state) == (300.0, 30)
 
 
 def test_a_job_that_failed_while_others_were_answered_is_no_outage_later():
@@ -283,7 +302,7 @@ def test_a_burst_of_refusals_is_not_believed_before_the_time_is_over():
     rules = rules_of()
     answer(rules)
     states = [job(f"job-{number}") for number in range(60)]
-    assert {rules.record(state, REFUSED, 0.0) for state in states} == {2.5, 30.0, math.inf}
+    assert {rules.record(state, REFUSED, 0.0) for state in states} == {2.5, 15.0, math.inf}
     assert rules.record(states[7], REFUSED, 9.0) is not END_ALL
     answer(rules)
     assert rules.record(states[8], REFUSED, 99.0) is not END_ALL

@@ -4,6 +4,7 @@ import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import ClassVar
 
 import pytest
 from attrs import evolve
@@ -11,6 +12,7 @@ from attrs import evolve
 from adepoll import (
     Adaptive,
     AuthenticationError,
+    CertificateError,
     Durations,
     Fixed,
     InvalidJobIdError,
@@ -460,6 +462,7 @@ class HostedService(Service):
     """A service whose v2 jobs are at a host of their own; `problem` is asked before each answer."""
 
     problem = None
+    latency: ClassVar = {"v1": 0.0, "v2": 0.0}  # seconds that each host needs, besides 0.05
 
     @property
     def origin(self):
@@ -471,10 +474,11 @@ class HostedService(Service):
             kind=kind,
             polls=self.polls,
         )
-        view.problem = self.problem
+        view.problem, view.latency = self.problem, self.latency
         return view
 
     async def get_job(self, job_id):
+        await asyncio.sleep(self.latency[self.origin])
         now = asyncio.get_running_loop().time()
         if self.problem and (error := self.problem(self.origin, job_id, now)):
             self.polls.append(job_id)
@@ -549,3 +553,33 @@ def test_a_host_that_refuses_the_key_ends_only_its_own_jobs(refusal):
     assert len(settled) == 10
     assert len(given_up) == 10
     assert max(given_up.values()) <= 450
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        lambda job_id: AuthenticationError(status=401, job_id=job_id),
+        lambda job_id: CertificateError("cannot be verified", job_id=job_id),
+    ],
+    ids=["401", "certificate"],
+)
+@pytest.mark.parametrize("starts_at", [0.0, 500.0])
+def test_a_host_that_refuses_the_key_ends_nothing_while_another_may_accept_it(refusal, starts_at):
+    """The other host answers after two seconds; and its jobs are polled only once a minute."""
+
+    def refuse(origin, job_id, now):
+        is_refused = origin == "v2" and starts_at <= now < starts_at + 200
+        return refusal(job_id) if is_refused else None
+
+    service, refs = hosted(refuse)
+    service.latency = {"v1": 2.0, "v2": 0.0}
+    settled, given_up = run(outcomes(service, refs, schedule=Fixed(interval=60.0)))
+    assert (len(settled), given_up) == (20, {})
+
+
+def test_a_key_that_both_hosts_refuse_ends_everything():
+    def refuse(_origin, job_id, now):
+        return AuthenticationError(status=401, job_id=job_id) if now >= 100 else None
+
+    with pytest.raises(AuthenticationError):
+        run(outcomes(*hosted(refuse)))
