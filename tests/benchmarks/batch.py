@@ -144,7 +144,7 @@ def run(
     )
 
 
-HEADER = f"{'what':<52}{'first line s':>14}{'goal':>8}{'most MB':>10}{'goal':>8}{'lines/s':>10}"
+HEADER = f"{'batch':<52}{'first line s':>14}{'goal':>8}{'peak MB':>10}{'goal':>8}{'lines/s':>10}"
 
 
 def show(what: str, ran: Ran) -> None:
@@ -219,20 +219,20 @@ def start(folder: Path, _options: "Options") -> None:
     with started() as base_url:
         journal = folder / "fresh.db"
         show(
-            f"{STARTED:,} jobs, {SETTLED:,} settled at the service",
+            f"{STARTED:,} jobs, of which {SETTLED:,} have settled",
             run(base_url, "watch", "-f", path, "--journal", journal, lines=SETTLED),
         )
         where = ("--journal", folder / "files.db", "--out", folder / "out")
         show(
-            "likewise, the results to files",
+            "the same jobs, results written to files",
             run(base_url, "watch", "-f", path, *where, lines=SETTLED),
         )
     with served(completed) as base_url:
         for delivered in (True, False):
             journal = folder / f"{delivered}.db"
             asyncio.run(write_journal(journal, base_url, ids, settled=SETTLED, delivered=delivered))
-            told = "delivered" if delivered else "not delivered"
-            what = f"{SETTLED:,} of {STARTED:,} in the journal, {told}"
+            state = "delivered" if delivered else "not delivered"
+            what = f"{SETTLED:,} of {STARTED:,} outcomes recorded, {state}"
             show(what, run(base_url, "resume", journal, "--discovery", "get"))
 
 
@@ -248,10 +248,10 @@ def memory(folder: Path, _options: "Options") -> None:
             path = write_lines(folder / "ids.txt", make_ids(size))
             where = ("--journal", folder / f"{size}.db", "--discovery", "get")
             ran = run(base_url, "watch", "-f", path, *where)
-            show(f"{size:,} jobs, settled at once", ran)
+            show(f"{size:,} jobs, settled before the start", ran)
             grown.append(ran.resident)
     growth = (grown[-1] - grown[1]) / MB
-    print(f"grown from {SIZES[1]:,} to {SIZES[-1]:,} jobs: {growth:.1f} MB; goal: flat")
+    print(f"growth from {SIZES[1]:,} to {SIZES[-1]:,} jobs: {growth:.1f} MB; goal: about 0")
 
 
 # --- intake -------------------------------------------------------------------------------------
@@ -281,11 +281,11 @@ def intake(folder: Path, options: "Options") -> None:
         where = ("--journal", journal, "--discovery", "get")
         ran = run(base_url, "watch", "-f", path, *where, until=all_taken)
     show(f"a file of {options.ids:,} ids", ran)
-    print(f"all ids in the journal after {seconds:.0f} s, outcomes meanwhile: {ran.lines:,}")
+    print(f"all ids in the journal after {seconds:.0f} s; outcomes until then: {ran.lines:,}")
     pause, began_at = ran.longest_pause
-    print(f"longest time without an outcome: {pause:.1f} s, from second {began_at:.0f}")
+    print(f"longest time without an outcome: {pause:.1f} s, {began_at:.0f} s after the start")
     print(f"outcomes in each tenth of the time: {' '.join(f'{n:,}' for n in ran.each_tenth)}")
-    print(f"the journal then: {journal.stat().st_size / MB:,.0f} MB")
+    print(f"size of the journal: {journal.stat().st_size / MB:,.0f} MB")
 
 
 # --- kills --------------------------------------------------------------------------------------
@@ -310,21 +310,21 @@ def kills(folder: Path, options: "Options") -> None:
     moments = ", ".join(f"{count} {name}" for name, count in tally.kills.most_common())
     found = ", ".join(f"{count} {name}" for name, count in tally.found.most_common())
     print(
-        f"{tally.kills.total()} kills of a batch of {len(ids):,} jobs, {tally.stops} stops in order"
+        f"{tally.kills.total()} kills of a batch of {len(ids):,} jobs, "
+        f"and {tally.stops} stops with SIGTERM"
     )
     print(f"  killed at: {moments}")
     print(f"  found: {found}")
+    print(f"  outcomes, lines and digests compared with a run without kills: {same}; goal: equal")
+    print(f"  other files beside the journals: {place.left_over() + whole.left_over()}; goal: none")
+    print(f"  {tally.runs} runs have printed {len(tally.last):,} jobs in {tally.lines:,} lines")
     print(
-        f"  outcomes, lines, digests of files, beside a run that nobody killed: {same}; goal: equal"
+        f"  printed twice, because the kill came before the acknowledgement: {tally.doubled}; "
+        f"incomplete lines: {tally.partial}"
     )
-    print(f"  left beside the journals: {place.left_over() + whole.left_over()}; goal: nothing")
-    print(f"  {tally.runs} runs have told {len(tally.last):,} jobs in {tally.lines:,} lines")
-    print(
-        f"  told twice, a kill between line and mark: {tally.doubled}; lines cut: {tally.partial}"
-    )
-    print(f"  settled jobs at the starts of runs, summed up: {tally.settled:,}")
-    print(f"  GETs: {tally.polls:,}; found between end and result: {tally.fetching:,}")
-    print(f"  anything else: {len(tally.wrong)}; goal: 0")
+    print(f"  settled jobs at the start of a run, sum of all runs: {tally.settled:,}")
+    print(f"  polls: {tally.polls:,}; settled jobs found without result: {tally.fetching:,}")
+    print(f"  errors: {len(tally.wrong)}; goal: 0")
     for line in tally.wrong:
         print(f"    {line}")
 
@@ -354,9 +354,9 @@ class Options:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ids", type=int, default=TAKEN, help="in the file of the part intake")
-    parser.add_argument("--kills", type=int, default=KILLS, help="of the part of that name")
-    parser.add_argument("--dir", type=Path, help="where the files are")
+    parser.add_argument("--ids", type=int, default=TAKEN, help="ids in the file of the part intake")
+    parser.add_argument("--kills", type=int, default=KILLS, help="kills in the part kills")
+    parser.add_argument("--dir", type=Path, help="folder for all files")
     parser.add_argument("--only", default="", choices=["", *PARTS])
     options = Options(**vars(parser.parse_args()))
     pin(1)

@@ -36,10 +36,10 @@ def show(tally: Tally) -> None:
     ends = ", ".join(f"{count} {name}" for name, count in tally.ends.most_common())
     answers = ", ".join(f"{count:,} {name}" for name, count in tally.answers.most_common())
     print(f"  ends of processes: {ends}; longest after SIGTERM: {tally.longest_end:.1f} s")
-    print(f"  open jobs at these ends, summed up: {sum(tally.open_at_end):,}")
+    print(f"  open jobs at the end of a process, sum of all processes: {sum(tally.open_at_end):,}")
     print(f"  {CLIENTS} clients; their answers: {answers}")
-    print(f"  {tally.jobs:,} jobs, {tally.stores:,} stores, {tally.again} of them again")
-    print(f"  lost, marked wrongly, or anything else: {len(tally.wrong)}; goal: 0")
+    print(f"  {tally.jobs:,} jobs, {tally.stores:,} stored outcomes, {tally.again} stored again")
+    print(f"  lost or wrong outcomes, and other errors: {len(tally.wrong)}; goal: 0")
     for line in tally.wrong:
         print(f"    {line}")
 

@@ -162,7 +162,7 @@ def main() -> None:
     jobs = "/v1/ade/extract/jobs"
     rows = []
     with served(serve_hello) as (port, _, cpu):
-        rows.append(("aiohttp hello", *measure(port, cpu, ["/hello"] * REQUESTS)))
+        rows.append(("aiohttp, hello", *measure(port, cpu, ["/hello"] * REQUESTS)))
     with served(serve_emulator) as (port, (live, done), cpu):
         rows.append(
             ("GET, processing", *measure(port, cpu, [f"{jobs}/{i}" for i in live[:REQUESTS]]))
@@ -173,7 +173,7 @@ def main() -> None:
         pages = [f"{jobs}?page={page % 200}&pageSize=100&status=processing" for page in range(2000)]
         rows.append(("list, 100 of 20,000", *measure(port, cpu, pages)))
     hello = rows[0][1]
-    print(f"{'request':<22}{'per CPU second':>16}{'per second':>14}{'of hello':>10}")
+    print(f"{'request':<22}{'per CPU second':>16}{'per second':>14}{'/ hello':>10}")
     for name, per_cpu, per_second in rows:
         print(f"{name:<22}{per_cpu:>16,.0f}{per_second:>14,.0f}{per_cpu / hello:>10.2f}")
 

@@ -145,9 +145,7 @@ def throttled(nginx: Nginx, out: Path, options: "Options") -> None:
 
 def memory(nginx: Nginx, out: Path, _options: "Options") -> None:
     """Measure how much a large result increases the memory, compared with a result of 2 MB."""
-    print(
-        f"{'size':<34}{'resident before MiB':>20}{'at most MiB':>12}{'growth MiB':>11}{'goal':>9}"
-    )
+    print(f"{'size':<34}{'resident before MiB':>20}{'peak MiB':>12}{'growth MiB':>11}{'goal':>9}")
     path, ca = out / "sparse.json", nginx.folder.parent / "authority.pem"
     write_random(nginx.folder / "small.json", 2 * MB)
     for is_tls in (False, True):
@@ -178,8 +176,8 @@ def kills(_nginx: Nginx, out: Path, options: "Options") -> None:
     print(f"  complete files, with no other file beside them: {tally.files}")
     mean, most = statistics.mean(again) / MB, max(again) / MB
     allowed = KILLED_CONNECTIONS * FIRST_SEGMENT / MB
-    print(f"  MB fetched again for each kill: {mean:.1f} in the mean, {most:.1f} at most")
-    print(f"  over {tally.most_open} connections; goal: one segment for each, <= {allowed:.1f}")
+    print(f"  MB fetched again for each kill: mean {mean:.1f}, maximum {most:.1f}")
+    print(f"  {tally.most_open} connections; goal: one segment per connection, <= {allowed:.1f} MB")
 
 
 def contest(_nginx: Nginx, out: Path, options: "Options") -> None:
@@ -188,9 +186,9 @@ def contest(_nginx: Nginx, out: Path, options: "Options") -> None:
     for locks in (True, False):
         rng = Random(SEED)
         done = asyncio.run(kill_two_writers(bodies, out, kills=options.kills, rng=rng, locks=locks))
-        how = "flock works" if locks else "flock succeeds for everybody"
+        how = "flock works" if locks else "flock always succeeds"
         print(f"two processes with one target, {how}: {done.kills} kills, {done.published} files")
-        print(f"  errors and wrong files: {len(done.wrong)}; goal: 0; left: {len(done.left)} files")
+        print(f"  errors and wrong files: {len(done.wrong)}; goal: 0; left files: {len(done.left)}")
         for text in done.wrong:
             print(f"  {text.splitlines()[-1]}")
 
@@ -201,10 +199,10 @@ def crowd(_nginx: Nginx, out: Path, _options: "Options") -> None:
     errors = ", ".join(f"{count} {name}" for name, count in tally.errors.most_common())
     hits = sum(tally.faults.values())
     print(f"{CROWD} downloads at once, {FAULTY:.0%} of requests faulty, {len(tally.faults)} kinds,")
-    print(f"  each always for one job: {hits} faults in {tally.requests} requests")
+    print(f"  each kind always for one job: {hits} faults in {tally.requests} requests")
     print(f"  identical: {tally.identical}; typed errors: {tally.errors.total()} ({errors})")
     print(f"  identical at the second call: {tally.later}; resumable files kept: {tally.partials}")
-    print(f"  anything else: {len(tally.wrong)}; goal: 0")
+    print(f"  other errors: {len(tally.wrong)}; goal: 0")
     for line in tally.wrong:
         print(f"  {line}")
 
@@ -262,7 +260,7 @@ class Options:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=1_000 * MB, help="of the large file, bytes")
+    parser.add_argument("--size", type=int, default=1_000 * MB, help="bytes of the large file")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--dir", type=Path, help="folder for the files, on a real disk for example")

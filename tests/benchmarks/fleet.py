@@ -171,7 +171,7 @@ def main() -> None:
     """Measure all limits, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", choices=LIMITS, action="append", help="these limits alone")
+    parser.add_argument("--only", choices=LIMITS, action="append", help="one limit; repeatable")
     parser.add_argument("--processes", type=int, nargs="*", default=[*GOALS])
     parser.add_argument("--real", action="store_true", help="real processes")
     parser.add_argument("--share-of", nargs=2, help=argparse.SUPPRESS)

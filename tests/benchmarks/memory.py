@@ -153,19 +153,19 @@ def measure_start(job_ids: list[str]) -> float:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ids", type=int, default=WATCHED, help="watched for the memory")
+    parser.add_argument("--ids", type=int, default=WATCHED, help="ids for the memory figures")
     count = parser.parse_args().ids
     print(f"{'figure':<52}{'measured':>12}{'goal':>12}")
     for name, work in (("tracemalloc", count_allocated), ("RSS", count_resident)):
         each = in_process(work, count)
-        what = f"bytes an id beyond its string, {count:,} ids, {name}"
+        what = f"bytes per id without its string, {count:,} ids, {name}"
         print(f"{what:<52}{each:>12.0f}{f'<= {MOST_BYTES}':>12}")
     pin(1)
     ids = make_ids(STARTED)
     times = sorted(measure_start(ids) * 1e3 for _ in range(ROUNDS))
-    what = f"ms to the first request of {STARTED:,} ids, of {ROUNDS}"
-    print(f"{what + ' the best':<52}{times[0]:>12.1f}{f'<= {MOST_MS}':>12}")
-    print(f"{what + ' the worst':<52}{times[-1]:>12.1f}{f'<= {MOST_MS}':>12}")
+    what = f"ms to the first request, {STARTED:,} ids, {ROUNDS} runs:"
+    print(f"{what + ' best':<52}{times[0]:>12.1f}{f'<= {MOST_MS}':>12}")
+    print(f"{what + ' worst':<52}{times[-1]:>12.1f}{f'<= {MOST_MS}':>12}")
 
 
 if __name__ == "__main__":

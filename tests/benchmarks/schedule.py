@@ -86,8 +86,8 @@ def main() -> None:
     """Play all, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=N, help="of the first table")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the laboratory's jobs")
+    parser.add_argument("--jobs", type=int, default=N, help="of the first table; over 200")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor for the laboratory's jobs")
     parser.add_argument("--only", action="append", help="part of a row's name; repeatable")
     parser.add_argument("--list", action="store_true", help="print the names of all rows")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
@@ -145,9 +145,9 @@ def print_goals(pool: Executor, batches: Mapping[str, Batch]) -> None:
         for name, knowing in (("knowing", True), ("learning", False))
     ]
     batch = next(iter(batches.values()))
-    print(f"{batch.jobs} jobs, seed {batch.seed}; GETs only; polls per job, mean lag in s\n")
+    print(f"{batch.jobs} jobs, seed {batch.seed}; no sweeps; polls per job, mean lag in s\n")
     print("                             official SDK      adaptive")
-    print("kind                        polls   lag      polls   lag   lag/SDK  goal")
+    print("workload                    polls   lag      polls   lag   lag/SDK  goal")
     for label, line, row in rows:
         sdk, ours = row.result()
         met = ours.each <= sdk.each and ours.lag <= line.goal * sdk.lag
@@ -157,7 +157,7 @@ def print_goals(pool: Executor, batches: Mapping[str, Batch]) -> None:
             f"   {ours.lag / sdk.lag:5.3f}    {line.goal:.2f}{'' if met else '  missed'}",
             flush=True,
         )
-    print(f"\ntarget_lag={TARGET}: mean lag once {SEEN} jobs have been seen (goal: 1.6 to 2.4)")
+    print(f"\ntarget_lag={TARGET}: mean lag after the first {SEEN} jobs (goal: 1.6 to 2.4)")
     for label, name, row in targets:
         ours = row.result()
         lag = mean(ours.detection_lag[SEEN:])
@@ -212,7 +212,7 @@ def print_laboratory(pool: Executor, names: Sequence[str], *, seed: int, scale: 
 
 def print_first_polls(pool: Executor, lines: Sequence[tuple[str, str, str]], *, seed: int) -> None:
     """Print how soon settled jobs are polled by a watcher that also has 50 active jobs."""
-    print("A settled job beside a watcher of 50 active jobs: s until its first poll")
+    print("Seconds until the first poll of a settled job; the watcher also has 50 active jobs")
     print(f"{'':40} {'mean':>6} {'max':>6}  goal: {IMMEDIATELY:g} s")
     futures = [(name, pool.submit(play_first_polls, way, how, seed)) for name, way, how in lines]
     for name, future in futures:

@@ -57,7 +57,7 @@ async def report(what: str, work: Awaitable[object]) -> None:
         await work
     finally:
         Handle._run = run  # type: ignore[method-assign] # restores the method
-    print(f"{what:32} {1000 * longest:8.1f} ms    (at most {MOST_MS} ms)")
+    print(f"{what:32} {1000 * longest:8.1f} ms    goal <= {MOST_MS} ms")
 
 
 async def measure_all(discovery: str, count: int) -> None:

@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=N)
-    parser.add_argument("--only", default="".join(WORKLOADS), help="kinds, such as AB")
+    parser.add_argument("--only", default="".join(WORKLOADS), help="workloads, such as AB")
     options = parser.parse_args()
     batches = [
         Batch(workload=workload, spread=spread, jobs=options.jobs, seed=options.seed)
@@ -63,12 +63,12 @@ def main() -> None:
             rows.append((batch, [pool.submit(case.play) for case in cases]))
         under_limit = {how: pool.submit(Case(limited, how).play) for how in ("auto", "get")}
         print(f"{options.jobs} jobs, seed {options.seed}; requests per job, mean lag in s\n")
-        print("              official SDK     GETs alone           auto     among others, late")
-        print("kind           each    lag    each    lag    each    lag        each    lag")
+        print("              official SDK      no sweeps           auto    foreign jobs, late")
+        print("workload       req.    lag    req.    lag    req.    lag        req.    lag")
         for batch, (sdk, gets, auto, others) in ((b, [f.result() for f in fs]) for b, fs in rows):
             met = auto.each <= MOST and auto.lag <= LAG and others.each <= MOST_AMONG_OTHERS
             print(
-                f"{batch.workload} {'evenly' if batch.spread else 'at once':7}    "
+                f"{batch.workload} {'evenly' if batch.spread else 'burst':7}    "
                 f"{sdk.each:6.2f} {sdk.lag:6.2f}  {gets.each:6.2f} {gets.lag:6.2f}  "
                 f"{auto.each:6.2f} {auto.lag:6.2f}      {others.each:6.2f} {others.lag:6.2f}"
                 f"{'' if met else '  missed'}",
@@ -76,10 +76,10 @@ def main() -> None:
             )
         print(f"goal {MOST:44.2f} {LAG:6.2f}      {MOST_AMONG_OTHERS:6.2f}")
         print(
-            "among others, late: auto, 2,000 jobs of others are active, and the list is 3 s behind"
+            "foreign jobs, late: auto; the list has 2,000 jobs of other programs, and is 3 s late"
         )
-        print(f"\nA at once, 429 above {LIMIT:g} requests/s, Retry-After 1 to 5 s")
-        print("         settled after    of the floor   429s      early    requests each")
+        print(f"\nA burst, 429 above {LIMIT:g} requests/s, Retry-After 1 to 5 s")
+        print("         settled after    / floor        429s      early    requests per job")
         for how, row in under_limit.items():
             ours = row.result()
             floor = max(options.jobs / LIMIT, ours.longest)

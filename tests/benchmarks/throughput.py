@@ -322,9 +322,9 @@ def tell(answer: str, loop: str, took: dict[str, list[float]]) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=1_000, help="of each peer in a round")
+    parser.add_argument("--requests", type=int, default=1_000, help="of each client in a round")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--only", default="", help="peers whose name holds this")
+    parser.add_argument("--only", default="", help="only clients with this text in their names")
     options = Options(**vars(parser.parse_args()))
     pin(1)
     peers = "".join(f"{'x ' + peer:>16}" for peer in GOALS)
