@@ -105,8 +105,8 @@ class Node:
         items: The elements of the lists at this path; None before the first list.
         is_too_large: True if the values have too many keys or levels to become columns.
         largest: Largest magnitude of the integers.
-        digits: Maximum number of digits before the decimal point; integers are not counted.
-        scale: Maximum number of digits after the decimal point.
+        digits: Maximum number of digits before the decimal point, of numbers like ``1.50``.
+        scale: Maximum number of digits after the decimal point, of numbers like ``1.50``.
         is_inexact: True if a double cannot hold one of the numbers exactly.
         all_dates: True if all texts are dates.
         all_times: True if all texts are times.
