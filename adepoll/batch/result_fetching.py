@@ -97,8 +97,6 @@ class ResultFetching:
         # moved their files. None: no job is verified.
         self._delivered: set[JobRef] | None = set() if verify_delivered else None
 
-    # --- before the run ----------------------------------------------------------------------
-
     async def keep_unchanged(self, page: Sequence[Record]) -> Sequence[Record]:
         """Return the records whose files are unchanged; record the other files as lost.
 
@@ -124,8 +122,6 @@ class ResultFetching:
                 "the out_dir of the run before"
             )
         self._leftover_names = await asyncio.to_thread(private_names, self._resources.out_dir)
-
-    # --- results -----------------------------------------------------------------------------
 
     async def targets(self, jobs: Iterable[JobRef]) -> dict[JobRef, Path]:
         """Return the path of each job's result file; empty if results are not written to files.
@@ -249,8 +245,6 @@ class ResultFetching:
         counters.bytes_partial[job] = 0
         counters.bytes_complete += download.bytes
         return ResultFile(path=download.path, bytes=download.bytes, sha256=download.sha256)
-
-    # --- files of earlier runs ---------------------------------------------------------------
 
     def note_delivered(self, job: JobRef) -> None:
         """Exclude a job from `verify_delivered`: the consumer may have moved its file."""

@@ -88,8 +88,6 @@ class RunTasks:
         self.stopped = False
         self.abandoned = False
 
-    # --- for the consumer --------------------------------------------------------------------
-
     @property
     def running(self) -> bool:
         """True while tasks of the run exist."""
@@ -187,8 +185,6 @@ class RunTasks:
                 error=error,
             )
         )
-
-    # --- the run -----------------------------------------------------------------------------
 
     async def _run(self) -> None:
         results = self._results
@@ -305,8 +301,6 @@ class RunTasks:
             if not writing.cancelled() and writing.exception() is None:
                 self.counters.record_ends(ends)
         writing.result()
-
-    # --- saved for the next run --------------------------------------------------------------
 
     async def _save_regularly(self) -> None:
         """Save statuses and durations every 30 seconds, because a killed run cannot save them."""
