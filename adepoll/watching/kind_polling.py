@@ -20,7 +20,6 @@ from adepoll.api.source import (
     JobSource,
     clock_of,
     for_kind,
-    for_polling,
     is_newest_first,
     kind_of,
     origin_of,
@@ -109,10 +108,11 @@ class KindPolling:
         if options.discovery != "get":
             self.sweeper = ListSweeper(
                 self.watched_jobs,
-                for_polling(source, options.semaphore),
+                source,
                 SweepPolicy(
                     discovery=options.discovery, target_lag=self.watched_jobs.timing.target_lag
                 ),
+                semaphore=options.semaphore,
                 on_due=self.pollers.pump,
                 on_fatal=options.on_fatal,
                 newest_first=is_newest_first(source),

@@ -45,8 +45,8 @@ class ListAccuracy:
         arrivals: Score of new jobs. The list was late for a job if it did not show the job `limit`
             seconds after the service had received the job.
         dropped: Number of jobs that were missing from the list, and that a poll then found settled.
-        compare_at: Earliest time at which a list request can tell whether the list is late;
-            infinity if no job can be compared, or if enough is known of the list.
+        compare_at: Time from which on a sweep is wanted early: it can tell whether the list is
+            late, or find jobs that have probably settled. Infinity if no early sweep is wanted.
         no_drop_since: Start of the last sweep from which watched jobs were missing. Or the start of
             a later sweep from which no job should have been missing: polls had shown that the jobs
             take longer than expected.
@@ -125,7 +125,7 @@ class ListAccuracy:
         return True
 
     def record_settled(
-        self, job_id: str, now: float, *, active_at: float, was_listed: bool = False
+        self, job_id: str, now: float, *, active_at: float, sweep_now: bool = False
     ) -> None:
         """Record that a poll found a job settled, although the job was not missing from the list.
 
@@ -134,14 +134,15 @@ class ListAccuracy:
             now: The time.
             active_at: Time at which a poll last found the job active; if no poll has, the time at
                 which the service received the job.
-            was_listed: True if a sweep has shown the job as active. Then other listed jobs may have
-                settled, too, and the next sweep begins immediately, to find them.
+            sweep_now: True to sweep immediately, as other listed jobs may have settled, too.
         """
         self._explained = 0.0
         settled = self._settled
         settled[job_id] = now, active_at
-        if not self.is_proven:
-            self.compare_at = min(self.compare_at, now if was_listed else now + self.limit)
+        if sweep_now:
+            self.compare_at = min(self.compare_at, now)
+        elif not self.is_proven:
+            self.compare_at = min(self.compare_at, now + self.limit)
         if len(settled) > _KEPT:
             del settled[next(iter(settled))]
 

@@ -236,33 +236,45 @@ class ListHints:
         self.list_trust.record_request()
         self._settled += settled
         active_at = state.received_at + state.last_active_age  # last time the job was seen active
+        durations = self.timing.learning.durations
+        replaced = self.list_trust.sweeping and not state.awaited  # sweeps replace other polls
+        is_short = now < state.added_at + _SHORT and durations.ended < _FEW_ENDED
+        if settled and replaced and is_short:
+            # Other jobs have probably settled, too, since jobs are shorter than was known.
+            accuracy.compare_at = min(accuracy.compare_at, now)
         if state.missing_at < math.inf:
-            if self.list_trust.sweeping:
-                self.poll_wait += (now - state.due - self.poll_wait) / _MEAN_OF
-            if settled:
-                accuracy.dropped += 1
-                # The list's lag is at most the time from `active_at` to `missing_at`. The limit is
-                # doubled here, because polls by schedule are seconds apart: with the plain limit,
-                # hardly any job would show that the list is in time.
-                in_time = state.missing_at <= active_at + 2 * accuracy.limit
-                if in_time and not self.list_trust.sweeping:
-                    accuracy.ends.count(late=False)
-            elif not state.is_compared:
-                state.is_compared = accuracy.record_active(state.received_at, state.missing_at)
+            self._record_poll_of_missing(state, now, active_at=active_at, settled=settled)
             return
-        listed = self.list_trust.sweeping and state.last_listed_at > -math.inf
+        listed = replaced and state.last_listed_at > -math.inf
         if settled:
-            accuracy.record_settled(state.job_id, now, active_at=active_at, was_listed=listed)
-        if listed and not state.awaited:
-            durations = self.timing.learning.durations
-            if durations.ended < _MIN_ENDED:
-                return  # the chance that the job has settled would be a guess
+            doubtful = listed and not accuracy.is_proven
+            accuracy.record_settled(state.job_id, now, active_at=active_at, sweep_now=doubtful)
+        # If fewer jobs have ended, the chance that the job has settled would be a guess.
+        if listed and durations.ended >= _MIN_ENDED:
             seen = max(state.last_listed_at - accuracy.limit - state.received_at, 0.0)
             age = now - state.received_at
             accuracy.record_expected(durations.distribution.ends_between(seen, age))
             if not settled:
                 seen = max(accuracy.no_drop_since - state.received_at, 0.0)
                 accuracy.record_still_active(durations.distribution.ends_between(seen, age))
+
+    def _record_poll_of_missing(
+        self, state: JobState, now: float, *, active_at: float, settled: bool
+    ) -> None:
+        """Compare the poll of a job that was missing from the list with the list."""
+        accuracy, sweeping = self.accuracy, self.list_trust.sweeping
+        if sweeping:
+            self.poll_wait += (now - state.due - self.poll_wait) / _MEAN_OF
+        if settled:
+            accuracy.dropped += 1
+            # The list's lag is at most the time from `active_at` to `missing_at`. The limit is
+            # doubled here, because polls by schedule are seconds apart: with the plain limit,
+            # hardly any job would show that the list is in time.
+            in_time = state.missing_at <= active_at + 2 * accuracy.limit
+            if in_time and not sweeping:
+                accuracy.ends.count(late=False)
+        elif not state.is_compared:
+            state.is_compared = accuracy.record_active(state.received_at, state.missing_at)
 
     def _record_drops(self, missing: int, requested_at: float) -> None:
         """Compare the number of jobs missing from a sweep with the number that should be missing.
@@ -310,6 +322,8 @@ _RECEIVED_AT: Final = operator.attrgetter("received_at")
 _OLDER: Final = 60.0  # seconds by which `oldest` is earlier than the oldest watched job
 _DROPS_SAMPLED: Final = 32  # watched jobs whose ages `_record_drops` uses
 # Weight of the chance that a job has settled, at an age at which no job was seen to settle.
+_SHORT: Final = 3.0  # seconds; shorter jobs need sweeps earlier than it was known at first
+_FEW_ENDED: Final = 50  # jobs; if more have ended, it is known how long jobs take
 _GUESS: Final = 0.2
 _MIN_ENDED: Final = 10  # settled jobs that are necessary to calculate such a chance
 _LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the target lag

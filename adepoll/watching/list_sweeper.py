@@ -8,12 +8,14 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from itertools import islice
+from types import TracebackType
 from typing import Any, Final
 
 from adepoll.api.models import JobPage, JobStatus
-from adepoll.api.source import JobSource
+from adepoll.api.source import JobSource, for_polling
 from adepoll.common.tasks import start
 from adepoll.errors import RateLimitedError, RequestError
 from adepoll.watching.listing import PAGE_SIZE, Sweep
@@ -37,6 +39,7 @@ class ListSweeper:
         source: JobSource,
         policy: SweepPolicy,
         *,
+        semaphore: AbstractAsyncContextManager[object],
         on_due: Callable[[], None],
         on_fatal: Callable[[BaseException], None],
         newest_first: bool = False,
@@ -47,13 +50,15 @@ class ListSweeper:
             watched_jobs: The jobs that are compared with the list.
             source: Answers the list requests.
             policy: Decides whether and when to sweep.
+            semaphore: Held during each list request.
             on_due: Called when jobs may have become due.
             on_fatal: Called with an error that ends all watches and waits.
             newest_first: True if the list shows the newest jobs first. Then a sweep ends at a page
                 whose jobs are all older than the oldest watched job.
         """
         self._watched_jobs = watched_jobs
-        self._source = source
+        self._request_times = RequestTimes(semaphore)
+        self._source = for_polling(source, self._request_times)
         self._newest_first = newest_first
         self._policy = policy
         self._on_due = on_due
@@ -105,7 +110,7 @@ class ListSweeper:
             polls=watched_jobs.counts.polls,
             mean_delay=watched_jobs.timing.mean_delay,
             poll_wait=watched_jobs.list_hints.poll_wait,
-            list_is_bad=accuracy.is_bad,
+            list_is_bad=accuracy.is_bad or self._request_times.mean > _SLOW * accuracy.limit,
             list_is_proven=accuracy.is_proven,
             compare_at=accuracy.compare_at,
         )
@@ -116,6 +121,7 @@ class ListSweeper:
         hints = self._watched_jobs.list_hints
         while self._policy.should_sweep(at := self._situation()):
             sweep = self._policy.start(at)
+            self._request_times.restart()
             if await self._sweep(sweep):
                 self.sweeps += 1
                 if sweep.is_complete:
@@ -252,6 +258,46 @@ class ListSweeper:
             self._retry = loop.call_later(delay, self.pump, context=Context())
 
 
+class RequestTimes:
+    """Wraps the semaphore that is held during each list request; measures how long they take.
+
+    The time for which a request waits for the request budget does not count.
+    """
+
+    def __init__(self, semaphore: AbstractAsyncContextManager[object]) -> None:
+        """Start without requests."""
+        self._semaphore = semaphore
+        self._began: dict[asyncio.Task[Any] | None, float] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the requests that have ended."""
+        self._seconds = 0.0
+        self._requests = 0
+
+    @property
+    def mean(self) -> float:
+        """Mean duration of a request in seconds; 0 if none has ended."""
+        return self._seconds / self._requests if self._requests else 0.0
+
+    async def __aenter__(self) -> None:
+        """Acquire a place; the request begins."""
+        await self._semaphore.__aenter__()
+        self._began[asyncio.current_task()] = asyncio.get_running_loop().time()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release the place; the request has ended."""
+        began = self._began.pop(asyncio.current_task())
+        self._seconds += asyncio.get_running_loop().time() - began
+        self._requests += 1
+        await self._semaphore.__aexit__(exc_type, exc, traceback)
+
+
 def _first(error: BaseException) -> Any:
     """Return the first error within nested exception groups, or an error that is not a group."""
     while isinstance(error, BaseExceptionGroup):
@@ -259,6 +305,7 @@ def _first(error: BaseException) -> Any:
     return error
 
 
+_SLOW: Final = 1.25  # factor of the limit above which list requests are too slow
 _PAGES_IN_FLIGHT: Final = 8
 _MAX_SLEEP: Final = 0.25  # maximum seconds between two checks whether to sweep now
 _PAGE_TIMEOUT: Final = 30.0  # seconds without a page; then the pages of the sweep are out of date

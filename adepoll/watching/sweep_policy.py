@@ -32,8 +32,7 @@ class Situation:
             sweep did not show.
         list_is_bad: True if polls have shown that the list is too late or wrong.
         list_is_proven: True if polls have shown that the list is right.
-        compare_at: Earliest time at which a sweep can tell whether the list is late; infinity if no
-            such sweep is needed.
+        compare_at: As in `ListAccuracy`.
     """
 
     now: float
@@ -244,7 +243,7 @@ _PAUSE: Final = 60.0  # seconds of the first pause; each pause is twice as long 
 _SHORT_PAUSE: Final = 5.0  # seconds of the first pause after failed sweeps; also doubled
 _RETRY_AFTER: Final = 1.0  # seconds from the start of a failed sweep to the start of the next one
 _TRIAL: Final = 30.0  # seconds after a pause in which sweeps can prove the list
-_MIN_APART: Final = 1.0  # seconds between two sweeps that compare the list with polls
+_MIN_APART: Final = 1.0  # seconds from the start of a sweep to that of an early sweep
 _MAX_PAUSE: Final = 3600.0  # seconds of the longest pause
 _MAX_PAUSES: Final = 16  # maximum of `pauses`, so that the power of 2 stays small
 # Sweeps without a pending job, after which most sweeps do not list pending jobs.

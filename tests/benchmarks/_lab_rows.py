@@ -136,6 +136,11 @@ def _auto_rows() -> Iterator[Row]:
         meets_target=True,
     )
     yield _watch("auto: 300, log-normal 60 s", log_normal(60))
+    yield _watch("auto: 300, uniform 0.2 to 3 s", uniform(0.2, 3))
+    yield _watch("auto: 300, uniform 1 to 6 s", uniform(1, 6))
+    failing, slow = JobListing(failing=0.3), JobListing(page_time=10.0)
+    yield _watch("auto: 30% of the list requests fail", log_normal(60), listing=failing)
+    yield _watch("auto: list requests take 10 s", log_normal(60), listing=slow)
     yield _watch("auto: list misses 30%", log_normal(60), listing=JobListing(missing=0.3))
     yield _watch("auto: list misses all", log_normal(60), listing=JobListing(missing=1.0))
     foreign = JobListing(foreign=5_000)

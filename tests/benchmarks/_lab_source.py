@@ -16,7 +16,7 @@ from attrs import define, evolve, field, frozen
 
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary, from_timestamp
 from adepoll.emulator import EPOCH
-from adepoll.errors import JobNotFoundError
+from adepoll.errors import JobNotFoundError, ServerError
 from adepoll.throttling.request_sender import RequestSender
 
 
@@ -29,12 +29,16 @@ class JobListing:
         foreign: Number of active jobs of other programs.
         keeps_settled: True if settled jobs stay in the list of active jobs forever.
         missing: Share of the active jobs that the list never shows.
+        failing: Share of the requests that fail for a moment (503).
+        page_time: Additional seconds that each request takes.
     """
 
     lag: float = 0.0
     foreign: int = 0
     keeps_settled: bool = False
     missing: float = 0.0
+    failing: float = 0.0
+    page_time: float = 0.0
 
 
 @define(kw_only=True, eq=False)
@@ -106,9 +110,11 @@ class LabService:
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
         """Return one page of the list in the middle of the request, the newest job first."""
-        latency = self.rng.uniform(*LATENCY)
+        latency = self.rng.uniform(*LATENCY) + self.listing.page_time
         self.pages += 1
         await asyncio.sleep(latency / 2)
+        if self.listing.failing and self.rng.random() < self.listing.failing:
+            raise ServerError(status=503, detail="Service Unavailable", job_id=None)
         self._update(self.now() - self.listing.lag)
         listed = self._listed.get(status, [])
         end = max(len(listed) - page * page_size, 0)

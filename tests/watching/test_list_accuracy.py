@@ -95,7 +95,7 @@ def test_a_poll_of_an_unlisted_job_that_has_settled_asks_for_a_sweep_after_the_l
 def test_a_poll_of_a_listed_job_that_has_settled_asks_for_two_sweeps():
     """The first finds other jobs that have settled; the second shows that the list is late."""
     accuracy = make_accuracy()
-    accuracy.record_settled("a", 10.0, active_at=10.0, was_listed=True)
+    accuracy.record_settled("a", 10.0, active_at=10.0, sweep_now=True)
     assert accuracy.compare_at == 10.0
     accuracy.record_listed("a", 11.0)
     accuracy.record_sweep(11.0)
@@ -108,14 +108,14 @@ def test_a_poll_of_a_listed_job_that_has_settled_asks_for_two_sweeps():
 
 def test_many_listed_jobs_are_polled_when_the_list_shows_a_settled_job():
     accuracy = make_accuracy()
-    accuracy.record_settled("a", 10.0, active_at=10.0, was_listed=True)
+    accuracy.record_settled("a", 10.0, active_at=10.0, sweep_now=True)
     assert accuracy.samples(50, age=30.0, settled=1) < 10  # no sweep has begun since
     accuracy.record_listed("a", 11.0)
     accuracy.record_sweep(11.0)
     assert accuracy.samples(50, age=30.0, settled=0) == 50
     assert accuracy.samples(5_000, age=30.0, settled=0) == 128
     for job_id in ("b", "c", "d"):
-        accuracy.record_settled(job_id, 11.2, active_at=10.0, was_listed=True)
+        accuracy.record_settled(job_id, 11.2, active_at=10.0, sweep_now=True)
     assert accuracy.samples(5_000, age=30.0, settled=3) < 50  # four jobs are enough to compare
 
 

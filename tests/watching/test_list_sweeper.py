@@ -1,6 +1,7 @@
 """The list sweeper by itself, in virtual time."""
 
 import asyncio
+from contextlib import nullcontext
 from random import Random
 
 from subscribing import subscription_of
@@ -37,6 +38,7 @@ def make_sweeper(source):
         watched_jobs,
         source,
         SweepPolicy(discovery="list", target_lag=None),
+        semaphore=nullcontext(),
         on_due=lambda: None,
         on_fatal=lambda _: None,
     )

@@ -467,6 +467,48 @@ def test_a_list_that_is_too_late_gives_way_to_polls(replay, options, bend, is_ne
     replay(script)
 
 
+def test_a_list_whose_pages_take_long_gives_way_to_polls(replay):
+    """Each sweep would be out of date when it ends."""
+
+    async def script():
+        service = Service()
+
+        async def slowly(page):
+            await asyncio.sleep(10)
+            return page
+
+        service.at_list = lambda page, _status: slowly(page)
+        job_ids = service.submit(50, processing_time=lambda number: 30 + number)
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+            assert not watcher.stats.sweeping
+        assert mean(detection_lag.values()) < 3
+        assert max(detection_lag.values()) < 10
+
+    replay(script)
+
+
+def test_a_page_that_fails_for_a_moment_is_requested_again(replay):
+    """A whole sweep would fail in seven of eight cases."""
+
+    async def script():
+        service, rng = Service(), Random(0)
+
+        def fail(page, _status):
+            if rng.random() < 0.5:
+                raise ServerError(status=503, detail="busy", job_id=None)
+            return page
+
+        service.at_list = fail
+        job_ids = service.submit(150, processing_time=lambda number: 20 + number * 0.2)
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+        assert mean(detection_lag.values()) < 3.5
+        assert len(service.gets) < 2 * 150
+
+    replay(script)
+
+
 def test_a_list_that_is_late_for_a_while_is_used_again(replay):
     async def script():
         service = Service()
