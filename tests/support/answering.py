@@ -5,7 +5,7 @@ from adepoll.throttling.retry_policy import RetryPolicy
 
 
 class AnsweringClient(AdeClient):
-    """A client that makes no requests: each look at a job gives the next of its answers."""
+    """A client that sends no requests: each poll of a job returns the next answer."""
 
     def __init__(self, *answers, base_url="http://127.0.0.1:9", attempts=3, **options):
         options.setdefault("retry", RetryPolicy(attempts=attempts, base=0.001, max_wait=0.001))

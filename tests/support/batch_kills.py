@@ -25,8 +25,8 @@ from adepoll.journal.outcomes import Stage
 
 COMMAND = (sys.executable, "-W", "error", "-m", "adepoll")
 CHECK_EVERY = 0.001  # seconds between two checks of the disk or the output
-LONGEST_WAIT = 4  # seconds until a kill at the latest
-LONGEST_RUN = 300  # seconds
+LONGEST_WAIT = 4  # maximum seconds until a kill
+LONGEST_RUN = 300  # maximum seconds of a run without a kill
 MOST_RUNS = 3  # per kill, because some runs end before their kill
 DELIVERY_TIME = 0.02  # seconds until the service has read the requests sent before a kill
 
@@ -219,13 +219,13 @@ class Kill:
                 process.send_signal(signal.SIGTERM)
                 await asyncio.sleep(self._rng.uniform(0, 0.05))
             case "unknown":
-                while not any("error" in line for line in lines):  # noqa: ASYNC110 - as below
+                while not any("error" in line for line in lines):  # noqa: ASYNC110 - another process prints the line
                     await asyncio.sleep(CHECK_EVERY)
             case "lines" | "stop":
                 await asyncio.Event().wait()
 
     async def _lines(self, lines, count):
-        while len(lines) < count:  # noqa: ASYNC110 - as below
+        while len(lines) < count:  # noqa: ASYNC110 - another process prints the line
             await asyncio.sleep(CHECK_EVERY)
         if count == self._most_lines:
             await asyncio.sleep(self._rng.uniform(0, 0.02))

@@ -51,10 +51,11 @@ def draw_size(rng):
 
 
 async def download_together(folder, *, count, share, seed, outage=None):
-    """Download results while a share of requests fails; then the failed ones without faults.
+    """Download results while a share of the requests fails; then repeat failed downloads.
 
-    One job for each fault meets it in every request. With `outage`, none does; instead, all
-    requests fail for so many seconds.
+    The repeated downloads meet no faults. For each kind of fault, there is one job whose requests
+    all meet this fault. With `outage`, there are no such jobs. Instead, all requests fail for
+    `outage` seconds.
     """
     rng = Random(seed)
     tally = Tally()
@@ -103,7 +104,8 @@ async def download_together(folder, *, count, share, seed, outage=None):
         tally.wrong += [f"left behind: {name}" for name in left]
 
         ade.faults.clear()
-        async with ResultFetcher(client) as patient:  # a busy machine is silent for longer
+        # The default timeouts suffice on a busy machine.
+        async with ResultFetcher(client) as patient:
             again = await asyncio.gather(*(download(job_id, by=patient) for job_id in failed))
         tally.later = again.count(None)
         names = {path.name for path in folder.iterdir()}
@@ -128,7 +130,7 @@ def _add_faults(ade, victims, share):
 
 
 async def _fail_all_requests(ade, seconds):
-    """Let the downloads begin; then abort all connections to the storage for a while."""
+    """Let the downloads begin; then abort all connections to the storage for `seconds`."""
     await asyncio.sleep(0.5)
     faults = [*ade.faults]
     ade.faults.clear()

@@ -158,7 +158,7 @@ def check_large_answer(body):
 
 
 def run_coroutine(coroutine):
-    """Return what a coroutine returns that never waits."""
+    """Return the result of a coroutine that never waits."""
     try:
         coroutine.send(None)
     except StopIteration as end:

@@ -25,10 +25,10 @@ from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from adepoll.emulator import JobPlan, Outcome
 
 CLIENTS = 30
-JOBS = 40  # for each deploy
-LONGEST_JOB = 6.0  # seconds
-LONGEST_DEPLOY = 2.5  # seconds after the start
-STORED_BYTES = 1_200_000  # of a result behind a URL
+JOBS = 40  # number of jobs for each deploy
+LONGEST_JOB = 6.0  # maximum duration of a job in seconds
+LONGEST_DEPLOY = 2.5  # maximum seconds until a process gets its signal
+STORED_BYTES = 1_200_000  # size of a result that is at a URL
 SUPPORT = Path(__file__).parent
 WARNINGS = ("Traceback", "Task was destroyed", "never retrieved", "never awaited", "Unclosed")
 TABLES = """
@@ -69,13 +69,13 @@ class Tally:
 
 @attrs.frozen
 class Server:
-    """A process.
+    """A server process.
 
     Attributes:
         process: The process.
-        url: Its address.
-        log: The file with its stderr.
-        breaks: How often the database had been restarted when it started.
+        url: URL of the server.
+        log: File with the stderr of the process.
+        breaks: Number of restarts of the database before the process started.
     """
 
     process: asyncio.subprocess.Process
@@ -91,9 +91,10 @@ class Ending:
     Attributes:
         signal: Name of the signal.
         is_starting: True if the process has not begun to serve.
-        after: Seconds until the signal, from the start of the process if `is_starting`, else since
-            it serves.
-        overlap: Seconds for which it runs beside the process of the next deploy that serves.
+        after: Seconds until the signal, from the start of the process if `is_starting`, otherwise
+            from the moment at which the process serves.
+        overlap: Seconds for which the process still runs when the process of the next deploy
+            serves.
         breaks_database: True if the database is restarted before the signal.
     """
 
@@ -105,7 +106,7 @@ class Ending:
 
 
 def draw_ending(rng):
-    """Return how a deploy ends."""
+    """Return a random end of a deploy."""
     return Ending(
         signal="SIGKILL" if rng.random() < 0.25 else "SIGTERM",
         is_starting=rng.random() < 0.15,
@@ -116,7 +117,7 @@ def draw_ending(rng):
 
 
 def draw_plan(rng):
-    """Return what happens to a job."""
+    """Return a random plan of a job."""
     return JobPlan(
         processing_time=rng.uniform(0.0, LONGEST_JOB),
         outcome=rng.choices(list(Outcome), weights=[80, 5, 10, 5])[0],
@@ -131,9 +132,9 @@ class Deploys:
     Attributes:
         ade: The emulator.
         database: The `PostgreSQL`.
-        folder: For the logs of the processes.
-        rng: Source of randomness.
-        tally: What has come of them.
+        folder: Folder for the logs of the processes.
+        rng: Random numbers.
+        tally: The counts of all deploys.
     """
 
     ade: object
@@ -143,11 +144,11 @@ class Deploys:
     tally: Tally = attrs.field(factory=Tally)
     pool: object = attrs.field(init=False)
     job_ids: list = attrs.field(init=False, factory=list)
-    url: str | None = attrs.field(init=False, default=None)  # of the process for the clients
-    breaks: int = attrs.field(init=False, default=0)  # restarts of the database
+    url: str | None = attrs.field(init=False, default=None)  # URL for the clients
+    breaks: int = attrs.field(init=False, default=0)  # number of restarts of the database
 
     async def run(self, deploys):
-        """Deploy so many times, then let one process finish all jobs; return the tally."""
+        """Run this number of deploys, then let one process finish all jobs; return the tally."""
         async with (
             asyncpg.create_pool(self.database.url, min_size=0) as self.pool,
             asyncio.TaskGroup() as tasks,
@@ -213,7 +214,7 @@ class Deploys:
             yield Server(process, f"http://127.0.0.1:{port}", log, self.breaks)
 
     async def started(self, server):
-        """Wait until a process serves, and send it the clients."""
+        """Wait until a process serves, then direct the clients to it."""
         async with aiohttp.ClientSession(server.url) as http:
             while server.process.returncode is None:
                 with suppress(aiohttp.ClientError):
@@ -223,7 +224,7 @@ class Deploys:
         self.url = server.url
 
     async def end(self, server, name, *, while_starting=False):
-        """Send a signal, wait for the end of the process, and look at what it has said."""
+        """Send a signal, wait for the end of the process, and check its exit code and its log."""
         if server.process.returncode is None:
             server.process.send_signal(getattr(signal, name))
         began = time.monotonic()
@@ -241,7 +242,7 @@ class Deploys:
             self.tally.wrong += [f"{server.log.name}: {word}" for word in WARNINGS if word in log]
 
     async def ask(self):
-        """Be a client: ask for one job after another, half of the times for its events."""
+        """Act as a client: request the status or the events of one job after another."""
         async with aiohttp.ClientSession() as http:
             while True:
                 if not (self.url and self.job_ids):
@@ -282,7 +283,7 @@ class Deploys:
         return await self.when_possible("fetchval", query)
 
     async def when_possible(self, method, *arguments):
-        """Query the database, again if it is restarted meanwhile."""
+        """Query the database; repeat the query if the database is restarted during it."""
         while True:
             try:
                 return await getattr(self.pool, method)(*arguments)

@@ -1,6 +1,6 @@
-"""What tests can only see from inside: what no public interface shows must not be left behind.
+"""Access to private attributes, for tests of states that no public interface shows.
 
-All such accesses are in this module, so that a change of the implementation meets one file.
+All such accesses are in this module, so that a change of adepoll concerns only one file.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ def timers():
 
 
 def places_of(entries, holder):
-    """Return how many tuples within a holder have one of the entries: the places they take."""
+    """Return how many tuples that `holder` reaches contain one of the entries."""
     wanted, left, seen, places = set(map(id, entries)), [holder], set(), 0
     while left:
         thing = left.pop()
@@ -39,17 +39,16 @@ def sessions():
 
 
 def at_risk(durations):
-    """Return how many jobs count as active: in all, and by the bin of their age.
+    """Return the number of jobs that `durations` counts as active, and their numbers by age bin.
 
-    `Durations` tells what it learnt, but not of which jobs it still expects to see the end; one
-    that stays there for ever would make it learn too long durations.
+    A job that stays in these numbers forever would make the learnt durations too long.
     """
     by_bin = {number: count for number, count in enumerate(durations._passed) if count}
     return durations._running, by_bin
 
 
 def on_connection(journal, function, *args):
-    """Call a function with a journal's SQLite connection, on its thread: tests fill its disk."""
+    """Call a function with the SQLite connection of a journal, in the thread of the journal."""
     return journal._thread.submit(function, journal._database._connection, *args).result()
 
 
@@ -64,7 +63,7 @@ def watcher_of(batch):
 
 
 def clock_of(client):
-    """Return the clock of a client, of which its users see only the time."""
+    """Return the clock of a client; only its time is public."""
     return client._transport.clock
 
 
@@ -74,7 +73,7 @@ def jobs_of(watch):
 
 
 def entries_of(watch, watcher):
-    """Return how many entries a watch and its watcher hold for jobs: each takes memory."""
+    """Return the number of entries for jobs in a watch and its watcher; each needs memory."""
     subscription, watched_jobs = watch._subscription, watcher._host.own.watched_jobs
     queue = watched_jobs.poll_queue
     buffered = subscription.buffer.waiting
@@ -83,17 +82,17 @@ def entries_of(watch, watcher):
 
 
 def errors_of(watch):
-    """Return the errors that a watch keeps, by job id: each takes memory."""
+    """Return the errors that a watch keeps in memory, by job id."""
     return watch._subscription.errors
 
 
 def plan_of(world, job_id):
-    """Return the plan of an emulated job, which the service shows to nobody."""
+    """Return the plan of an emulated job, which no request shows."""
     return world._jobs[job_id].plan
 
 
 def end_now(world, job_id):
-    """Let an emulated job end now that would never; its plan is fixed when it is submitted."""
+    """End an emulated job now, whatever its plan says."""
     world._jobs[job_id].plan = JobPlan()
 
 

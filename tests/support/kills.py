@@ -223,7 +223,7 @@ async def _run(server, target, reach, before, rng):
 
 @define
 class Contest:
-    """What two processes did that wrote different results to one target.
+    """The outcome of two processes that wrote different results to one target.
 
     Attributes:
         kills: Killed processes.

@@ -80,7 +80,7 @@ class LimitedService:
         limit: Decides which requests succeed; None for all.
         retry_after: Shortest and longest `Retry-After`, seconds, rounded up; None for no header.
         latency: Shortest and longest time of a response, seconds.
-        rng: Draws both.
+        rng: Random numbers for both.
         fail: Returns an error to raise in the middle of a request, or None; called with the time.
         sent: Times at which requests were sent.
         served: Times at which requests succeeded.

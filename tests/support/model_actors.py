@@ -70,7 +70,7 @@ class Actor:
 
     @property
     def awaits(self):
-        """True if invariant 10 promises this consumer the tight bound."""
+        """True if invariant 10 promises this consumer the bound for awaited jobs."""
         return self.kind != "watch" or self.timeout is not None
 
     def describe(self):

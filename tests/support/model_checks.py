@@ -1,4 +1,4 @@
-"""What the model test requires of a scenario that was played; numbers are those of the invariants.
+"""Checks the invariants in a scenario of the model test. Texts begin with an invariant's number.
 
 Times are seconds of the loop.
 """
@@ -20,13 +20,13 @@ from adepoll.errors import (
 TARGET_LAG = 2.0
 MAXIMUM = 60.0
 GRACE = 15.0
-SLACK = 1.6  # the age is known to a second, of which the bound is half; and latency
-FEW = 8  # open jobs up to which a watch counts as somebody who waits
+SLACK = 1.6  # tolerance in seconds: ages are known only to a second, and requests have a latency
+FEW = 8  # with at most this many open jobs, the jobs of a watch count as awaited
 ORDER = {"pending": 0, "processing": 1}
 
 
 def check_all(scenario):
-    """Add what went against an invariant to `service.violations`."""
+    """Add the violated invariants to `service.violations`."""
     for actor in scenario.actors:
         _check_items(actor)
         _check_end(scenario, actor)
@@ -39,7 +39,7 @@ def check_all(scenario):
 
 
 def _check_items(actor):
-    """Invariants 1 and 2: each snapshot comes from a GET, and tells the truth, once."""
+    """Check invariants 1 and 2: each snapshot comes from a GET, is true, and is yielded once."""
     service = actor.source.service
     last = {}
     settled = Counter()
@@ -83,14 +83,14 @@ def _snapshot_of(actor, item):
 
 
 def _check_end(scenario, actor):
-    """How a consumer may end; and that it ends in time."""
+    """Check that a consumer ends with an allowed outcome, and in time."""
     service, behaviour = actor.source.service, scenario.behaviour
     fatal = behaviour.fatal is not None and actor.ended >= behaviour.fatal_at
     if actor.outcome == "failed":
         error = actor.error
         is_fatal = fatal and type(error) is type(FATAL[behaviour.fatal]())
         is_closed = isinstance(error, ClosedError) and scenario.close_at is not None
-        # If every poll was refused, the key may be to blame for a job that is forbidden.
+        # If each poll was refused, adepoll may conclude from a forbidden job that the key is bad.
         refused = isinstance(error, PermissionDeniedError) and not any(
             poll.cause is None and poll.ended <= actor.ended
             for polls in actor.source.polls.values()
@@ -101,7 +101,7 @@ def _check_end(scenario, actor):
         if not (is_fatal or is_closed or is_broken or refused):
             service.violate(f"1: {actor.name} ends with {error!r}")
     if actor.outcome in {"done", "unresolved"} and actor.broken_after is not None:
-        hears = actor.timeout is not None  # if it times out first, the ids are not read
+        hears = actor.timeout is not None  # after a timeout, the remaining ids are not read
         hears or service.violate(f"9: {actor.name} does not hear that its ids are broken")
     if actor.timeout is not None and not actor.slow and actor.outcome != "left":
         late = actor.ended - (actor.started + actor.timeout)
@@ -119,7 +119,7 @@ def _check_end(scenario, actor):
 
 
 def _check_long_poll(scenario, actor):
-    """Grace and patience belong to the job: a wait with a short timeout is told the truth, too."""
+    """Check that repeated short waits end: grace and patience of a job outlast each wait."""
     [job_id] = actor.ids
     job, service, behaviour = (
         actor.source.service.jobs[job_id],
@@ -134,7 +134,7 @@ def _check_long_poll(scenario, actor):
 
 
 def _check_causes(scenario, actor):
-    """Invariants 1, 9 and 11: a job is unresolved for a reason, and not too early."""
+    """Check invariants 1, 9 and 11: a job is unresolved for a reason, and not too early."""
     service, behaviour = actor.source.service, scenario.behaviour
     fatal = () if behaviour.fatal is None else type(FATAL[behaviour.fatal]())
     for at, job_id, error in actor.causes:
@@ -152,16 +152,16 @@ def _check_causes(scenario, actor):
 
 
 def _check_timeout_error(actor, job_id, at, error):
-    """A timeout says what was seen of the job."""
+    """Check that the error of a timeout says what polls of the job have shown."""
     if actor.window is not None or actor.handed[job_id] > 1:
-        return  # the id may not have been read; the job may have been delivered before
+        return  # the id may be unread, or the job may have been delivered before
     over = min(at, actor.started + actor.timeout)
     follows = actor.source.follows[job_id]
     began = min(follow.began for follow in follows if follow.actor is actor)
     polls = [
         poll
         for poll in actor.source.polls.get(job_id, ())
-        # A poll at the very time of the start can have come before it, for others.
+        # A poll at exactly the time of the start can belong to an earlier consumer.
         if poll.ended < over and poll.began > began and poll.cause != "CancelledError"
     ]
     if error.last_status is None and any(poll.cause is None for poll in polls):
@@ -185,22 +185,22 @@ def _check_given_up(scenario, actor, job, at, error):
 
 
 def _check_evidence(scenario, actor, job, at):
-    """Invariant 11: a job is given up after a time and a number of failed polls."""
+    """Check invariant 11: a job is given up after a time and a number of failed polls."""
     if job.fault in {"forbidden", "unprocessable"}:
         return
     service = actor.source.service
     number = scenario.sources.index(actor.source)
     patience = scenario.watchers[number]["patience"]
     polls = [poll for poll in actor.source.polls[job.job_id] if poll.ended <= at]
-    # A watch with errors="raise" is told at its end, so only the first polls are to blame.
+    # A watch with errors="raise" raises the error at its end, long after the polls that count.
     needed = {"unknown": (GRACE, 2), "down": (patience, 3)}.get(job.fault, (min(patience, 60.0), 3))
     if polls and _is_silent(actor.source, polls[-1].ended, 12 * patience):
-        return  # then each job ends with its next failed poll
+        return  # in a long outage, the next failed poll of each job gives the job up
     if len(polls) < needed[1]:
         service.violate(f"11: {job.job_id} ({job.fault}) is given up after {len(polls)} polls")
         return
     counted = polls[-1].ended - polls[0].ended
-    # A job that failed while others did not is to blame during an outage, too.
+    # If a job fails while other jobs do not, the time of an outage counts, too.
     outages = [] if job.fault == "down" else scenario.behaviour.outages
     disturbed = [*service.stops, *outages]
     counted -= _overlap(disturbed, polls[0].ended, polls[-1].ended)
@@ -212,19 +212,19 @@ def _check_evidence(scenario, actor, job, at):
 
 
 def _is_silent(source, at, seconds):
-    """Return whether the service has answered no poll for about that time."""
+    """Return whether the service has answered no poll for about `seconds` before `at`."""
     answered = [
         poll.ended
         for polls in source.polls.values()
         for poll in polls
-        # An answer at this very time can have come after it.
+        # An answer at exactly the time `at` can have come after the poll in question.
         if poll.cause in {None, "unknown", "malformed", "wrong"} and poll.ended < at
     ]
     return at - max(answered, default=0.0) > 0.8 * seconds
 
 
 def _check_number_of_polls(scenario, source, job_id):
-    """No storm of polls: on average at most four a second, and 20 more."""
+    """Check the number of polls of a job: at most four per second on average, plus 20."""
     polls = source.polls[job_id]
     followed = sum(follow.ended - follow.began for follow in source.follows[job_id])
     most = 20 + 4 * followed + 2 * len(scenario.polled_now)
@@ -233,10 +233,10 @@ def _check_number_of_polls(scenario, source, job_id):
 
 
 def _check_lag(scenario, source, options, job_id):
-    """Invariant 10, for each consumer of a good job."""
+    """Check invariant 10 for each consumer of a job without a fault."""
     for follow in source.follows[job_id]:
         if follow.actor.window is not None and follow.actor.source_kind == "list":
-            continue  # nothing tells when an id of a collection is read
+            continue  # the test cannot know when an id of a collection is read
         _check_first_poll(scenario, source, follow, job_id)
         _check_detection(scenario, source, follow, job_id)
         if options["discovery"] == "get" or scenario.behaviour.listing == "none":
@@ -244,7 +244,7 @@ def _check_lag(scenario, source, options, job_id):
 
 
 def _bound(follow, age):
-    """Return the longest time until the next poll, at an age."""
+    """Return the maximum seconds until the next poll of a job of this age."""
     if _is_awaited(follow.actor):
         return min(max(age / 2, 1.0), 10.0)
     return min(max(2 * TARGET_LAG, age / 2), MAXIMUM)
@@ -256,7 +256,7 @@ def _is_awaited(actor):
 
 def _check_first_poll(scenario, source, follow, job_id):
     if follow.actor.handed[job_id] > 1:
-        return  # nothing tells whether the job was still open when its id came again
+        return  # the test cannot know whether the job was open when its id came again
     job = source.service.jobs[job_id]
     began = follow.began
     polls = [poll.began for poll in source.polls[job_id] if poll.ended >= began - 1.0]
@@ -329,10 +329,10 @@ def _check_detection(scenario, source, follow, job_id):
 
 
 def _longest_deception(scenario, source):
-    """Return the seconds for which the watcher can believe that no job ends.
+    """Return the seconds for which a wrong list can mislead the watcher.
 
-    What it knows of earlier jobs can be wrong, and a list that lies can agree with it. Then only
-    samples of the listed jobs show the truth.
+    Learnt durations can be wrong, and a wrong list can agree with them. Then the watcher notices
+    the truth only when it polls some of the listed jobs.
     """
     number = scenario.sources.index(source)
     options, behaviour = scenario.watchers[number], scenario.behaviour
@@ -341,7 +341,7 @@ def _longest_deception(scenario, source):
 
 
 def _is_excused(scenario, source, follow, begin, end):
-    """Return whether something in a time may delay a poll of a job: faults, or a short budget."""
+    """Return whether faults or a short budget may delay polls of a job in this time."""
     behaviour, service = scenario.behaviour, source.service
     options = scenario.watchers[scenario.sources.index(source)]
     fatal = behaviour.fatal is not None and end >= behaviour.fatal_at
@@ -360,12 +360,12 @@ def _is_excused(scenario, source, follow, begin, end):
 
 
 def _is_saturated(source, begin, end):
-    """Return whether as many requests as may be were in flight for most of a time."""
+    """Return whether the semaphore was full for more than half of this time."""
     return _overlap((source.semaphore or source).saturated, begin, end) > (end - begin) / 2
 
 
 def _overlap(times, begin, end):
-    """Return the seconds from `begin` to `end` that lie in one of the times."""
+    """Return how many seconds from `begin` to `end` lie within at least one of the times."""
     total = 0.0
     for first, last in sorted(times):
         if last > begin:

@@ -29,7 +29,7 @@ CAUSES = {
     "wrong": WrongJobError,
     "down": ServerError,
 }
-"""The error with which a job with a fault is given up."""
+"""The error with which a job is given up, by the fault of the job."""
 
 
 def error_of(fault, job_id):
@@ -60,7 +60,7 @@ STRAY = {
     "401": lambda job_id: AuthenticationError(status=401, job_id=job_id),
     "403": lambda job_id: PermissionDeniedError(status=403, job_id=job_id),
 }
-"""Errors that a single request meets by chance; the next one succeeds."""
+"""Errors of a single request by chance; the next request succeeds."""
 
 LIST_ERRORS = {
     "404": lambda: StatusError(status=404),
@@ -77,7 +77,7 @@ FATAL = {
     "no credits": lambda: PaymentRequiredError(status=402),
     "bug": lambda: ArithmeticError("a bug of the source"),
 }
-"""Errors that each request raises from some moment on."""
+"""Errors that each request raises after a certain time."""
 
 
 @frozen(kw_only=True)
@@ -91,12 +91,12 @@ class Behaviour:
         outages: Begin and end of the times at which every request fails.
         fatal: Name of an error of `FATAL` that every request raises from `fatal_at` on.
         listing: "none", "honest", "keeps settled", "empty", "misses half", "endless".
-        list_lag: Seconds by which the list is behind.
-        foreign: Number of active jobs of somebody else in the list.
+        list_lag: Seconds until a change of a job appears in the list.
+        foreign: Number of active jobs of other programs in the list.
         list_error: Chance that a page is an error, of any kind in `LIST_ERRORS`.
         received_at: "exact", "absent", "early", "late".
         progress: "none", "true", "too fast", "nonsense".
-        completed_at: As `received_at`; v1 jobs have none.
+        completed_at: "exact", "absent", "early", "late"; v1 jobs have no such time.
     """
 
     latency: tuple[float, float] = (0.02, 0.2)

@@ -21,7 +21,7 @@ from adepoll import JobWatcher
 from adepoll.scheduling.durations import Durations
 
 SLACK = 7_200.0
-"""Virtual seconds within which everything ends after the last job, pause and outage."""
+"""Virtual seconds after the last job, pause and outage, within which all consumers must end."""
 
 
 @define(kw_only=True, eq=False)
@@ -229,7 +229,7 @@ class Scenario:
 
 
 def _taught(mean):
-    """Return what 300 jobs of about that duration taught; None if there were none."""
+    """Return durations learnt from 300 jobs of about this duration; None without a duration."""
     if mean is None:
         return None
     durations = Durations()

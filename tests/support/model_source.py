@@ -17,15 +17,15 @@ from adepoll.emulator import EPOCH, VirtualTimeLoop
 from adepoll.errors import TransportError
 
 actor_name = ContextVar("actor_name", default=None)
-"""Name of the consumer whose context it is; no shared poll may run in such a context."""
+"""Name of the consumer that owns the context. No poll may run in such a context."""
 
 
 BETWEEN_REFUSALS = 100.0
-"""Seconds without a stray 401 or 403 after each; many of them would be a bad key."""
+"""Minimum seconds between two stray 401 or 403. With many of them, the key would count as bad."""
 
 
 class StoppableLoop(VirtualTimeLoop):
-    """A virtual loop whose process can be stopped: time passes, and nothing runs."""
+    """A loop with virtual time that can stop like a process: time passes, and nothing runs."""
 
     stopped_for = 0.0
 
@@ -65,7 +65,7 @@ class Poll:
     """One GET of one job.
 
     Attributes:
-        cause: Why it failed; None if it has an answer or has not ended.
+        cause: Name of the reason why the poll failed; None if it succeeded or has not ended.
     """
 
     number: int
@@ -91,10 +91,10 @@ class ModelService:
     """The truth about all jobs.
 
     Attributes:
-        violations: What went against an invariant.
-        log: What happened: time and text.
-        stops: Begin and end of the times at which the process was stopped.
-        most_tasks: Most tasks that there may be, those of the test included.
+        violations: Descriptions of violated invariants.
+        log: Time and text of each event.
+        stops: Begin and end of each time in which the process was stopped.
+        most_tasks: Maximum number of tasks, including those of the test.
     """
 
     behaviour: Behaviour
@@ -118,7 +118,7 @@ class ModelService:
         self.violations.append(text)
 
     def check_tasks(self):
-        """Check that there are as many tasks as requests may be in flight, and a few more."""
+        """Check that the number of tasks is at most `most_tasks`."""
         if len(asyncio.all_tasks()) > self.most_tasks:
             self.violate(f"3: there are {len(asyncio.all_tasks())} tasks")
 
@@ -144,7 +144,7 @@ class ModelService:
         return 0.0
 
     def completed_at(self, job, text):
-        """Return when a settled job says that it settled; the watcher may use it, not trust it."""
+        """Return the end of a settled job as its answer states it; this time can be wrong."""
         if text != job.final or self.behaviour.completed_at == "absent":
             return None
         wrong_by = {"exact": 0.0, "early": -7_200.0, "late": 7_200.0}
@@ -171,14 +171,14 @@ class ModelService:
 
 @define(kw_only=True, eq=False)
 class ModelSource:
-    """What one watcher polls: a `JobSource` that checks how it is called.
+    """The `JobSource` of one watcher, which also checks the requests of the watcher.
 
     Attributes:
-        limit: Most requests in flight.
+        limit: Maximum number of requests in flight.
         semaphore: The semaphore of the user; None if the watcher has its own.
-        follows: When consumers followed a job.
-        saturated: Begin and end of times in which as many requests were in flight as may be.
-        shown: For each job, when pages that show it as active were requested.
+        follows: For each job, the times in which consumers followed the job.
+        saturated: Begin and end of each time in which `limit` requests were in flight.
+        shown: For each job, the request times of the pages that show the job as active.
     """
 
     service: ModelService
@@ -194,7 +194,7 @@ class ModelSource:
     shown: dict = field(factory=dict)
     pages: int = 0
     closed: bool = False
-    worked: bool = False  # a GET has succeeded
+    worked: bool = False  # True after the first successful GET
 
     def follow(self, job_id, actor):
         """Record that a consumer follows a job from now on."""
@@ -203,7 +203,7 @@ class ModelSource:
         return follow
 
     def is_followed(self, job_id, now):
-        """Return whether somebody follows a job, or has done so until this very moment."""
+        """Return whether a consumer follows a job, or has stopped at exactly this time."""
         return any(follow.ended >= now for follow in self.follows.get(job_id, ()))
 
     async def get_job(self, job_id):
@@ -367,4 +367,4 @@ def _summary(job_id, text, received_at):
 
 
 FOREIGN = [_summary(f"foreign-{n}", "processing", from_timestamp(int(EPOCH))) for n in range(250)]
-"""Jobs of other people, which the list shows as active for ever."""
+"""Jobs of other programs, which the list always shows as active."""

@@ -59,9 +59,11 @@ class Nginx:
     """Serves a folder; a context manager."""
 
     def __init__(self, home, folder, *, server="", http="", log=True, certificate=None):
-        """`server` and `http` are additional lines of these blocks; `home` is its own folder.
+        """Prepare a server for the files of `folder`; `home` is the folder for its own files.
 
-        With `certificate`, a PEM file with a certificate and its key, it has a second port for TLS.
+        `server` and `http` are additional lines for these blocks of its configuration. With
+        `certificate`, a PEM file with a certificate and its key, the server has a second port for
+        TLS.
         """
         self.home = Path(home)
         self.folder = Path(folder)
@@ -82,11 +84,12 @@ class Nginx:
         self.stop()
 
     def start(self):
-        """Start it on its port; return whether it runs, which it does not if the port is in use."""
+        """Start the server; return False if its port is already in use."""
         nonce = uuid.uuid4().hex
         tls = _TLS.format(port=self.tls_port, certificate=self._certificate)
         config = _CONFIG.format(
-            # Its workers would otherwise run as a user who may not read the folders of tests.
+            # Otherwise, the workers of nginx would run as a user who may not read the folders of
+            # tests.
             user="user root;" if os.geteuid() == 0 else "",
             home=self.home,
             access_log=f'"{self.home}/access.log" seen' if self._log else "off",
@@ -111,7 +114,7 @@ class Nginx:
         return False
 
     def stop(self, *, abort=False):
-        """Stop it, and abort its connections if `abort`; after that, the log is complete."""
+        """Stop the server; with `abort`, also break its connections. Then the log is complete."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM if abort else signal.SIGQUIT)
             try:
@@ -127,7 +130,7 @@ class Nginx:
         return f"{scheme}://127.0.0.1:{port}{path}"
 
     def requests(self):
-        """Stop it, and return its log entry of each request, in the order in which they ended."""
+        """Stop the server; return the log entry of each request, in the order of their ends."""
         self.stop()
         lines = (self.home / "access.log").read_text().splitlines()
         return [json.loads(line) for line in lines]

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of its own for a test or a benchmark, on a Unix socket."""
+"""A separate PostgreSQL server for a test or a benchmark, on a Unix socket."""
 
 import asyncio
 import os
@@ -30,12 +30,12 @@ class PostgreSQL:
 
     @property
     def url(self):
-        """Its address for asyncpg."""
+        """URL of the server for asyncpg."""
         return f"postgresql://postgres@/postgres?host={self.folder}"
 
     @property
     def engine_url(self):
-        """Its address for SQLAlchemy."""
+        """URL of the server for SQLAlchemy."""
         return self.url.replace("postgresql:", "postgresql+asyncpg:")
 
     async def start(self):
@@ -48,7 +48,7 @@ class PostgreSQL:
                 await asyncio.sleep(0.05)
 
     async def crash(self):
-        """Stop the server without an orderly end: connections break, committed rows stay."""
+        """Stop the server without cleanup: connections break, and committed rows remain."""
         self._process.send_signal(signal.SIGQUIT)
         await self._process.wait()
 
@@ -77,8 +77,8 @@ class PostgreSQL:
 
 @asynccontextmanager
 async def running_postgresql():
-    """Run a new server."""
-    # Not a folder of pytest's, which are private to the user of the tests.
+    """Run a new server while the block runs."""
+    # Folders of pytest cannot be used, because only the user of the tests can read them.
     with TemporaryDirectory(prefix="adepoll-postgresql-") as name:
         if IS_ROOT:
             shutil.chown(name, USER)

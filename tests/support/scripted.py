@@ -18,7 +18,7 @@ def snapshot(job_id, status="completed"):
 
 
 class ScriptedSource:
-    """Answers each look at a job with the next line of its script; the last line repeats.
+    """Answers each poll of a job with the next line of its script; the last line repeats.
 
     A line is a status text, an error to raise (a bug too), a future to wait for, or a snapshot. A
     job without a script is completed.

@@ -1,4 +1,4 @@
-"""Subscriptions without a watcher around them."""
+"""Subscriptions without a watcher."""
 
 import asyncio
 

@@ -9,7 +9,7 @@ LONGEST = 240  # seconds that a test may take with one process, on a busy machin
 
 @asynccontextmanager
 async def bounded(what, longest=60):
-    """Fail when the block takes longer than so many seconds; `what` is a text or a function."""
+    """Fail if the block takes longer than `longest` seconds; `what` is a text or a function."""
     try:
         async with asyncio.timeout(longest) as limit:
             yield
@@ -31,9 +31,9 @@ async def until(condition, *, pause=0.002, longest=60):
 
 @asynccontextmanager
 async def supervised(process, longest=LONGEST):
-    """Kill the process after the block, or when the block takes longer than so many seconds.
+    """Kill the process after the block, or when the block takes longer than `longest` seconds.
 
-    Then the test fails with what the process has written and the test has not read.
+    In the second case, the test fails, and shows the output of the process that it has not read.
     """
     try:
         async with asyncio.timeout(longest) as limit:
@@ -53,9 +53,10 @@ async def supervised(process, longest=LONGEST):
 
 
 def first_lines(process, count, longest=60):
-    """Return the first lines of the stdout of a `subprocess.Popen`.
+    """Return the first `count` lines of the stdout of a `subprocess.Popen`.
 
-    Kill the process and fail when it takes longer than so many seconds, or ends before.
+    Kill the process and fail if this takes longer than `longest` seconds, or the process ends
+    before.
     """
     limit = threading.Timer(longest, process.kill)
     limit.start()

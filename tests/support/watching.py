@@ -21,7 +21,7 @@ def watcher_of(source, **options):
 
 
 async def free_slots(semaphore):
-    """Return how many more may acquire a semaphore before one has to wait."""
+    """Return the number of free places of a semaphore."""
     count = 0
     while not semaphore.locked():
         await semaphore.acquire()
