@@ -1,4 +1,4 @@
-"""The benches can be begun; what they measure is no matter for a test."""
+"""Each benchmark can be started; its figures are not tested."""
 
 import importlib
 import sys
@@ -14,14 +14,14 @@ BENCHES = sorted(FOLDER.glob("[!_]*.py"))
 
 
 @pytest.mark.parametrize("bench", BENCHES, ids=lambda path: path.stem)
-def test_a_bench_says_what_it_measures(bench):
+def test_a_benchmark_prints_its_help(bench):
     command = [sys.executable, "-W", "error", str(bench), "--help"]
     said = forkserver.run(command, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     assert "--help" in said.stdout
 
 
-def test_there_are_those_that_are_spoken_of():
+def test_documented_benchmarks_exist():
     names = {path.stem for path in BENCHES}
     assert names >= {
         "batch",

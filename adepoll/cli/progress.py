@@ -35,10 +35,10 @@ from adepoll.common.redaction import showable
 
 _REFRESHES_PER_SECOND: Final = 4
 _LIVE_SPEED_WINDOW: Final = 15.0  # seconds over which the live display averages the speed
-_CHECK_INTERVAL: Final = 10.0  # seconds; in the first minute each check prints a line
+_CHECK_INTERVAL: Final = 10.0  # seconds between two checks; in the first minute, each prints a line
 _FIRST_MINUTE: Final = 60.0
-_LINE_INTERVAL: Final = 60.0  # seconds, after the first minute
-_IDLE_LINE_INTERVAL: Final = 600.0  # seconds, while nothing has changed since the last line
+_LINE_INTERVAL: Final = 60.0  # seconds between two lines after the first minute
+_IDLE_LINE_INTERVAL: Final = 600.0  # seconds between two lines while nothing changes
 _MAX_WIDTH: Final = 100
 _MAX_BAR_WIDTH: Final = 40
 _MIN_BAR_WIDTH: Final = 8

@@ -143,7 +143,7 @@ def redact_text(text: str, limit: int = 65_536) -> str:
     """
     if len(text) > limit:
         return f"{redact_text(_cut(text, limit), limit)}..."
-    if _SUSPICIOUS.search(text) is None:  # most texts
+    if _SUSPICIOUS.search(text) is None:  # true for most texts
         return text
     text = _redact_urls(text)
     text = _BEARER.sub(rf"\1 {REDACTED}", text)

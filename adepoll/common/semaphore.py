@@ -10,9 +10,9 @@ from types import TracebackType
 class Semaphore(AbstractAsyncContextManager[None, None]):
     """An async context manager that at most `limit` tasks hold at the same time.
 
-    The class works like `asyncio.Semaphore`, but creates no coroutine while a place is free,
-    because every request needs a place. A place that becomes free goes to the task that has waited
-    longest. All tasks must run in the same event loop; this is not checked.
+    It works like `asyncio.Semaphore`. It creates no coroutine while a place is free, which saves
+    time in every request. A place that becomes free goes to the task that has waited longest. All
+    tasks must run in the same event loop; this is not checked.
     """
 
     def __init__(self, limit: int) -> None:
