@@ -5,7 +5,6 @@ client does; `PollingClient` sends each request once. Imports transport, protoco
 throttling.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -160,7 +159,6 @@ class JobRequests:
     async def get(self, rules: KindRules, job_id: str) -> JobSnapshot:
         """Poll a job, and retry after temporary failures; raises as `AdeClient.get_job` does."""
         send, host = self._job(rules, job_id), self.hosts[rules.api]
-        await _let_others_continue()
         return self._odd_answers.checked(await self.sender.call(send, host))
 
     async def poll(
@@ -168,7 +166,6 @@ class JobRequests:
     ) -> JobSnapshot:
         """Poll a job once, and hold `semaphore` during the request."""
         send, host = self._job(rules, job_id), self.hosts[rules.api]
-        await _let_others_continue()
         return self._odd_answers.checked(await self.sender.call_once(send, host, semaphore))
 
     async def list(
@@ -250,15 +247,6 @@ class JobRequests:
             read=partial(protocol.read_page, rules),
         )
         return partial(self.transport.get, request)
-
-
-def _let_others_continue() -> Coroutine[Any, Any, None]:
-    """Return an awaitable that lets all other tasks that are ready run before a request is sent.
-
-    So responses that have arrived together are read one after the other, before their callers send
-    the next requests. This saves CPU time, because each system call slows down the code after it.
-    """
-    return asyncio.sleep(0)
 
 
 # Statuses of the response to a request for a range, if the condition of the request is not met, or
