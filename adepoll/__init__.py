@@ -103,8 +103,8 @@ if typing.TYPE_CHECKING:
     from adepoll.server.webhooks import WebhookVerifier, job_ids_in
     from adepoll.tables import ExportReport, TypeConflict, export
     from adepoll.throttling.rate_limiter import RateLimiter
-    from adepoll.throttling.retry_policy import RetryPolicy
     from adepoll.throttling.statistics import ClientStats
+    from adepoll.throttling.waiting_times import RetryPolicy
     from adepoll.watching.outcome_storing import repeat_query, store_outcomes
     from adepoll.watching.statistics import LagHistogram, WatcherStats
     from adepoll.watching.status_updates import StatusUpdate, StatusUpdates
@@ -281,7 +281,7 @@ _NAMES: typing.Final = {
     "server.webhooks": ["job_ids_in", "WebhookVerifier"],
     "tables": ["ExportReport", "TypeConflict", "export"],
     "throttling.rate_limiter": ["RateLimiter"],
-    "throttling.retry_policy": ["RetryPolicy"],
+    "throttling.waiting_times": ["RetryPolicy"],
     "throttling.statistics": ["ClientStats"],
     "watching.outcome_storing": ["repeat_query", "store_outcomes"],
     "watching.statistics": ["LagHistogram", "WatcherStats"],

@@ -29,8 +29,8 @@ from adepoll.common.redaction import Secret
 from adepoll.errors import ConfigurationError, ServiceDownError, StatusError
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
-from adepoll.throttling.retry_policy import RetryPolicy
 from adepoll.throttling.statistics import ClientStats
+from adepoll.throttling.waiting_times import RetryPolicy
 
 
 class AdeClient(AsyncCloseable):
@@ -274,7 +274,7 @@ class AdeClient(AsyncCloseable):
     async def open_answer(
         self, job: JobRef, headers: Mapping[str, str]
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """Request the answer about a job, and yield the response, whose body is not read yet.
+        """Send the request of one poll, and yield the response before its body is read.
 
         `ResultFetcher` uses this to read a large result.
 

@@ -17,10 +17,10 @@ _MAX_LOCATION: Final = 20  # names and indexes that are shown of the place of a 
 
 
 def error_text(raw: Json) -> str | None:
-    """Return the text of an error; None if no field with a known name contains a text.
+    """Return the text of an error; None if `raw` is no text and no field in `_KEYS` has one.
 
     From an array, at most five texts are returned, separated by semicolons. If an object has a
-    code, the code follows the text in parentheses.
+    code that its text does not contain, the code follows the text in parentheses.
     """
     return "; ".join(_texts(raw, _MAX_DEPTH)) or None
 

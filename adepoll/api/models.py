@@ -9,7 +9,9 @@ To add a field of the service:
 2. Only if the field should be a column of tables: `JobSnapshot.to_dict` for a field of the job, or
    `FACTS` and `facts_of` in `table_row` for a field of the metadata; and `JOB_COLUMNS` in
    `tables/job_rows.py`.
-3. `emulator/kinds/`: send the field in the emulated answers.
+3. Only if responses of a server should contain the field: `job_as_json` in
+   `server/job_responses.py`, and `JobModel` in `contrib/fastapi/models.py`.
+4. `emulator/kinds/`: send the field in the emulated answers.
 
 A field without a default must be present and readable. Any other field has its default if the
 service does not send a readable value. The attribute `extra` contains the JSON of fields that
@@ -288,9 +290,10 @@ class JobSnapshot(TableRow):
     def without_data(self) -> Self:
         """Return a copy without the result, but with the facts about the job.
 
-        The copy has no `data`, `kept_result` and `received_result`. Its `metadata` are the metadata
-        of the result. Its `partial`, `credits`, `page_count` and `failed_pages` are the same as
-        before, except that `failed_pages` of a workflow job is empty.
+        The copy has no `data`, `kept_result` and `received_result`. Its `metadata` is `facts`: the
+        metadata of the job, or else of the result. Its `partial`, `credits`, `page_count` and
+        `failed_pages` are the same as before, except that `failed_pages` of a workflow job is
+        empty.
         """
         return evolve(
             self,

@@ -279,7 +279,10 @@ class ResultFetching:
 async def record_pages(
     journal: Journal, which: RecordFilter, *, data: bool = False
 ) -> AsyncGenerator[Sequence[Record], None]:
-    """Yield the records that `which` selects, in pages; with inline results if `data` is True."""
+    """Yield the records that `which` selects, several at a time.
+
+    If `data` is True, the snapshots contain the results that the journal has.
+    """
     after = 0
     while page := await journal.records(which, after=after, limit=_PAGE, data=data):
         after = page[-1].number

@@ -6,7 +6,8 @@ rest of the codes:
 - `cli.main` exits with USAGE after a usage error of click, and with INTERRUPTED after `click.Abort`
 - `run.run_sync` exits with INTERRUPTED after a `KeyboardInterrupt`
 - `export`, `report`, `emulate` and `demo_run` return a code for the failures that only they detect
-- all subcommands except `get`, `watch` and `resume` return COMPLETED if nothing has failed
+- `get`, `watch` and `resume` use the functions below; all other subcommands return COMPLETED
+  themselves if nothing has failed
 """
 
 from enum import IntEnum

@@ -1,10 +1,11 @@
 """Handles SIGINT, SIGTERM and SIGHUP: the first signal cancels the command, which then cleans up.
 
 A second SIGINT or SIGTERM ends the process immediately. `StopSignals` installs the handlers, and
-`run.run` uses them for every command with an event loop. After a signal, `run.run` prints how to
-continue, and exits with the code of the signal (`exit_codes`). In a command without an event loop,
-SIGINT is a `KeyboardInterrupt`, which `run.run_sync` handles. For servers, see
-`server.stop_signals`.
+`run.run` uses them for every command with an event loop. After the cleanup (connections and the
+journal are closed, part files are kept), `run.run` calls `on_stop`, with which `fetch`, `watch` and
+`resume` print how to continue. Then it exits with the code of the signal (`exit_codes`). In a
+command without an event loop, SIGINT is a `KeyboardInterrupt`, which `run.run_sync` handles. For
+servers, see `server.stop_signals`.
 """
 
 import asyncio

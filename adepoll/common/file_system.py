@@ -187,9 +187,9 @@ def rename_open(fd: int, source: Path, target: Path) -> None:
 
 
 def remove_open(fd: int, path: Path) -> None:
-    """Remove the name of an open file, and close the file; raise `OSError` if that fails.
+    """Delete an open file, and close it; raise `OSError` if that fails.
 
-    If the system allows it, the name is removed first, because closing releases the lock.
+    Closing the file releases its lock. So the file is deleted first, if the system allows that.
     """
     if HAS_FLOCK:
         try:

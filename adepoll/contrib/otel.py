@@ -133,13 +133,13 @@ class FetcherOptions(TypedDict, total=False):
 class TracedFetcher(ResultFetcher):
     """A `ResultFetcher` with a span for each result. The span is a child of the current span.
 
-    The spans are named ``adepoll.download``, ``adepoll.result`` and ``adepoll.stream``. A call of
-    `items` has the span of a stream. The span of a stream ends with its block. Within the block,
-    the current span stays that of the caller.
+    The spans are named ``adepoll.download``, ``adepoll.result`` and ``adepoll.stream``. `items`
+    reads a stream, so its span is ``adepoll.stream``. This span ends with the ``async with`` block.
+    Within the block, the caller's span is the current span.
 
     Downloads and streams have the span attributes ``adepoll.result.size`` (bytes written, or
     returned to the caller) and ``adepoll.result.resume_count`` (resumptions after a failure). After
-    an error, a span has the attributes that `TracedSource` names.
+    an error, a span has the same attributes as a span of `TracedSource`.
     """
 
     def __init__(

@@ -3,15 +3,18 @@
 Each metric is a field of a class in `statistics.py` of `throttling`, `watching` or `fetcher`.
 The values come from these modules:
 
-- requests, retries and failures: `throttling.request_sender`; bytes: `api.transport`;
-- rate limit, failures in a row and outage: `throttling.estimators`; window: `throttling.window`;
+- requests, retries, failures, 429s and refused keys: `throttling.request_sender`; received bytes:
+  `api.transport`;
+- rate limit, failures in a row and outage: `throttling.estimators`; window and requests in flight:
+  `throttling.window`;
 - retry budget, and seconds until the gate opens: `throttling.rate_limiter`;
+- watched jobs and polls in flight: `watching.kind_polling`; subscribers: `watching.watcher`;
 - polls, settled jobs, given-up jobs and detection lags: `watching.watched_jobs`, which calls
   `watching.statistics`;
 - sweeps and list requests: `watching.list_sweeper`;
 - wasted polls, pending confirmations and `sweeping`: `watching.listing`;
 - transfers: `fetcher.fetcher` and `fetcher.result_stream`, which call `fetcher.statistics`;
-- resumptions: `fetcher.patience`; bytes and new URLs: `fetcher.storage_client`.
+- resumptions: `fetcher.patience`; bytes of results and new URLs: `fetcher.storage_client`.
 
 ``REGISTRY.register(AdepollCollector(client=client, watcher=watcher, fetcher=fetcher))``
 """

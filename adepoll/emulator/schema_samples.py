@@ -41,12 +41,15 @@ def invoice(rng: random.Random) -> dict[str, Json]:
 
 
 def references_for(value: Json, rng: random.Random) -> Json:
-    """Return a copy of `value` in which a reference to a random chunk replaces every leaf."""
+    """Return a copy of `value` with the id of a random chunk in place of every single value.
+
+    Each text, number, boolean and null is replaced by ``{"references": [ID]}``.
+    """
     return leaves_replaced(value, lambda _leaf: {"references": [f"{rng.getrandbits(48):012x}"]})
 
 
 def leaves_replaced(value: Json, replace: Callable[[Json], Json]) -> Json:
-    """Return a copy of `value` in which `replace(leaf)` replaces every leaf."""
+    """Return a copy of `value` in which `replace` replaces every text, number, boolean and null."""
     if isinstance(value, dict):
         return {name: leaves_replaced(part, replace) for name, part in value.items()}
     if isinstance(value, list):

@@ -321,7 +321,10 @@ class World:
         )
 
     def pending_save(self, job_id: str) -> tuple[str, ResultBody] | None:
-        """Return the URL and the result of a PUT that is due now; None if no PUT is due now."""
+        """Return `output_save_url` and the result of a job that has completed, to be uploaded.
+
+        None if the job has not completed or has no such URL, or if the upload has begun.
+        """
         job = self._jobs.get(job_id)
         if (
             job is None

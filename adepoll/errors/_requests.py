@@ -1,4 +1,4 @@
-"""Errors of requests to the service that got no usable response."""
+"""Errors that are raised if a request to the service gets no usable response."""
 
 from collections.abc import Sequence
 from typing import ClassVar

@@ -118,9 +118,10 @@ class ResultDownload:
     async def _publish(
         self, version: ObjectVersion, *, is_resumed: bool
     ) -> PublishedFile | ResultError:
-        """Publish the file; return the error if another download may succeed.
+        """Check the complete part file, and rename it to its target.
 
-        `is_resumed` is True if the file contains bytes of an earlier process.
+        Return the error, instead of raising it, if the bytes are wrong and another download may
+        succeed. `is_resumed` is True if the file contains bytes of an earlier process.
         """
         try:
             digest = await self._disk.publish()

@@ -82,8 +82,9 @@ class PartFile:
 
         Raises:
             TargetExistsError: The target exists, and `overwrite` is False.
-            StorageError: The folder of the target does not exist. Or the target is a folder, a
-                device, a pipe or a socket; with `overwrite`, also if it is a symbolic link.
+            StorageError: The folder of the target does not exist; or the target is a folder, a
+                device, a pipe or a socket; or `overwrite` is True, and the target is a symbolic
+                link.
         """
         found = self._check_target()
         if found is not None and not self._overwrite:

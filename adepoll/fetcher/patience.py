@@ -19,7 +19,7 @@ from adepoll.errors import (
     ResultTransferError,
 )
 from adepoll.fetcher.statistics import Counters
-from adepoll.throttling.retry_policy import RetryPolicy
+from adepoll.throttling.waiting_times import RetryPolicy
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,9 @@
 
 The rules that all storages follow are those of RFC 9110. For the rules of a further vendor, change:
 
-- `request_headers`, if its range requests need other headers.
+- `request_headers` and `DEFAULT_HEADERS`, if its requests need other headers; `CODINGS`, for its
+  content codings.
+- `_MAY_MEAN_EXPIRED` and `_TRANSIENT`, for the statuses of its errors.
 - `_EXPIRED` and `_TOO_EARLY`, for the texts of its errors; `_SAID`, for the XML elements that
   contain these texts.
 - `_SIGNED_AT` or `validity_of`, for the parameters of a presigned URL that say when it is valid.

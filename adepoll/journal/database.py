@@ -245,7 +245,10 @@ class Database:
             return shared_label_keys(keys, self._connection)
 
     def waiting(self, after: int, limit: int) -> list[tuple[int, JobRef]]:
-        """Return at most `limit` waiting jobs whose numbers are above `after`, by number."""
+        """Return the next jobs that are to be watched, as pairs (number, job), in rising order.
+
+        These are the first `limit` of them whose number is above `after`.
+        """
         with self._reading():
             return waiting_jobs(self.path, after, limit, self._connection)
 

@@ -43,7 +43,7 @@ class Endpoints:
 
     @classmethod
     def of(cls, endpoint: str, v2_endpoint: str | None = None) -> Self:
-        """Return endpoints in normal form, so that endpoints of the same services are equal.
+        """Return endpoints whose URLs are equal if they have the same address.
 
         Args:
             endpoint: Base URL for v1 jobs.

@@ -152,7 +152,10 @@ class Journal(AsyncCloseable):
         self.endpoints.check(Endpoints.of(endpoint, v2_endpoint), self.path)
 
     async def aclose(self) -> None:
-        """Finish the calls of `write` in progress, and close the file; may be called again."""
+        """Wait for the calls of `write` in progress, and close the file.
+
+        Another call waits for the same end.
+        """
         if self._closing is None:
             self._check_open()
             self._closing = self._loop.create_task(self._close())

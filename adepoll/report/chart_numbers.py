@@ -105,7 +105,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def summarize(ordered: Sequence[float]) -> Summary | None:
-    """Return the summary of values in rising order; None without values."""
+    """Return the summary of values, which must be in rising order; None if there are none."""
     if not ordered:
         return None
     return Summary(

@@ -57,8 +57,8 @@ class Plan:
 
         Args:
             age: Age of the job.
-            stretch: Factor by which the step is multiplied, for jitter.
-            shorten: Factor by which the lag bound is multiplied, for jitter; at most 1.
+            stretch: Random factor for jitter; a larger one makes the delay longer.
+            shorten: Random factor for jitter, at most 1, of the longest allowed delay (`bound`).
         """
         number = bin_index(age)
         integral = self._integrals[number] + (age - EDGES[number]) * self._roots[number]

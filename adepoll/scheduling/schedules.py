@@ -64,7 +64,8 @@ class Schedule(Protocol):
 
         Args:
             job: What is known of the job.
-            rng: Source of jitter, which keeps polls apart and makes runs reproducible.
+            rng: Source of random numbers for jitter, so that polls do not come at the same moment.
+                With a fixed seed, a run is reproducible.
         """
 
 

@@ -102,13 +102,13 @@ def problem_details(
 ) -> ProblemDetails:
     """Return the HTTP response for an error, without text from the service.
 
-    The status says who can solve the problem:
+    The status says what the client can do:
 
-    - 4xx: the client can correct the error;
+    - 4xx: the request is wrong, or its job or result is not usable or not known;
     - 500: this server failed;
-    - 502: the service failed or refused this server;
-    - 503: a later attempt may succeed;
-    - 504: a timeout.
+    - 502: the service refused this server, or sent an unusable response;
+    - 503: try again later, because the service, the storage or this server fails or is busy;
+    - 504: try again, because the time limit was reached.
 
     If a wait for a job times out before any poll has succeeded, the status is that of the last
     error. For example, it is 404 for a job that the service does not know.

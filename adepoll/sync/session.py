@@ -83,7 +83,7 @@ class Session(Closeable):
         return self
 
     def close(self) -> None:
-        """Close the client, and end the background thread; may be called again."""
+        """Close the client, and end the background thread. A second call does nothing."""
         loop, self._loop = self._loop, None
         if loop is not None and not loop.is_closed:
             try:
@@ -226,7 +226,7 @@ class Batch(Closeable):
         return self
 
     def close(self) -> None:
-        """Stop the run, and close the journal; may be called again."""
+        """Stop the run, and close the journal. A second call does nothing."""
         self._session.loop.run(self._batch.aclose())
 
     def run(

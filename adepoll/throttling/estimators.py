@@ -246,8 +246,8 @@ class Rate:
     def gate_closed_until(self, opens_at: float) -> None:
         """Record the time at which the gate opens after the last 429.
 
-        Must be called again if the gate stays closed longer, because requests that were sent before
-        the last 429 are answered with 429, too.
+        A request that was sent before the last 429 can also be answered with 429, and so keep the
+        gate closed for longer. Then call this method again.
         """
         self._closed_for = max(0.0, opens_at - self._throttled_at)
         # While the gate is closed, a limit such as a token bucket saves capacity for about a

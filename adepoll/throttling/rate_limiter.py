@@ -1,8 +1,18 @@
 """The request budget: decides when each request is sent. `RateLimiter.failed` handles a 429.
 
-After a 429, all requests wait until Retry-After has passed, and then are sent less often.
-`retry_policy` says which modules repeat the request itself. Imports errors, estimators, hosts,
-retry_policy and window; knows nothing of HTTP. Times are seconds of `loop.time()`.
+After a 429, all requests of the budget wait for Retry-After plus jitter, and then are sent less
+often. Further effects of a 429 of the service:
+
+- `request_sender`: `RequestSender.call` repeats the request by the `RetryPolicy`. `call_once`, for
+  polls and list sweeps, does not.
+- `watching.failure_handling`: the job is polled again by its schedule.
+- `watching.list_sweeper`: a page of the job list is requested again, until 20 requests for it were
+  answered with 429.
+- `api.protocol` creates the `RateLimitedError`, and `api.retry_after` parses Retry-After.
+
+After a 429 of a storage, `fetcher.patience` waits and repeats the request; `fetcher.storage_rules`
+recognises it. Imports the rest of throttling, except request_sender and statistics; knows nothing
+of HTTP. Times are seconds of `loop.time()`.
 """
 
 import asyncio
@@ -15,7 +25,7 @@ from typing import Final
 from adepoll.errors import AnswerError, ClosedError, RateLimitedError, RequestError, TransportError
 from adepoll.throttling.estimators import Rate
 from adepoll.throttling.hosts import Caller, Host, Hosts, Sent, longest_jitter
-from adepoll.throttling.retry_policy import RetryPolicy
+from adepoll.throttling.waiting_times import RetryPolicy
 from adepoll.throttling.window import Window
 
 

@@ -27,8 +27,8 @@ from adepoll.errors import (
 from adepoll.errors.frames import without_frames
 from adepoll.throttling.hosts import Caller, Host, Sent
 from adepoll.throttling.rate_limiter import RateLimiter
-from adepoll.throttling.retry_policy import RetryPolicy
 from adepoll.throttling.statistics import ClientStats
+from adepoll.throttling.waiting_times import RetryPolicy
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

@@ -101,7 +101,7 @@ class ListAccuracy:
         return enough or self._expected >= _PROOF
 
     def restart(self) -> None:
-        """Forget the scores, but not which jobs have settled recently."""
+        """Set all scores and counts to zero; the jobs that settled recently are still known."""
         self.ends, self.arrivals = Score(), Score()
         self._expected = self._without_drop = self._explained = 0.0
         self.dropped = 0

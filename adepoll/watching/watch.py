@@ -109,7 +109,11 @@ class WatchSubscription(Subscription):
         self.settled: Counter[JobStatus] = Counter()
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
-        """Buffer a snapshot if it is wanted; return False if there is no room for it."""
+        """Put the snapshot into the buffer if the watch yields it.
+
+        A watch yields the snapshots of settled jobs and, with `every_change`, of new statuses.
+        Return False only if the buffer is full.
+        """
         text = snapshot.status_text
         last = self._jobs.get(key, BUFFERED)
         if isinstance(last, Ended):

@@ -50,7 +50,7 @@ from adepoll.errors import (
     WrongJobError,
 )
 from adepoll.throttling.rate_limiter import RateLimiter
-from adepoll.throttling.retry_policy import RetryPolicy
+from adepoll.throttling.waiting_times import RetryPolicy
 
 KEY = "cAnArYkEy0123456789+/abc=="
 SIGNATURE = "cAnArYsIgNaTuRe"

@@ -22,7 +22,7 @@ from adepoll.errors import (
     TransportError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.throttling.retry_policy import RetryPolicy
+from adepoll.throttling.waiting_times import RetryPolicy
 
 KEY = "key-1"
 ONCE = RetryPolicy(attempts=1)

@@ -40,7 +40,7 @@ from adepoll.errors import (
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.part_file import PartFile
-from adepoll.throttling.retry_policy import RetryPolicy
+from adepoll.throttling.waiting_times import RetryPolicy
 
 LARGE = 1_300_000
 EXPIRED = (

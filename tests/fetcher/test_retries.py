@@ -20,7 +20,7 @@ from adepoll.errors import (
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
-from adepoll.throttling.retry_policy import RetryPolicy
+from adepoll.throttling.waiting_times import RetryPolicy
 
 MIB = 2**20
 EXPIRED = b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"

@@ -20,7 +20,7 @@ from adepoll.errors import (
     ResultUrlError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.throttling.retry_policy import RetryPolicy
+from adepoll.throttling.waiting_times import RetryPolicy
 
 KEY = "canary-key-0123456789abcdef"
 SIGNATURE = "canarysignature0123456789abcdef0123456789abcdef"

@@ -18,7 +18,7 @@ from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.ssrf_guard import SsrfGuard
 from adepoll.fetcher.storage_client import StorageClient
 from adepoll.fetcher.storage_rules import ObjectVersion, Range
-from adepoll.throttling.retry_policy import RetryPolicy
+from adepoll.throttling.waiting_times import RetryPolicy
 
 KEY = "canary-key-0123456789abcdef"
 TOKEN = "canarytoken0123456789abcdef"

@@ -1,7 +1,7 @@
 """A client without a network: a list says what its requests return."""
 
 from adepoll.api.client import AdeClient
-from adepoll.throttling.retry_policy import RetryPolicy
+from adepoll.throttling.waiting_times import RetryPolicy
 
 
 class AnsweringClient(AdeClient):

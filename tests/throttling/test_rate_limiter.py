@@ -11,7 +11,7 @@ from adepoll.emulator import run
 from adepoll.errors import JobNotFoundError, RateLimitedError, ServerError, TransportError
 from adepoll.throttling.hosts import Host, Sent
 from adepoll.throttling.rate_limiter import RateLimiter
-from adepoll.throttling.retry_policy import RetryPolicy
+from adepoll.throttling.waiting_times import RetryPolicy
 
 
 def make_limiter(

@@ -1,17 +1,6 @@
-"""RetryPolicy: how often and when a failed request is repeated. A 429 is handled in rate_limiter.
+"""RetryPolicy: how often a failed request is repeated, and the waits between the attempts.
 
-Everything that follows from a 429 of the service:
-
-- `rate_limiter`, in `RateLimiter.failed`: all requests of the budget wait, and are sent less often.
-- `request_sender`: `RequestSender.call` repeats the request by this policy. `call_once`, for polls
-  and list sweeps, does not.
-- `watching.failure_handling`: after a 429, a job is polled again by its schedule.
-- `watching.list_sweeper`: a page of the job list is requested again, until 20 requests for it were
-  answered with 429.
-- `api.protocol` creates the `RateLimitedError`, and `api.retry_after` parses Retry-After.
-
-After a 429 of a storage, `fetcher.patience` waits and repeats the request; `fetcher.storage_rules`
-recognises it. This module is the only importer of backoff, and imports nothing of adepoll.
+This module is the only importer of backoff, and imports nothing of adepoll.
 """
 
 import math
