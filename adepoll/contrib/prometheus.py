@@ -247,7 +247,7 @@ _OF_CLIENTS: Final[tuple[_Spec[ClientStats], ...]] = (
     _Spec(
         _GAUGE,
         "outage",
-        "1 if the service seems to be down, else 0.",
+        "1 if the service, or one of its two hosts, seems to be down, else 0.",
         lambda s: s.is_outage,
     ),
     _Spec(

@@ -32,10 +32,12 @@ class ClientStats(HtmlTable):
             no limit is known.
         retry_budget: Number of retries that are available now.
         gate_closed_for: Seconds until requests may be sent again after a 429 or a Retry-After; 0.0
-            if the gate is open.
-        failures_in_a_row: Number of failed requests since the last success. Ten or more, of several
-            jobs, are an outage. These do not count: a 429, a malformed answer, and a failure of a
-            job that failed shortly before while other requests succeeded.
+            if the gate is open. A Retry-After without a 429 concerns one host; the longest time is
+            shown.
+        failures_in_a_row: Number of failed requests since the last success, at the host with the
+            most. Ten or more, of several jobs, are an outage of this host; `AdeClient.outage` says
+            whether the host of a kind is down. These do not count: a 429, a malformed answer, and a
+            failure of a job that failed shortly before while other requests succeeded.
         last_failure: Text of the last failure that counts in `failures_in_a_row`; None if that is
             0.
         refused: The status (401, 402 or 403) with which the service last refused the key or the
@@ -59,5 +61,5 @@ class ClientStats(HtmlTable):
 
     @property
     def is_outage(self) -> bool:
-        """True if the service seems to be down as a whole."""
+        """True if the service seems to be down; of two hosts, at least one."""
         return self.failures_in_a_row >= OUTAGE
