@@ -123,7 +123,7 @@ class Transport(Connections):
                 timeout=self._time_limit.seconds, job_id=job_id
             )
         except (aiohttp.ClientError, OSError) as exc:
-            failure = error_of(exc, job_id=job_id)
+            failure = error_of(exc, job_id=job_id, has_proxy=request.proxy is not None)
         else:
             if response.status == _OK and answer is None and len(body) <= self._read_directly:
                 self.bytes_received += len(body)

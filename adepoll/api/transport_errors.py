@@ -25,14 +25,20 @@ class BrokenError(aiohttp.ClientError):
     """Hides an error of aiohttp (`args[0]`) from aiohttp, which would send the GET again."""
 
 
-def error_of(exc: BaseException, *, job_id: str | None) -> RequestError:
-    """Return the error of adepoll for a request to the API that failed with an error of aiohttp."""
+def error_of(exc: BaseException, *, job_id: str | None, has_proxy: bool = False) -> RequestError:
+    """Return the error of adepoll for a request to the API that failed with an error of aiohttp.
+
+    Args:
+        exc: The error of aiohttp.
+        job_id: The job of the request; None without one.
+        has_proxy: Whether the request was sent to a proxy.
+    """
     if isinstance(exc, BrokenError):
         exc = exc.args[0]
     cls: type[RequestError] = TransportError
     if isinstance(exc, aiohttp.ClientHttpProxyError):
         cls = ProxyRefusedError if is_lasting_refusal(exc) else ProxyError
-    elif isinstance(exc, aiohttp.ClientProxyConnectionError):
+    elif _is_from_proxy(exc, has_proxy=has_proxy):
         cls = ProxyError
     elif isinstance(exc, aiohttp.ClientConnectorCertificateError):
         cls = CertificateError
@@ -40,7 +46,18 @@ def error_of(exc: BaseException, *, job_id: str | None) -> RequestError:
         cls = ConnectionFailedError
     elif isinstance(exc, aiohttp.ClientResponseError) and _has_too_large_headers(exc):
         cls = HeadersTooLargeError
-    return cls(describe(exc), job_id=job_id)
+    return cls(describe(exc, has_proxy=has_proxy), job_id=job_id)
+
+
+def _is_from_proxy(exc: BaseException, *, has_proxy: bool) -> bool:
+    """Return whether a proxy could not be reached.
+
+    With a proxy, aiohttp resolves only the name of the proxy, but it does not raise
+    `ClientProxyConnectionError` if that fails.
+    """
+    return isinstance(exc, aiohttp.ClientProxyConnectionError) or (
+        has_proxy and isinstance(exc, aiohttp.ClientConnectorDNSError)
+    )
 
 
 def is_lasting_refusal(exc: BaseException) -> bool:
@@ -60,12 +77,15 @@ def _has_too_large_headers(exc: aiohttp.ClientResponseError) -> bool:
 _BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
 
 
-def describe(exc: BaseException) -> str:
-    """Return a description of an error of aiohttp, without the URL, headers and body."""
+def describe(exc: BaseException, *, has_proxy: bool = False) -> str:
+    """Return a description of an error of aiohttp, without the URL, headers and body.
+
+    `has_proxy` says whether the request was sent to a proxy.
+    """
     if isinstance(exc, BrokenError):
         exc = exc.args[0]
     if isinstance(exc, aiohttp.ClientConnectorError):
-        what = "the proxy " if isinstance(exc, aiohttp.ClientProxyConnectionError) else ""
+        what = "the proxy " if _is_from_proxy(exc, has_proxy=has_proxy) else ""
         return f"cannot connect to {what}{exc.host}:{exc.port}: {_reason(exc.os_error)}"
     if isinstance(exc, aiohttp.ServerDisconnectedError):
         return "the connection was closed before an answer came"

@@ -64,9 +64,15 @@ class ResultFetching:
     """Fetches the results of one run, and checks the result files of earlier runs.
 
     Call the methods in this order: `keep_unchanged` for the outcomes of earlier runs, then
-    `find_unfinished`. Then, at the same time: `fetch_queued` in several tasks, `put`,
-    `fetch_unfinished` and `verify_delivered`. Finally `close`.
+    `find_unfinished`. Then set `tasks`, and call at the same time `put`, `fetch_unfinished` and
+    `verify_delivered`. Finally `close`.
+
+    Attributes:
+        tasks: Group for the tasks that fetch results. `put` creates a task only if there is a
+            result to fetch, so a high maximum costs nothing.
     """
+
+    tasks: asyncio.TaskGroup
 
     def __init__(
         self,
@@ -89,6 +95,9 @@ class ResultFetching:
         self._counters = counters
         self._deliver = deliver
         self._queue: asyncio.Queue[_ResultFetch | None] = asyncio.Queue(resources.downloads)
+        self._created = 0  # tasks that fetch results
+        self._idle = 0  # tasks that wait for a result
+        self._ended = False  # whether one of these tasks has ended
         # Jobs that an earlier run has settled, and whose results were not fetched.
         self._unfinished: set[JobRef] = set()
         # Names of private part files in the folder; a run that was killed may have left them.
@@ -145,22 +154,31 @@ class ResultFetching:
         return {job: folder / names.get(job, result_name(job.job_id)) for job in jobs}
 
     async def put(self, snapshot: JobSnapshot, path: Path) -> None:
-        """Queue the result of a job for `fetch_queued`; wait while the queue is full."""
+        """Queue the result of a job; wait while the queue is full.
+
+        A task of `tasks` fetches the result. If all other jobs would fail, too, the task raises
+        `BatchStoppedError` (for example, the disk is full) or another `AdePollError`.
+        """
+        has_idle = self._idle > self._queue.qsize()
+        if not (has_idle or self._ended or self._created == self._resources.downloads):
+            self._created += 1
+            self._idle += 1
+            self.tasks.create_task(self._fetch_queued())
         await self._queue.put(_ResultFetch(snapshot=snapshot, path=path))
 
-    async def fetch_queued(self) -> None:
-        """Fetch queued results one after the other, until `close`.
-
-        Raises:
-            BatchStoppedError: A result cannot be written, and other results would fail, too, as on
-                a full disk.
-            AdePollError: A request failed, and all other requests would fail, too.
-        """
-        while (fetch := await self._queue.get()) is not None:
-            outcome, change = await self._fetch(fetch)
-            await self._journal.write(change)
-            self._counters.close(1, asyncio.get_running_loop().time())
-            await self._deliver(outcome)
+    async def _fetch_queued(self) -> None:
+        """Fetch queued results one after the other, until `close`."""
+        try:
+            while (fetch := await self._queue.get()) is not None:
+                self._idle -= 1
+                outcome, change = await self._fetch(fetch)
+                await self._journal.write(change)
+                self._counters.close(1, asyncio.get_running_loop().time())
+                await self._deliver(outcome)
+                self._idle += 1
+        finally:
+            # After an error, the group cancels its tasks; it would not cancel a new one.
+            self._ended = True
 
     async def fetch_unfinished(self) -> None:
         """Queue the results of the jobs that `find_unfinished` has found."""
@@ -173,8 +191,8 @@ class ResultFetching:
                         await self._put_again(record)
 
     async def close(self) -> None:
-        """End the tasks of `fetch_queued` when the queue is empty."""
-        for _ in range(self._resources.downloads):
+        """End the tasks that fetch results when the queue is empty."""
+        for _ in range(self._created):
             await self._queue.put(None)
 
     async def _put_again(self, record: Record) -> None:

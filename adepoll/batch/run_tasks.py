@@ -198,9 +198,7 @@ class RunTasks:
             await results.find_unfinished()
             async with asyncio.TaskGroup() as saving:
                 saver = saving.create_task(self._save_regularly())
-                async with asyncio.TaskGroup() as downloads:
-                    for _ in range(self._resources.downloads):
-                        downloads.create_task(results.fetch_queued())
+                async with asyncio.TaskGroup() as results.tasks:
                     async with asyncio.TaskGroup() as sources:
                         intake = sources.create_task(self._ids.add_all())
                         sources.create_task(self._settle(intake))

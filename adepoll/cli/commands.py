@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from adepoll.cli.emulate_options import (
+    check_keys,
     complete_fault,
     median_option,
     read_faults,
@@ -123,6 +124,7 @@ def demo() -> None:
     multiple=True,
     default=["emulator-key"],
     show_default=True,
+    callback=check_keys,
     metavar="KEY",
     help="Key that the API accepts; every other key is refused. May be repeated.",
 )

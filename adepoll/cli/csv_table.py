@@ -52,6 +52,12 @@ def read_csv(batches: Iterable[list[str]], before: int, fields: Fields, found: F
     row_start = 1
     try:
         for row in reader:
+            if any(cell.strip() for cell in row[len(columns) :]):
+                problem = (
+                    f"the row has {len(row)} cells, but the table has {len(columns)} columns; "
+                    "put quotes around a cell that contains the delimiter"
+                )
+                raise IdsError(problem, source=source, line=before + row_start)
             if len(row) > cells.job_id:
                 cells.add(row, before + row_start, found)
             elif any(cell.strip() for cell in row):

@@ -70,8 +70,9 @@ def emulate(
             try:
                 await stack.enter_async_context(emulator)
             except OSError as exc:
-                ports = f"port {port} or {results_port}"
-                say(f"adepoll: cannot listen on {host}, {ports}: {exc.strerror or exc}")
+                ports = [f"port {number}" for number in (port, results_port) if number]
+                place = ", ".join([host, *([" or ".join(ports)] if ports else [])])
+                say(f"adepoll: cannot listen on {place}: {exc.strerror or exc}")
                 return ExitCode.USAGE
             for _, kind in zip(range(chosen.jobs), itertools.cycle(chosen.kinds), strict=False):
                 emulator.submit(kind=kind)

@@ -90,6 +90,16 @@ def read_faults(ctx: click.Context, param: click.Parameter, values: Sequence[str
     return faults
 
 
+def check_keys(
+    _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Raise `click.BadParameter` for keys that a client would refuse to send."""
+    for key in value:
+        if not (key and key.isascii() and key.isprintable() and " " not in key):
+            raise click.BadParameter("a key has printable ASCII characters and no spaces")
+    return value
+
+
 def read_profile(
     ctx: click.Context, param: click.Parameter, file: Path | None
 ) -> "Settings | None":

@@ -12,13 +12,14 @@ import click
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.run import run_sync
-from adepoll.cli.stdout_writer import write_line
-from adepoll.common.redaction import printable, shell_line
+from adepoll.cli.stdout_writer import naming_stdout, write_line
+from adepoll.common.redaction import printable, shell_line, showable
 from adepoll.display.views import State, make_view
 from adepoll.errors import AdePollError
 from adepoll.tables import ExportReport, Format, export
 
 _SHOWN: Final = 20  # maximum number of printed conflicts, and of printed unreadable results
+_LONGEST_CONFLICT: Final = 2_000  # characters
 
 
 def export_tables(
@@ -73,7 +74,8 @@ def export_tables(
 def _stdout(kind: Format | None) -> Iterator[BinaryIO]:
     """Yield a file whose content goes to stdout; on a terminal, control characters are escaped."""
     if not sys.stdout.isatty():
-        yield sys.stdout.buffer
+        with naming_stdout():
+            yield sys.stdout.buffer
         return
     if kind in {"parquet", "arrow"}:
         raise click.UsageError(f"{kind} is not text: redirect it, or name a file with --out")
@@ -102,13 +104,16 @@ def _say_report(report: ExportReport, journal: Path) -> None:
     for name, rows in zip(names, report.rows, strict=True):
         say(f"{name}: {rows:,} {'row' if rows == 1 else 'rows'}")
     for conflict in report.conflicts[:_SHOWN]:
-        say(f"adepoll: {shown(str(conflict))}")
+        # Not cut, because the ids and the type in the text are needed as a whole.
+        say(f"adepoll: {showable(str(conflict), _LONGEST_CONFLICT)}")
     if (more := len(report.conflicts) - _SHOWN) > 0:
         say(f"adepoll: {more:,} more paths with values of several types")
     for job_id, problem in list(report.problems.items())[:_SHOWN]:
         say(f"adepoll: the result of {shown(job_id)} is not in the table: {shown(problem)}")
     if (more := report.unreadable - min(len(report.problems), _SHOWN)) > 0:
         say(f"adepoll: {more:,} more results could not be read")
+    if report.unreadable:
+        say("adepoll: if you have moved the result files, pass their new folder with --results DIR")
     if report.missing:
         command = shell_line(["adepoll", "resume", str(journal), "--out"])
         say(

@@ -54,10 +54,16 @@ def runs(path: str) -> Callable[[Callable[[], None]], Callable[..., None]]:
 
 
 class LocalPath(click.Path):
-    """A parameter type for paths that refuses URLs: a URL would become a local file or folder."""
+    """A parameter type for paths that refuses two kinds of texts.
+
+    A URL would become a local file or folder. An empty text, such as the value of a variable that
+    is not set, would become the current folder.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path; raise `click.BadParameter` if it is a URL or not valid."""
+        """Return the path; raise `click.BadParameter` if it is empty, a URL or not valid."""
+        if not str(value):
+            self.fail("the path is empty", param, ctx)
         if found := _URL.match(str(value)):
             self.fail(f"must be a local path, not a URL that begins with {found[1]}/", param, ctx)
         return super().convert(value, param, ctx)
@@ -143,13 +149,13 @@ def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option(
         "--cacert",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=LocalPath(dir_okay=False, path_type=Path),
         metavar="FILE",
         help="PEM file with certificate authorities to trust in addition to those of the system.",
     )
     @click.option(
         "--cert",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=LocalPath(dir_okay=False, path_type=Path),
         metavar="FILE",
         help="PEM file with a client certificate and its key.",
     )
@@ -196,7 +202,7 @@ def ids_options(command: Callable[..., None]) -> Callable[..., None]:
         "--file",
         "files",
         multiple=True,
-        type=click.Path(allow_dash=True),
+        type=LocalPath(allow_dash=True),
         metavar="FILE",
         help='Read ids from a file, one per line. "-" is standard input. Lines that begin with '
         '"#" are skipped. May be repeated.',

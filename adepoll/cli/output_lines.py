@@ -59,16 +59,25 @@ def error_line(outcome: Outcome) -> str:
         return f"{outcome.snapshot.status.value}: {job_name(outcome)}: {reason}"
     what = "unresolved" if outcome.snapshot is None else "result not fetched"
     text = "" if outcome.error is None else text_of(outcome.error)
-    job_id = shown(outcome.job_id)
+    job_id, reference = shown(outcome.job_id), reference_of(outcome)
     names_job = job_id in text or isinstance(outcome.error, InvalidJobIdError)
-    line = f"{what}: {text}" if names_job else f"{what}: {job_id}: {text}"
+    text = text.replace(f"job {job_id}", f"job {reference}", 1)
+    line = f"{what}: {text}" if names_job else f"{what}: {reference}: {text}"
     return line if outcome.label is None else f"{line} ({shown(outcome.label)})"
 
 
+def reference_of(outcome: Outcome) -> str:
+    """Return the id of a job, with its kind before it if the id does not say the kind.
+
+    The user can pass this text to other commands, whose default kind is v1 extract.
+    """
+    return shown(str(outcome.ref))
+
+
 def job_name(outcome: Outcome) -> str:
-    """Return the id of a job, with its label if it has one."""
-    job_id = shown(outcome.job_id)
-    return job_id if outcome.label is None else f"{job_id} ({shown(outcome.label)})"
+    """Return the reference of a job, with its label if it has one."""
+    reference = reference_of(outcome)
+    return reference if outcome.label is None else f"{reference} ({shown(outcome.label)})"
 
 
 def _parts(outcome: Outcome) -> list[str]:

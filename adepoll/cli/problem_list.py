@@ -6,7 +6,7 @@ from typing import Final
 from attrs import define, field
 
 from adepoll.cli.messages import shown
-from adepoll.cli.output_lines import error_line, job_name
+from adepoll.cli.output_lines import error_line, job_name, reference_of
 from adepoll.journal.outcomes import Outcome, kind_of
 
 # Maximum number of groups, and of jobs that all groups together list.
@@ -41,8 +41,7 @@ class ProblemList:
     def add(self, outcome: Outcome) -> None:
         """Add an outcome: the job failed, was cancelled or given up, or its result is missing."""
         line = error_line(outcome)
-        job_id = shown(outcome.job_id)
-        message = _without_job(line, job_id, outcome.label)
+        message = _without_job(line, reference_of(outcome), outcome.label)
         group = self._groups.get(message)
         if group is None:
             if len(self._groups) >= _MOST:
@@ -82,12 +81,12 @@ class ProblemList:
         return listed
 
 
-def _without_job(line: str, job_id: str, label: str | None) -> str:
+def _without_job(line: str, reference: str, label: str | None) -> str:
     if label is not None:
         line = line.replace(f" ({shown(label)})", "")
-    for prefix in (f"result of job {job_id}: ", f"job {job_id}: ", f"{job_id}: "):
+    for prefix in (f"result of job {reference}: ", f"job {reference}: ", f"{reference}: "):
         line = line.replace(prefix, "")
-    return line.replace(job_id, "JOB_ID")
+    return line.replace(reference, "JOB_ID")
 
 
 def _kind_of(outcome: Outcome) -> str:

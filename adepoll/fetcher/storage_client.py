@@ -215,6 +215,7 @@ class StorageClient(AsyncCloseable):
     ) -> aiohttp.ClientResponse:
         private = ""
         is_refused = False
+        proxy = self._guard.proxies.for_url(target)
         try:
             session = self._connections.open_session()
             # aiohttp's read timeout starts again with each byte, so it does not end an endless
@@ -225,12 +226,13 @@ class StorageClient(AsyncCloseable):
                     headers=headers,
                     allow_redirects=False,
                     read_bufsize=_READ_BUFFER_IN_BULK if in_bulk else _READ_BUFFER,
-                    proxy=self._guard.proxies.for_url(target),
+                    proxy=proxy,
                 )
         except TimeoutError:
             reason = "the storage does not respond"
         except (aiohttp.ClientError, OSError) as exc:
-            reason, is_refused = describe(exc), is_lasting_refusal(exc)
+            reason = describe(exc, has_proxy=proxy is not None)
+            is_refused = is_lasting_refusal(exc)
             if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(
                 exc.os_error, PrivateAddressError
             ):

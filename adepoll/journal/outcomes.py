@@ -230,7 +230,7 @@ class Failure:
         reason: Text of the error, with "..." in place of the job id; None without a text.
         lasting: True if another attempt would fail in the same way.
         jobs: Number of jobs in the group.
-        example: Id of one job of the group.
+        example: Reference of one job of the group, such as ``v1-parse/ID``.
     """
 
     kind: str

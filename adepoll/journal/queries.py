@@ -251,30 +251,39 @@ def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> li
     """
     rows = connection.execute(
         """
-        SELECT kind, reason, lasting, count(*) AS jobs, min(number), job_id
+        SELECT error_kind, reason, lasting, count(*) AS jobs, min(number), job_id, kind
         FROM (
-            SELECT number, job_id, error_kind AS kind, replace(error, job_id, '...') AS reason,
+            SELECT number, job_id, kind, error_kind, replace(error, job_id, '...') AS reason,
                    lasting
             FROM jobs WHERE stage = 'given_up'
             UNION ALL
-            SELECT number, job_id, 'JobFailedError',
+            SELECT number, job_id, kind, 'JobFailedError',
                    iif(json_type(snapshot, '$.failure_reason') = 'object',
                        json_extract(snapshot, '$.failure_reason.message'),
                        json_extract(snapshot, '$.failure_reason')), 1
             FROM jobs WHERE stage = 'done' AND status = 'failed'
         )
-        GROUP BY kind, reason, lasting
+        GROUP BY error_kind, reason, lasting
         ORDER BY jobs DESC, min(number) LIMIT ?
         """,
         (limit,),
     )
     failures = []
-    for kind, reason, lasting, jobs, _, job_id in rows:
+    for error_kind, reason, lasting, jobs, _, job_id, kind in rows:
         if not (
-            isinstance(kind, str) and isinstance(reason, str | None) and isinstance(job_id, str)
+            isinstance(error_kind, str)
+            and isinstance(reason, str | None)
+            and isinstance(job_id, str)
+            and is_kind(kind)
         ):
             raise damaged("an error is not text", path)
         failures.append(
-            Failure(kind=kind, reason=reason, lasting=bool(lasting), jobs=jobs, example=job_id)
+            Failure(
+                kind=error_kind,
+                reason=reason,
+                lasting=bool(lasting),
+                jobs=jobs,
+                example=str(JobRef(job_id, kind=JobKind(kind))),
+            )
         )
     return failures

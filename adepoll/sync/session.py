@@ -60,9 +60,19 @@ class Session(Closeable):
             client: Function that creates the client, such as ``lambda: AdeClient(region="eu")``. It
                 is called in the background thread. The session closes the client.
         """
+        if not callable(client):
+            raise TypeError(
+                f"client must be a function that creates the client, got {type(client).__name__}; "
+                "use client=lambda: AdeClient(...)"
+            )
         self._make_client = client
         self._loop: BackgroundLoop | None = None
         self._open = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        """Return whether the session is open."""
+        is_open = self._loop is not None and not self._loop.is_closed
+        return f"<adepoll.sync.Session {'open' if is_open else 'not open'}>"
 
     def __enter__(self) -> Self:
         """Start the background thread, and open the client.
@@ -224,6 +234,10 @@ class Batch(Closeable):
         """Open the batch and its journal; raise the errors of `adepoll.Batch.__aenter__`."""
         self._session.loop.run(self._batch.__aenter__())
         return self
+
+    def __repr__(self) -> str:
+        """Return the text of the batch: journal, folder, and how far the last run has come."""
+        return f"<adepoll.sync.{repr(self._batch).removeprefix('<')}"
 
     def close(self) -> None:
         """Stop the run, and close the journal. A second call does nothing."""

@@ -353,9 +353,9 @@ def _writer_of(kind: Format) -> Callable[[BinaryIO, Sequence[Column]], Writer]:
 def _check_paths(table: _JobTable, paths: Collection[KeyPath]) -> None:
     for path in paths:
         if not table.values.has_seen(path):
-            lists = ", ".join(showable(name, 60) for name in table.values.lists()[:20])
+            lists = ", ".join(showable(name) for name in table.values.lists()[:20])
             raise ConfigurationError(
-                f"no result has the path {showable(format_path(path), 60)!r}; "
+                f"no result has the path {showable(format_path(path))!r}; "
                 + (f"paths of lists are: {lists}" if lists else "the results have no lists")
             )
 

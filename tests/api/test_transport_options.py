@@ -145,6 +145,21 @@ async def test_a_proxy_that_cannot_be_reached_is_named():
             await client.get_job("j-1")
 
 
+async def test_a_proxy_whose_name_is_not_known_is_named():
+    class Resolver:
+        async def resolve(self, host, port=0, family=0):
+            raise OSError(None, "no such name")
+
+        async def close(self):
+            raise AssertionError("it belongs to the caller")
+
+    async with client_of(proxy="http://proxy.example:8", resolver=Resolver()) as client:
+        with pytest.raises(
+            ProxyError, match=r"cannot connect to the proxy proxy\.example:8: no su"
+        ):
+            await client.get_job("j-1")
+
+
 # --- the environment ----------------------------------------------------------------------------
 
 

@@ -302,6 +302,15 @@ async def test_bytes_are_never_counted_twice(scene):
     assert seen == sorted(seen)
 
 
+async def test_a_high_number_of_downloads_creates_no_tasks_without_results(scene):
+    before = len(asyncio.all_tasks())
+    async with scene.batch(downloads=1_000_000) as batch:
+        run = batch.run(scene.many(2))
+        await anext(run)
+        assert len(asyncio.all_tasks()) - before < 100
+        assert len(await gather(run)) == 1
+
+
 async def _sample(batch, seen):
     while True:
         seen.append(batch.progress.bytes_fetched)

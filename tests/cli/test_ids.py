@@ -257,6 +257,16 @@ def test_a_row_without_the_column_is_reported_with_its_line():
     assert "1 of 2 columns" in str(error)
 
 
+def test_a_row_with_more_cells_than_columns_is_refused_with_its_line():
+    error = refusal_of("job_id,document,customer\na,x,y\nb,Smith, Sons,z\n", "job_id")
+    assert error.line == 3
+    assert "4 cells, but the table has 3 columns; put quotes around" in str(error)
+
+
+def test_empty_cells_after_the_last_column_are_ignored():
+    assert ids_in("job_id,n\na,1,,\nb,2, \n", "job_id") == ["a", "b"]
+
+
 def test_an_unclosed_quote_is_reported():
     error = refusal_of('n,job_id\n1,a\n"2,b\n3,c\n', "job_id")
     assert error.line == 3

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from journalling import snapshot
 
-from adepoll import Journal
+from adepoll import JobKind, JobRef, Journal
 from adepoll.errors import (
     ClosedError,
     JobNotFoundError,
@@ -72,6 +72,14 @@ def check_all(reader):
         ),
     ]
     assert len(reader.failures(most=2)) == 2
+
+
+async def test_the_example_of_a_failure_has_its_kind_before_its_id(journal, path):
+    job = JobRef("a", kind=JobKind.V1_PARSE)
+    await journal.add([job])
+    await journal.write(GivenUp(job, TransportError("reset", job_id="a"), lasting=False, at=2.0))
+    with JournalReader(path) as reader:
+        assert [failure.example for failure in reader.failures()] == ["v1-parse/a"]
 
 
 async def test_it_reads_while_the_batch_writes(journal, path):

@@ -125,6 +125,21 @@ def test_ids_that_exit_do_not_end_the_session(ade, session):
     assert session.wait(*submit(ade)).is_terminal
 
 
+def test_texts_of_a_session_and_a_batch_say_their_state(client, tmp_path):
+    session = sync.Session(client)
+    assert repr(session) == "<adepoll.sync.Session not open>"
+    with session, session.batch(journal=tmp_path / "b.db") as batch:
+        assert repr(session) == "<adepoll.sync.Session open>"
+        assert repr(batch).startswith("<adepoll.sync.Batch journal ")
+        assert "b.db" in repr(batch)
+    assert repr(session) == "<adepoll.sync.Session not open>"
+
+
+def test_a_client_in_place_of_the_function_that_creates_it_is_refused():
+    with pytest.raises(TypeError, match=r"a function that creates the client, got object; use"):
+        sync.wait("a", client=object())
+
+
 def test_a_single_id_is_refused(session):
     with pytest.raises(TypeError):
         session.watch("job-1")

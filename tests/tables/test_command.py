@@ -67,6 +67,20 @@ def test_a_result_that_is_missing_has_its_own_exit_code(journal, tmp_path):
     done = run(journal, "--to", "csv")
     assert done.exit_code == 3
     assert "the result of j1 is not in the table: its file" in done.stderr
+    assert "if you have moved the result files, pass their new folder with --results DIR" in (
+        done.stderr
+    )
+
+
+async def test_conflicts_and_paths_of_lists_are_printed_as_a_whole(tmp_path):
+    name, names = "k" * 200, "n" * 200
+    values = [{name: value, names: [1]} for value in (1, "x")]
+    await write_journal(tmp_path / "b.db", map(result_text, values))
+    done = run(tmp_path / "b.db", "--to", "csv")
+    assert f"adepoll: {name}: values of several types: " in done.stderr
+    assert done.stderr.endswith("(1, first in j1); written as text\n")
+    done = run(tmp_path / "b.db", "--to", "csv", "--explode", "nope")
+    assert done.stderr.endswith(f"paths of lists are: {names}\n")
 
 
 async def test_results_that_were_not_downloaded_are_named_with_the_remedy(tmp_path):
