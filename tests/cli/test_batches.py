@@ -322,7 +322,7 @@ async def test_a_table_of_jobs_of_several_kinds_with_labels_and_columns(ade, tmp
     assert lines["q1/a.pdf"]["columns"] == {"customer": "Smith"}
     assert lines["q1/b.pdf"]["columns"] == {"customer": "Jones"}
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["q1_a.pdf.json"]
-    assert f"failed: {parse} (q1/b.pdf): " in err
+    assert f"failed: v1-parse/{parse} (q1/b.pdf): " in err
     _, state, _ = await adepoll(ade, "status", journal)
     assert "\nkinds         1 v1-extract, 1 v1-parse\n" in state
     _, again, _ = await adepoll(ade, "resume", journal, "--all", "--out", tmp_path / "r")
