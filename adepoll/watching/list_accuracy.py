@@ -237,7 +237,7 @@ class ListAccuracy:
             # Few of the youngest jobs have settled, and few of the oldest jobs are likely to settle
             # soon. The more jobs the list has dropped in time, the fewer samples are needed.
             wanted = _CUBE_ROOTS * math.cbrt(listed)
-            wanted *= min(1.0, (age / _YOUNG) ** 2, _OLD / max(age, 1.0))
+            wanted *= min(1.0, (age / _YOUNG) ** 2, math.sqrt(_OLD / max(age, 1.0)))
             if self._is_doubted:
                 wanted *= _SUSPICION  # listed jobs should have settled
             elif self._is_in_time:
