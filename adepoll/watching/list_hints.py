@@ -239,7 +239,7 @@ class ListHints:
         durations = self.timing.learning.durations
         replaced = self.list_trust.sweeping and not state.awaited  # sweeps replace other polls
         is_short = now < state.added_at + _SHORT and durations.ended < _FEW_ENDED
-        if settled and replaced and is_short:
+        if settled and replaced and is_short and accuracy.arrivals.in_time:
             # Other jobs have probably settled, too, since jobs are shorter than was known.
             accuracy.compare_at = min(accuracy.compare_at, now)
         if state.missing_at < math.inf:
