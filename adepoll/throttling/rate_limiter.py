@@ -22,7 +22,13 @@ from contextvars import Context
 from random import Random
 from typing import Final
 
-from adepoll.errors import AnswerError, ClosedError, RateLimitedError, RequestError, TransportError
+from adepoll.errors import (
+    AnswerError,
+    ClosedError,
+    RateLimitedError,
+    RequestError,
+    TransportError,
+)
 from adepoll.throttling.estimators import Rate
 from adepoll.throttling.hosts import Caller, Host, Hosts, Sent, longest_jitter
 from adepoll.throttling.waiting_times import RetryPolicy
@@ -219,10 +225,6 @@ class RateLimiter:
         is_probe = host.sent(now)
         self._window.sent(is_probe=is_probe)
         return Sent(now, self._window.epoch, host, is_probe)
-
-    def may_send(self, sent: Sent) -> bool:
-        """Return whether a started request may still be sent; if not, pass it to `withdrawn`."""
-        return sent.is_probe or (sent.epoch == self._window.epoch and not sent.host.holds_back)
 
     def succeeded(self, sent: Sent) -> None:
         """Record that the service answered the request. A 404 is an answer, too."""

@@ -136,14 +136,6 @@ class RequestSender:
                 if (sent := self._start(host, due)) is None:
                     continue
                 try:
-                    # A system call slows down the code that follows it. So responses that have
-                    # arrived together are read one after the other, before the next requests are
-                    # written to their sockets.
-                    await asyncio.sleep(0)
-                    if self._loop is None or not limiter.may_send(sent):
-                        limiter.withdrawn(sent)
-                        continue
-                    self._requests += 1
                     response = await send(sent.at)
                 except RequestError as error:
                     self._count(error)
@@ -173,7 +165,6 @@ class RequestSender:
         give_up_at = asyncio.get_running_loop().time() + self._outage_wait
         while (sent := self._start(host, await self._wait_for_turn(host, give_up_at))) is None:
             pass
-        self._requests += 1
         try:
             yield
         except RequestError as error:
@@ -243,11 +234,13 @@ class RequestSender:
             self._loop = loop
 
     def _start(self, host: Host, due: float) -> Sent | None:
-        """Start a request; return None if it must wait for its turn again.
+        """Count a request as sent; return None if it must wait for its turn again.
 
         Since the request got its turn, others may have been sent, or the gate may have closed.
         """
-        return None if self._loop is None else self._limiter.start(host, due)
+        sent = None if self._loop is None else self._limiter.start(host, due)
+        self._requests += sent is not None
+        return sent
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -11,10 +11,13 @@ BROKEN = ServerError(status=503, job_id="a")
 
 @pytest.mark.parametrize(("others", "is_bad"), [(0, True), (4, True), (5, False), (6, False)])
 def test_a_key_that_worked_is_bad_if_most_polls_of_ten_seconds_are_refused(others, is_bad):
-    key = KeyEvidence()
+    host = HostEvidence()
+    key = KeyEvidence(hosts=[host])
     key.record_accepted()
     for number in range(5):
-        verdict = key.record_refusal(REFUSED, f"job-{number}", number * CONFIRMATION_STEP)
+        verdict = key.record_refusal(
+            REFUSED, f"job-{number}", number * CONFIRMATION_STEP, host=host
+        )
         if number < 4:
             for _ in range(others // 4 + (number < others % 4)):
                 key.record_other_failure()
