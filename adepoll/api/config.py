@@ -102,7 +102,8 @@ def read_base_urls(
 ) -> tuple[str, str]:
     """Return the address of the API for v1 jobs and that for v2 jobs, without a slash at the end.
 
-    The address for v2 jobs is the first of these that is set, as in the official SDK:
+    The address for v2 jobs is the first of these that is set. The order is that of the official
+    SDK, except that there a region in the environment comes before a base URL:
 
     1. the argument `v2_base_url`,
     2. the v2 address of the argument `region`,

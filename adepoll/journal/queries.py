@@ -211,7 +211,7 @@ def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
         delivered=all_delivered,
         bytes=all_bytes,
         partial=all_partial,
-        credits=all_credits,
+        credits=round(all_credits, 6),  # a sum of floats such as 0.1 ends in many digits
     )
 
 

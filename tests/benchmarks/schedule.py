@@ -92,6 +92,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the names of all rows")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
+    if options.jobs <= SEEN:
+        parser.error(f"--jobs must be over {SEEN}")
 
     def is_chosen(name: str) -> bool:
         return not options.only or any(part in name for part in options.only)

@@ -251,6 +251,15 @@ async def test_facts_that_stand_in_the_result_alone_stay_when_it_is_dropped(memo
     assert ((await one(memory)).snapshot.data, (await one(memory)).snapshot.credits) == (None, 2.5)
 
 
+async def test_the_sum_of_credits_has_no_digits_of_rounding_errors(journal):
+    ids = [f"j{n}" for n in range(3)]
+    await journal.add(ids)
+    data = {"extraction": {}, "extraction_metadata": {}, "metadata": {"credit_usage": 0.1}}
+    for job_id in ids:
+        await journal.write(Settled(snapshot(job_id, data=data), 2.0, fetching=False))
+    assert (await journal.counts()).credits == 0.3
+
+
 async def test_a_page_of_records_is_shorter_if_their_data_is_large(journal):
     ids = [f"j{n}" for n in range(10)]
     await journal.add(ids)
