@@ -345,8 +345,7 @@ class RateLimiter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiting and self._waiting[0].turn.done():
-            self._waiting.popleft()  # this caller was cancelled or released
+        self._drop_done()
         if self._woken or not (self._waiting or self.hosts.holding_back):
             return
         loop = asyncio.get_running_loop()
@@ -368,6 +367,12 @@ class RateLimiter:
                 next_due = min(next_due, due)
         if not woken and next_due < math.inf:
             self._set_timer(loop, next_due, now)
+
+    def _drop_done(self) -> None:
+        """Remove the callers at the head of each queue that were cancelled or released."""
+        for callers in (self._waiting, *[host.held_back for host in self.hosts.holding_back]):
+            while callers and callers[0].turn.done():
+                callers.popleft()
 
     def _update_hosts(self, now: float) -> float:
         """Let hosts go whose gate is open again, and hold back a host that has stalled.

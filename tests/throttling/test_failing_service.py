@@ -5,6 +5,7 @@ from contextlib import suppress
 from random import Random
 
 import pytest
+from internals import timers
 from watching import now
 
 from adepoll.emulator import run
@@ -441,3 +442,20 @@ def test_messages_name_the_host_that_is_down(caplog):
     began, ended = [record.getMessage() for record in caplog.records]
     assert began.startswith("the service at https://b.test is down: 10 requests in a row failed")
     assert ended == "the service at https://b.test answers again, after 10 failures"
+
+
+def test_callers_that_stop_waiting_for_a_host_leave_no_timer():
+    async def main():
+        limiter, _, bad = two_hosts()
+        sender = RequestSender(limiter, rng=Random(1))
+        polls = [asyncio.create_task(sender.call_once(failing(f"j-{n}"), bad)) for n in range(30)]
+        await asyncio.sleep(60)
+        assert sender.stats().is_outage
+        assert timers()
+        for poll in polls:
+            poll.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert not timers()
+
+    run(main())
