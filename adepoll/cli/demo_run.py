@@ -201,6 +201,9 @@ async def _observe(
         finally:
             slots.release()
 
+    async def add_digest(job: JobSnapshot) -> None:
+        observations.digests[job.job_id] = await _digest(fetcher, job)
+
     try:
         async for job in watch:
             observations.add(job)
@@ -210,7 +213,8 @@ async def _observe(
                 await slots.acquire()
                 downloads.create_task(fetch(job))
             else:
-                observations.digests[job.job_id] = await _digest(fetcher, job)
+                # Not here: a slow consumer would make the watch pause, and spoil the measured lag.
+                downloads.create_task(add_digest(job))
     except UnresolvedJobsError as error:
         observations.problems += [str(cause) for cause in error.causes.values()]
     for _ in range(_MAX_DOWNLOADS):  # all slots are free when all downloads have ended
