@@ -227,7 +227,7 @@ class ListAccuracy:
             age: Age of a typical watched job, in seconds.
             settled: Number of jobs that polls have found settled since the last call.
         """
-        late = self._shows_settled or self.ends.is_suspicious
+        late = self.ends.is_suspicious or (self._shows_settled and not self.is_proven)
         if late and len(self._settled) < _ENOUGH:
             # Find more settled jobs that the list shows. The next sweeps tell how late the list is.
             self._credit += min(listed, _MAX_SUSPICIOUS_SAMPLE)

@@ -193,6 +193,15 @@ def test_samples_are_few_and_fewer_once_the_list_is_proven(listed):
     assert accuracy.samples(listed, age=10.0, settled=100) in (5, 6)
 
 
+def test_a_proven_list_that_shows_one_settled_job_needs_no_more_samples():
+    """A list that is some seconds late, but less than the limit, shows such a job after a poll."""
+    accuracy = proven()
+    accuracy.record_settled("a", 20.0, active_at=19.0)
+    accuracy.record_listed("a", 21.0)
+    accuracy.record_sweep(21.0)
+    assert accuracy.samples(50, age=30.0, settled=0) == 0
+
+
 def samples_of(accuracy, *, age=30.0, sweeps=10, listed=512):
     return sum(accuracy.samples(listed, age=age, settled=0) for _ in range(sweeps))
 
