@@ -5,8 +5,8 @@ The values come from these modules:
 
 - requests, retries, failures, 429s and refused keys: `throttling.request_sender`; received bytes:
   `api.transport`;
-- rate limit, failures in a row and outage: `throttling.estimators`; window and requests in flight:
-  `throttling.window`;
+- rate limit, window and requests in flight: `throttling.estimators`; failures in a row and outage:
+  `throttling.hosts`;
 - retry budget, and seconds until the gate opens: `throttling.rate_limiter`;
 - watched jobs and polls in flight: `watching.kind_polling`; subscribers: `watching.watcher`;
 - polls, settled jobs, given-up jobs and detection lags: `watching.watched_jobs`, which calls

@@ -1,116 +1,95 @@
-"""Learns from answers what the service can take: its rate limit, and outages.
+"""Learns from answers what the service can take: concurrent requests, and requests per second.
 
 Plain state without I/O. Times are seconds of one monotonic clock, passed in. Imports nothing of
 adepoll.
 """
 
 import math
-from collections.abc import Callable, Iterator
 from typing import Final
 
 
-class Outage:
-    """Decides whether a host of the service is down, and when it may be probed again.
+class Window:
+    """Limits the number of concurrent requests by slow start (RFC 5681, 2009, section 3.1).
 
-    `OUTAGE` consecutive failures, of at least three jobs, are an outage. During an outage, single
-    requests (probes) are sent after increasing waits, until a request succeeds. If other requests
-    succeed after the failure of a job, further failures of this job do not count for 120 s: a bad
-    job must not slow the others down.
-
-    `begin` begins an outage before that, if the host does not respond and requests to other hosts
-    have to wait.
+    The size starts at 4 and grows up to `limit`. At first, it grows by one with every second
+    successful request. So if the window is always full, the size grows by half in each round trip.
+    `restart` sets the size to one, and begins a new epoch. Requests of earlier epochs do not count
+    against the size, and do not change it. After a restart, the size grows by one with each
+    successful request. It may grow faster then, because the rate or an outage limits the requests,
+    too. The probes of an outage count only against `limit`: a probe that hangs must not keep
+    requests to other hosts waiting.
 
     Attributes:
-        failures: Number of counted failures since the last success.
-        is_on: True during an outage.
-        is_certain: True if failures have shown the outage, not only silence.
-        probe_at: Time at which the next probe may be sent; minus infinity without an outage, and
-            infinity while a probe is in flight.
+        limit: Largest possible size.
+        size: Largest number of concurrent requests of this epoch.
+        epoch: Number of restarts.
+        in_flight: Number of concurrent requests of all epochs.
+        full: True if a response must arrive before the next request may be sent.
     """
 
     __slots__ = (
-        "_failing",
-        "_known",
-        "_new_waits",
-        "_unnamed",
-        "_waits",
-        "failures",
-        "is_certain",
-        "is_on",
-        "probe_at",
+        "_grown",
+        "_growth",
+        "_in_flight_of_epoch",
+        "epoch",
+        "full",
+        "in_flight",
+        "limit",
+        "size",
     )
 
-    def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
-        """Start without an outage.
+    def __init__(self, limit: int) -> None:
+        """Create a window without requests."""
+        self.limit = limit
+        self.size = min(_FIRST_WINDOW, limit)
+        self.epoch = self.in_flight = 0
+        self._in_flight_of_epoch = 0
+        self._growth = 0  # number of successes that may still increase the size
+        self._grown = 0.0  # growth so far that is less than one request
+        self.full = False
 
-        Args:
-            waits: Returns a new endless iterator over the seconds to wait before each probe.
-        """
-        self._new_waits = waits
-        self._waits = waits()  # seconds before each further probe of the present outage
-        # Time of the last failure by job id, for jobs that have failed since the last success.
-        self._failing: dict[str, float] = {}
-        # Number of failures, since the last success, of requests that concern no job.
-        self._unnamed = 0
-        # Time of the last failure by job id, for jobs that failed before the last success; oldest
-        # first.
-        self._known: dict[str, float] = {}
-        self.failures = 0
-        self.is_on = self.is_certain = False
-        self.probe_at = -math.inf
+    @property
+    def room(self) -> int:
+        """Number of requests that may be sent before a response arrives."""
+        return min(self.size - self._in_flight_of_epoch, self.limit - self.in_flight)
 
-    def begin(self, now: float) -> None:
-        """Begin an outage now, before the failures that would begin it."""
-        self._waits = self._new_waits()
-        self.is_on = True
-        self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
+    @property
+    def is_at_limit(self) -> bool:
+        """True if a response must arrive before the next probe may be sent."""
+        return self.in_flight >= self.limit
 
-    def probe_sent(self) -> None:
-        """Record that a probe was sent; the next one may be sent after this one has ended."""
-        self.probe_at = math.inf
+    def sent(self, *, is_probe: bool = False) -> None:
+        """Count a request as sent."""
+        self.in_flight += 1
+        self._in_flight_of_epoch += not is_probe
+        # The size may grow only while at least half of it is used (RFC 7661, 2015, section 4).
+        if 2 * self._in_flight_of_epoch >= self.size:
+            self._growth = self._in_flight_of_epoch
+        self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
-    def probe_ended(self, now: float) -> None:
-        """Record that a probe ended without showing whether the host is down."""
-        if self.is_on:
-            self.probe_at = now
+    def ended(self, epoch: int, *, succeeded: bool = False, is_probe: bool = False) -> None:
+        """Record the end of a request that was sent in the epoch `epoch`."""
+        self.in_flight -= 1
+        if epoch == self.epoch and not is_probe:
+            self._in_flight_of_epoch -= 1
+            if succeeded and self._growth and self.size < self.limit:
+                self._growth -= 1
+                self._grown += 1.0 if self.epoch else _FIRST_GROWTH
+                if self._grown >= 1:
+                    self._grown -= 1
+                    self.size += 1
+        if self.full:
+            self._update_full()
 
-    def failed(self, now: float, *, is_probe: bool, job_id: str | None = None) -> bool:
-        """Record a failed request; return True if it makes an outage certain.
+    def restart(self) -> None:
+        """Set the size to one, and begin a new epoch."""
+        self.size = 1
+        self._in_flight_of_epoch = self._growth = 0
+        self.epoch += 1
+        self._update_full()
 
-        Args:
-            now: Time at which the request failed.
-            is_probe: True if the request was sent during the outage. Only the failure of such a
-                request postpones the next probe.
-            job_id: Id of the job that the request concerns; None if it concerns no job, as for a
-                list. Each failure without a job counts as the failure of another job.
-        """
-        if job_id is None:
-            self.failures += 1
-            self._unnamed += 1
-        elif now - self._known.get(job_id, -math.inf) > _KNOWN_FOR:
-            self.failures += 1
-            self._failing[job_id] = now
-        jobs = len(self._failing) + self._unnamed
-        shows = not self.is_certain and self.failures >= OUTAGE and jobs >= _FEWEST_JOBS
-        self.is_certain = self.is_certain or shows
-        if shows and not self.is_on:
-            self.begin(now)
-        elif self.is_on and is_probe:
-            self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
-        return shows
-
-    def succeeded(self) -> bool:
-        """Record a successful request; return True if an outage ends now."""
-        ends, self.is_on, self.is_certain = self.is_on, False, False
-        for job_id, failed_at in self._failing.items():
-            self._known.pop(job_id, None)  # so that the job moves to the end of the dict
-            self._known[job_id] = failed_at
-        while len(self._known) > _MOST_KNOWN:
-            del self._known[next(iter(self._known))]
-        self._failing.clear()
-        self._unnamed = self.failures = 0
-        self.probe_at = -math.inf
-        return ends
+    def _update_full(self) -> None:
+        self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
 
 class Rate:
@@ -277,16 +256,11 @@ class Rate:
         return self._average * min(1 - self._decrease, max(share, _LOWEST_SHARE_OF_QUICK))
 
 
-OUTAGE: Final = 10
-"""Number of consecutive failures that are an outage, if they concern at least three jobs."""
-
 SLOWEST: Final = 0.1
 """Lowest rate after 429s, in requests per second. The gate can lead to longer pauses."""
 
-_MAX_PROBE_WAIT: Final = 30.0  # maximum seconds to wait before a probe
-_FEWEST_JOBS: Final = 3  # jobs that must have failed, for an outage
-_KNOWN_FOR: Final = 120.0  # seconds after the failure of a job in which its failures do not count
-_MOST_KNOWN: Final = 1_000  # jobs whose last failure is remembered
+_FIRST_WINDOW: Final = 4  # size of a new window, in requests
+_FIRST_GROWTH: Final = 0.5  # growth of a new window with each success, in requests
 
 # The following values were chosen by simulation of `Rate` with 1 to 8 processes: token buckets of
 # 5 to 200 requests per second and bursts of 1 to 400, windows of a minute, limits of concurrent

@@ -1,8 +1,7 @@
 """Host: knows whether one host of the service is down, and which callers wait for this host.
 
 v1 jobs and v2 jobs can be at different hosts. If one of them is down, or asks for a pause, the
-requests to the other host go on. Imports errors, estimators and window. Times are seconds of
-`loop.time()`.
+requests to the other host go on. Imports errors. Times are seconds of `loop.time()`.
 """
 
 import asyncio
@@ -10,7 +9,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from random import Random
 from typing import Final
 
 from attrs import define
@@ -22,10 +20,112 @@ from adepoll.errors import (
     RequestError,
     ServiceDownError,
 )
-from adepoll.throttling.estimators import Outage
-from adepoll.throttling.window import PROBE
 
 _log = logging.getLogger(__name__)
+
+
+class Outage:
+    """Decides whether a host of the service is down, and when it may be probed again.
+
+    `OUTAGE` consecutive failures, of at least three jobs, are an outage. During an outage, single
+    requests (probes) are sent after increasing waits, until a request succeeds. If other requests
+    succeed after the failure of a job, further failures of this job do not count for 120 s: a bad
+    job must not slow the others down.
+
+    `begin` begins an outage before that, if the host does not respond and requests to other hosts
+    have to wait.
+
+    Attributes:
+        failures: Number of counted failures since the last success.
+        is_on: True during an outage.
+        is_certain: True if failures have shown the outage, not only silence.
+        probe_at: Time at which the next probe may be sent; minus infinity without an outage, and
+            infinity while a probe is in flight.
+    """
+
+    __slots__ = (
+        "_failing",
+        "_known",
+        "_new_waits",
+        "_unnamed",
+        "_waits",
+        "failures",
+        "is_certain",
+        "is_on",
+        "probe_at",
+    )
+
+    def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
+        """Start without an outage.
+
+        Args:
+            waits: Returns a new endless iterator over the seconds to wait before each probe.
+        """
+        self._new_waits = waits
+        self._waits = waits()  # seconds before each further probe of the present outage
+        # Time of the last failure by job id, for jobs that have failed since the last success.
+        self._failing: dict[str, float] = {}
+        # Number of failures, since the last success, of requests that concern no job.
+        self._unnamed = 0
+        # Time of the last failure by job id, for jobs that failed before the last success; oldest
+        # first.
+        self._known: dict[str, float] = {}
+        self.failures = 0
+        self.is_on = self.is_certain = False
+        self.probe_at = -math.inf
+
+    def begin(self, now: float) -> None:
+        """Begin an outage now, before the failures that would begin it."""
+        self._waits = self._new_waits()
+        self.is_on = True
+        self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
+
+    def probe_sent(self) -> None:
+        """Record that a probe was sent; the next one may be sent after this one has ended."""
+        self.probe_at = math.inf
+
+    def probe_ended(self, now: float) -> None:
+        """Record that a probe ended without showing whether the host is down."""
+        if self.is_on:
+            self.probe_at = now
+
+    def failed(self, now: float, *, is_probe: bool, job_id: str | None = None) -> bool:
+        """Record a failed request; return True if it makes an outage certain.
+
+        Args:
+            now: Time at which the request failed.
+            is_probe: True if the request was sent during the outage. Only the failure of such a
+                request postpones the next probe.
+            job_id: Id of the job that the request concerns; None if it concerns no job, as for a
+                list. Each failure without a job counts as the failure of another job.
+        """
+        if job_id is None:
+            self.failures += 1
+            self._unnamed += 1
+        elif now - self._known.get(job_id, -math.inf) > _KNOWN_FOR:
+            self.failures += 1
+            self._failing[job_id] = now
+        jobs = len(self._failing) + self._unnamed
+        shows = not self.is_certain and self.failures >= OUTAGE and jobs >= _FEWEST_JOBS
+        self.is_certain = self.is_certain or shows
+        if shows and not self.is_on:
+            self.begin(now)
+        elif self.is_on and is_probe:
+            self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
+        return shows
+
+    def succeeded(self) -> bool:
+        """Record a successful request; return True if an outage ends now."""
+        ends, self.is_on, self.is_certain = self.is_on, False, False
+        for job_id, failed_at in self._failing.items():
+            self._known.pop(job_id, None)  # so that the job moves to the end of the dict
+            self._known[job_id] = failed_at
+        while len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._failing.clear()
+        self._unnamed = self.failures = 0
+        self.probe_at = -math.inf
+        return ends
 
 
 @define(eq=False)
@@ -138,11 +238,6 @@ class Host:
         _log.info("%s has sent nothing for %.0f s", self.name, now - self.silent_since)
         self.outage.begin(now)
 
-    def close_gate(self, now: float, retry_after: float, rng: Random) -> None:
-        """Send no request for `retry_after` seconds, and a little longer."""
-        wait = retry_after + rng.uniform(0, longest_jitter(retry_after))
-        self.gate_opens_at = max(self.gate_opens_at, now + wait)
-
     def sent(self, now: float) -> bool:
         """Count a request as sent; return True if it is a probe of an outage."""
         if not self.in_flight:
@@ -152,17 +247,18 @@ class Host:
             self.outage.probe_sent()
         return is_probe
 
-    def probe_ended(self, sent: "Sent", now: float) -> None:
-        """Record that a request ended without showing whether the host is down."""
+    def ended(self, sent: "Sent", now: float, *, responded: bool) -> None:
+        """Count a request as ended, with or without a response.
+
+        Call `record_success` or `record_failure` after this, if the end of the request shows
+        whether the host is down.
+        """
+        self.in_flight -= 1
+        if responded:
+            self.silent_since = now
+            self._took = now - sent.at
         if sent.is_probe:
             self.outage.probe_ended(now)
-
-    def ended(self, now: float | None = None, *, sent_at: float = 0.0) -> None:
-        """Count a request as ended; `now` is the time of its response, or None without one."""
-        self.in_flight -= 1
-        if now is not None:
-            self.silent_since = now
-            self._took = now - sent_at
 
 
 @define
@@ -180,11 +276,6 @@ class Sent:
     epoch: int
     host: Host
     is_probe: bool
-
-    @property
-    def window_epoch(self) -> int:
-        """The argument `epoch` of `Window.ended` for this request."""
-        return PROBE if self.is_probe else self.epoch
 
 
 class Hosts:
@@ -272,13 +363,13 @@ class Hosts:
         return max(hosts, key=lambda host: host.outage.failures, default=None)
 
 
-def longest_jitter(retry_after: float) -> float:
-    """Return the maximum seconds that are added at random to a Retry-After."""
-    return max(_MIN_JITTER, _JITTER_SHARE * retry_after)
+OUTAGE: Final = 10
+"""Number of consecutive failures that are an outage, if they concern at least three jobs."""
 
-
-_MIN_JITTER: Final = 0.1  # maximum seconds that are added to a short Retry-After
-_JITTER_SHARE: Final = 0.1  # maximum that is added to a longer Retry-After, as a share of it
+_MAX_PROBE_WAIT: Final = 30.0  # maximum seconds to wait before a probe
+_FEWEST_JOBS: Final = 3  # jobs that must have failed, for an outage
+_KNOWN_FOR: Final = 120.0  # seconds after the failure of a job in which its failures do not count
+_MOST_KNOWN: Final = 1_000  # jobs whose last failure is remembered
 _REPORT_EVERY: Final = 60.0  # seconds between two logs that a host does not respond
 # A host has stalled if it has sent nothing for this number of seconds, and for this multiple of the
 # time that its last response took.

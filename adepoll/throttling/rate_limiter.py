@@ -29,10 +29,9 @@ from adepoll.errors import (
     RequestError,
     TransportError,
 )
-from adepoll.throttling.estimators import Rate
-from adepoll.throttling.hosts import Caller, Host, Hosts, Sent, longest_jitter
+from adepoll.throttling.estimators import Rate, Window
+from adepoll.throttling.hosts import Caller, Host, Hosts, Sent
 from adepoll.throttling.waiting_times import RetryPolicy
-from adepoll.throttling.window import Window
 
 
 class RateLimiter:
@@ -229,9 +228,9 @@ class RateLimiter:
     def succeeded(self, sent: Sent) -> None:
         """Record that the service answered the request. A 404 is an answer, too."""
         window, host = self._window, sent.host
-        window.ended(sent.window_epoch, succeeded=True)
+        window.ended(sent.epoch, succeeded=True, is_probe=sent.is_probe)
         now = self._loop.time() if self._loop is not None else sent.at
-        host.ended(now, sent_at=sent.at)
+        host.ended(sent, now, responded=True)
         if self.retry_budget < self.retry.budget:
             self.retry_budget = min(self.retry.budget, self.retry_budget + self.retry.refill)
         if sent.epoch == window.epoch:
@@ -259,38 +258,37 @@ class RateLimiter:
         if error.retry_after is None and is_answer:
             self.succeeded(sent)
             return
-        now = asyncio.get_running_loop().time()
+        host, now = sent.host, asyncio.get_running_loop().time()
+        host.ended(sent, now, responded=not isinstance(error, TransportError))
         self._only_window = False
         # False if the request was sent before the last 429 or outage. Then it shows nothing new.
         is_new = sent.epoch == self._window.epoch
-        self._window.ended(sent.window_epoch)
-        sent.host.ended(None if isinstance(error, TransportError) else now, sent_at=sent.at)
+        self._window.ended(sent.epoch, is_probe=sent.is_probe)
         if throttled:
             if is_new:
-                self._jitter = min(self.retry.max_wait, self._jitter * self.retry.factor)
                 self._window.restart()
+                self._jitter = min(self.retry.max_wait, self._jitter * self.retry.factor)
             self._close_gate(now, error.retry_after)
             if is_new:
                 self._rate.throttled(now, sent_at=sent.at, gate_opens_at=self.gate_opens_at)
                 self._interval = max(self._min_interval, self._rate.interval)
             else:
                 self._rate.gate_closed_until(self.gate_opens_at)
-            sent.host.probe_ended(sent, now)
         else:
-            if error.retry_after is not None:
-                sent.host.close_gate(now, error.retry_after, self._rng)
-                self.hosts.hold_back(sent.host)
+            if (wait := error.retry_after) is not None:
+                wait += self._rng.uniform(0, _longest_jitter(wait))
+                host.gate_opens_at = max(host.gate_opens_at, now + wait)
+                self.hosts.hold_back(host)
             if is_answer:
-                sent.host.record_success()
-            elif sent.host.record_failure(error, now, is_probe=sent.is_probe):
-                self._begin_outage(sent.host)
+                host.record_success()
+            elif host.record_failure(error, now, is_probe=sent.is_probe):
+                self._begin_outage(host)
         self._wake_waiting()
 
     def withdrawn(self, sent: Sent) -> None:
         """Record that the request was cancelled, or failed for a reason in this process."""
-        self._window.ended(sent.window_epoch)
-        sent.host.ended()
-        sent.host.probe_ended(sent, asyncio.get_running_loop().time())
+        self._window.ended(sent.epoch, is_probe=sent.is_probe)
+        sent.host.ended(sent, asyncio.get_running_loop().time(), responded=False)
         self._wake_waiting()
 
     def take_retry(self) -> bool:
@@ -333,7 +331,7 @@ class RateLimiter:
             wait, jitter = 0.0, self._jitter
         else:
             wait = retry_after
-            jitter = min(self._jitter, longest_jitter(wait))
+            jitter = min(self._jitter, _longest_jitter(wait))
         self.gate_opens_at = max(self.gate_opens_at, now + wait + self._rng.uniform(0, jitter))
 
     def _wake_waiting(self, due_at: float = math.inf) -> None:
@@ -408,5 +406,12 @@ class RateLimiter:
         return woken
 
 
+def _longest_jitter(retry_after: float) -> float:
+    """Return the maximum seconds that are added at random to a Retry-After."""
+    return max(_MIN_JITTER, _JITTER_SHARE * retry_after)
+
+
+_MIN_JITTER: Final = 0.1  # maximum seconds that are added to a short Retry-After
+_JITTER_SHARE: Final = 0.1  # maximum that is added to a longer Retry-After, as a share of it
 _CHECK_EVERY: Final = 1.0  # seconds between two calls of `_release_expired`
 _MIN_WAIT: Final = 4e-9  # seconds of the shortest timer

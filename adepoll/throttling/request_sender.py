@@ -7,13 +7,11 @@ allows it; `call_once` does not repeat it. Imports the rest of throttling.
 import asyncio
 import logging
 import math
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from random import Random
 from typing import Final, TypeAlias, TypeVar
 
-from adepoll.common.semaphore import Semaphore
 from adepoll.errors import (
     AuthenticationError,
     ClosedError,
@@ -65,7 +63,7 @@ class RequestSender:
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._outage_wait = outage_wait
         self._key_works = False  # True after an answer has shown that the key is accepted
-        self._no_semaphore = Semaphore(sys.maxsize)
+        self._no_semaphore = nullcontext()
         # Event loop of the first request; None before the first request, and after `close`.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[Caller] = set()  # callers that wait for their turn

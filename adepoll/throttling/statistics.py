@@ -1,7 +1,7 @@
-"""The counters of a client. Imports estimators.
+"""The counters of a client. Imports hosts.
 
 `request_sender` counts requests, retries, 429s and failures. `api.transport` counts bytes. The
-other figures are the state of `rate_limiter` and `estimators`.
+other figures are the state of `rate_limiter`, `estimators` and `hosts`.
 
 For the metrics of all packages, see `contrib.prometheus`.
 """
@@ -9,7 +9,7 @@ For the metrics of all packages, see `contrib.prometheus`.
 from attrs import frozen
 
 from adepoll.common.html_tables import HtmlTable
-from adepoll.throttling.estimators import OUTAGE
+from adepoll.throttling.hosts import OUTAGE
 
 
 @frozen(kw_only=True)

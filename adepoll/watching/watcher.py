@@ -18,7 +18,6 @@ from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.api.source import JobSource, kind_of
 from adepoll.common.closing import AsyncCloseable
-from adepoll.common.semaphore import Semaphore
 from adepoll.common.tasks import finish
 from adepoll.errors import ClosedError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
@@ -27,6 +26,7 @@ from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState
 from adepoll.watching.kind_polling import PollingOptions, SubscriptionHost
 from adepoll.watching.listing import Discovery
+from adepoll.watching.pollers import Semaphore
 from adepoll.watching.statistics import WatcherStats, total
 from adepoll.watching.status_updates import StatusUpdates, StatusUpdateSubscription
 from adepoll.watching.subscriptions import JobIds, check_timeout

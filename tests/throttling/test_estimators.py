@@ -1,13 +1,12 @@
 import math
-from itertools import count, pairwise
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from limited_service import TokenBucket
 
-from adepoll.throttling.estimators import OUTAGE, SLOWEST, Outage, Rate
-from adepoll.throttling.window import Window
+from adepoll.throttling.estimators import SLOWEST, Rate, Window
 
 # --- the window ---------------------------------------------------------------------------------
 
@@ -139,52 +138,6 @@ def test_a_window_is_never_exceeded_and_forgets_no_request(limit, events):
     window.restart()
     assert window.in_flight == 0
     assert not window.full
-
-
-# --- outages ------------------------------------------------------------------------------------
-
-
-def doubling():
-    return (2.0**n for n in count())
-
-
-def test_an_outage_starts_with_the_tenth_failure_in_a_row_and_ends_with_a_success():
-    outage = Outage(doubling)
-    assert [outage.failed(5.0, is_probe=True) for _ in range(OUTAGE)] == [False] * 9 + [True]
-    assert outage.is_on
-    assert outage.probe_at == 6.0
-    assert outage.succeeded()
-    assert not outage.is_on
-    assert outage.failures == 0
-    assert outage.probe_at == -math.inf
-    assert not outage.succeeded()
-
-
-def test_a_success_resets_the_count_of_failures():
-    outage = Outage(doubling)
-    for n in range(100):
-        assert not outage.failed(n, is_probe=True)
-        if n % 9 == 8:
-            outage.succeeded()
-
-
-def test_waits_between_failed_probes_grow_up_to_30_seconds():
-    outage = Outage(doubling)
-    for _ in range(OUTAGE):
-        outage.failed(0.0, is_probe=True)
-    waits = []
-    for _ in range(8):
-        now = outage.probe_at
-        outage.failed(now, is_probe=True)
-        waits.append(outage.probe_at - now)
-    assert waits == [2, 4, 8, 16, 30, 30, 30, 30]
-
-
-def test_failures_of_earlier_requests_do_not_delay_the_next_probe():
-    outage = Outage(doubling)
-    for _ in range(OUTAGE + 200):
-        outage.failed(0.0, is_probe=False)
-    assert outage.probe_at == 1.0
 
 
 # --- the rate -----------------------------------------------------------------------------------
@@ -358,12 +311,3 @@ def test_a_longer_closed_gate_delays_the_next_search():
         return len(values)
 
     assert steady_for(4.0) > 1.5 * steady_for(0.5)
-
-
-def test_each_outage_starts_with_new_waits():
-    outage = Outage(doubling)
-    for _ in range(3):
-        for _ in range(OUTAGE):
-            outage.failed(0.0, is_probe=True)
-        assert outage.probe_at == next(doubling())
-        outage.succeeded()
