@@ -193,7 +193,7 @@ class AdeClient(AsyncCloseable):
 
     @property
     def kind(self) -> JobKind:
-        """Kind of a job that is named by an id alone, if the form of the id does not say it."""
+        """Default kind: the kind of each job whose id does not say the kind."""
         return self._kind
 
     @property

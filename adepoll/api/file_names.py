@@ -20,7 +20,7 @@ _FORBIDDEN: Final = frozenset('/\\:*?"<>|')  # characters that Windows forbids i
 _RESERVED: Final = frozenset(  # names that Windows forbids, also with an ending such as ".json"
     ["CON", "PRN", "AUX", "NUL", *(f"{name}{n}" for name in ("COM", "LPT") for n in range(1, 10))]
 )
-# Only one slash, because a Path object has "/" in place of "//".
+# The pattern has only one slash, because `Path("s3://x")` is "s3:/x".
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 

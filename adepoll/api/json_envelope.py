@@ -187,6 +187,7 @@ class ObjectScanner:
         return stop
 
     def _rest_of_members(self, text: bytes, position: int) -> int:
+        """Skip the members that are not read, up to the end of the object or of the text."""
         stop = self._scan(text, position)
         if not self._depth:
             self._read = self._end

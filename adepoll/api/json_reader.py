@@ -42,7 +42,8 @@ _MAX_UNREADABLE: Final = 100
 def reader_of(cls: type, shape: Shape | None = None) -> Callable[..., Any]:
     """Return the generated function that reads an object of the class from parsed JSON.
 
-    Its second argument is the text, as in `read`. The function raises `UNREADABLE`.
+    Call it as `reader(raw, text)`: `text` is the JSON text from which `raw` was parsed, as in
+    `read`. It raises one of the exceptions in `UNREADABLE` if `raw` cannot be read.
     """
     names: dict[str, object] = {
         "cls": cls,
@@ -146,7 +147,16 @@ def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator
 
 
 def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
-    """Yield the lines of generated code that read a field whose type is an attrs class."""
+    """Yield the lines of generated code that read a field whose type is an attrs class.
+
+    For example, the lines for the optional field `page` are::
+
+        if True:
+         try: _page = read_page(_page)
+         except UNREADABLE:
+          set_aside(extra, 'page', _page)
+          _page = None
+    """
     read = f"{v} = read{v}({v})"
     if field.required:
         yield f" {read}"

@@ -23,7 +23,10 @@ class ReceivedResult:
     names: tuple[str, ...] = ()
 
     def read(self) -> bytes | None:
-        """Return the bytes of the result; None if the answer is not in UTF-8 or has two results."""
+        """Return the bytes of the result.
+
+        Return None if the JSON of the answer cannot be read, or has two results.
+        """
         if not self.names:
             return self.answer
         for name in self.names:

@@ -1,13 +1,13 @@
 """The exit code of a command. `adepoll --help` lists the codes.
 
-The functions below return the code for a job, a batch, an error or a signal. Other places set the
-rest of the codes:
+The functions below return the code for an error, a signal, a job or a batch. `run.run` and
+`run.run_sync` call the functions for errors and signals, for every command. `get`, `watch` and
+`resume` also call the functions for a job or a batch. Other places set the rest of the codes:
 
 - `cli.main` exits with USAGE after a usage error of click, and with INTERRUPTED after `click.Abort`
 - `run.run_sync` exits with INTERRUPTED after a `KeyboardInterrupt`
 - `export`, `report`, `emulate` and `demo_run` return a code for the failures that only they detect
-- `get`, `watch` and `resume` use the functions below; all other subcommands return COMPLETED
-  themselves if nothing has failed
+- all commands but `get`, `watch` and `resume` return COMPLETED if nothing has failed
 """
 
 from enum import IntEnum

@@ -104,7 +104,7 @@ def _say_report(report: ExportReport, journal: Path) -> None:
     for name, rows in zip(names, report.rows, strict=True):
         say(f"{name}: {rows:,} {'row' if rows == 1 else 'rows'}")
     for conflict in report.conflicts[:_SHOWN]:
-        # Not cut, because the ids and the type in the text are needed as a whole.
+        # Cut only after many characters, because the reader needs the whole ids and types.
         say(f"adepoll: {showable(str(conflict), _LONGEST_CONFLICT)}")
     if (more := len(report.conflicts) - _SHOWN) > 0:
         say(f"adepoll: {more:,} more paths with values of several types")

@@ -138,7 +138,13 @@ class PartFile:
         return own, state
 
     def _take_over(self, own: OwnFile, state: ResumeState | None) -> ResumeState | None:
-        """Use a copy as the part file, with the shared name if possible; return its state."""
+        """Use `own`, a copy of an earlier download's part file, as the part file.
+
+        Rename it to the name that all processes share, unless another process uses that name.
+
+        Returns:
+            `state`, the resume state of the copy.
+        """
         self._own = own
         self._own = self._names.move_to_shared(own)
         if self._own.path == self._names.shared:

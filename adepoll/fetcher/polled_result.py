@@ -321,7 +321,8 @@ class PolledReader:
 def changed_error(changed: ResultChangedError, *, expected: int | None) -> ResultTransferError:
     """Return the error for a result that changed before the caller got any bytes of it.
 
-    Unlike `ResultChangedError`, it lets adepoll request the result again.
+    After a `ResultTransferError`, adepoll requests the result again; after a `ResultChangedError`,
+    it does not.
     """
     return ResultTransferError(
         "the object in storage changed",

@@ -96,6 +96,7 @@ class ItemBuilder:
             self._joined_path = ".".join(self._path)
 
     def _add_value(self, value: Json) -> None:
+        """Put a value into the innermost open container, or add it to `items` if it is an item."""
         if not self._open:
             if self._joined_path == self.prefix:
                 self.is_found = True

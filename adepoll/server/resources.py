@@ -158,7 +158,7 @@ class ServerResources:
             return
         raise ClosedError("the server stopped before the response was complete")
 
-    async def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - raises JobTimeoutError
+    async def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - not a TimeoutError
         """Wait for a job as `JobWatcher.wait` does, but raise a more exact error after `timeout`.
 
         `JobTimeoutError` means that the job is known to be active. If its status is still unknown,

@@ -256,9 +256,9 @@ class _ListTable:
 
 
 def _elements(value: Json, keys: KeyPath, where: str) -> Iterator[tuple[int, str, Json]]:
-    """Yield index, path and value of each element of the lists that `value` has at the path `keys`.
+    """Follow the path `keys` in `value`; yield the elements of each list found there.
 
-    `where` is the path of `value` itself.
+    Each element is yielded as (index, path, element). `where` is the path of `value` itself.
     """
     if value is None:
         return

@@ -266,7 +266,8 @@ _FIRST_GROWTH: Final = 0.5  # growth of a new window with each success, in reque
 # 5 to 200 requests per second and bursts of 1 to 400, windows of a minute, limits of concurrent
 # requests, and all forms of Retry-After (`tests/benchmarks/fleet.py`). Times are seconds.
 _MIN_ROUND_TRIP: Final = 0.01
-_FIRST_EXPONENT: Final = 0.6  # exponent of the share of time with an open gate, at the first 429
+# The estimate at the first 429 is multiplied by the share of time with an open gate, to this power.
+_FIRST_EXPONENT: Final = 0.6
 _FIRST_DEVIATION: Final = 0.5
 _RECENT: Final = 2.0  # time constant of the average
 _RECENT_SHARE: Final = 0.4  # largest time constant, as a share of the time of growth

@@ -1,7 +1,8 @@
 """Sends the requests of one client within a request budget, and repeats failed requests.
 
 After a 429, `call` repeats the request like after other temporary errors, when `rate_limiter`
-allows it; `call_once` does not repeat it. Imports the rest of throttling.
+allows it; `call_once` does not repeat it. The module `rate_limiter` lists all effects of a 429.
+Imports the rest of throttling.
 """
 
 import asyncio

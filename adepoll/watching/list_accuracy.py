@@ -73,7 +73,7 @@ class ListAccuracy:
     # Number of jobs that should have settled since `no_drop_since`, but that polls found active:
     # the sum of their chances.
     _explained: float = field(default=0.0, init=False)
-    # Part of a poll, below 1, that the next call of `samples` adds to its own number.
+    # Fraction of a poll that was left when `samples` rounded down. Its next call adds the fraction.
     _credit: float = field(default=0.0, init=False)
 
     @property

@@ -305,7 +305,8 @@ def _first(error: BaseException) -> Any:
     return error
 
 
-_SLOW: Final = 1.25  # factor of the limit above which list requests are too slow
+# List requests are too slow if they take more than this factor times `ListAccuracy.limit`.
+_SLOW: Final = 1.25
 _PAGES_IN_FLIGHT: Final = 8
 _MAX_SLEEP: Final = 0.25  # maximum seconds between two checks whether to sweep now
 _PAGE_TIMEOUT: Final = 30.0  # seconds without a page; then the pages of the sweep are out of date

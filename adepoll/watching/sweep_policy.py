@@ -190,9 +190,8 @@ class SweepPolicy:
         if self.target_lag is not None:
             # One sweep replaces polls of many jobs. So the best time between two sweeps is shorter
             # than the time between two polls of one job: divide that time by the square root of the
-            # number of jobs per page. But sweep no more often than the target lag requires: the
-            # mean lag is half of the time between two sweeps, plus half of the duration of a sweep,
-            # plus the time that missing jobs wait for their polls.
+            # number of jobs per page. But sweep no more often than the target lag requires:
+            #     mean lag = every / 2 + duration of a sweep / 2 + wait of missing jobs for a poll
             pages = len(ACTIVE) if self.last is None else self.last.needed_pages
             every *= min(math.sqrt(pages / max(at.watched, 1)), 1.0)
             after = self.duration / 2 + at.poll_wait
@@ -243,7 +242,8 @@ _PAUSE: Final = 60.0  # seconds of the first pause; each pause is twice as long 
 _SHORT_PAUSE: Final = 5.0  # seconds of the first pause after failed sweeps; also doubled
 _RETRY_AFTER: Final = 1.0  # seconds from the start of a failed sweep to the start of the next one
 _TRIAL: Final = 30.0  # seconds after a pause in which sweeps can prove the list
-_MIN_APART: Final = 1.0  # seconds from the start of a sweep to that of an early sweep
+# Minimum seconds between the starts of two sweeps, if the second one is early to check the list.
+_MIN_APART: Final = 1.0
 _MAX_PAUSE: Final = 3600.0  # seconds of the longest pause
 _MAX_PAUSES: Final = 16  # maximum of `pauses`, so that the power of 2 stays small
 # Sweeps without a pending job, after which most sweeps do not list pending jobs.
