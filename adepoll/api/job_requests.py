@@ -19,8 +19,9 @@ from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.api.odd_answers import OddAnswers
+from adepoll.api.protocol import Root
 from adepoll.api.result_folder import ResultFolder
-from adepoll.api.transport import Request, Root, Transport
+from adepoll.api.transport import Request, Transport
 from adepoll.throttling.hosts import Host
 from adepoll.throttling.request_sender import RequestSender, Send
 

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Final, NoReturn
 from urllib.parse import quote, urlencode
 
-from attrs import evolve
+from attrs import evolve, field, frozen
+from yarl import URL
 
 from adepoll.api.error_text import error_text
 from adepoll.api.job_ids import PLAIN_JOB_ID, check_job_id
@@ -36,6 +37,30 @@ from adepoll.errors import (
     UnprocessableError,
     WrongJobError,
 )
+
+
+@frozen
+class Root:
+    """An address of the service.
+
+    Attributes:
+        url: The address.
+        proxy: URL of the proxy for requests to the address; None for no proxy.
+        path: Path of the address, without a slash at the end.
+    """
+
+    url: URL
+    proxy: str | None = field(repr=False)  # may contain a password
+    path: str = field(init=False)
+
+    @path.default
+    def _find_path(self) -> str:
+        return self.url.raw_path.rstrip("/")
+
+    def at(self, path: str) -> URL:
+        """Return the URL of an encoded path of the service."""
+        # The path is already encoded. Without `encoded`, yarl would encode "%" again, as "%25".
+        return self.url.with_path(self.path + path, encoded=True)
 
 
 def job_path(rules: KindRules, job_id: str) -> str:

@@ -1,26 +1,28 @@
 """The boundary to aiohttp: sends the GET requests of one client, and limits their time.
 
-Imports connections, service_clock, time_limit, transport_options, transport_errors and below.
+Imports connections, service_clock, transport_options, transport_errors and below.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
+from contextvars import Context
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Generic, TypeVar
+from types import TracebackType
+from typing import Final, Generic, Self, TypeVar
 
 import aiohttp
-from attrs import define, field, frozen
+from attrs import define, field
 from yarl import URL
 
 from adepoll.__about__ import __version__
 from adepoll.api.connections import Connections
 from adepoll.api.json_text import NEVER_COSTLY, is_costly
 from adepoll.api.large_answer import LargeAnswer
+from adepoll.api.protocol import Root
 from adepoll.api.received_result import ReadAnswer
 from adepoll.api.service_clock import ServiceClock
-from adepoll.api.time_limit import Block, TimeLimit
 from adepoll.api.transport_errors import BrokenError, error_of
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.redaction import Bearer, Secret
@@ -74,11 +76,10 @@ class Transport(Connections):
         self.clock = ServiceClock()
         self.bytes_received = 0
 
-    def root(self, base_url: str) -> "Root":
+    def root(self, base_url: str) -> Root:
         """Return an address of the service, with its proxy; raises `ConfigurationError`."""
         url = URL(base_url, encoded=True)
-        proxy = self._options.proxies().for_url(url) if self.owns_session else None
-        return Root(url, url.raw_path.rstrip("/"), proxy)
+        return Root(url, self._options.proxies().for_url(url) if self.owns_session else None)
 
     async def get(self, request: "Request[_T]", sent_at: float) -> _T:
         """Send one GET, and return the value that `request.read` returns for the response.
@@ -184,7 +185,7 @@ class Transport(Connections):
         return read(response.status, response.headers, body)
 
     async def _receive(
-        self, response: aiohttp.ClientResponse, request: "Request[_T]", most: int, block: Block
+        self, response: aiohttp.ClientResponse, request: "Request[_T]", most: int, block: "Block"
     ) -> tuple[bytes, ReadAnswer | None]:
         """Return the body and None; for a large answer, return the envelope and a `ReadAnswer`.
 
@@ -220,7 +221,7 @@ class Transport(Connections):
         chunks: list[bytes],
         answer: LargeAnswer,
         job_id: str | None,
-        block: Block,
+        block: "Block",
     ) -> ReadAnswer:
         """Read a large answer without keeping all of it in memory.
 
@@ -296,24 +297,90 @@ class Request(Generic[_T]):
     headers: Mapping[str, str] | None = None
 
 
-@frozen
-class Root:
-    """An address of the service.
+class TimeLimit:
+    """Limits the time of many blocks of code at the same time, as `asyncio.timeout` does for one.
 
-    Attributes:
-        url: The address.
-        path: Path of the address, without a slash at the end.
-        proxy: URL of the proxy for requests to the address; None for no proxy.
+    All blocks have the same limit, so they expire in the order in which they began. Therefore, one
+    timer is enough. One timer for each block would take more CPU time.
     """
 
-    url: URL
-    path: str
-    proxy: str | None = field(repr=False)  # may contain a password
+    def __init__(self, seconds: float) -> None:
+        """Create a limit of `seconds` for each block."""
+        self.seconds = seconds
+        # Loop time at which each running block expires; the earliest first.
+        self.running: dict[Block, float] = {}
+        self.timer: asyncio.TimerHandle | None = None
 
-    def at(self, path: str) -> URL:
-        """Return the URL of an encoded path of the service."""
-        # The path is already encoded. Without `encoded`, yarl would encode "%" again, as "%25".
-        return self.url.with_path(self.path + path, encoded=True)
+    def expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Cancel the blocks that have reached their deadlines; set the timer for the next block."""
+        self.timer = None
+        now = loop.time()
+        for block, deadline in [*self.running.items()]:
+            if deadline > now:
+                self.timer = loop.call_at(deadline, self.expire, loop, context=Context())
+                return
+            del self.running[block]
+            block.cancel()
+
+
+class Block:
+    """A block of code under a `TimeLimit`: raises `TimeoutError` if it takes too long.
+
+    It cancels its task as `asyncio.Timeout` does.
+    """
+
+    __slots__ = ("_cancelling", "_limit", "_task")
+
+    def __init__(self, limit: TimeLimit, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        """Begin a block; it must be entered immediately.
+
+        Args:
+            limit: The limit of the block.
+            loop: The running loop.
+            now: Loop time at which the block begins; not earlier than for the previous block.
+
+        Raises:
+            RuntimeError: No task is running.
+        """
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("a time limit works within a task only")
+        self._limit = limit
+        self._task = task
+        self._cancelling = task.cancelling()
+        deadline = limit.running[self] = now + limit.seconds
+        if limit.timer is None:
+            limit.timer = loop.call_at(deadline, limit.expire, loop, context=Context())
+
+    def restart(self, now: float) -> None:
+        """Give the block the full time again, from `now` on, unless the block has expired."""
+        running = self._limit.running
+        if running.pop(self, None) is not None:
+            running[self] = now + self._limit.seconds
+
+    def cancel(self) -> None:
+        """Cancel the task that runs in the block."""
+        self._task.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        limit = self._limit
+        in_time = limit.running.pop(self, None) is not None
+        if not limit.running and limit.timer is not None:
+            limit.timer.cancel()
+            limit.timer = None
+        if in_time:
+            return
+        # If other code has cancelled the task as well, the CancelledError must reach that code.
+        if self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
+            raise TimeoutError from exc
 
 
 _OK: Final = 200

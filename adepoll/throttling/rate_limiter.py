@@ -215,13 +215,13 @@ class RateLimiter:
             return None
         else:
             self._only_window = not self._interval
+        is_probe = host.sent(now)
         if self._rate.sent(now, held_back=self._rate_held_back):
             self._interval = max(self._min_interval, self._rate.interval)
         self._rate_held_back = False
         if self._interval:
             # If a timer fired late, the next request may be earlier, but by one interval at most.
             self._next_slot = max(self._next_slot, due, now - self._interval) + self._interval
-        is_probe = host.sent(now)
         self._window.sent(is_probe=is_probe)
         return Sent(now, self._window.epoch, host, is_probe)
 

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from internals import timers
 
-from adepoll.api.time_limit import Block, TimeLimit
+from adepoll.api.transport import Block, TimeLimit
 from adepoll.emulator import run
 
 
