@@ -34,10 +34,20 @@ def progress(stream: Stream[T_co], *, name: str = "settled") -> AsyncIterable[T_
     below the cell. In a terminal, a bar appears on stderr if rich is installed (extra "cli").
     Elsewhere, as in a log file or a server, nothing is shown.
 
+    In a program without asyncio, pass ``show_progress=True`` to a function of `adepoll.sync`.
+
     Args:
         stream: What `JobWatcher.watch`, `JobWatcher.updates` or `Batch.run` returns.
         name: The word in front of the numbers.
+
+    Raises:
+        TypeError: The stream is not an async iterable, as a generator of `adepoll.sync`.
     """
+    if not isinstance(stream, AsyncIterable):
+        raise TypeError(
+            f"progress takes a watch or the run of a batch, got {type(stream).__name__}; "
+            "with adepoll.sync, pass show_progress=True to watch or run instead"
+        )
     return _Shown(stream, name)
 
 

@@ -5,6 +5,7 @@ If Ctrl-C interrupts a call of `run`, the coroutine is cancelled, and `run` wait
 
 import asyncio
 import concurrent.futures
+import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -24,20 +25,26 @@ class BackgroundLoop:
 
     def __init__(self) -> None:
         """Start the thread."""
+        self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="adepoll-sync", daemon=True)
         self._thread.start()
 
     @property
     def is_closed(self) -> bool:
-        """True after `close`, and at the end of the program, when daemon threads do not run."""
-        return self._loop.is_closed() or sys.is_finalizing()
+        """True if no coroutine can run.
+
+        So after `close`, and where the thread does not run: at the end of the program, and in a
+        process that was forked after the start of the loop.
+        """
+        return self._loop.is_closed() or sys.is_finalizing() or self._was_forked
 
     def run(self, main: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine in the loop, and return its result.
 
         Raises:
-            ClosedError: The loop is closed, or was closed during the call.
+            ClosedError: The loop is closed, was closed during the call, or belongs to the process
+                from which this process was forked.
             RuntimeError: The call comes from the thread of the loop; it would block the loop, and
                 wait forever.
         """
@@ -82,8 +89,17 @@ class BackgroundLoop:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
 
+    @property
+    def _was_forked(self) -> bool:
+        return os.getpid() != self._pid
+
     def _call(self, function: Callable[[], None]) -> None:
         """Call a function in the loop soon; raise `ClosedError` if the loop is closed."""
+        if self._was_forked:
+            raise ClosedError(
+                "the session was opened before this process was forked; open a session in this "
+                "process"
+            )
         if not self.is_closed:
             with suppress(RuntimeError):  # the loop was closed after the check
                 self._loop.call_soon_threadsafe(function)

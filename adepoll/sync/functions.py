@@ -35,6 +35,7 @@ def watch(
     *,
     timeout: float | None = None,
     errors: Literal["raise"] = "raise",
+    show_progress: bool = False,
     client: Callable[[], AdeClient] = AdeClient,
 ) -> Generator[JobSnapshot, None, None]: ...
 
@@ -45,6 +46,7 @@ def watch(
     *,
     timeout: float | None = None,
     errors: Literal["yield"],
+    show_progress: bool = False,
     client: Callable[[], AdeClient] = AdeClient,
 ) -> Generator[JobSnapshot | UnresolvedJob, None, None]: ...
 
@@ -54,6 +56,7 @@ def watch(
     *,
     timeout: float | None = None,
     errors: Literal["raise", "yield"] = "raise",
+    show_progress: bool = False,
     client: Callable[[], AdeClient] = AdeClient,
 ) -> Generator[JobSnapshot | UnresolvedJob, None, None]:
     """Yield each job as soon as it has settled; see `Session.watch`.
@@ -62,19 +65,25 @@ def watch(
         job_ids: An iterable of any size.
         timeout: Seconds after which jobs that have not settled are given up; None for no limit.
         errors: What becomes of jobs that are given up; see `JobWatcher.watch`.
+        show_progress: True to show a bar; see `adepoll.progress`.
         client: Creates the client; see `Session`.
     """
     with Session(client) as session:
         if errors == "yield":
-            yield from session.watch(job_ids, timeout=timeout, errors="yield")
+            yield from session.watch(
+                job_ids, timeout=timeout, errors="yield", show_progress=show_progress
+            )
         else:
-            yield from session.watch(job_ids, timeout=timeout, errors=errors)
+            yield from session.watch(
+                job_ids, timeout=timeout, errors=errors, show_progress=show_progress
+            )
 
 
 def download(
     job: JobSnapshot | JobRef | str,
     path: str | os.PathLike[str],
     *,
+    progress: Callable[[int, int | None], None] | None = None,
     overwrite: bool = False,
     client: Callable[[], AdeClient] = AdeClient,
 ) -> Download:
@@ -83,8 +92,10 @@ def download(
     Args:
         job: A snapshot of the job, a `JobRef`, or its id.
         path: The file; its folder must exist.
+        progress: Called in a background thread with the bytes received so far and in total; see
+            `adepoll.download_progress`.
         overwrite: True to replace an existing file.
         client: Creates the client; see `Session`.
     """
     with Session(client) as session:
-        return session.download(job, path, overwrite=overwrite)
+        return session.download(job, path, progress=progress, overwrite=overwrite)

@@ -1,7 +1,7 @@
 """Session: a client, watcher and fetcher in a background loop. Batch: a batch of a session."""
 
 import os
-from collections.abc import AsyncIterable, Callable, Collection, Generator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Generator, Iterable
 from contextlib import AsyncExitStack
 from typing import (
     Any,
@@ -23,6 +23,7 @@ from adepoll.batch import BatchProgress, BatchRun
 from adepoll.batch.id_intake import JobIds as BatchJobIds
 from adepoll.common.closing import Closeable
 from adepoll.common.threads import items_of_thread
+from adepoll.display import progress
 from adepoll.errors import ClosedError
 from adepoll.fetcher import Download, ResultFetcher
 from adepoll.journal.outcomes import Outcome
@@ -118,6 +119,7 @@ class Session(Closeable):
         timeout: float | None = None,
         window: int | None = None,
         errors: Literal["raise"] = "raise",
+        show_progress: bool = False,
     ) -> Generator[JobSnapshot, None, None]: ...
 
     @overload
@@ -128,6 +130,7 @@ class Session(Closeable):
         timeout: float | None = None,
         window: int | None = None,
         errors: Literal["yield"],
+        show_progress: bool = False,
     ) -> Generator[JobSnapshot | UnresolvedJob, None, None]: ...
 
     def watch(
@@ -137,11 +140,13 @@ class Session(Closeable):
         timeout: float | None = None,
         window: int | None = None,
         errors: Literal["raise", "yield"] = "raise",
+        show_progress: bool = False,
     ) -> Generator[JobSnapshot | UnresolvedJob, None, None]:
         """Yield each job as soon as it has settled; see `JobWatcher.watch`.
 
         Watching starts when the first job is requested. It ends when the generator is exhausted,
-        closed or deleted, as after a `break`.
+        closed or deleted, as after a `break`. ``show_progress=True`` shows a bar; see
+        `adepoll.progress`.
 
         Raises:
             UnresolvedJobsError: At the end, if jobs were given up; not with ``errors="yield"``.
@@ -157,7 +162,8 @@ class Session(Closeable):
             )
             return watch
 
-        return self._watch(self.loop.run(start()))
+        watch = self.loop.run(start())
+        return _iterate(self.loop, watch, watch.take_ready, show_progress=show_progress)
 
     def download(
         self,
@@ -204,20 +210,6 @@ class Session(Closeable):
             self._fetcher = await stack.enter_async_context(ResultFetcher(self._client))
             self._open = stack.pop_all()
 
-    def _watch(
-        self, watch: Watch[JobSnapshot | UnresolvedJob]
-    ) -> Generator[JobSnapshot | UnresolvedJob, None, None]:
-        async def take() -> list[JobSnapshot | UnresolvedJob]:
-            first = await anext(watch, None)
-            return [] if first is None else [first, *watch.take_ready()]
-
-        loop = self.loop
-        try:
-            while items := loop.run(take()):
-                yield from items
-        finally:
-            _end(loop, watch)
-
 
 class Batch(Closeable):
     """A batch for programs without asyncio; `Session.batch` creates it.
@@ -244,44 +236,63 @@ class Batch(Closeable):
         self._session.loop.run(self._batch.aclose())
 
     def run(
-        self, job_ids: BatchJobIds = (), *, timeout: float | None = None, replay: bool = False
+        self,
+        job_ids: BatchJobIds = (),
+        *,
+        timeout: float | None = None,
+        replay: bool = False,
+        show_progress: bool = False,
     ) -> Generator[Outcome, None, None]:
         """Yield the outcome of each job; see `adepoll.Batch.run`.
 
         Requesting the next outcome acknowledges the previous one. If a `break` or an error ends the
         loop, the last outcome is not acknowledged, and the next run yields this outcome again.
+        ``show_progress=True`` shows a bar; see `adepoll.progress`.
         """
 
         async def start() -> BatchRun:
             return self._batch.run(_readable(job_ids), timeout=timeout, replay=replay)
 
-        return self._run(self._session.loop.run(start()))
+        loop = self._session.loop
+        run = loop.run(start())
+        # One outcome for each request, because the next request acknowledges it.
+        return _iterate(loop, run, list, show_progress=show_progress)
 
     @property
     def progress(self) -> BatchProgress:
         """Progress of the last run."""
         return self._batch.progress
 
-    def _run(self, run: BatchRun) -> Generator[Outcome, None, None]:
-        async def take() -> Outcome | None:
-            return await anext(run, None)
 
-        loop = self._session.loop
-        try:
-            while (outcome := loop.run(take())) is not None:
-                yield outcome
-        finally:
-            _end(loop, run)
+def _iterate(
+    loop: BackgroundLoop,
+    stream: "Watch[_T] | BatchRun",
+    take_ready: Callable[[], list[_T]],
+    *,
+    show_progress: bool,
+) -> Generator[_T, None, None]:
+    """Yield the items of a stream, and end it; `take_ready` returns items that need no wait."""
+    items: AsyncIterator[Any] = aiter(progress(stream) if show_progress else stream)
 
+    async def take() -> list[_T]:
+        first: _T | None = await anext(items, None)
+        return [] if first is None else [first, *take_ready()]
 
-def _end(loop: BackgroundLoop, stream: "Watch[Any] | BatchRun") -> None:
-    """Close a stream, and wait for its end; in the thread of the loop, do not wait."""
-    if loop.is_closed:
-        return
-    if loop.owns_current_thread():  # Python has deleted the generator in the thread of the loop
-        stream.leave()
-    else:
-        loop.run(stream.aclose())
+    async def end() -> None:
+        nonlocal items
+        del items  # ends the bar
+        await stream.aclose()
+
+    try:
+        while ready := loop.run(take()):
+            yield from ready
+    finally:
+        if loop.is_closed:
+            pass
+        elif loop.owns_current_thread():  # Python has deleted the generator in the loop's thread
+            stream.leave()
+        else:
+            loop.run(end())
 
 
 def _readable(job_ids: Iterable[_T] | AsyncIterable[_T]) -> Iterable[_T] | AsyncIterable[_T]:

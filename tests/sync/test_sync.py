@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from adepoll import AdeClient, UnresolvedJob, sync
+from adepoll import AdeClient, UnresolvedJob, progress, sync
 from adepoll.contrib.testing.threaded import serve_in_thread
 from adepoll.emulator import Emulator, JobPlan
 from adepoll.errors import (
@@ -214,6 +214,19 @@ def test_nothing_waits_for_the_loop_at_the_end_of_the_program(ade, session, monk
             session.loop.run(asyncio.sleep(0))
 
 
+def test_a_session_says_that_the_process_was_forked(ade, session, monkeypatch):
+    """Only the thread that forks exists in the new process, so the loop does not run there."""
+    jobs = session.watch([*submit(ade), *submit(ade, processing_time=1e6)])
+    next(jobs)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 0)
+        jobs.close()
+        with pytest.raises(ClosedError, match="before this process was forked"):
+            session.wait("job-1")
+        session.loop.close()
+    assert session.wait(*submit(ade)).job_id  # in the first process, the session goes on
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_call_ends_with_its_loop(monkeypatch):
     async def end_loop():
@@ -222,6 +235,63 @@ def test_a_call_ends_with_its_loop(monkeypatch):
     monkeypatch.setattr("adepoll.sync.background_loop._SLICE", 0.01)
     with pytest.raises(ClosedError, match="closed during this call"):
         BackgroundLoop().run(end_loop())
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+class Screen:
+    """A view that keeps what it shows."""
+
+    def __init__(self):
+        self.shown = []
+        self.closed_in = None
+
+    def show(self, state):
+        self.shown.append(state.text)
+
+    def close(self):
+        self.closed_in = threading.current_thread().name
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    screen = Screen()
+    monkeypatch.setattr("adepoll.display.streams.make_view", lambda: screen)
+    return screen
+
+
+def test_a_watch_shows_its_progress(ade, client, screen):
+    job_ids = submit(ade, 3)
+    assert len(list(sync.watch(job_ids, show_progress=True, client=client))) == 3
+    assert screen.shown[-1] == "settled 3 of 3, 3 completed"
+
+
+def test_a_batch_shows_its_progress(ade, session, screen):
+    job_ids = submit(ade, 2)
+    with session.batch() as batch:
+        assert len(list(batch.run(job_ids, show_progress=True))) == 2
+    assert screen.shown[-1] == "settled 2 of 2, 2 completed"
+
+
+def test_the_bar_of_a_watch_that_is_left_ends_in_the_thread_of_the_loop(ade, session, screen):
+    jobs = session.watch([*submit(ade), *submit(ade, processing_time=1e6)], show_progress=True)
+    next(jobs)
+    jobs.close()
+    assert screen.closed_in == "adepoll-sync"
+
+
+def test_progress_names_the_argument_for_a_generator(session):
+    with pytest.raises(TypeError, match="pass show_progress=True"):
+        progress(session.watch(["job-1"]))
+
+
+def test_a_download_shows_its_progress(ade, client, tmp_path):
+    (job_id,) = submit(ade, result_bytes=3_000)
+    received = []
+    path = tmp_path / "a.json"
+    sync.download(job_id, path, progress=lambda *numbers: received.append(numbers), client=client)
+    assert received[-1] == (3_000, 3_000)
 
 
 # --- batch ---------------------------------------------------------------------------------------
