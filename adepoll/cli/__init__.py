@@ -17,13 +17,14 @@ from adepoll.cli.commands import COMMANDS
 _INTERRUPTED: Final = 130
 EPILOG = """\b
 Environment variables:
-  VISION_AGENT_API_KEY       API key (not an option: other users see options)
+  VISION_AGENT_API_KEY       API key; there is no option for it, because other
+                             users of the machine can see options
   LANDINGAI_ADE_ENVIRONMENT  region of the key: production (us, default) or eu
   LANDINGAI_ADE_BASE_URL     URL of the API, for example of an emulator
-  LANDINGAI_ADE_V2_BASE_URL  URL of the API for v2 jobs, if it is another one
+  LANDINGAI_ADE_V2_BASE_URL  URL of the API for v2 jobs, if it differs
 
 \b
-The first of these that is set decides where requests go:
+The first option or variable that is set decides where requests go:
   v1 jobs  --base-url or --region, LANDINGAI_ADE_BASE_URL,
            LANDINGAI_ADE_ENVIRONMENT, region us
   v2 jobs  --v2-base-url, --region, LANDINGAI_ADE_V2_BASE_URL,

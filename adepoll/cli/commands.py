@@ -137,8 +137,8 @@ def demo() -> None:
     callback=read_profile,
     metavar="FILE",
     help="TOML file with settings of jobs and faults. --jobs, --kind, --seed and --median replace "
-    "its values; --fault adds a fault to its faults. --median does not change the durations of "
-    "kinds that have a table of their own.",
+    "values of the file; --fault adds a fault to those of the file. --median does not change the "
+    "durations of kinds that have their own table [profiles.KIND] in the file.",
 )
 @click.option(
     "--fault",
@@ -180,19 +180,19 @@ def emulate() -> None:
     type=LocalPath(allow_dash=True),
     metavar="FILE",
     help='Output file, replaced if it exists; "-" for standard output. Default: the name of the '
-    "journal, with the ending of the format in place of its own (batch.parquet for batch.db).",
+    "journal, but with the ending of the format (batch.parquet for batch.db).",
 )
 @click.option(
     "--explode",
     multiple=True,
     metavar="PATH",
-    help="Write the list at PATH, such as line_items, to a table of its own beside FILE, with one "
-    "row for each element. Not with -o -. May be repeated.",
+    help="Write the list at PATH, such as line_items, to a separate table beside FILE, with one "
+    "row for each element of the list. Cannot be used with -o -. May be repeated.",
 )
 @click.option(
     "--references",
     is_flag=True,
-    help="Add columns that say in which parts (chunks) of the document each value was found.",
+    help="Add columns that name the parts (chunks) of the document in which each value was found.",
 )
 @click.option(
     "--dates",
@@ -213,8 +213,8 @@ def export() -> None:
     The table has one row for each job, and one column for each value of the extracted data. The
     file appears when it is complete.
 
-    JOURNAL is the file that was passed to "adepoll watch --journal". It is only read, so the batch
-    may still be running. No API key is needed.
+    JOURNAL is the file that was passed to "adepoll watch --journal". The command only reads it, so
+    the batch may still be running. No API key is needed.
     """
 
 
@@ -255,8 +255,9 @@ def fetch() -> None:
 def get() -> None:
     """Print the current state of one job as JSON.
 
-    The JSON contains the result if it is small (up to about 1 MB). To download a result of any
-    size, use "adepoll fetch". URLs of results are printed without their query, which is a secret.
+    The JSON contains the result if the result is small (up to about 1 MB). To download a result of
+    any size, use "adepoll fetch". URLs of results are printed without their query, which is a
+    secret.
     """
 
 
@@ -266,7 +267,7 @@ def get() -> None:
 @client_options("Kind of the jobs to list.")
 @runs("get_and_list:list_jobs")
 def list_jobs() -> None:
-    """List the jobs of the API key.
+    """List the jobs that the API key can see.
 
     Prints a table on a terminal, and JSON lines otherwise.
     """
@@ -288,10 +289,10 @@ def report() -> None:
     """Write an HTML report about a batch.
 
     The report shows how the jobs ended and why, how long they took, what they cost, and which jobs
-    are still open. It is one file without scripts or external content.
+    are still open. The report is one file without scripts or external content.
 
-    JOURNAL is the file that was passed to "adepoll watch --journal". It is only read, so the batch
-    may still be running. No API key is needed.
+    JOURNAL is the file that was passed to "adepoll watch --journal". The command only reads it, so
+    the batch may still be running. No API key is needed.
     """
 
 
@@ -300,10 +301,10 @@ def report() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @runs("status:status")
 def status() -> None:
-    """Show the state of a batch, and its errors.
+    """Show the state of a batch and the errors of its jobs.
 
-    JOURNAL is the file that was passed to "adepoll watch --journal". It is only read, so the batch
-    may still be running. No API key is needed.
+    JOURNAL is the file that was passed to "adepoll watch --journal". The command only reads it, so
+    the batch may still be running. No API key is needed.
     """
 
 
@@ -318,7 +319,7 @@ def status() -> None:
     "batch. The file is created if it does not exist.",
 )
 @kind_option("Kind of the jobs whose ids do not say their kind.")
-@batch_options
+@batch_options(resumes=False)
 @runs("watch:watch")
 def watch() -> None:
     """Wait for jobs, and print each one when it has settled.
@@ -327,21 +328,22 @@ def watch() -> None:
     line on stdout: as JSON, or as text if stdout is a terminal. Progress and errors are printed on
     stderr.
 
-    Job ids come from arguments, files or standard input. A v2 id says the kind of its job; any
-    other id can have the kind before it, as in v1-parse/JOB_ID. The other columns of a CSV file are
-    printed with each job.
+    Job ids come from arguments, files or standard input. A v2 id says the kind of its job. For any
+    other id, write the kind in front of it, as in v1-parse/JOB_ID, or use --kind. With --field, the
+    columns of a CSV file that are not id, kind or label are printed with each job.
 
-    A JSON line contains the result if it is small (up to about 1 MB). With --out, all results are
-    written to files instead. URLs of results are printed without their query, which is a secret.
+    A JSON line contains the result if the result is small (up to about 1 MB). With --out, all
+    results are written to files instead. URLs of results are printed without their query, which is
+    a secret.
 
-    With --journal, "adepoll resume" continues the batch after any interruption, also if the command
-    was killed.
+    With --journal, "adepoll resume" can continue the batch after any interruption, even if the
+    command was killed.
     """
 
 
 @click.command()
 @click.argument("journal", type=LocalPath(dir_okay=False, path_type=Path))
-@batch_options
+@batch_options(resumes=True)
 @runs("watch:resume")
 def resume() -> None:
     """Continue the batch of a journal.
@@ -349,13 +351,14 @@ def resume() -> None:
     First prints the recorded outcomes that have not been printed yet, without requests to the
     service. Then waits for the remaining jobs.
 
-    JOURNAL is the file that was passed to "adepoll watch --journal". It contains the values of
-    --timeout, --concurrency, --downloads, --max-rate, --discovery and --name of that command. They
-    are used again, unless you pass other values. No other option is saved.
+    JOURNAL is the file that was passed to "adepoll watch --journal". It contains the values that
+    were passed for --timeout, --concurrency, --downloads, --max-rate, --discovery and --name. They
+    are used again, unless you pass other values. All other options must be passed again.
 
-    A journal may come from a stranger, so you have to confirm what could do harm. If the batch has
-    a folder for results, pass it again with --out, or the command exits with 2. If the API is not
-    that of LandingAI, pass its URLs again with --base-url and --v2-base-url.
+    A journal may come from a stranger, so you have to confirm everything that could do harm. If the
+    batch has a folder for results, pass the folder again with --out; otherwise the command exits
+    with 2. If the API is not that of LandingAI, pass its URLs again with --base-url and
+    --v2-base-url.
     """
 
 

@@ -1,13 +1,16 @@
 """The exit code of a command. `adepoll --help` lists the codes.
 
-The functions below return the code for an error, a signal, a job or a batch. `run.run` and
-`run.run_sync` call the functions for errors and signals, for every command. `get`, `watch` and
-`resume` also call the functions for a job or a batch. Other places set the rest of the codes:
+`run.run` and `run.run_sync` run every command. They use `exit_code_of_error` and
+`exit_code_of_signal`, below, for all commands. A command that ends without an error returns its own
+code:
 
-- `cli.main` exits with USAGE after a usage error of click, and with INTERRUPTED after `click.Abort`
-- `run.run_sync` exits with INTERRUPTED after a `KeyboardInterrupt`
-- `export`, `report`, `emulate` and `demo_run` return a code for the failures that only they detect
-- all commands but `get`, `watch` and `resume` return COMPLETED if nothing has failed
+- `get`, `watch` and `resume` use `exit_code_of_job` and `exit_code_of_batch`, below
+- `export`, `report`, `emulate` and `demo` return other codes for failures that only they detect
+- in all other cases, a command returns COMPLETED
+
+Two codes do not come from a command: `cli.main` exits with USAGE after a usage error of click, and
+with INTERRUPTED after `click.Abort`. `run.run_sync` exits with INTERRUPTED after a
+`KeyboardInterrupt`.
 """
 
 from enum import IntEnum

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 from click.shell_completion import CompletionItem
@@ -31,6 +31,8 @@ _CLIENT: Final = (
     "cert",
     "kind",
 )
+_AS_MANY: Final = "as many as the service accepts"
+_Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/)/")
 
 
@@ -72,7 +74,7 @@ class LocalPath(click.Path):
 allow_private_option = click.option(
     "--allow-private",
     is_flag=True,
-    help="Allow result URLs with private addresses or without TLS (http), such as those of your "
+    help="Allow URLs of results that have a private address or no TLS (http), such as URLs of your "
     "own storage server.",
 )
 
@@ -84,7 +86,7 @@ def refuse_nan(_ctx: click.Context, _param: click.Parameter, value: float | None
     return value
 
 
-def kind_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def kind_option(text: str) -> _Decorator:
     """Return a decorator that adds the option ``--kind`` with the help text `text`."""
     return click.option(
         "--kind", type=click.Choice(KIND_CHOICES), help=f"{text}  [default: {KIND_CHOICES[0]}]"
@@ -115,58 +117,66 @@ def make_client(
     )
 
 
-def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of the client: region, URLs, maximum rate, proxy and certificates."""
+def endpoint_options(*, max_rate: str = _AS_MANY) -> _Decorator:
+    """Return a decorator that adds the options of the client.
 
-    @click.option(
-        "--region",
-        metavar="us|eu",
-        shell_complete=_complete_region,
-        help='Region of the API key: us or eu. Default: see "adepoll --help".',
-    )
-    @click.option(
-        "--base-url",
-        metavar="URL",
-        help='URL of the API, in place of a region. Default: see "adepoll --help".',
-    )
-    @click.option(
-        "--v2-base-url",
-        metavar="URL",
-        help='URL of the API for v2 jobs. Default: see "adepoll --help".',
-    )
-    @click.option(
-        "--max-rate",
-        type=click.FloatRange(min=0, min_open=True),
-        callback=refuse_nan,
-        metavar="N",
-        help="Maximum number of requests per second. Default: as many as the service accepts.",
-    )
-    @click.option(
-        "--proxy",
-        metavar="URL",
-        help="Proxy for all requests. Default: that of the environment (HTTPS_PROXY, HTTP_PROXY, "
-        "ALL_PROXY).",
-    )
-    @click.option(
-        "--cacert",
-        type=LocalPath(dir_okay=False, path_type=Path),
-        metavar="FILE",
-        help="PEM file with certificate authorities to trust in addition to those of the system.",
-    )
-    @click.option(
-        "--cert",
-        type=LocalPath(dir_okay=False, path_type=Path),
-        metavar="FILE",
-        help="PEM file with a client certificate and its key.",
-    )
-    @functools.wraps(command)
-    def with_endpoint(*args: object, **kwargs: object) -> None:
-        command(*args, **kwargs)
+    They are region, URLs, maximum rate, proxy and certificates. `max_rate` is the help text for the
+    default of ``--max-rate``.
+    """
 
-    return with_endpoint
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @click.option(
+            "--region",
+            metavar="us|eu",
+            shell_complete=_complete_region,
+            help='Region of the API key: us or eu. Default: see "adepoll --help".',
+        )
+        @click.option(
+            "--base-url",
+            metavar="URL",
+            help='URL of the API, in place of a region. Default: see "adepoll --help".',
+        )
+        @click.option(
+            "--v2-base-url",
+            metavar="URL",
+            help='URL of the API for v2 jobs. Default: see "adepoll --help".',
+        )
+        @click.option(
+            "--max-rate",
+            type=click.FloatRange(min=0, min_open=True),
+            callback=refuse_nan,
+            metavar="N",
+            help=f"Maximum number of requests per second. Default: {max_rate}.",
+        )
+        @click.option(
+            "--proxy",
+            metavar="URL",
+            help="URL of a proxy for all requests. Default: the proxy of the environment "
+            "(HTTPS_PROXY, HTTP_PROXY, ALL_PROXY).",
+        )
+        @click.option(
+            "--cacert",
+            type=LocalPath(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="PEM file with certificate authorities that are trusted in addition to those of "
+            "the system.",
+        )
+        @click.option(
+            "--cert",
+            type=LocalPath(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="PEM file with a client certificate and its key.",
+        )
+        @functools.wraps(command)
+        def with_endpoint(*args: object, **kwargs: object) -> None:
+            command(*args, **kwargs)
+
+        return with_endpoint
+
+    return decorate
 
 
-def client_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def client_options(kind: str) -> _Decorator:
     """Return a decorator that adds `endpoint_options`, and ``--kind`` with the help text `kind`.
 
     In place of these options, the command receives `connect`, a function that creates the client.
@@ -174,7 +184,7 @@ def client_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., N
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @kind_option(kind)
-        @endpoint_options
+        @endpoint_options()
         @functools.wraps(command)
         def with_client(*args: object, **kwargs: Any) -> None:
             connect = functools.partial(make_client, **{name: kwargs.pop(name) for name in _CLIENT})
@@ -210,20 +220,20 @@ def ids_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--field",
         metavar="NAME",
-        help="The files are CSV files or JSON lines: read ids from this column or key. a.b is the "
-        "key b within the object a.",
+        help="For CSV files and JSON lines: read the ids from this column or key. a.b means the "
+        "key b in the object a.",
     )
     @click.option(
         "--kind-field",
         metavar="NAME",
-        help='With --field: column or key with the kinds of the jobs; "" for none.  [default: '
-        "kind, if it exists]",
+        help='With --field: column or key with the kinds of the jobs; "" if there is none.  '
+        "[default: kind, if it exists]",
     )
     @click.option(
         "--label-field",
         metavar="NAME",
-        help='With --field: column or key with your own names for the jobs (labels); "" for none.  '
-        "[default: label, if it exists]",
+        help='With --field: column or key with your own names for the jobs (labels); "" if there '
+        "is none.  [default: label, if it exists]",
     )
     @functools.wraps(command)
     def with_ids(*args: object, **kwargs: object) -> None:
@@ -232,85 +242,103 @@ def ids_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_ids
 
 
-def batch_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a batch, which `BatchOptions` describes."""
+def batch_options(*, resumes: bool) -> _Decorator:
+    """Return a decorator that adds the options of a batch, which `BatchOptions` describes.
 
-    @click.option(
-        "-o",
-        "--out",
-        type=LocalPath(file_okay=False, path_type=Path),
-        metavar="DIR",
-        help="Write each result to a file in DIR, and print its path in place of the result.",
-    )
-    @click.option(
-        "--name",
-        "name",
-        type=click.Choice(NAME_CHOICES),
-        help="With --out: name the files after the ids of the jobs (JOB_ID.json), or after their "
-        "labels.  [default: id]",
-    )
-    @click.option("--overwrite", is_flag=True, help="Replace result files that already exist.")
-    @click.option(
-        "--timeout",
-        type=click.FloatRange(min=0),
-        callback=refuse_nan,
-        metavar="SECONDS",
-        help="Give up the jobs that are not settled after this many seconds of waiting. The time "
-        "counts for all jobs together.  [default: no limit]",
-    )
-    @click.option(
-        "--concurrency",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Maximum number of jobs that are polled at the same time.  [default: 64]",
-    )
-    @click.option(
-        "--downloads",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Maximum number of results that are downloaded at the same time, each with up to 4 "
-        "connections.  [default: 8]",
-    )
-    @click.option(
-        "--discovery",
-        type=click.Choice(DISCOVERY_CHOICES),
-        help="How to find out which jobs have settled. list: read the job list regularly, and poll "
-        "the jobs that are missing from it; get: poll every job; auto: the way that needs fewer "
-        "requests.  [default: auto]",
-    )
-    @endpoint_options
-    @allow_private_option
-    @click.option(
-        "--no-verify",
-        "verify",
-        is_flag=True,
-        flag_value=False,
-        default=True,
-        help="With a journal: do not check whether the result files of earlier runs still exist "
-        "and are unchanged.",
-    )
-    @click.option(
-        "--all",
-        "replay",
-        is_flag=True,
-        help="With a journal: first print all outcomes of earlier runs, also those that were "
-        "printed before.",
-    )
-    @click.option(
-        "--strict",
-        is_flag=True,
-        help="Exit with 5 if all jobs completed, but some results are partial.",
-    )
-    @click.option(
-        "--quiet",
-        is_flag=True,
-        help="Print only errors on stderr: no progress, no summary, no advice on how to continue.",
-    )
-    @click.option(
-        "--json", "as_json", is_flag=True, help="Print JSON lines even if stdout is a terminal."
-    )
-    @functools.wraps(command)
-    def with_options(*args: object, **kwargs: object) -> None:
-        command(*args, **kwargs)
+    `resumes` is True for the command that continues the batch of a journal. Then the help says that
+    the journal has the defaults, and does not say which options need a journal.
+    """
 
-    return with_options
+    def default(value: str) -> str:
+        return f"that of the journal, or else {value}" if resumes else value
+
+    def with_journal(text: str) -> str:
+        return text if resumes else f"With --journal: {text[0].lower()}{text[1:]}"
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @click.option(
+            "-o",
+            "--out",
+            type=LocalPath(file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Write each result to a file in DIR, and print its path in place of the result.",
+        )
+        @click.option(
+            "--name",
+            "name",
+            type=click.Choice(NAME_CHOICES),
+            help="With --out: name the files after the ids of the jobs (JOB_ID.json), or after "
+            f"their labels.  [default: {default('id')}]",
+        )
+        @click.option("--overwrite", is_flag=True, help="Replace result files that already exist.")
+        @click.option(
+            "--timeout",
+            type=click.FloatRange(min=0),
+            callback=refuse_nan,
+            metavar="SECONDS",
+            help="One limit for the whole run: jobs that have not settled after this number of "
+            f"seconds are given up.  [default: {default('no limit')}]",
+        )
+        @click.option(
+            "--concurrency",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Maximum number of jobs that are polled at the same time.  "
+            f"[default: {default('64')}]",
+        )
+        @click.option(
+            "--downloads",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Maximum number of results that are downloaded at the same time, each with up to "
+            f"4 connections.  [default: {default('8')}]",
+        )
+        @click.option(
+            "--discovery",
+            type=click.Choice(DISCOVERY_CHOICES),
+            help="How to find out which jobs have settled. list: read the job list regularly, "
+            "and poll the jobs that are missing from the list; get: poll every job; auto: the way "
+            f"that needs fewer requests.  [default: {default('auto')}]",
+        )
+        @endpoint_options(max_rate=default(_AS_MANY))
+        @allow_private_option
+        @click.option(
+            "--no-verify",
+            "verify",
+            is_flag=True,
+            flag_value=False,
+            default=True,
+            help=with_journal(
+                "Do not check whether the result files of earlier runs still exist and are "
+                "unchanged."
+            ),
+        )
+        @click.option(
+            "--all",
+            "replay",
+            is_flag=True,
+            help=with_journal(
+                "First print all outcomes of earlier runs, also those that were printed before."
+            ),
+        )
+        @click.option(
+            "--strict",
+            is_flag=True,
+            help="Exit with 5 if all jobs completed, but some results are partial.",
+        )
+        @click.option(
+            "--quiet",
+            is_flag=True,
+            help="Print only errors on stderr: no progress, no summary, and no advice on how to "
+            "continue.",
+        )
+        @click.option(
+            "--json", "as_json", is_flag=True, help="Print JSON lines even if stdout is a terminal."
+        )
+        @functools.wraps(command)
+        def with_options(*args: object, **kwargs: object) -> None:
+            command(*args, **kwargs)
+
+        return with_options
+
+    return decorate

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from adepoll.api.config import REGIONS
 from adepoll.cli.batch_options import BatchOptions
+from adepoll.cli.commands import resume, watch
 from adepoll.errors import ConfigurationError, JournalDamagedError
 from adepoll.journal.endpoints import Endpoints
 
@@ -34,6 +35,21 @@ def command(options=None, *, journal=JOURNAL, endpoint=US, v2_endpoint=None, not
     return (options or BatchOptions()).resume_command(
         journal, endpoints=Endpoints.of(endpoint, v2_endpoint), note=note, out=out
     )
+
+
+# --- the help ------------------------------------------------------------------------------------
+
+
+def test_the_help_of_resume_says_which_defaults_are_in_the_journal():
+    options = BatchOptions(
+        concurrency=1, discovery="get", downloads=1, name="id", max_rate=1.0, timeout=1.0
+    )
+    helps = {option.name: str(vars(option).get("help")) for option in resume.params}
+    assert {name for name, text in helps.items() if "that of the journal" in text} == set(
+        json.loads(options.to_note())
+    )
+    assert not any("--journal" in text for text in helps.values())
+    assert not any("that of the journal" in str(vars(option)) for option in watch.params)
 
 
 # --- the endpoint --------------------------------------------------------------------------------
