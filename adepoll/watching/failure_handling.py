@@ -3,40 +3,55 @@
 `watched_jobs` passes each failed poll on. After a 429, the job is polled again by its schedule, and
 no time counts against it. `throttling.rate_limiter` decides how all requests slow down.
 
-A job is given up after a number of failed polls *and* a number of seconds since its last successful
-poll. Only seconds that are evidence against the job count. Their limit is `patience`, for example,
-or `not_found_grace` for a new job that the service does not know (404) or forbids (403):
+A job is given up after a number of failed polls *and* a number of counted seconds since its last
+successful poll. Seconds count only if they are evidence against the job. These terms are used:
 
-- Of the time between two failed polls, at most a tenth of the limit counts (a fifth of
-  `not_found_grace`). So at least ten (five) polls fail after the first one. Time in which the
-  process was stopped, or in which the request budget was short, counts little. A job whose poll has
-  failed is polled again within that tenth, if the request budget allows it and a fifth of the polls
-  of other jobs succeed. After a failure that can concern all jobs, it is polled again within 15 s,
-  until it is a suspect (see below).
-- Some failures can concern all jobs: no connection, 5xx and 408. Then only a share of the seconds
-  counts: the share of polls of other jobs at the same host that were answered since this job's
-  previous failed poll. If 5 of 100 polls fail, nearly all seconds count. If all polls fail, the
-  host is down, and no second counts. After a refusal, such as a 401 or 403, the polls at all hosts
-  are used, not only those at the same host.
-- If no other job was polled, as when only one job is watched, these seconds do not count either:
-  adepoll cannot tell a failing job from a failing service. There are two exceptions. The seconds
-  of a 403, and of the 404 of a job that was found before, count in full. So do those of a suspect.
-- A job was found before if a poll or the list has shown it.
-- A suspect is a job whose seconds have reached three tenths of the limit (three fifths of
-  `not_found_grace`). This takes at least four failed polls, and the service answered polls of other
-  jobs in that time, so the job is probably the cause. Later failures of a suspect do not count as
-  failures of the service. Otherwise the last open jobs of a batch, if all are bad, would look like
-  an outage. With a lower limit, good jobs would become suspects, because some of their polls fail
-  just before an outage begins.
-- The seconds count in full after a malformed answer, an undocumented status, a redirect, or the 404
-  of a job that was never found: the service responds.
-- The seconds before a 429 do not count.
+- A job *was found before* if a poll or the list has shown it.
+- The *limit* is the number of counted seconds after which the job is given up.
+- The *share of answered polls* is that of the polls of other jobs since this job's previous failed
+  poll: 0.95 if 5 of 100 such polls failed, and 0 if the host is down.
+- A *suspect* is a job that is probably the cause of its failed polls (see below).
 
-`outage_patience` limits the seconds that are no evidence against the job, too. It applies to the
-failed polls of one job, whatever the share, and to the time in which the service answered no
-request of the watcher. So if the service is down and one job is watched, the job is given up after
-`outage_patience` seconds. If several jobs are watched, each is given up at its first failed poll
-after that time.
+The limit, and the part of the seconds that counts, depend on the failure:
+
+- 404, and the job was not found before: limit `not_found_grace`. All seconds count, because the
+  service responds.
+- 403, and the job was not found before: limit `not_found_grace`. The seconds count by the share of
+  answered polls at all hosts, and in full if no other job was polled.
+- 404 or 403, and the job was found before: limit `patience`. The seconds count by the share of
+  answered polls, and in full if no other job was polled. For a 403, the polls at all hosts are
+  used; for a 404, those at the same host.
+- Malformed answer, undocumented status or redirect: limit `malformed_patience`. All seconds count,
+  because the service responds.
+- No connection, 5xx or 408: limit `patience`. The seconds count by the share of answered polls at
+  the same host. If no other job was polled, they do not count, because adepoll cannot tell a
+  failing job from a failing service. This is so if only one job is watched. The seconds of a
+  suspect count in full in this case.
+- 401, bad certificate or refusal by the proxy, if it does not end all watches: as in the previous
+  point, but the polls at all hosts are used.
+- Any other error, such as a 422: the job is given up immediately.
+
+If the kind of the failure changes, the seconds between these two polls do not count. The seconds
+before a 429 do not count either.
+
+Of the seconds between two failed polls, at most a tenth of the limit counts; if the limit is
+`not_found_grace`, at most a fifth. So after the first failed poll, at least ten more polls must
+fail, or five. Therefore it has little effect that the process was stopped, or that the request
+budget was short.
+
+The next poll of the job comes within that tenth or fifth of the limit, if the request budget allows
+it and a fifth of the polls of other jobs succeed. If the poll failed with a 5xx, a 408, a refusal
+or without a connection, the next poll comes within 15 s, until the job is a suspect.
+
+A job becomes a suspect when its counted seconds reach three tenths of the limit (three fifths of
+`not_found_grace`). This takes at least four failed polls, and the service answered polls of other
+jobs in that time. Later failures of a suspect do not count as failures of the service. Otherwise
+the last open jobs of a batch, if all are bad, would look like an outage. With a lower threshold,
+good jobs would become suspects, because some of their polls fail just before an outage begins.
+
+`outage_patience` limits the seconds that do not count, too. A job is given up at its next failed
+poll if one of two times has reached this limit: the time for which polls of this job have failed,
+or the time in which the host has answered no request of the watcher.
 
 Imports job_state, service_evidence and errors. Times are seconds of one monotonic clock, passed in
 as `now`.
@@ -193,7 +208,7 @@ class FailureRules:
             return math.inf  # the schedule alone decides, and polls become rarer
         within = min(longest, left / weight)
         if kind is FailureKind.FAILED and not self._is_suspect(failures, kind):
-            # The next poll will probably be answered, and nothing is known of the job until then.
+            # The next poll will probably be answered. Until then, nothing new is known of the job.
             within = min(within, _SOON)
         return within
 
