@@ -5,13 +5,11 @@
 
 import re
 from collections.abc import Container, Mapping
-from datetime import datetime
 from typing import ClassVar, Final, Self
 
 from attrs import field, frozen
 
 from adepoll.api.job_ids import check_job_id
-from adepoll.api.json_fields import from_timestamp
 from adepoll.common.redaction import showable
 from adepoll.errors import ConfigurationError, InvalidJobIdError
 
@@ -192,7 +190,8 @@ def kind_and_id(key: str, default: JobKind, kinds: Container[JobKind] = ()) -> t
 
 
 _LIKE_A_KIND: Final = re.compile(r"v\d-[a-z]{1,20}", re.ASCII)
-_V2_ID: Final = re.compile(rf"({'|'.join(_BY_PREFIX)})-([0-9a-hjkmnp-tv-z]{{26}})", re.ASCII)
+# A v2 id is a prefix and a ULID (https://github.com/ulid/spec).
+_V2_ID: Final = re.compile(rf"({'|'.join(_BY_PREFIX)})-[0-9a-hjkmnp-tv-z]{{26}}", re.ASCII)
 
 
 def kind_of_id(job_id: str) -> JobKind | None:
@@ -202,22 +201,5 @@ def kind_of_id(job_id: str) -> JobKind | None:
     return _BY_PREFIX[match[1]]
 
 
-def created_at_of_id(job_id: str) -> datetime | None:
-    """Return the creation time (UTC) of a job, which is part of a v2 id; None for any other id.
-
-    A v2 id ends with a ULID, which begins with the time. The service documents ids as opaque, so
-    the time is only a hint.
-    """
-    if job_id[:1] not in V2_LETTERS or (match := _V2_ID.fullmatch(job_id)) is None:
-        return None
-    milliseconds = 0
-    for letter in match[2][:_TIME_LETTERS]:
-        milliseconds = 32 * milliseconds + _CROCKFORD.index(letter)
-    return None if milliseconds >= _LATEST else from_timestamp(milliseconds / 1000)
-
-
 V2_LETTERS: Final = frozenset(prefix[0] for prefix in _BY_PREFIX)
 """First letters of all v2 ids. The form of an id with another first letter does not say a kind."""
-_CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # https://github.com/ulid/spec
-_TIME_LETTERS: Final = 10  # letters at the beginning of a ULID, which encode the time
-_LATEST: Final = 2**48  # milliseconds; a ULID has no larger time

@@ -16,12 +16,8 @@ from adepoll.fetcher.body_decoding import ReadChunk
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
 from adepoll.fetcher.patience import is_outage
 from adepoll.fetcher.polled_result import PolledReader, PolledResult
-from adepoll.fetcher.responses import (
-    MAX_ERROR_PAGE,
-    ObjectChangedError,
-    ResponseBody,
-    UnusableRangeError,
-)
+from adepoll.fetcher.response_body import ResponseBody
+from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError, UnusableRangeError
 from adepoll.fetcher.result_stream import ByteSource
 from adepoll.fetcher.resume_state import ResumeState
 from adepoll.fetcher.segments import FIRST_SEGMENT, DownloadConnections, NoRangesError, Segments

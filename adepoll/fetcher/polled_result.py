@@ -29,7 +29,8 @@ from adepoll.errors import (
     ResultUnavailableError,
 )
 from adepoll.fetcher.patience import TransferRetries
-from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError, ResponseBody
+from adepoll.fetcher.response_body import ResponseBody
+from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.storage_client import StorageClient, limit_read_size
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, request_headers

@@ -13,7 +13,8 @@ from attrs import define, field
 from adepoll.errors import ResultError, ResultRefusedError, ResultServerError
 from adepoll.fetcher.buffered_body import BLOCK_BYTES
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter, stop_task
-from adepoll.fetcher.responses import RemoteResult, ResponseBody, UnusableRangeError
+from adepoll.fetcher.response_body import ResponseBody
+from adepoll.fetcher.responses import RemoteResult, UnusableRangeError
 from adepoll.fetcher.resume_state import merged
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
 

@@ -18,12 +18,11 @@ from adepoll.errors import (
     ResultRefusedError,
     ResultTransferError,
 )
+from adepoll.fetcher.response_body import MAX_WHITESPACE, ResponseBody
 from adepoll.fetcher.responses import (
-    MAX_WHITESPACE,
     ObjectChangedError,
     RangePastEndError,
     RemoteResult,
-    ResponseBody,
     UnusableRangeError,
 )
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range

@@ -32,7 +32,8 @@ from adepoll.errors import (
     ResultUrlError,
 )
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
-from adepoll.fetcher.responses import ObjectChangedError, ResponseBody, ResponseInterpreter
+from adepoll.fetcher.response_body import ResponseBody
+from adepoll.fetcher.responses import ObjectChangedError, ResponseInterpreter
 from adepoll.fetcher.sequential_reader import SequentialReader, make_reader
 from adepoll.fetcher.ssrf_guard import PrivateAddressError, SsrfGuard
 from adepoll.fetcher.statistics import Counters

@@ -56,9 +56,9 @@ class Journal(AsyncCloseable):
     key nor the query of a presigned URL.
 
     Attributes:
-        path: Absolute path of the file, with symbolic links resolved; None in memory.
+        path: Absolute path of the file, with symbolic links resolved; None in memory. Only a file
+            keeps inline results.
         endpoints: Base URLs of the API that has the jobs.
-        keeps_data: True if the journal keeps inline results, that is, if it is a file.
     """
 
     def __init__(
@@ -73,7 +73,6 @@ class Journal(AsyncCloseable):
         """
         self.path: Final = database.path
         self.endpoints: Final = endpoints
-        self.keeps_data: Final = self.path is not None
         self._database = database
         self._thread = thread
         self._loop = asyncio.get_running_loop()

@@ -18,7 +18,7 @@ from adepoll import (
     SpreadsheetParseResult,
 )
 from adepoll.api import codec
-from adepoll.api.job_kind import created_at_of_id, job_key, kind_of_id
+from adepoll.api.job_kind import job_key, kind_of_id
 from adepoll.api.kinds.registry import RULES, decode_result
 from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.protocol import read_job
@@ -419,13 +419,6 @@ def test_a_list_of_any_kind_is_read(kind):
 def test_the_form_of_an_id_says_its_kind(text, kind):
     assert kind_of_id(text) == kind
     assert JobRef.of(text).resolved(JobKind.V1_PARSE).kind == (kind or JobKind.V1_PARSE)
-    assert (created_at_of_id(text) is not None) == (kind is not None)
-
-
-def test_the_time_within_an_id_is_read():
-    # The example of https://github.com/ulid/spec, with its time in milliseconds.
-    at = created_at_of_id("parse-01aryz6s41tsv4rrffq69g5fav")
-    assert at == datetime.fromtimestamp(1_469_918_176.385, UTC)
 
 
 def test_a_reference_is_written_as_text_and_read_from_it():

@@ -19,7 +19,7 @@ from attrs import field, frozen
 
 from adepoll.api import codec, protocol
 from adepoll.api.job_ids import is_job_id
-from adepoll.api.job_kind import JobKind, JobRef, created_at_of_id
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.kinds import v1_extract
 from adepoll.api.kinds.registry import RULES
 from adepoll.api.large_answer import LargeAnswer
@@ -172,7 +172,6 @@ def check_reference(body):
     assert JobRef.of(str(ref)) == ref
     resolved = ref.resolved(JobKind.V1_PARSE)
     assert JobRef.of(resolved.text(JobKind.V1_PARSE)).resolved(JobKind.V1_PARSE) == resolved
-    created_at_of_id(ref.job_id)
 
 
 @entry("snapshot", MalformedAnswerError)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from adepoll.fetcher.paced_reader import PacedReader, TooSlowError
+from adepoll.fetcher.response_body import PacedReader, TooSlowError
 
 
 def source(*chunks):
