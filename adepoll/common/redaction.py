@@ -6,7 +6,7 @@ Imports nothing of adepoll.
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
@@ -102,6 +102,8 @@ _SUSPICIOUS: Final = re.compile(r"[=:%&>\\]|[bB][eEaA][aAsS][rRiI]")
 # its length, because short texts also take time.
 _LONGEST_JSON: Final = 262_144
 _COST_OF_TEXT: Final = 8
+# Types of parsed JSON that need no redaction. An array of a million numbers is copied quickly.
+_WITHOUT_TEXT: Final = frozenset({int, float, bool, type(None)})
 _LONGEST_URL: Final = 16_384  # characters; S3 accepts 8 KiB
 
 
@@ -170,28 +172,33 @@ def redact_json(value: Json) -> Json:
     """Return a copy of parsed JSON in which all texts and names are redacted, at any depth.
 
     The value of a name like ``X-Amz-Signature`` becomes ``REDACTED``. To limit the time, only the
-    first 256 KiB of text (or 32,768 texts) are kept: each further text becomes ``REDACTED``, and
-    each further object becomes empty.
+    first 256 KiB of text (or 32,768 texts) are kept, in the order of the document: each further
+    text becomes ``REDACTED``, and each further object becomes empty.
     """
     rest = _LONGEST_JSON
     root = [value]
-    containers: list[Any] = [root]  # copies whose values are still to be redacted
-    while containers:
-        container = containers.pop()
-        items = container.items() if isinstance(container, dict) else enumerate(container)
-        for key, item in [*items]:
+    # Copies whose values are still to be redacted, each with an iterator over these values.
+    open_containers: list[tuple[Any, Iterator[tuple[Any, Any]]]] = [(root, enumerate(root))]
+    while open_containers:
+        container, items = open_containers[-1]
+        for key, item in items:
             if isinstance(item, str):
                 rest -= len(item) + _COST_OF_TEXT
                 hidden = rest < 0 or (isinstance(key, str) and _SECRET_NAME.fullmatch(key))
                 container[key] = REDACTED if hidden else redact_text(item)
             elif isinstance(item, list):
-                containers.append([*item])
-                container[key] = containers[-1]
+                array = container[key] = [*item]
+                if not _WITHOUT_TEXT.issuperset(map(type, array)):
+                    open_containers.append((array, enumerate(array)))
+                    break
             elif isinstance(item, dict):
                 rest -= sum(map(len, item)) + _COST_OF_TEXT * len(item)
                 named = item if rest >= 0 else {}
-                containers.append({redact_text(name): inner for name, inner in named.items()})
-                container[key] = containers[-1]
+                copy = container[key] = {redact_text(name): each for name, each in named.items()}
+                open_containers.append((copy, iter(copy.items())))
+                break
+        else:
+            open_containers.pop()
     return root[0]
 
 

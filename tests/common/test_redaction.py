@@ -191,6 +191,9 @@ def test_only_the_first_texts_of_very_large_json_are_kept():
     assert shown[:200] == texts[:200]
     assert shown[-1] == REDACTED
     assert redact_json({"a": {text: text for text in texts}}) == {"a": {}}
+    nested = redact_json([[[text], {"n": text, "m": [1]}] for text in texts])
+    assert nested[0] == [[texts[0]], {"n": texts[0], "m": [1]}]
+    assert nested[-1] == [[REDACTED], {}]
 
 
 def test_the_part_of_a_text_that_is_not_shown_is_not_escaped():
