@@ -40,6 +40,6 @@ def test_the_page_names_texts_and_classes_that_exist(title, text, library):
     if title in OTHERS:
         return
     # What the text leaves open, such as a number or a name, is a single capital letter or a number.
-    parts = re.split(r"\b(?:[A-Z]|[0-9]{3})\b|, for a URL.*", title)
+    parts = re.split(r"\b(?:[A-Z]|[0-9]{3})\b", title)
     for part in parts:
         assert part.strip(" :,") in library
