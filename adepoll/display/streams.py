@@ -4,13 +4,13 @@ Imports views only. A stream is any async iterable with the property `progress`,
 """
 
 import asyncio
-import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Mapping
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from adepoll.display.views import State, View, make_view
 
 T_co = TypeVar("T_co", covariant=True)
+_T = TypeVar("_T")
 
 _INTERVAL: Final = 0.25  # seconds between two drawings
 
@@ -57,71 +57,76 @@ class _Shown(AsyncIterable[T_co], Generic[T_co]):
         self._name = name
 
     def __aiter__(self) -> AsyncIterator[T_co]:
-        return _Iteration(self._stream, self._name, make_view())
+        iterator, view = aiter(self._stream), make_view()
+        return iterator if view is None else _Loop(iterator, _Bar(self._stream, self._name, view))
 
 
-class _Iteration(AsyncIterator[T_co], Generic[T_co]):
-    """One loop over a stream.
+class _Loop(AsyncIterator[T_co], Generic[T_co]):
+    """The iterator of one loop over a stream.
 
-    After a `break`, Python deletes this object and with it the iterator of the stream. This ends
-    the stream.
+    When the loop ends in any way, Python deletes this object and with it the iterator of the
+    stream. This ends the stream. The frame of no coroutine refers to this object, because a
+    notebook keeps the frames of an interrupted cell.
     """
 
-    _view: View | None = None
-    _timer: asyncio.TimerHandle | None = None
-    _yielded = 0
-
-    def __init__(self, stream: Stream[T_co], name: str, view: View | None) -> None:
-        self._stream = stream
-        self._iterator = aiter(stream)
-        self._name = name
-        self._view = view
+    def __init__(self, iterator: AsyncIterator[T_co], bar: "_Bar") -> None:
+        self._iterator = iterator
+        self._bar = bar
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> T_co:
-        if self._view is None:
-            return await anext(self._iterator)
-        if self._timer is None:
-            _tick(weakref.ref(self))
-        try:
-            item = await anext(self._iterator)
-        except BaseException:
-            self._end()
-            raise
-        self._yielded += 1
-        return item
+    def __anext__(self) -> Coroutine[Any, Any, T_co]:
+        return self._bar.shown_during(anext(self._iterator))
 
     def __del__(self) -> None:
-        self._end()
+        self._bar.end()
 
-    def draw(self) -> None:
-        if self._view is not None:
-            self._view.show(_state_of(self._stream.progress, self._name, self._yielded))
 
-    def set_timer(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_INTERVAL, _tick, weakref.ref(self))
+class _Bar:
+    """Shows how far a stream has come, until `end` is called."""
 
-    def _end(self) -> None:
+    _timer: asyncio.TimerHandle | None = None
+    _yielded = 0
+
+    def __init__(self, stream: Stream[Any], name: str, view: View) -> None:
+        self._stream = stream
+        self._name = name
+        self._view: View | None = view
+
+    async def shown_during(self, item: Awaitable[_T]) -> _T:
+        """Wait for the next item of the stream."""
+        if self._timer is None:
+            self._draw()
+        try:
+            found = await item
+        except BaseException:
+            self.end()
+            raise
+        self._yielded += 1
+        return found
+
+    def end(self) -> None:
+        """Show the last state, and stop."""
         view, self._view = self._view, None
         if self._timer is not None:
             self._timer.cancel()
         if view is not None:
             if self._timer is not None:
-                view.show(_state_of(self._stream.progress, self._name, self._yielded, ended=True))
+                view.show(self._state(ended=True))
             view.close()
 
+    def _draw(self) -> None:
+        """Show the present state now and at regular times."""
+        if self._view is not None:
+            self._view.show(self._state(ended=False))
+            self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._draw)
 
-def _tick(reference: "weakref.ref[_Iteration[Any]]") -> None:
-    iteration = reference()
-    if iteration is not None:
-        iteration.draw()
-        iteration.set_timer()
+    def _state(self, *, ended: bool) -> State:
+        return _state_of(self._stream.progress, self._name, self._yielded, ended=ended)
 
 
-def _state_of(found: Any, name: str, yielded: int, *, ended: bool = False) -> State:
+def _state_of(found: Any, name: str, yielded: int, *, ended: bool) -> State:
     settled: Mapping[Any, int] = found.settled
     done = sum(settled.values()) + found.unresolved
     details = [f"{count:,} {status.value}" for status, count in settled.items() if count]

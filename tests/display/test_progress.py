@@ -98,6 +98,28 @@ async def test_leaving_the_loop_ends_the_watch(ade, client, notebook):
         assert watcher.stats.watched == 0
 
 
+@pytest.mark.parametrize("decorate", [adepoll.progress, lambda watch: watch])
+async def test_a_watch_ends_with_an_interrupted_cell(ade, client, notebook, decorate):
+    """A notebook keeps the traceback of the cell, and so all objects in its frames."""
+    job_ids = [*submit(ade, 1), *submit(ade, 1, processing_time=1e6)]
+    first = asyncio.Event()
+
+    async def cell(watcher):
+        async for _ in decorate(watcher.watch(job_ids)):
+            first.set()
+
+    async with JobWatcher(client) as watcher:
+        running = asyncio.create_task(cell(watcher))
+        await first.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError) as interruption:
+            await running
+        for _ in range(10):  # steps of the event loop
+            await asyncio.sleep(0)
+        assert (watcher.stats.watched, watcher.stats.subscribers) == (0, 0)
+        assert interruption.tb is not None
+
+
 async def test_nothing_is_shown_elsewhere(ade, client, capfd):
     async with JobWatcher(client) as watcher:
         jobs = [job async for job in adepoll.progress(watcher.watch(submit(ade, 2)))]
