@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 from batching import LARGE, NEVER, gather, gather_until, make_client
-from internals import watcher_of
+from internals import at_risk, watcher_of
 from waiting import until
 
 from adepoll import Batch, JobKind, JobRef, Journal
@@ -493,8 +493,26 @@ async def test_a_closed_client_stops_the_run(scene):
 # --- what the journal keeps ----------------------------------------------------------------------
 
 
+async def _run_seen_active(scene, refs):
+    """Run a batch of endless jobs, and end each one after a poll has found it active.
+
+    The duration of a job that is first seen at its end is learnt only if the job was new then.
+    """
+    async with scene.batch() as batch:
+        run, watcher = asyncio.create_task(gather(batch.run(refs))), watcher_of(batch)
+        await until(lambda: sum(map(active, watcher.durations_by_kind.values())) == len(refs))
+        for ref in refs:
+            scene.end(ref.job_id)
+            watcher.poll_now(ref)
+        await run
+
+
+def active(durations):
+    return at_risk(durations)[0]
+
+
 async def test_the_next_run_has_the_learnt_durations(scene):
-    await scene.run(scene.many(5))
+    await _run_seen_active(scene, [JobRef(job) for job in scene.many(5, processing_time=NEVER)])
     with JournalReader(scene.journal) as reader:
         assert "durations" in reader.notes()
     async with scene.batch() as batch:
@@ -503,16 +521,18 @@ async def test_the_next_run_has_the_learnt_durations(scene):
 
 async def test_durations_are_learnt_for_each_kind_and_kept_beside_each_other(scene):
     def jobs(kind, count):
-        submit = partial(scene.ade.submit, JobPlan(), kind=kind.name)
+        submit = partial(scene.ade.submit, JobPlan(processing_time=NEVER), kind=kind.name)
         return [JobRef(submit(), kind=kind) for _ in range(count)]
 
     parse, workflow = JobKind.V1_PARSE, JobKind.V2_WORKFLOW
     for refs in ([*jobs(parse, 2), *jobs(workflow, 3)], jobs(parse, 1)):
-        await scene.run(refs)
+        await _run_seen_active(scene, refs)
     async with make_client(scene.ade, kind=parse) as scene.client, scene.batch() as batch:
         assert watcher_of(batch).durations.ended == 3
-        await gather(batch.run(jobs(workflow, 1)))
-        assert watcher_of(batch).durations_by_kind[workflow].ended == 4
+    async with make_client(scene.ade, kind=workflow) as scene.client:
+        await _run_seen_active(scene, jobs(workflow, 1))
+        async with scene.batch() as batch:
+            assert watcher_of(batch).durations.ended == 4
 
 
 @pytest.mark.parametrize("note", ["other", "[]", '{"v1-extract": 7}', '{"a": "b"}', "[" * 100_000])
