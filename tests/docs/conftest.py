@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chromium_fixtures import chromium, new_page  # noqa: F401 - fixtures
+from chromium_fixtures import browser_context, chromium, new_page  # noqa: F401 - fixtures
 
 DOCS = Path(__file__).parents[2] / "docs"
 

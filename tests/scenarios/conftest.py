@@ -1,3 +1,3 @@
 """The browser for the tests of pages."""
 
-from chromium_fixtures import chromium, new_page  # noqa: F401 - fixtures
+from chromium_fixtures import browser_context, chromium, new_page  # noqa: F401 - fixtures

@@ -1,5 +1,6 @@
 """The report in a real browser: offline, light and dark, on a wide screen and on a phone."""
 
+import itertools
 import random
 
 import pytest
@@ -127,21 +128,18 @@ async def test_a_link_of_the_summary_leads_to_its_section(report, open_page):
     assert [url.partition("#")[0] for url in page.requests] == page.requests[:1]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
-async def test_the_page_is_legible_and_fits_in_light_and_dark_mode(
-    report, open_page, scheme, viewport, tmp_path
-):
-    page = await open_page(report(friday()), viewport, color_scheme=scheme)
-    for summary in await page.locator("summary").all():
-        await summary.click()
-    assert await overflow(page) == 0
-    shot = tmp_path / f"{scheme}-{viewport['width']}.png"
-    await page.screenshot(path=shot, full_page=True)
-    assert shot.stat().st_size > 50_000
-    poor = await page.evaluate(POOR_CONTRAST)
-    assert not poor
-    assert await page.evaluate(CLIPPED) == []
+async def test_the_page_is_legible_and_fits_in_light_and_dark_mode(report, open_page, tmp_path):
+    page = await open_page(report(friday()))
+    await page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    for viewport, scheme in itertools.product((WIDE, PHONE), ("light", "dark")):
+        await page.set_viewport_size(viewport)
+        await page.emulate_media(color_scheme=scheme)
+        assert await overflow(page) == 0
+        poor = await page.evaluate(POOR_CONTRAST)
+        assert not poor
+        assert await page.evaluate(CLIPPED) == []
+    shot = await page.screenshot(path=tmp_path / "phone-dark.png", full_page=True)
+    assert len(shot) > 50_000
 
 
 @pytest.mark.parametrize(

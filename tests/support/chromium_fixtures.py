@@ -1,4 +1,4 @@
-"""One Chromium for all tests of a pytest process; each page has a browser context of its own."""
+"""One Chromium for all tests of a pytest process, with pages that share its processes."""
 
 import shutil
 
@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 
 PATIENCE = 30_000  # milliseconds, on a busy machine
+OF_A_PAGE = {"viewport", "color_scheme"}  # options that a page can have without its own context
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -20,22 +21,43 @@ async def chromium():
     playwright.expect.set_options(timeout=PATIENCE)
     async with playwright.async_playwright() as driver:
         browser = await driver.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=path,
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--process-per-site"],
         )
         yield browser
         await browser.close()
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser_context(chromium):
+    """Return the context with some options; it is made once, because a new one costs 0.7 s."""
+    contexts = {}
+
+    async def of(**options):
+        key = tuple(sorted(options.items()))
+        if key not in contexts:
+            contexts[key] = await chromium.new_context(**options)
+            await contexts[key].new_page()  # an open page keeps the processes of a context alive
+        return contexts[key]
+
+    return of
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def new_page(chromium):
+async def new_page(browser_context):
     """Open pages that are closed with their test."""
     pages = []
 
     async def open_page(**options):
-        page = await chromium.new_page(**options)
+        own = {name: options.pop(name) for name in OF_A_PAGE & options.keys()}
+        context = await browser_context(**options)
+        page = await context.new_page()
         pages.append(page)
+        if "viewport" in own:
+            await page.set_viewport_size(own["viewport"])
+        await page.emulate_media(color_scheme=own.get("color_scheme", "light"))
         return page
 
     yield open_page
     for page in pages:
-        await page.context.close()
+        await page.close()
