@@ -100,7 +100,7 @@ class Node:
 
     Attributes:
         exploded: True if a list at this path becomes a separate table.
-        kinds: For each kind of value: the number of values, and the id of the first job.
+        kinds: For each kind of value: a list of the number of values and the id of the first job.
         children: The values at each key of the objects at this path.
         items: The elements of the lists at this path; None before the first list.
         is_too_large: True if the values have too many keys or levels to become columns.
@@ -113,7 +113,7 @@ class Node:
     """
 
     exploded: bool = False
-    kinds: dict[str, tuple[int, str]] = field(factory=dict)
+    kinds: dict[str, list[Any]] = field(factory=dict)
     children: dict[str, "Node"] = field(factory=dict)
     items: "Node | None" = None
     is_too_large: bool = False
@@ -155,45 +155,55 @@ class Observer:
             self._observe(self.root, value, job_id, self._explode, 0)
 
     def _observe(self, node: Node, value: Json, job_id: str, explode: _Explode, depth: int) -> None:
+        """Record a value that is not None, and all values in it. Called for each value."""
         kind = _KINDS[type(value)]
-        count, first = node.kinds.get(kind, (0, job_id))
-        node.kinds[kind] = (count + 1, first)
+        if (seen := node.kinds.get(kind)) is None:
+            node.kinds[kind] = [1, job_id]
+        else:
+            seen[0] += 1
         if kind == "text":
             if self._dates:
                 node.all_dates = node.all_dates and parse_date(value) is not None
                 node.all_times = node.all_times and parse_time(value) is not None
-        elif kind == "integer":
-            node.largest = max(node.largest, abs(value))
         elif kind == "number":
             _measure(node, value)
-        elif kind in _CONTAINERS and not node.is_too_large and self._may_enter(node, depth):
-            if kind == "array":
-                node.items = node.items or Node()
-                for item in value:
-                    if item is not None:
-                        self._observe(node.items, item, job_id, explode, depth + 1)
-            else:
-                self._observe_object(node, value, job_id, explode, depth)
+        elif kind == "integer":
+            node.largest = max(node.largest, abs(value))
+        elif depth >= _MAX_DEPTH and kind in _CONTAINERS:
+            node.is_too_large = True
+        elif kind == "object":
+            self._observe_object(node, value, job_id, explode, depth)
+        elif kind == "array":
+            self._observe_array(node, value, job_id, explode, depth)
+
+    def _observe_array(
+        self, node: Node, value: Json, job_id: str, explode: _Explode, depth: int
+    ) -> None:
+        if node.is_too_large:
+            return
+        items = node.items = node.items or Node()
+        for item in value:
+            if item is not None:
+                self._observe(items, item, job_id, explode, depth + 1)
 
     def _observe_object(
         self, node: Node, value: Json, job_id: str, explode: _Explode, depth: int
     ) -> None:
+        if node.is_too_large:
+            return
+        children = node.children
         for key, item in value.items():
-            below = explode.below.get(key, _NOTHING)
-            child = node.children.get(key)
+            below = explode.below.get(key, _NOTHING) if explode.below else _NOTHING
+            child = children.get(key)
             if child is None:
-                if len(node.children) >= _MAX_KEYS or self._nodes >= _MAX_NODES:
+                if len(children) >= _MAX_KEYS or self._nodes >= _MAX_NODES:
                     node.is_too_large = True
-                    node.children.clear()
+                    children.clear()
                     return
                 self._nodes += 1
-                child = node.children[key] = Node(exploded=below.here)
+                child = children[key] = Node(exploded=below.here)
             if item is not None and (below.below or not child.exploded):
                 self._observe(child, item, job_id, below, depth + 1)
-
-    def _may_enter(self, node: Node, depth: int) -> bool:
-        node.is_too_large = depth >= _MAX_DEPTH
-        return not node.is_too_large
 
     def has_seen(self, path: Path) -> bool:
         """Return True if a value had this path; keys of objects in lists count, too."""
@@ -235,15 +245,17 @@ class Observer:
 
 
 def _measure(node: Node, value: float | Decimal) -> None:
-    if isinstance(value, Decimal):
-        node.is_inexact = True
-        exact = value
+    """Record the digits of a number before and after its decimal point."""
+    text = str(value)
+    before, _, after = text.partition(".")
+    if type(value) is float and "e" not in text:  # much faster than a `Decimal`
+        digits, scale = len(before.lstrip("-0")), len(after)
     else:
-        exact = Decimal(repr(value))
-    _, digits, exponent = exact.as_tuple()
-    point = int(exponent)
-    node.digits = max(node.digits, len(digits) + point)
-    node.scale = max(node.scale, -point)
+        _, found, exponent = Decimal(text).as_tuple()
+        digits, scale = len(found) + int(exponent), -int(exponent)
+        node.is_inexact = node.is_inexact or isinstance(value, Decimal)
+    node.digits = max(node.digits, digits)
+    node.scale = max(node.scale, scale)
 
 
 @define(eq=False)
@@ -312,7 +324,10 @@ class _Resolver:
     def _conflict(self, node: Node, path: str, reason: str, kind: Scalar) -> Scalar:
         self.conflicts.append(
             TypeConflict(
-                path=self.within + path, found=dict(node.kinds), reason=reason, type=name_of(kind)
+                path=self.within + path,
+                found={seen: (count, job) for seen, (count, job) in node.kinds.items()},
+                reason=reason,
+                type=name_of(kind),
             )
         )
         return kind
