@@ -171,8 +171,8 @@ def emulate() -> None:
 @click.option(
     "--to",
     type=click.Choice(["parquet", "csv", "jsonl", "arrow"]),
-    help="Format of the table. parquet and arrow need the extra package: pip install "
-    '"adepoll[cli,table]".  [default: the ending of FILE, or parquet without FILE]',
+    help="Format of the table. parquet and arrow need the extra table: pip install "
+    '"adepoll[cli,table]".  [default: the format that the ending of FILE names, or parquet]',
 )
 @click.option(
     "-o",
@@ -197,8 +197,8 @@ def emulate() -> None:
 @click.option(
     "--dates",
     is_flag=True,
-    help="Convert a column to dates if all its texts are ISO 8601 dates, or to times if all are "
-    "ISO 8601 times with an offset.",
+    help="Convert a column to dates if all its texts are ISO 8601 dates, or to times if all its "
+    "texts are ISO 8601 times with an offset.",
 )
 @click.option(
     "--results",
@@ -357,8 +357,10 @@ def resume() -> None:
 
     A journal may come from a stranger, so you have to confirm everything that could do harm. If the
     batch has a folder for results, pass the folder again with --out; otherwise the command exits
-    with 2. If the API is not that of LandingAI, pass its URLs again with --base-url and
-    --v2-base-url.
+    with 2.
+
+    If neither options nor environment variables name the API, the API of the journal is used. If
+    that is not the API of LandingAI, pass its URLs again with --base-url and --v2-base-url.
     """
 
 

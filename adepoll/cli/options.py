@@ -31,7 +31,6 @@ _CLIENT: Final = (
     "cert",
     "kind",
 )
-_AS_MANY: Final = "as many as the service accepts"
 _Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/)/")
 
@@ -117,29 +116,31 @@ def make_client(
     )
 
 
-def endpoint_options(*, max_rate: str = _AS_MANY) -> _Decorator:
+def endpoint_options(*, resumes: bool = False) -> _Decorator:
     """Return a decorator that adds the options of the client.
 
-    They are region, URLs, maximum rate, proxy and certificates. `max_rate` is the help text for the
-    default of ``--max-rate``.
+    They are region, URLs, maximum rate, proxy and certificates. `resumes` is True for the command
+    that continues the batch of a journal: its help describes other defaults.
     """
+    address = "see above" if resumes else 'see "adepoll --help"'
+    max_rate = _default("as many as the service accepts", resumes=resumes)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @click.option(
             "--region",
             metavar="us|eu",
             shell_complete=_complete_region,
-            help='Region of the API key: us or eu. Default: see "adepoll --help".',
+            help=f"Region of the API key: us or eu. Default: {address}.",
         )
         @click.option(
             "--base-url",
             metavar="URL",
-            help='URL of the API, in place of a region. Default: see "adepoll --help".',
+            help=f"URL of the API, in place of a region. Default: {address}.",
         )
         @click.option(
             "--v2-base-url",
             metavar="URL",
-            help='URL of the API for v2 jobs. Default: see "adepoll --help".',
+            help=f"URL of the API for v2 jobs. Default: {address}.",
         )
         @click.option(
             "--max-rate",
@@ -248,9 +249,7 @@ def batch_options(*, resumes: bool) -> _Decorator:
     `resumes` is True for the command that continues the batch of a journal. Then the help says that
     the journal has the defaults, and does not say which options need a journal.
     """
-
-    def default(value: str) -> str:
-        return f"that of the journal, or else {value}" if resumes else value
+    default = functools.partial(_default, resumes=resumes)
 
     def with_journal(text: str) -> str:
         return text if resumes else f"With --journal: {text[0].lower()}{text[1:]}"
@@ -300,7 +299,7 @@ def batch_options(*, resumes: bool) -> _Decorator:
             "and poll the jobs that are missing from the list; get: poll every job; auto: the way "
             f"that needs fewer requests.  [default: {default('auto')}]",
         )
-        @endpoint_options(max_rate=default(_AS_MANY))
+        @endpoint_options(resumes=resumes)
         @allow_private_option
         @click.option(
             "--no-verify",
@@ -342,3 +341,8 @@ def batch_options(*, resumes: bool) -> _Decorator:
         return with_options
 
     return decorate
+
+
+def _default(value: str, *, resumes: bool) -> str:
+    """Return the text for the default of an option that a journal saves."""
+    return f"that of the journal, or else {value}" if resumes else value

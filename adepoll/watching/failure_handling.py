@@ -8,36 +8,36 @@ successful poll. Seconds count only if they are evidence against the job. These 
 
 - A job *was found before* if a poll or the list has shown it.
 - The *limit* is the number of counted seconds after which the job is given up.
-- The *share of answered polls* is that of the polls of other jobs since this job's previous failed
-  poll: 0.95 if 5 of 100 such polls failed, and 0 if the host is down.
+- *Weighted seconds* are seconds multiplied by a share: of the polls of other jobs since this job's
+  previous failed poll, the share that was answered. It is 0.95 if 5 of 100 such polls failed, and 0
+  if the host is down.
 - A *suspect* is a job that is probably the cause of its failed polls (see below).
 
-The limit, and the part of the seconds that counts, depend on the failure:
+The failure decides which limit applies, and which seconds count:
 
 - 404, and the job was not found before: limit `not_found_grace`. All seconds count, because the
   service responds.
-- 403, and the job was not found before: limit `not_found_grace`. The seconds count by the share of
-  answered polls at all hosts, and in full if no other job was polled.
-- 404 or 403, and the job was found before: limit `patience`. The seconds count by the share of
-  answered polls, and in full if no other job was polled. For a 403, the polls at all hosts are
-  used; for a 404, those at the same host.
-- Malformed answer, undocumented status or redirect: limit `malformed_patience`. All seconds count,
-  because the service responds.
-- No connection, 5xx or 408: limit `patience`. The seconds count by the share of answered polls at
-  the same host. If no other job was polled, they do not count, because adepoll cannot tell a
-  failing job from a failing service. This is so if only one job is watched. The seconds of a
-  suspect count in full in this case.
+- 403, and the job was not found before: limit `not_found_grace`. Weighted seconds count, with the
+  polls at all hosts. All seconds count if no other job was polled.
+- 404 or 403, and the job was found before: limit `patience`. Weighted seconds count. For a 404, the
+  share is that of the polls at the same host; for a 403, that of the polls at all hosts. All
+  seconds count if no other job was polled.
+- Malformed answer, undocumented status or redirect: limit `malformed_patience`, or `patience` if it
+  is shorter. All seconds count, because the service responds.
+- No connection, 5xx or 408: limit `patience`. Weighted seconds count, with the polls at the same
+  host. If no other job was polled, for example because only one job is watched, no seconds count:
+  adepoll cannot tell a failing job from a failing service. But all seconds of a suspect count then.
 - 401, bad certificate or refusal by the proxy, if it does not end all watches: as in the previous
-  point, but the polls at all hosts are used.
+  point, but with the polls at all hosts.
 - Any other error, such as a 422: the job is given up immediately.
 
 If the kind of the failure changes, the seconds between these two polls do not count. The seconds
 before a 429 do not count either.
 
-Of the seconds between two failed polls, at most a tenth of the limit counts; if the limit is
-`not_found_grace`, at most a fifth. So after the first failed poll, at least ten more polls must
-fail, or five. Therefore it has little effect that the process was stopped, or that the request
-budget was short.
+Of the seconds between two failed polls, at most a tenth of the limit counts, so at least ten more
+polls must fail after the first one. (If the limit is `not_found_grace`, at most a fifth counts, and
+five more polls must fail.) Therefore it has little effect if the process was stopped, or if the
+request budget was short.
 
 The next poll of the job comes within that tenth or fifth of the limit, if the request budget allows
 it and a fifth of the polls of other jobs succeed. If the poll failed with a 5xx, a 408, a refusal
