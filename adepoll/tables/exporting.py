@@ -17,16 +17,9 @@ from adepoll.common.redaction import showable
 from adepoll.errors import ConfigurationError
 from adepoll.journal.reader import JournalReader, check_is_kept
 from adepoll.tables.column_types import Column, Scalar
-from adepoll.tables.inference import (
-    Observer,
-    TypeConflict,
-    format_path,
-    parse_path,
-)
-from adepoll.tables.inference import (
-    Path as KeyPath,
-)
+from adepoll.tables.inference import Observer, TypeConflict
 from adepoll.tables.job_rows import JOB_COLUMNS, Row, RowReader
+from adepoll.tables.key_paths import KeyPath, format_path, parse_path
 from adepoll.tables.spool import Spool
 from adepoll.tables.text_writers import CsvWriter, JsonLinesWriter
 

@@ -6,9 +6,9 @@ and an object with more than 1,000 different keys becomes one column of JSON tex
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from decimal import Decimal
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from adepoll.api.json_text import Json
 from adepoll.tables.column_types import (
@@ -24,8 +24,7 @@ from adepoll.tables.column_types import (
     parse_date,
     parse_time,
 )
-
-Path: TypeAlias = tuple[str, ...]
+from adepoll.tables.key_paths import KeyPath, format_path
 
 _MAX_KEYS: Final = 1_000  # maximum number of different keys of one object
 _MAX_NODES: Final = 10_000
@@ -130,11 +129,16 @@ class Node:
             return None
         return next(iter(self.kinds)) if len(self.kinds) == 1 else ""
 
+    def without_objects(self) -> "Node":
+        """Return what was observed of the values that are not objects."""
+        kinds = {kind: seen for kind, seen in self.kinds.items() if kind != "object"}
+        return evolve(self, kinds=kinds, children={})
+
 
 class Observer:
     """Observes values, and returns the columns for them."""
 
-    def __init__(self, *, explode: Collection[Path] = (), dates: bool = False) -> None:
+    def __init__(self, *, explode: Collection[KeyPath] = (), dates: bool = False) -> None:
         """Create an observer that has seen nothing.
 
         Args:
@@ -205,7 +209,7 @@ class Observer:
             if item is not None and (below.below or not child.exploded):
                 self._observe(child, item, job_id, below, depth + 1)
 
-    def has_seen(self, path: Path) -> bool:
+    def has_seen(self, path: KeyPath) -> bool:
         """Return True if a value had this path; keys of objects in lists count, too."""
         nodes = [self.root]
         for key in path:
@@ -270,14 +274,22 @@ class _Resolver:
         self, node: Node, root: str, reserved: frozenset[str], get: Callable[[Any], Json]
     ) -> tuple[list[Column], list[TypeConflict]]:
         found: list[Column] = []
-        if node.decided() == "object" and node.children:
+        others = node
+        if node.children:  # some of the values are objects
+            others = node.without_objects()
+            get_object = _only(get, is_object=True) if others.kinds else get
             for path, child in _leaves(node):
                 full = (root, *path) if path[0] in reserved else path
                 name = format_path(full)
                 kind = self.type_of(child, name)
-                found.append(_column(name, kind, _getter(path, get)))
-        elif node.kinds:
-            found.append(_column(root, self.type_of(node, root), get))
+                found.append(_column(name, kind, _getter(path, get_object)))
+        if others.kinds:
+            kind = self.type_of(others, root)
+            if others is not node:
+                reason = "values of several types"
+                self._report(node, root, reason, f"a column for each key, and {name_of(kind)}")
+                get = _only(get, is_object=False)
+            found.append(_column(root, kind, get))
         return found, self.conflicts
 
     def type_of(self, node: Node, path: str) -> ColumnType:  # noqa: PLR0911 - one return statement for each type
@@ -322,22 +334,21 @@ class _Resolver:
         return self._conflict(node, path, reason, Scalar.TEXT)
 
     def _conflict(self, node: Node, path: str, reason: str, kind: Scalar) -> Scalar:
-        self.conflicts.append(
-            TypeConflict(
-                path=self.within + path,
-                found={seen: (count, job) for seen, (count, job) in node.kinds.items()},
-                reason=reason,
-                type=name_of(kind),
-            )
-        )
+        self._report(node, path, reason, name_of(kind))
         return kind
+
+    def _report(self, node: Node, path: str, reason: str, written_as: str) -> None:
+        found = {kind: (count, job) for kind, (count, job) in node.kinds.items()}
+        self.conflicts.append(
+            TypeConflict(path=self.within + path, found=found, reason=reason, type=written_as)
+        )
 
 
 def _column(name: str, kind: ColumnType, get: Callable[[Any], Json]) -> Column:
     return Column(name=name, type=kind, get=get, convert=converter(kind))
 
 
-def _leaves(node: Node, before: Path = ()) -> Iterator[tuple[Path, Node]]:
+def _leaves(node: Node, before: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
     """Yield path and node for each node below `node` that becomes a column."""
     for key, child in node.children.items():
         path = (*before, key)
@@ -349,7 +360,17 @@ def _leaves(node: Node, before: Path = ()) -> Iterator[tuple[Path, Node]]:
             yield path, child
 
 
-def _getter(path: Path, get: Callable[[Any], Json]) -> Callable[[Any], Json]:
+def _only(get: Callable[[Any], Json], *, is_object: bool) -> Callable[[Any], Json]:
+    """Return a function like `get` that returns None for objects, or for all other values."""
+
+    def get_only(row: Any) -> Json:
+        value = get(row)
+        return value if isinstance(value, dict) is is_object else None
+
+    return get_only
+
+
+def _getter(path: KeyPath, get: Callable[[Any], Json]) -> Callable[[Any], Json]:
     if len(path) == 1:
         (only,) = path
 
@@ -368,22 +389,3 @@ def _getter(path: Path, get: Callable[[Any], Json]) -> Callable[[Any], Json]:
         return value
 
     return get_at
-
-
-def format_path(path: Sequence[str]) -> str:
-    r"""Return the keys of a path as one text, joined by dots; a dot in a key becomes ``\.``."""
-    return ".".join(key.replace("\\", "\\\\").replace(".", "\\.") for key in path)
-
-
-def parse_path(text: str) -> Path:
-    """Return the keys of a path; `text` is the path in the form that `format_path` returns."""
-    keys, key, is_escaped = [], "", False
-    for character in text:
-        if is_escaped or character not in "\\.":
-            key, is_escaped = key + character, False
-        elif character == "\\":
-            is_escaped = True
-        else:
-            keys.append(key)
-            key = ""
-    return (*keys, key)

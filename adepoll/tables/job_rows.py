@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 from adepoll.api.json_text import Json
 from adepoll.api.models import JobStatus
-from adepoll.errors import AdePollError
+from adepoll.errors import MalformedAnswerError
 from adepoll.journal.outcomes import Record, Stage
 from adepoll.journal.reader import JournalReader
 from adepoll.tables.column_types import ColumnType, ListType, Scalar
@@ -98,7 +98,9 @@ class RowReader:
             if text is not None:
                 try:
                     value, references = self._parse(text)
-                except (AdePollError, UnreadableError) as exc:
+                except MalformedAnswerError as exc:
+                    self._note_problem(record.job_id, f"it is {exc.problems[0]}")
+                except UnreadableError as exc:
                     self._note_problem(record.job_id, str(exc))
                 else:
                     self.results += 1

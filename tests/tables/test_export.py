@@ -240,6 +240,26 @@ async def test_an_object_and_something_else_become_json_text(table, other):
     assert [conflict.path for conflict in report.conflicts] == ["a"]
 
 
+async def test_an_odd_extraction_leaves_the_columns_of_the_others(table):
+    rows, report = await table({"a": 1, "extraction": "x"}, [1, 2], {"a": {"b": 2}}, [3], None)
+    assert values(rows, "a") == ["1", None, '{"b":2}', None, None]
+    assert values(rows, "extraction.extraction") == ["x", None, None, None, None]
+    assert values(rows, "extraction") == [None, [1, 2], None, [3], None]
+    _, (conflict) = report.conflicts
+    assert str(conflict) == (
+        "extraction: values of several types: object (2, first in j0), array (2, first in j1); "
+        "written as a column for each key, and list of integer"
+    )
+
+
+async def test_an_odd_element_leaves_the_columns_of_the_others(table):
+    _, report = await table({"rows": [{"b": 1}, 7, {"b": 2}]}, {"rows": 8}, explode=["rows"])
+    elements = parquet.read_table(report.files[1])
+    assert values(elements, "b") == [1, None, 2, None]
+    assert values(elements, "value") == [None, 7, None, 8]
+    assert "rows[].value" in [conflict.path for conflict in report.conflicts]
+
+
 async def test_a_conflict_within_a_list_names_its_path(table):
     rows, report = await table({"a": [{"b": 1}, {"b": "x"}, None]}, {"a": []})
     assert values(rows, "a") == [[{"b": "1"}, {"b": "x"}, None], []]
@@ -394,6 +414,7 @@ async def test_unreadable_results_are_reported_and_their_jobs_have_rows(tmp_path
     assert "does not exist" in report.problems["j3"]
     assert "not contain a result" in report.problems["j2"]
     assert "levels" in report.problems["j4"]
+    assert report.problems["j1"].startswith("it is not JSON: ")
     moved = tmp_path / "moved"
     moved.mkdir()
     (moved / "j3.json").write_text(result_text({"a": 2}))
