@@ -50,18 +50,6 @@ class SourceOfKinds(Protocol):
         """Return a view of the source for one kind; raise `ConfigurationError` if it is unknown."""
 
 
-class HostedSource(Protocol):
-    """A source that says where its jobs are.
-
-    Failures at one host say nothing about the jobs at another. Without an `origin`, all kinds of a
-    source are supposed to be at the same host.
-    """
-
-    @property
-    def origin(self) -> str:
-        """Name of the host, such as its scheme, host and port."""
-
-
 @runtime_checkable
 class TimedSource(Protocol):
     """A source that knows the time of the service's clock, which sets `received_at` of a job."""
@@ -108,7 +96,11 @@ def is_newest_first(source: JobSource) -> bool:
 
 
 def origin_of(source: JobSource) -> str:
-    """Return the `origin` of a source; an empty text if it has none."""
+    """Return the `origin` of a source: scheme, name and port of the host that has its jobs.
+
+    Failures at one host say nothing about the jobs at another. If a source has no attribute
+    `origin`, return an empty text: all its kinds are supposed to be at the same host.
+    """
     origin = getattr(source, "origin", None)
     return origin if isinstance(origin, str) else ""
 

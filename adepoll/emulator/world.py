@@ -226,7 +226,6 @@ class World:
         page: int = 0,
         page_size: int = 10,
         status: JobStatus | None = None,
-        shift: int = 0,
     ) -> Json:
         """Answer a request for a page of the list: return the body as parsed JSON.
 
@@ -235,13 +234,15 @@ class World:
             page: Page number, from 0.
             page_size: Largest number of jobs on the page, 1 to 100.
             status: Only jobs with this status; None for all.
-            shift: Number of jobs by which the page begins too late; negative if too early.
         """
         query = PageQuery(page=page, page_size=page_size, status=status)
-        return self.answer_page(rules_of(kind), query, shift=shift)
+        return self.answer_page(rules_of(kind), query)
 
     def answer_page(self, rules: EmulatedKind, query: PageQuery, *, shift: int = 0) -> Json:
-        """Answer a request for a page of the list of a kind, as `page` does."""
+        """Answer a request for a page of the list of a kind, as `page` does.
+
+        `shift` is the number of jobs by which the page begins too late; negative if too early.
+        """
         self.count(Endpoint.LIST, None)
         now = self._now - self.list_lag
         listed = self._lists[rules.name]

@@ -142,6 +142,7 @@ class DiskWriter:
             self._is_complete = True
             self._work_added.set()
             await self._hashing
+            self._hashing = None
         return await run_in_thread(self.part.publish)
 
     async def _stop_hashing(self) -> None:

@@ -24,7 +24,7 @@ from adepoll.errors import (
     StatusError,
 )
 from adepoll.errors.frames import without_frames
-from adepoll.throttling.hosts import Caller, Host, Sent
+from adepoll.throttling.hosts import Caller, Host
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.statistics import ClientStats
 from adepoll.throttling.waiting_times import RetryPolicy
@@ -73,9 +73,7 @@ class RequestSender:
         self._requests = self._retries = self._throttled = self._failures = 0
         self._refused: int | None = None
 
-    async def call(
-        self, send: Send[_T], host: Host | None = None, *, attempts: int | None = None
-    ) -> _T:
+    async def call(self, send: Send[_T], host: Host | None = None) -> _T:
         """Send a request, and repeat it after temporary errors, if the retry policy allows it.
 
         A refusal (401, 403) of a key that has worked counts as a temporary error.
@@ -83,7 +81,6 @@ class RequestSender:
         Args:
             send: Sends the request once.
             host: The host to which it is sent; None if the service has one host.
-            attempts: Largest number of requests; None for `RetryPolicy.attempts`.
 
         Raises:
             RequestError: The last request has failed with this error.
@@ -101,7 +98,7 @@ class RequestSender:
                 raise
             except RequestError as error:
                 attempt += 1
-                is_last = attempt >= (attempts or self._retry.attempts)
+                is_last = attempt >= self._retry.attempts
                 if not self._may_retry(error) or is_last or not self._limiter.take_retry():
                     raise
                 _log.debug("attempt %d failed, will retry: %s", attempt, error)
@@ -132,8 +129,10 @@ class RequestSender:
             if due is None:
                 due = await self._wait_for_turn(host, give_up_at)
             async with self._no_semaphore if semaphore is None else semaphore:
-                if (sent := self._start(host, due)) is None:
+                # Meanwhile, `close` may have been called, or others may have taken the turn.
+                if self._loop is None or (sent := limiter.start(host, due)) is None:
                     continue
+                self._requests += 1
                 try:
                     response = await send(sent.at)
                 except RequestError as error:
@@ -162,8 +161,12 @@ class RequestSender:
             ClosedError: `close` was called, or another event loop was used before.
         """
         give_up_at = asyncio.get_running_loop().time() + self._outage_wait
-        while (sent := self._start(host, await self._wait_for_turn(host, give_up_at))) is None:
-            pass
+        sent = None
+        while sent is None:
+            due = await self._wait_for_turn(host, give_up_at)
+            if self._loop is not None:  # otherwise `_wait_for_turn` raises `ClosedError` now
+                sent = self._limiter.start(host, due)
+        self._requests += 1
         try:
             yield
         except RequestError as error:
@@ -231,15 +234,6 @@ class RequestSender:
                 )
             self._limiter.bind(loop)
             self._loop = loop
-
-    def _start(self, host: Host, due: float) -> Sent | None:
-        """Count a request as sent; return None if it must wait for its turn again.
-
-        Since the request got its turn, others may have been sent, or the gate may have closed.
-        """
-        sent = None if self._loop is None else self._limiter.start(host, due)
-        self._requests += sent is not None
-        return sent
 
     async def _pause(self, seconds: float) -> None:
         try:

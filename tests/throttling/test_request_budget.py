@@ -230,7 +230,7 @@ def test_three_jobs_that_always_fail_do_not_slow_other_calls_down():
         async def insist():
             while True:
                 with pytest.raises(ServerError):
-                    await it.sender.call(fail, attempts=1)
+                    await it.sender.call_once(fail)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(3):
@@ -424,7 +424,7 @@ def test_stats_show_what_holds_requests_back():
             raise RateLimitedError(status=429, retry_after=10.0)
 
         with pytest.raises(RateLimitedError):
-            await sender.call(refuse, attempts=1)
+            await sender.call_once(refuse)
         stats = sender.stats(bytes_received=7)
         assert (stats.requests, stats.throttled, stats.failures) == (1, 1, 1)
         assert (stats.window, stats.bytes_received) == (1, 7)
@@ -457,7 +457,7 @@ def test_stats_show_whether_the_key_was_refused_last(words, refused):
                     raise word
 
             with suppress(StatusError):
-                await sender.call(answer, attempts=1)
+                await sender.call_once(answer)
         assert sender.stats().refused == refused
 
     alone(script)
@@ -473,7 +473,7 @@ def test_stats_show_an_outage_and_its_end():
 
         for number in range(1, 11):
             with suppress(ServerError):
-                await sender.call(fail, attempts=1)
+                await sender.call_once(fail)
             assert sender.stats().failures_in_a_row == number
             assert sender.stats().is_outage == (number == 10)
         await sender.call(succeed)
