@@ -38,8 +38,7 @@ from adepoll.journal.queries import (
     waiting_jobs,
 )
 from adepoll.journal.sqlite_errors import READING_ERRORS, reading_error, writing_error
-from adepoll.journal.stored_jobs import JobToAdd, stored_job
-from adepoll.journal.stored_snapshots import result_json, snapshot_json
+from adepoll.journal.stored_jobs import JobToAdd, result_json, snapshot_json, stored_job
 
 _PAGE_BYTES: Final = 4 * 2**20
 # Pages of 4 KiB. When the WAL has this number of pages, SQLite copies them into the file.
