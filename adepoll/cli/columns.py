@@ -42,7 +42,8 @@ def read_text(
         pieces: The text in pieces of any length; lines end with ``\n``.
         source: The name of the text in error messages.
         fields: Names of the columns or keys that describe a job; dots separate the keys of nested
-            objects. The other columns of a CSV table become the columns of a `BatchJob`.
+            objects. In a CSV table, the columns that `fields` does not name become the columns of
+            a `BatchJob`.
         emit: Called with each batch of jobs, before the next piece is read.
         note_invalid: Called with each text that cannot be a job id, and its line number, before
             the text is passed to `emit`.

@@ -20,7 +20,8 @@ def json_line(outcome: Outcome) -> str:
 
     In place of the key "data", the line has the key "result" if the result is in a file, and the
     key "error" if the result could not be fetched. The line of an unresolved job has the id, the
-    kind, the label and the error. The key "columns" has the other columns of a CSV file.
+    kind, the label and the error. The key "columns" has the columns of a CSV file that are not id,
+    kind or label.
     """
     job = outcome.snapshot
     columns = {"columns": dict(outcome.columns)} if outcome.columns else {}
