@@ -118,12 +118,19 @@ class KindPolling:
                 newest_first=is_newest_first(source),
             )
             self.pollers.on_idle = self.sweeper.cancel_all
+            self.watched_jobs.list_hints.is_busy = self._is_busy
 
     def pump(self) -> None:
         """Start to sweep if that saves requests, then poll the jobs that are due."""
         if self.sweeper is not None:
             self.sweeper.pump()
         self.pollers.pump()
+
+    def _is_busy(self, now: float) -> bool:
+        """Return True if polls or list requests wait for the request budget."""
+        if self.pollers.turns.is_busy(now):
+            return True
+        return self.sweeper is not None and self.sweeper.turns.is_busy(now)
 
     def cancel_all(self) -> None:
         """Forget all jobs, and cancel all polls and sweeps."""

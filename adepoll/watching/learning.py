@@ -187,12 +187,7 @@ class Learning:
             state.first_active_age = None
 
     def chance(self, state: JobState, now: float) -> float:
-        """Return the chance that a job has settled; 1 if its poll is urgent.
-
-        A poll is urgent if somebody waits for the job, or if the job is missing from the list.
-        """
-        if state.missing_at < math.inf or state.awaited:
-            return 1.0
+        """Return the chance that a job has settled."""
         if state.first_active_age is None:
             return UNKNOWN_CHANCE
         seen, age = state.last_active_age, now - state.received_at

@@ -6,7 +6,7 @@ passed in as `now`.
 
 import math
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -22,6 +22,10 @@ from adepoll.watching.poll_queue import PollQueue
 from adepoll.watching.schedule_calls import ScheduleCalls
 
 
+def _never_busy(_now: float) -> bool:
+    return False
+
+
 @define(eq=False)
 class ListHints:
     """Moves the next polls of watched jobs to earlier or later times, as the list suggests.
@@ -35,6 +39,7 @@ class ListHints:
         gaps: Finds jobs that a sweep can have missed because they moved between two pages.
         poll_wait: Mean seconds from the end of a sweep to the end of the polls of the jobs that the
             sweep did not show.
+        is_busy: Returns True if requests wait for the request budget at a given time.
     """
 
     states: Mapping[str, JobState]
@@ -44,6 +49,7 @@ class ListHints:
     accuracy: ListAccuracy = field(init=False)
     gaps: PageGaps = field(factory=PageGaps, init=False)
     poll_wait: float = field(default=0.0, init=False)
+    is_busy: Callable[[float], bool] = field(default=_never_busy, init=False)
     # Number of jobs that polls have found settled since the last sample was taken.
     _settled: int = field(default=0, init=False)
     # Listed jobs that `_take_sample` chose last: their polls only check the list.
@@ -91,17 +97,23 @@ class ListHints:
     def postponed_to(self, state: JobState, now: float) -> float:
         """Return the time at which to poll a due job that the list may still show as active.
 
-        `now`, or minus infinity, means to poll the job now.
+        `now`, or minus infinity, means to poll the job now. If somebody waits for the job, it is
+        polled now unless other requests wait for the request budget. If they do, the next page
+        takes the place of this poll.
         """
-        if state.awaited:
+        awaited = state.awaited
+        if awaited and not (self.list_trust.covers(state) and self.is_busy(now)):
             return now
-        trusted = self.list_trust.trusted_until(state, now)
-        if trusted > now or trusted == -math.inf:
-            return trusted
-        # This poll would only check the list. While the request budget is short, most polls are
-        # kept for jobs that the list has dropped.
-        is_short = self.timing.throughput.is_short
-        return now if self.list_trust.may_check(is_short=is_short) else now + _CHECK_LATER
+        later = self.list_trust.trusted_until(state, now)
+        is_first = awaited and not state.polls and state.first_active_age is None
+        if later > -math.inf and (later <= now or is_first):
+            # This poll would only check the list. While the request budget is short, most polls are
+            # kept for jobs that the list has dropped.
+            is_short = awaited or self.timing.throughput.is_short
+            if self.list_trust.may_check(is_short=is_short):
+                return now
+            later = max(later, now + _CHECK_LATER)
+        return min(later, now + self.timing.delay(state, now)) if awaited else later
 
     def page_listed(
         self, status: JobStatus, number: int, page: JobPage, requested_at: float, now: float
@@ -166,13 +178,16 @@ class ListHints:
         time = self.timing.learning.submitted_at(oldest, now)
         return -math.inf if time is None else time - _OLDER
 
-    def sweep_ended(self, requested_at: float, now: float) -> Iterator[int]:
+    def sweep_ended(
+        self, requested_at: float, now: float, *, pages_waited: bool = False
+    ) -> Iterator[int]:
         """Make the jobs due that a complete sweep, started at `requested_at`, did not show.
 
         A job that is newer than the list's lag is not expected in the list. While jobs are polled
-        by schedule, missing jobs are only recorded, and not made due. While the request budget is
-        short, there is much time between the pages of a sweep. Then a job that may have moved
-        between two pages counts as missing only if the next sweep does not show it either.
+        by schedule, missing jobs are only recorded, and not made due. If pages waited for the
+        request budget (`pages_waited`), or the last sweep was slow, there is time between the pages
+        of a sweep. Then a job that may have moved between two pages counts as missing only if the
+        next sweep does not show it either.
 
         The caller must exhaust the returned iterator. After each 500 jobs, it yields the number of
         missing jobs among these 500.
@@ -180,9 +195,9 @@ class ListHints:
         for state in islice(self.states.values(), _DELAYS_SAMPLED):
             self.timing.delay(state, now)  # keeps `mean_delay` up to date during sweeps
         moved = self.gaps.sweep_ended()
-        rate = self.timing.throughput.rate(now)
-        if rate is None and self.list_trust.sweep_rate is None:
+        if not pages_waited and self.list_trust.sweep_rate is None:
             moved = ()
+        rate = self.timing.throughput.rate(now)
         self.accuracy.limit = self._useful_lag(rate)
         newest = requested_at - self.list_trust.list_lag
         self.list_trust.list_lag *= _LAG_FADING

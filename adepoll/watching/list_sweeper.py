@@ -1,7 +1,7 @@
 """Sweeps the job list in a task, with up to eight more tasks while a sweep is in progress.
 
 A list request that is answered with 429 is repeated here after `Retry-After`. Imports listing,
-sweep_policy, watched_jobs and source.
+sweep_policy, turns, watched_jobs and source.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from itertools import islice
-from types import TracebackType
 from typing import Any, Final
 
 from adepoll.api.models import JobPage, JobStatus
@@ -20,6 +19,7 @@ from adepoll.common.tasks import start
 from adepoll.errors import RateLimitedError, RequestError
 from adepoll.watching.listing import PAGE_SIZE, Sweep
 from adepoll.watching.sweep_policy import Situation, SweepPolicy
+from adepoll.watching.turns import PageTurns
 from adepoll.watching.watched_jobs import WatchedJobs
 
 _log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class ListSweeper:
     Attributes:
         sweeps: Number of finished sweeps.
         requests: Number of requests for a page.
+        turns: Knows which requests wait for their turn, and how long requests take.
     """
 
     def __init__(
@@ -57,8 +58,8 @@ class ListSweeper:
                 whose jobs are all older than the oldest watched job.
         """
         self._watched_jobs = watched_jobs
-        self._request_times = RequestTimes(semaphore)
-        self._source = for_polling(source, self._request_times)
+        self.turns = PageTurns(semaphore)
+        self._source = for_polling(source, self.turns)
         self._newest_first = newest_first
         self._policy = policy
         self._on_due = on_due
@@ -110,7 +111,7 @@ class ListSweeper:
             polls=watched_jobs.counts.polls,
             mean_delay=watched_jobs.timing.mean_delay,
             poll_wait=watched_jobs.list_hints.poll_wait,
-            list_is_bad=accuracy.is_bad or self._request_times.mean > _SLOW * accuracy.limit,
+            list_is_bad=accuracy.is_bad or self.turns.mean_duration > _SLOW * accuracy.limit,
             list_is_proven=accuracy.is_proven,
             compare_at=accuracy.compare_at,
         )
@@ -121,13 +122,14 @@ class ListSweeper:
         hints = self._watched_jobs.list_hints
         while self._policy.should_sweep(at := self._situation()):
             sweep = self._policy.start(at)
-            self._request_times.restart()
+            self.turns.restart()
             if await self._sweep(sweep):
                 self.sweeps += 1
                 if sweep.is_complete:
                     if self._is_useful(sweep.started):
                         hints.start_sweeping()
-                    for _ in hints.sweep_ended(sweep.started, loop.time()):
+                    waited = self.turns.last_wait > _LONG
+                    for _ in hints.sweep_ended(sweep.started, loop.time(), pages_waited=waited):
                         self._on_due()
                         await asyncio.sleep(0)
                     self._on_due()
@@ -221,7 +223,10 @@ class ListSweeper:
         while True:
             self.requests += 1
             try:
-                return await self._source.list_jobs(page=number, page_size=PAGE_SIZE, status=status)
+                with self.turns.request():
+                    return await self._source.list_jobs(
+                        page=number, page_size=PAGE_SIZE, status=status
+                    )
             except RateLimitedError as error:
                 throttled += 1
                 if throttled >= _MAX_THROTTLED:
@@ -258,46 +263,6 @@ class ListSweeper:
             self._retry = loop.call_later(delay, self.pump, context=Context())
 
 
-class RequestTimes:
-    """Wraps the semaphore that is held during each list request; measures how long they take.
-
-    The time for which a request waits for the request budget does not count.
-    """
-
-    def __init__(self, semaphore: AbstractAsyncContextManager[object]) -> None:
-        """Start without requests."""
-        self._semaphore = semaphore
-        self._began: dict[asyncio.Task[Any] | None, float] = {}
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the requests that have ended."""
-        self._seconds = 0.0
-        self._requests = 0
-
-    @property
-    def mean(self) -> float:
-        """Mean duration of a request in seconds; 0 if none has ended."""
-        return self._seconds / self._requests if self._requests else 0.0
-
-    async def __aenter__(self) -> None:
-        """Acquire a place; the request begins."""
-        await self._semaphore.__aenter__()
-        self._began[asyncio.current_task()] = asyncio.get_running_loop().time()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Release the place; the request has ended."""
-        began = self._began.pop(asyncio.current_task())
-        self._seconds += asyncio.get_running_loop().time() - began
-        self._requests += 1
-        await self._semaphore.__aexit__(exc_type, exc, traceback)
-
-
 def _first(error: BaseException) -> Any:
     """Return the first error within nested exception groups, or an error that is not a group."""
     while isinstance(error, BaseExceptionGroup):
@@ -307,6 +272,7 @@ def _first(error: BaseException) -> Any:
 
 # List requests are too slow if they take more than this factor times `ListAccuracy.limit`.
 _SLOW: Final = 1.25
+_LONG: Final = 0.1  # seconds; if pages wait longer for their turn, there is time between them
 _PAGES_IN_FLIGHT: Final = 8
 _MAX_SLEEP: Final = 0.25  # maximum seconds between two checks whether to sweep now
 _PAGE_TIMEOUT: Final = 30.0  # seconds without a page; then the pages of the sweep are out of date

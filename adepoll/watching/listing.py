@@ -106,6 +106,20 @@ class ListTrust:
         self._checks = max(self._checks - 1, 0.0)
         return True
 
+    def chance(self, state: JobState, now: float) -> float:
+        """Return the chance that a job has settled; 1 if its poll is urgent.
+
+        A poll is urgent if the job is missing from the list. It is also urgent if somebody waits
+        for the job, and the list does not decide when the job is polled.
+        """
+        if state.missing_at < math.inf or (state.awaited and not self.covers(state)):
+            return 1.0
+        return self.learning.chance(state, now)
+
+    def covers(self, state: JobState) -> bool:
+        """Return True if sweeps show, or will show, whether a job is active."""
+        return self.sweeping and not state.ignore_list and state.missing_at == math.inf
+
     def trusted_until(self, state: JobState, now: float) -> float:
         """Return the time until which the job is not polled because the list is trusted.
 

@@ -56,7 +56,7 @@ class WatchedJobs:
         self.counts = PollCounts()
         target_lag = timing.target_lag or _TARGET_LAG
         self.list_trust = ListTrust(learning=self.learning, first_trust=_FIRST_TRUST * target_lag)
-        self.poll_queue = PollQueue(self.learning.chance)
+        self.poll_queue = PollQueue(self.list_trust.chance)
         self._states: dict[str, JobState] = {}
         self.list_hints = ListHints(self._states, timing, self.list_trust, self.poll_queue)
         self._memory = FailureMemory()
@@ -94,9 +94,12 @@ class WatchedJobs:
             if can_wait and (delay := self._first_delay()):
                 self.poll_queue.put(state, now + delay, postponed=True)
             else:
-                if self.list_trust.sweeping or not can_wait:
+                # While the request budget is short, a page that shows the job replaces the first
+                # poll for somebody who waits.
+                awaits = subscriber.awaits
+                if not awaits and (self.list_trust.sweeping or not can_wait):
                     self.list_trust.confirm_now(state)
-                chance = 1.0 if subscriber.awaits else UNKNOWN_CHANCE
+                chance = 1.0 if awaits else UNKNOWN_CHANCE
                 self.poll_queue.put_overdue(state, now, chance)
         elif subscriber not in state.subscribers:
             self._join(state, subscriber, now, can_wait=can_wait)
@@ -294,7 +297,6 @@ class WatchedJobs:
         else:
             state.awaited_since = now
         if state.ticket and due < state.due:
-            self.list_trust.confirm_now(state)
             self.poll_queue.put(state, due)
 
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
@@ -349,6 +351,7 @@ class WatchedJobs:
         self.learning.record_active(state, snapshot.submitted_at, now)
         state.last_active_at = max(state.last_active_at, state.polled_at)
         if not self.list_trust.sweeping or state.poll_again or state.awaited:
+            state.list_trusted_until = 0.0
             within = self.timing.expected_end(state, snapshot.progress, now)
             self._put_by_schedule(state, now, within=within)
             return

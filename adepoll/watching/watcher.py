@@ -26,10 +26,10 @@ from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState
 from adepoll.watching.kind_polling import PollingOptions, SubscriptionHost
 from adepoll.watching.listing import Discovery
-from adepoll.watching.pollers import Semaphore
 from adepoll.watching.statistics import WatcherStats, total
 from adepoll.watching.status_updates import StatusUpdates, StatusUpdateSubscription
 from adepoll.watching.subscriptions import JobIds, check_timeout
+from adepoll.watching.turns import Semaphore
 from adepoll.watching.waiter import Waiter
 from adepoll.watching.watch import UnresolvedJob, Watch, WatchSubscription
 

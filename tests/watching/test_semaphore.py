@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from adepoll.watching.pollers import Semaphore
+from adepoll.watching.turns import Semaphore
 
 
 def test_places_go_to_the_task_that_has_waited_longest(replay):

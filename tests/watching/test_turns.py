@@ -3,12 +3,13 @@
 import asyncio
 from random import Random
 
+import pytest
 from attrs import evolve, frozen
 
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
-from adepoll.watching.pollers import Turns
+from adepoll.watching.turns import PollTurns
 from adepoll.watching.watcher import JobWatcher
 
 
@@ -94,18 +95,81 @@ def test_a_wait_is_short_although_many_jobs_are_due_and_the_budget_is_short(repl
     replay(script)
 
 
-def test_without_a_short_budget_all_polls_may_wait_at_the_same_time(replay):
+def test_without_a_short_budget_all_polls_are_sent_at_the_same_time(replay):
     async def script():
-        turns = Turns(asyncio.Semaphore(2), on_turn=list)
-        tasks = [asyncio.create_task(turns.__aenter__()) for _ in range(5)]
+        service = paced(None)
+        job_ids = service.submit(64, processing_time=0.0, age=10.0)
+        began = service.source.world.now()
+        async with JobWatcher(service.source, discovery="get", rng=Random(0)) as watcher:
+            await asyncio.gather(*map(watcher.wait, job_ids))
+        assert service.source.world.now() - began == pytest.approx(0.1)
+
+    replay(script)
+
+
+def test_few_polls_are_chosen_before_it_is_known_how_long_they_wait(replay):
+    async def script():
+        turns = PollTurns(asyncio.Semaphore(2), on_turn=list)
+        tasks = [asyncio.create_task(turns.__aenter__()) for _ in range(4)]
         turns.waiting = dict.fromkeys(tasks, 0.0)
-        assert not turns.hold_back(0.1)
-        await asyncio.sleep(0)
-        assert len(turns.waiting) == 3
-        assert not turns.hold_back(1.0)  # few wait
-        turns.waiting |= dict.fromkeys(range(3), 0.9)
-        assert turns.hold_back(1.0)  # the oldest has waited long
+        assert turns.hold_back(0.0)
+        await asyncio.sleep(0)  # two of the tasks get their turn immediately
+        assert len(turns.waiting) == 2
+        turns.waiting |= dict.fromkeys(range(13), 0.0)
+        assert not turns.hold_back(0.0)
+        turns.waiting |= dict.fromkeys(range(14), 0.0)
+        assert turns.hold_back(0.0)
+        turns.waiting = dict.fromkeys(range(4), 0.0)
+        assert turns.hold_back(0.3)  # the oldest has waited long
         for task in tasks:
             task.cancel()
+
+    replay(script)
+
+
+async def wait_for_all(watcher, service, job_ids):
+    """Wait for each job separately; return the mean lag."""
+
+    async def lag(job_id):
+        return service.lag(await watcher.wait(job_id))
+
+    return sum(await asyncio.gather(*map(lag, job_ids))) / len(job_ids)
+
+
+def test_separate_waits_share_the_list_while_the_budget_is_short(replay):
+    """A loop that sweeps, and polls what is missing, has a mean lag of about 3 s here."""
+
+    async def script():
+        service = paced(1.0)
+        job_ids = [
+            job_id
+            for number in range(50)
+            for job_id in service.submit(1, processing_time=30.0 + 2 * number)
+        ]
+        async with JobWatcher(service, rng=Random(0)) as watcher:
+            assert await wait_for_all(watcher, service, job_ids) < 3.5
+
+    replay(script)
+
+
+def test_first_polls_of_many_new_waits_do_not_delay_other_jobs(replay):
+    async def script():
+        service = paced(1.0)
+        job_ids = service.submit(40, processing_time=5_000.0)
+        [ending] = service.submit(1, processing_time=40.0)
+        async with JobWatcher(service, rng=Random(0)) as watcher:
+            waits = [asyncio.create_task(watcher.wait(job_id)) for job_id in job_ids]
+            waits.append(ended := asyncio.create_task(watcher.wait(ending)))
+            for _ in range(20):
+                await asyncio.sleep(2)
+                job_ids = service.submit(5, processing_time=5_000.0)
+                waits += [asyncio.create_task(watcher.wait(job_id)) for job_id in job_ids]
+            assert service.lag(await ended) < 12
+            [settled] = service.submit(1, processing_time=10.0, age=60.0)
+            began = service.source.world.now()
+            await watcher.wait(settled)
+            assert service.source.world.now() - began < 12
+            for wait in waits:
+                wait.cancel()
 
     replay(script)

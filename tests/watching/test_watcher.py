@@ -479,11 +479,10 @@ def test_a_semaphore_shared_by_two_watchers_is_held_during_requests_only(replay,
             ]
             if slotted:
                 await asyncio.sleep(1)
-                assert len(waiting) == 100
-                assert await free_slots(semaphore) == 5
-            await asyncio.sleep(9)
-            # Between polls no request is in flight, and the semaphore is free.
-            assert inner.in_flight.total() == 0
+                assert len(waiting) == 8  # four polls of each watcher may wait
+            else:
+                await asyncio.sleep(9)  # between polls
+                assert inner.in_flight.total() == 0
             assert await free_slots(semaphore) == 5
             await asyncio.gather(*watches)
         assert inner.most_in_flight == 5

@@ -1,0 +1,208 @@
+"""The semaphore of a watcher, and which requests wait for their turn. Imports nothing of adepoll.
+
+A request acquires the semaphore when it gets its turn in the request budget. `PollTurns` wraps the
+semaphore for polls, and `PageTurns` for pages of the list. Times are seconds of the event loop.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from types import TracebackType
+from typing import Any, Final
+
+
+class Semaphore(AbstractAsyncContextManager[None, None]):
+    """An async context manager that at most `limit` tasks hold at the same time.
+
+    It works like `asyncio.Semaphore`. It creates no coroutine while a place is free, which saves
+    time in every request. A place that becomes free goes to the task that has waited longest. All
+    tasks must run in the same event loop; this is not checked.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """Start with `limit` free places."""
+        self._free = limit  # number of free places; 0 while a task waits
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        # A completed future, which `async with` can await without a suspension of the task.
+        self._done: asyncio.Future[None] | None = None
+
+    def __aenter__(self) -> Awaitable[None]:  # type: ignore[override]  # `async with` accepts any awaitable
+        """Acquire a place; wait until one is free."""
+        if self._free:
+            self._free -= 1
+            return self._done or self._make_done()
+        return self._wait()
+
+    def __aexit__(  # type: ignore[override]  # `async with` accepts any awaitable
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Awaitable[None]:
+        """Release the place."""
+        if self._waiting:
+            self._release()
+        else:
+            self._free += 1
+        return self._done or self._make_done()
+
+    async def _wait(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except BaseException:  # also GeneratorExit, which a closed coroutine raises
+            if waiter.done() and not waiter.cancelled():
+                self._release()  # this task got a place just before it was cancelled
+            elif waiter in self._waiting:
+                self._waiting.remove(waiter)
+            raise
+
+    def _release(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._free += 1
+
+    def _make_done(self) -> asyncio.Future[None]:
+        self._done = asyncio.get_running_loop().create_future()
+        self._done.set_result(None)
+        return self._done
+
+
+class Turns:
+    """Wraps the semaphore that is held during each request, and measures the waits for a turn.
+
+    Attributes:
+        waiting: Tasks whose request was not sent yet, oldest first, and the times at which these
+            requests began to wait.
+        last_wait: Seconds for which the last request that got its turn had waited for it.
+    """
+
+    def __init__(self, semaphore: AbstractAsyncContextManager[object]) -> None:
+        """Start without requests; `semaphore` is held during each request."""
+        self.waiting: dict[asyncio.Task[Any], float] = {}
+        self._semaphore = semaphore
+        self.last_wait = 0.0
+
+    def is_busy(self, now: float) -> bool:
+        """Return True if a request waits, and such waits are longer than 0.1 seconds."""
+        return bool(self.waiting) and self._longest_wait(now) > _SPARE
+
+    def _longest_wait(self, now: float) -> float:
+        """Return the wait of the last request that got its turn, or the longest present wait."""
+        return max(self.last_wait, now - next(iter(self.waiting.values())))
+
+    async def __aenter__(self) -> None:
+        """Acquire the semaphore. After that, the request of this task no longer waits."""
+        await self._semaphore.__aenter__()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        if task is not None and (began := self.waiting.pop(task, None)) is not None:
+            now = loop.time()
+            self.last_wait = now - began
+            self._record_turn(task, now)
+
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Coroutine[Any, Any, bool | None]:
+        """Return a coroutine that releases the semaphore."""
+        return self._semaphore.__aexit__(exc_type, exc, traceback)
+
+    def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:
+        """Record that a request is sent now."""
+
+
+class PollTurns(Turns):
+    """Limits how many polls wait for their turn.
+
+    While the request budget is short, polls wait. If many polls waited, they would be sent long
+    after they were chosen, and before jobs and pages of the list that have become more important
+    since then. So at first at most four polls may wait. Each poll that gets its turn within 0.25
+    seconds doubles this number. After a longer wait, or when no poll waits, the number is four.
+
+    Attributes:
+        held_back: True while no further poll may begin.
+    """
+
+    def __init__(
+        self, semaphore: AbstractAsyncContextManager[object], *, on_turn: Callable[[], None]
+    ) -> None:
+        """Start without polls.
+
+        Args:
+            semaphore: Held during each poll.
+            on_turn: Called when a waiting poll gets its turn while other polls are held back.
+        """
+        super().__init__(semaphore)
+        self.held_back = False
+        self._on_turn = on_turn
+        self._allowed = _MIN_ALLOWED  # number of polls that may wait; infinity for no limit
+
+    def hold_back(self, now: float) -> bool:
+        """Decide whether the next poll is held back; set and return `held_back`."""
+        waiting = len(self.waiting)
+        if waiting < _MIN_ALLOWED:
+            self.held_back = False
+            if not waiting:
+                self._allowed = _MIN_ALLOWED
+        else:
+            if self._longest_wait(now) > _LONG:
+                self._allowed = _MIN_ALLOWED
+            self.held_back = waiting >= self._allowed
+        return self.held_back
+
+    def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:  # noqa: ARG002 - for pages
+        self._allowed *= 2.0
+        if self.held_back:
+            self.held_back = False
+            self._on_turn()
+
+
+class PageTurns(Turns):
+    """Measures how long requests for a page take; their waits for a turn do not count."""
+
+    def __init__(self, semaphore: AbstractAsyncContextManager[object]) -> None:
+        """Start without requests; `semaphore` is held during each request."""
+        super().__init__(semaphore)
+        self._sent: dict[asyncio.Task[Any], float] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the requests that have ended."""
+        self._seconds = 0.0
+        self._requests = 0
+
+    @property
+    def mean_duration(self) -> float:
+        """Mean duration of a request in seconds; 0 if none has ended."""
+        return self._seconds / self._requests if self._requests else 0.0
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count the request of this task, which the block sends, from the wait for its turn on."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a request for a page needs a task")
+        self.waiting[task] = loop.time()
+        try:
+            yield
+        finally:
+            self.waiting.pop(task, None)
+            if (sent := self._sent.pop(task, None)) is not None:
+                self._seconds += loop.time() - sent
+                self._requests += 1
+
+    def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:
+        self._sent[task] = now
+
+
+_SPARE: Final = 0.1  # seconds by which a poll that can be left out may delay other requests
+_MIN_ALLOWED: Final = 4.0  # polls that may wait for their turn, however long they wait
+_LONG: Final = 0.25  # seconds; if polls wait longer, only `_MIN_ALLOWED` polls may wait
