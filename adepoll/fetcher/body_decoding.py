@@ -19,8 +19,9 @@ ReadChunk: TypeAlias = Callable[[], Awaitable[Chunk]]
 """Returns the next bytes; empty at the end."""
 
 # Values of zlib's argument `wbits`. With the first, zlib detects gzip or zlib by the header. The
-# second is for data without a header, which some servers call deflate.
+# last is for data without a header, which some servers call deflate.
 _GZIP_OR_ZLIB: Final = 47
+_GZIP: Final = 31
 _RAW: Final = -15
 # The lower four bits of the first byte of zlib data and of gzip data.
 _FIRST_BYTES: Final = (0x08, 0x0F)
@@ -38,19 +39,21 @@ class Decoder:
     """Decodes gzip and deflate, which some storages send although they were not requested.
 
     Some storages send the header `Content-Encoding` with a text that is not encoded. Such a text is
-    returned unchanged.
+    returned unchanged. Bytes after the compressed data, such as padding, are ignored.
     """
 
     def __init__(self, read: Read, *, job_id: str) -> None:
         """Begin before the first byte; `read` returns the next encoded bytes."""
         self._read = read
         self._job_id = job_id
-        self._format = _GZIP_OR_ZLIB
-        self._zlib = zlib.decompressobj(self._format)
+        self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
         self._encoded = b""  # bytes that were received and are not decoded yet
         self._bytes_in = 0
         self._bytes_out = 0
         self._is_plain = False
+        self._is_ended = False  # True if the next bytes do not belong to the compressed data
+        self._member = 0  # number of the current member: its predecessors are complete
+        self._bytes_of_member = 0  # decoded bytes of the current member
 
     async def read(self) -> bytes:
         """Return the next decoded bytes; empty at the end.
@@ -60,13 +63,14 @@ class Decoder:
             ResultMalformedError: The body is not compressed data, or its decoded size is
                 implausible: too large, or nearly 0.
         """
-        while True:
+        while not self._is_ended:
             if not self._encoded:
                 self._encoded = await self._read()
                 if not self._bytes_in and self._encoded:
                     self._begin(self._encoded[0])
                 self._bytes_in += len(self._encoded)
-                if not self._encoded and not (self._zlib.eof or self._is_plain):
+                is_complete = self._zlib.eof or self._is_plain or self._may_be_padding
+                if not self._encoded and not is_complete:
                     reason = "the bytes ended within their encoding"
                     raise ResultTransferError(
                         reason,
@@ -83,24 +87,35 @@ class Decoder:
                     return chunk
             if chunk := self._decode():
                 return chunk
+        return b""
+
+    @property
+    def _may_be_padding(self) -> bool:
+        """True if complete data came before, and nothing has been decoded after it."""
+        return self._member > 0 and not self._bytes_of_member
 
     def _begin(self, first: int) -> None:
         """Choose the format by the first byte of the body."""
         self._is_plain = first in _PLAIN
         if first & 0x0F not in _FIRST_BYTES:
-            self._format = _RAW
-            self._zlib = zlib.decompressobj(self._format)
+            self._zlib = zlib.decompressobj(_RAW)
 
     def _decode(self) -> bytes:
         if self._zlib.eof:  # a gzip file may have several members (RFC 1952, section 2.2)
-            self._zlib = zlib.decompressobj(self._format)
+            self._zlib = zlib.decompressobj(_GZIP)
+            self._member += 1
+            self._bytes_of_member = 0
         problem = ""
         try:
             chunk = self._zlib.decompress(self._encoded, _MAX_CHUNK)
         except zlib.error:
+            if self._may_be_padding:
+                self._is_ended = True
+                return b""
             problem = "broken content encoding @ $"
         else:
             self._encoded = self._zlib.unconsumed_tail or self._zlib.unused_data
+            self._bytes_of_member += len(chunk)
             self._bytes_out += len(chunk)
             if self._bytes_out > _MAX_DECODED:
                 problem = f"it decodes to more than {_MAX_DECODED} bytes @ $"

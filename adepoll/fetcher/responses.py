@@ -119,6 +119,8 @@ class ResponseInterpreter:
             ResultError: The storage answered with an error.
         """
         status = response.status
+        if status == _OK and requested is not None and "Content-Range" in response.headers:
+            return self._range(response, requested)  # some storages send a range with status 200
         if status == _OK:
             return self.whole(response)
         if status == _PARTIAL:

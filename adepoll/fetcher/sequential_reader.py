@@ -196,7 +196,9 @@ class SequentialReader:
     async def _skip(self, body: ResponseBody) -> None:
         """Skip bytes before the range, and bytes that were read from an earlier response.
 
-        Raise `ObjectChangedError` if the bytes of the earlier response are different now.
+        Raise `ObjectChangedError` if the bytes of the earlier response are different now. If the
+        body ends before them, and did not state its size, it may be cut: raise
+        `ResultTransferError`.
         """
         if body.start < self.start:
             await self._skip_to_start(body)
@@ -209,6 +211,8 @@ class SequentialReader:
             left -= len(chunk)
             if not same_etag:
                 digest.update(chunk)
+        if left and body.version.size is None:
+            raise self._cut_error(self.start + self.received - left)
         if left:
             raise ObjectChangedError
         if not same_etag and (self.version.is_strong or digest.digest() != self._digest.digest()):

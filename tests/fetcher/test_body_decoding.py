@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from adepoll.errors import ResultMalformedError
+from adepoll.errors import ResultMalformedError, ResultTransferError
 from adepoll.fetcher import body_decoding
 from adepoll.fetcher.body_decoding import Decoder
 
@@ -44,6 +44,36 @@ async def test_endless_members_without_text_are_malformed(monkeypatch):
     monkeypatch.setattr(body_decoding, "_MAX_WITHOUT_TEXT", 10_000)
     with pytest.raises(ResultMalformedError, match="hardly any"):
         await decoded(*[gzip.compress(b"")] * 1_000)
+
+
+PADDINGS = [b"\0" * 600, b"\r\n", b"\x1f", b"\x1f\x8b", b"\x1f\x8bjunk" * 9, b"{}", b"xx", b"x\x9c"]
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("wbits", [31, 15, -15])
+async def test_bytes_after_the_compressed_data_are_ignored(padding, wbits):
+    """gzip(1), curl and urllib3 ignore them, too."""
+    text = b'{"rows": [' + b'{"a": 1}, ' * 50 + b"{}]}"
+    encoded = zlib.compress(text, wbits=wbits) + padding
+    assert await decoded(encoded) == text
+    assert await decoded(*(bytes([byte]) for byte in encoded)) == text
+
+
+async def test_padding_is_not_read_to_its_end():
+    async def read():
+        return next(chunks, b"\0")
+
+    chunks = iter([gzip.compress(b"{}")])
+    decoder = Decoder(read, job_id="job-1")
+    assert [await decoder.read() for _ in range(3)] == [b"{}", b"", b""]
+
+
+@pytest.mark.parametrize("cut", [1, 9, 60])
+async def test_a_cut_member_is_a_failed_transfer(cut):
+    text = bytes(range(256)) * 8
+    member = gzip.compress(text)
+    with pytest.raises(ResultTransferError, match="ended within their encoding"):
+        await decoded(member, member[:-cut])
 
 
 @pytest.mark.parametrize("text", [b"{}", b'\r\n {"a": 1}', b"\t{}" + b" " * 100])

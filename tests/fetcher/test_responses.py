@@ -105,6 +105,16 @@ async def test_the_whole_instead_of_a_range_starts_at_0(bucket, storage_client):
     assert (body, response.start, response.is_partial) == (BODY, 0, False)
 
 
+async def test_a_range_with_status_200_is_a_range(storage, storage_client):
+    """ModelScope sends one (modelscope_hub issue 50), and the file would begin with its bytes."""
+    headers = [f"Content-Range: bytes 10-19/{SIZE}", 'ETag: "one"']
+    storage.answers = [storage.reply(BODY[10:20], headers=headers)]
+    response, body = await fetch_body(storage_client, storage.url(), requested=Range(10, 20))
+    assert (body, response.start, response.is_partial) == (BODY[10:20], 10, True)
+    with pytest.raises(UnusableRangeError, match="another byte range"):
+        await fetch_body(storage_client, storage.url(), requested=Range(9, 20))
+
+
 @pytest.mark.parametrize(
     "content_range",
     [

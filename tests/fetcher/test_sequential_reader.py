@@ -163,6 +163,14 @@ async def test_unusable_ranges_make_the_stream_request_the_whole(bucket, body, f
     assert bucket.ranges == [None, (1_000, None), None]
 
 
+async def test_a_range_with_status_200_continues_the_stream(bucket, body, fetch, stored):
+    rest = bucket.reply(body[1_000:], headers=[f"Content-Range: bytes 1000-{SIZE - 1}/{SIZE}"])
+    bucket.answers = [bucket.give(1_000, then="close"), rest]
+    got, resumed, error = await read_all(fetch(), stored(bucket.url()))
+    assert (got, resumed, error) == (body, 1, None)
+    assert bucket.ranges == [None, (1_000, None)]
+
+
 async def test_an_unstated_size_is_confirmed_by_416_at_the_end(bucket, body, fetch, stored):
     """The connection broke after the last byte, and no chunk was marked as the last one."""
     headers = ["Transfer-Encoding: chunked", 'ETag: "one"']
@@ -227,6 +235,15 @@ async def test_without_an_etag_a_shorter_object_is_another(bucket, body, fetch, 
     got, _, error = await read_all(fetch(), stored(bucket.url()))
     assert isinstance(error, ResultChangedError)
     assert got == body[:1_000]
+
+
+async def test_without_a_size_an_earlier_cut_is_not_another_object(bucket, body, fetch, stored):
+    """A body without a stated size can be cut anywhere, and nothing in it shows that."""
+    bucket.etag = None
+    bucket.answers = [bucket.reply(body[:cut], length=None) for cut in (1_000, 900, 1, 1_001)]
+    bucket.answers.append(bucket.give())
+    got, _, error = await read_all(fetch(attempts=9), stored(bucket.url()))
+    assert (got, error) == (body, None)
 
 
 async def test_a_large_beginning_is_compared_completely_in_constant_memory(
