@@ -93,7 +93,7 @@ class PolledResult:
         headers = request_headers(requested, version)
         async with self._client.open_answer(self._ref, headers) as response:
             limit_read_size(response, _READ_SIZE)
-            with self._storage.reading(response):
+            with self._storage.receiving(response):
                 body = await self._body(response, requested)
                 if version is not None and version.differs(body.version):
                     raise ObjectChangedError

@@ -23,7 +23,6 @@ from adepoll.api.models import JobSnapshot
 from adepoll.api.transport import USER_AGENT
 from adepoll.api.transport_errors import describe, is_lasting_refusal
 from adepoll.api.transport_options import TransportOptions
-from adepoll.common.closing import AsyncCloseable
 from adepoll.common.redaction import REDACTED, redact_url
 from adepoll.errors import (
     ResultExpiredError,
@@ -61,12 +60,8 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_EXPIRED_URLS: Final = 2  # renewals in a row without a successful request
 
 
-class StorageClient(AsyncCloseable):
-    """Sends requests to storages; one for each fetcher.
-
-    Attributes:
-        check_open: Function that raises `ClosedError` if the client is closed.
-    """
+class StorageClient(Connections):
+    """Sends requests to storages; one for each fetcher."""
 
     def __init__(
         self,
@@ -87,6 +82,7 @@ class StorageClient(AsyncCloseable):
                 the end of the headers.
             min_rate: Minimum bytes per second, averaged over each `read_timeout` of waiting.
         """
+        super().__init__("fetcher", self._make_session)
         self._guard = guard
         self._options = options or TransportOptions()
         self._timeout = aiohttp.ClientTimeout(
@@ -98,19 +94,17 @@ class StorageClient(AsyncCloseable):
         self._header_timeout = connect_timeout + read_timeout
         self._read_timeout = read_timeout
         self._min_rate = min_rate
-        self._connections = Connections("fetcher", self._make_session)
-        self.check_open = self._connections.check_open
         self._finished_bytes = 0  # bytes received from responses that are closed now
 
     @property
     def bytes_received(self) -> int:
         """Bytes of response bodies received so far."""
-        reading = self._connections.reading
-        return self._finished_bytes + sum(response.content.total_bytes for response in reading)
+        arriving = sum(response.content.total_bytes for response in self.reading)
+        return self._finished_bytes + arriving
 
     async def aclose(self) -> None:
         """Abort all transfers and close all connections."""
-        await self._connections.aclose()
+        await super().aclose()
         await self._guard.close()
 
     def _make_session(self) -> aiohttp.ClientSession:
@@ -168,7 +162,7 @@ class StorageClient(AsyncCloseable):
             limit_read_size(response, _READ_SIZE_IN_BULK if in_bulk else _READ_SIZE)
             if _log.isEnabledFor(logging.DEBUG):
                 _log.debug("%s: %d (%s)", redact_url(url), response.status, requested or "whole")
-            with self.reading(response):
+            with self.receiving(response):
                 body = await self.interpreter(job_id).interpret(response, url, requested)
                 if version is not None and version.differs(body.version):
                     # For an error page, `begin` raises `ResultMalformedError`: an error page is not
@@ -178,14 +172,14 @@ class StorageClient(AsyncCloseable):
                 yield body
 
     @contextmanager
-    def reading(self, response: aiohttp.ClientResponse) -> Iterator[None]:
+    def receiving(self, response: aiohttp.ClientResponse) -> Iterator[None]:
         """Count the bytes of a response that the block reads; `aclose` aborts the response."""
-        self._connections.reading.add(response)
+        self.reading.add(response)
         try:
             yield
         finally:
             self._finished_bytes += response.content.total_bytes
-            self._connections.reading.discard(response)
+            self.reading.discard(response)
 
     def interpreter(self, job_id: str) -> ResponseInterpreter:
         """Return an object that checks the responses about one job."""
@@ -218,7 +212,7 @@ class StorageClient(AsyncCloseable):
         is_refused = False
         proxy = self._guard.proxies.for_url(target)
         try:
-            session = self._connections.open_session()
+            session = self.open_session()
             # aiohttp's read timeout starts again with each byte, so it does not end an endless
             # header.
             async with asyncio.timeout(self._header_timeout):

@@ -98,5 +98,4 @@ def end_now(world, job_id):
 
 def responses_read(connections):
     """Return the responses of which a client or a fetcher reads the body at this moment."""
-    owner = getattr(connections, "_transport", connections)
-    return getattr(owner, "_connections", owner).reading
+    return getattr(connections, "_transport", connections).reading
