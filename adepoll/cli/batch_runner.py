@@ -2,8 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 from adepoll.api.client import AdeClient
 from adepoll.api.models import JobStatus
 from adepoll.batch import Batch, BatchProgress
-from adepoll.batch.result_fetching import LASTING_ERRORS
+from adepoll.batch.result_fetching import LASTING_ERRORS, record_pages
 from adepoll.cli.batch_options import (
     GIVE_IDS_AGAIN,
     IDS_MAY_BE_MISSING,
@@ -31,9 +31,9 @@ from adepoll.cli.problem_list import ProblemList
 from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
 from adepoll.errors import InvalidJobIdError, JournalError, TargetExistsError
-from adepoll.journal import Journal, JournalReader
+from adepoll.journal import Journal, JournalReader, RecordFilter
 from adepoll.journal.endpoints import Endpoints
-from adepoll.journal.outcomes import Outcome, RecordedError
+from adepoll.journal.outcomes import Outcome, Record, RecordedError
 from adepoll.journal.schema import OUT_DIR
 from adepoll.journal.stored_jobs import JobToAdd
 
@@ -114,6 +114,9 @@ class BatchRunner:
                     self._count(outcome)
             finally:
                 view.close()
+                # Otherwise, the tasks of the run could record more jobs in the journal than the
+                # summary counts.
+                await outcomes.aclose()
                 self._progress = batch.progress
                 failed_before_any_job = sys.exception() is not None and not self._progress.known
                 if not (failed_before_any_job or isinstance(sys.exception(), BrokenPipeError)):
@@ -147,9 +150,11 @@ class BatchRunner:
         recorded = await journal.note(OUT_DIR)
         self.options.check_folder(recorded, self.journal)
         out = self.options.out
-        is_other = out is not None and recorded is not None and not _is_same_folder(out, recorded)
-        if is_other and (await journal.counts()).bytes:
-            self._advise(f"adepoll: files of earlier runs stay in {shown(str(recorded))}")
+        if out is not None and recorded is not None and not _is_same_folder(out, Path(recorded)):
+            folders = await _folders_of_files(journal)
+            names = [shown(str(path)) for path in folders if not _is_same_folder(out, path)]
+            if names:
+                self._advise(f"adepoll: files of earlier runs stay in {', '.join(names)}")
         self._saved_options = await journal.note(OPTIONS_NOTE)
         if resumes:
             if await journal.note(IDS_NOTE) == READING:
@@ -255,12 +260,27 @@ class BatchRunner:
             say(text)
 
 
-def _is_same_folder(out: Path, recorded: str) -> bool:
+def _is_same_folder(out: Path, recorded: Path) -> bool:
     """Return whether two paths name the same folder, such as ``../out`` and an absolute path."""
     try:
         return out.samefile(recorded)
     except (OSError, ValueError):  # a folder does not exist, or a path has a NUL character
-        return str(out.absolute()) == recorded
+        return out.absolute() == recorded
+
+
+async def _folders_of_files(journal: Journal) -> list[Path]:
+    """Return the folders with result files of earlier runs; leave out files that are gone."""
+    folders: dict[Path, None] = {}  # in the order of the jobs
+
+    def add_folders(page: Sequence[Record]) -> None:
+        for path in (record.file.path for record in page if record.file is not None):
+            if path.parent not in folders and path.is_file():
+                folders[path.parent] = None
+
+    async with aclosing(record_pages(journal, RecordFilter.WITH_OUTCOME)) as pages:
+        async for page in pages:
+            await asyncio.to_thread(add_folders, page)
+    return list(folders)
 
 
 @asynccontextmanager

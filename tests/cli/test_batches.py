@@ -274,6 +274,25 @@ async def test_another_folder_is_only_for_new_files(ade, tmp_path, journal):
     for same in (second, first / ".." / "second"):
         _, _, err = await adepoll(ade, "resume", journal, "--out", same)
         assert "earlier runs" not in err
+    _, _, err = await adepoll(ade, "resume", journal, "--out", tmp_path / "third")
+    assert f"adepoll: files of earlier runs stay in {first}, {second}\n" in err
+
+
+async def test_no_file_is_said_to_stay_in_a_folder_if_all_files_are_gone(ade, tmp_path, journal):
+    job_id = ade.submit(SOON)
+    await adepoll(ade, "watch", job_id, "--journal", journal, "--out", tmp_path / "first")
+    (tmp_path / "first" / f"{job_id}.json").unlink()
+    code, out, err = await adepoll(ade, "resume", journal, "--out", tmp_path / "second")
+    assert (code, ids_of(out)) == (0, [job_id])
+    assert "earlier runs" not in err
+
+
+async def test_the_summary_of_an_interrupted_batch_agrees_with_its_journal(ade, journal):
+    ids = [ade.submit(SOON) for _ in range(300)]
+    _, _, err = await stopped_after_one_line(ade, journal, *ids)
+    _, out, _ = await adepoll(ade, "status", journal, "--json")
+    settled = sum(json.loads(out)["by_status"].values())
+    assert f"adepoll: {settled:,} of 300 jobs settled (" in err
 
 
 async def test_results_that_are_not_included_are_counted(ade, tmp_path, journal):
