@@ -26,7 +26,7 @@ EXAMPLES = [
     errors.AdePollError("text"),
     errors.ConfigurationError("text"),
     errors.MissingApiKeyError(variable="A_KEY"),
-    errors.InvalidJobIdError(job_id="a/b", reason="it holds '/'"),
+    errors.InvalidJobIdError(job_id="a/b", reason="it contains '/'"),
     errors.ClosedError("text"),  # outside of the tree
     errors.RequestError("text", job_id=None),
     errors.TransportError("text", job_id="j-1"),
@@ -239,7 +239,7 @@ def test_five_problems_are_shown_and_all_are_kept():
         errors.ResultNotReadyError(job_id="j", status=f"sig={CANARY}\x1b[31m"),
         errors.MalformedAnswerError([f"it came as Bearer {CANARY}\x1b[31m"]),
         errors.TransportError("text", job_id=f"sig={CANARY}\x1b[31m"),
-        errors.InvalidJobIdError(job_id=f"{PRESIGNED}\x1b[31m", reason="it holds '/'"),
+        errors.InvalidJobIdError(job_id=f"{PRESIGNED}\x1b[31m", reason="it contains '/'"),
     ],
     ids=lambda error: type(error).__name__,
 )

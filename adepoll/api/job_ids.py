@@ -51,9 +51,9 @@ def _problem(job_id: str) -> str | None:  # noqa: PLR0911 - one return for each 
     if not job_id.strip("."):
         return "it consists of dots only"
     if forbidden := _FORBIDDEN.search(job_id):
-        return f"it holds {forbidden[0]!r}"
+        return f"it contains {forbidden[0]!r}"
     if _WHITE_SPACE.search(job_id):
-        return "it holds white space"
+        return "it contains white space"
     if not job_id.isprintable():
-        return "it holds an unprintable character"
+        return "it contains an unprintable character"
     return None

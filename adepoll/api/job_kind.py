@@ -51,8 +51,9 @@ class JobKind:
             ConfigurationError: There is no such kind.
         """
         if (kind := _BY_NAME.get(name.strip().lower())) is None:
-            known = ", ".join(_BY_NAME)
-            raise ConfigurationError(f"unknown kind {showable(name, 40)!r}; there are {known}")
+            raise ConfigurationError(
+                f"unknown kind {showable(name, 40)!r}; there are {_KIND_NAMES}"
+            )
         return kind
 
 
@@ -87,6 +88,7 @@ KINDS_WITH_SCHEMA: Final = frozenset(kind for kind, traits in _KINDS.items() if 
 """The kinds whose result should conform to a schema of the caller."""
 
 _BY_NAME: Final = {kind.name: kind for kind in _KINDS}
+_KIND_NAMES: Final = ", ".join(_BY_NAME)
 _BY_PREFIX: Final = {
     traits.id_prefix: kind for kind, traits in _KINDS.items() if traits.id_prefix is not None
 }
@@ -124,13 +126,15 @@ class JobRef:
         if isinstance(job, JobRef):
             check_job_id(job.job_id)
             return job
-        if "/" in str(job):
+        if str(job).count("/") == 1:
             name, _, job_id = job.partition("/")
-            if (kind := _BY_NAME.get(name)) is not None:
-                return cls(check_job_id(job_id), kind=kind)
-            if _LIKE_A_KIND.fullmatch(name):
-                reason = f"{name!r} is not a kind of jobs; there are {', '.join(_BY_NAME)}"
+            if (kind := _BY_NAME.get(name)) is None:
+                reason = (
+                    f"it contains '/', but {showable(name, 40)!r} is not a kind of jobs; there are "
+                    f"{_KIND_NAMES}"
+                )
                 raise InvalidJobIdError(job_id=str(job), reason=reason)
+            return cls(check_job_id(job_id), kind=kind)
         return cls(check_job_id(job))
 
     def resolved(self, default: JobKind) -> Self:
@@ -189,7 +193,6 @@ def kind_and_id(key: str, default: JobKind, kinds: Container[JobKind] = ()) -> t
     return kind_of_id(key) or default, key
 
 
-_LIKE_A_KIND: Final = re.compile(r"v\d-[a-z]{1,20}", re.ASCII)
 # A v2 id is a prefix and a ULID (https://github.com/ulid/spec).
 _V2_ID: Final = re.compile(rf"({'|'.join(_BY_PREFIX)})-[0-9a-hjkmnp-tv-z]{{26}}", re.ASCII)
 

@@ -331,22 +331,31 @@ class JobSnapshot(TableRow):
         """Return the snapshot as JSON text: the service's fields, and those that adepoll adds.
 
         For every kind, the name of the result is `data`, and times are Unix timestamps, or null if
-        they are unknown. The text contains the secret `output_url`, so use
-        ``job.redacted().to_json()`` for a text that other people can read.
+        they are unknown. A `status` that adepoll knows is in lower case, and `failure_reason` is a
+        text or null. If the service wrote another text or an object, it is in `status_text` or in
+        `failure`. The text contains the secret `output_url`, so use ``job.redacted().to_json()``
+        for a text that other people can read.
 
         Args:
             indent: Spaces of indentation at each level; None to write all on one line.
         """
-        added: dict[str, Json] = {"conforms": self.conforms, "kind": self.kind.name}
+        added: dict[str, Json] = {
+            "conforms": self.conforms,
+            "partial": self.partial,
+            "kind": self.kind.name,
+        }
         if self.label is not None:
             added["label"] = self.label
         for name in _FLAGS:
             if getattr(self, name):
                 added[name] = True
-        if JobStatus.parse(self.status_text) is not self.status:
-            # A kind of your own can have status texts that `from_json` could not interpret.
-            added["status"] = self.status.value
         sent = codec.flatten(self)
+        # A kind of your own can have a status text that adepoll would interpret in another way.
+        is_unknown = self.status is JobStatus.parse(self.status_text) is JobStatus.UNKNOWN
+        if not is_unknown and self.status_text != self.status.value:
+            added |= {"status": self.status.value, "status_text": self.status_text}
+        if not isinstance(reason := sent.get("failure_reason"), str | None):
+            added |= {"failure_reason": self.failure_reason, "failure": reason}
         # A field of the service with one of these names would be read as a field of adepoll.
         sent = {name: value for name, value in sent.items() if name not in _ADDED}
         return dumps({**sent, **added}, indent=indent)
@@ -363,12 +372,17 @@ class JobSnapshot(TableRow):
         added: dict[str, Json] = {"label": raw.pop("label", None)}
         added |= {flag: raw.pop(flag, False) for flag in _FLAGS}
         conforms = raw.pop("conforms", None)
+        raw.pop("partial", None)  # it follows from the other fields
+        if (failure := raw.pop("failure", None)) is not None:
+            raw["failure_reason"] = failure
+        status_text = raw.pop("status_text", None)
         problems = [
             f"expected {what} @ $.{name}"
             for name, what, is_right in (
                 ("kind", "a string", isinstance(name, str)),
                 ("label", "a string", isinstance(added["label"], str | None)),
                 ("conforms", "a boolean", isinstance(conforms, bool | None)),
+                ("status_text", "a string", isinstance(status_text, str | None)),
                 *((flag, "a boolean", isinstance(added[flag], bool)) for flag in _FLAGS),
             )
             if not is_right
@@ -378,11 +392,15 @@ class JobSnapshot(TableRow):
         kind = JobKind(str(name))
         shape = shape_of(kind, *result_classes(kind, raw.get("data") or raw))
         snapshot = codec.read(JobSnapshot, raw, shape=shape)
+        if status_text is not None:
+            added["status_text"] = status_text
         return evolve(snapshot, violates_schema=conforms is False, **added)
 
 
 _FLAGS: Final = ("data_omitted", "incomplete")  # boolean fields that adepoll adds if they are True
-_ADDED: Final = frozenset({"conforms", "kind", "label", *_FLAGS})  # all fields that adepoll adds
+_ADDED: Final = frozenset(  # all fields that adepoll adds
+    {"conforms", "partial", "kind", "label", "status_text", "failure", *_FLAGS}
+)
 
 
 @cache

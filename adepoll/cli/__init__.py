@@ -74,7 +74,7 @@ def main() -> NoReturn:
         code = cli.main(prog_name="adepoll", standalone_mode=False)
     except click.UsageError as error:
         if sys.argv[1:]:
-            path = "adepoll" if error.ctx is None else error.ctx.command_path
+            path = _command_line() if error.ctx is None else error.ctx.command_path
             message = " ".join(error.format_message().split()).rstrip(".")
             see = " See" if message.endswith("?") else "; see"
             click.echo(f"{path}: {message}{see} {path} --help", err=True)
@@ -83,7 +83,28 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(_INTERRUPTED)
+    except OSError as error:  # --help or --version could not be printed
+        _report(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _command_line() -> str:
+    """Return ``adepoll COMMAND``, or ``adepoll`` alone if the arguments name no command."""
+    # Some errors of click have no context. Only flags can precede the name of the command.
+    word = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    return f"adepoll {word}" if word in cli.commands else "adepoll"
+
+
+def _report(error: OSError) -> NoReturn:
+    """Print an error as one line on stderr, and exit with its code."""
+    from adepoll.cli.run import run_sync  # noqa: PLC0415 - slow to import; --help does not need it
+    from adepoll.cli.stdout_writer import naming_stdout  # noqa: PLC0415 - as above
+
+    def fail() -> NoReturn:
+        with naming_stdout():
+            raise error
+
+    run_sync(fail)
 
 
 for _command in COMMANDS:

@@ -10,9 +10,11 @@ from rich.text import Text
 
 import adepoll
 from adepoll.api import codec
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobStatus, JobSummary
 from adepoll.cli.exit_codes import ExitCode, exit_code_of_job
 from adepoll.cli.messages import shown
+from adepoll.cli.output_lines import status_shown
 from adepoll.cli.run import run
 from adepoll.cli.stdout_writer import write_line
 from adepoll.cli.wide_tables import add_whole_column, print_table
@@ -44,8 +46,7 @@ def list_jobs(
                 if sys.stdout.isatty():
                     jobs.append(job)
                 else:
-                    line = json.loads(codec.encode(job.redacted())) | {"kind": client.kind.name}
-                    write_line(json.dumps(line, separators=(",", ":")))
+                    write_line(_line(job.redacted(), client.kind))
                 if count == limit:
                     break
         if sys.stdout.isatty():
@@ -55,17 +56,25 @@ def list_jobs(
     run(main)
 
 
+def _line(job: JobSummary, kind: JobKind) -> str:
+    """Return one line of JSON, in which `status` and `failure_reason` are as in `watch`."""
+    added = {"kind": kind.name, "failure_reason": job.failure_reason}
+    if job.status is not JobStatus.UNKNOWN:
+        added["status"] = job.status.value
+    return json.dumps(json.loads(codec.encode(job)) | added, separators=(",", ":"))
+
+
 def _table(jobs: list[JobSummary]) -> Table:
     table = Table(box=None, pad_edge=False)
     add_whole_column(table, "job", (shown(job.job_id) for job in jobs))
-    add_whole_column(table, "status", (shown(job.status_text) for job in jobs))
+    add_whole_column(table, "status", map(status_shown, jobs))
     add_whole_column(table, "received (UTC)", map(_received, jobs))
     table.add_column("failure", overflow="fold", min_width=_LEAST_WIDTH)
     for job in jobs:
         # `Text`, because rich would interpret brackets in a `str` as markup.
         table.add_row(
             Text(shown(job.job_id)),
-            Text(shown(job.status_text), style=_STYLES.get(job.status, "")),
+            Text(status_shown(job), style=_STYLES.get(job.status, "")),
             _received(job),
             Text(shown(job.failure_reason or "")),
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from adepoll.api.file_names import result_name
-from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.api.models import JobSnapshot, JobStatus, JobSummary
 from adepoll.cli.batch_state import format_bytes, format_duration
 from adepoll.cli.messages import shown, text_of
 from adepoll.errors import InvalidJobIdError
@@ -81,9 +81,14 @@ def job_name(outcome: Outcome) -> str:
     return reference if outcome.label is None else f"{reference} ({shown(outcome.label)})"
 
 
+def status_shown(job: JobSnapshot | JobSummary) -> str:
+    """Return the status of a job for a terminal; the service's text if adepoll does not know it."""
+    return shown(job.status_text) if job.status is JobStatus.UNKNOWN else job.status.value
+
+
 def _parts(outcome: Outcome) -> list[str]:
     job, file = outcome.snapshot, outcome.file
-    status = "unresolved" if job is None else shown(job.status_text)
+    status = "unresolved" if job is None else status_shown(job)
     parts = [status.ljust(_STATUS_WIDTH), shown(outcome.job_id), shown(outcome.label or "")]
     if job is not None:
         parts += [_duration(job), shown(job.failure_reason or ""), _missing(job)]

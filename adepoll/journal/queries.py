@@ -258,9 +258,7 @@ def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> li
             FROM jobs WHERE stage = 'given_up'
             UNION ALL
             SELECT number, job_id, kind, 'JobFailedError',
-                   iif(json_type(snapshot, '$.failure_reason') = 'object',
-                       json_extract(snapshot, '$.failure_reason.message'),
-                       json_extract(snapshot, '$.failure_reason')), 1
+                   json_extract(snapshot, '$.failure_reason'), 1
             FROM jobs WHERE stage = 'done' AND status = 'failed'
         )
         GROUP BY error_kind, reason, lasting

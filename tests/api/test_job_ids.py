@@ -54,7 +54,7 @@ def test_the_message_names_the_problem_and_is_safe_for_logs():
         check_job_id("a\nERROR forged line" + "x" * 10_000)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250
-    with pytest.raises(InvalidJobIdError, match="it holds '/'"):
+    with pytest.raises(InvalidJobIdError, match="it contains '/'"):
         check_job_id("a/b")
 
 

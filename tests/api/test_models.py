@@ -12,6 +12,7 @@ from adepoll.api import codec
 from adepoll.api.job_kind import JobKind
 from adepoll.api.json_text import dumps
 from adepoll.api.kinds import v1_extract
+from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary, from_timestamp
 from adepoll.api.results import ExtractMetadata, ExtractResult, ExtractWarning
 from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
@@ -215,6 +216,20 @@ def test_the_status_of_a_job_of_another_kind_survives_although_its_text_is_unkno
     )
     again = JobSnapshot.from_json(job.to_json())
     assert (again.kind, again.status, again.is_terminal) == (job.kind, job.status, True)
+    assert (json.loads(job.to_json())["status"], again.status_text) == ("completed", "done")
+
+
+def test_the_json_has_the_same_form_however_the_service_writes_status_and_reason():
+    error = {"code": "internal_error", "message": "no pages"}
+    answer = {"job_id": "v2-1", "status": "FAILED", "error": error, "completed_at": None}
+    job = RULES[JobKind.V2_PARSE].decode_job(json.dumps({**answer, "created_at": None}))
+    text = job.to_json()
+    written = json.loads(text)
+    assert (written["status"], written["partial"]) == ("failed", False)
+    assert written["failure_reason"] == job.failure_reason == "no pages (internal_error)"
+    again = JobSnapshot.from_json(text)
+    assert (again, again.error_code) == (job, "internal_error")
+    assert (again.status_text, again.to_json()) == ("FAILED", text)
 
 
 def test_a_redacted_summary_has_no_secret_and_keeps_an_id_that_can_be_used():

@@ -20,6 +20,10 @@ from adepoll.journal import GivenUp
 from adepoll.journal.schema import OUT_DIR
 
 FAILED = JobPlan(outcome=Outcome.FAILED, failure_reason="bad scan")
+NO_KIND = (
+    "it contains '/', but 'bad' is not a kind of jobs; "
+    "there are v1-extract, v1-parse, v2-parse, v2-extract, v2-workflow"
+)
 LARGE = JobPlan(processing_time=0.05, result_bytes=1_500_000)
 
 
@@ -179,7 +183,7 @@ async def test_quiet_prints_only_errors(ade):
     code, _, err = await adepoll(ade, "watch", large, "--quiet")
     assert (code, err) == (0, "")
     code, _, err = await adepoll(ade, "watch", "bad/id", "--quiet")
-    assert (code, err) == (3, "unresolved: invalid job id 'bad/id': it holds '/'\n")
+    assert (code, err) == (3, f"unresolved: invalid job id 'bad/id': {NO_KIND}\n")
 
 
 async def test_quiet_prints_no_advice(ade, journal, tmp_path):
@@ -195,7 +199,7 @@ async def test_the_first_20_errors_are_printed_and_the_others_counted(ade):
     code, out, err = await adepoll(ade, "watch", *(f"bad/{n}" for n in range(25)))
     assert code == 3
     assert len(ids_of(out)) == 25
-    assert "unresolved: invalid job id 'JOB_ID': it holds '/' (25 jobs)\n  bad/" in err
+    assert f"unresolved: invalid job id 'JOB_ID': {NO_KIND} (25 jobs)\n  bad/" in err
     assert err.count("\n  bad/") == 20
     assert "  ... and 5 more\n" in err
 
@@ -205,7 +209,7 @@ async def test_the_first_20_different_errors_are_printed_and_the_others_counted(
     code, _, err = await adepoll(ade, "watch", "--file", tmp_path / "ids.txt")
     assert code == 3
     for n in range(20):
-        assert f"'bad/{n}': it holds '/' ({tmp_path}/ids.txt, line {n + 1})\n" in err
+        assert f"'bad/{n}': {NO_KIND} ({tmp_path}/ids.txt, line {n + 1})\n" in err
     assert "... and 5 more: unresolved: InvalidJobIdError" in err
 
 
@@ -368,6 +372,7 @@ async def test_kind_sets_the_kind_of_ids_that_do_not_say_it(ade):
     ("words", "said"),
     [
         (["watch", "--bogus"], "adepoll watch: No such option '--bogus'"),
+        (["watch", "a", "--kind"], "adepoll watch: Option '--kind' requires an argument; see"),
         (["watch", "a", "--discovery", "x"], "adepoll watch: Invalid value for '--discovery'"),
         (["watch", "a", "--out", "s3://bucket/prefix"], "must be a local path, not a URL"),
         (["watch", "a", "--journal", "gs://bucket/b.db"], "begins with gs://"),

@@ -68,13 +68,17 @@ async def test_watch_exits_with_3_and_names_the_job_if_one_is_unresolved(ade):
     assert code == 3
     lines = {line["job_id"]: line for line in map(json.loads, out.splitlines())}
     assert lines[good]["status"] == "completed"
+    reason = (
+        "it contains '/', but 'bad' is not a kind of jobs; "
+        "there are v1-extract, v1-parse, v2-parse, v2-extract, v2-workflow"
+    )
     assert lines["bad/id"] == {
         "job_id": "bad/id",
         "kind": "v1-extract",
-        "error": "invalid job id 'bad/id': it holds '/'",
+        "error": f"invalid job id 'bad/id': {reason}",
         "error_kind": "InvalidJobIdError",
     }
-    assert "unresolved: invalid job id 'bad/id': it holds '/'" in err
+    assert f"unresolved: invalid job id 'bad/id': {reason}" in err
     assert "1 of 2 jobs settled (1 completed); 1 unresolved" in err
 
 
@@ -149,7 +153,7 @@ async def test_a_control_character_in_an_id_is_never_printed(ade):
     code, out, err = await adepoll(ade, "watch", stdin=f"b\x1b[31mad\n{good}\n".encode())
     assert code == 3
     assert sorted(ids_of(out)) == sorted([good, "b\x1b[31mad"])
-    assert "it holds an unprintable character" in err
+    assert "it contains an unprintable character" in err
     assert "\x1b" not in out + err
 
 
@@ -296,10 +300,18 @@ async def test_the_command_uses_the_proxy_of_its_options_or_of_the_environment(a
 
 async def test_a_full_disk_under_stdout_is_reported_in_one_line(ade):
     full = os.open("/dev/full", os.O_WRONLY)
-    code, _, err = await adepoll_into(full, ade, "watch", ade.submit(SOON))
+    for words in (["watch", ade.submit(SOON)], ["--help"]):
+        code, _, err = await adepoll_into(full, ade, *words)
+        assert code == 74
+        assert "adepoll: cannot read or write stdout: No space left on device" in err.splitlines()
     os.close(full)
-    assert code == 74
-    assert "adepoll: cannot read or write stdout: No space left on device" in err.splitlines()
+
+
+async def test_the_status_is_in_lower_case_however_the_service_writes_it(ade):
+    job_id = ade.submit(JobPlan(processing_time=0.0, odd_values=["upper-case-status"]))
+    for words in (["watch", job_id], ["get", job_id], ["list"]):
+        _, out, _ = await adepoll(ade, *words)
+        assert json.loads(out)["status"] == "completed"
 
 
 @pytest.mark.parametrize("closed", more([">&- 2>&-"], [">&-", "2>&-", "<&-"]))

@@ -98,7 +98,7 @@ async def test_the_queries_return_the_numbers_of_v2_jobs(query, journal):
         await journal.add([ref])
         await journal.write(Settled(snapshot, received + 90, fetching=False))
     _, reasons, _, credits_, longest = map(query, QUERIES[:5])
-    assert ("JobFailedError", "no pages", 1, "v2-1") in reasons
+    assert ("JobFailedError", "no pages (internal_error)", 1, "v2-1") in reasons
     assert ("v2-parse", "dpt-3", 1, 2.5) in credits_
     assert [row[:2] for row in longest][:2] == [("v2-0", 80.0), ("v2-1", 80.0)]
 
