@@ -13,9 +13,9 @@ from typing import Final
 
 from adepoll.errors import ConfigurationError
 
-# Largest size of a name without ".json", in bytes. File systems allow 255 bytes, and the name of a
-# part file is longer.
-_MAX_NAME_BYTES: Final = 200
+# Largest size of a name without ".json", in bytes. Most file systems allow names of 255 bytes, but
+# eCryptfs, which encrypts the folders of many network storages, allows 143.
+_MAX_NAME_BYTES: Final = 138
 _FORBIDDEN: Final = frozenset('/\\:*?"<>|')  # characters that Windows forbids in names
 _RESERVED: Final = frozenset(  # names that Windows forbids, also with an ending such as ".json"
     ["CON", "PRN", "AUX", "NUL", *(f"{name}{n}" for name in ("COM", "LPT") for n in range(1, 10))]

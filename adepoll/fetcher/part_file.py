@@ -8,9 +8,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections import deque
-from collections.abc import Collection, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -29,18 +27,14 @@ from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile, merged
 from adepoll.fetcher.storage_rules import ObjectVersion
 from adepoll.fetcher.target_file import check_replaceable, set_mode_and_owner
 
-# Errors of link(2) on file systems without hard links. Windows raises EINVAL.
+# Errors of link(2) on file systems without hard links. Windows raises EINVAL, and Android EACCES.
 _NO_HARD_LINKS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+    | {errno.EACCES, errno.EMLINK, errno.EXDEV}
 )
 _MIN_RESUMABLE: Final = 2**20  # bytes; a smaller part file is not kept
 _READ_SIZE: Final = 2**18  # bytes that are hashed in one step
 _MAX_TRIES: Final = 3  # attempts to create or rename the part file while other processes interfere
-_MAX_CHUNKS_PER_CALL: Final = 1024  # the limit of pwritev(2) on Linux and the BSDs (IOV_MAX)
-# Linux caches written data in memory blocks, each as large as the write, up to 2 MiB. Large blocks
-# can be slow to allocate. In a virtual machine that had returned its memory to the host, writing a
-# gigabyte took 2 to 4 s, and with writes of 512 KiB 0.3 to 0.6 s (ext4, Linux 6.18).
-_MAX_BYTES_PER_CALL: Final = 2**19
 
 
 class PartFile:
@@ -189,21 +183,9 @@ class PartFile:
 
     def write(self, offset: int, chunks: Sequence[Chunk]) -> None:
         """Write chunks at an offset, one after another, and record them in the resume state."""
-        fd = self._open_fd()
-        start = offset
-        # Each system call releases the interpreter lock and must acquire it again. If the event
-        # loop is busy, this takes as long as the writing. So one call writes many chunks.
-        left = deque([memoryview(chunk) for chunk in chunks])
         try:
-            while left:
-                count = file_system.write_chunks_at(fd, _first(left, _MAX_BYTES_PER_CALL), offset)
-                offset += count
-                while left and count >= len(left[0]):
-                    count -= len(left.popleft())
-                if count:
-                    left[0] = left[0][count:]
-            if self._resumable:
-                self._record(start, offset)
+            stop = file_system.write_all_at(self._open_fd(), chunks, offset)
+            self._record(offset, stop)
         except OSError as exc:
             raise self._storage_error(exc) from exc
 
@@ -231,7 +213,7 @@ class PartFile:
     def sync(self) -> None:
         """Sync the bytes written so far to the disk."""
         try:
-            file_system.sync_data(self._open_fd())
+            self._sync(file_system.sync_data)
         except OSError as exc:
             raise self._storage_error(exc) from exc
 
@@ -262,7 +244,7 @@ class PartFile:
             if problems := self._check.problems:
                 raise ResultMalformedError(problems, job_id=self._job_id)
             self._present = present
-            os.fsync(fd)
+            self._sync(os.fsync)
             replaced = self._check_target() if self._overwrite else None
             self._give_name_of_target(replaced)
             self._present = []  # the part file is now the target: nothing is left to resume
@@ -300,8 +282,27 @@ class PartFile:
             self._own = None
         self._close_files()
 
+    def _sync(self, sync: Callable[[int], None]) -> None:
+        """Sync the file. If that fails, no later download may resume it.
+
+        After a failed sync, Linux counts the bytes as written. They can be read until they leave
+        its cache; then the file has other bytes.
+        """
+        try:
+            sync(self._open_fd())
+        except OSError:
+            with self._recording:
+                self._resumable = False
+                self._present = []
+                if self._state_file is not None:
+                    with contextlib.suppress(OSError):
+                        self._state_file.remove()
+            raise
+
     def _record(self, start: int, stop: int) -> None:
         with self._recording:
+            if not self._resumable:
+                return
             self._present = merged([*self._present, (start, stop)])
             self._unrecorded += stop - start
             if self._state_file is None:
@@ -389,17 +390,6 @@ class PartFile:
     def _storage_error(self, exc: OSError | ValueError) -> StorageError:
         cause = exc if isinstance(exc, OSError) else OSError(errno.EINVAL, str(exc))
         return StorageError(job_id=self._job_id, path=str(self._target), cause=cause)
-
-
-def _first(chunks: Iterable[memoryview], size: int) -> list[memoryview]:
-    """Return the first chunks, with at most `size` bytes in total."""
-    first: list[memoryview] = []
-    for chunk in islice(chunks, _MAX_CHUNKS_PER_CALL):
-        first.append(chunk[:size])
-        size -= len(chunk)
-        if size <= 0:
-            break
-    return first
 
 
 def _truncated_error() -> OSError:

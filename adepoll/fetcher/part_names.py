@@ -70,11 +70,12 @@ class PartNames:
 
     def __init__(self, target: Path, job_id: str) -> None:
         """Compute the shared name; no file is created yet."""
-        key = f"{target.name}\0{job_id}".encode("utf-8", "surrogatepass")
+        name = target.name.encode("utf-8", "surrogatepass")
+        key = b"%b\0%b" % (name, job_id.encode("utf-8", "surrogatepass"))
         digest = hashlib.blake2b(key, digest_size=6).hexdigest()
-        # Only 40 characters of the target's name are used: each can take 4 bytes, suffixes follow,
-        # and most file systems allow 255 bytes.
-        self._stem = f".{target.name[:40]}.{digest}"
+        # Suffixes of up to 36 bytes follow, and eCryptfs allows names of 143 bytes.
+        beginning = name[:80].decode("utf-8", "ignore")
+        self._stem = f".{beginning}.{digest}"
         self.shared = Path(target.parent, f"{self._stem}.part")
 
     def create_shared(self) -> OwnFile | None:

@@ -76,6 +76,7 @@ class ResumeStateFile:
         self._new = part.with_name(f"{part.name}.json.new")
         self._fd: int | None = None  # None until the file is created
         self._last = b""  # contents of the file, after the last complete write
+        self._sync_error: OSError | None = None  # the error of a failed sync of the part file
 
     def read(self, job_id: str, length: int, inode: int) -> ResumeState | None:
         """Return the resume state; None if there is none, or it may not describe the part file.
@@ -103,10 +104,11 @@ class ResumeStateFile:
         """Write a new state; raise `OSError` if that fails.
 
         `part_fd` is the descriptor of the part file, whose bytes must have been written before.
+        After a failed sync of the part file, the file keeps the previous state.
         """
         boot = _boot_id()
         if boot is None:
-            os.fsync(part_fd)
+            self._sync(part_fd)
         document = {
             "format": _FORMAT,
             "job_id": job_id,
@@ -143,6 +145,15 @@ class ResumeStateFile:
             # A folder with this name is not a resume state, and is not removed.
             with suppress(FileNotFoundError, IsADirectoryError):
                 path.unlink()
+
+    def _sync(self, part_fd: int) -> None:
+        if self._sync_error is not None:
+            raise self._sync_error  # another sync could succeed, although bytes are lost
+        try:
+            os.fsync(part_fd)
+        except OSError as exc:
+            self._sync_error = exc
+            raise
 
     def _create(self, sealed: bytes) -> None:
         """Write a temporary file, and rename it to the path of the resume state.

@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting import first_lines
 
+from adepoll.common import file_system
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
 from adepoll.fetcher import resume_state
 from adepoll.fetcher.part_file import PartFile
@@ -219,6 +220,23 @@ def test_any_valid_file_name_works(tmp_path, name):
     assert state_of(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["n" * 143, "果" * 47, "é" * 71])
+def test_no_other_name_is_longer_than_143_bytes(tmp_path, monkeypatch, name):
+    """eCryptfs allows no longer ones (botocore issue 2084)."""
+    real_open, used = os.open, []
+
+    def recording(path, *args, **kwargs):
+        used.append(len(os.fsencode(Path(path).name)))
+        return real_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", recording)
+    left_behind(tmp_path / name)
+    part = part_file(tmp_path / name)
+    assert part.open() is not None
+    part.close()
+    assert 143 >= max(used) > 80
+
+
 def test_a_relative_target_is_in_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     part = part_file("out")
@@ -408,7 +426,9 @@ def test_a_target_created_meanwhile_is_never_replaced(tmp_path, fail_os, has_lin
     assert names(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+@pytest.mark.parametrize(
+    "number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EMLINK, errno.EXDEV]
+)
 def test_the_file_is_published_without_hard_links(tmp_path, fail_os, number):
     fail_os("link", number)
     write_whole(part_file(tmp_path / "out"), b"{}")
@@ -724,6 +744,48 @@ def test_a_target_created_meanwhile_leaves_nothing_to_resume(tmp_path):
         publish(part, 2 * MIB + 2)
     part.close()
     assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    "work", [lambda part: publish(part, 2 * MIB + 2), PartFile.sync], ids=["publish", "sync"]
+)
+def test_after_a_failed_sync_nothing_is_resumed(tmp_path, monkeypatch, work):
+    """The kernel can lose bytes that it could not write, and later return others (fsync(2))."""
+
+    def fail(_fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, multipart=True, resumable=True)
+    part.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        patch.setattr(file_system, "sync_data", fail)
+        with pytest.raises(StorageError):
+            work(part)
+    part.write(2 * MIB, [bytes(2 * MIB)])
+    part.close()
+    assert names(tmp_path) == []
+
+
+def test_after_a_failed_sync_of_an_update_the_state_before_it_is_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume_state, "_boot_id", lambda: None)
+    results = iter([None, OSError(errno.EIO, os.strerror(errno.EIO))])
+
+    def sync(_fd):
+        if (result := next(results, None)) is not None:
+            raise result
+
+    monkeypatch.setattr(os, "fsync", sync)
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(ObjectVersion(size=20 * MIB, etag='"one"'), multipart=True, resumable=True)
+    part.write(0, [b"x" * MIB])
+    with pytest.raises(StorageError):
+        part.write(MIB, [b"x" * 9 * MIB])
+    part.close()
+    assert state_of(tmp_path / "out").present == [(0, MIB)]
 
 
 @pytest.mark.posix
