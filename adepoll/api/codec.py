@@ -96,6 +96,7 @@ def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = 
 
 
 def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[str]:
+    """Return the problems of one required field; empty if there are none."""
     if field.key not in raw:
         return [f"required field missing @ {path}"]
     value = raw[field.key]

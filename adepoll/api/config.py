@@ -102,14 +102,15 @@ def read_base_urls(
 ) -> tuple[str, str]:
     """Return the address of the API for v1 jobs and that for v2 jobs, without a slash at the end.
 
-    The address for v2 jobs is the first of these that is set. The order is that of the official
-    SDK, except that there a region in the environment comes before a base URL:
+    The address for v2 jobs is the first of these that is set:
 
     1. the argument `v2_base_url`,
     2. the v2 address of the argument `region`,
     3. the environment variable `V2_BASE_URL_VARIABLE`,
     4. the argument `base_url`, or the environment variable `BASE_URL_VARIABLE`,
     5. the v2 address of the region in the environment.
+
+    The official SDK has the same order, but its number 5 comes before its number 4.
 
     Raises:
         ConfigurationError: An argument or a variable cannot be used.

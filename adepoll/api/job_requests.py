@@ -220,6 +220,7 @@ class JobRequests:
         return str(self.roots[rules.api].url.origin())
 
     def _job(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
+        """Return a function that sends the request for a job."""
         if self.on_request is not None:
             self.on_request()
         large = None
@@ -238,6 +239,7 @@ class JobRequests:
     def _page(
         self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
     ) -> Send[JobPage]:
+        """Return a function that sends the request for a page of the job list."""
         if self.on_request is not None:
             self.on_request()
         root = self.roots[rules.api]

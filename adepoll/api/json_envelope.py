@@ -132,6 +132,7 @@ class ObjectScanner:
         return self._expect(text, position, {b'"': self._key})
 
     def _key(self, text: bytes, position: int) -> int:
+        """Begin to read a key; after `max_members` keys, skip the rest of the object instead."""
         if self._count == self._max_members:
             if self._cut is not None and not self._has_cut:
                 raise MalformedAnswerError([f"more than {self._max_members} members @ $"])
@@ -155,6 +156,7 @@ class ObjectScanner:
         return self._expect(text, position, {b":": self._value})
 
     def _value(self, text: bytes, position: int) -> int:
+        """Skip whitespace; at the first byte of a value, choose the state that reads the value."""
         start = _skip(_SPACE, text, position)
         if start == len(text):
             return start
@@ -180,6 +182,7 @@ class ObjectScanner:
         return start + 1
 
     def _rest_of_value(self, text: bytes, position: int) -> int:
+        """Read more of a text, an object or an array."""
         stop = self._scan(text, position)
         self._keep(text, position, stop)
         if not (self._depth or self._in_string):
@@ -195,6 +198,7 @@ class ObjectScanner:
         return stop
 
     def _rest_of_object(self, text: bytes, position: int) -> int:
+        """Read more of the value of `cut`, whose members the scanner `within` reads."""
         stop, within = position, self._within
         while within is not None and not within.is_complete and stop < len(text):
             stop = within._read(text, stop)  # noqa: SLF001 - of the same class
@@ -204,6 +208,7 @@ class ObjectScanner:
         return stop
 
     def _rest_of_scalar(self, text: bytes, position: int) -> int:
+        """Read more of a number, a boolean or null, whose end only the next byte shows."""
         stop = _skip(_SCALAR, text, position)
         self._keep(text, position, stop)
         if stop < len(text):
@@ -265,6 +270,7 @@ class ObjectScanner:
             self._kept += text[start:stop]
 
     def _finish_value(self) -> None:
+        """Store the value that was read, unless it is that of `cut` or there is no room for it."""
         self._read = self._after_value
         name = self._name
         if self._is_cutting or name is None:
@@ -281,6 +287,7 @@ class ObjectScanner:
             self.members[name] = bytes(self._kept)
 
     def _decoded_key(self, position: int) -> str | None:
+        """Return the key that was read; None if it is too long to be decoded."""
         if len(self._kept) > self._limit:
             return None
         text = self._kept.decode("utf-8", "replace")

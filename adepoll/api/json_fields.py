@@ -159,6 +159,7 @@ def read_time(value: Json) -> datetime | None:
 
 
 def _read_iso(text: str) -> datetime | None:
+    """Return the time of an ISO 8601 text, UTC if it has no offset; None if it is empty."""
     if not text:
         return None
     try:
@@ -268,6 +269,7 @@ def json_key(field: "attrs.Attribute[Any]") -> str | None:
 
 
 def _declared(field: "attrs.Attribute[Any]") -> Field:
+    """Return how a field of a class is read from JSON, from its declaration."""
     if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]  # a class at run time
         raise TypeError(f"{field.name} needs a constant default, since readers share it")
     alternatives = get_args(field.type)

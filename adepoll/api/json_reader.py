@@ -285,7 +285,7 @@ def _message_reader(cls: type) -> Callable[[Json], Any]:
 
 
 def _lines_that_make(cls: type, names: dict[str, object], fields: Iterable[Field]) -> Iterator[str]:
-    """Yield the lines of generated code that make the attributes declared with `of_text`."""
+    """Yield the lines of generated code that set the attributes declared with `of_text`."""
     by_name = {field.name: field for field in fields}
     for attribute in attrs.fields(cls):
         if (found := made_of_text(attribute)) is not None:

@@ -203,7 +203,10 @@ class Limits:
 
 
 def _count_nested(text: bytes | str) -> int:
-    """Return the number of pairs of opening brackets, such as ``[ [``; ``[[[[`` has two pairs."""
+    """Return how many pairs of opening brackets such as ``[[`` or ``[ [`` the text contains.
+
+    A bracket belongs to one pair only: ``[[[[`` contains two pairs.
+    """
     if isinstance(text, str):
         return len(re.findall(r"\[\s*\[", text))
     return len(re.findall(rb"\[\s*\[", text))

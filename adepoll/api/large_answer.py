@@ -88,6 +88,7 @@ class LargeAnswer:
             self._kept = None
 
     async def _flush(self) -> None:
+        """Write the buffered bytes of the result to its file."""
         pieces, self._pieces, self._waiting = self._pieces, [], 0
         if self._folder is None:
             return
@@ -105,6 +106,7 @@ class LargeAnswer:
             self._size += len(piece)
 
     def _leave_out(self, cause: OSError) -> None:
+        """Stop keeping the result in a file, because writing failed."""
         _log.warning(
             "a result of more than %d bytes cannot be kept: %s; it is fetched later",
             self._size,
@@ -114,6 +116,7 @@ class LargeAnswer:
         self.close()
 
     def _keep(self) -> KeptResult | None:
+        """Close the file; return its result, or None if no result was kept in a file."""
         if self._file is None:
             return None
         try:

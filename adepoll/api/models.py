@@ -216,7 +216,7 @@ class JobSnapshot(TableRow):
 
     @property
     def facts(self) -> JobMetadata | None:
-        """The metadata of the job, or else those of its result; None if both are missing."""
+        """The `metadata` of the job, or else of its result; None if both are missing."""
         if self.metadata is not None:
             return self.metadata
         facts: JobMetadata | None = getattr(self.data, "metadata", None)

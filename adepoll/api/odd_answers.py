@@ -35,6 +35,7 @@ class OddAnswers:
         return answer
 
     def _report(self, answer: JobSnapshot | JobPage) -> None:
+        """Log the unknown status and the unreadable fields of an answer, each of them once."""
         if isinstance(answer, JobSnapshot) and answer.status is _UNKNOWN:
             self._warn_of_status(answer.status_text)
         for path in unread_fields(answer):

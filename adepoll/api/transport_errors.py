@@ -114,6 +114,7 @@ def _describe_response(exc: aiohttp.ClientResponseError) -> str:
 
 
 def _reason(exc: OSError) -> str:
+    """Return the reason of an error as a text without secrets."""
     if isinstance(exc, ssl.SSLCertVerificationError) and exc.verify_message:
         return f"its certificate cannot be verified: {showable(exc.verify_message, 120)}"
     # Look up the system's text for the number of the error, because asyncio has replaced the text.

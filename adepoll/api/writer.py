@@ -57,6 +57,7 @@ def _overrides(cls: type) -> dict[str, Any]:
 
 @_converter.register_unstructure_hook_factory(attrs.has)
 def _unstructure_class(cls: type) -> _Hook:
+    """Return a function that turns an object of this class into JSON."""
     write: _Hook = make_dict_unstructure_fn(cls, _converter, **_overrides(cls))
 
     def unstructure_class(model: Any) -> dict[str, Json]:

@@ -289,6 +289,7 @@ class Batch(AsyncCloseable):
         return by_rate if by_watcher is None else max(by_watcher, by_rate)
 
     async def _start(self, tasks: RunTasks) -> None:
+        """Start a run; raise `ClosedError` if another run is running or the batch is closed."""
         while self._tasks is not None and self._tasks.running:
             if not self._tasks.abandoned:
                 raise ClosedError("another run of this batch is running; close that run first")
@@ -299,6 +300,7 @@ class Batch(AsyncCloseable):
         tasks.start()
 
     async def _open_journal(self, stack: AsyncExitStack) -> Journal:
+        """Return the journal of the batch; check that its endpoints are those of the client."""
         v1, v2 = self._client.base_url, self._client.v2_base_url
         if isinstance(self._journal_argument, Journal):
             self._journal_argument.check_endpoint(v1, v2)
@@ -310,6 +312,7 @@ class Batch(AsyncCloseable):
         return await stack.enter_async_context(await opening)
 
     async def _open_out_dir(self, journal: Journal, noted: str | None) -> Path | None:
+        """Create the folder for results, and record it in the journal; return its path or None."""
         if self._out_dir is None:
             return None if noted is None else recorded_folder(noted, journal.path)
         try:

@@ -102,6 +102,7 @@ class IdIntake:
                 await self._added.wait()
 
     async def _read(self) -> None:
+        """Read all ids, and buffer them for `_write`."""
         if isinstance(self._job_ids, AsyncIterable):
             try:
                 async for job_id in self._job_ids:
@@ -123,6 +124,7 @@ class IdIntake:
         self._readable.set()
 
     async def _put(self, job: JobToAdd) -> None:
+        """Check a job and buffer it, or refuse it. Wait while the buffer is full."""
         if not is_plain(job):  # nearly all jobs are plain ids, which need no check
             try:
                 check_job(job)
@@ -137,6 +139,7 @@ class IdIntake:
         self._readable.set()
 
     async def _write(self) -> None:
+        """Add the buffered ids to the journal in chunks, until all ids have been read."""
         clock, total, most = asyncio.get_running_loop().time, 0, _MOST_BUFFERED
         while self._buffer or not self._all_read:
             self._readable.clear()

@@ -146,6 +146,7 @@ class RunTasks:
         self._changed.set()
 
     def _raise_end(self) -> NoReturn:
+        """Raise the exception with which the run ended; `StopAsyncIteration` if all went well."""
         if self.stopped:
             raise ClosedError("the run was closed; start another one with Batch.run")
         if self._main is None or self._main.cancelled():
@@ -187,6 +188,7 @@ class RunTasks:
         )
 
     async def _run(self) -> None:
+        """Run the batch: deliver earlier outcomes, read ids, watch jobs and fetch results."""
         results = self._results
         try:
             await self._journal.reopen(kinds=self._resources.curable)
@@ -308,6 +310,7 @@ class RunTasks:
             await self._save_durations()
 
     async def _save_statuses(self) -> None:
+        """Record the statuses that have changed since the last call in the journal."""
         if self._watch is None:
             return
         before, self._recorded_statuses = self._recorded_statuses, self._watch.last_statuses()

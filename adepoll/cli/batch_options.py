@@ -128,11 +128,14 @@ class BatchOptions:
         return "label" if self.name == "label" else "job_id"
 
     def to_note(self) -> str:
-        """Return the options that the journal saves for the next run, as JSON without secrets."""
+        """Return the options that the journal saves for later runs, as JSON without secrets."""
         return json.dumps(self._saved())
 
     def with_note(self, note: str | None) -> "BatchOptions":
-        """Return these options, and the options of `note` that the user did not give."""
+        """Return a copy in which `note` supplies the options that the user did not give.
+
+        `note` is the return value of `to_note` in an earlier run; None if there was no earlier run.
+        """
         return evolve(self, **(_read_note(note) | self._saved()))
 
     def with_endpoints_of(self, endpoints: Endpoints, journal: Path) -> "BatchOptions":

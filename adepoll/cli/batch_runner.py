@@ -136,6 +136,7 @@ class BatchRunner:
             return options.with_note(reader.notes().get(OPTIONS_NOTE))
 
     async def _open_journal(self, stack: AsyncExitStack, client: AdeClient) -> Journal | None:
+        """Open the journal, check its folder, and record the options; None without a journal."""
         if self.journal is None:
             return None
         resumes = self.job_ids is None
@@ -175,6 +176,7 @@ class BatchRunner:
         return json_line(outcome) if as_json else text_line(outcome)
 
     def _count(self, outcome: Outcome) -> None:
+        """Count an outcome for the summary at the end and for the exit code."""
         job = outcome.snapshot
         if outcome.error is None:
             if job is not None and job.status in {JobStatus.FAILED, JobStatus.CANCELLED}:
@@ -191,6 +193,7 @@ class BatchRunner:
         )
 
     def _summarize(self, client: AdeClient) -> None:
+        """Print the problems and the numbers of the run on stderr."""
         for line in self._problems.lines():
             say(line)
         if self.options.quiet:

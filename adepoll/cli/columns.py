@@ -108,6 +108,7 @@ def _content(line: str) -> str:
 
 
 def _read_plain(batches: Iterable[list[str]], number: int, found: FoundJobs) -> None:
+    """Read one id from each line."""
     for lines in batches:
         stripped = [line.strip() for line in lines]
         if all(map(is_plain, stripped)):  # the fast path: nearly all files contain only plain ids
@@ -165,6 +166,7 @@ def _refuse_table(first: str, source: str, line: int) -> None:
 
 
 def _read_json(batches: Iterable[list[str]], number: int, fields: Fields, found: FoundJobs) -> None:
+    """Read one job from each line, which must be a JSON object."""
     source = found.source
     for lines in batches:
         for line in lines:

@@ -146,6 +146,7 @@ def _text_of(name: str) -> Iterator[str]:
 
 
 def _chunks_of(raw: io.FileIO) -> Iterator[bytes]:
+    """Yield the bytes of a file as they arrive."""
     while True:
         chunk = raw.read(_CHUNK_SIZE)
         if chunk is None:  # no data yet, and the parent process has made the pipe non-blocking

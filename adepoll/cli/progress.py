@@ -139,6 +139,7 @@ class PlainView(View):
 
 
 def _problems(state: BatchState) -> set[str]:
+    """Return the kinds of problems that the batch has now."""
     kinds = {
         "unresolved": state.unresolved,
         "not fetched": state.not_fetched,
@@ -149,6 +150,7 @@ def _problems(state: BatchState) -> set[str]:
 
 
 def _counts(state: BatchState) -> tuple[int, ...]:
+    """Return the numbers of a state; the batch makes no progress while they stay equal."""
     return (
         state.known,
         state.settled_count,
@@ -235,6 +237,7 @@ class Display:
         )
 
     def _bar(self, width: int) -> RenderableType:
+        """Return the line with the progress bar and the counts; without a bar if it is too wide."""
         settled, total = self._state.settled_count, self._state.total
         minutes, seconds = divmod(int(self._elapsed), 60)
         clock = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -108,6 +108,7 @@ def _cause_of(error: Exception) -> Exception:
 
 
 def _report(error: Exception) -> None:
+    """Print an error that ended the command."""
     if isinstance(error, BrokenPipeError):
         discard(sys.__stdout__)
     elif isinstance(error, AdePollError):

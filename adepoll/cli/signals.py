@@ -73,6 +73,7 @@ class StopSignals:
             self._cancel = None
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        """Cancel the command at the first signal; exit immediately at the second."""
         if self.received is None:
             self.received = signal.Signals(number)
             if self._cancel is not None:

@@ -165,6 +165,7 @@ def show_status(found: Status) -> None:
 
 
 def _rows(found: Status) -> Iterator[tuple[str, str]]:
+    """Yield the lines of the table as name and value."""
     counts = found.counts
     region = found.endpoints.region
     yield "service", shown(found.endpoints.shown) + ("" if region is None else f" ({region})")

@@ -79,6 +79,7 @@ def _write(fd: int, line: bytes) -> None:
 
 
 async def _write_in_thread(fd: int, line: bytes) -> None:
+    """Write bytes in a thread, because the write can block; return when they are written."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 

@@ -153,6 +153,7 @@ def redact_text(text: str, limit: int = 65_536) -> str:
 
 
 def _redact_urls(text: str) -> str:
+    """Return a text in which `redact_url` has replaced every URL."""
     parts: list[str] = []
     done = 0  # `parts` has the text up to this position
     position = 0

@@ -184,6 +184,7 @@ def _names(labels: _Labels) -> tuple[str, ...]:
 def _families(
     specs: Iterable[_Spec[_StatsT]], read: list[tuple[_Labels, _StatsT]]
 ) -> Iterator[Metric]:
+    """Yield the metric families that have values."""
     for spec in specs if read else ():
         family = spec.family(_names(read[0][0]))
         for labels, stats in read:

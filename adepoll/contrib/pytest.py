@@ -94,6 +94,7 @@ def _create(make: Callable[..., _T], request: pytest.FixtureRequest, *, without:
 
 
 def _options(marks: list[pytest.Mark], without: str) -> dict[str, object]:
+    """Return the options of the markers for `Emulator`; raise if one is unknown."""
     from adepoll.emulator import Emulator  # noqa: PLC0415 - slow to import
 
     if any(mark.args for mark in marks):

@@ -87,6 +87,7 @@ def make_results_app(world: World, *, sleep: Sleep = asyncio.sleep) -> web.Appli
 def _date_setter(
     world: World,
 ) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Return a handler that sets the header `Date` of each response."""
     # `Date` must be the time of the world, because clients compare their own clock with it.
     second, date = -1, ""
 

@@ -71,6 +71,7 @@ def _missing_status(body: bytes, _rng: random.Random) -> bytes:
 
 
 def _backward_status(body: bytes, _rng: random.Random) -> bytes:
+    """Return the answer with an earlier status than the job has."""
     try:
         raw = json.loads(body)
     except (ValueError, RecursionError):  # another fault has already corrupted the body

@@ -43,7 +43,7 @@ class Latency:
     sigma: float = field(default=1.0, validator=validators.FINITE)
 
     def draw(self, rng: random.Random) -> float:
-        """Draw one delay, in seconds."""
+        """Return a random delay, in seconds."""
         factor = 1.0
         if self.shape is LatencyShape.UNIFORM:
             factor = rng.uniform(0.0, 2.0)

@@ -120,6 +120,7 @@ class FaultHandlers:
         endpoint: Endpoint,
         rules: EmulatedKind | None,
     ) -> ResponseData:
+        """Return the refusal or redirect that replaces the answer."""
         if isinstance(replacement, RefusalResponse):
             return self._refuse(replacement, endpoint, rules)
         location = self._location(replacement, request)
@@ -128,6 +129,7 @@ class FaultHandlers:
     def _refuse(
         self, refusal: RefusalResponse, endpoint: Endpoint, rules: EmulatedKind | None
     ) -> ResponseData:
+        """Return the answer with which the service refuses a request, and log the refusal."""
         log, now, status = self.world.request_log, self.world.now(), refusal.status
         log.statuses[status] += 1
         if refusal.until and rules is not None:
@@ -156,6 +158,7 @@ class FaultHandlers:
     async def _corrupted(
         self, request: web.Request, effect: CombinedEffect, handler: ApiHandler
     ) -> ResponseData:
+        """Return the answer of the handler, corrupted if the effect says so."""
         request[LIST_SHIFT] = effect.shift
         data = await handler(request)
         is_success = data.status < 300 and request.method == hdrs.METH_GET  # noqa: PLR2004 - HTTP

@@ -287,6 +287,7 @@ class Faults:
         return tuple(fault for fault in applied if fault is not None)
 
     def _apply(self, active: _ActiveFault, request: _Request) -> AppliedFault | None:
+        """Return the fault if it applies to this request, and count it; otherwise None."""
         fault, when = active.fault, active.fault.when
         if (
             (when.jobs is not None and request.job_id not in when.jobs)

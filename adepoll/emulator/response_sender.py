@@ -95,6 +95,7 @@ class FaultySender:
         return _AlreadySent()
 
     async def _send(self, writer: AbstractStreamWriter, now: float) -> None:
+        """Send the answer, with the failures that the fault plans: before, in or after the body."""
         effect, failure = self.effect, self.effect.connection_failure
         if failure is ConnectionFailure.SILENT:
             await self.sleep(STALL_SECONDS)
@@ -124,6 +125,7 @@ class FaultySender:
             await writer.write(b"0\r\n\r\n")
 
     def _head(self, now: float, length: int | None) -> bytes:
+        """Return the status line and headers; chunked if `length` is None."""
         data = self.data
         headers = {name: text for name, text in data.headers.items() if name not in _OWN_HEADERS}
         headers |= {hdrs.DATE: formatdate(now, usegmt=True), hdrs.CONNECTION: "close"}
@@ -138,6 +140,7 @@ class FaultySender:
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
     def _body(self, stop: int | None) -> Iterator[bytes]:
+        """Yield the body up to the offset `stop`; if it is None, all of it and the extra bytes."""
         if self.request.method == hdrs.METH_HEAD:
             return
         effect, chunk_bytes = self.effect, _FAULTY_CHUNK_BYTES

@@ -45,6 +45,7 @@ class ResultSaver:
                 self.world.record_save(job_id, await self._put(*pending))
 
     async def _put(self, url: str, result: StoredObject) -> int:
+        """PUT a result to a URL; return the status of the answer, or 0 if there was no answer."""
         if self._session is None:
             raise RuntimeError("the application is not running")
 

@@ -81,6 +81,10 @@ class _Sampler:
         return _LEAVES.get(kind, _text)(self.rng)
 
     def _resolved(self, schema: Json) -> Json:
+        """Return the schema to which references and the first of several options lead.
+
+        Return None if there are too many steps.
+        """
         # The number of steps is limited, because a schema can refer to itself.
         for _ in range(_LARGEST_DEPTH):
             if not isinstance(schema, dict):

@@ -92,6 +92,7 @@ class Emulator:
 
     @world.default
     def _make_world(self) -> World:
+        """Return a new world with the settings and faults of the emulator."""
         world = World(
             clock=self.clock,
             seed=self.seed,
@@ -194,6 +195,7 @@ class Emulator:
         await self._stack.aclose()
 
     async def _serve(self, app: web.Application, port: int, stack: AsyncExitStack) -> str:
+        """Start the server; return its base URL."""
         runner = web.AppRunner(
             app,
             access_log=None,

@@ -129,6 +129,7 @@ def _is_array(kind: Json) -> bool:
 
 
 def _array_hook(kind: Json) -> _Hook:
+    """Return a function that makes this kind of list or tuple from an array."""
     make: Json = get_origin(kind)
     arguments = get_args(kind)
     elements: Json = GenericAlias(list, arguments[:1])
@@ -159,6 +160,7 @@ def _table(value: Json) -> dict[str, Json]:
 
 
 def _structure_fault(value: Json, _type: Json) -> Fault:
+    """Return the fault that a table of the settings file describes."""
     table = dict(_table(value))
     name = table.pop("name", None)
     if not isinstance(name, str):

@@ -370,6 +370,7 @@ class World:
             yield self._truth(job, digest=digests)
 
     def _truth(self, job: Job, *, digest: bool) -> JobTruth:
+        """Return what really happened to a job; with the SHA-256 of its result if `digest`."""
         result = self._result(job) if job.plan.outcome.has_result else None
         return JobTruth(
             job_id=job.job_id,
@@ -393,6 +394,7 @@ class World:
         return not (plan.zero_data_retention or read)
 
     def _result(self, job: Job) -> ResultBody:
+        """Return the result of a job; create it if it is not cached."""
         if job.result is not None:
             return job.result
         seed = f"{self.seed}/{job.result_version}" if job.result_version else self.seed

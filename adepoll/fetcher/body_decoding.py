@@ -101,6 +101,7 @@ class Decoder:
             self._zlib = zlib.decompressobj(_RAW)
 
     def _decode(self) -> bytes:
+        """Decode some of the buffered bytes; raise `ResultMalformedError` if this is impossible."""
         if self._zlib.eof:  # a gzip file may have several members (RFC 1952, section 2.2)
             self._zlib = zlib.decompressobj(_GZIP)
             self._member += 1

@@ -154,10 +154,12 @@ class BufferedBody(asyncio.BufferedProtocol):
         return chunk
 
     def _copy_partial_block(self) -> bytes:
-        """Return a copy of the filled part of the block; the next bytes overwrite the block.
+        """Return a copy of the bytes in a block that is not full; empty at the end of the body.
+
+        The next bytes overwrite the block, so the caller gets a copy.
 
         Raises:
-            aiohttp.ClientPayloadError: Bytes are missing, and none have been received.
+            aiohttp.ClientPayloadError: The block is empty, although the body has not ended.
         """
         if self._left and not self._filled:
             raise aiohttp.ClientPayloadError

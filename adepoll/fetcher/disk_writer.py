@@ -272,6 +272,7 @@ class SegmentWriter:
             raise failure
 
     async def _start_writing(self) -> None:
+        """Start to write the collected bytes in a thread, after the previous batch."""
         await self._finish_writing()
         if self._held_bytes:
             self._writing = self._disk.write(self._offset, self._chunks, self._held_bytes)
@@ -282,6 +283,7 @@ class SegmentWriter:
             await self._disk.wait_for_hash()
 
     async def _finish_writing(self) -> None:
+        """Wait until the last batch is written, and record its bytes."""
         if self._writing is not None:
             writing = self._writing
             try:

@@ -339,6 +339,7 @@ class ResultFetcher(AsyncCloseable):
         return reader
 
     async def _write(self, found: FoundResult, disk: DiskWriter) -> PublishedFile:
+        """Write the result to the disk, from the source in which it was found."""
         if not isinstance(found.source, JobSnapshot):
             return await ResultDownload(found.source, disk, connections=self._connections).run()
         reader = await found.reader()
@@ -379,6 +380,7 @@ class ResultFetcher(AsyncCloseable):
             await found.source.retries.wait_or_raise(error, started=now, received=0)
 
     async def _read_all(self, reader: Reader, job_id: str) -> bytes:
+        """Return the whole result; raise `ResultTooLargeError` above `max_result_bytes`."""
         limit = self._max_result_bytes
         chunks = []
         is_too_large = (reader.version.size or 0) > limit

@@ -300,6 +300,7 @@ class PartFile:
             raise
 
     def _record(self, start: int, stop: int) -> None:
+        """Record that a range of bytes is in the file; sometimes write the resume state."""
         with self._recording:
             if not self._resumable:
                 return
@@ -367,6 +368,7 @@ class PartFile:
                 return
 
     def _rename(self, own: OwnFile) -> None:
+        """Move the finished file to the target; raise if the target exists, unless `overwrite`."""
         if self._overwrite:
             file_system.rename_open(own.fd, own.path, self._target)
             return

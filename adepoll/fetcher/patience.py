@@ -180,7 +180,7 @@ class TransferRetries:
         # Seconds before each next attempt. None if there was no failure after the last progress.
         self._waits: Iterator[float] | None = None
         self._failures = 0  # number of failures after the last progress
-        self._faults = 0  # failures of the whole transfer for which no outage can be the cause
+        self._faults = 0  # failures in the whole transfer that an outage cannot explain
         self._last_failure = -1.0  # time of the last counted failure
         self._resume_at = 0.0  # time of the next attempt
         self._new_bytes = 0  # bytes received after the last progress

@@ -146,10 +146,10 @@ class PolledResult:
         return ObjectScanner(cut=self._rules.result_field)
 
     def snapshot_of(self, envelope: ObjectScanner) -> JobSnapshot:
-        """Return a snapshot of the job, without the result, from an answer that was read.
+        """Return the snapshot of the job, without the result, that an answer contains.
 
         Raises:
-            ResultMalformedError: The text is not an answer about the job.
+            ResultMalformedError: The answer is not about this job, or cannot be read.
         """
         try:
             snapshot = self._rules.decode_job(envelope.short_members(), _OK)
@@ -166,6 +166,7 @@ class PolledResult:
     async def _body(
         self, response: aiohttp.ClientResponse, requested: Range | None
     ) -> ResponseBody:
+        """Return the body of an answer; raise the error of adepoll for an error status."""
         # A 206 without Content-Range is not a byte range: it says that the result is partial.
         if response.status in self._rules.success and "Content-Range" not in response.headers:
             coding = response.headers.get("Content-Encoding", "identity")
@@ -269,6 +270,7 @@ class PolledReader:
         return bool(self._pieces)
 
     async def _receive(self) -> None:
+        """Read and buffer the next bytes; if the answer is malformed, perhaps request it again."""
         try:
             chunk = await self._reader.read()
             self._interpret(chunk)
@@ -280,6 +282,7 @@ class PolledReader:
             await self._start_again_or_raise(error)
 
     async def _start_again_or_raise(self, error: ResultError) -> None:
+        """Wait, and request the result again; raise `error` if the transfer must be given up."""
         await self._reader.aclose()
         if isinstance(error, ResultChangedError):
             error = changed_error(error, expected=None)
@@ -289,6 +292,11 @@ class PolledReader:
         self._start()
 
     def _interpret(self, chunk: bytes) -> None:
+        """Read the next bytes of the answer, and buffer those of the result. Empty at the end.
+
+        Raises:
+            ResultMalformedError: The answer is malformed.
+        """
         try:
             pieces = self._envelope.feed(chunk)
         except MalformedAnswerError as exc:
@@ -301,6 +309,7 @@ class PolledReader:
         raise ResultMalformedError(problems, job_id=self._polled.job_id)
 
     def _add(self, pieces: list[memoryview]) -> None:
+        """Buffer bytes of the result; raise if it is neither an object nor null."""
         if pieces and self._is_null is None:
             first = bytes(pieces[0][:1])
             self._is_null = first == b"n"

@@ -146,6 +146,7 @@ class ResponseBody:
         return self._unread.pop() if self._unread else await self._receive(read)
 
     async def _receive(self, read: Callable[[], Awaitable[_ChunkT]]) -> _ChunkT:
+        """Call `read` and return its chunk; raise `ResultTransferError` if it fails or is wrong."""
         try:
             chunk = await read()
         except TooSlowError as exc:

@@ -174,6 +174,7 @@ class ResponseInterpreter:
         )
 
     def _range(self, response: aiohttp.ClientResponse, requested: Range | None) -> ResponseBody:
+        """Return the body of a 206; raise `UnusableRangeError` if it is not the requested range."""
         start, stop, size = parse_content_range(response.headers.get("Content-Range", ""))
         if requested is None:
             problem = "a byte range instead of the whole result @ $"
@@ -208,6 +209,7 @@ class ResponseInterpreter:
         return received, PacedReader(body.read, period=self.period, min_rate=self.min_rate).read
 
     async def _error(self, response: aiohttp.ClientResponse, url: str) -> ResultError:
+        """Return the error for an answer with an error status."""
         body = b""
         with suppress(TimeoutError, aiohttp.ClientError, OSError):
             # Only a total timeout helps against a body that arrives slowly for hours.

@@ -75,6 +75,7 @@ class ItemBuilder:
             self._joined_path = ".".join(self._path)
 
     def _begin(self, container: dict[str, Json] | list[Json]) -> None:
+        """Begin an object or array, which is an item, a part of an item, or contains items."""
         if len(self._path) + len(self._open) >= _MAX_DEPTH:
             raise ValueError("nested too deeply")
         if self._open or self._joined_path == self.prefix:
@@ -172,6 +173,12 @@ class ResultItems:
         return items.popleft()
 
     def _parse(self, chunk: bytes) -> None:
+        """Parse bytes (empty at the end), and add the items that they complete.
+
+        Raises:
+            ResultMalformedError: The bytes are not JSON.
+            ResultTooLargeError: An item is too large.
+        """
         events, builder = self._events, self._builder
         problem = "expected JSON @ $"
         try:

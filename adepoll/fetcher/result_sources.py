@@ -139,6 +139,7 @@ class ResultSources:
         return PolledResult(self._client, ref, rules, self._retries(), self._storage)
 
     def _stored(self, ref: JobRef, job: JobSnapshot, *, in_bulk: bool) -> StoredResult:
+        """Return the stored result of a job; calls for the same job share its URL."""
         retries = self._retries()
         key = (ref, job.output_url)
         url = self._urls.get(key)

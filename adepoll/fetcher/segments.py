@@ -182,8 +182,8 @@ class ConnectionPlan:
     def segment_size(self, missing: int, now: float) -> int:
         """Return the number of bytes that the next request should cover.
 
-        Few large requests waste less time between two requests. With small requests at the end, all
-        connections finish at about the same time.
+        The size is large at first, because time is lost between two requests. It becomes smaller
+        near the end, so that all connections finish at about the same time.
 
         Args:
             missing: Bytes that are not present.

@@ -149,6 +149,7 @@ class SequentialReader:
         return self._stop - self.start - self.received
 
     async def _open(self) -> ResponseBody:
+        """Request the result from the next unread byte; return the body at this byte."""
         self._request_started = asyncio.get_running_loop().time()
         self._received_before = self.received
         requested = self._next_range()
@@ -219,6 +220,7 @@ class SequentialReader:
             raise ObjectChangedError
 
     async def _wait_or_raise(self, error: ResultError) -> None:
+        """Wait until the next request may start; raise `error` if the transfer must be given up."""
         await self.aclose()
         await self._stored.retries.wait_or_raise(
             error,
@@ -227,11 +229,18 @@ class SequentialReader:
         )
 
     def _check_start(self) -> None:
+        """Raise `RangePastEndError` if the range begins after the end of the result."""
         size = self.version.size
         if size is not None and 0 < size <= self.start:
             raise RangePastEndError(size)
 
     async def _skip_to_start(self, body: ResponseBody) -> None:
+        """Skip the bytes of a body that come before the range.
+
+        Raises:
+            RangePastEndError: The result ends before the range begins.
+            ResultTransferError: The body ended before that, and not at the end of the JSON.
+        """
         left = self.start - body.start
         last = b""
         async for chunk in _take(body, left):
@@ -292,6 +301,7 @@ class SequentialReader:
         return self._last != b"}" and (bool(self._last) or not self.start or not self.received)
 
     def _cut_error(self, received: int, expected: int | None = None) -> ResultTransferError:
+        """Return the error for a body that ended before the end of the result."""
         return ResultTransferError(
             "the bytes ended within the result",
             job_id=self._stored.job_id,

@@ -208,6 +208,7 @@ class StorageClient(Connections):
     async def _request(
         self, job_id: str, url: str, target: URL, headers: dict[str, str], *, in_bulk: bool
     ) -> aiohttp.ClientResponse:
+        """Send one GET without following redirects; raise an error of adepoll if it fails."""
         private = ""
         is_refused = False
         proxy = self._guard.proxies.for_url(target)

@@ -259,6 +259,7 @@ def validity_of(url: str) -> tuple[datetime | None, datetime | None]:
 
 
 def _validity_of_policy(text: str) -> tuple[datetime | None, datetime | None]:
+    """Return the first and last moment at which a CloudFront policy is valid; None if missing."""
     policy = json.loads(b64decode(text.translate(str.maketrans("-_~", "+=/"))))
     condition = policy["Statement"][0]["Condition"]
     start, end = (

@@ -79,6 +79,7 @@ def set_mode_and_owner(fd: int, replaced: os.stat_result | None, probe: Path) ->
 
 
 def _set_owner(fd: int, replaced: os.stat_result) -> None:
+    """Give the file the owner and group of the replaced file, if this user may do so."""
     found = os.fstat(fd)
     if (found.st_uid, found.st_gid) == (replaced.st_uid, replaced.st_gid):
         return

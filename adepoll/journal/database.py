@@ -330,6 +330,7 @@ class Database:
         return error
 
     def _apply(self, change: Change) -> None:
+        """Write one change to the tables."""
         match change:
             case StatusChanged(job, status_text):
                 values = (_shown_status(status_text), *_name(job))
@@ -349,6 +350,7 @@ class Database:
                 self._update(_FILE_LOST, job)
 
     def _settle(self, change: Settled) -> None:
+        """Write a settled job; keep its inline result if the journal is a file."""
         snapshot, at = change.snapshot, change.at
         job = JobRef(snapshot.job_id, kind=snapshot.kind)
         stage, done_at = ("fetching", None) if change.fetching else ("done", at)

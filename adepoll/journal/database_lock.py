@@ -98,7 +98,7 @@ def holder_of(journal: Path) -> int | None:
 
 
 def _is_lock(path: Path) -> bool:
-    """Return whether a path may be used as a lock: it is free, or has a database without tables."""
+    """Return True if a path may be used as a lock: it is free, or is a database without tables."""
     if not os.path.lexists(path):
         return True
     if path.is_symlink():

@@ -79,7 +79,7 @@ class Endpoints:
 
     @property
     def notes(self) -> Mapping[str, str]:
-        """The notes from which `recorded` reads the endpoints again."""
+        """The URLs as notes for a journal, by key. `recorded` turns the notes into endpoints."""
         return {_V1: self.v1, _V2: self.v2}
 
     @property
@@ -120,6 +120,7 @@ class Endpoints:
 
 
 def _normalized(url: str, name: str) -> str:
+    """Return a URL in normal form: without a default port and without a slash at the end."""
     try:
         parts = urlsplit(url)
         port = parts.port or _PORTS.get(parts.scheme)

@@ -127,6 +127,7 @@ class Journal(AsyncCloseable):
 
     @classmethod
     async def _open(cls, opener: Callable[[], Database], endpoints: Endpoints) -> Self:
+        """Open the journal in its own thread; close it again if the caller is cancelled."""
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adepoll-journal")
         loop = asyncio.get_running_loop()
         opening = loop.run_in_executor(thread, opener)
@@ -313,6 +314,7 @@ class Journal(AsyncCloseable):
         return await self._run(self._database.reopen_without_file)
 
     async def _run(self, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
+        """Run a function that reads the journal in the journal's thread; return its value."""
         self._check_open()
         self._reads += 1
         try:
@@ -344,6 +346,7 @@ class Journal(AsyncCloseable):
     def _written(
         self, calls: Sequence[_Call], writing: asyncio.Future[list[JournalError | None]]
     ) -> None:
+        """Wake the callers whose changes were written; then start to write the next changes."""
         failed = writing.exception()
         errors = [failed] * len(calls) if failed is not None else writing.result()
         for call, error in zip(calls, errors, strict=True):

@@ -302,6 +302,7 @@ def _check_access(path: Path) -> None:
 
 
 def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
+    """Return a connection to a file that is not trusted yet; `mode` is a URI parameter."""
     # The URI on Windows is file:///C:/folder/file (sqlite.org/uri.html, section 3.1).
     prefix = "file:///" if path.drive else "file:"
     uri = f"{prefix}{quote_from_bytes(os.fsencode(path.as_posix()))}?{mode}"
@@ -312,6 +313,7 @@ def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _connect(path: Path, endpoints: Endpoints) -> sqlite3.Connection:
+    """Return a connection for reading and writing; create the tables in an empty file."""
     connection = _connect_uri(path, "mode=rw")
     try:
         if not has_tables(connection, path):

@@ -154,9 +154,9 @@ class JournalReader(Closeable):
         return self._read(partial(group_failures, self.path, most))
 
     def _read(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Run a query, and repeat it if another process changed the file while the query ran.
+        """Return the result of a query. Repeat the query if the file changed while it ran.
 
-        This can happen because the reader takes no lock.
+        Another process can change the file at any time, because the reader takes no lock.
         """
         if self._closed:
             raise ClosedError("the journal's reader is closed")
@@ -174,7 +174,11 @@ class JournalReader(Closeable):
                     return result
 
     def _connected(self, state: object) -> sqlite3.Connection:
-        """Return a connection that was opened while `_state` returned `state`."""
+        """Return a connection to the journal; open a new one if the present one is out of date.
+
+        `state` is the present value of `_state()`. A connection is out of date if it was opened at
+        another value.
+        """
         if self._connection is not None and state == self._connected_state:
             return self._connection
         if self._connection is not None:
@@ -211,6 +215,7 @@ def check_is_kept(journal: JournalReader, path: Path) -> None:
 
 
 def _data_between(first: int, last: int, connection: sqlite3.Connection) -> dict[int, str]:
+    """Return the inline results of these jobs by number, up to a total size."""
     found: dict[int, str] = {}
     size = 0
     rows = connection.execute(_DATA, (first, last))

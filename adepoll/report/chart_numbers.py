@@ -140,6 +140,7 @@ def bins(ordered: Sequence[float]) -> Bins | None:
 
 
 def _even_edges(low: float, high: float, most: float) -> tuple[float, ...]:
+    """Return the edges of bins of equal width."""
     # The bins end at the 99th percentile, or at the maximum if the maximum is at most 1.5 times as
     # large.
     top = most if most <= 1.5 * high else high
@@ -154,6 +155,7 @@ def _even_edges(low: float, high: float, most: float) -> tuple[float, ...]:
 
 
 def _log_edges(low: float, middle: float, most: float) -> tuple[float, ...]:
+    """Return the edges of bins on a logarithmic scale."""
     bottom = max(low, middle / 100, most / 1e9, _LOG_MINIMUM)
     decades = math.log10(most / bottom)
     per_decade = max(1, round(_BINS / decades))

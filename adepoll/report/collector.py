@@ -100,6 +100,7 @@ class Collector:
         return self._kinds.setdefault(name, KindCounter())
 
     def _add_open(self, record: Record, outcome: OutcomeKind) -> None:
+        """Count a job that is still open, by its state."""
         if outcome is OutcomeKind.FETCHING:
             state = "completed, fetching result"
         elif record.status_text is None:
@@ -120,6 +121,7 @@ class Collector:
     def _add_snapshot(
         self, record: Record, snapshot: JobSnapshot, outcome: OutcomeKind, kind: KindCounter
     ) -> None:
+        """Add what a snapshot says: times, reason of a failure, schema violation, metadata."""
         metadata = snapshot.facts
         if record.settled_at is not None:
             self._settled_at.append(record.settled_at)
@@ -184,6 +186,7 @@ class Collector:
         return seconds
 
     def _add_metadata(self, record: Record, snapshot: JobSnapshot, metadata: JobMetadata) -> None:
+        """Count the warnings of a job, and add its credits to those of its version."""
         self._warned += bool(metadata.warnings)
         for warning in metadata.warnings:
             code = showable(warning.code, 80) if warning.code else "no code"
@@ -326,6 +329,7 @@ def _sample(values: Iterable[float]) -> Sample | None:
 
 
 def _curve(settled: list[float], added: float) -> Curve | None:
+    """Return the number of settled jobs over time; None if `settled` (sorted) is empty."""
     if not settled:
         return None
     first, last = settled[0], settled[-1]

@@ -46,6 +46,7 @@ def pattern_of(text: str, names: Mapping[str, str]) -> str:
 
 
 def _placeholder_of(match: re.Match[str]) -> str:
+    """Return what replaces a match: the match itself, or a placeholder such as ``<id>``."""
     if match.lastgroup == "status":
         return match[0]
     if match.lastgroup != "word":

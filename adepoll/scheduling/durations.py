@@ -286,6 +286,7 @@ def _read(saved: Any) -> tuple[int, dict[Observation, float]]:
 
 
 def _read_observation(item: Sequence[Any]) -> tuple[Observation, float]:
+    """Return an observation and its weight from JSON; raise if they are invalid."""
     first, last, ended, weight = item
     edges = (first, last) if ended is None else (first, last, ended)
     if [*edges] != sorted(map(operator.index, edges)) or edges[0] < 0 or edges[-1] > LAST:

@@ -34,8 +34,8 @@ def estimate(
     Args:
         start: Distribution before the first round.
         gone: Observations of jobs that are no longer polled, with their weights.
-        passed: Number of active jobs that were seen active before and after each bin. Each item is
-            the difference between this number and that of the previous bin.
+        passed: For each bin: the number of active jobs that were seen active both before and after
+            it, minus this number for the previous bin.
     """
     known_risk = list(passed)
     censored: dict[tuple[int, int], float] = {}  # number of ended jobs, by range of bins
@@ -157,7 +157,9 @@ _ROUNDS: Final = 6
 _MIN_ENDS: Final = 16.0
 _MIN_ENDS_SHARE: Final = 0.004
 _REACH: Final = 8  # maximum number of bins on each side that are pooled with a bin
-_LIKENESS: Final = 0.95  # exponent by which `ratio` comes closer to 1 from bin to bin
+# Exponent below 1 of `ratio`: the ratio that is assumed for a bin is a little closer to 1 than the
+# ratio of the previous bin.
+_LIKENESS: Final = 0.95
 _MIN_RATIO: Final = 0.1
 _AHEAD: Final = 1.25  # age of a job that has become a quarter older, divided by its age before
 _THREE: Final = 3.0  # jobs that the rule of three adds

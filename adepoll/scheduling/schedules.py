@@ -86,7 +86,7 @@ class FirstPollSchedule(Protocol):
         """Return the seconds from now until the first poll; 0 to poll immediately.
 
         Args:
-            job: What is assumed of the job, as if it were new.
+            job: The context of a new job: its age is 0 s, and it was never polled.
             rng: Source of jitter.
             old_share: Probability that the job is old, so that it may have settled long ago.
         """

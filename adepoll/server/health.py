@@ -124,6 +124,7 @@ class HealthCheck:
         await finish(self._tasks)
 
     def _condition(self, *, is_stopping: bool) -> Condition:
+        """Return the condition of the server; `OK` if it can wait for jobs."""
         if is_stopping or self._watcher.is_closed:
             return Condition.CLOSED
         if self._client.stats.refused is not None:
@@ -158,6 +159,7 @@ class HealthCheck:
         await asyncio.wait({self._probe})
 
     async def _request(self) -> None:
+        """Request a page of the job list, to find out whether the service responds."""
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 await for_polling(self._client, nullcontext()).list_jobs(page_size=1)

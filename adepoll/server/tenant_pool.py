@@ -172,6 +172,7 @@ class TenantPool:
             self._timer = self._loop.call_later(interval, self._close_idle, context=Context())
 
     def _close_idle(self) -> None:
+        """Close the tenants that were not used for `idle_after` seconds."""
         now = self._loop.time()
         for name, tenant in list(self._open.items()):
             if tenant.resources.is_in_use:

@@ -37,6 +37,7 @@ class TurnLimiter:
         await waiter
 
     def _next_turn(self) -> None:
+        """Let the next waiting tasks continue; called in each iteration while tasks wait."""
         self._passed = 0
         while self._waiting and self._passed < self._limit:
             waiter = self._waiting.popleft()

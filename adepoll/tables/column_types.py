@@ -143,6 +143,8 @@ def _list_converter(convert: Convert | None) -> Convert | None:
 
 
 def _struct_converter(converters: Mapping[str, Convert | None]) -> Convert:
+    """Return a function that converts each field of an object."""
+
     def convert(value: Json) -> Any:
         found = {}
         for name, of_field in converters.items():

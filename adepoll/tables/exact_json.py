@@ -75,6 +75,7 @@ def _parse(text: bytes | str) -> Json:
 
 
 def _exact(text: str) -> float | Decimal:
+    """Return a float if it has exactly the value of the text, else a `Decimal`."""
     number = float(text)
     if len(text) <= _EXACT_LENGTH and number and "e" not in text and "E" not in text:
         return number
@@ -106,6 +107,7 @@ def _refuse(name: str) -> None:
 
 
 def _pieces(value: Json) -> Iterator[str]:
+    """Yield the JSON text of a value in pieces."""
     if isinstance(value, dict):
         yield "{"
         for number, (key, item) in enumerate(value.items()):

@@ -328,6 +328,7 @@ def _format_of(to: str | None, target: Path | None) -> Format:
 
 
 def _writer_of(kind: Format) -> Callable[[BinaryIO, Sequence[Column]], Writer]:
+    """Return the class that writes this format; raise if pyarrow is needed and missing."""
     if kind == "csv":
         return CsvWriter
     if kind == "jsonl":

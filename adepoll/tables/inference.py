@@ -73,11 +73,11 @@ class TypeConflict:
 
 @define(eq=False)
 class _Explode:
-    """A tree of keys: the paths of the lists that become separate tables.
+    """One key in the paths of the lists that become separate tables. The keys form a tree.
 
     Attributes:
-        here: True if the path of such a list ends at this key.
-        below: The keys that follow this key in such paths.
+        here: True if one of these paths ends at this key.
+        below: The keys that follow this key in the paths, each with its own object.
     """
 
     here: bool = False
@@ -183,6 +183,7 @@ class Observer:
     def _observe_array(
         self, node: Node, value: Json, job_id: str, explode: _Explode, depth: int
     ) -> None:
+        """Record the elements of an array, except nulls, in the node `node.items`."""
         if node.is_too_large:
             return
         items = node.items = node.items or Node()
@@ -193,6 +194,10 @@ class Observer:
     def _observe_object(
         self, node: Node, value: Json, job_id: str, explode: _Explode, depth: int
     ) -> None:
+        """Record the values of an object in the child nodes of `node`, one for each key.
+
+        If there are too many keys, forget all children of the node.
+        """
         if node.is_too_large:
             return
         children = node.children
@@ -322,6 +327,7 @@ class _Resolver:
         return StructType(fields) if fields else Scalar.JSON
 
     def _number(self, node: Node, path: str) -> ColumnType:
+        """Return the smallest column type that represents all numbers of a node exactly."""
         if node.kinds.keys() == {"integer"}:
             if node.largest < _MAX_INT:
                 return Scalar.INTEGER
@@ -371,6 +377,7 @@ def _only(get: Callable[[Any], Json], *, is_object: bool) -> Callable[[Any], Jso
 
 
 def _getter(path: KeyPath, get: Callable[[Any], Json]) -> Callable[[Any], Json]:
+    """Return a function that returns the value of a row at a path; None if there is none."""
     if len(path) == 1:
         (only,) = path
 

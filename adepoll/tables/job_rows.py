@@ -109,6 +109,7 @@ class RowReader:
             yield Row(job, columns, value, references, size)
 
     def _result_text(self, record: Record) -> bytes | str | None:
+        """Return the JSON of a result from its file or the journal; None if there is none."""
         if record.file is None:
             if record.snapshot is None or record.snapshot.status is not JobStatus.COMPLETED:
                 return None
@@ -139,6 +140,7 @@ class RowReader:
         return self._inline.pop(number, None)
 
     def _parse(self, text: bytes | str) -> tuple[Json, Json]:
+        """Return the data of a result for its row, and the references of an extraction or None."""
         result = load(text)
         if isinstance(result, dict):
             if "extraction" in result:

@@ -54,6 +54,7 @@ class JsonLinesWriter:
 
 
 def _cell(value: Any) -> Any:
+    """Return a value in the form in which the CSV file has it."""
     if type(value) in _AS_THEY_ARE:
         return value
     if value is True or value is False:
@@ -64,6 +65,7 @@ def _cell(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    """Return a value in which dates and times are ISO 8601 texts."""
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, date):

@@ -247,6 +247,7 @@ class Rate:
         return self._estimate
 
     def _next_rate(self) -> float:
+        """Return the rate after a 429; update the estimate and its deviation."""
         difference = abs(math.log(self._average / self._estimate))
         self._deviation = (self._deviation + difference) / 2
         self._estimate = self._average

@@ -358,7 +358,7 @@ class Hosts:
 
     @property
     def worst(self) -> Host | None:
-        """The host with most counted failures since its last success; None if no host is known."""
+        """The host with the most counted failures since its last success; None if none is known."""
         hosts = self._by_origin.values()
         return max(hosts, key=lambda host: host.outage.failures, default=None)
 

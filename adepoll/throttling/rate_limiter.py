@@ -131,9 +131,10 @@ class RateLimiter:
             )
 
     def ready(self, host: Host) -> float | None:
-        """Return the present time if a request may be sent now; None if it must wait for its turn.
+        """Return a number if a request may be sent now; None if it must wait for its turn.
 
-        Return minus infinity instead of the time if only the window limits requests at present.
+        The number is the present time. If only the window limits requests at present, the number is
+        minus infinity, because then reading the clock is not necessary.
         """
         if self._waiting or host.held_back or (self._woken and not self._has_room()):
             return None
@@ -321,7 +322,7 @@ class RateLimiter:
         return max(due, self._next_slot) if self._interval else due
 
     def _has_room(self) -> bool:
-        """Return True if the window has room for more requests than those of the woken callers."""
+        """Return True if the window has room for more than the requests of the woken callers."""
         # A busy loop always has a woken caller. If that made each new caller wait, the queue would
         # never become empty.
         return not self._interval and self._woken < self._window.room

@@ -230,11 +230,15 @@ class FailureRules:
         return failures.seconds.get(kind, 0.0) >= _SUSPECT_AFTER * self._longest(kind)
 
     def _longest(self, kind: FailureKind) -> float:
-        """Return the maximum number of seconds that count between two failed polls."""
+        """Return how many of the seconds between two failed polls count at most.
+
+        They count towards the limit of this kind of failure; see the module's docstring.
+        """
         polls = _MIN_POLLS_OF_NEW_JOB if kind in _OF_NEW_JOB else _MIN_POLLS
         return self._limit(kind) / polls
 
     def _limit(self, kind: FailureKind) -> float:
+        """Return the counted seconds after which a job is given up, for this kind of failure."""
         if kind in _OF_NEW_JOB:
             return self.not_found_grace
         if kind is FailureKind.MALFORMED:
@@ -325,7 +329,8 @@ _FEW: Final = 0.2
 # Seconds within which it is polled. With fewer seconds, a few bad jobs would have so large a share
 # of all polls that they would look like an outage.
 _SOON: Final = 15.0
-# A job is a suspect from this multiple of `_longest`, the seconds that count between two polls.
+# A job becomes a suspect when its counted seconds reach this multiple of the seconds that count at
+# most between two polls (`_longest`).
 _SUSPECT_AFTER: Final = 3
 _MOST_REMEMBERED: Final = 1_000  # jobs in a `FailureMemory`
 _REMEMBERED_FOR: Final = 600.0  # seconds from the last failed poll of a job until it is forgotten

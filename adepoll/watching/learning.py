@@ -156,13 +156,13 @@ class Learning:
         `exact` is the duration of the job in seconds. If it is None, the job ended between the last
         two polls.
 
-        The duration is not recorded if the job was old on arrival and was never seen active. Such
-        jobs would be a biased sample, because the watcher does not know how many other jobs of that
-        age were still active.
+        The duration is not recorded if the job was old when the watcher got it, and no poll has
+        found it active. Such jobs would be a biased sample, because the watcher does not know how
+        many other jobs of that age were still active.
 
         Returns:
-            For a job that was never seen active: False if it was new on arrival; True if it was
-            old, or if its age is not known. None for other jobs.
+            None if an earlier poll found the job active. Otherwise, True if the job was old when
+            the watcher got it, or if its age is not known; False if it was new.
         """
         was_old = None
         if state.first_active_age is None and state.polls <= 1:

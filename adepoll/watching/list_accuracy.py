@@ -101,7 +101,7 @@ class ListAccuracy:
         return enough or self._expected >= _PROOF
 
     def restart(self) -> None:
-        """Set all scores and counts to zero; the jobs that settled recently are still known."""
+        """Set all scores and counts to zero, but keep the jobs that settled recently."""
         self.ends, self.arrivals = Score(), Score()
         self._expected = self._without_drop = self._explained = 0.0
         self.dropped = 0
@@ -197,7 +197,8 @@ class ListAccuracy:
     def record_sweep(self, started: float) -> None:
         """Record the end of a complete sweep that began at `started`.
 
-        A settled job for which `record_listed` was not called has been dropped.
+        If `record_listed` was not called for a settled job during the sweep, the list has dropped
+        the job.
         """
         if started >= self.compare_at:
             self.compare_at = math.inf

@@ -135,7 +135,7 @@ class ListHints:
         state.last_listed_at = requested_at
         state.not_before = 0.0  # if the job is missing later, it can be polled immediately
         state.last_active_at = max(state.last_active_at, requested_at)
-        # True if the job is due for another reason than being missing from the list.
+        # True if the job is due, but not because it was missing from the list.
         requested = state.ignore_list and state.missing_at == math.inf
         state.missing_at = math.inf
         if state.in_flight or state.failures is not None:
@@ -235,6 +235,7 @@ class ListHints:
         return max(lag, _ROUND_SHARE * len(self.states) / rate)
 
     def _record_missing(self, state: JobState, requested_at: float, now: float) -> None:
+        """Record that a sweep did not show a job; while sweeping, make the job due."""
         if not self.list_trust.sweeping:
             state.missing_at = requested_at
         elif not state.ignore_list:
@@ -336,9 +337,10 @@ _MEAN_OF: Final = 16  # recent polls that make up most of `poll_wait`
 _RECEIVED_AT: Final = operator.attrgetter("received_at")
 _OLDER: Final = 60.0  # seconds by which `oldest` is earlier than the oldest watched job
 _DROPS_SAMPLED: Final = 32  # watched jobs whose ages `_record_drops` uses
-# Weight of the chance that a job has settled, at an age at which no job was seen to settle.
 _SHORT: Final = 3.0  # seconds; shorter jobs need sweeps earlier than it was known at first
 _FEW_ENDED: Final = 50  # jobs; if more have ended, it is known how long jobs take
+# At an age at which no job was seen to settle, the chance that a job has settled is a guess. It is
+# multiplied by this weight.
 _GUESS: Final = 0.2
 _MIN_ENDED: Final = 10  # settled jobs that are necessary to calculate such a chance
 _LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the target lag

@@ -196,9 +196,14 @@ class ListSweeper:
         silence: asyncio.Timeout,
         oldest: float,
     ) -> None:
+        """Request one page of a sweep after another, until none is left.
+
+        `page` is the first page. Several calls share the sweep.
+        """
         loop = asyncio.get_running_loop()
         hints = self._watched_jobs.list_hints
-        # An eager task runs immediately. If it failed now, the group could not start further tasks.
+        # With eager tasks, this code runs while the caller still starts the tasks of a group. If a
+        # task failed now, the group could not start the others. So go on in the next step.
         await asyncio.sleep(0)
         while page is not None:
             status, number = page
@@ -241,6 +246,7 @@ class ListSweeper:
                 await asyncio.sleep(_PAGE_RETRY_DELAY)
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
+        """Handle the end of the sweeping task: report its error, or plan when to sweep again."""
         self._running = False
         error = None if task.cancelled() else task.exception()
         if error is not None:

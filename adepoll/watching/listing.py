@@ -68,7 +68,7 @@ class ListTrust:
         return self.settled_share > _MAX_SETTLED_SHARE
 
     def record_first(self, *, settled: bool) -> None:
-        """Record whether a job had settled before the list or a poll could show it as active."""
+        """Record whether a new job had already settled when it was seen for the first time."""
         self.settled_share += (settled - self.settled_share) / _SHARE_OF
 
     def confirm_now(self, state: JobState) -> None:
@@ -268,7 +268,7 @@ class Sweep:
         return sum(self.pages_of(status) for status in self._by_status)
 
     def pages_of(self, status: JobStatus) -> int:
-        """Return the number of received pages of one status, without pages beyond its end."""
+        """Return the number of received pages of a status, without pages after the list's end."""
         pages = self._by_status.get(status)
         return 0 if pages is None else int(min(pages.received, pages.total))
 
@@ -278,7 +278,7 @@ class Sweep:
         return self._by_status.keys()
 
     def jobs_of(self, status: JobStatus) -> int:
-        """Return the number of jobs on the received pages of one status."""
+        """Return the number of jobs with this status on the pages that were received."""
         return self._by_status[status].jobs
 
     def next_page(self) -> tuple[JobStatus, int] | None:
@@ -341,6 +341,7 @@ _PROBED_FOR: Final = 2.0  # seconds after a job was added in which it can be pol
 _PROBE_DELAY: Final = 1.0  # seconds between two polls of such a job
 _MIN_TRUST: Final = 10.0  # seconds; the distribution cannot make a listed job due earlier
 _MAX_LAG: Final = 30.0  # seconds; if a job is missing for longer, a lag is not the reason
-# Seconds added to the age at which a job was not listed, because the lag is longer than this age.
+# Seconds added to the age of a job that was not listed yet. The sum is the assumed lag of the list,
+# because the lag is longer than this age.
 _LAG_MARGIN: Final = 0.5
 _MAX_WITHOUT_NEW_JOBS: Final = 3  # pages in a row

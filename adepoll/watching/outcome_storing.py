@@ -198,6 +198,7 @@ class _Storing:
         await self._read.put(None)
 
     async def _add(self, job: str | JobRef) -> None:
+        """Queue a job to be watched, unless it is watched already or its outcome was stored."""
         self._ids_read += 1
         if self._ids_read % _IDS_PER_STEP == 0:
             await asyncio.sleep(0)
@@ -254,6 +255,7 @@ class _Storing:
                 yield job_or_end
 
     async def _store_one(self, key: str, outcome: JobSnapshot | UnresolvedJob) -> None:
+        """Store an outcome; after an error, try again until that succeeds or `close` was called."""
         delay = _FIRST_DELAY
         try:
             while True:

@@ -22,10 +22,12 @@ _Item: TypeAlias = tuple[float, int, JobState]  # sort key, ticket, state of the
 class _Heap:
     """A heap that removes out-of-date items later.
 
-    An item is out of date if its ticket differs from the present ticket of its job. Such an item is
-    removed when it reaches the top. If many items are out of date, the whole list `items` becomes
-    `old`. Then each call of `move` takes some items from the end of `old`, and puts those that are
-    up to date into the new list `items`. Both lists are valid heaps at any time.
+    Each new item of a job gets a number, its ticket, which is also stored in the job's state. An
+    item with another ticket than the state is out of date. It is removed when it reaches the top.
+
+    If many items are out of date, the whole list `items` becomes `old`. Then each call of `move`
+    takes some items from the end of `old`, and puts those that are up to date into the new list
+    `items`. Both lists are valid heaps at any time.
     """
 
     items: list[_Item] = field(factory=list)
@@ -83,7 +85,7 @@ class PollQueue:
     _polls: int = field(default=0, init=False)  # number of polls of overdue jobs
 
     def put(self, state: JobState, due: float, *, postponed: bool = False) -> None:
-        """Add a job, or change its due time; a postponed job is due earlier after `recall`."""
+        """Add a job, or change its due time. If `postponed`, `recall` makes the job due earlier."""
         if state.ticket:
             self.drop(state)
         state.ticket = next(self._tickets)
@@ -173,6 +175,7 @@ class PollQueue:
         return heap.first()
 
     def _move_postponed(self, now: float) -> None:
+        """Move up to 64 postponed jobs to the other jobs: all after `recall`, else the due ones."""
         latest = now if self._recalled_at == math.inf else math.inf
         for _ in range(_MAX_MOVED):
             item = self._first(self._postponed)
@@ -200,6 +203,7 @@ class PollQueue:
             heapq.heappush(self._overdue.items, (due, state.ticket, state))
 
     def _take(self, heap: _Heap, until: float) -> JobState | None:
+        """Remove and return the first job of a heap, if it is due by `until`; else return None."""
         item = self._first(heap)
         if item is None or item[0] > until or item[1] != item[2].ticket:
             return None

@@ -170,6 +170,7 @@ class Pollers:
                 self._set_timer(loop, due)  # because the next poll of this task can take long
 
     def _worker_ended(self, task: asyncio.Task[None]) -> None:
+        """Remove a poller whose task has ended; report its error, and start new pollers."""
         if task not in self._workers:
             return  # the task ended because no job was due
         self._workers.remove(task)

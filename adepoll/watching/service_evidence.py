@@ -55,10 +55,11 @@ class HostEvidence:
         return self.last_error is None and any(self.jobs)
 
     def share_answered(self, answered: int, failed: int) -> float | None:
-        """Return which share of the polls was answered since a certain moment.
+        """Return the share of recent polls that the host answered, 0 to 1.
 
-        `answered` and `failed` are the values that the attributes had at that moment. None if no
-        poll has ended after that moment.
+        Only polls that ended after a certain moment count. `answered` and `failed` are the values
+        that the attributes of these names had at that moment. Return None if no poll has ended
+        after it.
         """
         return _share(self.answered - answered, self.failed - failed)
 
@@ -154,10 +155,11 @@ class KeyEvidence:
         return _NEW_KEY_DELAY
 
     def share_accepted(self, accepted: int, failed: int) -> float | None:
-        """Return for which share of the polls the key was accepted since a certain moment.
+        """Return the share of recent polls for which the key was accepted, 0 to 1.
 
-        `accepted` and `failed` are the values that the attributes had at that moment. None if no
-        poll has ended after that moment.
+        Only polls that ended after a certain moment count. `accepted` and `failed` are the values
+        that the attributes of these names had at that moment. Return None if no poll has ended
+        after it.
         """
         return _share(self.accepted - accepted, self.failed - failed)
 

@@ -101,6 +101,7 @@ class StatusUpdateSubscription(Subscription):
         return len(self._updates)
 
     def _subscribe(self, job: NamedJob, now: float) -> JobState:
+        """Watch a job; yield its status now if polls for other subscribers have found it."""
         self._jobs[job.key] = self._last_status.pop(job.key, None)
         state = super()._subscribe(job, now)
         text = state.status

@@ -48,6 +48,7 @@ class Semaphore(AbstractAsyncContextManager[None, None]):
         return self._done or self._make_done()
 
     async def _wait(self) -> None:
+        """Wait for a place; if the task is cancelled, give the place to the next task."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
@@ -122,10 +123,10 @@ class Turns:
 class PollTurns(Turns):
     """Limits how many polls wait for their turn.
 
-    While the request budget is short, polls wait. If many polls waited, they would be sent long
-    after they were chosen, and before jobs and pages of the list that have become more important
-    since then. So at first at most four polls may wait. Each poll that gets its turn within 0.25
-    seconds doubles this number. After a longer wait, or when no poll waits, the number is four.
+    While the request budget is short, polls wait. If many polls waited, the jobs to poll would be
+    chosen long before they are polled, and a job that becomes urgent meanwhile would come last. So
+    at first at most four polls may wait. Each poll that gets its turn within 0.25 seconds doubles
+    this number. After a longer wait, or when no poll waits, the number is four again.
 
     Attributes:
         held_back: True while no further poll may begin.

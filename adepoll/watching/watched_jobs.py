@@ -181,7 +181,10 @@ class WatchedJobs:
         return True
 
     def _release(self, state: JobState) -> tuple[Subscriber, ...]:
-        """Free the places reserved for a poll; return the subscribers that had reserved them."""
+        """Free the places that `_reserve` has reserved in the buffers of the job's subscribers.
+
+        Return the subscribers for whom a poll of the job was started.
+        """
         reserved, state.reserved_by = state.reserved_by or (), None
         for subscriber in reserved:
             if (buffer := subscriber.buffer) is not None:
@@ -307,6 +310,7 @@ class WatchedJobs:
                 buffer.wake_waiting(now, caller=self)
 
     def _deliver(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
+        """Pass a snapshot to the subscribers. Choose the next poll, or remove a settled job."""
         changed = state.status != snapshot.status_text
         settled = snapshot.status.is_terminal
         if self.uses_list:
@@ -362,17 +366,20 @@ class WatchedJobs:
         self.poll_queue.put(state, state.list_trusted_until)
 
     def _put_by_schedule(self, state: JobState, now: float, *, within: float = math.inf) -> None:
+        """Make a job due when the schedule says so, at most `within` seconds from now."""
         if state.poll_again:
             state.poll_again = False
             self.list_trust.confirm_now(state)
             self.poll_queue.put(state, now)
             return
         delay = self.timing.delay(state, now)
-        # The delay counts from the start of the last poll. Half of it also follows the poll's end.
+        # The delay counts from the start of the last poll. If that poll was slow, at least half of
+        # the delay passes after its end.
         due = max(state.polled_at + delay, now + delay / 2)
         self.poll_queue.put(state, min(due, now + within))
 
     def _remove(self, state: JobState) -> None:
+        """Stop watching a job; remember its failures and what is known of its duration."""
         del self._states[state.job_id]
         if state.failures is not None:
             self._memory.keep(state.job_id, state.failures)

@@ -40,6 +40,7 @@ class DisconnectMonitor:
                 self._timer = None
 
     def _check(self) -> None:
+        """Cancel the handlers of closed connections; call this method again after a short time."""
         handlers: set[asyncio.Task[None]] = set()
         for block, request in list(self._requests.items()):
             if request.transport is None or request.transport.is_closing():

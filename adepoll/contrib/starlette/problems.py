@@ -40,6 +40,7 @@ def problem_response(request: Request, error: AdePollError | ClosedError) -> Res
 async def _handle(
     connection: Request | WebSocket, error: AdePollError | ClosedError
 ) -> Response | None:
+    """Return the response for an error; close a websocket with a code instead."""
     if not isinstance(connection, WebSocket):
         return problem_response(connection, error)
     # The client may have disconnected, or the route may have closed the websocket.

@@ -81,8 +81,8 @@ class EventsResponse(StreamingResponse):
             await limited_send(message)
 
         try:
-            # When the server stops, `events` ends by itself. `until_stopped` is for a client that
-            # accepts no data.
+            # When the server stops, `events` ends. But if the client accepts no data, this code is
+            # waiting in `send`, which only `until_stopped` ends.
             async with cancel_on_disconnect(receive), self._resources.until_stopped(), self._events:
                 if scope["method"] == "HEAD":
                     self.body_iterator = _empty_body()

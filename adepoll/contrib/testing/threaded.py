@@ -127,6 +127,8 @@ class _ThreadProxy:
         return self._thread.call(lambda: repr(self._target))
 
     def _access(self, function: Callable[[], object]) -> object:
+        """Call a function in the thread of the emulator; return its value, or a proxy of it."""
+
         def finish() -> object:
             value = function()
             # A generator would run in the thread of the caller. So its items are collected here.

@@ -121,6 +121,7 @@ class V1Kind(EmulatedKind):
         }
 
     def _summary(self, job: Job, *, now: float) -> dict[str, Json]:
+        """Return a job as the job list shows it."""
         if (status := job.status_at(now)) is None:
             raise AssertionError("a job in an answer must have arrived")
         received_at = int(job.received_at)

@@ -94,6 +94,7 @@ def extraction_parts(schema: Json, metadata: dict[str, Json], rng: random.Random
 
 
 def _row(rng: random.Random) -> tuple[str, str]:
+    """Return the parts of a filler row, as `make_row` does."""
     known = {
         "code": f"{rng.getrandbits(64):016x}",
         "quantity": rng.randrange(1, 1_000),

@@ -172,6 +172,7 @@ def _progress(job: Job, *, now: float) -> float:
 
 
 def _summary(job: Job, *, now: float) -> dict[str, Json]:
+    """Return a job as it is shown in the job list."""
     if (status := job.status_at(now)) is None:
         raise AssertionError("a job in an answer must have arrived")
     item: dict[str, Json] = {

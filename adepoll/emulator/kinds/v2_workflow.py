@@ -75,7 +75,7 @@ class V2Workflow(V2Kind):
         """
         rng = self.rng(job, seed)
         after = f',"metadata":{dump(self.metadata(job))}}}'
-        steps = _steps(job, rng)
+        steps = _step_output(job, rng)
         if projection := job.options.get("output"):
             values = {name: _projected(steps, path) for name, path in projection.items()}
             return ResultParts(
@@ -120,8 +120,8 @@ def _filename(source: dict[str, Json], reader: FormReader) -> str:
     return "document.pdf"
 
 
-def _steps(job: Job, rng: random.Random) -> dict[str, Json]:
-    """Return the output of the step, without the parsed document, which `result` adds."""
+def _step_output(job: Job, rng: random.Random) -> dict[str, Json]:
+    """Return the output of the workflow's only step; `result` adds the parsed document to it."""
     extraction, references = extraction_of(job.schema, rng)
     partial = job.plan.outcome is Outcome.PARTIAL
     box = {"xmin": 0.08, "ymin": 0.1, "xmax": 0.92, "ymax": 0.35}
