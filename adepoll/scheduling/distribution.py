@@ -119,14 +119,6 @@ class Distribution:
         active = self.active_time(age) - self.active_time(seen)
         return max(age - seen - active / chance, 0.0) if chance > 0 else 0.0
 
-    def expected_remaining(self, age: float) -> float:
-        """Return the mean time for which a job of age `age` stays active.
-
-        Time after the age of a day is not counted.
-        """
-        chance = self.survival_at(age)
-        return self._area_from(age) / chance if chance > 0 else 0.0
-
     def time_until(self, ages: Sequence[float], left: float) -> float:
         """Return the time, at most a day, after which about `left` jobs are still active.
 

@@ -81,13 +81,6 @@ class Durations:
             raise ValueError(f"share must be 0 to 1, got {share}")
         return self.distribution.quantile(share, age=_checked("age", age))
 
-    def expected_remaining(self, age: float) -> float:
-        """Return the mean seconds for which a job of age `age` stays active.
-
-        Time after the age of a day is not counted. Raises ValueError if `age` is negative.
-        """
-        return self.distribution.expected_remaining(_checked("age", age))
-
     def to_json(self) -> str:
         """Return JSON for `from_json`: counts of jobs by age, and nothing about a single job."""
         seen = [[*ages, round(weight, 3)] for ages, weight in sorted(self._gone.items(), key=str)]

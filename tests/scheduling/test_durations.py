@@ -146,19 +146,14 @@ def test_quantiles_rise_with_the_share(distribution, one, two, age):
 
 
 @given(distributions, st.floats(0, 3_000))
-def test_the_expected_remaining_time_is_the_area_under_survival(distribution, age):
-    expected = distribution.expected_remaining(age)
-    assert expected >= 0
-    reached = distribution.survival_at(age)
-    if reached < 1e-200:
-        return
+def test_the_active_time_is_the_area_under_survival(distribution, age):
     # Survival is linear in each bin, so that the trapezes of a grid with all edges are exact.
-    grid = [age, *(edge for edge in EDGES if edge > age)]
+    grid = [*(edge for edge in EDGES if edge < age), age]
     area = math.fsum(
-        (b - a) * (distribution.survival_at(a) + distribution.survival_at(b)) / 2 / reached
+        (b - a) * (distribution.survival_at(a) + distribution.survival_at(b)) / 2
         for a, b in itertools.pairwise(grid)
     )
-    assert expected == pytest.approx(area, rel=1e-6, abs=1e-9)
+    assert distribution.active_time(age) == pytest.approx(area, rel=1e-6, abs=1e-6)
 
 
 @given(distributions, ages, ages)
@@ -169,25 +164,14 @@ def test_active_time_rises_and_is_at_most_the_age(distribution, one, two):
     assert -1e-6 <= passed <= (old - young) * distribution.survival_at(young) + 1e-6
 
 
-def test_the_expected_remaining_time_is_precise_at_ages_that_few_jobs_reach():
-    """A naive formula is a small difference of large numbers."""
-    durations = Durations()
-    for _ in range(500):
-        durations.begin()
-        durations.extend(0.0, 19.5)
-        durations.end(0.0, 19.5, 20.5)
-    for age in (25.0, 40.0, 100.0, 1_000.0):
-        left = durations.quantile(0.5, age=age) - age
-        assert left / 2 < durations.expected_remaining(age) < 20 * left
-
-
 def test_without_observations_the_distribution_is_the_prior():
     durations = Durations()
     assert durations.distribution is PRIOR
     assert durations.ended == 0
     assert 25 < durations.quantile(0.5) < 45
     # Heavy-tailed: the older a job, the longer it is expected to stay active.
-    assert durations.expected_remaining(600) > 2 * durations.expected_remaining(60)
+    left = [durations.quantile(0.5, age=age) - age for age in (60.0, 600.0)]
+    assert left[1] > 2 * left[0]
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
@@ -200,8 +184,6 @@ def test_a_share_is_checked(share):
 def test_an_age_is_checked(age):
     with pytest.raises(ValueError, match=r"^age must be 0 or more"):
         Durations().quantile(0.5, age=age)
-    with pytest.raises(ValueError, match=r"^age must be 0 or more"):
-        Durations().expected_remaining(age)
 
 
 # --- learning -----------------------------------------------------------------------------------
@@ -324,7 +306,7 @@ def test_any_observations_give_a_distribution(sights):
     assert len(distribution.chances) == len(EDGES)
     assert all(0 < chance <= 1 for chance in distribution.chances)
     assert distribution.chances[-1] == 1
-    assert 0 <= durations.expected_remaining(10.0) < math.inf
+    assert 0 <= distribution.active_time(10.0) <= 10.0 + 1e-6
 
 
 @pytest.mark.parametrize("age", [EDGES[-1], DAY, 10 * DAY, 1e10])
