@@ -165,11 +165,12 @@ def _detail(error: AdePollError | ClosedError, retry_after: int | None) -> str |
     """Return sentences about an error, in words of adepoll only; None if there are none."""
     sentences = []
     if isinstance(error, errors.JobTimeoutError):
-        sentences.append(f"The wait ended after {error.timeout:g} seconds.")
+        sentences.append(f"The wait ended after {error.timeout:g} s.")
         if (status := last_status_of(error)) is not None:
             sentences.append(f"The job is {status}.")
     elif isinstance(error, errors.InvalidJobIdError | errors.WebhookVerificationError):
-        sentences.append(f"{showable(error.reason, 200).capitalize()}.")
+        reason = showable(error.reason, 200)
+        sentences.append(f"{reason[:1].upper()}{reason[1:]}.")
     elif isinstance(error, errors.StatusError):
         sentences.append(f"The extraction service responded with the status {error.status}.")
     if retry_after is not None:

@@ -108,7 +108,9 @@ class Pipeline:
                 if isinstance(error, adepoll.AdePollError) and error.fatal:
                     raise  # a bad key, or no credits: the other documents would fail as well
                 self.failed += 1
-                log.warning("%s: %s", document.name, error)
+                cause = error.__cause__  # an error of the SDK has the words of the service
+                reason = cause if isinstance(cause, APIStatusError) else error
+                log.warning("%s: %s", document.name, reason)
 
     async def process(self, document: Path) -> None:
         """Parse a document, extract from its Markdown, and store the result."""

@@ -124,9 +124,10 @@ async def test_a_429_makes_creates_and_polls_wait(pipeline, folder, ade):
     assert ade.truth.early == 0
 
 
-async def test_a_refused_document_does_not_stop_the_others(pipeline, folder, ade):
+async def test_a_refused_document_does_not_stop_the_others(pipeline, folder, ade, caplog):
     ade.faults.add("forbidden", endpoints=["create"], times=1)
     assert await process(pipeline, folder) == 1
+    assert "pdf: Error code: 403 - {" in caplog.text  # the words of the service
     assert created(ade) == (2, 2)
     lists = ade.truth.requests.list
     assert await process(pipeline, folder) == 0

@@ -76,7 +76,7 @@ def test_a_timeout_of_a_wait_says_what_is_known():
         "type": "urn:adepoll:problem:job-timeout",
         "title": "The job has not settled yet",
         "status": 504,
-        "detail": "The wait ended after 5 seconds. The job is processing. Try again in 2 seconds.",
+        "detail": "The wait ended after 5 s. The job is processing. Try again in 2 seconds.",
         "instance": "/jobs/a",
         "error": "JobTimeoutError",
         "job_id": "a",
@@ -125,6 +125,11 @@ def test_a_job_id_is_redacted_and_shortened():
     body = json.dumps(problem_details(errors.InvalidJobIdError(job_id=job_id, reason="long")).body)
     assert "canary" not in body
     assert len(body) < 400
+
+
+def test_the_detail_of_an_invalid_id_keeps_capital_letters():
+    error = errors.InvalidJobIdError(job_id="a", reason="it contains 'B'")
+    assert problem_details(error).body["detail"] == "It contains 'B'."
 
 
 def test_only_errors_for_an_operator_are_faults():
