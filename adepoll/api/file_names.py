@@ -81,6 +81,7 @@ def label_name(label: str, job_id: str | None = None) -> str:
 
 
 def _shortened(text: str) -> str:
+    """Return a name; if it is too long, its beginning and a hash of the whole name."""
     encoded = text.encode()
     if len(encoded) <= _MAX_NAME_BYTES:
         return text

@@ -145,6 +145,7 @@ class ObjectScanner:
         return self._rest_of_key(text, position)
 
     def _rest_of_key(self, text: bytes, position: int) -> int:
+        """Read more of a key; at its end, expect a colon."""
         stop = self._scan(text, position)
         self._keep(text, position, stop)
         if not self._in_string:
@@ -255,6 +256,7 @@ class ObjectScanner:
     # The next methods scan the current key or value.
 
     def _start(self, *, is_string: bool, limit: int, depth: int = 0) -> None:
+        """Begin a key or value, of which at most `limit` bytes are kept."""
         self._kept = bytearray()
         self._limit = limit
         self._depth = depth
@@ -263,6 +265,7 @@ class ObjectScanner:
         self._window = _FIRST_WINDOW
 
     def _keep(self, text: bytes, start: int, stop: int) -> None:
+        """Keep a part of the text: as a piece of `cut`, or up to `_limit` bytes and one more."""
         if self._is_cutting:
             self._pieces.append(memoryview(text)[start:stop])
         else:

@@ -17,7 +17,7 @@ import attrs
 from adepoll.api.error_text import error_text
 from adepoll.api.json_text import Json, kind_of, loads_number
 
-# Keys in the metadata of an attrs field, and the metadata themselves.
+# Keys in the metadata of an attrs field (private names), and whole metadata (public names).
 _NAME: Final = "adepoll.json_name"
 _REPEATS: Final = "adepoll.repeats"
 _OF_TEXT: Final = "adepoll.of_text"
@@ -254,6 +254,7 @@ def fields_of(cls: type, shape: Shape | None = None) -> tuple[Field, ...]:
 
 
 def _shaped(field: Field, shape: Shape) -> Field:
+    """Return the field with the differences that `shape` describes."""
     return attrs.evolve(
         field,
         other_key=shape.names.get(field.name, field.key),

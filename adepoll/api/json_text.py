@@ -41,6 +41,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _finite(text: str) -> float:
+    """Return a number; raise `ValueError` if it is too large for a float."""
     number = float(text)
     if number - number == 0:  # faster than math.isfinite; infinity minus infinity is not 0
         return number

@@ -98,6 +98,7 @@ class LargeAnswer:
             self._leave_out(exc)
 
     def _write(self, folder: ResultFolder, pieces: Iterable[memoryview]) -> None:
+        """Write pieces of the result to its file; create the file at the first call."""
         if self._file is None:
             self._kept = folder.create()
             self._file = self._kept.path.open("wb")  # `_keep` or `close` closes it

@@ -113,5 +113,5 @@ def is_error(value: Json) -> bool:
 def _models_in(cls: type) -> tuple[str, ...]:
     """Return the names of the fields of a class that contain an object of an attrs class."""
     if not attrs.has(cls):
-        return ()  # the class of `data` of a kind of your own
+        return ()  # the `data` of a user-defined kind can be of any class
     return tuple(f.name for f in fields_of(cls) if attrs.has(f.type) and not f.many)

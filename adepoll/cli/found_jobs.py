@@ -158,6 +158,7 @@ class FoundJobs:
         return evolve(ref, label=label or None)
 
     def _kind(self, name: str, line: int) -> JobKind:
+        """Return the kind of this name; raise `IdsError` if it is unknown."""
         try:
             return JobKind.named(name)
         except ConfigurationError as exc:

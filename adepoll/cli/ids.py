@@ -115,6 +115,7 @@ def check_sources(
 
 
 def _problem_of(path: Path) -> str | None:
+    """Return why a file cannot be read; None if it can."""
     # The file is not opened: opening and closing a named pipe would disturb its writer.
     if not path.exists():
         return os.strerror(errno.ENOENT)

@@ -106,6 +106,7 @@ def _parts(outcome: Outcome) -> list[str]:
 
 
 def _duration(job: JobSnapshot) -> str:
+    """Return how long the service worked on a completed job; empty if this is not known."""
     metadata = job.facts
     milliseconds = None if metadata is None else metadata.duration_ms
     if milliseconds is None or milliseconds < 0 or job.status is not JobStatus.COMPLETED:

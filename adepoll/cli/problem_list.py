@@ -9,7 +9,7 @@ from adepoll.cli.messages import shown
 from adepoll.cli.output_lines import error_line, job_name, reference_of
 from adepoll.journal.outcomes import Outcome, kind_of
 
-# Maximum number of groups, and of jobs that all groups together list.
+# Maximum number of groups. It is also the maximum number of jobs that are listed in all groups.
 _MOST: Final = 20
 
 
@@ -82,6 +82,7 @@ class ProblemList:
 
 
 def _without_job(line: str, reference: str, label: str | None) -> str:
+    """Return a line without the id and label of its job, to find equal problems."""
     if label is not None:
         line = line.replace(f" ({shown(label)})", "")
     for prefix in (f"result of job {reference}: ", f"job {reference}: ", f"{reference}: "):
@@ -90,6 +91,7 @@ def _without_job(line: str, reference: str, label: str | None) -> str:
 
 
 def _kind_of(outcome: Outcome) -> str:
+    """Return what kind of problem an outcome has, as a text."""
     if outcome.error is None:
         return "unknown" if outcome.snapshot is None else outcome.snapshot.status.value
     what = "unresolved" if outcome.snapshot is None else "result not fetched"

@@ -132,6 +132,7 @@ class PlainView(View):
             self._printed_at, self._printed = now, state
 
     def _line_interval(self, state: BatchState) -> float:
+        """Return the seconds between two lines; 0 if there is a new kind of problem."""
         printed = self._printed
         if printed is None or _problems(state) - _problems(printed):
             return 0.0

@@ -70,6 +70,7 @@ def _is_ready(fd: int, size: int) -> bool:
 
 
 def _write(fd: int, line: bytes) -> None:
+    """Write all bytes; wait while the reader is slow."""
     rest = memoryview(line)
     while rest:
         try:

@@ -32,7 +32,7 @@ class Secret(Generic[_Value]):
         self._reveal: Final[Callable[[], _Value]] = lambda: value
 
     def reveal(self) -> _Value:
-        """Return the value. Do not assign it, because error trackers record variables."""
+        """Return the value. Do not store it in a variable, which an error tracker could record."""
         return self._reveal()
 
     def __repr__(self) -> str:

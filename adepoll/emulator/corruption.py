@@ -90,6 +90,7 @@ def _backward_status(body: bytes, _rng: random.Random) -> bytes:
 
 
 def _not_a_number(body: bytes, rng: random.Random) -> bytes:
+    """Replace the progress by a number that JSON does not allow, or add such a progress."""
     number = rng.choice((b"NaN", b"Infinity", b"-Infinity"))
     progress = b'"progress":' + number
     if _PROGRESS.search(body) is None and b'"jobs":' not in body:

@@ -149,6 +149,7 @@ class FaultHandlers:
         return ResponseData(status=status, headers=headers, body=data.body)
 
     def _location(self, redirect: Redirect, request: web.Request) -> str:
+        """Return the URL of a redirect: by default, the same path at another host name."""
         if redirect.location is not None:
             return redirect.location
         origin = URL(self.world.results_origin)
@@ -170,6 +171,7 @@ class FaultHandlers:
     async def _send(
         self, request: web.Request, data: ResponseData, effect: CombinedEffect
     ) -> web.StreamResponse:
+        """Send the answer; with the faults that aiohttp cannot send, if there are any."""
         if not effect.needs_raw_socket:
             return await send(request, data)
         return await FaultySender(request, data, effect, self.sleep).send(self.world.now())

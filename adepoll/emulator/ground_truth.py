@@ -93,6 +93,7 @@ class GroundTruth:
 
 
 def _as_json(truth: JobTruth) -> dict[str, Json]:
+    """Return the facts about a job as JSON."""
     fields = attrs.asdict(truth)
     fields["outcome"] = truth.outcome.value
     if truth.finished_at == math.inf:  # JSON has no infinity

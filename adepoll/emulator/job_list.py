@@ -100,6 +100,7 @@ class JobList:
         return {status: len(jobs) for status, jobs in self._by_status.items() if jobs}
 
     def _key(self, job: Job) -> float:
+        """Return the number by which the list is sorted."""
         if self.order is not ListOrder.SHUFFLED:
             return job.received_at
         text = f"{self.seed}/{job.number}".encode()

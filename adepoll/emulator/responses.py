@@ -131,6 +131,7 @@ def requested_range(header: str, size: int) -> tuple[int, int] | None:
 
 
 def _failed_condition(stored: StoredObject, headers: Mapping[str, str]) -> str | None:
+    """Return the name of the header whose condition is false; None if all are true."""
     if (tags := headers.get("If-Match")) is not None:
         return None if _is_among(stored.etag, tags, weakly=False) else "If-Match"
     since = _seconds(headers.get("If-Unmodified-Since"))
@@ -138,6 +139,7 @@ def _failed_condition(stored: StoredObject, headers: Mapping[str, str]) -> str |
 
 
 def _is_unchanged(stored: StoredObject, headers: Mapping[str, str]) -> bool:
+    """Return True if the client already has this version of the object (304)."""
     if (tags := headers.get("If-None-Match")) is not None:
         return _is_among(stored.etag, tags, weakly=True)
     since = _seconds(headers.get("If-Modified-Since"))
@@ -158,6 +160,7 @@ def _is_among(etag: str, tags: str, *, weakly: bool) -> bool:
 
 
 def _seconds(date: str | None) -> float | None:
+    """Return the Unix time of a date in a header; None if it is not a date."""
     if date is None or date.startswith(('"', "W/")):
         return None
     try:

@@ -76,6 +76,7 @@ class ResultBody(Chunked):
         return self._sha256
 
     def _read_rows(self, start: int, stop: int) -> bytes:
+        """Return the bytes of the filler rows from `start` up to `stop`."""
         before, after = self._row
         first, last = start // ROW_BYTES, -(-stop // ROW_BYTES)
         numbers = map(b"%d".__mod__, range(FIRST_ROW + first, FIRST_ROW + last))

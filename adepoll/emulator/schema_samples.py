@@ -99,6 +99,7 @@ class _Sampler:
         return None
 
     def _at(self, pointer: str) -> Json:
+        """Return the part of the schema to which a pointer such as "$defs/Item" leads, or None."""
         found = self.root
         for name in pointer.split("/"):
             found = found.get(name) if isinstance(found, dict) else None
@@ -106,6 +107,7 @@ class _Sampler:
 
 
 def _choices(schema: dict[str, Json]) -> list[Json] | None:
+    """Return the values that a schema allows; None if it lists none."""
     if "const" in schema:
         return [schema["const"]]
     choices = schema.get("enum")
@@ -113,6 +115,7 @@ def _choices(schema: dict[str, Json]) -> list[Json] | None:
 
 
 def _kind(schema: dict[str, Json]) -> str:
+    """Return the type that a schema describes; "string" if it does not say."""
     kind = schema.get("type", "object" if "properties" in schema else "string")
     if isinstance(kind, list) and kind:
         kind = kind[0]

@@ -84,6 +84,7 @@ def read_settings(text: str) -> Settings:
 
 
 def _describe(exc: BaseException, kind: type | None) -> str:
+    """Return a text about one problem of a settings file."""
     if isinstance(exc, ForbiddenExtraKeysError):
         keys = ", ".join(sorted(exc.extra_fields))
         return f"unknown key {keys}; keys: {', '.join(attrs.fields_dict(exc.cl))}"
@@ -96,6 +97,8 @@ def _describe(exc: BaseException, kind: type | None) -> str:
 
 
 def _scalar(expected: str, is_valid: Callable[[Json], bool]) -> _Hook:
+    """Return a function that checks a value and returns it."""
+
     def check(value: Json, _type: Json) -> Json:
         if not is_valid(value):
             raise ValueError(f"expected {expected}, not {value!r}")
@@ -145,6 +148,7 @@ def _array_hook(kind: Json) -> _Hook:
 
 
 def _table_hook(cls: type) -> _Hook:
+    """Return a function that makes an object of a class from a table."""
     structure: _Hook = make_dict_structure_fn(cls, _converter, _cattrs_forbid_extra_keys=True)
 
     def check(value: Json, kind: Json) -> Json:
@@ -177,6 +181,7 @@ def _structure_fault(value: Json, _type: Json) -> Fault:
 
 
 def _structure_effect(name: str, options: dict[str, Json]) -> Json:
+    """Return the effect of this name with these options."""
     if (cls := effect_class(name)) is None:
         return make_effect(name)
     kind = {"kind": name} if cls is Refusal else {}

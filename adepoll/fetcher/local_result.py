@@ -104,6 +104,7 @@ class FileResult(LocalResult):
         return chunk
 
     def _read_error(self, reason: str) -> ResultTransferError:
+        """Return the error for a file that cannot be read."""
         return ResultTransferError(
             f"the file with the received result cannot be read: {reason}",
             job_id=self._job_id,

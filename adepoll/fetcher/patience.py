@@ -236,6 +236,7 @@ class TransferRetries:
         self.counters.resumed += 1
 
     def _record_progress(self, received: int) -> None:
+        """Count new bytes; if they are enough, forget the earlier failures."""
         self._new_bytes += received
         if self._new_bytes >= _PROGRESS:
             self._new_bytes = 0
@@ -244,6 +245,7 @@ class TransferRetries:
             self._waits = None
 
     def _must_give_up(self, now: float) -> bool:
+        """Return True if the transfer has failed too often, or for too long."""
         if self._faults >= self._retry.attempts:
             return True
         failures = max(self._failures, self.origin.failures if self.origin is not None else 0)

@@ -292,7 +292,7 @@ class PolledReader:
         self._start()
 
     def _interpret(self, chunk: bytes) -> None:
-        """Read the next bytes of the answer, and buffer those of the result. Empty at the end.
+        """Read a chunk of the answer, which is empty at the end; buffer the bytes of the result.
 
         Raises:
             ResultMalformedError: The answer is malformed.
@@ -320,6 +320,7 @@ class PolledReader:
             self._pieces.extend(pieces)
 
     def _finish(self) -> None:
+        """Check the complete answer. If it contains no result, store its snapshot in `answer`."""
         answer = self._polled.snapshot_of(self._envelope)
         self._has_ended = True
         if self._is_null is False:

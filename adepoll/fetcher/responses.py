@@ -203,6 +203,7 @@ class ResponseInterpreter:
         return PacedReader(read, period=self.period, min_rate=self.min_rate).read
 
     def _take_over(self, response: aiohttp.ClientResponse) -> tuple[list[bytes], ReadChunk | None]:
+        """Read the body without aiohttp; return the bytes received so far, and a reader or None."""
         received, body = take_over(response, silence=self.period)
         if body is None:
             return received, None

@@ -68,6 +68,7 @@ class ItemBuilder:
                 self._add_value(_number(value) if event == "number" else value)
 
     def _set_key(self, key: str) -> None:
+        """Record the key whose value comes next."""
         if self._open:
             self._keys[-1] = key
         else:
@@ -89,6 +90,7 @@ class ItemBuilder:
                 self.is_found = f"{self.prefix}.".startswith(f"{self._joined_path}.")
 
     def _end(self) -> None:
+        """End the innermost object or array; if it belongs to an item, add it to the item."""
         if self._open:
             self._keys.pop()
             self._add_value(self._open.pop())

@@ -235,6 +235,7 @@ def _validated(document: Json, job_id: str, length: int, inode: int) -> ResumeSt
 
 
 def _span(item: Json) -> tuple[int, int]:
+    """Return start and end of a range of bytes; (0, 0) if they are invalid."""
     match item:
         case [int(start), int(stop)]:
             return start, stop

@@ -211,6 +211,7 @@ class ConnectionPlan:
         return self._last_rate
 
     def _restart(self, wanted: int, now: float) -> None:
+        """Begin a new measurement with this number of connections."""
         self.wanted = wanted
         self._last_rate = 0.0
         self.since = now
@@ -299,6 +300,7 @@ class DownloadConnections:
         return self._segments.claim(self._plan.segment_size(self._segments.missing, self._time()))
 
     async def _run_connection(self, claim: Claim | None, body: ResponseBody | None) -> None:
+        """Download one segment after another, as long as this connection is needed."""
         while claim is not None:
             await self._fetch(claim, body)
             body = None
@@ -342,6 +344,7 @@ class DownloadConnections:
         self.resumed += 1
 
     async def _write(self, claim: Claim, body: ResponseBody) -> None:
+        """Write the body of a segment to the disk."""
         is_fast = self._plan.is_fast(self._time())
         read = body.read_in_blocks() if is_fast else body.read
         record = partial(self._record, claim)

@@ -293,6 +293,7 @@ class SequentialReader:
                 self._text = None
 
     def _ends_early(self) -> bool:
+        """Return True if the bytes end before the end of the JSON."""
         if self._is_complete is not None:
             return not self._is_complete()
         if self._text is not None:

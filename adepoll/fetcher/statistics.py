@@ -59,6 +59,7 @@ class Transfer:
         self._counters.abandoned += self._end()
 
     def _end(self) -> bool:
+        """Count the end of the transfer; return False if it was counted already."""
         if self._has_ended:
             return False
         self._has_ended = True

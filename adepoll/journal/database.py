@@ -369,6 +369,7 @@ class Database:
     def _update(
         self, statement: str, job: str | JobRef, *values: str | bytes | float | None
     ) -> None:
+        """Run a statement that changes a job; raise `JournalError` if there is no such job."""
         if not self._connection.execute(statement, (*values, *_name(job))).rowcount:
             raise JournalError(f"has no job {str(job)!r}; add it first", path=self._shown_path)
 

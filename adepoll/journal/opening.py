@@ -302,7 +302,7 @@ def _check_access(path: Path) -> None:
 
 
 def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
-    """Return a connection to a file that is not trusted yet; `mode` is a URI parameter."""
+    """Return a connection to a file that may come from a stranger; `mode` is as in "mode=ro"."""
     # The URI on Windows is file:///C:/folder/file (sqlite.org/uri.html, section 3.1).
     prefix = "file:///" if path.drive else "file:"
     uri = f"{prefix}{quote_from_bytes(os.fsencode(path.as_posix()))}?{mode}"

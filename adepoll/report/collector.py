@@ -94,6 +94,7 @@ class Collector:
             self._inline += outcome is OutcomeKind.COMPLETED
 
     def _kind_of(self, record: Record) -> KindCounter:
+        """Return the counter for the kind of a job; all kinds after the first ones share one."""
         name = showable(record.kind.name, 40)
         if name not in self._kinds and len(self._kinds) >= _MOST_KINDS:
             name = "other kinds"
@@ -315,6 +316,7 @@ def _version(snapshot: JobSnapshot, metadata: JobMetadata | None) -> str:
 
 
 def _pattern(text: str, record: Record) -> str:
+    """Return a message in which placeholders replace what differs from job to job."""
     names = {showable(record.job_id, 80): "<job>"}
     snapshot = record.snapshot
     if snapshot is not None and (filename := _filename(snapshot.facts)):

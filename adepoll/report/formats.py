@@ -105,6 +105,7 @@ def format_iso_time(seconds: float) -> str:
 
 
 def _text_of(seconds: float, pattern: str) -> str:
+    """Return a Unix time as a text; "invalid time" if it is out of range."""
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime(pattern)
     except (ValueError, OverflowError, OSError):

@@ -72,6 +72,7 @@ class Distribution:
 
     @_areas.default
     def _compute_areas(self) -> tuple[float, ...]:
+        """Return the area under the survival function from the start of each bin to the end."""
         # Summed from the last bin to the first: adding the smallest areas first is more exact.
         bins = zip(WIDTHS, self.survival, self.survival[1:], strict=False)
         areas = [w * (s + t) / 2 for w, s, t in bins]
@@ -135,6 +136,7 @@ class Distribution:
         return high if ages else 0.0
 
     def _area_from(self, age: float) -> float:
+        """Return the area under the survival function from `age` to the end."""
         if age >= EDGES[LAST]:
             return 0.0
         after = bin_index(age) + 1

@@ -163,6 +163,7 @@ class Durations:
             self._fade(0.5, censored=True)
 
     def _record_gone(self, first: int, last: int, ended: int | None) -> None:
+        """Record that a job is no longer polled. The arguments are indexes in `EDGES`."""
         self._running -= 1
         self._passed[first] -= 1
         self._passed[last] += 1
@@ -170,6 +171,7 @@ class Durations:
         self._gone[ages] = self._gone.get(ages, 0.0) + 1.0
 
     def _refit(self) -> None:
+        """Estimate the distribution again from all observations."""
         self._known_at_fit = self._known
         self._extended = 0
         self._is_outdated = False

@@ -161,6 +161,6 @@ _REACH: Final = 8  # maximum number of bins on each side that are pooled with a 
 # ratio of the previous bin.
 _LIKENESS: Final = 0.95
 _MIN_RATIO: Final = 0.1
-_AHEAD: Final = 1.25  # age of a job that has become a quarter older, divided by its age before
+_AHEAD: Final = 1.25  # a job is a quarter older when its age has become this multiple
 _THREE: Final = 3.0  # jobs that the rule of three adds
 _QUIET: Final = 0.02  # largest chance that a job ends in this time, if the bin is quiet

@@ -107,12 +107,14 @@ class BackgroundLoop:
         raise ClosedError("the session is closed; open it again with a `with` block")
 
     def _wait_for(self, done: concurrent.futures.Future[Any]) -> None:
+        """Wait until a call has ended; cancel it if the thread has ended without running it."""
         while not done.done():
             concurrent.futures.wait([done], timeout=_SLICE)
             if not (done.done() or self._thread.is_alive()):
                 _cancel(done)  # the loop has ended without running the call
 
     def _serve(self) -> None:
+        """Run the loop until it is stopped; then end its tasks and close it."""
         try:
             self._loop.run_forever()
             self._loop.run_until_complete(_cancel_all())
@@ -129,6 +131,7 @@ async def _cancel_all() -> None:
 
 
 def _pass_on(task: asyncio.Task[_T], done: concurrent.futures.Future[_T]) -> None:
+    """Set the result or error of an ended task in `done`."""
     if task.cancelled():
         _cancel(done)
     elif (error := task.exception()) is not None:

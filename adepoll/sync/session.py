@@ -204,6 +204,7 @@ class Session(Closeable):
         return self._client
 
     async def _start(self) -> None:
+        """Create the client, the watcher and the fetcher."""
         async with AsyncExitStack() as stack:
             self._client = await stack.enter_async_context(self._make_client())
             self._watcher = await stack.enter_async_context(JobWatcher(self._client))

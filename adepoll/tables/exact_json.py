@@ -68,6 +68,7 @@ def without_surrogates(value: Json) -> Any:
 
 
 def _parse(text: bytes | str) -> Json:
+    """Parse JSON; read invalid numbers as null or text."""
     for decoder in (_decoder, _tolerant_decoder):
         with suppress(ValueError, RecursionError):
             return decoder.decode(text if isinstance(text, str) else text.decode("utf-8"))
@@ -88,6 +89,7 @@ def _exact(text: str) -> float | Decimal:
 
 
 def _exact_or_text(text: str) -> float | Decimal | str:
+    """Return the exact number; the text if the number is out of range."""
     try:
         return _exact(text)
     except ValueError:

@@ -309,6 +309,7 @@ def _closing(writer: Writer) -> Iterator[Writer]:
 
 
 def _values(column: Column, rows: Sequence[Any]) -> list[Any]:
+    """Return the values of a column in all rows."""
     found = [column.get(row) for row in rows]
     if (convert := column.convert) is None:
         return found

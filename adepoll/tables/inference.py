@@ -344,6 +344,7 @@ class _Resolver:
         return kind
 
     def _report(self, node: Node, path: str, reason: str, written_as: str) -> None:
+        """Record that the values at a path have no common type."""
         found = {kind: (count, job) for kind, (count, job) in node.kinds.items()}
         self.conflicts.append(
             TypeConflict(path=self.within + path, found=found, reason=reason, type=written_as)

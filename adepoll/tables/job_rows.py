@@ -132,6 +132,7 @@ class RowReader:
             return None
 
     def _inline_result(self, number: int) -> str | None:
+        """Return the inline result of a job as JSON text; None if it has none."""
         if number > self._read_until:
             last = number + _PAGE - 1
             self._inline = self._journal.inline_results(number, last)

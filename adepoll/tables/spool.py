@@ -59,6 +59,7 @@ class Spool(Closeable):
             raise
 
     def _flush(self) -> None:
+        """Write the collected rows to the file as one block."""
         if self._block:
             with self._naming_folder():
                 pickle.dump(self._block, self._file, pickle.HIGHEST_PROTOCOL)

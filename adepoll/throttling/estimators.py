@@ -239,6 +239,7 @@ class Rate:
         self._last_sent = max(self._last_sent, opens_at)
 
     def _first_rate(self, now: float, *, closed_for: float) -> float:
+        """Return the rate after the first 429, from the requests that succeeded before."""
         lasted = self._open_for + max(now - self._last_sent, _MIN_ROUND_TRIP)
         share = (lasted / (lasted + closed_for)) ** _FIRST_EXPONENT
         self._estimate = max(self.granted, 1) / lasted * share
@@ -284,7 +285,8 @@ _RISE_PER_LASTED: Final = 8.0  # maximum of `_rise`, as a multiple of `_lasted`
 _RISE_PER_LOST: Final = 40.0  # seconds added to `_rise` for each closed second beyond `_SAVED`
 _MIN_LONGEST_RISE: Final = 4.0  # lowest value of the maximum that `_RISE_PER_LASTED` sets
 _LONGEST_RISE: Final = 200.0  # highest value of `_rise`
-_SAVED: Final = 1.1  # seconds for which a closed gate saves capacity
+# Seconds. If the gate is closed for longer, capacity of the service is lost; see `gate_closed`.
+_SAVED: Final = 1.1
 # The limit is forgotten when the rate has reached this multiple of the rate after the last 429:
 # `_DISPROVED` if requests were sent for `_FORGET_AFTER` seconds, otherwise `_DISPROVED_EARLY`.
 _DISPROVED: Final = 8.0

@@ -328,6 +328,7 @@ class RateLimiter:
         return not self._interval and self._woken < self._window.room
 
     def _close_gate(self, now: float, retry_after: float | None) -> None:
+        """Close the gate for `retry_after` seconds and some jitter."""
         if retry_after is None:
             wait, jitter = 0.0, self._jitter
         else:
@@ -389,6 +390,7 @@ class RateLimiter:
         return again
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float, now: float) -> None:
+        """Call `_wake_waiting` at the time `due`."""
         if self._waiting and due == self._next_slot and self._interval > self._min_interval:
             self._rate_held_back = True
         # A timer can fire slightly too early. The minimum wait prevents a busy loop.

@@ -236,6 +236,7 @@ class RequestSender:
             self._loop = loop
 
     async def _pause(self, seconds: float) -> None:
+        """Wait this number of seconds; raise `ClosedError` if the client is closed meanwhile."""
         try:
             async with asyncio.timeout(seconds):
                 await self._closed.wait()

@@ -188,6 +188,7 @@ class PollQueue:
             self._recalled_at = math.inf
 
     def _move_overdue(self, now: float) -> None:
+        """Move up to 64 jobs that have become due to the heaps of overdue jobs."""
         for _ in range(_MAX_MOVED):
             item = self._first(self._heap)
             if item is None or item[0] > now or item[1] != item[2].ticket:
@@ -196,6 +197,7 @@ class PollQueue:
             self._push_overdue(state, due, self.chance(state, now))
 
     def _push_overdue(self, state: JobState, due: float, chance: float) -> None:
+        """Add an overdue job to the heap of urgent jobs or to that of the others."""
         if chance >= 1:
             heapq.heappush(self._urgent.items, (due, state.ticket, state))
         else:
@@ -216,6 +218,7 @@ class PollQueue:
         return state
 
     def _prune(self) -> None:
+        """If many items are out of date, remove some of them."""
         heaps = self._heap, self._urgent, self._overdue, self._postponed
         if any(heap.old for heap in heaps):
             self._stale -= sum(heap.move(_MAX_PRUNED) for heap in heaps)

@@ -121,6 +121,7 @@ class Pollers:
         return [state.key for state in self._in_flight]
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        """Call `_on_timer` at the time `due`, unless the timer fires earlier."""
         if self._timer_at <= due:
             return  # the present timer fires earlier, and then sets the timer for this job
         if self._timer is not None:

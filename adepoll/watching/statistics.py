@@ -173,6 +173,7 @@ class Throughput:
         return self._settled / self._late if self._late else 0.0
 
     def _fade(self, now: float) -> None:
+        """Reduce the counts, so that older polls count less."""
         fading = math.exp(-(now - self._updated) / _MEMORY)
         self._updated = now
         self._polls *= fading

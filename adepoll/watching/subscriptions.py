@@ -223,6 +223,7 @@ class Subscription:
             self._loop.call_soon_threadsafe(self.close)
 
     def _stop_reading(self) -> None:
+        """Stop reading ids, and stop the timer and the task of the timeout."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -243,6 +244,7 @@ class Subscription:
         await join(cancelled)
 
     def _on_timeout(self, timeout: float) -> None:
+        """Give up the jobs that are still open, in a new task."""
         if self._reader is not None:
             self._reader.cancel()
         self._expiry = start(self._expire(timeout), self._host.tasks)
@@ -363,6 +365,7 @@ class Subscription:
         return watched_jobs.subscribe(job.job_id, job.key, self, now, can_wait=can_wait)
 
     def _record_error(self, key: str, error: AdePollError) -> None:
+        """Record that a job was given up, and wake the consumer and the reader of ids."""
         self._jobs[key] = UNRESOLVED
         self.errors[key] = error
         self.given_up += 1

@@ -24,7 +24,7 @@ class Situation:
         settled: Number of jobs that polls have found settled so far.
         wasted_polls: Number of polls so far of jobs that were missing from the list but still
             active.
-        pending_confirmation: Number of jobs that wait to be polled immediately.
+        pending_confirmation: Number of jobs that are due now whatever the list says.
         polls: Number of polls so far.
         mean_delay: Mean seconds between two polls of a job by the schedule; None before the first
             poll.

@@ -61,6 +61,7 @@ class Semaphore(AbstractAsyncContextManager[None, None]):
             raise
 
     def _release(self) -> None:
+        """Free a place, or pass it to the next waiting task."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -160,6 +161,7 @@ class PollTurns(Turns):
         return self.held_back
 
     def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:  # noqa: ARG002 - for pages
+        """Allow twice as many waiting polls; if polls were held back, start more of them."""
         self._allowed *= 2.0
         if self.held_back:
             self.held_back = False

@@ -161,6 +161,7 @@ class WatchSubscription(Subscription):
         return snapshot
 
     def _take_error(self, key: str) -> UnresolvedJob:
+        """Remove and return the error of a job that was given up."""
         self._room_changed.set()
         label, error = self._labels.get(key), self.errors.pop(key)
         self._forget(key)

@@ -129,6 +129,7 @@ class WatchedJobs:
         return self._drop(states)
 
     def _drop(self, states: Iterable[JobState]) -> Iterator[None]:
+        """Record that these jobs are no longer polled; yield after every 500 jobs."""
         for number, state in enumerate(states, 1):
             self.learning.record_dropped(state)
             if number % _CHUNK == 0:
@@ -329,7 +330,7 @@ class WatchedJobs:
         exact = exact_duration(submitted_at, snapshot.completed_at)
         was_old = self.learning.record_settled(state, submitted_at, now, exact=exact)
         if changed:
-            # If a list request showed the job as active, this was out of date by the list's lag.
+            # The list shows the job as it was some time ago, so the lag of the list is subtracted.
             active_at = state.last_active_at - self.list_trust.list_lag
             lag = now - max(active_at, state.added_at)
             if exact is not None:

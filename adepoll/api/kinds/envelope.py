@@ -71,6 +71,7 @@ def with_failure_reason(job: _Job) -> _Job:
 
 
 def _problems_of_data(result: type, data: Json, name: str) -> list[str]:
+    """Return the problems of the result; say if it looks like the answer to another kind."""
     problems = codec.problems_of(result, data, f"$.{name}")
     own: Any = getattr(result, "__slots__", ())
     for key, job in _LOOKS.items():

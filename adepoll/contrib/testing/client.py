@@ -39,6 +39,7 @@ class SelfClosingClient(AdeClient):
                 self._closer.asend(None).send(None)
 
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:
+        """Close the client when the event loop closes its asynchronous generators."""
         try:
             yield
         finally:

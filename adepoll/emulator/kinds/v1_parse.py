@@ -159,6 +159,7 @@ def _grounding(page: int) -> dict[str, Json]:
 def _split(
     kind: str, identifier: str, parts: dict[str, Json], markdown: str, chunks: list[str]
 ) -> dict[str, Json]:
+    """Return the JSON of one split of a document."""
     text = {"class": kind, "identifier": identifier, "markdown": markdown, "chunks": chunks}
     return text | parts
 
