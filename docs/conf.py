@@ -7,6 +7,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import api_pages
+import attrs_signatures
 from sphinx.application import Sphinx
 
 import adepoll
@@ -32,6 +33,8 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes of attrs classes are documented in the class's docstring
 napoleon_preprocess_types = False
 
+pygments_dark_style = "github-dark"  # Furo's own choice underlines imports like links
+
 html_theme = "furo"  # light and dark, phones, and a search that needs no server
 html_title = f"adepoll {version}"
 html_static_path = ["_static"]
@@ -46,6 +49,7 @@ api_pages.write(Path(__file__).parent / "api")
 def setup(app: Sphinx) -> None:
     """Connect the handlers below."""
     app.connect("autodoc-process-docstring", leave_out_generated_text)
+    app.connect("autodoc-before-process-signature", attrs_signatures.show_defaults)
 
 
 def leave_out_generated_text(*arguments: Any) -> None:

@@ -2,16 +2,22 @@
 
 import ast
 import importlib
+import inspect
 import json
+import math
 import pkgutil
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 
 import adepoll
 import adepoll.contrib
 import adepoll.server
+from adepoll import JobStatus
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -83,3 +89,35 @@ def test_every_page_is_in_the_table_of_contents():
     index = (DOCS / "index.md").read_text("utf-8")
     listed = set(re.findall(r"^[\w/-]+$", index, re.MULTILINE))
     assert {page.stem for page in DOCS.glob("*.md")} - {"index"} <= listed
+
+
+def test_defaults_of_attrs_classes_are_readable(attrs_signatures):
+    @attrs.define
+    class Example:
+        size: float = math.inf
+        _status: JobStatus = JobStatus.FAILED
+        names: list[str] = attrs.field(factory=list)
+        clock: Callable[[], float] = time.time
+        other: object = attrs.field(default=attrs.Factory(lambda self: self.size, takes_self=True))
+        many: tuple[int, ...] = tuple(range(50))
+        required: int = attrs.field(kw_only=True)
+
+    attrs_signatures.show_defaults(None, Example.__init__, True)
+    shown = {
+        name: repr(parameter.default)
+        for name, parameter in inspect.signature(Example.__init__).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+    assert shown == {
+        "size": "inf",
+        "status": "JobStatus.FAILED",
+        "names": "list()",
+        "clock": "time.time",
+        "other": "...",
+        "many": "tuple(...)",
+    }
+
+
+def test_a_function_that_attrs_did_not_write_keeps_its_signature(attrs_signatures):
+    attrs_signatures.show_defaults(None, documented, False)
+    assert not hasattr(documented, "__signature__")

@@ -23,6 +23,10 @@ def test_links_lead_to_every_public_name(api_pages):
     assert set(documented) <= inventory_names(Path(SITE, "objects.inv"))
 
 
+def test_signatures_show_no_generated_code(pages):
+    assert [page.name for page in pages if "attr_dict" in page.read_text("utf-8")] == []
+
+
 def test_nothing_is_loaded_from_elsewhere(pages):
     """So the site, its search included, works offline."""
     loaded = re.compile(r'<(?:script|img|link)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]+"')
