@@ -31,7 +31,7 @@ class ViewedClient(Protocol):
 
     @property
     def kind(self) -> JobKind:
-        """Kind of a job that is named by an id alone, if the form of the id does not say it."""
+        """Default kind: the kind of each job whose id does not say the kind."""
 
     @property
     def get_job(self) -> Callable[..., Awaitable[JobSnapshot]]:

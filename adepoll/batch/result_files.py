@@ -82,7 +82,7 @@ async def same_content(path: Path, chunks: AsyncIterable[bytes]) -> ResultFile |
 
 
 def _is_unchanged(record: Record) -> bool:
-    """Return True if the file of an earlier run has its recorded content, or none is recorded."""
+    """Return True if the result file still has its recorded content, or no file is recorded."""
     if record.file is None:
         return True
     if record.file.path.name not in names_of(record.job_id, record.label):

@@ -131,7 +131,7 @@ class AdepollCollector(Collector):
 
 @frozen(kw_only=True)
 class _Source:
-    """The objects whose metrics have the same labels."""
+    """Objects that were added to a collector together, so that their metrics have one label set."""
 
     client: AdeClient | None
     watcher: JobWatcher | None

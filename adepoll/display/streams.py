@@ -41,7 +41,7 @@ def progress(stream: Stream[T_co], *, name: str = "settled") -> AsyncIterable[T_
         name: The word in front of the numbers.
 
     Raises:
-        TypeError: The stream is not an async iterable, as a generator of `adepoll.sync`.
+        TypeError: The stream is not an async iterable. An example is a generator of `adepoll.sync`.
     """
     if not isinstance(stream, AsyncIterable):
         raise TypeError(

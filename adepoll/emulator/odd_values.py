@@ -96,7 +96,7 @@ def odd_warnings(warnings: Json, odd: Collection[OddValue]) -> Json:
 
 
 def _odd_time(value: Json, odd: Collection[OddValue], moment: float) -> Json:
-    """Return a time in the odd form that `odd` asks for; the normal `value` without one."""
+    """Return a time in the odd form that `odd` contains; if it contains none, return `value`."""
     if OddValue.NULL_TIMES in odd:
         return None
     if OddValue.MILLISECOND_TIMES in odd:

@@ -247,7 +247,7 @@ class ResultDownload:
 
 
 async def write_local(disk: DiskWriter, source: ByteSource) -> PublishedFile:
-    """Write a result that a poll has already received to its file."""
+    """Write a result to its file, from the bytes that a poll has already received."""
     async with disk.open():
         await disk.begin(ObjectVersion(source.version.size), multipart=False)
         await _copy_in_order(disk, source.read)

@@ -285,8 +285,8 @@ class PartFile:
     def _sync(self, sync: Callable[[int], None]) -> None:
         """Sync the file. If that fails, no later download may resume it.
 
-        After a failed sync, Linux counts the bytes as written. They can be read until they leave
-        its cache; then the file has other bytes.
+        After a failed sync, Linux counts the bytes as written, although they are only in its cache.
+        When they leave the cache, they are lost, and the file has other bytes.
         """
         try:
             sync(self._open_fd())

@@ -64,7 +64,7 @@ class PolledResult:
             client: Client of the API.
             ref: The job.
             rules: Rules for the kind of the job.
-            retries: The attribute.
+            retries: Decides whether this transfer goes on after a failure.
             storage: Has the time limits of the fetcher, and counts the received bytes.
         """
         self.job_id = ref.job_id

@@ -98,7 +98,7 @@ class ResultSources:
 
     @asynccontextmanager
     async def find(self, job: Job, *, in_bulk: bool = False) -> AsyncGenerator[FoundResult, None]:
-        """Yield the place of the result of a job; request the job if `job` does not show it.
+        """Yield the place of the result of a job; request the job if `job` is not enough for that.
 
         Args:
             job: A snapshot of the job, a `JobRef`, or its id.

@@ -41,7 +41,7 @@ class FetcherStats(HtmlTable):
 
 @define
 class Transfer:
-    """Counts the outcome of one transfer. After the first call of a method, calls do nothing."""
+    """Counts the outcome of one transfer. The first call of a method counts; later ones do not."""
 
     _counters: "Counters"
     _has_ended: bool = field(default=False, init=False)

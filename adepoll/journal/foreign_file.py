@@ -90,8 +90,8 @@ def schema_problem(connection: sqlite3.Connection) -> str | None:
     """Return a difference between the schema of a file and that of a journal; None if equal.
 
     A view, a trigger or a changed constraint would run SQL that the author of the file wrote. So a
-    file with any difference is refused. Then adepoll need not switch off `PRAGMA trusted_schema`,
-    without which old versions of SQLite would refuse `json_valid`.
+    file with any difference is refused. Switching off `PRAGMA trusted_schema` would also help, but
+    old versions of SQLite would then refuse `json_valid`.
     """
     found = _objects(connection)
     for entry in _schema():

@@ -154,7 +154,7 @@ class Journal(AsyncCloseable):
     async def aclose(self) -> None:
         """Wait for the calls of `write` in progress, and close the file.
 
-        Another call waits for the same end.
+        If the method is called again, the second call also waits until the file is closed.
         """
         if self._closing is None:
             self._check_open()

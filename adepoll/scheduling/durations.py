@@ -257,9 +257,10 @@ class Arrivals:
 
     @classmethod
     def from_json(cls, saved: object) -> "Arrivals":
-        """Return an object with the values of `to_json`; raise ValueError or TypeError for others.
+        """Return an object with values that `to_json` has returned; `reset_at` has its default.
 
-        `reset_at` is not saved.
+        Raises:
+            ValueError, TypeError: The values are not those of `to_json`.
         """
         if not isinstance(saved, list):
             raise TypeError("arrivals must be a list")

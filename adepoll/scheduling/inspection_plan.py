@@ -58,7 +58,8 @@ class Plan:
         Args:
             age: Age of the job.
             stretch: Random factor for jitter; a larger one makes the delay longer.
-            shorten: Random factor for jitter, at most 1, of the longest allowed delay (`bound`).
+            shorten: Random factor for jitter, at most 1, by which the longest allowed delay
+                (`bound`) is multiplied.
         """
         number = bin_index(age)
         integral = self._integrals[number] + (age - EDGES[number]) * self._roots[number]

@@ -24,7 +24,10 @@ class TurnLimiter:
         self._scheduled = False
 
     async def wait_turn(self) -> None:
-        """Return immediately; if `limit` tasks have continued, return in a later iteration."""
+        """Return immediately if fewer than `limit` tasks have continued in this iteration.
+
+        Otherwise, return in a later iteration.
+        """
         loop = asyncio.get_running_loop()
         if not self._scheduled:
             self._scheduled = True

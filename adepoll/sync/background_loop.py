@@ -34,8 +34,8 @@ class BackgroundLoop:
     def is_closed(self) -> bool:
         """True if no coroutine can run.
 
-        So after `close`, and where the thread does not run: at the end of the program, and in a
-        process that was forked after the start of the loop.
+        This is the case after `close`, at the end of the program, and in a process that was forked
+        after the start of the loop: the thread of the loop does not run there.
         """
         return self._loop.is_closed() or sys.is_finalizing() or self._was_forked
 
@@ -80,7 +80,7 @@ class BackgroundLoop:
         return done.result()
 
     def owns_current_thread(self) -> bool:
-        """Return True if the calling thread runs the loop, as when it deletes a generator."""
+        """Return True if the calling thread is the one that runs the loop."""
         return threading.current_thread() is self._thread
 
     def close(self) -> None:

@@ -285,7 +285,7 @@ _RISE_PER_LASTED: Final = 8.0  # maximum of `_rise`, as a multiple of `_lasted`
 _RISE_PER_LOST: Final = 40.0  # seconds added to `_rise` for each closed second beyond `_SAVED`
 _MIN_LONGEST_RISE: Final = 4.0  # lowest value of the maximum that `_RISE_PER_LASTED` sets
 _LONGEST_RISE: Final = 200.0  # highest value of `_rise`
-# Seconds. If the gate is closed for longer, capacity of the service is lost; see `gate_closed`.
+# Seconds. If the gate is closed for longer, capacity is lost; see `gate_closed_until`.
 _SAVED: Final = 1.1
 # The limit is forgotten when the rate has reached this multiple of the rate after the last 429:
 # `_DISPROVED` if requests were sent for `_FORGET_AFTER` seconds, otherwise `_DISPROVED_EARLY`.

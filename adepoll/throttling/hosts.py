@@ -32,8 +32,8 @@ class Outage:
     succeed after the failure of a job, further failures of this job do not count for 120 s: a bad
     job must not slow the others down.
 
-    `begin` begins an outage before that, if the host does not respond and requests to other hosts
-    have to wait.
+    `begin` begins an outage without these failures, if the host does not respond and requests to
+    other hosts have to wait.
 
     Attributes:
         failures: Number of counted failures since the last success.
@@ -75,7 +75,7 @@ class Outage:
         self.probe_at = -math.inf
 
     def begin(self, now: float) -> None:
-        """Begin an outage now, before the failures that would begin it."""
+        """Begin an outage now, although there were not enough failures yet."""
         self._waits = self._new_waits()
         self.is_on = True
         self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
@@ -135,8 +135,9 @@ class Caller:
     Attributes:
         host: Host of the request.
         give_up_at: Time from which the caller does not wait any more if the host is down.
-        turn: Its result is the time from which the request may be sent. The result is infinity if
-            `RateLimiter.release` has ended the wait. It is cancelled if the caller was cancelled.
+        turn: A future, whose result is the time from which the request may be sent. The result is
+            infinity if `RateLimiter.release` has ended the wait. The future is cancelled if the
+            caller was cancelled.
     """
 
     host: "Host"

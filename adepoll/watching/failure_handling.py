@@ -181,7 +181,7 @@ class FailureRules:
         return self.outage_patience
 
     def _concerns_all(self, error: AdePollError, job_id: str, now: float) -> bool:
-        """Record if a poll was refused; return True if the error ends all watches and waits."""
+        """Record whether the key was refused; return True if all watches and waits must end."""
         if isinstance(error, _REFUSALS):
             return self.key.record_refusal(error, job_id, now, host=self.host)
         self.key.record_other_failure()

@@ -45,11 +45,12 @@ class ListAccuracy:
         arrivals: Score of new jobs. The list was late for a job if it did not show the job `limit`
             seconds after the service had received the job.
         dropped: Number of jobs that were missing from the list, and that a poll then found settled.
-        compare_at: Time from which on a sweep is wanted early: it can tell whether the list is
-            late, or find jobs that have probably settled. Infinity if no early sweep is wanted.
-        no_drop_since: Start of the last sweep from which watched jobs were missing. Or the start of
-            a later sweep from which no job should have been missing: polls had shown that the jobs
-            take longer than expected.
+        compare_at: Time at which the next sweep should start at the latest, because that sweep can
+            show whether the list is late, or which jobs have probably settled. Infinity if there
+            is no such reason.
+        no_drop_since: Start of the last sweep that did not show some watched jobs. It is also set
+            by a sweep that shows all jobs, if polls have explained that: the jobs take longer than
+            expected.
     """
 
     limit: float

@@ -97,9 +97,9 @@ class ListHints:
     def postponed_to(self, state: JobState, now: float) -> float:
         """Return the time at which to poll a due job that the list may still show as active.
 
-        `now`, or minus infinity, means to poll the job now. If somebody waits for the job, it is
-        polled now unless other requests wait for the request budget. If they do, the next page
-        takes the place of this poll.
+        `now` and minus infinity both mean to poll the job now. A job that somebody waits for is
+        polled now, unless other requests wait for the request budget: then the next page of the
+        list takes the place of this poll.
         """
         awaited = state.awaited
         if awaited and not (self.list_trust.covers(state) and self.is_busy(now)):

@@ -298,7 +298,7 @@ class Subscription:
         pump()
 
     async def _wait_for_room(self) -> None:
-        """Wait until the window has room. If an id were read before, a timeout could lose it."""
+        """Wait until the window has room. A timeout could lose an id that is read without room."""
         while self.open + self._untaken() >= self._window:
             self._host.pump()
             self._room_changed.clear()

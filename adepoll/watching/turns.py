@@ -95,7 +95,7 @@ class Turns:
         return bool(self.waiting) and self._longest_wait(now) > _SPARE
 
     def _longest_wait(self, now: float) -> float:
-        """Return the wait of the last request that got its turn, or the longest present wait."""
+        """Return the longest present wait, or the last wait that has ended if that was longer."""
         return max(self.last_wait, now - next(iter(self.waiting.values())))
 
     async def __aenter__(self) -> None:
@@ -189,7 +189,7 @@ class PageTurns(Turns):
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count the request of this task, which the block sends, from the wait for its turn on."""
+        """Record the wait and the duration of the request that this task sends in the block."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is None:
             raise RuntimeError("a request for a page needs a task")

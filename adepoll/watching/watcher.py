@@ -333,7 +333,7 @@ class JobWatcher(AsyncCloseable):
 
     @property
     def kind(self) -> JobKind:
-        """Kind of a job that is named only by an id, if the form of the id does not show a kind."""
+        """Default kind: the kind of each job whose id does not say the kind."""
         return self._host.kind
 
     @property
