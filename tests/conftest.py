@@ -19,6 +19,7 @@ from batching import Scene, make_client
 from clocks import Clock
 from hypothesis import settings
 from internals import timers
+from longlived import pytest_collection, pytest_runtest_protocol  # noqa: F401 - hooks
 from rawstorage import Bucket, RawStorage
 from scripted import ScriptedSource
 from stacks import pytest_runtest_makereport  # noqa: F401 - the import registers the hook
@@ -37,20 +38,6 @@ def pytest_addoption(parser):
 
 def pytest_configure():
     dispositions.reset_inherited()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collection():
-    """Keep the garbage collector away from what collection creates: it lives until the end.
-
-    Hundreds of tests call `gc.collect`. Each call would visit the objects of all tests and modules.
-    """
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.enable()
-        gc.freeze()
 
 
 def pytest_unconfigure():
