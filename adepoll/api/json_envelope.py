@@ -265,7 +265,11 @@ class ObjectScanner:
         self._window = _FIRST_WINDOW
 
     def _keep(self, text: bytes, start: int, stop: int) -> None:
-        """Keep a part of the text: as a piece of `cut`, or up to `_limit` bytes and one more."""
+        """Keep a part of the current key or value.
+
+        Keep all of the value of `cut`. Of another value, keep at most `_limit` + 1 bytes: the last
+        byte shows that the value is too long.
+        """
         if self._is_cutting:
             self._pieces.append(memoryview(text)[start:stop])
         else:

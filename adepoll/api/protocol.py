@@ -208,7 +208,7 @@ def status_error(
     cls = _ERRORS.get(status, UnexpectedStatusError)
     if 300 <= status < 400:  # noqa: PLR2004 - classes of HTTP statuses
         cls = RedirectRefusedError
-    elif status >= 500:  # noqa: PLR2004
+    elif status >= 500:  # noqa: PLR2004 - classes of HTTP statuses
         cls = ServerError
     return cls(
         status=status,

@@ -25,7 +25,8 @@ class ReceivedResult:
     def read(self) -> bytes | None:
         """Return the bytes of the result.
 
-        Return None if the JSON of the answer cannot be read, or has two results.
+        Return None if the JSON of the answer cannot be read, contains no result, or contains two
+        results with the same name.
         """
         if not self.names:
             return self.answer

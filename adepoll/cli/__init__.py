@@ -98,7 +98,7 @@ def _command_line() -> str:
 def _report(error: OSError) -> NoReturn:
     """Print an error as one line on stderr, and exit with its code."""
     from adepoll.cli.run import run_sync  # noqa: PLC0415 - slow to import; --help does not need it
-    from adepoll.cli.stdout_writer import naming_stdout  # noqa: PLC0415 - as above
+    from adepoll.cli.stdout_writer import naming_stdout  # noqa: PLC0415 - slow to import; --help does not need it
 
     def fail() -> NoReturn:
         with naming_stdout():

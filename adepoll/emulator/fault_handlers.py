@@ -171,7 +171,7 @@ class FaultHandlers:
     async def _send(
         self, request: web.Request, data: ResponseData, effect: CombinedEffect
     ) -> web.StreamResponse:
-        """Send the answer; with the faults that aiohttp cannot send, if there are any."""
+        """Send the answer, without aiohttp if aiohttp cannot produce a fault of the answer."""
         if not effect.needs_raw_socket:
             return await send(request, data)
         return await FaultySender(request, data, effect, self.sleep).send(self.world.now())

@@ -104,7 +104,7 @@ class RequestLog:
                 client may have sent a request without knowing the header.
             until: End of the wait, in Unix seconds.
         """
-        # If an earlier wait lasts until `known_at`, the client knows that wait. Both become one.
+        # If an earlier wait is not over at `known_at`, both waits together count as one wait.
         overlaps = known_at <= self._wait_until
         self._wait_from = min(self._wait_from, known_at) if overlaps else known_at
         self._wait_until = max(self._wait_until, until)

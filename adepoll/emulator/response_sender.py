@@ -58,10 +58,10 @@ class _AlreadySent(web.StreamResponse):
         super().__init__()
         self.force_close()
 
-    async def prepare(self, request: web.BaseRequest) -> None:  # noqa: ARG002 - as overridden
+    async def prepare(self, request: web.BaseRequest) -> None:  # noqa: ARG002 - the signature of the base class
         return None
 
-    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 - as overridden
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 - the signature of the base class
         return None
 
 
@@ -166,8 +166,7 @@ class FaultySender:
         transport = self.request.transport
         if transport is None:
             return
-        # Check again and again, because asyncio has no event for an empty write buffer.
-        while transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110
+        while transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110 - asyncio has no event for an empty write buffer
             await asyncio.sleep(_SHORT_PAUSE)
         if (sock := transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0_SECONDS)

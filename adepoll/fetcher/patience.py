@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 # A storage counts as down after this number of failed requests in a row, of any transfers.
 _FAILURES_OF_OUTAGE: Final = 3
 _MAX_PROBE_WAIT: Final = 5.0  # maximum seconds from a failed probe to the next one
-_CHECK_EVERY: Final = 1.0  # seconds between two checks, during a wait, that the fetcher is open
+_CHECK_EVERY: Final = 1.0  # a waiting request checks every second whether the fetcher was closed
 _PROGRESS: Final = 2**20  # new bytes after which earlier failures of a transfer are forgotten
 
 

@@ -254,7 +254,7 @@ class SequentialReader:
         raise RangePastEndError(self.start - left)
 
     def _record(self, chunk: bytes) -> None:
-        """Record a chunk; after the last one, an empty chunk. Raise if the JSON is cut then."""
+        """Record a chunk, which is empty at the end. At the end, raise if the JSON is cut."""
         if not chunk:
             if self._ends_early():
                 # The storage may have stated a wrong size. Forget this size, so that a correct size

@@ -61,11 +61,11 @@ def estimate(
 def _expected(
     survival: Sequence[float], censored: Mapping[tuple[int, int], float]
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Return two numbers for each bin: of jobs that ended in it, and of jobs at risk in it.
+    """Return the expected number of ended jobs in each bin, and that of jobs at risk in each bin.
 
-    A job is at risk in a bin if it was active at the start of the bin. Both numbers are expected
-    values. A job counts only in the bins in which it may have ended; `estimate` adds the earlier
-    bins, in which it is known to have been at risk.
+    A job is at risk in a bin if it was active at the start of the bin. A job counts only in the
+    bins in which it may have ended. `estimate` adds the earlier bins, in which the job was
+    certainly at risk.
 
     Args:
         survival: Chance that a job is active at each edge.

@@ -218,8 +218,8 @@ class Adaptive:
     def aim(self, distribution: Distribution) -> float:
         """Return the mean lag to aim at for jobs with these durations, in seconds.
 
-        It is `target_lag`, or the mean lag of the official SDK's waiter for these jobs if that is
-        shorter. It is always `target_lag` if that is above 5 s.
+        If `target_lag` is above 5 s, return `target_lag`. Otherwise, return the smaller of two
+        lags: `target_lag`, and the mean lag of the official SDK's waiter for these jobs.
         """
         if self.target_lag > OFFICIAL_LAG:
             return self.target_lag

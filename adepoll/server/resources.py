@@ -158,7 +158,7 @@ class ServerResources:
             return
         raise ClosedError("the server stopped before the response was complete")
 
-    async def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - not a TimeoutError
+    async def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - the timeout must raise other errors than TimeoutError
         """Wait for a job as `JobWatcher.wait` does, but raise a more exact error after `timeout`.
 
         `JobTimeoutError` means that the job is known to be active. If its status is still unknown,
@@ -201,7 +201,7 @@ class ServerResources:
         self,
         job: str | JobRef,
         *,
-        timeout: float | None,  # noqa: ASYNC109 - ends with the status 202
+        timeout: float | None,  # noqa: ASYNC109 - after the timeout, 202 is returned
     ) -> StatusReply:
         """Wait for a job, and return its status as a response: 200 if it has settled, else 202.
 

@@ -368,7 +368,10 @@ def _leaves(node: Node, before: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
 
 
 def _only(get: Callable[[Any], Json], *, is_object: bool) -> Callable[[Any], Json]:
-    """Return a function like `get` that returns None for objects, or for all other values."""
+    """Return a function that calls `get`, and returns its value or None.
+
+    If `is_object` is True, only objects are returned; if it is False, only other values are.
+    """
 
     def get_only(row: Any) -> Json:
         value = get(row)

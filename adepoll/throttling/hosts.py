@@ -345,7 +345,7 @@ class Hosts:
         """Return a host that has stalled, and the time of the next check.
 
         Only hosts with requests in flight are checked, and only if a caller of another host waits.
-        The result is None if none of them has stalled; the time is infinity if none of them can.
+        The host is None if none of them has stalled; the time is infinity if none of them can.
         """
         again = math.inf
         hosts = self._by_origin.values()

@@ -340,7 +340,8 @@ class RateLimiter:
         """Wake the callers that may send now, or set a timer for the first caller.
 
         Args:
-            due_at: Time at which the timer was due that calls this; infinity without a timer.
+            due_at: If a timer calls this method, the time at which the timer was due; otherwise
+                infinity.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -375,9 +376,9 @@ class RateLimiter:
                 callers.popleft()
 
     def _update_hosts(self, now: float) -> float:
-        """Let hosts go whose gate is open again, and hold back a host that has stalled.
+        """Let go each host whose gate is open again, and hold back a host that has stalled.
 
-        Return the time at which this must be called again; infinity if that is not necessary.
+        Return the time at which this method must be called again; infinity if never.
         """
         if self.hosts.let_go_open(now):
             self._window.restart()  # otherwise, all waiting requests would be sent at the same time

@@ -94,8 +94,8 @@ class SnapshotBuffer:
     def wake_waiting(self, now: float, caller: JobOwner | None = None) -> int:
         """Make waiting jobs due, one for each free place; return the number of these jobs.
 
-        Must be called whenever places may have become free. It calls `on_due` of the owners of
-        these jobs, except that of `caller`.
+        Must be called whenever places may have become free. It calls `on_due` of each owner of
+        these jobs, except if the owner is `caller`.
         """
         woken = 0
         owners: set[JobOwner] = set()

@@ -231,7 +231,8 @@ class ListAccuracy:
         """
         late = self.ends.is_suspicious or (self._shows_settled and not self.is_proven)
         if late and len(self._settled) < _ENOUGH:
-            # Find more settled jobs that the list shows. The next sweeps tell how late the list is.
+            # Find more jobs that have settled, but that the list still shows as active. The next
+            # sweeps then show how late the list is.
             self._credit += min(listed, _MAX_SUSPICIOUS_SAMPLE)
         elif self.is_proven:
             self._credit += _SAMPLES_PER_SWEEP + _SAMPLES_PER_JOB * settled
@@ -259,14 +260,17 @@ _PROOF: Final = 3.0
 _MIN_IN_TIME: Final = 2.5  # jobs that are enough to judge the list; not 3, as older jobs count less
 _DOUBT: Final = 4.6  # like `_PROOF`, but chance in only 1% of the cases: each sweep checks this
 _TRUNCATED: Final = 0.6  # maximum seconds by which `received_at` can be too early
-_MIN_SAMPLE: Final = 1.0
+_MIN_SAMPLE: Final = 1.0  # polls after a sweep that only check the list
 _MAX_SAMPLE: Final = 32.0
-_MAX_SUSPICIOUS_SAMPLE: Final = 128.0
-_SLACK: Final = 1.0  # seconds, added to `limit`, in which a sweep is early enough to be a proof
+_MAX_SUSPICIOUS_SAMPLE: Final = 128.0  # the same maximum, if the list is suspected to be late
+# Seconds, added to `limit`. A sweep within this time after the end of a job proves that the list is
+# in time, if the sweep no longer shows the job.
+_SLACK: Final = 1.0
 _CUBE_ROOTS: Final = 1.5  # size of a sample, divided by the cube root of the number of jobs
 _SUSPICION: Final = 3.0  # factor by which a sample is larger if listed jobs should have settled
 _ENOUGH: Final = 4  # settled jobs that are enough to find out how late the list is
 _YOUNG: Final = 16.0  # seconds; the sample is smaller if jobs are younger, as few have settled
 _OLD: Final = 60.0  # seconds; the sample is smaller if jobs are older, as few will settle soon
+# Once the list is proven: polls that only check the list, for each sweep and for each settled job.
 _SAMPLES_PER_SWEEP: Final = 0.25
 _SAMPLES_PER_JOB: Final = 0.05

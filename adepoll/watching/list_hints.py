@@ -155,7 +155,7 @@ class ListHints:
     def _record_active(
         self, state: JobState, job: JobSummary, requested_at: float, now: float
     ) -> None:
-        """Record that the list shows a job as active; count once per job if it was in time."""
+        """Record that the list shows a job as active; count whether it shows a new job in time."""
         new = state.first_active_age is None
         if new:
             self.list_trust.record_first(settled=False)
@@ -277,7 +277,7 @@ class ListHints:
     def _record_poll_of_missing(
         self, state: JobState, now: float, *, active_at: float, settled: bool
     ) -> None:
-        """Compare the poll of a job that was missing from the list with the list."""
+        """Record what the poll of a job that was missing from the list shows about the list."""
         accuracy, sweeping = self.accuracy, self.list_trust.sweeping
         if sweeping:
             self.poll_wait += (now - state.due - self.poll_wait) / _MEAN_OF
@@ -337,7 +337,7 @@ _MEAN_OF: Final = 16  # recent polls that make up most of `poll_wait`
 _RECEIVED_AT: Final = operator.attrgetter("received_at")
 _OLDER: Final = 60.0  # seconds by which `oldest` is earlier than the oldest watched job
 _DROPS_SAMPLED: Final = 32  # watched jobs whose ages `_record_drops` uses
-_SHORT: Final = 3.0  # seconds; shorter jobs need sweeps earlier than it was known at first
+_SHORT: Final = 3.0  # seconds; if a job was shorter than this, the next sweep should start now
 _FEW_ENDED: Final = 50  # jobs; if more have ended, it is known how long jobs take
 # At an age at which no job was seen to settle, the chance that a job has settled is a guess. It is
 # multiplied by this weight.
@@ -350,5 +350,5 @@ _ROUND_SHARE: Final = 0.25
 _TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
 _CHUNK: Final = 500  # jobs in one step of an iterator
 _DELAYS_SAMPLED: Final = 8  # jobs for which `sweep_ended` asks the schedule
-_CHECK_LATER: Final = 30.0  # seconds by which a poll is postponed that would only check the list
+_CHECK_LATER: Final = 30.0  # seconds by which a poll is postponed if it would only check the list
 _LAG_FADING: Final = 0.99  # factor by which the observed lag of the list shrinks at each sweep

@@ -33,7 +33,7 @@ class ListTrust:
         learning: Knows the ages of jobs, and how long jobs take.
         max_trust: Maximum seconds until a listed job is due again, so that the list is checked.
         first_trust: Seconds for which a new job is not polled, because the list may show the job
-            first. `list_lag` is added, but at most the same number of seconds again.
+            first. `list_lag` is added; with it, the job is polled after at most twice this time.
         sweeping: True while the list decides when jobs are polled.
         list_lag: Seconds for which a new job may be missing from the list, as observed so far.
         pending_confirmation: Number of jobs that are due now whatever the list says, most of them
@@ -330,15 +330,17 @@ def _all_before(page: JobPage, oldest: float) -> bool:
     return all(time is not None and time.timestamp() < oldest for time in times)
 
 
-_MAX_SETTLED_SHARE: Final = 0.5
+_MAX_SETTLED_SHARE: Final = 0.5  # if `settled_share` is larger, new jobs have probably settled
 _SHARE_OF: Final = 8  # recent jobs that make up most of `settled_share`
 _CHECK_SHARE: Final = 0.03  # number of polls, only to check the list, that each request allows
 _MAX_CHECKS: Final = 4.0  # such polls that can be saved for later
 _ALMOST_ALL: Final = 0.99  # share of the jobs of an age; when it should have settled, poll the job
 # The distribution decides only if this share of the jobs of an age should settle at known ages.
 _KNOWN_SHARE: Final = 0.95
-_PROBED_FOR: Final = 2.0  # seconds after a job was added in which it can be polled again soon
-_PROBE_DELAY: Final = 1.0  # seconds between two polls of such a job
+# For this number of seconds after a job was added, it can be polled again after `_PROBE_DELAY`
+# seconds, to find out whether jobs are short.
+_PROBED_FOR: Final = 2.0
+_PROBE_DELAY: Final = 1.0
 _MIN_TRUST: Final = 10.0  # seconds; the distribution cannot make a listed job due earlier
 _MAX_LAG: Final = 30.0  # seconds; if a job is missing for longer, a lag is not the reason
 # Seconds added to the age of a job that was not listed yet. The sum is the assumed lag of the list,

@@ -255,7 +255,7 @@ class _Storing:
                 yield job_or_end
 
     async def _store_one(self, key: str, outcome: JobSnapshot | UnresolvedJob) -> None:
-        """Store an outcome; after an error, try again until that succeeds or `close` was called."""
+        """Store an outcome; after an error, try again until this succeeds or the watcher closes."""
         delay = _FIRST_DELAY
         try:
             while True:

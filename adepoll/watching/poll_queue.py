@@ -175,7 +175,10 @@ class PollQueue:
         return heap.first()
 
     def _move_postponed(self, now: float) -> None:
-        """Move up to 64 postponed jobs to the other jobs: all after `recall`, else the due ones."""
+        """Move up to 64 postponed jobs to the heap of other jobs.
+
+        Only jobs that are due are moved. After `recall`, all postponed jobs count as due.
+        """
         latest = now if self._recalled_at == math.inf else math.inf
         for _ in range(_MAX_MOVED):
             item = self._first(self._postponed)

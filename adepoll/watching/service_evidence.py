@@ -115,8 +115,8 @@ class KeyEvidence:
     ) -> bool:
         """Record that the poll of a job was refused; return True if the key is bad for all jobs.
 
-        It is not while another host may accept the key: a host can have a wrong certificate, or a
-        proxy can forbid one host.
+        The key does not count as bad while another host may accept it: one host can have a wrong
+        certificate, or a proxy can forbid one host.
         """
         forbidden = isinstance(error, PermissionDeniedError)
         if forbidden and self.key_works:

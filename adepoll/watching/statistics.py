@@ -68,7 +68,7 @@ class WatcherStats(HtmlTable):
         sweeps: Number of finished list sweeps.
         list_requests: Number of requests for a page of the job list.
         wasted_polls: Number of polls of jobs that were missing from the list but still active.
-        pending_confirmation: Number of jobs that wait to be polled immediately, most of them
+        pending_confirmation: Number of jobs that are due now whatever the list says, most of them
             because they are missing from the list.
         detection_lag: Histogram of the detection lags of settled jobs.
     """

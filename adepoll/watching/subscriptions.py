@@ -250,7 +250,7 @@ class Subscription:
         self._expiry = start(self._expire(timeout), self._host.tasks)
         self._expiry.add_done_callback(self._task_ended, context=Context())
 
-    async def _expire(self, timeout: float) -> None:  # noqa: ASYNC109 - the time is over already
+    async def _expire(self, timeout: float) -> None:  # noqa: ASYNC109 - the timeout has already passed
         """Give up all open jobs. If the ids are a collection, give up the unread ids, too."""
         keys = iter([*self._jobs])
         while step := [*islice(keys, _JOBS_PER_STEP)]:

@@ -261,7 +261,7 @@ class JobWatcher(AsyncCloseable):
         self._host.check_open()
         return StatusUpdates(subscription)
 
-    async def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - raises JobTimeoutError
+    async def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - the timeout must raise JobTimeoutError, not TimeoutError
         """Wait until one job has settled. Any number of callers share the polls of a job.
 
         Args:

@@ -51,7 +51,7 @@ class JobFunctions(ABC):
         request: web.Request,
         job: str | JobRef,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - raises JobTimeoutError
+        timeout: float | None = None,  # noqa: ASYNC109 - the timeout must raise JobTimeoutError, not TimeoutError
     ) -> JobSnapshot:
         """Wait until a job has settled. All requests that wait for the same job share its polls.
 
@@ -73,7 +73,7 @@ class JobFunctions(ABC):
         request: web.Request,
         job: str | JobRef,
         *,
-        timeout: float | None = 20.0,  # noqa: ASYNC109 - ends with the response 202
+        timeout: float | None = 20.0,  # noqa: ASYNC109 - after the timeout, 202 is sent
     ) -> web.Response:
         """Wait as `wait` does, and return a response with the status of the job as JSON.
 
@@ -113,8 +113,8 @@ class JobFunctions(ABC):
             return response
         with self.disconnects(request).cancelling(request):
             try:
-                # When the server stops, `events` ends by itself. `until_stopped` is for a client
-                # that accepts no data.
+                # When the server stops, `events` ends. But if the client accepts no data, this
+                # code is waiting in `write`, which only `until_stopped` ends.
                 async with resources.until_stopped(), events:
                     await response.prepare(request)
                     write = limit_send_time(response.write)

@@ -55,7 +55,7 @@ class JobFunctions(ABC):
         request: Request | WebSocket,
         job: str | JobRef,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - raises JobTimeoutError
+        timeout: float | None = None,  # noqa: ASYNC109 - the timeout must raise JobTimeoutError, not TimeoutError
     ) -> JobSnapshot:
         """Wait until a job has settled. All requests that wait for the same job share its polls.
 
@@ -91,7 +91,7 @@ class JobFunctions(ABC):
         request: Request,
         job: str | JobRef,
         *,
-        timeout: float | None = 20.0,  # noqa: ASYNC109 - ends with the response 202
+        timeout: float | None = 20.0,  # noqa: ASYNC109 - after the timeout, 202 is sent
     ) -> Response:
         """Wait as `wait` does, and return a response with the status of the job as JSON.
 

@@ -43,11 +43,11 @@ class V1Kind(EmulatedKind):
     def progress(self, job: Job, *, now: float) -> float:
         """Return the progress of a job that is being processed, from 0.0 to 1.0."""
 
-    def new_id(self, now: float, rng: random.Random) -> str:  # noqa: ARG002 - as overridden
+    def new_id(self, now: float, rng: random.Random) -> str:  # noqa: ARG002 - the signature of the base class
         """Return a UUID."""
         return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
-    def created(self, job: Job, *, now: float) -> Json:  # noqa: ARG002 - as overridden
+    def created(self, job: Job, *, now: float) -> Json:  # noqa: ARG002 - the signature of the base class
         """Return the body of the answer to a submission."""
         return {"job_id": job.job_id}
 
@@ -90,7 +90,7 @@ class V1Kind(EmulatedKind):
     def page(
         self,
         jobs: Sequence[Job],
-        query: PageQuery,  # noqa: ARG002 - as overridden
+        query: PageQuery,  # noqa: ARG002 - the signature of the base class
         *,
         now: float,
         org_id: str,

@@ -38,7 +38,7 @@ class V1Extract(V1Kind):
         reader.check()
         return submission
 
-    def progress(self, job: Job, *, now: float) -> float:  # noqa: ARG002 - as overridden
+    def progress(self, job: Job, *, now: float) -> float:  # noqa: ARG002 - the signature of the base class
         """Return 0.0, as the real service does until an extract job has ended."""
         return 0.0
 

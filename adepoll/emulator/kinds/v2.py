@@ -82,7 +82,7 @@ class V2Kind(EmulatedKind):
         job: Job,
         *,
         now: float,
-        org_id: str,  # noqa: ARG002 - as overridden
+        org_id: str,  # noqa: ARG002 - the signature of the base class
         result: ResultBody | None,
         url: str | None,
     ) -> JobAnswer:
@@ -136,7 +136,7 @@ class V2Kind(EmulatedKind):
         query: PageQuery,
         *,
         now: float,
-        org_id: str,  # noqa: ARG002 - as overridden
+        org_id: str,  # noqa: ARG002 - the signature of the base class
         has_more: bool,
     ) -> Json:
         """Return a page of the list."""
@@ -147,7 +147,7 @@ class V2Kind(EmulatedKind):
             "page_size": query.page_size,
         }
 
-    def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:  # noqa: ARG002 - as overridden
+    def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:  # noqa: ARG002 - the signature of the base class
         """Return the body of an error: `error` for 401 and 403, else `code` and `message`."""
         text = message or message_of(status)
         if status in {401, 403}:

@@ -66,7 +66,7 @@ class V2Extract(V2Kind):
         }
         return odd_metadata(metadata, job.plan.odd_values)
 
-    def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - as overridden
+    def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - the signature of the base class
         """Return the parts of the `result` of a job."""
         rng = self.rng(job, seed)
         return _parts(job, self.metadata(job), rng)
