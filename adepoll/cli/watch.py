@@ -25,6 +25,7 @@ def watch(
     sources = check_sources(job_ids, files, field)
     if field is None and (kind_field or label_field):
         raise click.UsageError("--kind-field and --label-field need --field NAME")
+    _check_have_effect(BatchOptions(**options), journal)
     fields = Fields(job_id=field, kind=kind_field, label=label_field)
     places = InvalidIdPlaces()
     BatchRunner(
@@ -34,6 +35,20 @@ def watch(
         id_files=files,
         places=places,
     ).run()
+
+
+def _check_have_effect(options: BatchOptions, journal: Path | None) -> None:
+    """Raise `click.UsageError` if an option has no effect without another option."""
+    needs_out, needs_journal = "needs --out DIR", "needs --journal FILE"
+    for name, is_given, need, is_met in (
+        ("--overwrite", options.overwrite, needs_out, options.out),
+        # The journal saves the option for a later run with --out.
+        ("--name", options.name, f"{needs_out} or --journal FILE", options.out or journal),
+        ("--all", options.replay, needs_journal, journal),
+        ("--no-verify", not options.verify, needs_journal, journal),
+    ):
+        if is_given and not is_met:
+            raise click.UsageError(f"{name} has no effect here: it {need}")
 
 
 def resume(journal: Path, **options: Any) -> None:
