@@ -239,7 +239,7 @@ class AdeClient(AsyncCloseable):
             kind: Kind of the jobs; None for the client's kind.
         """
         host = self._requests.hosts[self.rules_of(kind or self._kind).api]
-        return host.error() if host.outage.is_certain else None
+        return host.error() if host.is_down else None
 
     def keep_results_in(self, folder: Path) -> None:
         """Use `folder` as `result_dir`, unless the client already has a `result_dir`."""

@@ -167,7 +167,8 @@ class JobRequests:
     ) -> JobSnapshot:
         """Poll a job once, and hold `semaphore` during the request."""
         send, host = self._job(rules, job_id), self.hosts[rules.api]
-        return self._odd_answers.checked(await self.sender.call_once(send, host, semaphore))
+        snapshot = await self.sender.call_once(send, host, semaphore, job_id=job_id)
+        return self._odd_answers.checked(snapshot)
 
     async def list(
         self, rules: KindRules, page: int, page_size: int, status: JobStatus | None

@@ -32,6 +32,7 @@ from adepoll.errors import (
     MalformedAnswerError,
     RequestError,
 )
+from adepoll.throttling.hosts import Sent
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -81,12 +82,12 @@ class Transport(Connections):
         url = URL(base_url, encoded=True)
         return Root(url, self._options.proxies().for_url(url) if self.owns_session else None)
 
-    async def get(self, request: "Request[_T]", sent_at: float) -> _T:
+    async def get(self, request: "Request[_T]", sent: Sent) -> _T:
         """Send one GET, and return the value that `request.read` returns for the response.
 
         Args:
             request: The request.
-            sent_at: Loop time at which the request is sent.
+            sent: When the request was started; `heard_at` is kept up to date.
 
         Raises:
             RequestError: There was no usable response.
@@ -95,7 +96,7 @@ class Transport(Connections):
         loop = asyncio.get_running_loop()
         url, job_id, answer = request.url, request.job_id, None
         try:
-            with Block(self._time_limit, loop, sent_at) as block:
+            with Block(self._time_limit, loop, sent.at) as block:
                 session = self.session
                 if session is None or session.closed:
                     session = self.open_session()
@@ -107,10 +108,10 @@ class Transport(Connections):
                     timeout=_NO_TIMEOUT,
                     proxy=request.proxy,
                 )
-                if sent_at >= self.clock.enough_until:
-                    self.clock.record(response.headers.get("Date"), sent_at, loop.time())
+                if sent.at >= self.clock.enough_until:
+                    self.clock.record(response.headers.get("Date"), sent.at, loop.time())
                 if _log.isEnabledFor(logging.DEBUG):
-                    milliseconds = 1000 * (loop.time() - sent_at)
+                    milliseconds = 1000 * (loop.time() - sent.at)
                     _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
                 if adopted := request.adopt and request.adopt(response):
                     return adopted
@@ -118,7 +119,9 @@ class Transport(Connections):
                 if response.closed and response.content.total_bytes <= most:
                     body = response.content.read_nowait()  # the whole body has already arrived
                 else:
-                    body, answer = await self._receive(response, request, most, block)
+                    progress = _Progress(block, sent, loop)
+                    progress.heard()
+                    body, answer = await self._receive(response, request, most, progress)
         except TimeoutError:
             failure: RequestError = AnswerTimeoutError(
                 timeout=self._time_limit.seconds, job_id=job_id
@@ -185,7 +188,11 @@ class Transport(Connections):
         return read(response.status, response.headers, body)
 
     async def _receive(
-        self, response: aiohttp.ClientResponse, request: "Request[_T]", most: int, block: "Block"
+        self,
+        response: aiohttp.ClientResponse,
+        request: "Request[_T]",
+        most: int,
+        progress: "_Progress",
     ) -> tuple[bytes, ReadAnswer | None]:
         """Return the body and None; for a large answer, return the envelope and a `ReadAnswer`.
 
@@ -194,7 +201,7 @@ class Transport(Connections):
             request: The request.
             most: Size in bytes above which the body is read as a large answer, if the request
                 allows this.
-            block: The time limit of the request.
+            progress: Records the bytes that arrive.
         """
         content = response.content
         async with response:
@@ -206,11 +213,12 @@ class Transport(Connections):
                 if size <= most:  # a body whose size is not declared counts as empty here
                     size = 0
                     while size <= most and (chunk := await content.readany()):
+                        progress.heard()
                         size += len(chunk)
                         chunks.append(chunk)
                 if large is None or size <= most:
                     return b"".join(chunks), None
-                answer = await self._read_large(content, chunks, large(), request.job_id, block)
+                answer = await self._read_large(content, chunks, large(), request.job_id, progress)
                 return answer.body, answer
             finally:
                 self.reading.discard(response)
@@ -221,30 +229,24 @@ class Transport(Connections):
         chunks: list[bytes],
         answer: LargeAnswer,
         job_id: str | None,
-        block: "Block",
+        progress: "_Progress",
     ) -> ReadAnswer:
         """Read a large answer without keeping all of it in memory.
-
-        The time limit starts again after each 64 KiB.
 
         Args:
             content: The rest of the answer.
             chunks: The first chunks of the answer, which have already arrived; they are removed.
             answer: Reads the answer.
             job_id: Id of the job, for errors.
-            block: The time limit of the request.
+            progress: Records the bytes that arrive.
         """
-        loop = asyncio.get_running_loop()
-        size = since_restart = 0
+        size = 0
         chunks.reverse()
         try:
             while chunk := chunks.pop() if chunks else await content.read(_CHUNK):
                 await answer.feed(chunk)
                 size += len(chunk)
-                since_restart += len(chunk)
-                if since_restart >= _MIN_PROGRESS:
-                    since_restart = 0
-                    block.restart(loop.time())
+                progress.received(len(chunk))
                 if size > _LARGEST:
                     raise AnswerTooLargeError(limit=_LARGEST, job_id=job_id)
             self.bytes_received += size
@@ -295,6 +297,35 @@ class Request(Generic[_T]):
     large: Callable[[], LargeAnswer] | None = None
     adopt: Callable[[aiohttp.ClientResponse], _T | None] | None = None
     headers: Mapping[str, str] | None = None
+
+
+@define(eq=False)
+class _Progress:
+    """Records when bytes of a response arrive.
+
+    Attributes:
+        block: The time limit of the request.
+        sent: The request.
+        loop: The running event loop.
+        since_restart: Bytes of a large answer since its time limit has started again.
+    """
+
+    block: "Block"
+    sent: Sent
+    loop: asyncio.AbstractEventLoop
+    since_restart: int = 0
+
+    def heard(self) -> None:
+        """Record that bytes have arrived."""
+        self.sent.heard_at = self.loop.time()
+
+    def received(self, size: int) -> None:
+        """Record bytes of a large answer; the time limit starts again after each 64 KiB."""
+        self.heard()
+        self.since_restart += size
+        if self.since_restart >= _MIN_PROGRESS:
+            self.since_restart = 0
+            self.block.restart(self.sent.heard_at)
 
 
 class TimeLimit:

@@ -218,6 +218,7 @@ class _MarkedSlot:
 
     def __init__(self, slot: AbstractAsyncContextManager[object]) -> None:
         self._slot = slot
+        self.places = getattr(slot, "places", slot)  # see `RateLimiter.places`
 
     async def __aenter__(self) -> None:
         await self._slot.__aenter__()

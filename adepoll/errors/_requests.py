@@ -71,10 +71,11 @@ class ServiceDownError(TransportError):
 
 
 class AnswerTimeoutError(TransportError, TimeoutError):
-    """The response was not complete within the client's `timeout`.
+    """The response was not complete in time.
 
     Attributes:
-        timeout: Timeout of the client, in seconds.
+        timeout: The time in seconds: the `timeout` of the client. For a poll of a watcher, it is
+            shorter if the host sent nothing, and polls of another host waited for its place.
     """
 
     def __init__(self, *, timeout: float, job_id: str | None) -> None:

@@ -13,16 +13,16 @@ class Window:
 
     The size starts at 4 and grows up to `limit`. At first, it grows by one with every second
     successful request. So if the window is always full, the size grows by half in each round trip.
-    `restart` sets the size to one, and begins a new epoch. Requests of earlier epochs do not count
-    against the size, and do not change it. After a restart, the size grows by one with each
-    successful request. It may grow faster then, because the rate or an outage limits the requests,
-    too. The probes of an outage count only against `limit`: a probe that hangs must not keep
-    requests to other hosts waiting.
+    `begin_epoch` begins a new epoch. Requests of earlier epochs do not count against the size, and
+    do not change it. `restart` also sets the size to one. After a restart, the size grows by one
+    with each successful request. It may grow faster then, because the rate or an outage limits the
+    requests, too. The probes of an outage count only against `limit`: a probe that hangs must not
+    keep requests to other hosts waiting.
 
     Attributes:
         limit: Largest possible size.
         size: Largest number of concurrent requests of this epoch.
-        epoch: Number of restarts.
+        epoch: Number of epochs that have ended.
         in_flight: Number of concurrent requests of all epochs.
         full: True if a response must arrive before the next request may be sent.
     """
@@ -84,6 +84,10 @@ class Window:
     def restart(self) -> None:
         """Set the size to one, and begin a new epoch."""
         self.size = 1
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        """Begin a new epoch with the present size."""
         self._in_flight_of_epoch = self._growth = 0
         self.epoch += 1
         self._update_full()

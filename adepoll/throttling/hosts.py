@@ -32,13 +32,9 @@ class Outage:
     succeed after the failure of a job, further failures of this job do not count for 120 s: a bad
     job must not slow the others down.
 
-    `begin` begins an outage without these failures, if the host does not respond and requests to
-    other hosts have to wait.
-
     Attributes:
         failures: Number of counted failures since the last success.
         is_on: True during an outage.
-        is_certain: True if failures have shown the outage, not only silence.
         probe_at: Time at which the next probe may be sent; minus infinity without an outage, and
             infinity while a probe is in flight.
     """
@@ -50,7 +46,6 @@ class Outage:
         "_unnamed",
         "_waits",
         "failures",
-        "is_certain",
         "is_on",
         "probe_at",
     )
@@ -71,14 +66,8 @@ class Outage:
         # first.
         self._known: dict[str, float] = {}
         self.failures = 0
-        self.is_on = self.is_certain = False
+        self.is_on = False
         self.probe_at = -math.inf
-
-    def begin(self, now: float) -> None:
-        """Begin an outage now, although there were not enough failures yet."""
-        self._waits = self._new_waits()
-        self.is_on = True
-        self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
 
     def probe_sent(self) -> None:
         """Record that a probe was sent; the next one may be sent after this one has ended."""
@@ -90,7 +79,7 @@ class Outage:
             self.probe_at = now
 
     def failed(self, now: float, *, is_probe: bool, job_id: str | None = None) -> bool:
-        """Record a failed request; return True if it makes an outage certain.
+        """Record a failed request; return True if an outage begins with it.
 
         Args:
             now: Time at which the request failed.
@@ -106,17 +95,17 @@ class Outage:
             self.failures += 1
             self._failing[job_id] = now
         jobs = len(self._failing) + self._unnamed
-        shows = not self.is_certain and self.failures >= OUTAGE and jobs >= _FEWEST_JOBS
-        self.is_certain = self.is_certain or shows
-        if shows and not self.is_on:
-            self.begin(now)
-        elif self.is_on and is_probe:
+        begins = not self.is_on and self.failures >= OUTAGE and jobs >= _FEWEST_JOBS
+        if begins:
+            self._waits = self._new_waits()
+            self.is_on = True
+        if begins or (self.is_on and is_probe):
             self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
-        return shows
+        return begins
 
     def succeeded(self) -> bool:
         """Record a successful request; return True if an outage ends now."""
-        ends, self.is_on, self.is_certain = self.is_on, False, False
+        ends, self.is_on = self.is_on, False
         for job_id, failed_at in self._failing.items():
             self._known.pop(job_id, None)  # so that the job moves to the end of the dict
             self._known[job_id] = failed_at
@@ -153,7 +142,10 @@ class Host:
         outage: Whether the host is down, and when the next probe may be sent.
         gate_opens_at: Time until which the host asked for no requests, with a Retry-After that was
             not that of a 429. It is in the past while the gate of the host is open.
-        holds_back: True if callers wait in `held_back`: the host is down, or its gate is closed.
+        holds_back: True if callers wait in `held_back`: the host is down, its gate is closed, or it
+            is slow.
+        slow_until: Time until which the host counts as slow, see `slow_down`; minus infinity if it
+            does not.
         held_back: Callers of the host that wait while `holds_back` is True; the first has waited
             longest. Some may have been cancelled or released.
         waiting: Number of callers that wait for their turn, `held_back` included.
@@ -171,12 +163,11 @@ class Host:
         """
         self.name = f"the service at {origin}" if origin else "the service"
         self.outage = Outage(waits)
-        self.gate_opens_at = -math.inf
+        self.gate_opens_at = self.slow_until = -math.inf
         self.holds_back = False
         self.held_back: deque[Caller] = deque()
         self.waiting = self.in_flight = 0
         self.silent_since = math.inf
-        self._took = 0.0  # seconds from the last answered request to its response
         self._last_failure: RequestError | None = None
         self._reported_at = -math.inf  # time of the last log that the host does not respond
 
@@ -212,14 +203,12 @@ class Host:
         """Record an answer, which ends an outage."""
         failures = self.outage.failures
         if self.outage.succeeded():
-            # Without a failure, the host was only slow.
-            level = logging.WARNING if failures else logging.INFO
-            _log.log(level, "%s answers again, after %d failures", self.name, failures)
+            _log.warning("%s answers again, after %d failures", self.name, failures)
 
     @property
     def is_down(self) -> bool:
-        """True if many requests in a row have failed, False if the host is up or only slow."""
-        return self.outage.is_on and self.outage.failures > 0
+        """True if many requests in a row have failed."""
+        return self.outage.is_on
 
     def error(self) -> ServiceDownError:
         """Return the error of a call that does not wait while the host is down."""
@@ -227,17 +216,15 @@ class Host:
             failures=self.outage.failures, cause=self.last_failure, host=self.name
         )
 
-    @property
-    def stalls_at(self) -> float:
-        """Time at which the host counts as stalled if no response arrives; infinity if never."""
-        if self.outage.is_on or not self.in_flight:
-            return math.inf
-        return self.silent_since + max(_STALLED_AFTER, _STALLED_FACTOR * self._took)
+    def slow_down(self, now: float) -> None:
+        """Record that a request was slow, and delayed requests to another host.
 
-    def begin_outage(self, now: float) -> None:
-        """Begin an outage, although no request has failed yet: the host does not respond."""
-        _log.info("%s has sent nothing for %.0f s", self.name, now - self.silent_since)
-        self.outage.begin(now)
+        For a minute, the host may have half of the requests in flight, and of the places of a
+        semaphore.
+        """
+        if now >= self.slow_until:
+            _log.info("%s is slow, and delays requests to another host", self.name)
+        self.slow_until = now + _SLOW_FOR
 
     def sent(self, now: float) -> bool:
         """Count a request as sent; return True if it is a probe of an outage."""
@@ -257,12 +244,11 @@ class Host:
         self.in_flight -= 1
         if responded:
             self.silent_since = now
-            self._took = now - sent.at
         if sent.is_probe:
             self.outage.probe_ended(now)
 
 
-@define
+@define(eq=False)
 class Sent:
     """A request that was started with `RateLimiter.start`.
 
@@ -271,12 +257,20 @@ class Sent:
         epoch: Number of restarts of the window (`Window.epoch`) before it was sent.
         host: The host to which it was sent.
         is_probe: True if the host was down when the request was sent.
+        heard_at: Loop time of the last bytes of the response; minus infinity before the first.
+        ended_after: Seconds without bytes of the response after which the request was ended early,
+            to let requests to another host go first; None if it was not.
+        shows_outage: True if a failure counts towards an outage. False if the request was ended
+            early, and other requests to the host are in flight.
     """
 
     at: float
     epoch: int
     host: Host
     is_probe: bool
+    heard_at: float = -math.inf
+    ended_after: float | None = None
+    shows_outage: bool = True
 
 
 class Hosts:
@@ -325,11 +319,17 @@ class Hosts:
         host.held_back.clear()
 
     def let_go_open(self, now: float) -> bool:
-        """Let go all hosts that are up and whose gates are open; return whether there were any."""
-        hosts = [h for h in self.holding_back if not h.outage.is_on and h.gate_opens_at <= now]
-        for host in hosts:
-            self.let_go(host)
-        return bool(hosts)
+        """Let go all hosts that are up and not slow, and whose gates are open.
+
+        Return True if a host was held back for another reason than being slow.
+        """
+        sent_nothing = False
+        for host in [*self.holding_back]:
+            if not host.outage.is_on and max(host.gate_opens_at, host.slow_until) <= now:
+                sent_nothing = sent_nothing or host.slow_until == -math.inf
+                host.slow_until = -math.inf
+                self.let_go(host)
+        return sent_nothing
 
     def callers_with_limit(self) -> list[Caller]:
         """Return the callers that have a `give_up_at`, and whose host is down."""
@@ -341,20 +341,21 @@ class Hosts:
             if caller.give_up_at < math.inf and not caller.turn.done()
         ]
 
-    def stalled(self, now: float) -> tuple[Host | None, float]:
-        """Return a host that has stalled, and the time of the next check.
+    def silent(self, now: float) -> tuple[Host | None, float]:
+        """Return a host that has sent nothing for `SLOW_AFTER` seconds, and a time.
 
-        Only hosts with requests in flight are checked, and only if a caller of another host waits.
-        The host is None if none of them has stalled; the time is infinity if none of them can.
+        Only hosts with requests in flight are checked, and only if a caller of another host waits,
+        and the host is not held back already. If the result is no host, the time is that of the
+        next check; it is infinity if no host can become silent.
         """
         again = math.inf
         hosts = self._by_origin.values()
         waiting = sum([host.waiting for host in hosts]) if len(hosts) > 1 else 0
         for host in hosts if waiting else ():
-            if host.waiting < waiting:
-                if host.stalls_at <= now:
+            if host.waiting < waiting and host.in_flight and not host.holds_back:
+                if (silent_at := host.silent_since + SLOW_AFTER) <= now:
                     return host, now
-                again = min(again, host.stalls_at)
+                again = min(again, silent_at)
         return None, again
 
     @property
@@ -372,7 +373,7 @@ _FEWEST_JOBS: Final = 3  # jobs that must have failed, for an outage
 _KNOWN_FOR: Final = 120.0  # seconds after the failure of a job in which its failures do not count
 _MOST_KNOWN: Final = 1_000  # jobs whose last failure is remembered
 _REPORT_EVERY: Final = 60.0  # seconds between two logs that a host does not respond
-# A host has stalled if it has sent nothing for this number of seconds, and for this multiple of the
-# time that its last response took.
-_STALLED_AFTER: Final = 3.0
-_STALLED_FACTOR: Final = 3.0
+_SLOW_FOR: Final = 60.0  # seconds for which a host counts as slow
+
+SLOW_AFTER: Final = 3.0
+"""Seconds without a response after which a host is slow, if requests to another host wait."""

@@ -31,6 +31,7 @@ from adepoll.errors import (
 )
 from adepoll.throttling.estimators import Rate, Window
 from adepoll.throttling.hosts import Caller, Host, Hosts, Sent
+from adepoll.throttling.places import PlacesBySemaphore
 from adepoll.throttling.waiting_times import RetryPolicy
 
 
@@ -40,12 +41,14 @@ class RateLimiter:
     Four limits can hold a request back. The window limits the number of concurrent requests. After
     a 429, the rate limits the requests per second, and a gate is closed for all requests. After
     another response with a Retry-After, a gate is closed for one host. In an outage of its host,
-    only single probes are sent. If several clients (`AdeClient`) of one event loop get the same
+    only single probes are sent. A host that is slow may use half of the window while requests to
+    other hosts wait. If several clients (`AdeClient`) of one event loop get the same
     object, all their requests share these limits. It has no connections to be closed.
 
     Attributes:
         retry: Retry policy of clients that have no policy of their own.
         hosts: The hosts to which requests are sent, and whether each is down.
+        places: Which hosts hold the places of each semaphore that is held during requests.
         gate_opens_at: Time at which the gate for all requests opens; in the past while it is open.
         retry_budget: Number of retries that are available now.
     """
@@ -88,6 +91,7 @@ class RateLimiter:
         self._first_jitter = min(retry.base, retry.max_wait)
         self._jitter = self._first_jitter  # maximum seconds; grows with each consecutive 429
         self.retry_budget = retry.budget
+        self.places = PlacesBySemaphore()
         self._waiting = self.hosts.waiting
         self._release_timer: asyncio.TimerHandle | None = None  # runs `_release_expired`
         self._woken = 0  # number of callers that were woken, and have not continued yet
@@ -141,7 +145,7 @@ class RateLimiter:
         if self._only_window and not host.holds_back:
             return None if self._window.full else -math.inf
         now = asyncio.get_running_loop().time()
-        return now if self._due(host) <= now else None
+        return now if self._due(now, host) <= now else None
 
     async def wait_for_turn(
         self, host: Host, callers: set[Caller] | None = None, *, give_up_at: float = math.inf
@@ -212,7 +216,7 @@ class RateLimiter:
         if self._only_window and not host.holds_back:
             if self._window.full:
                 return None
-        elif now < self._due(host):
+        elif now < self._due(now, host):
             return None
         else:
             self._only_window = not self._interval
@@ -307,17 +311,21 @@ class RateLimiter:
         if self._release_timer is None:
             self._release_expired()
 
-    def _due(self, host: Host | None = None) -> float:
+    def _due(self, now: float, host: Host | None = None) -> float:
         """Return the earliest time of the next request; infinity if a response must come first.
 
         Args:
-            host: The host of the request; None for a host that is not down.
+            now: Present time.
+            host: The host of the request; None for a host that holds no callers back.
         """
         is_probe = host is not None and host.outage.is_on
         if self._window.is_at_limit if is_probe else self._window.full:
             return math.inf
         due = self.gate_opens_at
         if host is not None:
+            is_slow = host.holds_back and not is_probe and now < host.slow_until
+            if is_slow and host.in_flight >= max(1, self._window.size // 2):
+                return math.inf
             due = max(due, host.gate_opens_at, host.outage.probe_at)
         return max(due, self._next_slot) if self._interval else due
 
@@ -357,12 +365,12 @@ class RateLimiter:
         room = 1 if self._interval else self._window.room
         woken = 0
         for host in self.hosts.holding_back:  # first, because probes are few
-            if (due := self._due(host)) <= now:
+            if (due := self._due(now, host)) <= now:
                 woken += self._wake_first(host.held_back, 1, min(due_at, now))
             elif host.held_back:
                 next_due = min(next_due, due)
         if self._waiting:
-            if (due := self._due()) <= now:
+            if (due := self._due(now)) <= now:
                 woken += self._wake_first(self._waiting, room - woken, min(due_at, now))
             else:
                 next_due = min(next_due, due)
@@ -376,7 +384,7 @@ class RateLimiter:
                 callers.popleft()
 
     def _update_hosts(self, now: float) -> float:
-        """Let go each host whose gate is open again, and hold back a host that has stalled.
+        """Let hosts go that need not be held back any more, and hold back a host that is slow.
 
         Return the time at which this method must be called again; infinity if never.
         """
@@ -384,10 +392,11 @@ class RateLimiter:
             self._window.restart()  # otherwise, all waiting requests would be sent at the same time
         if not self._window.full:
             return math.inf
-        stalled, again = self.hosts.stalled(now)
-        if stalled is not None:
-            stalled.begin_outage(now)
-            self._begin_outage(stalled)
+        slow, again = self.hosts.silent(now)
+        if slow is not None:
+            slow.slow_down(now)
+            self.hosts.hold_back(slow)
+            self._window.begin_epoch()  # the requests in flight take no room from other requests
         return again
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float, now: float) -> None:

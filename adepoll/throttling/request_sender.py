@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
 from typing import Final, TypeAlias, TypeVar
 
@@ -24,7 +24,7 @@ from adepoll.errors import (
     StatusError,
 )
 from adepoll.errors.frames import without_frames
-from adepoll.throttling.hosts import Caller, Host
+from adepoll.throttling.hosts import Caller, Host, Sent
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.statistics import ClientStats
 from adepoll.throttling.waiting_times import RetryPolicy
@@ -32,8 +32,8 @@ from adepoll.throttling.waiting_times import RetryPolicy
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-Send: TypeAlias = Callable[[float], Awaitable[_T]]
-"""Sends one request; the argument is the time of the event loop at which it is sent."""
+Send: TypeAlias = Callable[[Sent], Awaitable[_T]]
+"""Sends one request, whose start the argument describes, and keeps `Sent.heard_at` up to date."""
 
 
 class RequestSender:
@@ -64,7 +64,6 @@ class RequestSender:
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._outage_wait = outage_wait
         self._key_works = False  # True after an answer has shown that the key is accepted
-        self._no_semaphore = nullcontext()
         # Event loop of the first request; None before the first request, and after `close`.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[Caller] = set()  # callers that wait for their turn
@@ -112,6 +111,7 @@ class RequestSender:
         host: Host | None = None,
         semaphore: AbstractAsyncContextManager[object] | None = None,
         *,
+        job_id: str | None = None,
         give_up_at: float = math.inf,
     ) -> _T:
         """Send a request once, when the request budget allows it. Raises the errors of `call`.
@@ -119,25 +119,36 @@ class RequestSender:
         Args:
             send: Sends the request.
             host: The host to which it is sent.
-            semaphore: Held during the request, but not while the request waits for its turn.
+            semaphore: Held during the request, but not while the request waits for its turn. If the
+                host does not respond, and requests to another host wait for the semaphore, the
+                request can be ended early with AnswerTimeoutError; see `places`.
+            job_id: Id of the job that the request concerns, for this error; or None.
             give_up_at: Time of the event loop. After this time, the call raises ServiceDownError
                 while the host is down, and does not wait.
         """
         limiter, loop, host = self._limiter, asyncio.get_running_loop(), host or self._only_host
+        semaphore = limiter.places.no_semaphore if semaphore is None else semaphore
+        places = limiter.places[semaphore]
         while True:
             due = limiter.ready(host) if loop is self._loop else None
             if due is None:
                 due = await self._wait_for_turn(host, give_up_at)
-            async with self._no_semaphore if semaphore is None else semaphore:
+            is_only = host is places.only_host
+            async with semaphore if is_only else places.place(host, semaphore):
+                if places.only_host is not host and not places.allows(host):
+                    continue
                 # Meanwhile, `close` may have been called, or others may have taken the turn.
                 if self._loop is None or (sent := limiter.start(host, due)) is None:
                     continue
                 self._requests += 1
                 try:
-                    response = await send(sent.at)
+                    response = await places.send(send, sent, job_id)
                 except RequestError as error:
                     self._count(error)
-                    limiter.failed(error, sent)
+                    if sent.shows_outage:
+                        limiter.failed(error, sent)
+                    else:
+                        limiter.withdrawn(sent)
                     raise without_frames(error)  # noqa: B904 - it is the same error
                 except BaseException:
                     limiter.withdrawn(sent)

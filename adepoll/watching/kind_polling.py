@@ -292,5 +292,14 @@ class SubscriptionHost:
         ]
 
     def overdue(self) -> int:
-        """Return the number of due jobs of all kinds that wait for a poller."""
-        return sum([polling.watched_jobs.poll_queue.overdue for polling in self.by_kind.values()])
+        """Return the number of due jobs that wait for a poller.
+
+        If there are jobs at two hosts, return the smaller number: a slow host does not delay the
+        reading of ids that belong to the other one.
+        """
+        by_host: dict[HostEvidence, int] = {}
+        for jobs in [polling.watched_jobs for polling in self.by_kind.values()]:
+            host = jobs.failure_rules.host
+            if host.was_polled or len(jobs):
+                by_host[host] = by_host.get(host, 0) + jobs.poll_queue.overdue
+        return min(by_host.values(), default=0)

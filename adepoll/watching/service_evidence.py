@@ -50,6 +50,11 @@ class HostEvidence:
         self.last_error = error
 
     @property
+    def was_polled(self) -> bool:
+        """True if a poll of a job at the host has ended."""
+        return self.answered + self.failed > 0
+
+    @property
     def may_accept_key(self) -> bool:
         """True if there are open jobs at the host, and the host is not known to fail."""
         return self.last_error is None and any(self.jobs)

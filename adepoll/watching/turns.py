@@ -79,6 +79,7 @@ class Turns:
     """Wraps the semaphore that is held during each request, and measures the waits for a turn.
 
     Attributes:
+        places: The wrapped semaphore.
         waiting: Tasks whose request was not sent yet, oldest first, and the times at which these
             requests began to wait.
         last_wait: Seconds for which the last request that got its turn had waited for it.
@@ -87,7 +88,7 @@ class Turns:
     def __init__(self, semaphore: AbstractAsyncContextManager[object]) -> None:
         """Start without requests; `semaphore` is held during each request."""
         self.waiting: dict[asyncio.Task[Any], float] = {}
-        self._semaphore = semaphore
+        self.places = semaphore
         self.last_wait = 0.0
 
     def is_busy(self, now: float) -> bool:
@@ -100,7 +101,7 @@ class Turns:
 
     async def __aenter__(self) -> None:
         """Acquire the semaphore. After that, the request of this task no longer waits."""
-        await self._semaphore.__aenter__()
+        await self.places.__aenter__()
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         if task is not None and (began := self.waiting.pop(task, None)) is not None:
@@ -115,7 +116,7 @@ class Turns:
         traceback: TracebackType | None,
     ) -> Coroutine[Any, Any, bool | None]:
         """Return a coroutine that releases the semaphore."""
-        return self._semaphore.__aexit__(exc_type, exc, traceback)
+        return self.places.__aexit__(exc_type, exc, traceback)
 
     def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:
         """Record that a request is sent now."""

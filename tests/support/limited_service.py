@@ -99,12 +99,12 @@ class LimitedService:
     early: int = 0
     closed_until: float = -math.inf
 
-    async def request(self, at):
+    async def request(self, sent):
         """Send one request; `closed_until` holds for callers with one budget."""
         loop = asyncio.get_running_loop()
-        assert at == loop.time()
-        self.sent.append(at)
-        self.early += at < self.closed_until
+        assert sent.at == loop.time()
+        self.sent.append(sent.at)
+        self.early += sent.at < self.closed_until
         latency = self.rng.uniform(*self.latency)
         await asyncio.sleep(latency / 2)
         if self.fail is not None and (error := self.fail(loop.time())) is not None:

@@ -1,0 +1,273 @@
+"""Places: keeps a host that hangs from holding all places of a semaphore.
+
+A watcher has jobs at two hosts at most, and holds one place of its semaphore during each request.
+While both hosts answer, either may hold all places. If requests to one host are slow, and requests
+to the other host wait for a place, the slow host may hold half of the places for a minute. Its
+newer requests are ended if the host has sent nothing for some seconds. If there is only one place,
+the hosts hold it by turns. Imports errors and hosts. Times are seconds of `loop.time()`.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from contextvars import Context
+from types import TracebackType
+from typing import Final, TypeVar
+
+from attrs import define
+
+from adepoll.errors import AnswerTimeoutError
+from adepoll.throttling.hosts import SLOW_AFTER, Host, Sent
+
+_T = TypeVar("_T")
+
+
+@define(eq=False)
+class Share:
+    """The part of a single place that a slow host has.
+
+    Attributes:
+        rests_until: Time until which the place belongs to other hosts.
+        patience: Seconds without a byte after which a request is ended.
+    """
+
+    rests_until: float = -math.inf
+    patience: float = SLOW_AFTER
+
+    def ended(self, now: float, silent_for: float) -> None:
+        """Record that a request was ended after `silent_for` seconds without a byte."""
+        self.rests_until = now + _REST * silent_for
+        self.patience = min(_LONGEST_PATIENCE, _MORE_PATIENCE * silent_for)
+
+
+class Places:
+    """The places of one semaphore: which requests hold one, and which callers wait for one.
+
+    Attributes:
+        holders: The requests that hold a place, oldest first, and the tasks that send them.
+        only_host: The host of all callers so far; None without callers, or with several hosts.
+        waiting: Callers that wait for a place, in their order.
+    """
+
+    def __init__(self) -> None:
+        """Start without requests."""
+        self.holders: dict[Sent, asyncio.Task[object] | None] = {}
+        self.only_host: Host | None = None
+        self.waiting: dict[_Wait, None] = {}
+        self._is_new = True  # False after the first caller
+        self._shares: dict[Host, Share] = {}  # of slow hosts, if there is one place
+        self._most = 0  # largest number of places that were held while callers waited
+        self._timer: asyncio.TimerHandle | None = None  # runs `_check`; None if nobody waits
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no place is held, and no caller waits."""
+        return not self.holders and not self.waiting
+
+    def place(
+        self, host: Host, semaphore: AbstractAsyncContextManager[object]
+    ) -> AbstractAsyncContextManager[object]:
+        """Return a context manager that acquires a place from `semaphore` for a request."""
+        if self._is_new:
+            self._is_new, self.only_host = False, host
+        if host is self.only_host:
+            return semaphore
+        self.only_host = None
+        return _Wait(self, host, semaphore)
+
+    def allows(self, host: Host) -> bool:
+        """Return whether a request to the host may hold one more place now."""
+        if host is self.only_host or host.slow_until == -math.inf:
+            return True
+        if (now := asyncio.get_running_loop().time()) >= host.slow_until:
+            return True
+        if self._most > 1:
+            return sum([sent.host is host for sent in self.holders]) < self._most // 2
+        return now >= self._share(host).rests_until
+
+    async def send(
+        self, send: Callable[[Sent], Awaitable[_T]], sent: Sent, job_id: str | None
+    ) -> _T:
+        """Send a request that holds a place, and return the result of `send`.
+
+        Raises:
+            AnswerTimeoutError: The request was ended early. The error contains `job_id`.
+        """
+        task = self.holders[sent] = asyncio.current_task()
+        if self.waiting:
+            self._check_at(sent.at + SLOW_AFTER)
+        try:
+            return await send(sent)
+        except asyncio.CancelledError:
+            # If other code has cancelled the task as well, this error must reach that code.
+            if sent.ended_after is None or task is None or task.uncancel():
+                raise
+            raise AnswerTimeoutError(timeout=sent.ended_after, job_id=job_id) from None
+        finally:
+            del self.holders[sent]
+            if self.waiting:
+                self._wake_first()
+
+    def waits(self, wait: "_Wait") -> None:
+        """Record that a caller waits for a place."""
+        self.waiting[wait] = None
+        # Not immediately: if a place is free, the caller does not wait.
+        self._check_at(asyncio.get_running_loop().time() + _CHECK_AFTER)
+
+    def stopped_waiting(self, wait: "_Wait") -> None:
+        """Record that a caller no longer waits."""
+        del self.waiting[wait]
+        if self.waiting:
+            self._wake_first()
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _others_wait(self, host: Host) -> bool:
+        return any(wait.host is not host and wait.turn is None for wait in self.waiting)
+
+    def _check_at(self, time: float) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= time:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(time, self._check, context=Context())
+
+    def _check(self) -> None:
+        """End requests of a host that is slow while callers of another host wait for a place."""
+        self._timer = None
+        now, again = asyncio.get_running_loop().time(), math.inf
+        self._most = max(self._most, len(self.holders))
+        for host in dict.fromkeys([sent.host for sent in self.holders]):
+            if self._others_wait(host):
+                again = min(again, self._limit(host, now))
+        self._wake_first()
+        for wait in self.waiting:
+            if wait.turn is not None:
+                rest = self._share(wait.host).rests_until
+                again = min(again, rest if now < rest else wait.host.slow_until)
+        if self.waiting and again < math.inf:
+            self._check_at(again)
+
+    def _limit(self, host: Host, now: float) -> float:
+        """Limit the places of a host whose requests are slow; return the time of the next check."""
+        holders = [s for s in self.holders if s.host is host and s.ended_after is None]
+        slow_at = min([sent.at for sent in holders], default=math.inf) + SLOW_AFTER
+        if slow_at > now:
+            return slow_at
+        host.slow_down(now)
+        share, patience, again = self._most // 2, SLOW_AFTER, math.inf
+        if not share:
+            patience = self._share(host).patience
+        for sent in holders[share:]:
+            silent_for = now - max(sent.at, sent.heard_at)
+            if silent_for < patience - _ROUNDING:
+                again = min(again, now + patience - silent_for)
+            elif (task := self.holders[sent]) is not None and not task.cancelling():
+                sent.ended_after = silent_for
+                sent.shows_outage = not share
+                task.cancel()
+                if not share:
+                    self._share(host).ended(now, silent_for)
+        return again
+
+    def _share(self, host: Host) -> Share:
+        if (share := self._shares.get(host)) is None:
+            share = self._shares[host] = Share()
+        return share
+
+    def _wake_first(self) -> None:
+        """Wake the first held-back caller of each host that may hold one more place."""
+        seen = set()
+        for wait in self.waiting:
+            if wait.turn is not None and wait.host not in seen:
+                seen.add(wait.host)
+                if not wait.turn.done() and self.allows(wait.host):
+                    wait.turn.set_result(None)
+
+
+class UnlimitedPlaces(Places):
+    """For requests that hold no semaphore: they need not wait, and are not ended early."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Return False: it is always needed."""
+        return False
+
+    def place(
+        self,
+        host: Host,  # noqa: ARG002 - as overridden
+        semaphore: AbstractAsyncContextManager[object],
+    ) -> AbstractAsyncContextManager[object]:
+        """Return `semaphore`."""
+        return semaphore
+
+    def allows(self, host: Host) -> bool:  # noqa: ARG002 - as overridden
+        """Return True."""
+        return True
+
+
+class PlacesBySemaphore(dict[AbstractAsyncContextManager[object], Places]):
+    """The `Places` of all semaphores that are held during the requests of one budget.
+
+    If a semaphore is a wrapper, its attribute `places` is the semaphore that it wraps.
+
+    Attributes:
+        no_semaphore: Replaces the semaphore of a request that holds none.
+    """
+
+    def __init__(self) -> None:
+        """Start without semaphores."""
+        self.no_semaphore = nullcontext()
+        super().__init__({self.no_semaphore: UnlimitedPlaces()})
+
+    def __missing__(self, semaphore: AbstractAsyncContextManager[object]) -> Places:
+        for known, found in [*self.items()]:
+            if found.is_idle:
+                del self[known]  # its watcher may be closed
+        inner = getattr(semaphore, "places", semaphore)
+        places = self[semaphore] = self.get(inner) or Places()
+        self[inner] = places
+        return places
+
+
+@define(eq=False)
+class _Wait(AbstractAsyncContextManager[None, None]):
+    """Waits for a place, as a context manager that holds it.
+
+    Attributes:
+        turn: Completed when the host may hold one more place; None while the caller does not wait
+            for that, but for a free place.
+    """
+
+    places: Places
+    host: Host
+    semaphore: AbstractAsyncContextManager[object]
+    turn: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self.places.waits(self)
+        try:
+            while not self.places.allows(self.host):
+                self.turn = asyncio.get_running_loop().create_future()
+                await self.turn
+            self.turn = None
+            await self.semaphore.__aenter__()
+        finally:
+            self.places.stopped_waiting(self)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.semaphore.__aexit__(exc_type, exc, traceback)
+
+
+_REST: Final = 2.0  # seconds for which a host rests, for each second of a request that was ended
+_MORE_PATIENCE: Final = 1.5  # growth of `Share.patience` with each request that was ended
+_LONGEST_PATIENCE: Final = 10.0  # maximum of `Share.patience`, in seconds
+_CHECK_AFTER: Final = 0.05  # seconds after which a caller that waits for a place is noticed
+_ROUNDING: Final = 1e-6  # seconds by which a timer may fire too early
