@@ -213,7 +213,8 @@ async def _observe(
                 await slots.acquire()
                 downloads.create_task(fetch(job))
             else:
-                # Not here: a slow consumer would make the watch pause, and spoil the measured lag.
+                # The digest is computed in a task. If this loop waited for it, the watch would
+                # pause, and the measured lag would be wrong.
                 downloads.create_task(add_digest(job))
     except UnresolvedJobsError as error:
         observations.problems += [str(cause) for cause in error.causes.values()]

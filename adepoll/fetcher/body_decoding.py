@@ -25,7 +25,7 @@ _GZIP: Final = 31
 _RAW: Final = -15
 # The lower four bits of the first byte of zlib data and of gzip data.
 _FIRST_BYTES: Final = (0x08, 0x0F)
-_MAX_CHUNK: Final = 2**18  # bytes of a decoded chunk
+_MAX_CHUNK: Final = 2**18  # maximum bytes of a decoded chunk
 # Bytes. The limit cannot be a compression ratio: a table of equal rows shrinks as much as a
 # decompression bomb does.
 _MAX_DECODED: Final = 2**34

@@ -38,7 +38,8 @@ _MEASURED_SECONDS: Final = 0.2
 _COMPARED_SECONDS: Final = 2.0
 _SPEEDUP_NEEDED: Final = 1.25
 
-_MAX_UNUSABLE_RANGES: Final = 3  # such responses end the download in segments
+# After this number of responses that are not the requested range, the whole result is requested.
+_MAX_UNUSABLE_RANGES: Final = 3
 
 
 class NoRangesError(Exception):

@@ -300,7 +300,8 @@ def _checked(name: str, value: float) -> float:
 
 _FORMAT: Final = 1
 _REFIT_SHARE: Final = 0.1  # change of the weight of ended jobs that requires a new estimate
-_REFIT_POLLS: Final = 1000  # polls that require an estimate, in addition to one of each active job
+# The distribution is estimated again after one poll of each active job, and this number of polls.
+_REFIT_POLLS: Final = 1000
 _MEMORY: Final = 8000.0  # number of ended jobs, or of arrivals, above which all counts are halved
 # Jobs not seen to end: they count for at most this multiple of the ended jobs, plus this number.
 _CENSORED_PER_END: Final = 4.0

@@ -163,4 +163,4 @@ _LIKENESS: Final = 0.95
 _MIN_RATIO: Final = 0.1
 _AHEAD: Final = 1.25  # a job is a quarter older when its age has become this multiple
 _THREE: Final = 3.0  # jobs that the rule of three adds
-_QUIET: Final = 0.02  # largest chance that a job ends in this time, if the bin is quiet
+_QUIET: Final = 0.02  # in a quiet bin, largest chance that a job ends before it is a quarter older

@@ -237,8 +237,9 @@ class ListAccuracy:
         elif self.is_proven:
             self._credit += _SAMPLES_PER_SWEEP + _SAMPLES_PER_JOB * settled
         else:
-            # Few of the youngest jobs have settled, and few of the oldest jobs are likely to settle
-            # soon. The more jobs the list has dropped in time, the fewer samples are needed.
+            # The sample is smaller if the jobs are very young, because few of them have settled, or
+            # very old, because few of them will settle soon. It is also smaller the more jobs the
+            # list has dropped in time.
             wanted = _CUBE_ROOTS * math.cbrt(listed)
             wanted *= min(1.0, (age / _YOUNG) ** 2, math.sqrt(_OLD / max(age, 1.0)))
             if self._is_doubted:
@@ -252,7 +253,7 @@ class ListAccuracy:
 
 
 _MIN_LATE: Final = 1.5  # late jobs; less than 2, because older jobs count less
-_MAX_LATE_SHARE: Final = 0.15
+_MAX_LATE_SHARE: Final = 0.15  # of all compared jobs; if more are late, the list is bad
 _FADING: Final = 0.99  # factor by which older jobs count less at each further job
 _KEPT: Final = 64  # settled jobs that are compared with the list
 # Number of jobs. If 3 jobs are expected and none is found, this is chance in only 5% of the cases.
@@ -263,8 +264,8 @@ _TRUNCATED: Final = 0.6  # maximum seconds by which `received_at` can be too ear
 _MIN_SAMPLE: Final = 1.0  # polls after a sweep that only check the list
 _MAX_SAMPLE: Final = 32.0
 _MAX_SUSPICIOUS_SAMPLE: Final = 128.0  # the same maximum, if the list is suspected to be late
-# Seconds, added to `limit`. A sweep within this time after the end of a job proves that the list is
-# in time, if the sweep no longer shows the job.
+# Seconds, added to `limit`. The sum is the time for which a sweep counts as early after a job was
+# seen active. Only an early sweep that no longer shows the job proves that the list is in time.
 _SLACK: Final = 1.0
 _CUBE_ROOTS: Final = 1.5  # size of a sample, divided by the cube root of the number of jobs
 _SUSPICION: Final = 3.0  # factor by which a sample is larger if listed jobs should have settled

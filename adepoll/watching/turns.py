@@ -161,7 +161,7 @@ class PollTurns(Turns):
             self.held_back = waiting >= self._allowed
         return self.held_back
 
-    def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:  # noqa: ARG002 - for pages
+    def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:  # noqa: ARG002 - only `PageTurns` uses the arguments
         """Allow twice as many waiting polls; if polls were held back, start more of them."""
         self._allowed *= 2.0
         if self.held_back:
