@@ -61,7 +61,7 @@ class JobSummary(Model):
 
     Attributes:
         job_id: Id of the job.
-        status: Status of the job when the list was made. It is a hint, because lists can be late.
+        status: Status of the job when the list was made; only a hint, because lists can be late.
         status_text: The status as the service wrote it.
         received_at: When the service received the job, UTC; None if the service does not say.
         created_at: When the job was created, UTC; None if the service does not say.

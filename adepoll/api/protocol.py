@@ -1,6 +1,7 @@
 """The HTTP protocol of the service, for every kind of job. Does no I/O.
 
-It returns the paths of requests, interprets responses, and returns the error for an error status.
+The functions return the paths of requests, interpret responses, and return the error for an error
+status.
 Imports kinds, models, retry_after and below.
 """
 

@@ -110,15 +110,16 @@ class ResultFetcher(AsyncCloseable):
             client: Client of the API, which provides URLs.
             max_result_bytes: Size of the largest result that `result` reads into memory, and of the
                 largest item that `items` builds.
-            connections: Maximum number of connections of one `download`. It uses more than one if
+            connections: Maximum number of connections of one `download`. There are several only if
                 the storage serves byte ranges and a single connection is slow.
             connect_timeout: Maximum seconds until a connection is established.
             read_timeout: Maximum seconds without a byte of the body. Also the maximum seconds from
                 the established connection to the end of the headers.
             min_rate: Minimum bytes per second, averaged over periods of `read_timeout` seconds. A
                 slower response counts as a failed request, and is repeated.
-            patience: Seconds without progress after which a transfer may be given up. It is given
-                up only if as many requests have failed as the client's retry policy has attempts.
+            patience: Seconds without progress after which a transfer may be given up. It is not
+                given up before as many requests have failed as the client's retry policy has
+                attempts.
             allow_private: True to fetch results from a storage in your own network: from private,
                 loopback and link-local addresses, and over plain http. If False, this is allowed
                 only if the API has such an address or scheme itself.

@@ -300,7 +300,7 @@ class PartFile:
             raise
 
     def _record(self, start: int, stop: int) -> None:
-        """Record that a range of bytes is in the file; sometimes write the resume state."""
+        """Record that bytes are in the file; after enough new bytes, write the resume state."""
         with self._recording:
             if not self._resumable:
                 return

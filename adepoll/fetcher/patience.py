@@ -62,8 +62,8 @@ class StorageOrigin:
         """Wait until a request of this transfer may be sent, and record the outcome of the block.
 
         The block sends the request. When the patience of the transfer has ended, the block does not
-        wait for a probe any more. So the transfer fails with the error of its own request. It still
-        waits for the end of a Retry-After, and of the wait between two probes.
+        wait for a probe any more. So the transfer fails with the error of its own request. The
+        block still waits for the end of a Retry-After, and of the wait between two probes.
 
         Raises:
             ClosedError: The fetcher was closed.

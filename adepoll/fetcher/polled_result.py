@@ -270,7 +270,7 @@ class PolledReader:
         return bool(self._pieces)
 
     async def _receive(self) -> None:
-        """Read and buffer the next bytes; if the answer is malformed, perhaps request it again."""
+        """Read and buffer the next bytes. Request a malformed answer again, if that can help."""
         try:
             chunk = await self._reader.read()
             self._interpret(chunk)

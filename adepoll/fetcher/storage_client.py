@@ -310,8 +310,8 @@ class PresignedUrl:
     async def renew(self, expired: str, error: ResultExpiredError) -> None:
         """Replace the URL `expired`; do nothing if another reader has already replaced it.
 
-        `error` is the refusal of `expired` by the storage. It is raised if the service returns the
-        same URL again, and after two renewals in a row without a successful request.
+        `error` is the refusal of `expired` by the storage. This error is raised if the service
+        returns the same URL again, and after two renewals in a row without a successful request.
         """
         async with self._lock:
             if self._url != expired:

@@ -244,9 +244,9 @@ class Database:
             return shared_label_keys(keys, self._connection)
 
     def waiting(self, after: int, limit: int) -> list[tuple[int, JobRef]]:
-        """Return the next jobs that are to be watched, as pairs (number, job), in rising order.
+        """Return jobs that are to be watched, as pairs (number, job), the lowest numbers first.
 
-        These are the first `limit` of them whose number is above `after`.
+        Only jobs whose number is above `after` are returned, at most `limit` of them.
         """
         with self._reading():
             return waiting_jobs(self.path, after, limit, self._connection)

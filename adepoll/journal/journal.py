@@ -176,10 +176,10 @@ class Journal(AsyncCloseable):
     ) -> int:
         """Add waiting jobs; jobs that the journal already contains are ignored.
 
-        When this method returns, all jobs survive a power cut. It writes transactions of 250,000
-        jobs each. After an error or a cancellation, the jobs of the first transactions may have
-        been added. Pass millions of ids in portions of 250,000, too, not in smaller ones. Ids are
-        random, so every transaction writes to all pages of their index.
+        When this method returns, all jobs survive a power cut. They are written in transactions of
+        250,000 jobs each. After an error or a cancellation, the jobs of the first transactions may
+        have been added. Pass millions of ids in portions of 250,000, too, not in smaller ones. Ids
+        are random, so every transaction writes to all pages of their index.
 
         Args:
             jobs: The jobs, each as an id, a `JobRef` or a `BatchJob`.
@@ -314,7 +314,7 @@ class Journal(AsyncCloseable):
         return await self._run(self._database.reopen_without_file)
 
     async def _run(self, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
-        """Run a function that reads the journal in the journal's thread; return its value."""
+        """Run a function in the thread of the journal, and return its value; only for reading."""
         self._check_open()
         self._reads += 1
         try:

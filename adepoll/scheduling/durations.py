@@ -60,8 +60,9 @@ class Durations:
     def distribution(self) -> Distribution:
         """Present distribution of durations.
 
-        It is estimated again when it is read after the weight of ended jobs has changed by over
-        10%, or after many polls of active jobs. Each estimate is a new object.
+        Reading this property estimates the distribution again if the weight of ended jobs has
+        changed by over 10% since the last estimate, or if there were many polls of active jobs.
+        Each estimate is a new object.
         """
         if self._is_outdated:
             self._refit()
@@ -178,9 +179,9 @@ class Durations:
         self._distribution = estimate(self._distribution, self._gone, self._passed)
 
     def _fade(self, factor: float, *, censored: bool) -> None:
-        """Multiply the weights of some jobs by `factor`.
+        """Multiply the weights of ended jobs by `factor`.
 
-        These are the jobs not seen to end if `censored` is True; otherwise the ended jobs.
+        If `censored` is True, multiply the weights of the jobs that were not seen to end instead.
         """
         weights = (
             (ages, weight * factor if (ages[2] is None) is censored else weight)

@@ -54,9 +54,9 @@ async def reply_with_result(
     """Open the result of a job as the response to a request, in constant memory.
 
     The first chunk is read before the reply is yielded, so that most errors are raised before a
-    status is sent. Usually, one request to the storage is enough. A second request for the whole
-    result follows if its size or ETag shows that the response must not be the requested range, for
-    example because If-Range names another ETag.
+    status is sent. Usually, one request to the storage is enough. A second request, for the whole
+    result, follows if the requested range must not be sent, for example because If-Range names
+    another ETag.
 
     Args:
         fetcher: Fetches the result.

@@ -42,8 +42,8 @@ class RateLimiter:
     a 429, the rate limits the requests per second, and a gate is closed for all requests. After
     another response with a Retry-After, a gate is closed for one host. In an outage of its host,
     only single probes are sent. A host that is slow may use half of the window while requests to
-    other hosts wait. If several clients (`AdeClient`) of one event loop get the same
-    object, all their requests share these limits. It has no connections to be closed.
+    other hosts wait. If several clients (`AdeClient`) of one event loop get the same object, all
+    their requests share these limits. A `RateLimiter` need not be closed.
 
     Attributes:
         retry: Retry policy of clients that have no policy of their own.

@@ -9,8 +9,8 @@ successful poll. Seconds count only if they are evidence against the job. These 
 - A job *was found before* if a poll or the list has shown it.
 - The *limit* is the number of counted seconds after which the job is given up.
 - *Weighted seconds* are seconds multiplied by a share: of the polls of other jobs since this job's
-  previous failed poll, the share that was answered. It is 0.95 if 5 of 100 such polls failed, and 0
-  if the host is down.
+  previous failed poll, the share that was answered. The share is 0.95 if 5 of 100 such polls
+  failed, and 0 if the host is down.
 - A *suspect* is a job that is probably the cause of its failed polls (see below).
 
 The failure decides which limit applies, and which seconds count:
@@ -36,8 +36,8 @@ before a 429 do not count either.
 
 Of the seconds between two failed polls, at most a tenth of the limit counts, so at least ten more
 polls must fail after the first one. (If the limit is `not_found_grace`, at most a fifth counts, and
-five more polls must fail.) Therefore it has little effect if the process was stopped, or if the
-request budget was short.
+five more polls must fail.) Therefore, time in which the process was stopped, or in which the
+request budget was short, has little effect.
 
 The next poll of the job comes within that tenth or fifth of the limit, if the request budget allows
 it and a fifth of the polls of other jobs succeed. If the poll failed with a 5xx, a 408, a refusal

@@ -259,7 +259,9 @@ _KEPT: Final = 64  # settled jobs that are compared with the list
 # Number of jobs. If 3 jobs are expected and none is found, this is chance in only 5% of the cases.
 _PROOF: Final = 3.0
 _MIN_IN_TIME: Final = 2.5  # jobs that are enough to judge the list; not 3, as older jobs count less
-_DOUBT: Final = 4.6  # like `_PROOF`, but chance in only 1% of the cases: each sweep checks this
+# Number of jobs. If 4.6 jobs are expected and none is found, this is chance in only 1% of cases.
+# The limit is stricter than `_PROOF`, because every sweep checks it.
+_DOUBT: Final = 4.6
 _TRUNCATED: Final = 0.6  # maximum seconds by which `received_at` can be too early
 _MIN_SAMPLE: Final = 1.0  # polls after a sweep that only check the list
 _MAX_SAMPLE: Final = 32.0

@@ -131,7 +131,7 @@ class ScheduleCalls:
 
         The result is the larger of two estimates:
 
-        - By the durations: the time after which the expected number of active jobs is 0.5. It is
+        - By the durations: the time after which the expected number of active jobs is 0.5, as
           calculated from a sample of the jobs' ages. There is no such estimate if fewer than 20
           jobs have settled, or if the time would depend on ages far above those of settled jobs.
         - By the request budget, if most polls are late: the time for one more poll of each job, or

@@ -1,6 +1,7 @@
 """Decodes what the responses of all kinds have in common. Imports models.
 
-It has the limits of a response, finds the reason of a failure, and refuses unreadable results.
+This module has the limits of a response, finds the reason of a failure, and refuses unreadable
+results.
 """
 
 from typing import Any, Final, TypeVar

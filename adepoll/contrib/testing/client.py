@@ -29,7 +29,7 @@ class SelfClosingClient(AdeClient):
             self._loop.run_until_complete(self._closer.aclose())
 
     def _before_request(self) -> None:
-        """Before the first request, register in the event loop that the client closes with it."""
+        """Before the first request, make the event loop close the client when the loop ends."""
         if self._closer is None:
             self._loop = asyncio.get_running_loop()
             self._closer = self._close_with_loop()
