@@ -10,7 +10,7 @@ one place, the hosts hold it by turns. Imports errors and hosts. Times are secon
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from types import TracebackType
 from typing import Final, TypeVar
@@ -187,40 +187,11 @@ class Places:
                     wait.turn.set_result(None)
 
 
-class UnlimitedPlaces(Places):
-    """For requests that hold no semaphore: they need not wait, and are not ended early."""
-
-    @property
-    def is_idle(self) -> bool:
-        """Return False: it is always needed."""
-        return False
-
-    def place(
-        self,
-        host: Host,  # noqa: ARG002 - as overridden
-        semaphore: AbstractAsyncContextManager[object],
-    ) -> AbstractAsyncContextManager[object]:
-        """Return `semaphore`."""
-        return semaphore
-
-    def allows(self, host: Host) -> bool:  # noqa: ARG002 - as overridden
-        """Return True."""
-        return True
-
-
 class PlacesBySemaphore(dict[AbstractAsyncContextManager[object], Places]):
     """The `Places` of all semaphores that are held during the requests of one budget.
 
     If a semaphore is a wrapper, its attribute `places` is the semaphore that it wraps.
-
-    Attributes:
-        no_semaphore: Replaces the semaphore of a request that holds none.
     """
-
-    def __init__(self) -> None:
-        """Start without semaphores."""
-        self.no_semaphore = nullcontext()
-        super().__init__({self.no_semaphore: UnlimitedPlaces()})
 
     def __missing__(self, semaphore: AbstractAsyncContextManager[object]) -> Places:
         for known, found in [*self.items()]:

@@ -256,7 +256,6 @@ class RateLimiter:
         malformed answer, or an error that is not temporary, counts as a success, because the host
         responds.
         """
-        throttled = isinstance(error, RateLimitedError)
         is_answer = not isinstance(error, TransportError) and (
             isinstance(error, AnswerError) or not error.transient
         )
@@ -266,20 +265,10 @@ class RateLimiter:
         host, now = sent.host, asyncio.get_running_loop().time()
         host.ended(sent, now, responded=not isinstance(error, TransportError))
         self._only_window = False
-        # False if the request was sent before the last 429 or outage. Then it shows nothing new.
-        is_new = sent.epoch == self._window.epoch
-        self._window.ended(sent.epoch, is_probe=sent.is_probe)
-        if throttled:
-            if is_new:
-                self._window.restart()
-                self._jitter = min(self.retry.max_wait, self._jitter * self.retry.factor)
-            self._close_gate(now, error.retry_after)
-            if is_new:
-                self._rate.throttled(now, sent_at=sent.at, gate_opens_at=self.gate_opens_at)
-                self._interval = max(self._min_interval, self._rate.interval)
-            else:
-                self._rate.gate_closed_until(self.gate_opens_at)
+        if isinstance(error, RateLimitedError):
+            self._throttled(error.retry_after, sent, now)
         else:
+            self._window.ended(sent.epoch, is_probe=sent.is_probe)
             if (wait := error.retry_after) is not None:
                 wait += self._rng.uniform(0, _longest_jitter(wait))
                 host.gate_opens_at = max(host.gate_opens_at, now + wait)
@@ -289,6 +278,24 @@ class RateLimiter:
             elif host.record_failure(error, now, is_probe=sent.is_probe):
                 self._begin_outage(host)
         self._wake_waiting()
+
+    def _throttled(self, retry_after: float | None, sent: Sent, now: float) -> None:
+        """Close the gate after a 429, restart the window, and lower the rate."""
+        # False if the request was sent before the last 429 or outage. Then it shows nothing new.
+        is_new = sent.epoch == self._window.epoch
+        if is_new:
+            self._jitter = min(self.retry.max_wait, self._jitter * self.retry.factor)
+        wait, jitter = 0.0, self._jitter
+        if retry_after is not None:
+            wait, jitter = retry_after, min(jitter, _longest_jitter(retry_after))
+        self.gate_opens_at = max(self.gate_opens_at, now + wait + self._rng.uniform(0, jitter))
+        self._window.ended(sent.epoch, is_probe=sent.is_probe)
+        if is_new:
+            self._window.restart()
+            self._rate.throttled(now, sent_at=sent.at, gate_opens_at=self.gate_opens_at)
+            self._interval = max(self._min_interval, self._rate.interval)
+        else:
+            self._rate.gate_closed_until(self.gate_opens_at)
 
     def withdrawn(self, sent: Sent) -> None:
         """Record that the request was cancelled, or failed for a reason in this process."""
@@ -334,15 +341,6 @@ class RateLimiter:
         # A busy loop always has a woken caller. If that made each new caller wait, the queue would
         # never become empty.
         return not self._interval and self._woken < self._window.room
-
-    def _close_gate(self, now: float, retry_after: float | None) -> None:
-        """Close the gate for `retry_after` seconds and some jitter."""
-        if retry_after is None:
-            wait, jitter = 0.0, self._jitter
-        else:
-            wait = retry_after
-            jitter = min(self._jitter, _longest_jitter(wait))
-        self.gate_opens_at = max(self.gate_opens_at, now + wait + self._rng.uniform(0, jitter))
 
     def _wake_waiting(self, due_at: float = math.inf) -> None:
         """Wake the callers that may send now, or set a timer for the first caller.

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from random import Random
 from typing import Final, TypeAlias, TypeVar
 
@@ -127,22 +127,27 @@ class RequestSender:
                 while the host is down, and does not wait.
         """
         limiter, loop, host = self._limiter, asyncio.get_running_loop(), host or self._only_host
-        semaphore = limiter.places.no_semaphore if semaphore is None else semaphore
-        places = limiter.places[semaphore]
+        held = nullcontext() if semaphore is None else semaphore
+        places = None if semaphore is None else limiter.places[semaphore]
         while True:
             due = limiter.ready(host) if loop is self._loop else None
             if due is None:
                 due = await self._wait_for_turn(host, give_up_at)
-            is_only = host is places.only_host
-            async with semaphore if is_only else places.place(host, semaphore):
-                if places.only_host is not host and not places.allows(host):
+            place = held
+            if places is not None and places.only_host is not host:
+                place = places.place(host, held)
+            async with place:
+                if not (places is None or places.only_host is host or places.allows(host)):
                     continue
                 # Meanwhile, `close` may have been called, or others may have taken the turn.
                 if self._loop is None or (sent := limiter.start(host, due)) is None:
                     continue
                 self._requests += 1
                 try:
-                    response = await places.send(send, sent, job_id)
+                    if places is None:
+                        response = await send(sent)
+                    else:
+                        response = await places.send(send, sent, job_id)
                 except RequestError as error:
                     self._count(error)
                     if sent.shows_outage:
