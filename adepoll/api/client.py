@@ -1,4 +1,7 @@
-"""AdeClient: polls and lists the jobs of one API key. Imports the rest of api and throttling."""
+"""AdeClient: polls and lists the jobs of one API key.
+
+Imports the rest of `api` and `throttling`.
+"""
 
 import asyncio
 import math

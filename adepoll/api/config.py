@@ -1,4 +1,7 @@
-"""Reads the API key and base URLs from arguments or the environment. Imports errors and below."""
+"""Reads the API key and base URLs from arguments or the environment.
+
+Imports `errors` and lower modules.
+"""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Connections: closes a session together with its open responses. Imports errors."""
+"""Connections: closes a session together with its open responses. Imports `errors`."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Finds the text for people in the JSON of an error. Imports json_text.
+"""Finds the text for people in the JSON of an error. Imports `json_text`.
 
 The service, and gateways in front of it, write errors as ``{"message": ...}``, ``{"error": ...}``,
 ``{"detail": ...}``, ``{"code": ..., "message": ...}``, and as a FastAPI list of problems.

@@ -1,4 +1,4 @@
-"""Facts: the properties that the metadata of all kinds of jobs have. Imports json_fields."""
+"""Facts: the properties that the metadata of all kinds of jobs have. Imports `json_fields`."""
 
 from collections.abc import Mapping
 from typing import Final

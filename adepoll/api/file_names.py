@@ -1,4 +1,4 @@
-"""The file name of a job's result, and which paths are local. Imports errors only.
+"""The file name of a job's result, and which paths are local. Imports `errors` only.
 
 For each result of a batch, `batch/result_fetching.py` chooses `result_name` or `label_name`.
 `cli/fetch.py` uses `result_name`. Other files have other names: part files of downloads in

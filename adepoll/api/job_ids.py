@@ -1,4 +1,4 @@
-"""Checks whether a text can be a job id. Imports errors only."""
+"""Checks whether a text can be a job id. Imports `errors` only."""
 
 import re
 from typing import Final, TypeGuard

@@ -1,8 +1,8 @@
 """Sends the requests of a client about jobs, for the client itself and for its views.
 
 A view of a client is an object with jobs of one kind. `ClientOfKind` repeats failed requests as the
-client does; `PollingClient` sends each request once. Imports transport, protocol, odd_answers and
-throttling.
+client does; `PollingClient` sends each request once. Imports `transport`, `protocol`, `odd_answers`
+and `throttling`.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping

@@ -1,8 +1,8 @@
 """Which JSON fields an attrs class has, and how the value of a field is read.
 
 A field without a default is required. All other fields are optional: if the value of an optional
-field cannot be read, it is kept in the attribute `extra`, and no error is raised. Imports json_text
-and error_text.
+field cannot be read, it is kept in the attribute `extra`, and no error is raised. Imports
+`json_text` and `error_text`.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Parses JSON text in bounded time, and writes JSON of any depth. Imports errors only."""
+"""Parses JSON text in bounded time, and writes JSON of any depth. Imports `errors` only."""
 
 import json
 import re

@@ -1,8 +1,8 @@
 """LargeAnswer: reads an answer about a job whose result is too large to be kept in memory.
 
 The envelope of the answer and the metadata of the result are kept in memory. The result is written
-to a file if there is a folder for it; otherwise it is left out. Imports json_envelope and
-result_folder.
+to a file if there is a folder for it; otherwise it is left out. Imports `json_envelope` and
+`result_folder`.
 """
 
 import logging

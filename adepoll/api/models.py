@@ -1,4 +1,4 @@
-"""What the service says about jobs, as frozen attrs classes. Imports codec, results and below.
+"""What the service says about jobs, as frozen attrs classes.
 
 To add a field of the service:
 
@@ -16,7 +16,7 @@ To add a field of the service:
 A field without a default must be present and readable. Any other field has its default if the
 service does not send a readable value. The attribute `extra` contains the JSON of fields that
 adepoll does not know, or of which it could not read everything. No `repr` shows the query of a
-presigned URL, or a customer's data.
+presigned URL, or a customer's data. Imports `codec`, `results` and lower modules.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Parses the header Retry-After of the service and of storages. Imports service_clock.
+"""Parses the header Retry-After of the service and of storages. Imports `service_clock`.
 
 `throttling.rate_limiter` and `fetcher.patience` wait until this time has passed.
 """

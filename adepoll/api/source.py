@@ -1,4 +1,4 @@
-"""JobSource: the object that a watcher polls. Imports job_kind and models.
+"""JobSource: the object that a watcher polls. Imports `job_kind` and `models`.
 
 Only `get_job` and `list_jobs` are required. The optional methods are called if they are real
 functions, because a `unittest.mock` object also has attributes with these names.

@@ -1,6 +1,6 @@
 """The boundary to aiohttp: sends the GET requests of one client, and limits their time.
 
-Imports connections, service_clock, transport_options, transport_errors and below.
+Imports `connections`, `service_clock`, `transport_options`, `transport_errors` and lower modules.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Translates the errors of aiohttp into errors of adepoll. Imports errors and redaction."""
+"""Translates the errors of aiohttp into errors of adepoll. Imports `errors` and `redaction`."""
 
 import os
 import re

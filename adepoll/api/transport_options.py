@@ -1,6 +1,6 @@
 """TransportOptions: proxies, certificates, header limits and name resolution of connections.
 
-Imports errors and redaction.
+Imports `errors` and `redaction`.
 """
 
 import os

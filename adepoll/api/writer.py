@@ -1,6 +1,7 @@
-"""Converts objects of attrs classes to JSON objects, with cattrs. Imports results and below.
+"""Converts objects of attrs classes to JSON objects, with cattrs.
 
-The import of cattrs is slow, so `codec` imports this module only at the first use.
+The import of cattrs is slow, so `codec` imports this module only at the first use. Imports
+`results` and lower modules.
 """
 
 from collections.abc import Callable

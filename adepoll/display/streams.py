@@ -1,6 +1,6 @@
 """progress: iterates over a watch or the run of a batch, and shows how far it has come.
 
-Imports views only. A stream is any async iterable with the property `progress`, such as `Watch`.
+Imports `views` only. A stream is any async iterable with the property `progress`, such as `Watch`.
 """
 
 import asyncio

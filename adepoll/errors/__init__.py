@@ -1,4 +1,4 @@
-"""All errors of adepoll: a tree under `AdePollError`, and `ClosedError`. Imports redaction.
+"""All errors of adepoll: a tree under `AdePollError`, and `ClosedError`. Imports `redaction`.
 
 Import the errors from this package. Every class has attributes with the data of the error. A
 message contains text of the service only after `redaction.showable` has redacted it.

@@ -1,4 +1,4 @@
-"""Decompresses bodies, with a limit on their decompressed size. Imports errors only."""
+"""Decompresses bodies, with a limit on their decompressed size. Imports `errors` only."""
 
 import zlib
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,7 @@
 """Decides how long failed requests to a storage are retried, and detects that a storage is down.
 
 `TransferRetries` has the failures of one transfer, `StorageOrigin` those of all transfers from one
-storage. Imports errors and throttling. Times are seconds of `loop.time()`.
+storage. Imports `errors` and `throttling`. Times are seconds of `loop.time()`.
 """
 
 import asyncio

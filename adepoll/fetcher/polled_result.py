@@ -1,7 +1,7 @@
 """Reads the result of a v2 job: it is part of the answer about the job, however large it is.
 
-The result is cut out of the answer while the answer arrives. Imports api, and the modules that read
-results from storages.
+The result is cut out of the answer while the answer arrives. Imports `api`, and the modules that
+read results from storages.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Checks whether the bytes of a file are a complete result, in constant memory. Blocking code.
 
-Imports errors, api.json_envelope and file_system.
+Imports `errors`, `api.json_envelope` and `file_system`.
 """
 
 from collections.abc import Collection

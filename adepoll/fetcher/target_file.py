@@ -1,6 +1,6 @@
 """Checks that a download may write to its target, and sets mode and owner of the new file.
 
-Blocking code. Imports file_system.
+Blocking code. Imports `file_system`.
 """
 
 import errno

@@ -1,7 +1,7 @@
 """Converts a job to the values that a journal stores.
 
 The values of an added job are id, kind, label and columns. The values of a settled job are its
-snapshot and, separately, its inline result. Imports api and outcomes.
+snapshot and, separately, its inline result. Imports `api` and `outcomes`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Groups messages that differ only in numbers and ids, in bounded memory. Imports redaction only.
+"""Groups messages that differ only in numbers and ids, in bounded memory. Imports `redaction` only.
 
 All texts are redacted and escaped by `showable`.
 """

@@ -1,7 +1,7 @@
 """Learns from polls how long jobs take, and whether jobs are new when a watcher gets them.
 
-Imports distribution, estimation and errors. Times are seconds of one monotonic clock. The age of a
-job is the number of seconds since the service received the job.
+Imports `distribution`, `estimation` and `errors`. Times are seconds of one monotonic clock. The age
+of a job is the number of seconds since the service received the job.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Estimates the distribution of durations from censored observations, by pure functions.
 
-Imports distribution. The age of a job is the number of seconds since the service received the job.
-An edge is an index in `EDGES`; a bin is between two edges.
+Imports `distribution`. The age of a job is the number of seconds since the service received the
+job. An edge is an index in `EDGES`; a bin is between two edges.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The inspection plan: the formula by which the `Adaptive` schedule chooses a delay.
 
-Pure functions. Imports distribution and lag_bound. All times are seconds. The age of a job is the
-time since the service received the job.
+Pure functions. Imports `distribution` and `lag_bound`. All times are seconds. The age of a job is
+the time since the service received the job.
 """
 
 import math

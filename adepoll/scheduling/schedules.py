@@ -1,4 +1,4 @@
-"""Decides when a job is polled next: schedules, as pure functions. Imports the rest of scheduling.
+"""Decides when a job is polled next: schedules, as pure functions.
 
 These modules take part in the decision:
 
@@ -12,7 +12,7 @@ These modules take part in the decision:
    polls a job immediately after `JobWatcher.poll_now`.
 5. `watching.poll_queue` has the order, if more jobs are due than can be polled.
 
-All times are seconds.
+All times are seconds. Imports the rest of `scheduling`.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""BackgroundLoop: an event loop in a separate thread, which runs coroutines. Imports errors.
+"""BackgroundLoop: an event loop in a separate thread, which runs coroutines. Imports `errors`.
 
 If Ctrl-C interrupts a call of `run`, the coroutine is cancelled, and `run` waits for its end.
 """

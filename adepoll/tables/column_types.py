@@ -1,7 +1,7 @@
 """The types of columns, and the functions that convert a JSON value to a type.
 
 A value of a column is None, bool, int, float, Decimal, str, date or datetime, or a list or dict of
-such values. Imports exact_json.
+such values. Imports `exact_json`.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """Reads JSON without changing any number, and writes the same numbers as JSON text.
 
 A number with a point or an exponent is read as a float if a double can hold it exactly as it is
-written, and otherwise as a `Decimal`. Imports api.json_text and errors.
+written, and otherwise as a `Decimal`. Imports `api.json_text` and `errors`.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Rows: the data of each job from a journal and its result file, before columns have types.
 
-Imports the journal and exact_json.
+Imports the `journal` and `exact_json`.
 """
 
 from collections.abc import Collection, Iterator

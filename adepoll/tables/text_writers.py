@@ -1,4 +1,4 @@
-"""Writers of CSV and JSON lines. Imports exact_json."""
+"""Writers of CSV and JSON lines. Imports `exact_json`."""
 
 import csv
 import io

@@ -1,7 +1,7 @@
 """Host: knows whether one host of the service is down, and which callers wait for this host.
 
 v1 jobs and v2 jobs can be at different hosts. If one of them is down, or asks for a pause, the
-requests to the other host go on. Imports errors. Times are seconds of `loop.time()`.
+requests to the other host go on. Imports `errors`. Times are seconds of `loop.time()`.
 """
 
 import asyncio

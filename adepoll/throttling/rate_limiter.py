@@ -11,8 +11,8 @@ often. Further effects of a 429 of the service:
 - `api.protocol` creates the `RateLimitedError`, and `api.retry_after` parses Retry-After.
 
 After a 429 of a storage, `fetcher.patience` waits and repeats the request; `fetcher.storage_rules`
-recognises it. Imports the rest of throttling, except request_sender and statistics; knows nothing
-of HTTP. Times are seconds of `loop.time()`.
+recognises it. Imports the rest of `throttling`, except `request_sender` and `statistics`; knows
+nothing of HTTP. Times are seconds of `loop.time()`.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 After a 429, `call` repeats the request like after other temporary errors, when `rate_limiter`
 allows it; `call_once` does not repeat it. The module `rate_limiter` lists all effects of a 429.
-Imports the rest of throttling.
+Imports the rest of `throttling`.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The counters of a client. Imports hosts.
+"""The counters of a client. Imports `hosts`.
 
 `request_sender` counts requests, retries, 429s and failures. `api.transport` counts bytes. The
 other figures are the state of `rate_limiter`, `estimators` and `hosts`.

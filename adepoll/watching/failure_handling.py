@@ -53,8 +53,8 @@ good jobs would become suspects, because some of their polls fail just before an
 poll if one of two times has reached this limit: the time for which polls of this job have failed,
 or the time in which the host has answered no request of the watcher.
 
-Imports job_state, service_evidence and errors. Times are seconds of one monotonic clock, passed in
-as `now`.
+Imports `job_state`, `service_evidence` and `errors`. Times are seconds of one monotonic clock,
+passed in as `now`.
 """
 
 import math

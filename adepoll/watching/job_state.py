@@ -1,7 +1,7 @@
-"""The state of one watched job, and the interface of its subscribers. Imports models and errors.
+"""The state of one watched job, and the interface of its subscribers.
 
 Times are seconds of one monotonic clock. The age of a job is the number of seconds since the
-service received the job.
+service received the job. Imports `models` and `errors`.
 """
 
 import math

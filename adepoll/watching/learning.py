@@ -1,8 +1,8 @@
 """Learns from polls and lists how old jobs are, and so how long jobs take.
 
-Imports distribution, durations and job_state. Times are seconds of one monotonic clock. The age of
-a job is the number of seconds since the service received the job. A job is old on arrival if it was
-not new when the watcher got it; `scheduling.durations` decides that.
+Imports `distribution`, `durations` and `job_state`. Times are seconds of one monotonic clock. The
+age of a job is the number of seconds since the service received the job. A job is old on arrival if
+it was not new when the watcher got it; `scheduling.durations` decides that.
 """
 
 import math

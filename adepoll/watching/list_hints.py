@@ -1,7 +1,7 @@
 """Moves the next polls of watched jobs, according to what the job list shows. Without I/O.
 
-Imports listing, job_state, poll_queue and schedule_calls. Times are seconds of one monotonic clock,
-passed in as `now`.
+Imports `listing`, `job_state`, `poll_queue` and `schedule_calls`. Times are seconds of one
+monotonic clock, passed in as `now`.
 """
 
 import math

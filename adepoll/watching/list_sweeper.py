@@ -1,7 +1,7 @@
 """Sweeps the job list in a task, with up to eight more tasks while a sweep is in progress.
 
-A list request that is answered with 429 is repeated here after `Retry-After`. Imports listing,
-sweep_policy, turns, watched_jobs and source.
+A list request that is answered with 429 is repeated here after `Retry-After`. Imports `listing`,
+`sweep_policy`, `turns`, `watched_jobs` and `source`.
 """
 
 import asyncio

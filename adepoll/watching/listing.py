@@ -1,8 +1,8 @@
 """Sweeps of the job list, and how far the list is trusted. Without I/O.
 
 One list request shows up to 100 active jobs. The list is only a hint: it can move the next poll of
-a job, but never settles a job. Imports learning, job_state and models. Times are seconds of one
-monotonic clock, passed in as `now`.
+a job, but never settles a job. Imports `learning`, `job_state` and `models`. Times are seconds of
+one monotonic clock, passed in as `now`.
 """
 
 import math

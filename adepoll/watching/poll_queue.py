@@ -2,7 +2,7 @@
 
 The jobs are in heaps. Removing a job only marks its heap item as out of date; the item is removed
 later. Every call costs O(log n) for n jobs, apart from the removal of out-of-date items, which
-happens once for each item. No job has a timer, a task or a closure of its own. Imports job_state.
+happens once for each item. No job has a timer, a task or a closure of its own. Imports `job_state`.
 """
 
 import heapq

@@ -2,7 +2,7 @@
 
 There are as many tasks as polls in flight, and one timer. Tasks and timer serve all subscribers.
 Therefore they run in an empty `Context`, and do not keep or use the context variables of one
-caller. Imports turns, watched_jobs and source.
+caller. Imports `turns`, `watched_jobs` and `source`.
 """
 
 import asyncio

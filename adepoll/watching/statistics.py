@@ -1,4 +1,4 @@
-"""The figures of a watcher, and how fast it can poll. Imports html_tables.
+"""The figures of a watcher, and how fast it can poll. Imports `html_tables`.
 
 `watched_jobs` counts polls, settled jobs with their detection lags, and given-up jobs.
 `list_sweeper` counts sweeps and list requests, `listing` counts wasted polls. `KindPolling.stats`

@@ -1,6 +1,7 @@
 """Subscription: reads the ids of one consumer's jobs, and watches the jobs until all have ended.
 
-Subclasses decide which snapshots and errors the consumer gets. Imports kind_polling and below.
+Subclasses decide which snapshots and errors the consumer gets. Imports `kind_polling` and lower
+modules.
 """
 
 import asyncio

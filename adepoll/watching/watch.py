@@ -1,4 +1,4 @@
-"""Watch: an async iterator that yields each job when it has settled. Imports subscriptions.
+"""Watch: an async iterator that yields each job when it has settled. Imports `subscriptions`.
 
 `WatchSubscription` watches the jobs; the consumer iterates over a `Watch`. Pollers refer to the
 subscription only. So if the consumer abandons the `Watch`, Python's garbage collector removes the

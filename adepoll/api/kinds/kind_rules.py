@@ -1,4 +1,4 @@
-"""KindRules: how jobs of one kind are requested and decoded. Imports models only."""
+"""KindRules: how jobs of one kind are requested and decoded. Imports `models` only."""
 
 from collections.abc import Callable, Mapping
 from enum import Enum
