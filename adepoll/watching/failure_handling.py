@@ -158,6 +158,27 @@ class FailureRules:
             return min(within, self.key.confirm_within(error, state.job_id))
         return within
 
+    def first_check(self, failures: PollFailures, retry_at: float, now: float) -> float:
+        """Return the time of the first check whether to poll a job before `retry_at`.
+
+        Without this check, a job could be polled a minute after an outage has ended.
+        """
+        failures.retry_at = retry_at
+        failures.check_at = min(retry_at, now + _SOON)
+        return failures.check_at
+
+    def postponed_to(self, failures: PollFailures, now: float) -> float:
+        """Return the time of the next check whether to poll a job; `now` to poll the job now.
+
+        The job is polled now if at least a fifth of the polls of other jobs were answered since its
+        last poll failed.
+        """
+        share = self.host.share_answered(failures.answered, failures.failed)
+        if now >= failures.retry_at or (share is not None and share >= _FEW):
+            return now
+        failures.check_at = min(failures.retry_at, now + _SOON)
+        return failures.check_at
+
     def timeout_error(self, job_id: str, state: JobState | None, timeout: float) -> JobTimeoutError:
         """Return the error for a job that has not settled; no `state` if the job is not watched."""
         polls, last_status, last_error = 0, None, self.host.last_error

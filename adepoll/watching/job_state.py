@@ -132,6 +132,8 @@ class PollFailures:
 
     Attributes:
         last_at: Time of the last failed poll.
+        check_at: Time at which the watcher next checks whether to poll the job before `retry_at`.
+        retry_at: Time of the next poll by the schedule.
         last_status: Status text of the last successful poll; None if no poll was successful.
         last_error: Error of the last failed poll.
         polls: Number of failed polls.
@@ -147,6 +149,8 @@ class PollFailures:
     """
 
     last_at: float
+    check_at: float = math.inf
+    retry_at: float = math.inf
     last_status: str | None = None
     last_error: AdePollError | None = None
     polls: int = 0

@@ -154,6 +154,12 @@ class WatchedJobs:
             state = self.poll_queue.pop(now)
             if state is None:
                 return None
+            failures = state.failures
+            if failures is not None and state.due == failures.check_at:
+                later = self.failure_rules.postponed_to(failures, now)
+                if later > now:
+                    self.poll_queue.put(state, later)
+                    continue
             if sweeping and (later := self.list_hints.postponed_to(state, now)) > now:
                 self.poll_queue.put(state, later)
                 continue
@@ -247,6 +253,11 @@ class WatchedJobs:
             if isinstance(verdict, float):
                 self.list_trust.confirm_when_due(state)
                 self._put_by_schedule(state, now, within=verdict)
+                if state.failures is not None:
+                    retry_at = state.due
+                    check_at = self.failure_rules.first_check(state.failures, retry_at, now)
+                    if check_at < retry_at:
+                        self.poll_queue.put(state, check_at)
             else:
                 self.counts.given_up += 1
                 for subscriber in tuple(state.subscribers):
