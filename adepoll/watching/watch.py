@@ -8,7 +8,7 @@ subscription only. So if the consumer abandons the `Watch`, Python's garbage col
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from typing import Final, Generic, Self, TypeVar, cast
+from typing import Final, Generic, NoReturn, Self, TypeVar, cast
 
 from attrs import field, frozen
 
@@ -204,6 +204,7 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
     _started = False
     _left = False  # a loop over the stream was left before the end
     _end_reached = False
+    _end_raised = False  # a consumer has got the error or StopAsyncIteration at the end
     _taken = 0  # items taken since other tasks were allowed to run
 
     def __init__(self, subscription: SubscriptionT) -> None:
@@ -237,7 +238,7 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
         if self._finished:
             if self._left:
                 raise ClosedError(_LEFT)
-            raise StopAsyncIteration
+            self._raise_end()
         if not self._started:
             self._start()
         while (item := self._subscription.take()) is None:
@@ -250,15 +251,19 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
 
         Jobs that other callers watch are still polled.
         """
-        self._finished, self._left = True, False
-        if self._started:
-            await join(self._subscription.close())
+        self._end_raised = True
+        await self._close()
 
     def leave(self) -> None:
         """Stop watching in the next step of the event loop; may be called in any thread."""
         if self._started and not self._finished:
             self._finished = self._left = True
             self._subscription.close_soon()
+
+    async def _close(self) -> None:
+        self._finished, self._left = True, False
+        if self._started:
+            await join(self._subscription.close())
 
     def _start(self) -> None:
         if not (self._started or self._finished):
@@ -270,18 +275,23 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
         subscription = self._subscription
         if subscription.error is not None or (subscription.complete and not subscription.open):
             self._end_reached = True
-            await self.aclose()
-            if subscription.error is not None:
-                raise subscription.error
-            if subscription.errors:
-                raise UnresolvedJobsError(subscription.errors)
-            raise StopAsyncIteration
+            await self._close()  # if this is cancelled, the next request raises the error
+            self._raise_end()
         subscription.ready.clear()
         await subscription.ready.wait()
         if self._end_reached:
             raise StopAsyncIteration
         if self._finished:
             raise ClosedError("the watch was closed")
+
+    def _raise_end(self) -> NoReturn:
+        """Raise the error with which the stream ends, once; otherwise raise StopAsyncIteration."""
+        is_first, self._end_raised = not self._end_raised, True
+        if is_first and self._subscription.error is not None:
+            raise self._subscription.error
+        if is_first and self._subscription.errors:
+            raise UnresolvedJobsError(self._subscription.errors)
+        raise StopAsyncIteration
 
 
 class Watch(Stream[WatchSubscription, ItemT_co]):

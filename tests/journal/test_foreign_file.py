@@ -207,8 +207,8 @@ def test_a_trigger_that_hides_behind_a_name_is_damage(made, tmp_path, name):
         db.execute("UPDATE sqlite_schema SET rowid = 1000 - rowid WHERE rowid < 0")
         db.execute(
             "INSERT INTO sqlite_schema (rowid, type, name, tbl_name, rootpage, sql)"
-            " VALUES (500, 'trigger', ?1, 'jobs', 0, 'CREATE TRIGGER ' || ?1 || ?2)",
-            (name, " AFTER UPDATE ON jobs BEGIN DELETE FROM notes; END"),
+            " VALUES (500, 'trigger', ?, 'jobs', 0, ?)",
+            (name, f"CREATE TRIGGER {name} AFTER UPDATE ON jobs BEGIN DELETE FROM notes; END"),
         )
     errors = use(made, tmp_path / "report.html")
     assert len(errors) == 3

@@ -69,6 +69,32 @@ async def soon():
 moments = pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 4.9, 10.15])
 
 
+# --- the end of a watch -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_the_error_at_the_end_is_raised_after_a_cancelled_request(replay, scripted, steps):
+    """As by the heartbeat of an event stream, which limits the time of each request."""
+
+    async def script():
+        async with (
+            watcher_of(endless(scripted)) as watcher,
+            watcher.watch(JOBS[:1], timeout=1) as watch,
+        ):
+            request = asyncio.create_task(anext(watch))
+            await asyncio.sleep(1)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            request.cancel()
+            errors = await asyncio.gather(request, return_exceptions=True)
+            while isinstance(errors[-1], asyncio.CancelledError):
+                errors += await asyncio.gather(anext(watch), return_exceptions=True)
+            assert isinstance(errors[-1], UnresolvedJobsError)
+            assert [job async for job in watch] == []
+
+    replay(script)
+
+
 # --- leaving a watch ----------------------------------------------------------------------------
 
 
