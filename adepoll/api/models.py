@@ -5,7 +5,8 @@ To add a field of the service:
 1. Add an attribute to the class: here for the envelope of a job and for the list, in `v1_results`
    or `v2_results` for results and metadata. `_CLASSES` in `results` has the classes of each kind.
    The JSON reader and the writer are generated from them. `json_fields` has the values of
-   ``field(metadata=...)``. A name that only some kinds of jobs use belongs in `shape_of` below.
+   ``field(metadata=...)``. A name that only some kinds of jobs use belongs in
+   `snapshot_json.shape_of`.
 2. Only if the field should be a column of tables: `JobSnapshot.to_dict` for a field of the job, or
    `FACTS` and `facts_of` in `table_row` for a field of the metadata; and `JOB_COLUMNS` in
    `tables/job_rows.py`.
@@ -21,13 +22,12 @@ presigned URL, or a customer's data. Imports `codec`, `results` and lower module
 
 from collections.abc import Mapping
 from datetime import datetime
-from functools import cache
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from attrs import evolve, field, frozen
 
 from adepoll.api import codec
-from adepoll.api.job_kind import KINDS_WITH_SCHEMA, V2_KINDS, JobKind
+from adepoll.api.job_kind import KINDS_WITH_SCHEMA, JobKind
 from adepoll.api.job_status import JobStatus as JobStatus  # noqa: PLC0414 - part of the models' types
 from adepoll.api.json_fields import (
     MESSAGE_TEXT,
@@ -35,7 +35,6 @@ from adepoll.api.json_fields import (
     NOT_WRITTEN_IF_NONE,
     OWN_DATA,
     Model,
-    Shape,
     at_most,
     json_name,
     of_text,
@@ -48,8 +47,9 @@ from adepoll.api.received_result import KeptResult, ReceivedResult
 from adepoll.api.redacting import redacted
 from adepoll.api.results import JobMetadata, JobResult, WorkflowResult, result_classes
 from adepoll.api.shown import show_first, show_keys, show_text, show_url
+from adepoll.api.snapshot_json import shape_of, take_added_fields, with_added_fields
 from adepoll.api.table_row import FACTS, RESULTS, TableRow, document_of, facts_of
-from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
+from adepoll.errors import JobCancelledError, JobFailedError
 
 MAX_PAGE_SIZE: Final = 100
 """Largest number of jobs in one page of the list."""
@@ -339,26 +339,7 @@ class JobSnapshot(TableRow):
         Args:
             indent: Spaces of indentation at each level; None to write all on one line.
         """
-        added: dict[str, Json] = {
-            "conforms": self.conforms,
-            "partial": self.partial,
-            "kind": self.kind.name,
-        }
-        if self.label is not None:
-            added["label"] = self.label
-        for name in _FLAGS:
-            if getattr(self, name):
-                added[name] = True
-        sent = codec.flatten(self)
-        # A kind of your own can have a status text that adepoll would interpret in another way.
-        is_unknown = self.status is JobStatus.parse(self.status_text) is JobStatus.UNKNOWN
-        if not is_unknown and self.status_text != self.status.value:
-            added |= {"status": self.status.value, "status_text": self.status_text}
-        if not isinstance(reason := sent.get("failure_reason"), str | None):
-            added |= {"failure_reason": self.failure_reason, "failure": reason}
-        # A field of the service with one of these names would be read as a field of adepoll.
-        sent = {name: value for name, value in sent.items() if name not in _ADDED}
-        return dumps({**sent, **added}, indent=indent)
+        return dumps(with_added_fields(codec.flatten(self), self), indent=indent)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "JobSnapshot":
@@ -368,55 +349,6 @@ class JobSnapshot(TableRow):
             MalformedAnswerError: The text was not written by `to_json`.
         """
         raw = load_object(text)
-        name = raw.pop("kind", JobKind.V1_EXTRACT.name)
-        added: dict[str, Json] = {"label": raw.pop("label", None)}
-        added |= {flag: raw.pop(flag, False) for flag in _FLAGS}
-        conforms = raw.pop("conforms", None)
-        raw.pop("partial", None)  # it follows from the other fields
-        if (failure := raw.pop("failure", None)) is not None:
-            raw["failure_reason"] = failure
-        status_text = raw.pop("status_text", None)
-        problems = [
-            f"expected {what} @ $.{name}"
-            for name, what, is_right in (
-                ("kind", "a string", isinstance(name, str)),
-                ("label", "a string", isinstance(added["label"], str | None)),
-                ("conforms", "a boolean", isinstance(conforms, bool | None)),
-                ("status_text", "a string", isinstance(status_text, str | None)),
-                *((flag, "a boolean", isinstance(added[flag], bool)) for flag in _FLAGS),
-            )
-            if not is_right
-        ]
-        if problems:
-            raise MalformedAnswerError(problems)
-        kind = JobKind(str(name))
+        kind, added = take_added_fields(raw)
         shape = shape_of(kind, *result_classes(kind, raw.get("data") or raw))
-        snapshot = codec.read(JobSnapshot, raw, shape=shape)
-        if status_text is not None:
-            added["status_text"] = status_text
-        return evolve(snapshot, violates_schema=conforms is False, **added)
-
-
-_FLAGS: Final = ("data_omitted", "incomplete")  # boolean fields that adepoll adds if they are True
-_ADDED: Final = frozenset(  # all fields that adepoll adds
-    {"conforms", "partial", "kind", "label", "status_text", "failure", *_FLAGS}
-)
-
-
-@cache
-def shape_of(kind: JobKind, result: type, metadata: type) -> Shape:
-    """Return how the JSON of a snapshot differs from `JobSnapshot`, for one kind of jobs.
-
-    Args:
-        kind: The kind.
-        result: Class of the result; `object` for a result that stays parsed JSON.
-        metadata: Class of the metadata.
-    """
-    types: dict[str, Any] = {"data": Json if result is object else result, "metadata": metadata}
-    defaults: dict[str, Any] = {"kind": kind}
-    if kind in V2_KINDS:
-        # The reason of a failure is the object `error`, or in older answers the text
-        # `failure_reason`.
-        names = {"data": "result", "failure_reason": "error"}
-        return Shape(types=types, names=names, defaults={**defaults, "job_id": ""})
-    return Shape(types=types, defaults=defaults)
+        return evolve(codec.read(JobSnapshot, raw, shape=shape), **added)

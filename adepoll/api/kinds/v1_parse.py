@@ -14,7 +14,7 @@ from adepoll.api.json_text import load_object
 from adepoll.api.kinds.envelope import LIMITS, check_odd_fields, decode_page
 from adepoll.api.kinds.kind_rules import SOME_FAILED, SUCCESS, KindRules
 from adepoll.api.kinds.v1_extract import list_query
-from adepoll.api.models import JobSnapshot, shape_of
+from adepoll.api.models import JobSnapshot
 from adepoll.api.results import (
     ParseMetadata,
     ParseResult,
@@ -22,6 +22,7 @@ from adepoll.api.results import (
     SpreadsheetParseResult,
     is_of_spreadsheet,
 )
+from adepoll.api.snapshot_json import shape_of
 
 _DOCUMENT: Final = shape_of(JobKind.V1_PARSE, ParseResult, ParseMetadata)
 _SPREADSHEET: Final = shape_of(JobKind.V1_PARSE, SpreadsheetParseResult, SpreadsheetParseMetadata)

@@ -14,8 +14,9 @@ from adepoll.api import codec
 from adepoll.api.job_kind import KINDS_WITH_SCHEMA, JobKind
 from adepoll.api.kinds.envelope import LIMITS, check_odd_fields, decode_page
 from adepoll.api.kinds.kind_rules import SOME_FAILED, SUCCESS, Api, KindRules
-from adepoll.api.models import JobSnapshot, JobStatus, shape_of
+from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.api.results import V2Metadata
+from adepoll.api.snapshot_json import shape_of
 from adepoll.errors import MalformedAnswerError
 
 

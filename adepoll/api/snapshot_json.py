@@ -1,0 +1,103 @@
+"""How the JSON of a snapshot differs from its attributes. Imports json_fields and below.
+
+The service names some fields of some kinds differently, and adepoll adds fields of its own.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from adepoll.api.job_kind import V2_KINDS, JobKind
+from adepoll.api.job_status import JobStatus
+from adepoll.api.json_fields import Shape
+from adepoll.api.json_text import Json
+from adepoll.errors import MalformedAnswerError
+
+if TYPE_CHECKING:
+    from adepoll.api.models import JobSnapshot
+
+_FLAGS: Final = ("data_omitted", "incomplete")  # boolean fields that adepoll adds if they are True
+_ADDED: Final = frozenset(  # all fields that adepoll adds
+    {"conforms", "partial", "kind", "label", "status_text", "failure", *_FLAGS}
+)
+
+
+@cache
+def shape_of(kind: JobKind, result: type, metadata: type) -> Shape:
+    """Return how the JSON of a snapshot differs from `JobSnapshot`, for one kind of jobs.
+
+    Args:
+        kind: The kind.
+        result: Class of the result; `object` for a result that stays parsed JSON.
+        metadata: Class of the metadata.
+    """
+    types: dict[str, Any] = {"data": Json if result is object else result, "metadata": metadata}
+    defaults: dict[str, Any] = {"kind": kind}
+    if kind in V2_KINDS:
+        # The reason of a failure is the object `error`, or in older answers the text
+        # `failure_reason`.
+        names = {"data": "result", "failure_reason": "error"}
+        return Shape(types=types, names=names, defaults={**defaults, "job_id": ""})
+    return Shape(types=types, defaults=defaults)
+
+
+def with_added_fields(sent: Mapping[str, Json], job: "JobSnapshot") -> dict[str, Json]:
+    """Return the JSON of a snapshot with the fields that adepoll adds.
+
+    Args:
+        sent: The JSON of the fields of the service. A field with the name of an added field is left
+            out, because it would be read as a field of adepoll.
+        job: The snapshot.
+    """
+    added: dict[str, Json] = {
+        "conforms": job.conforms,
+        "partial": job.partial,
+        "kind": job.kind.name,
+    }
+    if job.label is not None:
+        added["label"] = job.label
+    for name in _FLAGS:
+        if getattr(job, name):
+            added[name] = True
+    # A kind of your own can have a status text that adepoll would interpret in another way.
+    is_unknown = job.status is JobStatus.parse(job.status_text) is JobStatus.UNKNOWN
+    if not is_unknown and job.status_text != job.status.value:
+        added |= {"status": job.status.value, "status_text": job.status_text}
+    if not isinstance(reason := sent.get("failure_reason"), str | None):
+        added |= {"failure_reason": job.failure_reason, "failure": reason}
+    return {name: value for name, value in sent.items() if name not in _ADDED} | added
+
+
+def take_added_fields(raw: dict[str, Json]) -> tuple[JobKind, dict[str, Any]]:
+    """Remove the fields that adepoll has added from the JSON of a snapshot.
+
+    Returns:
+        The kind of the job, and the attributes that the other removed fields contain, by name.
+
+    Raises:
+        MalformedAnswerError: A field has a wrong type.
+    """
+    kind = raw.pop("kind", JobKind.V1_EXTRACT.name)
+    label, status_text = raw.pop("label", None), raw.pop("status_text", None)
+    flags = {name: raw.pop(name, False) for name in _FLAGS}
+    conforms = raw.pop("conforms", None)
+    raw.pop("partial", None)  # it follows from the other fields
+    if (failure := raw.pop("failure", None)) is not None:
+        raw["failure_reason"] = failure
+    problems = [
+        f"expected {what} @ $.{name}"
+        for name, what, is_right in (
+            ("kind", "a string", isinstance(kind, str)),
+            ("label", "a string", isinstance(label, str | None)),
+            ("conforms", "a boolean", isinstance(conforms, bool | None)),
+            ("status_text", "a string", isinstance(status_text, str | None)),
+            *((name, "a boolean", isinstance(value, bool)) for name, value in flags.items()),
+        )
+        if not is_right
+    ]
+    if problems:
+        raise MalformedAnswerError(problems)
+    attributes: dict[str, Any] = {"label": label, "violates_schema": conforms is False, **flags}
+    if status_text is not None:
+        attributes["status_text"] = status_text
+    return JobKind(str(kind)), attributes
