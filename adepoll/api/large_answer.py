@@ -6,7 +6,7 @@ to a file if there is a folder for it; otherwise it is left out. Imports `json_e
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import IO, Final
 
@@ -14,11 +14,13 @@ from adepoll.api.json_envelope import ObjectScanner
 from adepoll.api.received_result import KeptResult, ReadAnswer
 from adepoll.api.result_folder import ResultFolder
 from adepoll.common.threads import run_in_thread
-from adepoll.errors import MalformedAnswerError
+from adepoll.errors import AnswerTooLargeError, MalformedAnswerError
 
 _log = logging.getLogger(__name__)
 
 _WRITE_SIZE: Final = 2**18  # bytes that are collected for each write to the file
+_CHUNK: Final = 2**17  # bytes that are read in one step; limits the memory
+_LARGEST: Final = 2**30  # bytes; a larger answer raises AnswerTooLargeError
 
 
 class LargeAnswer:
@@ -39,6 +41,41 @@ class LargeAnswer:
         self._pieces: list[memoryview] = []
         self._waiting = 0  # bytes in `_pieces`
         self._size = 0
+
+    async def read(
+        self,
+        chunks: list[bytes],
+        read: Callable[[int], Awaitable[bytes]],
+        received: Callable[[int], None],
+        *,
+        job_id: str | None,
+    ) -> ReadAnswer:
+        """Read the whole answer, and return it without its result.
+
+        Args:
+            chunks: The first chunks of the answer, which have already arrived; they are removed.
+            read: Returns the next bytes, at most as many as its argument; empty at the end.
+            received: Called with the size of each chunk.
+            job_id: Id of the job, for errors.
+
+        Raises:
+            AnswerTooLargeError: The answer has more than 1 GiB.
+            MalformedAnswerError: As for `feed` and `finish`.
+        """
+        size = 0
+        chunks.reverse()
+        try:
+            while chunk := chunks.pop() if chunks else await read(_CHUNK):
+                await self.feed(chunk)
+                size += len(chunk)
+                received(len(chunk))
+                if size > _LARGEST:
+                    raise AnswerTooLargeError(limit=_LARGEST, job_id=job_id)
+            return await self.finish()
+        except MalformedAnswerError as exc:
+            raise MalformedAnswerError(exc.problems, job_id=job_id) from None
+        finally:
+            self.close()
 
     async def feed(self, chunk: bytes) -> None:
         """Read the next bytes of the answer.

@@ -29,7 +29,6 @@ from adepoll.common.redaction import Bearer, Secret
 from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,
-    MalformedAnswerError,
     RequestError,
 )
 from adepoll.throttling.hosts import Sent
@@ -218,43 +217,13 @@ class Transport(Connections):
                         chunks.append(chunk)
                 if large is None or size <= most:
                     return b"".join(chunks), None
-                answer = await self._read_large(content, chunks, large(), request.job_id, progress)
+                answer = await large().read(
+                    chunks, content.read, progress.received, job_id=request.job_id
+                )
+                self.bytes_received += progress.size
                 return answer.body, answer
             finally:
                 self.reading.discard(response)
-
-    async def _read_large(
-        self,
-        content: aiohttp.StreamReader,
-        chunks: list[bytes],
-        answer: LargeAnswer,
-        job_id: str | None,
-        progress: "_Progress",
-    ) -> ReadAnswer:
-        """Read a large answer without keeping all of it in memory.
-
-        Args:
-            content: The rest of the answer.
-            chunks: The first chunks of the answer, which have already arrived; they are removed.
-            answer: Reads the answer.
-            job_id: Id of the job, for errors.
-            progress: Records the bytes that arrive.
-        """
-        size = 0
-        chunks.reverse()
-        try:
-            while chunk := chunks.pop() if chunks else await content.read(_CHUNK):
-                await answer.feed(chunk)
-                size += len(chunk)
-                progress.received(len(chunk))
-                if size > _LARGEST:
-                    raise AnswerTooLargeError(limit=_LARGEST, job_id=job_id)
-            self.bytes_received += size
-            return await answer.finish()
-        except MalformedAnswerError as exc:
-            raise MalformedAnswerError(exc.problems, job_id=job_id) from None
-        finally:
-            answer.close()
 
     def _make_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -307,12 +276,14 @@ class _Progress:
         block: The time limit of the request.
         sent: The request.
         loop: The running event loop.
+        size: Bytes of a large answer that have arrived.
         since_restart: Bytes of a large answer since its time limit has started again.
     """
 
     block: "Block"
     sent: Sent
     loop: asyncio.AbstractEventLoop
+    size: int = 0
     since_restart: int = 0
 
     def heard(self) -> None:
@@ -322,6 +293,7 @@ class _Progress:
     def received(self, size: int) -> None:
         """Record bytes of a large answer; the time limit starts again after each 64 KiB."""
         self.heard()
+        self.size += size
         self.since_restart += size
         if self.since_restart >= _MIN_PROGRESS:
             self.since_restart = 0
@@ -416,9 +388,7 @@ class Block:
 
 _OK: Final = 200
 _SUCCESS: Final = frozenset({200, 206})
-_CHUNK: Final = 2**17  # bytes of a large answer that are read in one step; limits the memory
 _MIN_PROGRESS: Final = 2**16  # bytes of a large answer after which its time limit starts again
-_LARGEST: Final = 2**30  # bytes; a larger answer raises AnswerTooLargeError
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # aiohttp needs no timers, since `TimeLimit` has one
 
 
