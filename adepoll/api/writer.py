@@ -14,7 +14,7 @@ from cattrs.fns import identity
 from cattrs.gen import make_dict_unstructure_fn, override
 
 from adepoll.api.error_text import error_text
-from adepoll.api.json_fields import fields_of
+from adepoll.api.json_fields import LATEST_SECONDS, fields_of
 from adepoll.api.json_text import Json
 from adepoll.api.results import ExtractWarning, JobMetadata, JobResult
 
@@ -30,11 +30,17 @@ def flatten(model: object) -> dict[str, Json]:
     return raw
 
 
-def _timestamp(time: datetime | None) -> float | None:
-    """Return a time as a Unix timestamp in seconds; None for None."""
+def _timestamp(time: datetime | None) -> float | str | None:
+    """Return a time as a Unix timestamp in seconds; None for None.
+
+    Return a time as ISO 8601 text if it would be read differently from a timestamp, such as Go's
+    zero time 0001-01-01.
+    """
     if time is None:
         return None
     seconds = time.timestamp()
+    if not 0 < seconds < LATEST_SECONDS:
+        return time.isoformat()
     return int(seconds) if seconds.is_integer() else seconds
 
 

@@ -23,11 +23,11 @@ from adepoll.errors import (
     ResultChangedError,
     ResultError,
     ResultMalformedError,
-    ResultNotReadyError,
     ResultRangeError,
     ResultTransferError,
     ResultUnavailableError,
 )
+from adepoll.fetcher.completed_job import raise_unless_completed
 from adepoll.fetcher.patience import TransferRetries
 from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError
@@ -342,16 +342,3 @@ def changed_error(changed: ResultChangedError, *, expected: int | None) -> Resul
         expected=expected,
         is_object_at_fault=True,
     )
-
-
-def raise_unless_completed(job: JobSnapshot) -> None:
-    """Raise if a job has no result.
-
-    Raises:
-        ResultNotReadyError: The job has not settled yet.
-        JobFailedError: The job failed.
-        JobCancelledError: The job was cancelled.
-    """
-    if not job.is_terminal:
-        raise ResultNotReadyError(job_id=job.job_id, status=job.status_text)
-    job.raise_for_failure()

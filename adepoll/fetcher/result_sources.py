@@ -18,9 +18,10 @@ from adepoll.api.kinds.kind_rules import KindRules
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.common.redaction import is_redacted
 from adepoll.errors import ResultUnavailableError
+from adepoll.fetcher.completed_job import raise_unless_completed
 from adepoll.fetcher.local_result import FileResult, InlineResult, LocalResult
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
-from adepoll.fetcher.polled_result import PolledReader, PolledResult, raise_unless_completed
+from adepoll.fetcher.polled_result import PolledReader, PolledResult
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.statistics import Counters
 from adepoll.fetcher.storage_client import PresignedUrl, ResolveUrl, StorageClient, StoredResult

@@ -30,6 +30,7 @@ from adepoll.errors import (
     ResultTransferError,
     ResultUrlError,
 )
+from adepoll.fetcher.completed_job import request_completed
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
 from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import ObjectChangedError, ResponseInterpreter
@@ -312,6 +313,7 @@ class PresignedUrl:
 
         `error` is the refusal of `expired` by the storage. This error is raised if the service
         returns the same URL again, and after two renewals in a row without a successful request.
+        The errors of `request_completed` are raised, too.
         """
         async with self._lock:
             if self._url != expired:
@@ -320,7 +322,7 @@ class PresignedUrl:
                 raise error
             self._renewals += 1
             self._counters.fresh_urls += 1
-            job = await self._client.get_job(self._ref)
+            job = await request_completed(self._client, self._ref)
             url = await self._url_of(job)
             if not url or url == expired:
                 # The service returned `output_save_url`, which the caller passed when the job was

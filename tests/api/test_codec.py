@@ -459,6 +459,16 @@ def test_created_at_zero_means_unknown():
     assert v1_extract.decode_job(json.dumps({**PENDING, "created_at": 0})).created_at is None
 
 
+@pytest.mark.parametrize(
+    "text", ["0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z"]
+)
+def test_a_time_that_no_timestamp_can_express_is_read_back(text):
+    """Read as a timestamp, the first would be invalid, the second None, the third of 1978."""
+    job = v1_extract.decode_job(json.dumps({**PENDING, "received_at": text}))
+    assert job.received_at == datetime.fromisoformat(text)
+    assert JobSnapshot.from_json(job.to_json()) == job
+
+
 def test_timestamps_may_have_a_fraction():
     job = v1_extract.decode_job(json.dumps({**PENDING, "received_at": 1_780_000_000.25}))
     assert job.received_at.microsecond == 250_000

@@ -839,6 +839,31 @@ async def test_at_most_two_renewed_urls_in_a_row_may_be_expired(
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("failed", JobFailedError),
+        ("cancelled", JobCancelledError),
+        ("processing", ResultNotReadyError),
+    ],
+)
+async def test_a_renewal_tells_that_the_job_has_no_result(storage, fetch, stored, status, error):
+    storage.answers = [storage.reply(EXPIRED, status="403 Forbidden")]
+    with pytest.raises(error):
+        await fetch(stored(status=status), attempts=3).result(stored(storage.url()))
+    assert len(fetch.asked) == (3 if status == "processing" else 1)
+
+
+async def test_a_completed_job_that_seems_active_is_requested_again(
+    storage, fetch, stored, result_body
+):
+    """One server of the service can be behind the others."""
+    storage.answers = [storage.reply(EXPIRED, status="403 Forbidden"), storage.reply(result_body())]
+    fetcher = fetch(stored(status="processing"), stored(storage.url("/fresh")))
+    assert await fetcher.result(stored(storage.url("/stale")))
+    assert storage.targets == ["/stale", "/fresh"]
+
+
 async def test_a_job_without_url_on_renewal_stays_expired(storage, fetch, stored):
     storage.answers = [storage.reply(EXPIRED, status="403 Forbidden")]
     with pytest.raises(ResultExpiredError):

@@ -1,0 +1,42 @@
+"""Checks that a job has completed, and so can have a result. Imports api and errors."""
+
+import asyncio
+
+from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobRef
+from adepoll.api.models import JobSnapshot
+from adepoll.errors import ResultNotReadyError
+
+
+def raise_unless_completed(job: JobSnapshot) -> None:
+    """Raise if a job has no result.
+
+    Raises:
+        ResultNotReadyError: The job has not settled yet.
+        JobFailedError: The job failed.
+        JobCancelledError: The job was cancelled.
+    """
+    if not job.is_terminal:
+        raise ResultNotReadyError(job_id=job.job_id, status=job.status_text)
+    job.raise_for_failure()
+
+
+async def request_completed(client: AdeClient, ref: JobRef) -> JobSnapshot:
+    """Request a job that has completed.
+
+    A server of the service can be behind the others, and answer that the job is still active. Then
+    the job is requested again, as often as the client's retry policy has attempts.
+
+    Raises:
+        ResultError: As for `raise_unless_completed`.
+        RequestError: The API failed.
+    """
+    waits = client.retry.waits(client.rng)
+    job = await client.get_job(ref)
+    for _ in range(client.retry.attempts - 1):
+        if job.is_terminal:
+            break
+        await asyncio.sleep(next(waits))
+        job = await client.get_job(ref)
+    raise_unless_completed(job)
+    return job
