@@ -104,7 +104,7 @@ class Places:
             # If other code has cancelled the task as well, this error must reach that code.
             if sent.ended_after is None or task is None or task.uncancel():
                 raise
-            raise AnswerTimeoutError(timeout=sent.ended_after, job_id=job_id) from None
+            raise AnswerTimeoutError(timeout=round(sent.ended_after, 1), job_id=job_id) from None
         finally:
             del self.holders[sent]
             if self.waiting:

@@ -145,7 +145,8 @@ class FailureRules:
         if isinstance(error, RateLimitedError):
             self.host.record_response()
             return math.inf
-        was_found = failures.last_status is not None or state.last_listed_at > -math.inf
+        failures.was_listed = failures.was_listed or state.last_listed_at > -math.inf
+        was_found = failures.last_status is not None or failures.was_listed
         kind = _kind(error, was_found=was_found)
         if kind is None:
             self.host.record_response()

@@ -135,6 +135,7 @@ class PollFailures:
         check_at: Time at which the watcher next checks whether to poll the job before `retry_at`.
         retry_at: Time of the next poll by the schedule.
         last_status: Status text of the last successful poll; None if no poll was successful.
+        was_listed: True if the list showed the job while polls failed, perhaps in an earlier watch.
         last_error: Error of the last failed poll.
         polls: Number of failed polls.
         kind: Kind of the last failure other than a 429; None if all failures were 429.
@@ -152,6 +153,7 @@ class PollFailures:
     check_at: float = math.inf
     retry_at: float = math.inf
     last_status: str | None = None
+    was_listed: bool = False
     last_error: AdePollError | None = None
     polls: int = 0
     kind: FailureKind | None = None

@@ -138,6 +138,22 @@ def test_a_job_that_the_list_has_shown_gets_the_patience(error):
     assert time_of_the_end(rules_of(), error, every=10.0, answers=1, state=state) == (300.0, 30)
 
 
+def test_short_waits_for_a_listed_job_that_is_forbidden_count_together():
+    """The list shows the job after the first poll of each wait, and so not in its first verdict."""
+    rules, failures = rules_of(), None
+    for wait in range(200):
+        state = job()
+        state.failures = failures
+        for second in (0.0, 2.0):
+            answer(rules)
+            if rules.record(state, FORBIDDEN, 4.0 * wait + second) is GIVE_UP:
+                assert wait == 75  # 300 s
+                return
+            state.last_listed_at = 4.0 * wait + 1.0
+        failures = state.failures
+    raise AssertionError("never given up")
+
+
 def test_a_job_that_failed_while_others_were_answered_is_no_outage_later():
     rules, state = rules_of(), job()
     for number in range(12):
