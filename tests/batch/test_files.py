@@ -217,7 +217,7 @@ async def test_such_a_file_can_be_adopted_after_a_failed_fetch_too(scene, monkey
 @pytest.mark.parametrize("first", ["refused", "failed"])
 async def test_foreign_files_are_kept_by_the_run_after_an_interrupted_one(scene, first):
     """A reopened result must not look like one whose download was interrupted."""
-    job_ids = scene.many(30, result_bytes=LARGE)
+    job_ids = scene.many(10, result_bytes=LARGE)
     scene.out_dir.mkdir()
     if first == "failed":
         fault = scene.ade.faults.add("server-error", endpoints=["result"])
@@ -446,7 +446,7 @@ async def test_without_verify_files_are_not_checked(scene, taken):
 
 @pytest.mark.parametrize("replay", [True, False])
 async def test_a_consumer_that_moves_each_file_gets_each_outcome_once(scene, replay):
-    earlier, later = scene.many(60), scene.many(100)
+    earlier, later = scene.many(20), scene.many(40)
     async with scene.batch() as batch:
         run = batch.run(earlier)
         await anext(run)

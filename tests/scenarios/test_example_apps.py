@@ -237,7 +237,7 @@ async def test_a_batch_can_consist_of_parse_jobs(server, open_page, ade):
         assert hashlib.sha256(body).hexdigest() in {truth.result_sha256 for truth in truths}
 
 
-@of("aiohttp_app", "fastapi_app")
+@of("fastapi_app")
 async def test_closing_the_tab_ends_the_subscription(server, open_page, ade):
     job_ids = [ade.submit(ENDLESS) for _ in range(5)]
     page = await open_page(server.page_of(job_ids))
@@ -410,7 +410,7 @@ async def test_all_controls_can_be_reached_by_keyboard_in_visible_order(one_serv
     assert [text[:8] for text in reached[4:]] == ["Download"] * 2
 
 
-@of("aiohttp_app", "fastapi_app")
+@of("aiohttp_app")
 async def test_programs_can_use_the_routes_for_single_jobs(server, ade):
     job_id = ade.submit(JobPlan(result_bytes=1_500_000))
     async with aiohttp.ClientSession(server.url) as http:
