@@ -20,9 +20,11 @@ _HEADER: Final = re.compile(
     r"(?i:(?:[a-z]+[ _-])*(?:job[ _-]?)?(?:ids?|uuids?|identifiers?))"
     r"|[a-z]+(?:[A-Z][a-z]*)*(?:Ids?|IDs?|Identifiers?)"
 )
+# The first line of a gzip file. A byte that is not UTF-8 has become a surrogate here.
+_GZIP: Final = "\x1f\udc8b"
 # Matches the first line of a file that is not UTF-8 text: an Excel workbook, a compressed file, a
-# PDF, or UTF-16 without a byte order mark. A byte that is not UTF-8 has become a surrogate here.
-_BINARY: Final = re.compile("\x1f\udc8b|%PDF-|[^\x00]*\x00")
+# PDF, or UTF-16 without a byte order mark.
+_BINARY: Final = re.compile(f"{_GZIP}|%PDF-|[^\x00]*\x00")
 _QUOTES: Final = "\"'`"
 
 
@@ -133,6 +135,8 @@ def _refuse_binary(first: str, source: str, line: int) -> None:
     """Raise if the file is not text. Otherwise, each line would be reported as an invalid id."""
     if _BINARY.match(first):
         problem = "this is not a text file: save the ids as text or CSV, in UTF-8"
+        if first.startswith(_GZIP):
+            problem = "this is not a text file, but a gzip file: decompress it with gunzip"
         raise IdsError(problem, source=source, line=line)
 
 

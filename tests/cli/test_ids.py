@@ -451,8 +451,9 @@ def test_a_table_without_field_is_refused(text, there):
 async def test_a_file_that_is_not_text_is_refused(tmp_path, data, field):
     path = tmp_path / "ids"
     path.write_bytes(data)
-    with pytest.raises(IdsError, match="line 1: this is not a text file"):
+    with pytest.raises(IdsError, match="line 1: this is not a text file") as caught:
         await ids_of(path, field)
+    assert ("decompress it with gunzip" in str(caught.value)) is data.startswith(b"\x1f\x8b")
 
 
 @pytest.mark.parametrize(
