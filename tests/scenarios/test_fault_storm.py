@@ -1,6 +1,6 @@
 """All faults of the emulator together, in virtual time: no job is lost or settled twice.
 
-Each seed draws its own world, faults, watcher and consumers. The default run plays 21 seeds.
+Each seed draws its own world, faults, watcher and consumers. The default run plays 10 seeds.
 `nox -s thorough` plays the others below 500, or below the number in `ADEPOLL_SEEDS`. The name of a
 failing test contains its seed, which reproduces it:
 ``pytest "tests/scenarios/test_fault_storm.py::test_nothing_is_lost_in_a_storm[17]"``.
@@ -41,8 +41,8 @@ from adepoll.errors import (
 from adepoll.scheduling.schedules import Adaptive, Exponential, Fixed
 from adepoll.watching.watcher import JobWatcher
 
-REPLAYED = range(20)  # these seeds together meet every fault
-SEEDS = seeds("ADEPOLL_SEEDS", default=[20], most=500, first=len(REPLAYED))
+REPLAYED = range(5, 10)  # these seeds together meet every fault
+SEEDS = seeds("ADEPOLL_SEEDS", default=range(20, 25), most=500)
 WEEK = 7 * 86_400.0
 TIMEOUT = 1_500.0  # all but the jobs that never end are settled or given up by then
 FATAL = {"unauthorized", "payment-required"}
@@ -389,7 +389,7 @@ def test_nothing_is_lost_in_a_storm(seed):
 
 def test_a_storm_replays_exactly_and_every_fault_happens():
     storms = [play(seed) for seed in REPLAYED]
-    assert storms[:2] == [play(seed) for seed in range(2)]
-    assert sum(ended for ended, *_ in storms) > 200
+    assert storms[:2] == [play(seed) for seed in REPLAYED[:2]]
+    assert sum(ended for ended, *_ in storms) > 50
     applied = set().union(*(counts for *_, counts in storms))
     assert applied >= {*AT_POLLS, *AT_THE_LIST_ONLY} - FATAL

@@ -14,12 +14,12 @@ def more(default, extra):
     return [*default, *(pytest.param(*row, marks=pytest.mark.thorough) for row in rows)]
 
 
-def seeds(variable, *, default, most, first=0):
-    """Return the seeds in `default`, and for `nox -s thorough` the others from `first` to `most`.
+def seeds(variable, *, default, most):
+    """Return the seeds in `default`, and for `nox -s thorough` the others below `most`.
 
-    The environment variable of that name replaces `most`, which is not included.
+    The environment variable of that name replaces `most`.
     """
-    others = range(first, int(os.environ.get(variable, most)))
+    others = range(int(os.environ.get(variable, most)))
     return more(default, [seed for seed in others if seed not in default])
 
 
