@@ -194,10 +194,7 @@ class Observer:
     def _observe_object(
         self, node: Node, value: Json, job_id: str, explode: _Explode, depth: int
     ) -> None:
-        """Record the values of an object in the child nodes of `node`, one for each key.
-
-        If there are too many keys, forget all children of the node.
-        """
+        """Record the values of an object in the children of `node`; forget them if too many."""
         if node.is_too_large:
             return
         children = node.children

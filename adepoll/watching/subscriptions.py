@@ -1,7 +1,6 @@
 """Subscription: reads the ids of one consumer's jobs, and watches the jobs until all have ended.
 
-Subclasses decide which snapshots and errors the consumer gets. Imports `kind_polling` and lower
-modules.
+Subclasses decide which items the consumer gets. Imports `kind_polling` and lower modules.
 """
 
 import asyncio
@@ -178,7 +177,7 @@ class Subscription:
         if self._timeout is not None:
             # With an empty context, as the event loop keeps a cancelled timer and its context.
             self._timer = loop.call_later(
-                self._timeout, self._on_timeout, self._timeout, context=Context()
+                self._timeout, self._give_up_open_jobs, self._timeout, context=Context()
             )
         # The iterable belongs to the caller: it is read in the caller's context.
         self._reader = start(self._read(), self._host.tasks, context=copy_context())
@@ -244,8 +243,7 @@ class Subscription:
             await asyncio.sleep(0)
         await join(cancelled)
 
-    def _on_timeout(self, timeout: float) -> None:
-        """Give up the jobs that are still open, in a new task."""
+    def _give_up_open_jobs(self, timeout: float) -> None:
         if self._reader is not None:
             self._reader.cancel()
         self._expiry = start(self._expire(timeout), self._host.tasks)
@@ -325,7 +323,7 @@ class Subscription:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
         elif self._stopped or (task is self._reader and self._expiry is not None):
-            return  # `close`, `fail` or `_on_timeout` has cancelled the task
+            return  # `close`, `fail` or `_give_up_open_jobs` has cancelled the task
         elif task.cancelled():
             self.fail(JobIdsCancelledError())
         else:

@@ -126,10 +126,9 @@ class WatchedJobs:
         self._states.clear()
         self.poll_queue.clear()
         self.list_trust.pending_confirmation = 0
-        return self._drop(states)
+        return self._record_dropped(states)
 
-    def _drop(self, states: Iterable[JobState]) -> Iterator[None]:
-        """Record that these jobs are no longer polled; yield after every 500 jobs."""
+    def _record_dropped(self, states: Iterable[JobState]) -> Iterator[None]:
         for number, state in enumerate(states, 1):
             self.learning.record_dropped(state)
             if number % _CHUNK == 0:
@@ -188,10 +187,7 @@ class WatchedJobs:
         return True
 
     def _release(self, state: JobState) -> tuple[Subscriber, ...]:
-        """Free the places that `_reserve` has reserved in the buffers of the job's subscribers.
-
-        Return the subscribers for whom a poll of the job was started.
-        """
+        """Free the places that `_reserve` has reserved; return the subscribers of the poll."""
         reserved, state.reserved_by = state.reserved_by or (), None
         for subscriber in reserved:
             if (buffer := subscriber.buffer) is not None:
@@ -322,7 +318,6 @@ class WatchedJobs:
                 buffer.wake_waiting(now, caller=self)
 
     def _deliver(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
-        """Pass a snapshot to the subscribers. Choose the next poll, or remove a settled job."""
         changed = state.status != snapshot.status_text
         settled = snapshot.status.is_terminal
         if self.uses_list:
@@ -378,15 +373,13 @@ class WatchedJobs:
         self.poll_queue.put(state, state.list_trusted_until)
 
     def _put_by_schedule(self, state: JobState, now: float, *, within: float = math.inf) -> None:
-        """Make a job due when the schedule says so, at most `within` seconds from now."""
         if state.poll_again:
             state.poll_again = False
             self.list_trust.confirm_now(state)
             self.poll_queue.put(state, now)
             return
         delay = self.timing.delay(state, now)
-        # The delay counts from the start of the last poll. If that poll was slow, at least half of
-        # the delay passes after its end.
+        # From the start of the last poll; but at least half of the delay follows the poll's end.
         due = max(state.polled_at + delay, now + delay / 2)
         self.poll_queue.put(state, min(due, now + within))
 
