@@ -1,4 +1,4 @@
-"""How the JSON of a snapshot differs from its attributes. Imports json_fields and below.
+"""How the JSON of a snapshot differs from its attributes. Imports `json_fields` and lower modules.
 
 The service names some fields of some kinds differently, and adepoll adds fields of its own.
 """

@@ -1,4 +1,4 @@
-"""Checks that a job has completed, and so can have a result. Imports api and errors."""
+"""Checks that a job has completed, and so can have a result. Imports `api` and `errors`."""
 
 import asyncio
 

@@ -239,7 +239,7 @@ class SequentialReader:
 
         Raises:
             RangePastEndError: The result ends before the range begins.
-            ResultTransferError: The body ended before that, and not at the end of the JSON.
+            ResultTransferError: The body ended before the range, but not at the end of the JSON.
         """
         left = self.start - body.start
         last = b""

@@ -134,7 +134,7 @@ class Record:
     """One job as a journal records it. Times are Unix seconds.
 
     `added_at` is a time of this machine's clock. The other times are those of the service's clock,
-    if adepoll knew that clock, and otherwise of this machine's.
+    if adepoll knew that clock, and otherwise those of this machine's clock.
 
     Attributes:
         number: Number of the job in the journal. Numbers rise in the order in which jobs are added.

@@ -122,7 +122,7 @@ class RequestSender:
             semaphore: Held during the request, but not while the request waits for its turn. If the
                 host does not respond, and requests to another host wait for the semaphore, the
                 request can be ended early with AnswerTimeoutError; see `places`.
-            job_id: Id of the job that the request concerns, for this error; or None.
+            job_id: Id of the job that the request concerns, or None. It is given to that error.
             give_up_at: Time of the event loop. After this time, the call raises ServiceDownError
                 while the host is down, and does not wait.
         """
