@@ -89,8 +89,9 @@ class EventsResponse(StreamingResponse):
                 await self.stream_response(send_in_turn)
         except ClientDisconnectedError:
             pass
-        except (ClosedError, TimeoutError):
-            _log.warning("events at %s were aborted: the client accepts no data", _path(scope))
+        except (ClosedError, TimeoutError) as error:
+            reason = str(error) or "the client accepts no data"
+            _log.warning("events at %s were aborted: %s", _path(scope), reason)
         if self.background is not None:
             await self.background()
 
