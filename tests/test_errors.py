@@ -252,6 +252,25 @@ def test_untrusted_text_is_redacted_and_escaped_before_it_enters_a_message(error
         assert "\x1b" not in shown
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.JobFailedError(job_id="j", failure_reason=f"see {PRESIGNED}"),
+        errors.WrongJobError(job_id="j", answered=f"Bearer {CANARY}"),
+        errors.JobTimeoutError(job_id="j", timeout=1, last_status=f"sig={CANARY}"),
+        errors.ResultNotReadyError(job_id="j", status=f"sig={CANARY}"),
+        errors.MalformedAnswerError([f"it came as Bearer {CANARY}"]),
+        errors.ResultMalformedError([f"see {PRESIGNED}"], job_id="j"),
+        errors.JournalDamagedError([f"see {PRESIGNED}"], path="jobs.db"),
+        errors.ResultUrlError(job_id="j", url=PRESIGNED, reason="the host is private"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_pickled_error_contains_no_secret(error):
+    """Task queues and some loggers store the attributes of an error."""
+    assert CANARY.encode() not in pickle.dumps(error)
+
+
 def test_untrusted_text_of_any_length_is_shortened_in_messages():
     huge = "x" * 1_000_000
     for error in (

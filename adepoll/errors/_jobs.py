@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from adepoll.common.redaction import showable
+from adepoll.common.redaction import redact_text, showable
 from adepoll.errors._base import AdePollError
 
 
@@ -13,14 +13,15 @@ class JobFailedError(AdePollError):
 
     Attributes:
         job_id: The job.
-        failure_reason: The reason that the service sent, unchanged; None if it sent none.
+        failure_reason: The reason that the service sent, without possible secrets; None if it sent
+            none. The snapshot of the job has the unchanged reason.
     """
 
     def __init__(self, *, job_id: str, failure_reason: str | None) -> None:
         reason = "no reason given" if not failure_reason else showable(failure_reason)
         super().__init__(f"job {showable(job_id, 80)} failed: {reason}")
         self.job_id = job_id
-        self.failure_reason = failure_reason
+        self.failure_reason = None if failure_reason is None else redact_text(failure_reason)
 
 
 class JobCancelledError(AdePollError):
@@ -65,7 +66,7 @@ class JobTimeoutError(AdePollError, TimeoutError):
         )
         self.job_id = job_id
         self.timeout = timeout
-        self.last_status = last_status
+        self.last_status = None if last_status is None else redact_text(last_status)
         self.last_error = last_error
         self.polls = polls
 

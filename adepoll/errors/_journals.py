@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from adepoll.common.redaction import showable
+from adepoll.common.redaction import redact_text, showable
 from adepoll.errors._base import AdePollError
 from adepoll.errors._results import StorageError
 
@@ -117,7 +117,7 @@ class JournalDamagedError(JournalError):
             "another journal",
             path=path,
         )
-        self.problems = tuple(problems)
+        self.problems = tuple([redact_text(problem) for problem in problems])
 
 
 class JournalAccessError(JournalError):

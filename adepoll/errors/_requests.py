@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from adepoll.common.redaction import showable
+from adepoll.common.redaction import redact_text, showable
 from adepoll.errors._base import AdePollError
 
 
@@ -105,7 +105,7 @@ class MalformedAnswerError(AnswerError):
         shown = "; ".join(showable(problem, 200) for problem in problems[:5])
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""  # noqa: PLR2004 - the message names five problems
         super().__init__(f"the service sent a malformed answer: {shown}{more}", job_id=job_id)
-        self.problems = tuple(problems)
+        self.problems = tuple([redact_text(problem) for problem in problems])
 
 
 class AnswerTooLargeError(AnswerError):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from adepoll.common.redaction import redact_url, showable
+from adepoll.common.redaction import redact_text, redact_url, showable
 from adepoll.errors._base import AdePollError
 
 
@@ -28,7 +28,7 @@ class ResultNotReadyError(ResultError):
 
     def __init__(self, *, job_id: str, status: str) -> None:
         super().__init__(f"the job is still {showable(status, 40)}; wait for it", job_id=job_id)
-        self.status = status
+        self.status = redact_text(status)
 
 
 class ResultUnavailableError(ResultError):
@@ -177,7 +177,7 @@ class ResultMalformedError(ResultError):
     def __init__(self, problems: Sequence[str], *, job_id: str) -> None:
         shown = "; ".join(showable(problem, 200) for problem in problems[:5])
         super().__init__(f"not the JSON of a result: {shown}", job_id=job_id)
-        self.problems = tuple(problems)
+        self.problems = tuple([redact_text(problem) for problem in problems])
 
 
 class ResultRangeError(ResultError):
