@@ -200,7 +200,7 @@ class Adaptive:
         delay = max(min(delay, bound * shorten), self.minimum)
         if job.failures:
             # Fewer requests help the service, whatever the reason of the failures is.
-            delay = max(delay, self.target_lag * 2.0 ** min(job.failures, 32))
+            delay = max(delay, self.target_lag / 2 * 2.0 ** min(job.failures - 1, 32))
             maximum = self.maximum if job.awaited_for is None else LONGEST_AFTER_FAILURE
             delay = min(delay, maximum, self.maximum)
             delay *= rng.uniform(1 - self.jitter, 1)

@@ -176,7 +176,9 @@ class ListSweeper:
                 while pages := list(islice(iter(sweep.next_page, None), _PAGES_IN_FLIGHT)):
                     async with asyncio.TaskGroup() as group:
                         for page in pages:
-                            group.create_task(self._request_pages(sweep, page, silence, oldest))
+                            group.create_task(
+                                self._request_pages(group, sweep, page, silence, oldest)
+                            )
         except* (RequestError, NotImplementedError) as errors:
             failure = _first(errors)
         except* TimeoutError:
@@ -191,6 +193,7 @@ class ListSweeper:
 
     async def _request_pages(
         self,
+        group: asyncio.TaskGroup,
         sweep: Sweep,
         page: tuple[JobStatus, int] | None,
         silence: asyncio.Timeout,
@@ -218,6 +221,10 @@ class ListSweeper:
             now = loop.time()
             hints.page_listed(status, number, listed, requested_at, now)
             page = sweep.next_page()
+            if page is None or sweep.in_flight >= _PAGES_IN_FLIGHT:
+                continue
+            if (another := sweep.next_page()) is not None:  # the list is longer than expected
+                group.create_task(self._request_pages(group, sweep, another, silence, oldest))
 
     async def _request(self, status: JobStatus, number: int) -> JobPage:
         """Request one page; repeat the request after a 429 or another temporary error.

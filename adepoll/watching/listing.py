@@ -258,6 +258,11 @@ class Sweep:
         return all(pages.received >= pages.total for pages in self._by_status.values())
 
     @property
+    def in_flight(self) -> int:
+        """Number of pages that were requested, and not received yet."""
+        return sum(pages.requested - pages.received for pages in self._by_status.values())
+
+    @property
     def is_too_long(self) -> bool:
         """True if `max_pages` pages were received, and the sweep is not complete."""
         return self.pages >= self.max_pages and not self.is_complete
@@ -290,7 +295,9 @@ class Sweep:
         for status, pages in reversed(self._by_status.items()):
             known = pages.total
             if known == math.inf:
-                known = max(pages.expected, pages.received + 1)
+                # After each page beyond the expected ones, expect twice as many of them.
+                beyond = max(pages.received - pages.expected, 0)
+                known = max(pages.expected, pages.received + 1 + beyond)
             if pages.requested < known and self.pages < self.max_pages:
                 pages.requested += 1
                 return status, pages.requested - 1

@@ -191,13 +191,20 @@ def test_adaptive_polls_ever_later_after_failures():
     schedule = Adaptive(jitter=0)
     waits = [schedule.delay(of_age(60.0, failures=n), Random(0)) for n in range(1, 12)]
     assert waits == sorted(waits)
-    assert waits[0] >= 4
+    assert waits[0] == schedule.delay(of_age(60.0), Random(0))
+    assert waits[4] == 16
     assert waits[-1] == 60
     spread = {schedule.delay(of_age(60.0, failures=9), Random(n)) for n in range(9)}
     assert spread == {60.0}
     spread = {Adaptive().delay(of_age(60.0, failures=9), Random(n)) for n in range(9)}
     assert len(spread) == 9
     assert max(spread) <= 60
+
+
+def test_one_failed_poll_hardly_delays_the_detection_of_a_short_job():
+    """The official SDK's waiter pauses for 1.5 s here."""
+    job = PollContext(polls=2, watched_for=2.0, age=2.0, failures=1, awaited_for=2.0)
+    assert Adaptive().delay(job, Random(0)) <= 1
 
 
 def test_adaptive_spreads_polls():

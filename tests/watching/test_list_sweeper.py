@@ -6,6 +6,7 @@ from random import Random
 
 from subscribing import subscription_of
 
+from adepoll.api.models import JobPage, JobStatus, JobSummary
 from adepoll.scheduling.schedules import Fixed
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.learning import Learning
@@ -24,6 +25,30 @@ class Unlisted:
     async def list_jobs(self, **_):
         self.requests += 1
         await asyncio.get_running_loop().create_future()
+
+
+class LongList:
+    """A source whose list has 40 pages of jobs that nobody watches; each page takes a second."""
+
+    def __init__(self):
+        self.in_flight = self.most_in_flight = 0
+
+    async def list_jobs(self, *, page, page_size, status):
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await asyncio.sleep(1)
+        self.in_flight -= 1
+        jobs = tuple(
+            JobSummary(
+                job_id=f"{page}-{number}",
+                status=status,
+                status_text=status.value,
+                received_at=None,
+                progress=0.0,
+            )
+            for number in range(page_size)
+        )
+        return JobPage(jobs=jobs, has_more=status is JobStatus.PROCESSING and page < 39)
 
 
 def make_sweeper(source):
@@ -64,5 +89,22 @@ def test_it_starts_no_sweep_after_it_was_closed(replay):
         list_sweeper.pump()
         await asyncio.sleep(1)
         assert source.requests == 0
+
+    replay(script)
+
+
+def test_pages_of_a_list_of_unknown_length_are_requested_at_the_same_time(replay):
+    """Otherwise the first sweep would take 40 s, and no listed job would be polled meanwhile."""
+
+    async def script():
+        source = LongList()
+        list_sweeper = make_sweeper(source)
+        list_sweeper.pump()
+        while not list_sweeper.sweeps:
+            await asyncio.sleep(0.1)
+        assert asyncio.get_running_loop().time() < 10
+        assert list_sweeper.requests <= 60
+        assert source.most_in_flight == 8
+        await asyncio.wait(list_sweeper.close())
 
     replay(script)
