@@ -97,6 +97,7 @@ class Row:
         name: Name of the row in the table, and for ``--only``.
         groups: The jobs.
         alone: True if a separate watcher waits for each job with `wait`, without other jobs.
+        waits: True if one watcher waits for all jobs, each with its own call of `wait`.
         discovery: The option `discovery` of `JobWatcher`.
         learnt: A batch from which the watcher has learnt durations before; None without one.
         handed_after: Seconds from the arrival of a job to the moment the watcher gets its id.
@@ -111,6 +112,7 @@ class Row:
     name: str
     groups: tuple[Group, ...]
     alone: bool = False
+    waits: bool = False
     discovery: str = "auto"
     learnt: Group | None = None
     handed_after: float = 0.0
@@ -176,7 +178,8 @@ class Row:
     def play_watcher(self, jobs: Sequence[Job], seed: int, durations: Durations) -> Played:
         """Play the row with adepoll."""
         if not self.alone:
-            return watch_jobs(self, jobs, seed, durations)
+            play = wait_for_jobs if self.waits else watch_jobs
+            return play(self, jobs, seed, durations)
         known = pickle.dumps(durations)
         single = [
             wait_for_job(self, evolve(job, number=0), seed + job.number, pickle.loads(known))
@@ -316,6 +319,33 @@ def watch_jobs(row: Row, jobs: Sequence[Job], seed: int, durations: Durations) -
         except UnresolvedJobsError as error:
             note = str(error).splitlines()[0]
         return setting.played(lags, note)
+
+    return run(main())
+
+
+def wait_for_jobs(row: Row, jobs: Sequence[Job], seed: int, durations: Durations) -> Played:
+    """Wait for each job separately, with one watcher."""
+
+    async def main() -> Played:
+        setting = Setting.make(row, jobs, seed)
+        lags: dict[str, float] = {}
+        longest = max(job.ended_at for job in jobs) + PATIENCE
+
+        async def wait(job_id: str) -> None:
+            await watcher.wait(job_id)
+            lags[job_id] = setting.service.jobs[job_id].lag(setting.now())
+
+        try:
+            async with (
+                asyncio.timeout(longest),
+                setting.watcher(row, durations, seed) as watcher,
+                asyncio.TaskGroup() as group,
+            ):
+                async for job_id in setting.hand_over():
+                    group.create_task(wait(job_id))
+        except TimeoutError:
+            return setting.played(lags, f"stopped after {longest:.0f} s")
+        return setting.played(lags)
 
     return run(main())
 

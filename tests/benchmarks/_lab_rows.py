@@ -145,6 +145,8 @@ def _auto_rows() -> Iterator[Row]:
     yield _watch("auto: list misses all", log_normal(60), listing=JobListing(missing=1.0))
     foreign = JobListing(foreign=5_000)
     yield _watch("auto: 5,000 foreign jobs, log-normal 60 s", log_normal(60), listing=foreign)
+    crowd = JobListing(foreign=100_000)
+    yield _watch("auto: 100,000 foreign jobs, log-normal 60 s", log_normal(60), listing=crowd)
     yield _watch(
         "auto: 5,000 foreign jobs, 5 s behind, 1,000 of 200 s",
         log_normal(200),
@@ -265,6 +267,26 @@ def _budget_rows() -> Iterator[Row]:
     )
 
 
+def _waits_rows() -> Iterator[Row]:
+    """Yield rows in which one watcher waits for each job with its own call of `wait`."""
+    yield _watch("waits: 300, log-normal 60 s", log_normal(60), waits=True)
+    yield _watch("waits: 100, log-normal 60 s, budget 2/s", log_normal(60), jobs=100, **_short(2.0))
+    yield _watch("waits: 300, log-normal 600 s, budget 1/s", log_normal(600), **_short(1.0))
+    yield _watch(
+        "waits: 600, exponential 300 s over 20 min, budget 1/s",
+        exponential(300),
+        jobs=600,
+        spread=1_200,
+        **_short(1.0),
+    )
+
+
+def _short(budget: float) -> dict[str, object]:
+    return {"waits": True, "budget": budget}
+
+
 ROWS = {
-    row.name: row for rows in (_single_rows, _auto_rows, _get_rows, _budget_rows) for row in rows()
+    row.name: row
+    for rows in (_single_rows, _waits_rows, _auto_rows, _get_rows, _budget_rows)
+    for row in rows()
 }
