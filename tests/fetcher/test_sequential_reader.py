@@ -290,7 +290,7 @@ async def test_a_stream_below_the_minimum_rate_resumes(bucket, body, fetch, stor
 
 async def test_the_error_names_the_minimum_rate(bucket, body, fetch, stored):
     bucket.answers = [trickling(bucket, b"{" * SIZE)]
-    fetcher = fetch(attempts=1, read_timeout=0.1, min_rate=1_000_000)
+    fetcher = fetch(attempts=1, read_timeout=0.4, min_rate=1_000_000)
     with pytest.raises(ResultTransferError, match=r"less than 1e\+06 bytes a second"):
         await fetcher.result(stored(bucket.url()))
 
