@@ -320,12 +320,10 @@ def test_short_jobs_of_a_new_watcher_are_found_as_soon_as_by_the_official_waiter
 
 @pytest.mark.parametrize(
     "make_error",
-    [
-        NotImplementedError,
-        lambda: PermissionDeniedError(status=403),
-        lambda: JobNotFoundError(status=404),
-        lambda: AuthenticationError(status=401),
-    ],
+    more(
+        [NotImplementedError, lambda: PermissionDeniedError(status=403)],
+        [lambda: JobNotFoundError(status=404), lambda: AuthenticationError(status=401)],
+    ),
 )
 def test_without_a_list_jobs_are_polled_by_schedule_without_a_warning(replay, caplog, make_error):
     async def script():
