@@ -110,9 +110,16 @@ def _auto_rows() -> Iterator[Row]:
     yield _watch("auto: list 5 s behind, log-normal 60 s", log_normal(60), listing=late)
     later = JobListing(lag=60)
     yield _watch("auto: list 60 s behind, log-normal 600 s", log_normal(600), listing=later)
-    kept = JobListing(keeps_settled=True)
+    kept = JobListing(keeps_settled=1.0)
     yield _watch("auto: list keeps settled jobs, log-normal 60 s", log_normal(60), listing=kept)
     yield _watch("auto: list keeps settled jobs, log-normal 600 s", log_normal(600), listing=kept)
+    some = JobListing(keeps_settled=0.05)
+    yield _watch(
+        "auto: list keeps 5% of settled jobs, log-normal 60 s", log_normal(60), listing=some
+    )
+    yield _watch(
+        "auto: list keeps 5% of settled jobs, log-normal 600 s", log_normal(600), listing=some
+    )
     yield _watch("auto: 5 and 300 s mixed, one every 2 s", mixed(about(5), about(300)), spread=600)
     yield Row(
         name="auto: last 1% of a Pareto(1.1) batch",

@@ -27,7 +27,7 @@ class JobListing:
     Attributes:
         lag: Seconds until a change of a job appears in the list.
         foreign: Number of active jobs of other programs.
-        keeps_settled: True if settled jobs stay in the list of active jobs forever.
+        keeps_settled: Share of the settled jobs that stay in the list of active jobs forever.
         missing: Share of the active jobs that the list never shows.
         failing: Share of the requests that fail for a moment (503).
         page_time: Additional seconds that each request takes.
@@ -35,10 +35,13 @@ class JobListing:
 
     lag: float = 0.0
     foreign: int = 0
-    keeps_settled: bool = False
+    keeps_settled: float = 0.0
     missing: float = 0.0
     failing: float = 0.0
     page_time: float = 0.0
+
+
+_GOLDEN = 0.618  # spreads the jobs that stay in the list over all jobs
 
 
 @define(kw_only=True, eq=False)
@@ -133,7 +136,8 @@ class LabService:
             if before is not None:
                 self._listed[before].remove((number, job_id))
             status = _status_at(job, seen)
-            if self.listing.keeps_settled and status not in self._listed:
+            kept = number * _GOLDEN % 1.0 < self.listing.keeps_settled
+            if kept and status not in self._listed:
                 status = JobStatus.PROCESSING
             if status not in self._listed:
                 heappop(self._changes)
@@ -141,7 +145,7 @@ class LabService:
             insort(self._listed[status], (number, job_id))
             if status is JobStatus.PENDING:
                 heapreplace(self._changes, (job.started_at, number, job_id, status))
-            elif self.listing.keeps_settled:
+            elif kept:
                 heappop(self._changes)
             else:
                 heapreplace(self._changes, (job.ended_at, number, job_id, status))
