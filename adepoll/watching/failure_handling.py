@@ -171,11 +171,11 @@ class FailureRules:
     def postponed_to(self, failures: PollFailures, now: float) -> float:
         """Return the time of the next check whether to poll a job; `now` to poll the job now.
 
-        The job is polled now if at least a fifth of the polls of other jobs were answered since its
-        last poll failed.
+        The job is polled now if polls of other jobs were answered since its last poll failed, and
+        the host answered the last of them.
         """
-        share = self.host.share_answered(failures.answered, failures.failed)
-        if now >= failures.retry_at or (share is not None and share >= _FEW):
+        answers = self.host.answered > failures.answered and self.host.last_error is None
+        if answers or now >= failures.retry_at:
             return now
         failures.check_at = min(failures.retry_at, now + _SOON)
         return failures.check_at
