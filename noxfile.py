@@ -54,7 +54,8 @@ def thorough(session: nox.Session) -> None:
     """Run what `tests` leaves out: more seeds, kills, jobs and Hypothesis examples."""
     install(session)
     which = ["-m", "thorough or hypothesis", "--hypothesis-profile=thorough"]
-    session.run("pytest", *PARALLEL, *which, *session.posargs)
+    limit = "--timeout=900"  # seconds; some of these tests take 30 s of CPU on an idle machine
+    session.run("pytest", *PARALLEL, *which, limit, *session.posargs)
 
 
 @nox.session

@@ -90,7 +90,7 @@ async def deploy_until_stored(ade, engine, run):
     assert stored == {job_id: outcome.value for job_id, outcome in expected.items()}
 
 
-@pytest.mark.timeout(60 + 30 * DEPLOYS)
+@pytest.mark.timeout(180 + 120 * DEPLOYS)
 async def test_processes_that_are_ended_under_load_store_every_outcome(postgresql, ade, tmp_path):
     """`ADEPOLL_DEPLOYS` is their number; `nox -s bench -- deploys` prints the figures."""
     tally = await Deploys(ade, postgresql, tmp_path, random.Random(20)).run(DEPLOYS)
