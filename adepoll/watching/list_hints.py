@@ -113,7 +113,9 @@ class ListHints:
             if self.list_trust.may_check(is_short=is_short):
                 return now
             later = max(later, now + _CHECK_LATER)
-        return min(later, now + self.timing.delay(state, now)) if awaited else later
+        if awaited:
+            later = min(later, now + max(self.timing.delay(state, now), _MIN_LATER))
+        return later
 
     def page_listed(
         self, status: JobStatus, number: int, page: JobPage, requested_at: float, now: float
@@ -350,5 +352,6 @@ _ROUND_SHARE: Final = 0.25
 _TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
 _CHUNK: Final = 500  # jobs in one step of an iterator
 _DELAYS_SAMPLED: Final = 8  # jobs for which `sweep_ended` asks the schedule
+_MIN_LATER: Final = 1.0  # fewest seconds by which a poll is postponed for lack of request budget
 _CHECK_LATER: Final = 30.0  # seconds by which a poll is postponed if it would only check the list
 _LAG_FADING: Final = 0.99  # factor by which the observed lag of the list shrinks at each sweep
