@@ -1,6 +1,5 @@
 """``adepoll fetch``: download the result of one job."""
 
-import glob
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from adepoll.cli.messages import say, shown
 from adepoll.cli.progress import DownloadView
 from adepoll.cli.run import run
 from adepoll.cli.stdout_writer import naming_stdout
+from adepoll.fetcher.part_names import can_be_continued
 
 
 def fetch(
@@ -53,13 +53,7 @@ def fetch(
         return ExitCode.COMPLETED
 
     def say_what_is_kept() -> None:
-        if target is not None and _has_part_file(target):
+        if target is not None and can_be_continued(target):
             say("adepoll: the partial download is kept; the same command continues it")
 
     run(main, on_stop=say_what_is_kept, on_error=say_what_is_kept)
-
-
-def _has_part_file(target: Path) -> bool:
-    # A part file can be continued if its resume state exists beside it.
-    pattern = f".{glob.escape(target.name[:40])}.*.part.json"
-    return any(target.parent.glob(pattern))

@@ -7,6 +7,7 @@ copies the bytes of an earlier process to a new file. The functions block, and r
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -18,7 +19,7 @@ from typing import Final
 from attrs import frozen
 
 from adepoll.common import file_system
-from adepoll.fetcher.resume_state import ResumeStateFile
+from adepoll.fetcher.resume_state import STATE_END, ResumeStateFile
 
 _COPY_SIZE: Final = 2**20  # bytes that are copied in one step
 # A random name, as `PartNames.random_path` makes it.
@@ -58,6 +59,21 @@ class OwnFile:
             os.close(self.fd)
 
 
+def can_be_continued(target: Path) -> bool:
+    """Return whether a download to this file was interrupted and can be continued.
+
+    A part file can be continued if its resume state exists beside it.
+    """
+    beginning = glob.escape(_beginning_of(target))
+    return any(target.parent.glob(f"{beginning}*.part{STATE_END}"))
+
+
+def _beginning_of(target: Path) -> str:
+    """Return the beginning of the names of all part files for a target, whatever its job."""
+    # Suffixes of up to 36 bytes follow, and eCryptfs allows names of 143 bytes.
+    return f".{target.name.encode('utf-8', 'surrogatepass')[:80].decode('utf-8', 'ignore')}."
+
+
 class PartNames:
     """The names for the part files of one target and job: one shared name, and random ones.
 
@@ -73,9 +89,7 @@ class PartNames:
         name = target.name.encode("utf-8", "surrogatepass")
         key = b"%b\0%b" % (name, job_id.encode("utf-8", "surrogatepass"))
         digest = hashlib.blake2b(key, digest_size=6).hexdigest()
-        # Suffixes of up to 36 bytes follow, and eCryptfs allows names of 143 bytes.
-        beginning = name[:80].decode("utf-8", "ignore")
-        self._stem = f".{beginning}.{digest}"
+        self._stem = f"{_beginning_of(target)}{digest}"
         self.shared = Path(target.parent, f"{self._stem}.part")
 
     def create_shared(self) -> OwnFile | None:

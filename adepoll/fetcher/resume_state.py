@@ -25,6 +25,8 @@ from adepoll.api.models import Json
 from adepoll.common import file_system
 from adepoll.fetcher.storage_rules import ObjectVersion
 
+STATE_END: Final = ".json"
+"""What the name of a resume state adds to that of its part file."""
 _FORMAT: Final = 3  # a file with another number is ignored
 _MAX_BYTES: Final = 2**20  # a longer state is ignored
 _BYTES_PER_SYNC: Final = 2**23
@@ -72,7 +74,7 @@ class ResumeStateFile:
     def __init__(self, part: Path) -> None:
         """Compute the path; no file is opened yet. `part` is the path of the part file."""
         self.update_bytes = 0 if _boot_id() else _BYTES_PER_SYNC
-        self._path = part.with_name(f"{part.name}.json")
+        self._path = part.with_name(f"{part.name}{STATE_END}")
         self._new = part.with_name(f"{part.name}.json.new")
         self._fd: int | None = None  # None until the file is created
         self._last = b""  # contents of the file, after the last complete write
