@@ -7,8 +7,9 @@ time in addition to its CPU time for the same input, if the input is JSON.
 
 A row has all values at one place of one decoder, and is printed when it is measured. It shows the
 worst of its inputs. ``--megabytes`` sets the size of the inputs, and ``--seconds`` limits the time
-of the whole run: each row gets an equal share, and then leaves out values at random. With
-``--decoder``, only decoders with this text in their name are measured. Use ``nice``.
+of the whole run: each row gets an equal share, and then leaves out values at random. When the time
+has ended, the other rows are left out. With ``--decoder``, only decoders with this text in their
+name are measured. Use ``nice``.
 """
 
 import argparse
@@ -225,19 +226,19 @@ def tried(decode, body):
         decode(body)
 
 
-def cpu(decode, body):
-    """Return the CPU time in milliseconds, the best of up to `TRIES` runs."""
+def cpu(decode, body, until):
+    """Return the CPU time in ms, the best of up to `TRIES` runs, which begin before `until`."""
     best = float("inf")
     for _ in range(TRIES):
         start = thread_time()
         tried(decode, body)
         best = min(best, 1e3 * (thread_time() - start))
-        if best < goal_for(body):
+        if best < goal_for(body) or monotonic() >= until:
             break
     return best
 
 
-async def longest_pause(decode, body):
+async def longest_pause(decode, body, until):
     """Return the longest pause of the loop while a thread decodes, in ms; the best of `TRIES`.
 
     A pause is counted in CPU time of that thread, because other programs can make it wait, too.
@@ -255,7 +256,7 @@ async def longest_pause(decode, body):
                 now = clock_gettime(clocks[0])
                 longest, last = max(longest, now - (last or now)), now
         best = min(best, 1e3 * longest)
-        if best < goal_for(body):
+        if best < goal_for(body) or monotonic() >= until:
             break
     return best
 
@@ -271,15 +272,14 @@ def goal_for(body):
     return max(SHORTEST, GOAL * len(body) / 2**20)
 
 
-def measure(decoder, name, decode, body):
-    """Return the `Measured` of one input."""
+def measure(decoder, name, decode, body, until):
+    """Return the `Measured` of one input; no run after the first begins after `until`."""
     if decoder in IN_THREAD and is_costly(body):
-        blocked = asyncio.run(longest_pause(decode, body))
-        return Measured(blocked / goal_for(body), blocked, None, len(body), f"{name} (thread)")
-    blocked = cpu(decode, body)
-    floor = None
-    if blocked > goal_for(body):
-        floor = cpu(json.loads, body)
+        blocked = asyncio.run(longest_pause(decode, body, until))
+        name = f"{name} (thread)"
+    else:
+        blocked = cpu(decode, body, until)
+    floor = cpu(json.loads, body, until) if blocked > goal_for(body) else None
     return Measured((blocked - (floor or 0.0)) / goal_for(body), blocked, floor, len(body), name)
 
 
@@ -329,13 +329,16 @@ def main():
     ends_at = monotonic() + options.seconds
     missed = measured = 0
     for done, row in enumerate(rows):
+        if monotonic() >= ends_at:
+            print(f"the time has ended: {len(rows) - done} rows are left out")
+            break
         until = monotonic() + (ends_at - monotonic()) / (len(rows) - done)
         rng.shuffle(row)
         found = []
         for _, _, name, decode, make in row:
             if found and monotonic() >= until:
                 break
-            found.append(measure(row[0][0], name, decode, make(size)))
+            found.append(measure(row[0][0], name, decode, make(size), until))
         late = sum(each.rate > 1 for each in found)
         missed, measured = missed + late, measured + len(found)
         worst = max(found)
