@@ -22,9 +22,10 @@ def groups(*names: str) -> list[str]:
     return nox.project.dependency_groups(PROJECT, *names)
 
 
-# One pytest process more than there are cores, because many tests wait for servers, browsers and
-# processes. Each one more would collect all tests: 9 s of CPU, and 17 s in a new checkout.
-PARALLEL = [f"--numprocesses={(os.cpu_count() or 1) + 1}", "--dist=worksteal"]
+CORES = os.cpu_count() or 1
+# More pytest processes than cores, because many tests wait for servers, browsers and processes.
+# Each further process collects all tests: 9 s of CPU, and 17 s in a new checkout.
+PARALLEL = [f"--numprocesses={2 * CORES + 1}", "--dist=worksteal"]
 
 
 def install(session: nox.Session) -> None:
@@ -55,7 +56,8 @@ def thorough(session: nox.Session) -> None:
     install(session)
     which = ["-m", "thorough or hypothesis", "--hypothesis-profile=thorough"]
     limit = "--timeout=900"  # seconds; some of these tests take 30 s of CPU on an idle machine
-    session.run("pytest", *PARALLEL, *which, limit, *session.posargs)
+    fewer = f"--numprocesses={CORES + 1}"  # these tests need more CPU, and wait less
+    session.run("pytest", *PARALLEL, fewer, *which, limit, *session.posargs)
 
 
 @nox.session

@@ -8,9 +8,10 @@ from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
+from amounts import more
 from commandline import KEY, adepoll
 
-from adepoll import AdeClient, JobWatcher
+from adepoll import AdeClient, Fixed, JobWatcher
 from adepoll.api.kinds import v1_extract
 from adepoll.errors import AdePollError, JobFailedError, UnresolvedJobsError
 from adepoll.server.problem_details import problem_details
@@ -90,14 +91,16 @@ def assert_shows_no_secret(text):
     assert "\x1b" not in text
 
 
-async def test_no_command_shows_a_secret(service, tmp_path):
+@pytest.mark.parametrize("limit", more([["--timeout=2"]], [[]]))
+async def test_no_command_shows_a_secret(service, tmp_path, limit):
+    """Without a limit, the refused job is given up after a minute, in each of two runs."""
     journal, page = tmp_path / "batch.db", tmp_path / "report.html"
     runs = [
         ("get", "failed"),
         ("get", "unknown"),
         ("list",),
-        ("watch", *JOBS, "unknown", "--journal", journal),
-        ("resume", journal),
+        ("watch", *JOBS, "unknown", "--journal", journal, *limit),
+        ("resume", journal, *limit),
         ("status", journal),
         ("report", journal, "--out", page),
     ]
@@ -116,7 +119,10 @@ async def test_no_command_shows_a_secret(service, tmp_path):
 async def test_no_log_event_or_problem_shows_a_secret(service, caplog):
     caplog.set_level(logging.DEBUG)
     shown = []
-    async with AdeClient(KEY, base_url=service.base_url) as client, JobWatcher(client) as watcher:
+    async with (
+        AdeClient(KEY, base_url=service.base_url) as client,
+        JobWatcher(client, schedule=Fixed(interval=0.01), patience=0.1) as watcher,
+    ):
         for job_id in (*JOBS, "unknown"):
             try:
                 found = await client.get_job(job_id)
