@@ -3,6 +3,8 @@
 import os
 import sys
 
+from adepoll.common.extras import how_to_install
+
 
 def main() -> None:
     """Run the command. If a dependency is missing, print how to install it, and exit."""
@@ -14,9 +16,7 @@ def main() -> None:
     except ModuleNotFoundError as exc:
         if exc.name not in {"click", "jinja2", "rich"}:
             raise
-        sys.exit(
-            f'adepoll: the command needs {exc.name}; install it with: pip install "adepoll[cli]"'
-        )
+        sys.exit(f"adepoll: the command needs {exc.name}; {how_to_install('cli')}")
 
 
 def _open_closed_streams() -> None:

@@ -171,8 +171,8 @@ def emulate() -> None:
 @click.option(
     "--to",
     type=click.Choice(["parquet", "csv", "jsonl", "arrow"]),
-    help="Format of the table. parquet and arrow need the extra table: pip install "
-    '"adepoll[cli,table]".  [default: the format that the ending of FILE names, or parquet]',
+    help='Format of the table. parquet and arrow need the extra "table" of adepoll.  [default: the '
+    "format that the ending of FILE names, or parquet]",
 )
 @click.option(
     "-o",

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 from attrs import define, field
 
 from adepoll.api.models import Json
+from adepoll.common.extras import how_to_install
 from adepoll.common.threads import run_in_thread
 from adepoll.errors import ConfigurationError, ResultMalformedError, ResultTooLargeError
 from adepoll.fetcher.result_stream import ResultStream
@@ -218,8 +219,7 @@ def _import_ijson() -> Any:
     try:
         return importlib.import_module("ijson")
     except ImportError:
-        message = "items() needs ijson, which is not installed: pip install 'adepoll[json]'"
-        raise ConfigurationError(message) from None
+        raise ConfigurationError(f"items() needs ijson; {how_to_install('json')}") from None
 
 
 def _number(value: Json) -> int | float:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final, Literal, Protocol, get_args
 from attrs import evolve, field, frozen
 
 from adepoll.api.json_text import Json
+from adepoll.common.extras import how_to_install
 from adepoll.common.file_system import replacing
 from adepoll.common.html_tables import HtmlTable
 from adepoll.common.redaction import showable
@@ -340,7 +341,7 @@ def _writer_of(kind: Format) -> Callable[[BinaryIO, Sequence[Column]], Writer]:
         if error.name != "pyarrow":
             raise
         raise ConfigurationError(
-            f'the format {kind} needs pyarrow: pip install "adepoll[table]"; csv and jsonl do not'
+            f"the formats parquet and arrow need pyarrow; {how_to_install('table')}"
         ) from None
     return ParquetWriter if kind == "parquet" else ArrowWriter
 

@@ -1,10 +1,10 @@
 """Parse each document of a folder, extract data from its Markdown, and store one result for each.
 
-    pip install adepoll landingai-ade
+    pip install . landingai-ade    # in the folder of adepoll's repository
     python docs/examples/pipeline.py documents schema.json results
 
 The result of `invoice.pdf` is `results/invoice.pdf.json`. After a failure or a crash, run the same
-command again: it continues, and creates no job a second time. docs/pipelines.md explains how.
+command again: it continues. docs/pipelines.md says in which cases it creates a second job.
 """
 
 import argparse

@@ -542,7 +542,7 @@ async def test_without_the_cli_extra_the_command_says_how_to_install_it(ade):
     )
     _, err = await process.communicate()
     assert process.returncode == 1
-    assert 'pip install "adepoll[cli]"' in err.decode()
+    assert 'pip install ".[cli]"' in err.decode()
 
 
 async def test_without_a_command_the_help_is_printed(ade):

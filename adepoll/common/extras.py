@@ -1,0 +1,10 @@
+"""Says how to install an extra of adepoll. The only module that names the command of pip.
+
+adepoll is on no package index. So no text may say ``pip install`` followed by the name adepoll:
+somebody else could register the name, and publish another program under it.
+"""
+
+
+def how_to_install(extra: str) -> str:
+    """Return the end of a sentence that says what to do if `extra`, such as ``cli``, is missing."""
+    return f'install the extra "{extra}" of adepoll: pip install ".[{extra}]" in its repository'
