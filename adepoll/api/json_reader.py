@@ -27,7 +27,7 @@ from adepoll.api.json_fields import (
     members_of,
     read_float,
 )
-from adepoll.api.json_text import CONTAINERS, Json, bounded
+from adepoll.api.json_text import CONTAINERS, Json, bounded, with_bounded_values
 
 UNREADABLE: Final = (KeyError, ShapeError)
 """Exceptions of a reader: a required field is missing (KeyError) or has another type."""
@@ -55,8 +55,7 @@ def reader_of(cls: type, shape: Shape | None = None) -> Callable[..., Any]:
         "large": _LARGE,
         "ShapeError": ShapeError,
         "UNREADABLE": UNREADABLE,
-        # `bounded` is called for objects and arrays only, because a call for each value is slow.
-        "bounded": bounded,
+        "with_bounded_values": with_bounded_values,
         "containers": CONTAINERS,
         "set_aside": set_aside,
     }
@@ -65,9 +64,10 @@ def reader_of(cls: type, shape: Shape | None = None) -> Callable[..., Any]:
         " if type(raw) is not dict: raise ShapeError",
         " if raw.keys() <= keys: extra = {}",
         " else:",
-        "  extra = {",
-        "   k: bounded(v) if type(v) in containers else v for k, v in raw.items() if k not in keys",
-        "  }",
+        "  extra = raw.copy()",  # faster than a comprehension if there are many unknown fields
+        "  for key in filter(raw.__contains__, keys): del extra[key]",
+        "  if not containers.isdisjoint(map(type, extra.values())):",
+        "   extra = with_bounded_values(extra)",
     ]
     fields = fields_of(cls, shape)
     repeated = {field.repeats for field in fields}

@@ -1,10 +1,13 @@
 """Parses JSON text in bounded time, and writes JSON of any depth. Imports `errors` only."""
 
+import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import chain, compress
+from operator import is_
 from typing import Any, Final, NoReturn, TypeAlias
 
 from attrs import field, frozen
@@ -95,8 +98,9 @@ _tolerant_decoder: Final = json.JSONDecoder(
     parse_int=_int_or_text,
     object_pairs_hook=lambda pairs: dict(pairs),  # noqa: PLW0108 - see _switching_decoder
 )
-# For text with very many values. The scanner is written in C. During a call of the Python functions
-# below, Python can switch to another thread. Without them, all threads would wait for the scanner.
+# For text with very many values, in a thread. The scanner is written in C. During a call of the
+# Python functions below, Python can switch to another thread. Without them, the event loop would
+# wait for the scanner. A thread that runs an event loop uses `_decoder`, which takes half the time.
 _switching_decoder: Final = json.JSONDecoder(
     parse_constant=_refuse_constant,
     parse_float=_finite,
@@ -141,13 +145,22 @@ def loads(body: bytes | str, limits: "Limits | None" = None) -> Json:
         # The body is nearly always UTF-8. Any other body is read by `_loads_slowly` below.
         text = body if isinstance(body, str) else body.decode()
         has_very_many = len(text) > _VERY_MANY and _weight(text) > _VERY_MANY
-        decoder = _switching_decoder if has_very_many else _decoder
+        decoder = _switching_decoder if has_very_many and not _runs_event_loop() else _decoder
         value, end = decoder.raw_decode(text)
         if end == len(text) or not text[end:].strip(" \t\n\r"):
             return value
     except (ValueError, RecursionError):
         pass
     return _loads_slowly(body)
+
+
+def _runs_event_loop() -> bool:
+    """Return whether an event loop is running in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _loads_slowly(body: bytes | str) -> Json:
@@ -287,18 +300,30 @@ def bounded(value: Json) -> Json:
 
     A deeper value would raise RecursionError when it is compared, copied, pickled or printed.
     """
-    level = _containers([value])
-    for _ in range(MAX_NESTING):
-        if not level:
-            return value
-        inner = [outer.values() if type(outer) is dict else outer for outer in level]
-        level = _containers([*chain.from_iterable(inner)])
-    return dumps(value) if level else value
+    return dumps(value) if _is_too_deep([value]) else value
 
 
-def _containers(values: Sequence[Json]) -> Sequence[Json]:
-    """Return the objects and arrays that are not empty. All functions that it calls are in C."""
-    return [*filter(None, compress(values, map(CONTAINERS.__contains__, map(type, values))))]
+def with_bounded_values(members: dict[str, Json]) -> dict[str, Json]:
+    """Return the members of an object, each with its `bounded` value."""
+    if not _is_too_deep(members.values()):  # one check of all values is faster than one for each
+        return members
+    return {name: bounded(value) for name, value in members.items()}
+
+
+def _is_too_deep(values: Iterable[Json]) -> bool:
+    """Return whether a value has more than `MAX_NESTING` levels.
+
+    All functions that are called for each value are written in C.
+    """
+    for _ in range(MAX_NESTING + 1):
+        filled = [*filter(None, values)]
+        types = [*map(type, filled)]
+        if CONTAINERS.isdisjoint(types):
+            return False
+        objects = compress(filled, map(partial(is_, dict), types))
+        arrays = compress(filled, map(partial(is_, list), types))
+        values = chain.from_iterable(chain(map(dict.values, objects), arrays))
+    return True
 
 
 CONTAINERS: Final = frozenset({dict, list})

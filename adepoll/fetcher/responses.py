@@ -33,7 +33,9 @@ from adepoll.fetcher.storage_rules import (
 _OK: Final = 200
 _PARTIAL: Final = 206
 _PRECONDITION_FAILED: Final = 412
-_MAX_ERROR_BODY: Final = 4096
+MAX_ERROR_BODY: Final = 4096
+"""Bytes that are read of the body of a response with an error status."""
+
 MAX_ERROR_PAGE: Final = 2**20
 """Bytes of the largest body that may be the error page of a gateway, and is requested again."""
 
@@ -215,7 +217,7 @@ class ResponseInterpreter:
         with suppress(TimeoutError, aiohttp.ClientError, OSError):
             # Only a total timeout helps against a body that arrives slowly for hours.
             async with asyncio.timeout(self.period):
-                while chunk := await response.content.read(_MAX_ERROR_BODY - len(body)):
+                while chunk := await response.content.read(MAX_ERROR_BODY - len(body)):
                     body += chunk
         now = datetime.now(UTC)
         return error_for(

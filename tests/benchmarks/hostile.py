@@ -17,6 +17,7 @@ import asyncio
 import json
 import random
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
@@ -34,6 +35,7 @@ from adepoll.api.models import JobSnapshot
 from adepoll.cli.columns import read_text
 from adepoll.cli.found_jobs import Fields, IdsError
 from adepoll.common.redaction import Secret, redact_text
+from adepoll.fetcher.responses import MAX_ERROR_BODY
 from adepoll.fetcher.storage_rules import error_for
 from adepoll.scheduling.durations import Durations
 from adepoll.server.webhooks import job_ids_in
@@ -132,7 +134,11 @@ def places(rules):
     yield "repeated metadata", f'{head}"metadata":{{"new":', "}}"
 
 
-IN_THREAD = {"list", *(f"{kind} answer" for kind in RULES)}
+# Decoders of large inputs that a thread calls, and the function that says which inputs are large.
+IN_THREAD = {
+    **dict.fromkeys(("list", *(f"{kind} answer" for kind in RULES)), is_costly),
+    "id file": lambda _body: True,
+}
 
 
 def _at(decoder, place, decode, head, tail):
@@ -182,10 +188,15 @@ def read_ids(body):
     read_text([text], source="ids", fields=Fields(job_id="job_id"), emit=lambda _jobs: None)
 
 
+def storage_error(body):
+    """Read an error response of a storage."""
+    error_for("j", "https://h/p?sig=x", 403, body[:MAX_ERROR_BODY], now=datetime.now(UTC))
+
+
 OTHERS = {
     "scanner": scan,
     "refusal": lambda body: protocol.status_error(500, {}, body, job_id="j", secret=Secret("key")),
-    "storage error": lambda body: error_for("j", "https://h/p?sig=x", 403, body, now=None),
+    "storage error": storage_error,
     "redact_text": lambda body: redact_text(body.decode("utf-8", "surrogatepass")),
     "id file": read_ids,
     "snapshot": JobSnapshot.from_json,
@@ -226,8 +237,11 @@ def tried(decode, body):
         decode(body)
 
 
-def cpu(decode, body, until):
-    """Return the CPU time in ms, the best of up to `TRIES` runs, which begin before `until`."""
+async def cpu(decode, body, until):
+    """Return the CPU time in ms, the best of up to `TRIES` runs, which begin before `until`.
+
+    An event loop runs in this thread, as in a program that decodes without another thread.
+    """
     best = float("inf")
     for _ in range(TRIES):
         start = thread_time()
@@ -274,12 +288,12 @@ def goal_for(body):
 
 def measure(decoder, name, decode, body, until):
     """Return the `Measured` of one input; no run after the first begins after `until`."""
-    if decoder in IN_THREAD and is_costly(body):
+    if decoder in IN_THREAD and IN_THREAD[decoder](body):
         blocked = asyncio.run(longest_pause(decode, body, until))
         name = f"{name} (thread)"
     else:
-        blocked = cpu(decode, body, until)
-    floor = cpu(json.loads, body, until) if blocked > goal_for(body) else None
+        blocked = asyncio.run(cpu(decode, body, until))
+    floor = asyncio.run(cpu(json.loads, body, until)) if blocked > goal_for(body) else None
     return Measured((blocked - (floor or 0.0)) / goal_for(body), blocked, floor, len(body), name)
 
 
