@@ -444,6 +444,44 @@ async def test_programs_can_use_the_routes_for_single_jobs(server, ade):
     assert len(list(ade.truth.jobs())) == 2
 
 
+SERVERS = (ROOT / "docs" / "servers.md").read_text("utf-8")
+(TICKETS,) = re.findall(r"^```js\n(.*?)^```$", SERVERS, re.DOTALL | re.MULTILINE)
+STREAM = 'event: job\ndata: "{}"\n\nevent: {}\ndata: {{}}\n\n'
+
+
+async def test_a_page_with_tickets_requests_a_new_one_after_a_break_and_ends_at_the_end(new_page):
+    """The first stream breaks, the second ticket is too late, and the third stream is complete."""
+    asked, opened, streams = [], [], [STREAM.format("pending", "ping"), None]
+
+    async def ticket(route):
+        asked.append((route.request.method, route.request.headers["authorization"]))
+        await route.fulfill(json={"url": f"/events?ticket={len(asked)}"})
+
+    async def events(route):
+        opened.append(route.request.url.partition("?")[2])
+        body = streams.pop(0) if streams else STREAM.format("completed", "end")
+        if body is None:
+            await route.fulfill(status=403)
+        else:
+            await route.fulfill(body=body, content_type="text/event-stream")
+
+    page = await new_page()
+    await page.route("**/*", lambda route: route.fulfill(body="", content_type="text/html"))
+    await page.route("**/tickets?ids=job-1%2Cjob-2", ticket)
+    await page.route("**/events?*", events)
+    await page.goto("http://server.invalid/")
+    await page.evaluate("window.setTimeout = (callback) => queueMicrotask(callback); null")
+    await page.add_script_tag(content=TICKETS)
+    await page.evaluate(
+        """window.shown = [];
+        follow(["job-1", "job-2"], {authorization: "mine"}, (job) => shown.push(job)); null"""
+    )
+    await page.wait_for_function("shown.length === 2")
+    assert await page.evaluate("shown") == ["pending", "completed"]
+    assert asked == [("POST", "mine")] * 3
+    assert opened == ["ticket=1", "ticket=2", "ticket=3"]
+
+
 # Records each state of the connection and of jobs, and each announcement.
 RECORDING = """
 window.linkStates = []; window.announced = []; window.statuses = [];
