@@ -19,13 +19,15 @@ EPILOG = """\b
 Environment variables:
   VISION_AGENT_API_KEY       API key; there is no option for it, because other
                              users of the machine can see options
-  LANDINGAI_ADE_ENVIRONMENT  region of the key: production (us, default) or eu
+  LANDINGAI_ADE_ENVIRONMENT  region of the key: us (the default; production
+                             means the same) or eu
   LANDINGAI_ADE_BASE_URL     URL of the API, for example of an emulator
-  LANDINGAI_ADE_V2_BASE_URL  URL of the API for v2 jobs, if it differs
+  LANDINGAI_ADE_V2_BASE_URL  URL of the API for v2 jobs; needed only if it
+                             differs from LANDINGAI_ADE_BASE_URL
 
 \b
 The first option or variable that is set decides where requests go:
-  v1 jobs  --base-url or --region, LANDINGAI_ADE_BASE_URL,
+  v1 jobs  --base-url or --region (not both), LANDINGAI_ADE_BASE_URL,
            LANDINGAI_ADE_ENVIRONMENT, region us
   v2 jobs  --v2-base-url, --region, LANDINGAI_ADE_V2_BASE_URL,
            --base-url, LANDINGAI_ADE_BASE_URL, LANDINGAI_ADE_ENVIRONMENT,

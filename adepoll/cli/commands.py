@@ -68,12 +68,13 @@ def completion() -> None:
 @click.option("--seed", default=0, show_default=True, help="Seed of durations, sizes and failures.")
 @runs("demo_run:demo")
 def demo() -> None:
-    """Watch 2,000 emulated jobs on this machine; needs no API key.
+    """Watch 2,000 emulated jobs on this machine (needs no key).
 
     Starts an emulator of the service as a separate process, and submits jobs of every kind to it
     over HTTP. 3% of the jobs fail, 1% are cancelled, and 5% have results of 2 to 20 MB. The demo
     watches the jobs, stores large results in a temporary folder, and compares all statuses and
-    results with the emulator's records. It exits with 1 if anything is missing or wrong.
+    results with the emulator's records. It exits with 0 if they are equal, although some jobs fail,
+    and with 1 if anything is missing or wrong.
     """
 
 
@@ -126,7 +127,7 @@ def demo() -> None:
     show_default=True,
     callback=check_keys,
     metavar="KEY",
-    help="Key that the API accepts; every other key is refused. May be repeated.",
+    help="Key that the emulator accepts; it refuses every other key. May be repeated.",
 )
 @median_option
 @click.option("--seed", default=0, show_default=True, help="Seed of all random values.")
@@ -148,8 +149,8 @@ def demo() -> None:
     shell_complete=complete_fault,
     metavar="NAME[:CHANCE]",
     help="Let requests fail or be slow on purpose. NAME is the name of a fault, such as "
-    "server-error. CHANCE is the share of the requests that the fault affects, from 0 to 1 "
-    "(default: 1, all of them). May be repeated.",
+    "server-error; docs/emulator.md lists all names. CHANCE is the share of the requests that the "
+    "fault affects, from 0 to 1 (default: 1, all of them). May be repeated.",
 )
 @click.option(
     "--verbose",
@@ -160,9 +161,10 @@ def demo() -> None:
 @click.pass_context
 @runs("emulate:emulate")
 def emulate() -> None:
-    """Run an emulated ADE service with all kinds of jobs; needs no API key.
+    """Run an emulated ADE service (needs no key of the service).
 
-    Prints the environment variables that direct adepoll and the official SDK to the emulator.
+    The emulator has jobs of all kinds. The command prints the environment variables that direct
+    adepoll and the official SDK to the emulator; one of them is the key that it accepts.
     """
 
 
@@ -179,8 +181,9 @@ def emulate() -> None:
     "--out",
     type=LocalPath(allow_dash=True),
     metavar="FILE",
-    help='Output file, replaced if it exists; "-" for standard output. Default: the name of the '
-    "journal, but with the ending of the format (batch.parquet for batch.db).",
+    help='Output file; "-" for standard output. If the file exists, it is replaced, because the '
+    "command can write the same table again. Default: the name of the journal, but with the "
+    "ending of the format (batch.parquet for batch.db).",
 )
 @click.option(
     "--explode",
@@ -204,7 +207,7 @@ def emulate() -> None:
     "--results",
     type=LocalPath(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    help="New folder of the result files, if you have moved them.",
+    help="Folder in which the result files are now, if you have moved them.",
 )
 @runs("export:export_tables")
 def export() -> None:
@@ -225,8 +228,8 @@ def export() -> None:
     "--out",
     type=LocalPath(dir_okay=False, allow_dash=True),
     metavar="FILE",
-    help='Output file, not replaced if it exists; "-" for standard output. Default: JOB_ID.json in '
-    "the current folder.",
+    help='Output file; "-" for standard output. If the file exists, it is replaced only with '
+    "--overwrite. Default: JOB_ID.json in the current folder.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists already.")
 @click.option(
@@ -243,6 +246,9 @@ def export() -> None:
 def fetch() -> None:
     """Download the result of a completed job.
 
+    JOB_ID is the id of the job. A v2 id says the kind of its job. For any other id, write the kind
+    in front of it, as in v1-parse/JOB_ID, or use --kind.
+
     The file appears only when it is complete. If a large download is interrupted, the received
     bytes can remain in a hidden file in the same folder. Run the same command to continue.
     """
@@ -255,6 +261,9 @@ def fetch() -> None:
 def get() -> None:
     """Print the current state of one job as JSON.
 
+    JOB_ID is the id of the job. A v2 id says the kind of its job. For any other id, write the kind
+    in front of it, as in v1-parse/JOB_ID, or use --kind.
+
     The JSON contains the result if the result is small (up to about 1 MB). To download a result of
     any size, use "adepoll fetch". URLs of results are printed without their query, which is a
     secret.
@@ -263,13 +272,22 @@ def get() -> None:
 
 @click.command("list")
 @click.option("--status", type=click.Choice(_STATUSES), help="Only jobs with this status.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Print at most N jobs.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Print at most N jobs.  [default: all]",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON lines even if stdout is a terminal."
+)
 @client_options("Kind of the jobs to list.")
 @runs("get_and_list:list_jobs")
 def list_jobs() -> None:
-    """List the jobs that the API key can see.
+    """List the jobs of one kind that the API key can see.
 
-    Prints a table on a terminal, and JSON lines otherwise.
+    To list the jobs of another kind than v1-extract, pass --kind. The command prints a table on a
+    terminal, and JSON lines otherwise.
     """
 
 
@@ -280,9 +298,9 @@ def list_jobs() -> None:
     "--out",
     type=LocalPath(allow_dash=True),
     metavar="FILE",
-    help='Output file, replaced if it exists; "-" for standard output. Default: the name of the '
-    "journal without its ending, then -report.html, in the folder of the journal "
-    "(batch-report.html for batch.db).",
+    help='Output file; "-" for standard output. If the file exists, it is replaced, because the '
+    "command can write the same report again. Default: the name of the journal without its ending, "
+    "then -report.html, in the folder of the journal (batch-report.html for batch.db).",
 )
 @runs("report:report")
 def report() -> None:
@@ -338,6 +356,9 @@ def watch() -> None:
 
     With --journal, "adepoll resume" can continue the batch after any interruption, even if the
     command was killed.
+
+    The exit code is 0 if all jobs completed, 1 if some failed or were cancelled, and 3 if some are
+    unresolved or their results could not be fetched. "adepoll --help" lists all codes.
     """
 
 
@@ -355,12 +376,13 @@ def resume() -> None:
     were passed for --timeout, --concurrency, --downloads, --max-rate, --discovery and --name. They
     are used again, unless you pass other values. All other options must be passed again.
 
-    A journal may come from a stranger, so you have to confirm everything that could do harm. If the
-    batch has a folder for results, pass the folder again with --out; otherwise the command exits
-    with 2.
+    Somebody else may have written the journal. So the command takes neither a folder nor an unknown
+    URL from it: a result file in a folder such as ~/.config/autostart could start a program, and
+    the API key is sent to the URL. If the batch has a folder for results, pass it again with --out;
+    otherwise the command exits with 2.
 
-    If neither options nor environment variables name the API, the API of the journal is used. If
-    that is not the API of LandingAI, pass its URLs again with --base-url and --v2-base-url.
+    If neither options nor environment variables name the API, the URLs of the journal are used, but
+    only if they are URLs of LandingAI. Otherwise pass them again with --base-url and --v2-base-url.
     """
 
 

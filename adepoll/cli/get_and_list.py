@@ -33,9 +33,14 @@ def get(job_id: str, *, connect: Callable[[], "adepoll.AdeClient"]) -> None:
 
 
 def list_jobs(
-    *, status: str | None, limit: int | None, connect: Callable[[], "adepoll.AdeClient"]
+    *,
+    status: str | None,
+    limit: int | None,
+    as_json: bool,
+    connect: Callable[[], "adepoll.AdeClient"],
 ) -> None:
     """Print the jobs; see `commands.list_jobs`."""
+    as_table = sys.stdout.isatty() and not as_json
 
     async def main() -> ExitCode:
         jobs: list[JobSummary] = []
@@ -43,13 +48,13 @@ def list_jobs(
         async with connect() as client:
             async for job in client.iter_jobs(status=JobStatus(status) if status else None):
                 count += 1
-                if sys.stdout.isatty():
+                if as_table:
                     jobs.append(job)
                 else:
                     write_line(_line(job.redacted(), client.kind))
                 if count == limit:
                     break
-        if sys.stdout.isatty():
+        if as_table:
             print_table(_table(jobs))
         return ExitCode.COMPLETED
 

@@ -130,7 +130,8 @@ def endpoint_options(*, resumes: bool = False) -> _Decorator:
             "--region",
             metavar="us|eu",
             shell_complete=_complete_region,
-            help=f"Region of the API key: us or eu. Default: {address}.",
+            help="Region of the API key: us (production means the same) or eu. "
+            f"Default: {address}.",
         )
         @click.option(
             "--base-url",
@@ -260,7 +261,8 @@ def batch_options(*, resumes: bool) -> _Decorator:
             "--out",
             type=LocalPath(file_okay=False, path_type=Path),
             metavar="DIR",
-            help="Write each result to a file in DIR, and print its path in place of the result.",
+            help="Write each result to a file in DIR, and print its path in place of the result."
+            + (" Required if the batch has a folder for results." if resumes else ""),
         )
         @click.option(
             "--name",
@@ -276,7 +278,8 @@ def batch_options(*, resumes: bool) -> _Decorator:
             callback=refuse_nan,
             metavar="SECONDS",
             help="One limit for the whole run: jobs that have not settled after this number of "
-            f"seconds are given up.  [default: {default('no limit')}]",
+            "seconds are given up. With 0, no job is polled.  "
+            f"[default: {default('no limit')}]",
         )
         @click.option(
             "--concurrency",
@@ -323,12 +326,12 @@ def batch_options(*, resumes: bool) -> _Decorator:
         @click.option(
             "--strict",
             is_flag=True,
-            help="Exit with 5 if all jobs completed, but some results are partial.",
+            help="If all jobs completed, but some results are partial, exit with 5 instead of 0.",
         )
         @click.option(
             "--quiet",
             is_flag=True,
-            help="Print only errors on stderr: no progress, no summary, and no advice on how to "
+            help="On stderr, print only errors: no progress, no summary, and no advice on how to "
             "continue.",
         )
         @click.option(

@@ -421,6 +421,17 @@ async def test_list_prints_a_whole_table_without_control_characters_on_a_narrow_
     assert "[bold]" in "".join(shown.split())
 
 
+async def test_list_prints_json_lines_on_a_terminal_with_json(ade):
+    job_id = ade.submit(SOON)
+    ours, theirs = pty.openpty()
+    async with started(ade, "list", "--json", stdout=theirs) as process:
+        os.close(theirs)
+        await process.communicate()
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert ids_of(shown) == [job_id]
+
+
 async def test_fetch_writes_the_result_to_a_file_named_after_the_job(ade, tmp_path):
     job_id = ade.submit(JobPlan(result_bytes=2_500_000))
     code, out, err = await adepoll(ade, "fetch", job_id, cwd=tmp_path, real=True)
