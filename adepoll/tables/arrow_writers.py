@@ -14,6 +14,7 @@ _SCALARS: Final = {
     Scalar.INTEGER: pa.int64(),
     Scalar.DOUBLE: pa.float64(),
     Scalar.TEXT: pa.string(),
+    Scalar.MIXED: pa.string(),
     Scalar.JSON: pa.string(),
     Scalar.DATE: pa.date32(),
     Scalar.TIME: pa.timestamp("us", tz="UTC"),

@@ -4,7 +4,7 @@ A value of a column is None, bool, int, float, Decimal, str, date or datetime, o
 such values. Imports `exact_json`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -26,6 +26,7 @@ class Scalar(Enum):
     INTEGER = "integer"  # 64 bits
     DOUBLE = "double"
     TEXT = "text"
+    MIXED = "text of scalars"  # numbers and booleans become their JSON text
     JSON = "JSON text"
     DATE = "date"
     TIME = "time"  # in UTC, to the microsecond
@@ -53,9 +54,15 @@ class ListType:
 
 @frozen
 class StructType:
-    """Objects with known keys, as they occur within lists."""
+    """Objects with known keys, as they occur within lists.
+
+    Attributes:
+        fields: The type of the value at each key.
+        left_out: Other keys of the objects. They are not part of the column.
+    """
 
     fields: Mapping[str, "ColumnType"]
+    left_out: frozenset[str] = frozenset()
 
 
 ColumnType: TypeAlias = Scalar | DecimalType | ListType | StructType
@@ -69,14 +76,14 @@ class Column:
     Attributes:
         name: Name of the column in the file.
         type: Type of the column.
-        get: Returns the value of the column from the object that a row is made of; None without a
-            value.
+        get: Returns the values of the column from the objects that rows are made of; None where
+            there is no value.
         convert: Converts a JSON value to `type`. None if the JSON value needs no conversion.
     """
 
     name: str
     type: ColumnType
-    get: Callable[[Any], Any]
+    get: Callable[[Sequence[Any]], Sequence[Any]]
     convert: Convert | None = None
 
 
@@ -92,15 +99,16 @@ def converter(kind: ColumnType) -> Convert | None:
             return _to_decimal
         case ListType(item):
             return _list_converter(converter(item))
-        case StructType(fields):
-            return _struct_converter({name: converter(field) for name, field in fields.items()})
+        case StructType(fields, left_out):
+            converters = {name: converter(field) for name, field in fields.items()}
+            return _struct_converter(converters, left_out)
 
 
 def name_of(kind: ColumnType) -> str:
     """Return the name of a type in messages."""
     match kind:
         case Scalar():
-            return kind.value
+            return Scalar.TEXT.value if kind is Scalar.MIXED else kind.value
         case DecimalType(digits, scale):
             return f"decimal({digits}, {scale})"
         case ListType(item):
@@ -142,22 +150,26 @@ def _list_converter(convert: Convert | None) -> Convert | None:
     return lambda value: [None if item is None else convert(item) for item in value]
 
 
-def _struct_converter(converters: Mapping[str, Convert | None]) -> Convert:
-    """Return a function that converts each field of an object."""
+def _struct_converter(
+    converters: Mapping[str, Convert | None], left_out: frozenset[str]
+) -> Convert | None:
+    """Return a function that converts the fields of an object; None if no object needs it."""
+    needed = {name: convert for name, convert in converters.items() if convert is not None}
+    if not needed and not left_out:
+        return None
 
     def convert(value: Json) -> Any:
-        found = {}
-        for name, of_field in converters.items():
-            item = value.get(name)
-            found[name] = item if item is None or of_field is None else of_field(item)
+        found = {name: item for name, item in value.items() if name not in left_out}
+        for name, convert_field in needed.items():
+            if (item := found.get(name)) is not None:
+                found[name] = convert_field(item)
         return found
 
     return convert
 
 
 _SCALARS: Final[Mapping[Scalar, Convert]] = {
-    Scalar.DOUBLE: float,
-    Scalar.TEXT: _to_text,
+    Scalar.MIXED: _to_text,
     Scalar.JSON: dump,
     Scalar.DATE: parse_date,
     Scalar.TIME: parse_time,

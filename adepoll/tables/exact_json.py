@@ -1,10 +1,11 @@
 """Reads JSON without changing any number, and writes the same numbers as JSON text.
 
 A number with a point or an exponent is read as a float if a double can hold it exactly as it is
-written, and otherwise as a `Decimal`. Imports `api.json_text` and `errors`.
+written, and otherwise as a `Decimal`. Imports `api.json_text`.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from decimal import Decimal
@@ -13,9 +14,9 @@ from typing import Any, Final
 from adepoll.api.json_text import MAX_NESTING, Json, bounded, loads
 
 _EXACT_LENGTH: Final = 16  # characters: a point and 15 digits, which a double can always hold
-_BRACKETS: Final = MAX_NESTING  # a text with at most this many brackets is not nested too deeply
-# The texts with which arrays, objects, and escaped halves of surrogate pairs begin.
-_MARKS: Final = ("[", "{", "\\ud", "\\uD")
+_NO_MARKS: Final = bytes(sorted({*range(256)} - {*b'[]{}"'}))
+_BRACKETS: Final = bytes.maketrans(b"[{]}", b"(())")
+_FIRST_KEY: Final = re.compile(r'\s*\{\s*"([a-z_]*)"\s*:\s*')
 _MAX_EXPONENT: Final = 400  # a power of ten that is larger than every double
 
 
@@ -33,14 +34,25 @@ def load(text: bytes | str) -> Json:
         MalformedAnswerError: The text is not JSON.
         UnreadableError: Arrays and objects are nested in more than 100 levels.
     """
-    value = _parse(text)
-    marks = _MARKS if isinstance(text, str) else [mark.encode() for mark in _MARKS]
-    arrays, objects, *escapes = (text.count(mark) for mark in marks)  # type: ignore[arg-type]  # both are str or bytes
-    if arrays + objects > _BRACKETS and bounded(value) is not value:
-        raise UnreadableError(f"it has more than {MAX_NESTING} levels")
-    if any(escapes):
-        return without_surrogates(value)
-    return value
+    return _checked(_parse(text), text)
+
+
+def load_first_member(text: bytes | str, name: str) -> tuple[Json, int] | None:
+    """Read the first member of an object as `load` does; do not read the other members.
+
+    Return the value and the length of its text. Return None if the first member has another name,
+    or if only `load` can read the text.
+
+    Raises:
+        UnreadableError: Arrays and objects are nested in more than 100 levels.
+    """
+    with suppress(ValueError, RecursionError):
+        content = text if isinstance(text, str) else text.decode("utf-8")
+        if (found := _FIRST_KEY.match(content)) and found[1] == name:
+            value, end = _decoder.raw_decode(content, found.end())
+            value_text = content[found.end() : end]
+            return _checked(value, value_text), len(value_text)
+    return None
 
 
 def dump(value: Json) -> str:
@@ -65,6 +77,30 @@ def without_surrogates(value: Json) -> Any:
     if isinstance(value, dict):
         return {without_surrogates(key): without_surrogates(v) for key, v in value.items()}
     return value
+
+
+def _checked(value: Json, text: bytes | str) -> Json:
+    """Return the value of a JSON text without halves of surrogate pairs; raise if it is deep."""
+    content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    # `_is_deep` is exact for UTF-8. `bounded` is exact for all encodings, but slow.
+    if _is_deep(content) and bounded(value) is not value:
+        raise UnreadableError(f"it has more than {MAX_NESTING} levels")
+    if b"\\ud" in content or b"\\uD" in content:  # an escaped half of a surrogate pair
+        return without_surrogates(value)
+    return value
+
+
+def _is_deep(text: bytes) -> bool:
+    """Return True if the brackets outside of strings are nested in more than 100 levels."""
+    if b"\\" in text:  # without escapes, each quotation mark begins or ends a string
+        text = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    marks = text.translate(_BRACKETS, _NO_MARKS)
+    brackets = b"".join(marks.replace(b'""', b"").split(b'"')[::2])
+    for _ in range(MAX_NESTING):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"()", b"")  # the innermost level
+    return bool(brackets)
 
 
 def _parse(text: bytes | str) -> Json:

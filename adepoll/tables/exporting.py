@@ -18,10 +18,11 @@ from adepoll.common.redaction import showable
 from adepoll.errors import ConfigurationError
 from adepoll.journal.reader import JournalReader, check_is_kept
 from adepoll.tables.column_types import Column, Scalar
-from adepoll.tables.inference import Observer, TypeConflict
+from adepoll.tables.inference import TypeConflict, columns_of
 from adepoll.tables.job_rows import JOB_COLUMNS, Row, RowReader
 from adepoll.tables.key_paths import KeyPath, format_path, parse_path
-from adepoll.tables.spool import Spool
+from adepoll.tables.observation import Observer
+from adepoll.tables.spool import Spool, in_blocks
 from adepoll.tables.text_writers import CsvWriter, JsonLinesWriter
 
 Format = Literal["parquet", "csv", "jsonl", "arrow"]
@@ -41,7 +42,6 @@ _REFERENCES: Final = "references"
 _RESERVED: Final = frozenset({*JOB_COLUMNS, _INPUT, _EXTRACTION, _REFERENCES})
 _ELEMENT_COLUMNS: Final = ("job_id", "index", "path")
 _ELEMENT: Final = "value"
-_ROWS_BETWEEN_REPORTS: Final = 1_000
 
 
 class Writer(Protocol):
@@ -142,14 +142,13 @@ def export(
         tables: list[_Table] = [jobs, *(_ListTable(path, dates=dates) for path in paths)]
         total = reader.counts().jobs if progress is not None else 0
         number = 0
-        for number, row in enumerate(rows.rows(), 1):
+        for block in in_blocks(rows.rows()):
             for table in tables:
-                table.observe(row)
-            spool.append(row)
-            if progress is not None and number % _ROWS_BETWEEN_REPORTS == 0:
-                progress(number, total)
-        if progress is not None:
-            progress(number, max(number, total))
+                table.observe(block)
+            spool.append(block)
+            number += len(block)
+            if progress is not None:
+                progress(number, max(number, total))
         _check_paths(jobs, paths)
         counts = _write(tables, files or [out], spool, make_writer)
     return ExportReport(
@@ -168,7 +167,7 @@ class _Table(Protocol):
     columns: list[Column]
     conflicts: list[TypeConflict]
 
-    def observe(self, row: Row) -> None: ...
+    def observe(self, block: Sequence[Row]) -> None: ...
     def decide(self) -> None: ...
     def rows(self, block: Sequence[Row]) -> Sequence[Any]: ...
 
@@ -183,28 +182,35 @@ class _JobTable:
         self.columns: list[Column] = []
         self.conflicts: list[TypeConflict] = []
 
-    def observe(self, row: Row) -> None:
-        self.values.observe(row.value, row.job[0])
-        self._input.observe(row.input, row.job[0])
+    def observe(self, block: Sequence[Row]) -> None:
+        job_ids = [row.job[0] for row in block]
+        self.values.observe([row.value for row in block], job_ids)
+        self._input.observe([row.input for row in block], job_ids)
         if self._references is not None:
-            self._references.observe(row.references, row.job[0])
+            self._references.observe([row.references for row in block], job_ids)
 
     def decide(self) -> None:
         self.columns = [
             Column(name=name, type=kind, get=_job_value(index))
             for index, (name, kind) in enumerate(JOB_COLUMNS.items())
         ]
-        found, _ = self._input.columns(root="", reserved=(), get=lambda row: row.input)
+        found, _ = columns_of(
+            self._input, root="", reserved=(), get=lambda rows: [row.input for row in rows]
+        )
         self.columns += [_input_column(column) for column in found]
-        found, self.conflicts = self.values.columns(
-            root=_EXTRACTION, reserved=_RESERVED, get=lambda row: row.value
+        found, self.conflicts = columns_of(
+            self.values,
+            root=_EXTRACTION,
+            reserved=_RESERVED,
+            get=lambda rows: [row.value for row in rows],
         )
         self.columns += found
         if self._references is not None:
-            found, conflicts = self._references.columns(
+            found, conflicts = columns_of(
+                self._references,
                 root="",
                 reserved=(),
-                get=lambda row: row.references,
+                get=lambda rows: [row.references for row in rows],
                 within=f"{_REFERENCES}.",
             )
             self.columns += [_prefixed(column, _REFERENCES) for column in found]
@@ -223,9 +229,9 @@ class _ListTable:
         self.columns: list[Column] = []
         self.conflicts: list[TypeConflict] = []
 
-    def observe(self, row: Row) -> None:
-        for _, _, _, element in self.rows([row]):
-            self._values.observe(element, row.job[0])
+    def observe(self, block: Sequence[Row]) -> None:
+        rows = self.rows(block)
+        self._values.observe([row[-1] for row in rows], [row[0] for row in rows])
 
     def decide(self) -> None:
         kinds = (Scalar.TEXT, Scalar.INTEGER, Scalar.TEXT)
@@ -233,7 +239,8 @@ class _ListTable:
             Column(name=name, type=kind, get=_item(index))
             for index, (name, kind) in enumerate(zip(_ELEMENT_COLUMNS, kinds, strict=True))
         ]
-        found, self.conflicts = self._values.columns(
+        found, self.conflicts = columns_of(
+            self._values,
             root=_ELEMENT,
             reserved={*_ELEMENT_COLUMNS, _ELEMENT},
             get=_item(len(kinds)),
@@ -309,9 +316,9 @@ def _closing(writer: Writer) -> Iterator[Writer]:
     writer.close()
 
 
-def _values(column: Column, rows: Sequence[Any]) -> list[Any]:
+def _values(column: Column, rows: Sequence[Any]) -> Sequence[Any]:
     """Return the values of a column in all rows."""
-    found = [column.get(row) for row in rows]
+    found = column.get(rows)
     if (convert := column.convert) is None:
         return found
     return [None if value is None else convert(value) for value in found]
@@ -372,12 +379,12 @@ def _names_of_lists(target: Path, paths: Collection[KeyPath]) -> list[Path]:
     return [target.with_name(name + target.suffix) for name in names]
 
 
-def _job_value(index: int) -> Callable[[Row], Any]:
-    return lambda row: row.job[index]
+def _job_value(index: int) -> Callable[[Sequence[Row]], list[Any]]:
+    return lambda rows: [row.job[index] for row in rows]
 
 
-def _item(index: int) -> Callable[[Sequence[Any]], Any]:
-    return lambda row: row[index]
+def _item(index: int) -> Callable[[Sequence[Sequence[Any]]], list[Any]]:
+    return lambda rows: [row[index] for row in rows]
 
 
 def _input_column(column: Column) -> Column:

@@ -16,7 +16,7 @@ from adepoll.errors import MalformedAnswerError
 from adepoll.journal.outcomes import Record, Stage
 from adepoll.journal.reader import JournalReader
 from adepoll.tables.column_types import ColumnType, ListType, Scalar
-from adepoll.tables.exact_json import UnreadableError, load, without_surrogates
+from adepoll.tables.exact_json import UnreadableError, load, load_first_member, without_surrogates
 
 JOB_COLUMNS: Final[dict[str, ColumnType]] = {
     "job_id": Scalar.TEXT,
@@ -55,7 +55,7 @@ class Row:
         input: The caller's own texts about the job, by column; None without such texts.
         value: The extracted data; None without a result.
         references: The chunk references of the values; None without references.
-        size: Length of the result in characters or bytes, as a measure of memory.
+        size: Length of the JSON text of `value` and `references`, as a measure of memory.
     """
 
     job: tuple[Any, ...]
@@ -94,17 +94,17 @@ class RowReader:
         for record in self._journal.records():
             job = job_values(record)
             text = self._result_text(record)
-            value, references = None, None
+            value, references, size = None, None, 0
+            is_whole = record.file is None or (text is not None and len(text) == record.file.bytes)
             if text is not None:
                 try:
-                    value, references = self._parse(text)
+                    value, references, size = self._parse(text, is_whole=is_whole)
                 except MalformedAnswerError as exc:
                     self._note_problem(record.job_id, f"it is {exc.problems[0]}")
                 except UnreadableError as exc:
                     self._note_problem(record.job_id, str(exc))
                 else:
                     self.results += 1
-            size = 0 if text is None else len(text)
             columns = without_surrogates(dict(record.columns)) or None
             yield Row(job, columns, value, references, size)
 
@@ -140,18 +140,30 @@ class RowReader:
             self._read_until = max(self._inline, default=last)
         return self._inline.pop(number, None)
 
-    def _parse(self, text: bytes | str) -> tuple[Json, Json]:
-        """Return the data of a result for its row, and the references of an extraction or None."""
+    def _parse(self, text: bytes | str, *, is_whole: bool) -> tuple[Json, Json, int]:
+        """Return the data of a result, the references of an extraction or None, and the size.
+
+        Args:
+            text: The result.
+            is_whole: True if the text is the result that was fetched. If False, somebody may have
+                changed it.
+        """
+        if is_whole and not self._references:
+            # The other members of an extraction are several times as long as its values.
+            found = load_first_member(text, "extraction")
+            if found is not None:
+                value, size = found
+                return value, None, size
         result = load(text)
         if isinstance(result, dict):
             if "extraction" in result:
                 references = result.get("extraction_metadata") if self._references else None
-                return result["extraction"], _plain_references(references)
+                return result["extraction"], _plain_references(references), len(text)
             if "markdown" in result:
                 kept = ("markdown", *(part for part in PARTS if part in self._parts))
-                return {name: result[name] for name in kept if name in result}, None
+                return {name: result[name] for name in kept if name in result}, None, len(text)
             if "output" in result:
-                return {"output": result["output"]}, None
+                return {"output": result["output"]}, None, len(text)
         raise UnreadableError("its file does not contain a result")
 
     def _note_problem(self, job_id: str, problem: str) -> None:

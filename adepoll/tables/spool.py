@@ -6,7 +6,7 @@ is read once, so a batch that is still running cannot change a row between the t
 
 import pickle
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,21 @@ from adepoll.common.closing import Closeable
 from adepoll.tables.job_rows import Row
 
 _ROWS = 1_000  # maximum number of rows in a block
-_BLOCK = 2 * 2**20  # length of results, in characters or bytes, after which a block ends
+_BLOCK = 2**20  # length of results, in characters or bytes, after which a block ends
+
+
+def in_blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield rows in blocks that fit into memory."""
+    block: list[Row] = []
+    size = 0
+    for row in rows:
+        block.append(row)
+        size += row.size
+        if len(block) >= _ROWS or size >= _BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 class Spool(Closeable):
@@ -25,23 +39,19 @@ class Spool(Closeable):
         self._folder = folder
         with self._naming_folder():
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
-        self._block: list[Row] = []
-        self._size = 0
 
     def close(self) -> None:
         """Remove the file."""
         self._file.close()
 
-    def append(self, row: Row) -> None:
-        """Add a row."""
-        self._block.append(row)
-        self._size += row.size
-        if len(self._block) >= _ROWS or self._size >= _BLOCK:
-            self._flush()
+    def append(self, block: Sequence[Row]) -> None:
+        """Add a block of rows."""
+        with self._naming_folder():
+            pickle.dump(block, self._file, pickle.HIGHEST_PROTOCOL)
+            self._file.flush()
 
-    def blocks(self) -> Iterator[list[Row]]:
-        """Yield all rows, in blocks and in the order in which they were added."""
-        self._flush()
+    def blocks(self) -> Iterator[Sequence[Row]]:
+        """Yield all blocks in the order in which they were added."""
         self._file.seek(0)
         while True:
             try:
@@ -57,11 +67,3 @@ class Spool(Closeable):
         except OSError as error:
             error.filename = str(self._folder)
             raise
-
-    def _flush(self) -> None:
-        """Write the collected rows to the file as one block."""
-        if self._block:
-            with self._naming_folder():
-                pickle.dump(self._block, self._file, pickle.HIGHEST_PROTOCOL)
-                self._file.flush()
-            self._block, self._size = [], 0

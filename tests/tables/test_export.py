@@ -421,6 +421,21 @@ async def test_unreadable_results_are_reported_and_their_jobs_have_rows(tmp_path
     assert adepoll.export(tmp_path / "b.db", tmp_path / "t.csv", results=moved).results == 1
 
 
+async def test_a_result_file_that_was_cut_is_unreadable(tmp_path):
+    text = result_text({"a": 1}, {"a": {"references": ["0-1"]}})
+    await write_journal(tmp_path / "b.db", [text], folder=tmp_path)
+    (tmp_path / "j0.json").write_text(text[:-5])
+    report = adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
+    assert (report.results, report.unreadable) == (0, 1)
+
+
+@pytest.mark.parametrize("quotes", [r"[[{\"", '"', "]]"])
+async def test_brackets_in_texts_are_not_levels(table, quotes):
+    rows, report = await table({"a": [quotes * 200, "x"]}, {"b": [[], {}, [{"c": "]"}]]})
+    assert values(rows, "a") == [[quotes * 200, "x"], None]
+    assert report.unreadable == 0
+
+
 async def test_a_failed_export_keeps_the_old_file_and_leaves_nothing(tmp_path):
     await write_journal(tmp_path / "b.db", [result_text({"a": 1})], folder=tmp_path)
     out = tmp_path / "t.csv"

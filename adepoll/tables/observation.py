@@ -1,0 +1,300 @@
+"""Records which values each path of the results has: their kinds, sizes and numbers.
+
+Values are observed in blocks, and all values of a block at one path together. That is several times
+faster than one value after another. Memory does not grow with the number of results: the tree of
+observed keys has at most 10,000 nodes, and an object with more than 1,000 different keys becomes
+one column of JSON text.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from decimal import Decimal
+from itertools import chain
+from typing import Any, Final, TypeAlias
+
+from attrs import define, evolve, field, frozen
+
+from adepoll.api.json_text import CONTAINERS, Json
+from adepoll.tables.column_types import parse_date, parse_time
+from adepoll.tables.key_paths import KeyPath, format_path
+
+_MAX_KEYS: Final = 1_000  # maximum number of different keys of one object
+_MAX_NODES: Final = 10_000
+_MAX_DEPTH: Final = 30
+
+_KINDS: Final = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    Decimal: "number",
+    str: "text",
+    list: "array",
+    dict: "object",
+}
+# The text of a float in this range has no exponent.
+_PLAIN_FLOATS: Final = (1e-4, 1e16)
+
+
+@define(eq=False)
+class _Explode:
+    """One key in the paths of the lists that become separate tables. The keys form a tree.
+
+    Attributes:
+        here: True if one of these paths ends at this key.
+        below: The keys that follow this key in the paths, each with its own object.
+    """
+
+    here: bool = False
+    below: dict[str, "_Explode"] = field(factory=dict)
+
+    def add(self, path: Sequence[str]) -> None:
+        if not path:
+            self.here = True
+        else:
+            self.below.setdefault(path[0], _Explode()).add(path[1:])
+
+
+_NOTHING: Final = _Explode()
+
+
+@define(eq=False)
+class Node:
+    """What was observed of all values at one path.
+
+    Attributes:
+        exploded: True if a list at this path becomes a separate table.
+        kinds: For each kind of value: a list of the number of values and the id of the first job.
+        children: The values at each key of the objects at this path.
+        items: The elements of the lists at this path; None before the first list.
+        is_too_large: True if the values have too many keys or levels to become columns.
+        largest: Largest magnitude of the integers.
+        digits: Maximum number of digits before the decimal point, of numbers like ``1.50``.
+        scale: Maximum number of digits after the decimal point, of numbers like ``1.50``.
+        is_inexact: True if a double cannot hold one of the numbers exactly.
+        all_dates: True if all texts are dates.
+        all_times: True if all texts are times.
+    """
+
+    exploded: bool = False
+    kinds: dict[str, list[Any]] = field(factory=dict)
+    children: dict[str, "Node"] = field(factory=dict)
+    items: "Node | None" = None
+    is_too_large: bool = False
+    largest: int = 0
+    digits: int = 0
+    scale: int = 0
+    is_inexact: bool = False
+    all_dates: bool = True
+    all_times: bool = True
+
+    def decided(self) -> str | None:
+        """Return the kind that all values have; "" if they have several, None without a value."""
+        if not self.kinds:
+            return None
+        return next(iter(self.kinds)) if len(self.kinds) == 1 else ""
+
+    def without_objects(self) -> "Node":
+        """Return what was observed of the values that are not objects."""
+        kinds = {kind: seen for kind, seen in self.kinds.items() if kind != "object"}
+        return evolve(self, kinds=kinds, children={})
+
+
+# A path from the root of the tree; None stands for the elements of a list.
+_Place: TypeAlias = tuple[str | None, ...]
+
+
+@frozen
+class _Block:
+    """Values that are observed together, and the id of the job of each value."""
+
+    values: Sequence[Json]
+    job_ids: Sequence[str]
+
+    def first_job(self, place: _Place, kind: str) -> str:
+        """Return the first job that has a value of this kind at a place; there must be one."""
+        return next(
+            job_id
+            for value, job_id in zip(self.values, self.job_ids, strict=True)
+            if any(_KINDS.get(type(found)) == kind for found in _values_at(value, place))
+        )
+
+
+class Observer:
+    """Observes values, and keeps what it has observed as a tree of nodes.
+
+    Attributes:
+        root: What was observed of the values themselves.
+        dates: True if texts that are all dates or times become dates and times.
+    """
+
+    def __init__(self, *, explode: Collection[KeyPath] = (), dates: bool = False) -> None:
+        """Create an observer that has seen nothing.
+
+        Args:
+            explode: Paths of lists that are left out, because they become separate tables.
+            dates: If True, record whether all texts at a path are ISO 8601 dates, or times with an
+                offset.
+        """
+        self._explode = _Explode()
+        for path in explode:
+            self._explode.add(path)
+        self._nodes = 0
+        self.dates = dates
+        self.root = Node()
+
+    def observe(self, values: Sequence[Json], job_ids: Sequence[str]) -> None:
+        """Record the kinds of values and of all values in them; ignore None.
+
+        Args:
+            values: The values.
+            job_ids: For each value, the id of its job.
+        """
+        self._observe(self.root, _present(values), _Block(values, job_ids), (), self._explode)
+
+    def _observe(
+        self, node: Node, values: Sequence[Json], block: _Block, place: _Place, explode: _Explode
+    ) -> None:
+        """Record the values of a block at one place, and all values in them.
+
+        None of the values is None.
+        """
+        types = Counter(map(type, values))
+        for found, count in types.items():
+            kind = _KINDS[found]
+            if (seen := node.kinds.get(kind)) is None:
+                node.kinds[kind] = [count, block.first_job(place, kind)]
+            else:
+                seen[0] += count
+        for found in types:
+            group: Sequence[Any] = values
+            if len(types) > 1:
+                group = [value for value in values if type(value) is found]
+            if found in CONTAINERS:
+                self._observe_containers(node, group, block, place, explode)
+            else:
+                self._observe_scalars(node, found, group)
+
+    def _observe_scalars(self, node: Node, found: type, values: Sequence[Any]) -> None:
+        """Record values of one type."""
+        if found is str:
+            if self.dates:
+                node.all_dates = node.all_dates and None not in map(parse_date, values)
+                node.all_times = node.all_times and None not in map(parse_time, values)
+        elif found is int:
+            node.largest = max(map(abs, chain([node.largest], values)))
+        elif found is float:
+            _measure_floats(node, values)
+        elif found is Decimal:
+            node.is_inexact = True
+            _measure_decimals(node, values)
+
+    def _observe_containers(
+        self, node: Node, values: Sequence[Json], block: _Block, place: _Place, explode: _Explode
+    ) -> None:
+        """Record objects, or arrays."""
+        if len(place) >= _MAX_DEPTH:
+            node.is_too_large = True
+        elif isinstance(values[0], dict):
+            self._observe_objects(node, values, block, place, explode)
+        else:
+            self._observe_arrays(node, values, block, place, explode)
+
+    def _observe_arrays(
+        self, node: Node, arrays: Sequence[Json], block: _Block, place: _Place, explode: _Explode
+    ) -> None:
+        """Record the elements of arrays, except nulls, in the node `node.items`."""
+        if node.is_too_large:
+            return
+        node.items = node.items or Node()
+        elements = _present(chain.from_iterable(arrays))
+        self._observe(node.items, elements, block, (*place, None), explode)
+
+    def _observe_objects(
+        self, node: Node, objects: Sequence[Json], block: _Block, place: _Place, explode: _Explode
+    ) -> None:
+        """Record the values of objects in the children of `node`; forget them if too many."""
+        if node.is_too_large:
+            return
+        children = node.children
+        for key in chain.from_iterable(objects):
+            if key not in children:
+                if len(children) >= _MAX_KEYS or self._nodes >= _MAX_NODES:
+                    node.is_too_large = True
+                    children.clear()
+                    return
+                self._nodes += 1
+                children[key] = Node(exploded=explode.below.get(key, _NOTHING).here)
+        columns: dict[str, list[Json]] = {key: [] for key in children}
+        for key, item in chain.from_iterable(map(dict.items, objects)):
+            columns[key].append(item)
+        for key, child in children.items():
+            below = explode.below.get(key, _NOTHING)
+            if columns[key] and (below.below or not child.exploded):
+                self._observe(child, _present(columns[key]), block, (*place, key), below)
+
+    def has_seen(self, path: KeyPath) -> bool:
+        """Return True if a value had this path; keys of objects in lists count, too."""
+        nodes = [self.root]
+        for key in path:
+            waiting, nodes = nodes, []
+            while waiting:
+                node = waiting.pop()
+                if key in node.children:
+                    nodes.append(node.children[key])
+                if node.items is not None:
+                    waiting.append(node.items)
+        return bool(nodes)
+
+    def lists(self) -> list[str]:
+        """Return the paths of all lists that are not inside other lists."""
+        return [format_path(path) for path, node in leaves(self.root) if "array" in node.kinds]
+
+
+def leaves(node: Node, before: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
+    """Yield path and node for each node below `node` that becomes a column."""
+    for key, child in node.children.items():
+        path = (*before, key)
+        if child.exploded:
+            continue
+        if child.decided() == "object" and child.children:
+            yield from leaves(child, path)
+        else:
+            yield path, child
+
+
+def _present(values: Iterable[Json]) -> list[Json]:
+    return [value for value in values if value is not None]
+
+
+def _values_at(value: Json, place: _Place) -> Iterator[Json]:
+    """Yield all values at a place in a value."""
+    if not place:
+        yield value
+    elif place[0] is None:
+        if isinstance(value, list):
+            for item in value:
+                yield from _values_at(item, place[1:])
+    elif isinstance(value, dict):
+        yield from _values_at(value.get(place[0]), place[1:])
+
+
+def _measure_floats(node: Node, values: Iterable[float]) -> None:
+    """Record the digits of numbers before and after their decimal point."""
+    distinct = set(values)
+    sizes = {*map(abs, distinct)} - {0.0}
+    low, high = _PLAIN_FLOATS
+    if sizes and not (low <= min(sizes) and max(sizes) < high):
+        _measure_decimals(node, map(Decimal, map(repr, distinct)))
+        return
+    after = (len(text) - text.index(".") - 1 for text in map(repr, distinct))
+    node.scale = max(chain([node.scale], after))
+    largest = int(max(sizes, default=0))
+    node.digits = max(node.digits, len(str(largest)) if largest else 0)
+
+
+def _measure_decimals(node: Node, values: Iterable[Decimal]) -> None:
+    """Record the digits of numbers before and after their decimal point."""
+    for value in values:
+        _, digits, exponent = value.as_tuple()
+        node.digits = max(node.digits, len(digits) + int(exponent))
+        node.scale = max(node.scale, -int(exponent))
