@@ -1,6 +1,5 @@
 """Parses JSON text in bounded time, and writes JSON of any depth. Imports `errors` only."""
 
-import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -98,9 +97,8 @@ _tolerant_decoder: Final = json.JSONDecoder(
     parse_int=_int_or_text,
     object_pairs_hook=lambda pairs: dict(pairs),  # noqa: PLW0108 - see _switching_decoder
 )
-# For text with very many values, in a thread. The scanner is written in C. During a call of the
-# Python functions below, Python can switch to another thread. Without them, the event loop would
-# wait for the scanner. A thread that runs an event loop uses `_decoder`, which takes half the time.
+# For text with very many values. The scanner is written in C. During a call of the Python functions
+# below, Python can switch to another thread. Without them, all threads would wait for the scanner.
 _switching_decoder: Final = json.JSONDecoder(
     parse_constant=_refuse_constant,
     parse_float=_finite,
@@ -145,22 +143,13 @@ def loads(body: bytes | str, limits: "Limits | None" = None) -> Json:
         # The body is nearly always UTF-8. Any other body is read by `_loads_slowly` below.
         text = body if isinstance(body, str) else body.decode()
         has_very_many = len(text) > _VERY_MANY and _weight(text) > _VERY_MANY
-        decoder = _switching_decoder if has_very_many and not _runs_event_loop() else _decoder
+        decoder = _switching_decoder if has_very_many else _decoder
         value, end = decoder.raw_decode(text)
         if end == len(text) or not text[end:].strip(" \t\n\r"):
             return value
     except (ValueError, RecursionError):
         pass
     return _loads_slowly(body)
-
-
-def _runs_event_loop() -> bool:
-    """Return whether an event loop is running in this thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _loads_slowly(body: bytes | str) -> Json:

@@ -345,6 +345,9 @@ class JobSnapshot(TableRow):
     def from_json(cls, text: str | bytes) -> "JobSnapshot":
         """Return the snapshot that `to_json` wrote.
 
+        In a program with an event loop, read text of unknown origin in a thread, for example with
+        `asyncio.to_thread`: one megabyte can take half a second, and the loop runs meanwhile.
+
         Raises:
             MalformedAnswerError: The text was not written by `to_json`.
         """

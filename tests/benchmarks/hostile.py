@@ -138,6 +138,7 @@ def places(rules):
 IN_THREAD = {
     **dict.fromkeys(("list", *(f"{kind} answer" for kind in RULES)), is_costly),
     "id file": lambda _body: True,
+    "snapshot": lambda _body: True,  # in journals
 }
 
 
@@ -237,11 +238,8 @@ def tried(decode, body):
         decode(body)
 
 
-async def cpu(decode, body, until):
-    """Return the CPU time in ms, the best of up to `TRIES` runs, which begin before `until`.
-
-    An event loop runs in this thread, as in a program that decodes without another thread.
-    """
+def cpu(decode, body, until):
+    """Return the CPU time in ms, the best of up to `TRIES` runs, which begin before `until`."""
     best = float("inf")
     for _ in range(TRIES):
         start = thread_time()
@@ -292,8 +290,8 @@ def measure(decoder, name, decode, body, until):
         blocked = asyncio.run(longest_pause(decode, body, until))
         name = f"{name} (thread)"
     else:
-        blocked = asyncio.run(cpu(decode, body, until))
-    floor = asyncio.run(cpu(json.loads, body, until)) if blocked > goal_for(body) else None
+        blocked = cpu(decode, body, until)
+    floor = cpu(json.loads, body, until) if blocked > goal_for(body) else None
     return Measured((blocked - (floor or 0.0)) / goal_for(body), blocked, floor, len(body), name)
 
 
