@@ -37,7 +37,7 @@ class Batch(AsyncCloseable):
 
     ``async with Batch(client, journal="batch.db", out_dir="results") as batch: async for outcome
     in batch.run(job_ids): ...``. With a journal file, a batch survives a crash: the next run with
-    the same journal first delivers the outcomes that were not delivered yet, then continues with
+    the same journal first yields the outcomes that were not acknowledged, then continues with
     the other jobs. Without a file, the state of a batch is lost when the process ends. Memory does
     not grow with the number of jobs.
     """
@@ -235,9 +235,9 @@ class Batch(AsyncCloseable):
                 in the journal are ignored. An id has the kind that its form says, or else the
                 client's kind.
             timeout: Seconds after which jobs that have not settled are given up for this run, and
-                no more ids are read from an iterator. The time is counted from when the run has
-                delivered the outcomes of earlier runs. None for no limit.
-            replay: If True, start with all outcomes of earlier runs, taken or not.
+                no more ids are read from an iterator. The time begins when the
+                run has yielded the outcomes of earlier runs. None for no limit.
+            replay: If True, start with all outcomes of earlier runs, acknowledged or not.
 
         Returns:
             An async iterator of one `Outcome` for each job. An outcome is recorded in the journal

@@ -273,7 +273,7 @@ class ResultFetching:
         """Find lost files of jobs that earlier runs have delivered; queue their results again."""
         if self._delivered is None:
             return
-        async with aclosing(record_pages(self._journal, RecordFilter.DELIVERED)) as pages:
+        async with aclosing(record_pages(self._journal, RecordFilter.ACKNOWLEDGED)) as pages:
             async for page in pages:
                 earlier = [record for record in page if record.ref not in self._delivered]
                 for record in await self._record_lost(earlier):

@@ -218,7 +218,7 @@ class RunTasks:
 
         In a replay, deliver all outcomes that earlier runs recorded.
         """
-        which = RecordFilter.WITH_OUTCOME if self._replay else RecordFilter.UNDELIVERED
+        which = RecordFilter.WITH_OUTCOME if self._replay else RecordFilter.UNACKNOWLEDGED
         async with aclosing(record_pages(self._journal, which, data=True)) as pages:
             async for page in pages:
                 for record in await self._results.keep_unchanged(page):

@@ -89,9 +89,9 @@ class Status:
     resume_command: str | None
 
     @property
-    def undelivered(self) -> int:
-        """Number of jobs whose outcome has been recorded but not printed yet."""
-        return self.counts.jobs - self.counts.open - self.counts.delivered
+    def unacknowledged(self) -> int:
+        """Number of jobs whose outcome has been recorded, but not acknowledged."""
+        return self.counts.jobs - self.counts.open - self.counts.acknowledged
 
     def to_dict(self) -> Mapping[str, object]:
         """Return the JSON object that ``--json`` prints."""
@@ -106,8 +106,8 @@ class Status:
             "by_stage": {stage.value: self.counts.by_stage.get(stage, 0) for stage in Stage},
             "by_kind": dict(self.kinds),
             "by_status": dict(self.counts.by_status),
-            "delivered": self.counts.delivered,
-            "undelivered": self.undelivered,
+            "acknowledged": self.counts.acknowledged,
+            "unacknowledged": self.unacknowledged,
             "partial": self.counts.partial,
             "credits": self.counts.credits,
             "bytes": self.counts.bytes,
@@ -139,7 +139,7 @@ def read_status(reader: JournalReader, path: Path) -> Status:
         ids_may_be_missing=process is None and notes.get(IDS_NOTE) == READING,
         resume_command=None,
     )
-    to_do = counts.open or found.undelivered or any(not failure.lasting for failure in failures)
+    to_do = counts.open or found.unacknowledged or any(not failure.lasting for failure in failures)
     if process is not None or not to_do:
         return found
     command = BatchOptions().resume_command(
@@ -176,10 +176,8 @@ def _rows(found: Status) -> Iterator[tuple[str, str]]:
     if len(found.kinds) > 1:
         yield "kinds", ", ".join(f"{jobs:,} {shown(kind)}" for kind, jobs in found.kinds.items())
     yield "settled", _total(sum(counts.by_status.values()), counts.by_status)
-    yield (
-        "delivered",
-        f"{counts.delivered:,}" + (f"; {found.undelivered:,} not yet" if found.undelivered else ""),
-    )
+    not_yet = f"; {found.unacknowledged:,} not yet" if found.unacknowledged else ""
+    yield "acknowledged", f"{counts.acknowledged:,}{not_yet}"
     if counts.partial:
         yield "partial", f"{counts.partial:,} of the completed jobs"
     if counts.credits:

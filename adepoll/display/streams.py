@@ -137,7 +137,9 @@ def _state_of(found: Any, name: str, yielded: int, *, ended: bool) -> State:
         details.append(f"{found.open:,} open")
     before = _number(found, "before")
     if ended and before and not yielded:
-        details.append(f"{before:,} delivered by earlier runs; run(replay=True) yields them again")
+        details.append(
+            f"{before:,} acknowledged in earlier runs; run(replay=True) yields them again"
+        )
     total = found.known if found.complete or ended else None
     return State(name=name, done=done, total=total, details=details)
 

@@ -200,7 +200,7 @@ class Counts:
         jobs: All jobs.
         by_stage: Jobs by stage.
         by_status: Settled jobs by status, in lower case.
-        delivered: Jobs whose outcome the consumer has taken.
+        acknowledged: Jobs whose outcome was acknowledged: the next outcome was requested.
         bytes: Total size of all result files in bytes.
         partial: Completed jobs whose result is partial.
         credits: Credits that the settled jobs have used, in total. Jobs for which the service does
@@ -210,7 +210,7 @@ class Counts:
     jobs: int
     by_stage: Mapping[Stage, int] = field(factory=dict)
     by_status: Mapping[str, int] = field(factory=dict)
-    delivered: int = 0
+    acknowledged: int = 0
     bytes: int = 0
     partial: int = 0
     credits: float = 0.0

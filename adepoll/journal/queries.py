@@ -49,10 +49,12 @@ class RecordFilter(Enum):
     FETCHING = "INDEXED BY jobs_fetching WHERE stage = 'fetching'"
     # Jobs with an outcome.
     WITH_OUTCOME = "NOT INDEXED WHERE done_at IS NOT NULL"
-    # Jobs with an outcome that the consumer has taken.
-    DELIVERED = "NOT INDEXED WHERE delivered_at IS NOT NULL"
+    # Jobs with an outcome that was acknowledged.
+    ACKNOWLEDGED = "NOT INDEXED WHERE delivered_at IS NOT NULL"
     # Jobs with an outcome that the consumer has not taken.
-    UNDELIVERED = "INDEXED BY jobs_undelivered WHERE done_at IS NOT NULL AND delivered_at IS NULL"
+    UNACKNOWLEDGED = (
+        "INDEXED BY jobs_undelivered WHERE done_at IS NOT NULL AND delivered_at IS NULL"
+    )
 
 
 def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -> Record:
@@ -182,9 +184,9 @@ def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
     ).fetchone()
     by_stage = Counter({Stage.WAITING: waiting} if waiting else {})
     by_status: Counter[str] = Counter()
-    all_delivered = all_bytes = all_partial = 0
+    all_acknowledged = all_bytes = all_partial = 0
     all_credits = 0.0
-    for stage, status, jobs, settled, delivered, size, partial, cost in connection.execute(
+    for stage, status, jobs, settled, acknowledged, size, partial, cost in connection.execute(
         "SELECT stage, status, count(*), count(settled_at), count(delivered_at),"
         " coalesce(sum(result_bytes), 0), coalesce(sum(partial), 0), total(credits)"
         " FROM jobs INDEXED BY jobs_counted WHERE stage <> 'waiting' GROUP BY stage, status"
@@ -200,7 +202,7 @@ def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
         by_stage[Stage(stage)] += jobs
         if settled:
             by_status[status or "unknown"] += settled
-        all_delivered += delivered
+        all_acknowledged += acknowledged
         all_bytes += size
         all_partial += partial
         all_credits += cost
@@ -208,7 +210,7 @@ def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
         jobs=by_stage.total(),
         by_stage=dict(by_stage),
         by_status=dict(by_status),
-        delivered=all_delivered,
+        acknowledged=all_acknowledged,
         bytes=all_bytes,
         partial=all_partial,
         credits=round(all_credits, 6),  # a sum of floats such as 0.1 ends in many digits

@@ -42,7 +42,7 @@ class Collector:
 
     _jobs: int = field(default=0, init=False)
     _outcomes: dict[OutcomeKind, int] = field(factory=dict, init=False)
-    _undelivered: int = field(default=0, init=False)
+    _unacknowledged: int = field(default=0, init=False)
     _first_added: float = field(default=math.inf, init=False)
     _settled_at: "array[float]" = field(factory=floats, init=False)
     _measured: int = field(default=0, init=False)
@@ -79,7 +79,7 @@ class Collector:
         if outcome.is_open:
             self._add_open(record, outcome)
             return
-        self._undelivered += record.delivered_at is None
+        self._unacknowledged += record.delivered_at is None
         if record.error is not None:
             self._errors.add(
                 f"{showable(record.error.kind, 60)}: {_pattern(str(record.error), record)}",
@@ -215,7 +215,7 @@ class Collector:
                 if outcome in self._outcomes
             },
             settled=len(settled),
-            undelivered=self._undelivered,
+            unacknowledged=self._unacknowledged,
             first_added=self._first_added if self._jobs else None,
             first_settled=settled[0] if settled else None,
             last_settled=settled[-1] if settled else None,

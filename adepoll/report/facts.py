@@ -154,7 +154,7 @@ class Facts(HtmlTable):
         jobs: Number of jobs.
         outcomes: Number of jobs by outcome; an outcome without jobs is left out.
         settled: Number of settled jobs.
-        undelivered: Recorded outcomes that no run has delivered yet.
+        unacknowledged: Recorded outcomes that the next run yields again.
         first_added: Time at which the first job was added; None for an empty batch.
         first_settled: Time at which the first job settled; None if no job has settled.
         last_settled: Time at which the last job settled; None if no job has settled.
@@ -185,7 +185,7 @@ class Facts(HtmlTable):
     jobs: int
     outcomes: Mapping[OutcomeKind, int]
     settled: int
-    undelivered: int
+    unacknowledged: int
     first_added: float | None
     first_settled: float | None
     last_settled: float | None

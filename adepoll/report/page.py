@@ -152,9 +152,9 @@ def _next_steps(facts: Facts) -> str:
     """Return what another run would do; an empty string if nothing is left to do."""
     count = formats.format_count
     steps = []
-    if facts.undelivered:
-        outcomes = "outcome" if facts.undelivered == 1 else "outcomes"
-        steps.append(f"prints {count(facts.undelivered)} undelivered {outcomes}")
+    if facts.unacknowledged:
+        outcomes = "outcome" if facts.unacknowledged == 1 else "outcomes"
+        steps.append(f"prints {count(facts.unacknowledged)} unacknowledged {outcomes}")
     if facts.open:
         steps.append(f"continues the {count(facts.open)} open {_plural(facts.open)}")
     if facts.retryable:

@@ -22,4 +22,4 @@ async def test_an_acknowledged_outcome_is_not_delivered_again_after_a_cancellati
                 requesting.cancel()
                 await asyncio.wait([requesting])
                 assert requesting.cancelled()
-            assert (await journal.counts()).delivered == 1
+            assert (await journal.counts()).acknowledged == 1

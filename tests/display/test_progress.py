@@ -74,7 +74,7 @@ async def test_a_batch_and_a_batch_that_was_delivered_already(ade, client, noteb
             outcomes = [outcome async for outcome in adepoll.progress(batch.run(job_ids))]
     assert outcomes == []
     assert repr(notebook[-1]).endswith(
-        "3 delivered by earlier runs; run(replay=True) yields them again"
+        "3 acknowledged in earlier runs; run(replay=True) yields them again"
     )
     assert any(repr(shown) == "settled 3 of 3, 2 completed, 1 failed" for shown in notebook)
 

@@ -170,12 +170,12 @@ async def test_a_job_goes_through_all_stages(journal):
     assert (record.stage, record.settled_at, record.done_at) == (Stage.FETCHING, 2.0, None)
     assert await journal.records(RecordFilter.WITH_OUTCOME) == []
     await journal.write(Fetched("a", result(), 123, 3.0))
-    assert (await one(journal, RecordFilter.UNDELIVERED)).outcome() == Outcome(
+    assert (await one(journal, RecordFilter.UNACKNOWLEDGED)).outcome() == Outcome(
         job_id="a", snapshot=job.redacted(), file=result()
     )
     await journal.write(Delivered("a", 4.0), durable=False)
-    assert await journal.records(RecordFilter.UNDELIVERED) == []
-    record = await one(journal, RecordFilter.DELIVERED)
+    assert await journal.records(RecordFilter.UNACKNOWLEDGED) == []
+    record = await one(journal, RecordFilter.ACKNOWLEDGED)
     assert record == await one(journal, RecordFilter.WITH_OUTCOME)
     assert (record.number, record.stage, record.status_text) == (1, Stage.DONE, "completed")
     assert (record.added_at, record.settled_at, record.done_at, record.delivered_at) == (1, 2, 3, 4)
@@ -279,7 +279,7 @@ async def test_a_job_whose_file_is_lost_becomes_fetching_again(journal):
     assert (record.file, record.modified_ns, record.done_at, record.delivered_at) == (None,) * 4
     assert record.snapshot is not None
     await journal.write(Fetched("a", result("/out/2"), 5, 6.0))
-    assert (await one(journal, RecordFilter.UNDELIVERED)).file == result("/out/2")
+    assert (await one(journal, RecordFilter.UNACKNOWLEDGED)).file == result("/out/2")
 
 
 async def test_given_up_jobs_are_reopened_unless_their_error_is_lasting(journal):
@@ -362,7 +362,7 @@ async def test_counts_cover_stages_statuses_deliveries_and_bytes(journal):
         Stage.WAITING: 1, Stage.FETCHING: 1, Stage.DONE: 2, Stage.GIVEN_UP: 2,
     }  # fmt: skip
     assert counts.by_status == {"completed": 2, "failed": 1}
-    assert (counts.delivered, counts.bytes, counts.open) == (1, 7, 2)
+    assert (counts.acknowledged, counts.bytes, counts.open) == (1, 7, 2)
 
 
 async def test_counts_of_an_empty_journal_are_zero(memory):
@@ -441,7 +441,7 @@ def test_a_job_is_at_exactly_one_stage_after_any_changes(changes):
                 == JOBS
             )
             assert (
-                sorted(ids[RecordFilter.DELIVERED] + ids[RecordFilter.UNDELIVERED])
+                sorted(ids[RecordFilter.ACKNOWLEDGED] + ids[RecordFilter.UNACKNOWLEDGED])
                 == ids[RecordFilter.WITH_OUTCOME]
             )
             for record in found[RecordFilter.WITH_OUTCOME]:
@@ -451,7 +451,7 @@ def test_a_job_is_at_exactly_one_stage_after_any_changes(changes):
                 assert (record.file is None) == (record.modified_ns is None)
             counts = await journal.counts()
             assert counts.by_stage.get(Stage.WAITING, 0) == len(waiting)
-            assert counts.delivered == len(ids[RecordFilter.DELIVERED])
+            assert counts.acknowledged == len(ids[RecordFilter.ACKNOWLEDGED])
             assert counts.open == len(waiting) + len(ids[RecordFilter.FETCHING])
 
     asyncio.run(run())

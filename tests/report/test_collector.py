@@ -291,9 +291,9 @@ def test_open_jobs_are_counted_by_last_known_status():
     assert [job.job_id for job in facts.open_jobs] == ["job-1", "job-2", "job-3", "job-4"]
 
 
-def test_undelivered_outcomes_are_counted():
+def test_unacknowledged_outcomes_are_counted():
     facts = collect([record(1, delivered=False), record(2), record(3, "waiting")])
-    assert facts.undelivered == 1
+    assert facts.unacknowledged == 1
 
 
 # --- hostile ------------------------------------------------------------------------------------

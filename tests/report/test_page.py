@@ -123,7 +123,7 @@ def test_the_next_command_is_shown_once_with_its_effect():
     text = page_of(all_outcomes(), name="Friday's batch.db").text
     assert text.count("adepoll resume") == 1
     assert (
-        "adepoll resume 'Friday'\"'\"'s batch.db' prints 1 undelivered outcome, "
+        "adepoll resume 'Friday'\"'\"'s batch.db' prints 1 unacknowledged outcome, "
         "continues the 2 open jobs and retries 1 given-up job." in text
     )
 
