@@ -377,8 +377,8 @@ def resume() -> None:
     are used again, unless you pass other values. All other options must be passed again.
 
     Somebody else may have written the journal. So the command takes neither a folder nor an unknown
-    URL from it: a result file in a folder such as ~/.config/autostart could start a program, and
-    the API key is sent to the URL. If the batch has a folder for results, pass it again with --out;
+    URL from it: a file in the wrong folder could change the settings of another program, and the
+    API key is sent to the URL. If the batch has a folder for results, pass it again with --out;
     otherwise the command exits with 2.
 
     If neither options nor environment variables name the API, the URLs of the journal are used, but

@@ -51,7 +51,7 @@ class RecordFilter(Enum):
     WITH_OUTCOME = "NOT INDEXED WHERE done_at IS NOT NULL"
     # Jobs with an outcome that was acknowledged.
     ACKNOWLEDGED = "NOT INDEXED WHERE delivered_at IS NOT NULL"
-    # Jobs with an outcome that the consumer has not taken.
+    # Jobs with an outcome that was not acknowledged.
     UNACKNOWLEDGED = (
         "INDEXED BY jobs_undelivered WHERE done_at IS NOT NULL AND delivered_at IS NULL"
     )
