@@ -111,7 +111,7 @@ class PollingClient:
 
     def get_job(self, job_id: str) -> Coroutine[Any, Any, JobSnapshot]:
         """Poll one job once; raises as `AdeClient.get_job` does."""
-        # Not `async def`: a second coroutine around the first one would make every poll slower.
+        # Not `async def`, like `JobRequests.poll`.
         if getattr(self._client.get_job, "__func__", None) is self._own.get_job:
             return self._requests.poll(self._rules, job_id, self._semaphore)
         return self._get_overridden(job_id)
@@ -157,18 +157,18 @@ class JobRequests:
     on_request: Callable[[], None] | None = None
     _odd_answers: OddAnswers = field(factory=OddAnswers, init=False)
 
-    async def get(self, rules: KindRules, job_id: str) -> JobSnapshot:
-        """Poll a job, and retry after temporary failures; raises as `AdeClient.get_job` does."""
-        send, host = self._job(rules, job_id), self.hosts[rules.api]
-        return self._odd_answers.checked(await self.sender.call(send, host))
+    # `get` and `poll` are not `async def`: one more coroutine would make every poll slower.
 
-    async def poll(
+    def get(self, rules: KindRules, job_id: str) -> Coroutine[Any, Any, JobSnapshot]:
+        """Poll a job, and retry after temporary failures; raises as `AdeClient.get_job` does."""
+        return self.sender.call(self._job(rules, job_id), self.hosts[rules.api])
+
+    def poll(
         self, rules: KindRules, job_id: str, semaphore: AbstractAsyncContextManager[object]
-    ) -> JobSnapshot:
+    ) -> Coroutine[Any, Any, JobSnapshot]:
         """Poll a job once, and hold `semaphore` during the request."""
         send, host = self._job(rules, job_id), self.hosts[rules.api]
-        snapshot = await self.sender.call_once(send, host, semaphore, job_id=job_id)
-        return self._odd_answers.checked(snapshot)
+        return self.sender.call_once(send, host, semaphore, job_id=job_id)
 
     async def list(
         self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
@@ -179,8 +179,8 @@ class JobRequests:
         """
         if not rules.can_be_cancelled and status in {JobStatus.CANCELLED, "cancelled"}:
             return JobPage(jobs=())
-        request = self._page(rules, page, page_size, status)
-        return self._odd_answers.checked(await self.sender.call(request, self.hosts[rules.api]))
+        send = self._page(rules, page, page_size, status)
+        return await self.sender.call(send, self.hosts[rules.api])
 
     async def list_once(
         self,
@@ -191,9 +191,8 @@ class JobRequests:
         semaphore: AbstractAsyncContextManager[object],
     ) -> JobPage:
         """Request a page of the job list without retries; hold `semaphore` during the request."""
-        request = self._page(rules, page, page_size, status)
-        host = self.hosts[rules.api]
-        return self._odd_answers.checked(await self.sender.call_once(request, host, semaphore))
+        send = self._page(rules, page, page_size, status)
+        return await self.sender.call_once(send, self.hosts[rules.api], semaphore)
 
     async def open(
         self, rules: KindRules, job_id: str, headers: Mapping[str, str]
@@ -231,7 +230,7 @@ class JobRequests:
         request = Request(
             url=root.at(protocol.job_path(rules, job_id)),
             proxy=root.proxy,
-            read=partial(protocol.read_job, rules, job_id),
+            read=partial(self._read_job, rules, job_id),
             job_id=job_id,
             large=large,
         )
@@ -248,9 +247,17 @@ class JobRequests:
         request = Request(
             url=root.at(rules.path).with_query(query),
             proxy=root.proxy,
-            read=partial(protocol.read_page, rules),
+            read=partial(self._read_page, rules),
         )
         return partial(self.transport.get, request)
+
+    def _read_job(self, *response: Any, **options: Any) -> JobSnapshot:
+        """Read the response about a job; for the arguments, see `protocol.read_job`."""
+        return self._odd_answers.checked(protocol.read_job(*response, **options))
+
+    def _read_page(self, *response: Any, **options: Any) -> JobPage:
+        """Read a page of the job list; for the arguments, see `protocol.read_page`."""
+        return self._odd_answers.checked(protocol.read_page(*response, **options))
 
 
 # Statuses of the response to a request for a range, if the condition of the request is not met, or

@@ -144,7 +144,7 @@ class Durations:
         """
         self._ended += 1
         self._known += 1
-        self._record_gone(nearest_edge(first), nearest_edge(last), nearest_edge(age))
+        self._record_gone(first, last, age)
         if self._known > _MEMORY:
             self._fade(0.5, censored=False)
             self._fade(0.5, censored=True)
@@ -158,17 +158,21 @@ class Durations:
             first: Age at which the job was first seen active.
             last: Age at which the job was last seen active.
         """
-        self._record_gone(nearest_edge(first), nearest_edge(last), None)
+        self._record_gone(first, last, None)
         self._censored += 1
         if self._censored > _CENSORED_PER_END * self._known + _MIN_CENSORED:
             self._fade(0.5, censored=True)
 
-    def _record_gone(self, first: int, last: int, ended: int | None) -> None:
-        """Record that a job is no longer polled. The arguments are indexes in `EDGES`."""
+    def _record_gone(self, first: float, last: float, ended: float | None) -> None:
+        """Record that a job is no longer polled; for the arguments, see `end`."""
         self._running -= 1
-        self._passed[first] -= 1
-        self._passed[last] += 1
-        ages = first, last, ended
+        ages = (  # `nearest_edge` without calls
+            bisect_right(MIDDLES, first),
+            bisect_right(MIDDLES, last),
+            None if ended is None else bisect_right(MIDDLES, ended),
+        )
+        self._passed[ages[0]] -= 1
+        self._passed[ages[1]] += 1
         self._gone[ages] = self._gone.get(ages, 0.0) + 1.0
 
     def _refit(self) -> None:

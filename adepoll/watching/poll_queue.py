@@ -209,13 +209,17 @@ class PollQueue:
 
     def _take(self, heap: _Heap, until: float) -> JobState | None:
         """Remove and return the first job of a heap, if it is due by `until`; else return None."""
-        item = self._first(heap)
-        if item is None or item[0] > until or item[1] != item[2].ticket:
-            return None
-        if heap.old:
+        items = heap.items
+        if heap.old or not items or items[0][1] != items[0][2].ticket:
+            item = self._first(heap)  # removes out-of-date items
+            if item is None or item[0] > until or item[1] != item[2].ticket:
+                return None
             heap.pop()
-        else:
-            heapq.heappop(heap.items)
+        else:  # nearly always
+            item = items[0]
+            if item[0] > until:
+                return None
+            heapq.heappop(items)
         state = item[2]
         state.ticket = 0
         return state

@@ -330,24 +330,23 @@ class Subscription:
             self.end_of_ids()
 
     def _register(self, given: str | JobRef) -> NamedJob | None:
-        """Count a new job; return None if it is a duplicate or its id is invalid."""
+        """Count a new job, and keep its label; return None if it is a duplicate or invalid."""
+        job: NamedJob | None = None
         try:
             job = self._host.named(given)
-        except InvalidJobIdError as error:
+        except InvalidJobIdError as exc:
+            error, key = exc, exc.job_id
             label = given.label if isinstance(given, JobRef) else None
-            if self._count(error.job_id, label):
-                self._record_error(error.job_id, error)
-            return None
-        return job if self._count(job.key, job.label) else None
-
-    def _count(self, key: str, label: str | None) -> bool:
-        """Count an id that was read, and keep its label; return False if it is a duplicate."""
+        else:
+            key, label = job.key, job.label
         if key in self._jobs or (self._forgotten and key in self._forgotten):
-            return False
+            return None
         self.known += 1
         if label is not None:
             self._labels[key] = label
-        return True
+        if job is None:
+            self._record_error(key, error)
+        return job
 
     def _add(self, given: str | JobRef, now: float) -> None:
         """Watch a job, unless it is a duplicate or its id is invalid."""

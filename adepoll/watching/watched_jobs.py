@@ -97,7 +97,7 @@ class WatchedJobs:
                 # While the request budget is short, a page that shows the job replaces the first
                 # poll for somebody who waits.
                 awaits = subscriber.awaits
-                if not awaits and (self.list_trust.sweeping or not can_wait):
+                if self.uses_list and not awaits and (self.list_trust.sweeping or not can_wait):
                     self.list_trust.confirm_now(state)
                 chance = 1.0 if awaits else UNKNOWN_CHANCE
                 self.poll_queue.put_overdue(state, now, chance)
