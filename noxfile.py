@@ -72,13 +72,18 @@ def portable(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Try many inputs of the decoders of foreign data: ``-- --examples 1000000 -k answer``."""
+    """Try many inputs of the decoders of foreign data: ``-- --examples 1000000 -k answer``.
+
+    ``--seed`` repeats a run; without it, a seed is drawn and printed.
+    """
     parser = argparse.ArgumentParser(prog="nox -s fuzz --")
     parser.add_argument("--examples", type=int, default=20_000, help="for each decoder")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))  # noqa: S311 - draws inputs, not a secret
     options, others = parser.parse_known_args(session.posargs)
     install(session)
-    examples = f"--fuzz-examples={options.examples}"
-    session.run("pytest", *PARALLEL, "--timeout=0", "tests/fuzz", examples, *others)
+    session.log(f"drawing inputs with --seed {options.seed}")
+    drawing = [f"--fuzz-examples={options.examples}", f"--fuzz-seed={options.seed}"]
+    session.run("pytest", *PARALLEL, "--timeout=0", "tests/fuzz", *drawing, *others)
 
 
 @nox.session

@@ -1,8 +1,11 @@
 """Any input of a decoder of foreign data is read or raises a typed error, in bounded time.
 
 ``nox -s fuzz -- --examples 1000000`` tries a million inputs for each decoder, ``nox -s fuzz -- -k
-answer`` those of one decoder. A failure prints the smallest failing input: save it as a seed.
+answer`` those of one decoder. A failure prints the smallest failing input: save it as a seed. The
+option ``--seed`` draws the inputs of an earlier run again.
 """
+
+import random
 
 import pytest
 from decoders import DECODERS, check
@@ -38,6 +41,9 @@ def test_every_seed_is_decoded_or_raises_a_typed_error(decoder):
 def test_any_input_is_decoded_or_raises_a_typed_error(decoder, pytestconfig):
     warm_up(decoder)
     examples = pytestconfig.getoption("--fuzz-examples")
+    first = pytestconfig.getoption("--fuzz-seed")
+    if first is None:
+        first = random.randrange(2**32)
     options = settings(
         max_examples=min(examples, PER_ROUND),
         deadline=None,
@@ -50,11 +56,8 @@ def test_any_input_is_decoded_or_raises_a_typed_error(decoder, pytestconfig):
     def try_input(body):
         check_with_bounded_calls(decoder, body)
 
-    if examples <= PER_ROUND:
-        try_input()
-        return
-    for number in range(examples // PER_ROUND):
-        seed(number)(try_input)()
+    for number in range(max(examples // PER_ROUND, 1)):
+        seed(f"{first} {number}")(try_input)()
 
 
 def repeated(head, item, tail=b"", separator=b","):

@@ -23,8 +23,8 @@ def pytest_collection():
     try:
         return (yield)
     finally:
+        freeze()  # first: as soon as it is enabled, the collector would visit all new objects
         gc.enable()
-        freeze()
 
 
 @pytest.hookimpl(wrapper=True)
