@@ -10,6 +10,7 @@ import os
 import stat
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ _MAX_CHUNKS_PER_CALL: Final = 1024  # the limit of pwritev(2) on Linux and the B
 # can be slow to allocate. In a virtual machine that had returned its memory to the host, writing a
 # gigabyte took 2 to 4 s, and with writes of 512 KiB 0.3 to 0.6 s (ext4, Linux 6.18).
 _MAX_BYTES_PER_CALL: Final = 2**19
+
+_RENAMES: Final = 20
+_BETWEEN_RENAMES: Final = 0.05  # seconds
 
 _position = threading.Lock()  # held while the position of a file is moved and used
 
@@ -200,7 +204,7 @@ def rename_open(fd: int, source: Path, target: Path) -> None:
     # Open the null device in its place, because otherwise another thread could get the descriptor.
     _reopen(Path(os.devnull), fd)
     try:
-        source.replace(target)
+        _replace(source, target)
     except OSError:
         _reopen(source, fd)
         raise
@@ -245,10 +249,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        _replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename a file to `target`, and replace an existing `target`.
+
+    On systems that cannot rename open files, try for a second: another download may just have
+    written `target`, or a virus scanner may be reading it.
+    """
+    for left in reversed(range(_RENAMES)):
+        try:
+            source.replace(target)
+        except PermissionError:
+            if HAS_FLOCK or not left:
+                raise
+            time.sleep(_BETWEEN_RENAMES)
+        else:
+            return
 
 
 def _reopen(path: Path, fd: int) -> None:

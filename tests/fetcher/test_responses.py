@@ -543,5 +543,6 @@ async def test_a_response_whose_next_byte_never_comes_is_given_up(
         with pytest.raises(ResultTransferError, match=message):
             await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
     asks_for_whole = use == "download" and message == "does not respond"
-    assert len(storage.heads) == 2 + asks_for_whole
+    # On a busy machine, a request can time out before the storage has read it.
+    assert len(storage.heads) <= 2 + asks_for_whole
     assert [*tmp_path.iterdir()] == []
