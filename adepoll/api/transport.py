@@ -26,6 +26,7 @@ from adepoll.api.service_clock import ServiceClock
 from adepoll.api.transport_errors import BrokenError, error_of
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.redaction import Bearer, Secret
+from adepoll.common.threads import start_in_thread
 from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,
@@ -125,7 +126,7 @@ class Transport(Connections):
             failure: RequestError = AnswerTimeoutError(
                 timeout=self._time_limit.seconds, job_id=job_id
             )
-        except (aiohttp.ClientError, OSError) as exc:
+        except (aiohttp.ClientError, OSError, RuntimeError) as exc:
             failure = error_of(exc, job_id=job_id, has_proxy=request.proxy is not None)
         else:
             if response.status == _OK and answer is None and len(body) <= self._read_directly:
@@ -183,7 +184,7 @@ class Transport(Connections):
         if response.status != _OK:
             read = partial(read, now=datetime.now(UTC), secret=self._key)
         if is_costly(body):
-            return await asyncio.to_thread(read, response.status, response.headers, body)
+            return await start_in_thread(read, response.status, response.headers, body)
         return read(response.status, response.headers, body)
 
     async def _receive(

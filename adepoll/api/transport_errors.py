@@ -1,4 +1,4 @@
-"""Translates the errors of aiohttp into errors of adepoll. Imports `errors` and `redaction`."""
+"""Translates the errors of aiohttp into errors of adepoll. Imports `errors` and `common`."""
 
 import os
 import re
@@ -10,6 +10,7 @@ from typing import Final
 import aiohttp
 
 from adepoll.common.redaction import showable
+from adepoll.common.threads import NO_THREAD, is_thread_limit
 from adepoll.errors import (
     CertificateError,
     ConnectionFailedError,
@@ -28,6 +29,9 @@ class BrokenError(aiohttp.ClientError):
 def error_of(exc: BaseException, *, job_id: str | None, has_proxy: bool = False) -> RequestError:
     """Return the error of adepoll for a request to the API that failed with an error of aiohttp.
 
+    A RuntimeError is raised again, unless the system could not start the thread that resolves the
+    name of the host.
+
     Args:
         exc: The error of aiohttp.
         job_id: The job of the request; None without one.
@@ -42,7 +46,7 @@ def error_of(exc: BaseException, *, job_id: str | None, has_proxy: bool = False)
         cls = ProxyError
     elif isinstance(exc, aiohttp.ClientConnectorCertificateError):
         cls = CertificateError
-    elif isinstance(exc, aiohttp.ClientConnectorError):
+    elif isinstance(exc, aiohttp.ClientConnectorError | RuntimeError):
         cls = ConnectionFailedError
     elif isinstance(exc, aiohttp.ClientResponseError) and _has_too_large_headers(exc):
         cls = HeadersTooLargeError
@@ -80,7 +84,8 @@ _BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
 def describe(exc: BaseException, *, has_proxy: bool = False) -> str:
     """Return a description of an error of aiohttp, without the URL, headers and body.
 
-    `has_proxy` says whether the request was sent to a proxy.
+    A RuntimeError is raised again as in `error_of`. `has_proxy` says whether the request was sent
+    to a proxy.
     """
     if isinstance(exc, BrokenError):
         exc = exc.args[0]
@@ -93,9 +98,12 @@ def describe(exc: BaseException, *, has_proxy: bool = False) -> str:
         return _describe_response(exc)
     if isinstance(exc, aiohttp.ClientPayloadError):
         return "the connection broke within the body"
-    if isinstance(exc, OSError):
-        return f"the connection failed: {_reason(exc)}"
-    return f"the connection failed ({type(exc).__name__})"
+    if isinstance(exc, RuntimeError):
+        if not is_thread_limit(exc):
+            raise exc
+        return f"the name of the host cannot be resolved: {NO_THREAD}"
+    reason = f": {_reason(exc)}" if isinstance(exc, OSError) else f" ({type(exc).__name__})"
+    return f"the connection failed{reason}"
 
 
 def _describe_response(exc: aiohttp.ClientResponseError) -> str:

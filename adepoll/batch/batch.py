@@ -20,6 +20,7 @@ from adepoll.batch.run import BatchRun
 from adepoll.batch.run_tasks import RunTasks
 from adepoll.common.closing import AsyncCloseable
 from adepoll.common.redaction import showable
+from adepoll.common.threads import start_in_thread
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
 from adepoll.fetcher import ResolveUrl, ResultFetcher
 from adepoll.journal import Journal
@@ -168,7 +169,7 @@ class Batch(AsyncCloseable):
             if out_dir is not None:
                 # Otherwise, a large result in a poll would be discarded and downloaded again.
                 self._client.keep_results_in(out_dir)
-                await asyncio.to_thread(remove_unused, out_dir)
+                await start_in_thread(remove_unused, out_dir)
             watcher = await stack.enter_async_context(
                 JobWatcher(
                     self._client,
@@ -322,7 +323,7 @@ class Batch(AsyncCloseable):
                 f"out_dir {str(self._out_dir)!r} is not valid Unicode; use another folder"
             ) from None
         try:
-            await asyncio.to_thread(self._out_dir.mkdir, 0o700, parents=True, exist_ok=True)
+            await start_in_thread(_make_folder, self._out_dir)
         except OSError as exc:
             raise ConfigurationError(
                 f"out_dir {self._out_dir} cannot be created: {exc.strerror}"
@@ -330,3 +331,7 @@ class Batch(AsyncCloseable):
         if str(self._out_dir) != noted:
             await journal.set_note(OUT_DIR, str(self._out_dir))
         return self._out_dir
+
+
+def _make_folder(path: Path) -> None:
+    path.mkdir(0o700, parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from adepoll.api.models import JobSnapshot
 from adepoll.batch import result_files
 from adepoll.batch.progress import RunCounters
 from adepoll.batch.resources import BatchResources
+from adepoll.common.threads import start_in_thread
 from adepoll.errors import (
     AdePollError,
     BatchStoppedError,
@@ -130,7 +131,7 @@ class ResultFetching:
                 f"the journal has {len(self._unfinished)} results that must still be fetched; pass "
                 "the out_dir of the run before"
             )
-        self._leftover_names = await asyncio.to_thread(private_names, self._resources.out_dir)
+        self._leftover_names = await start_in_thread(private_names, self._resources.out_dir)
 
     async def targets(self, jobs: Iterable[JobRef]) -> dict[JobRef, Path]:
         """Return the path of each job's result file; empty if results are not written to files.
@@ -211,7 +212,7 @@ class ResultFetching:
             return
         if self._leftover_names:
             names = PartNames(path, record.job_id)
-            await asyncio.to_thread(names.remove_unused, self._leftover_names)
+            await start_in_thread(names.remove_unused, self._leftover_names)
         await self.put(record.snapshot, path)
 
     async def _fetch(self, fetch: _ResultFetch) -> tuple[Outcome, Change]:
@@ -221,7 +222,7 @@ class ResultFetching:
         counters.bytes_partial[job] = 0
         try:
             file = await self._write(fetch, job)
-            modified_ns = await asyncio.to_thread(result_files.modified_ns, file.path)
+            modified_ns = await start_in_thread(result_files.modified_ns, file.path)
         except StorageError as exc:
             if exc.errno not in _ERRNOS_OF_ONE_FILE:
                 raise BatchStoppedError(exc) from exc
@@ -284,7 +285,7 @@ class ResultFetching:
         """Return the records whose files are lost; record that their results must be fetched."""
         if not any(record.file for record in page):
             return ()
-        lost = await asyncio.to_thread(result_files.lost, page)
+        lost = await start_in_thread(result_files.lost, page)
         await self._journal.write(*(FileLost(record.ref) for record in lost))
         self._counters.open += len(lost)
         return lost

@@ -1,6 +1,5 @@
 """Checks result files: do they exist, are they unchanged, do they have the bytes of a result?"""
 
-import asyncio
 import hashlib
 import os
 import stat
@@ -11,6 +10,7 @@ from typing import Literal, TypeAlias
 
 from adepoll.api.file_names import label_name, result_name
 from adepoll.common import file_system
+from adepoll.common.threads import start_in_thread
 from adepoll.journal.outcomes import Record, ResultFile
 
 NameBy: TypeAlias = Literal["job_id", "label"]
@@ -72,11 +72,11 @@ async def same_content(path: Path, chunks: AsyncIterable[bytes]) -> ResultFile |
     size = 0
     with file:
         async for chunk in chunks:
-            if await asyncio.to_thread(file.read, len(chunk)) != chunk:
+            if await start_in_thread(file.read, len(chunk)) != chunk:
                 return None
             digest.update(chunk)
             size += len(chunk)
-        if await asyncio.to_thread(file.read, 1):
+        if await start_in_thread(file.read, 1):
             return None
     return ResultFile(path=path, bytes=size, sha256=digest.hexdigest())
 

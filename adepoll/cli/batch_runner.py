@@ -30,6 +30,7 @@ from adepoll.cli.output_lines import json_line, text_line
 from adepoll.cli.problem_list import ProblemList
 from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
+from adepoll.common.threads import start_in_thread
 from adepoll.errors import InvalidJobIdError, JournalError, TargetExistsError
 from adepoll.journal import Journal, JournalReader, RecordFilter
 from adepoll.journal.endpoints import Endpoints
@@ -282,7 +283,7 @@ async def _folders_of_files(journal: Journal) -> list[Path]:
 
     async with aclosing(record_pages(journal, RecordFilter.WITH_OUTCOME)) as pages:
         async for page in pages:
-            await asyncio.to_thread(add_folders, page)
+            await start_in_thread(add_folders, page)
     return list(folders)
 
 

@@ -32,6 +32,7 @@ from adepoll.cli.messages import say
 from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
 from adepoll.cli.wide_tables import print_table
+from adepoll.common.threads import start_in_thread
 
 _MAX_DOWNLOADS: Final = 8  # downloads at the same time
 _STATUS_OF_OUTCOME: Final = {
@@ -197,7 +198,7 @@ async def _observe(
             observations.large += 1
             observations.bytes_fetched += done.bytes
             # The file is deleted now, because all results together can be gigabytes.
-            await asyncio.to_thread(path.unlink)
+            await start_in_thread(path.unlink)
         finally:
             slots.release()
 

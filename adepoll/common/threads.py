@@ -6,11 +6,17 @@ that may never end: nothing waits for this work.
 """
 
 import asyncio
+import concurrent.futures
+import errno
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
-from typing import TypeVar, TypeVarTuple, Unpack
+from typing import Final, Generic, TypeVar, TypeVarTuple, Unpack
+
+NO_THREAD: Final = "the system cannot start another thread (see ulimit -u)"
+"""Message for users if a limit of the system is reached."""
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -42,14 +48,81 @@ def _wake(waiter: asyncio.Future[None], _work: object) -> None:
         waiter.set_result(None)
 
 
+def is_thread_limit(exc: RuntimeError) -> bool:
+    """Return whether an error says that the system cannot start another thread.
+
+    This is the case if the process, its user or its container has reached a limit. Python raises no
+    error class of its own.
+    """
+    return str(exc).startswith("can't start new thread")
+
+
+def start_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> asyncio.Future[_T]:
+    """Start blocking work in a thread, and return a future with its result.
+
+    If the system cannot start another thread, this function does the work itself. Then the event
+    loop waits, but no result is lost.
+    """
+    once = _Once(partial(copy_context().run, work, *args))
+    try:
+        return asyncio.get_running_loop().run_in_executor(None, once)
+    except RuntimeError as exc:
+        if not is_thread_limit(exc):
+            raise
+    once.run()
+    return asyncio.wrap_future(once.done)
+
+
 async def run_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
-    """Run blocking work in a thread, and return its result.
+    """Run blocking work in a thread as `start_in_thread` does, and return its result.
 
     If the current task is cancelled, wait until the work has ended, then raise CancelledError.
     """
-    started = asyncio.get_running_loop().run_in_executor(None, work, *args)
+    started = start_in_thread(work, *args)
     await wait_until_done(started)
     return started.result()
+
+
+class _Once(Generic[_T]):
+    """Work that is done once.
+
+    When the executor raises because it cannot start another thread, it has already queued the work,
+    and one of its running threads can still do the work.
+    """
+
+    def __init__(self, work: Callable[[], _T]) -> None:
+        """Store the work; nothing is done yet."""
+        self._work = work
+        self._claim = threading.Lock()  # acquired by the thread that does the work
+        self.done: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+    def run(self) -> None:
+        """Do the work, unless another thread does it or has done it; `done` gets the result."""
+        if not self._claim.acquire(blocking=False):
+            return
+        try:
+            result = self._work()
+        except BaseException as exc:  # noqa: BLE001 - `done` raises it
+            self.done.set_exception(exc)
+        else:
+            self.done.set_result(result)
+
+    def __call__(self) -> _T:
+        """Do the work, and return its result."""
+        self.run()
+        return self.done.result()
+
+
+def start_thread(run: Callable[[], None], *, name: str) -> threading.Thread:
+    """Start a daemon thread; raise `OSError` if the system cannot start another thread."""
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as exc:
+        if not is_thread_limit(exc):
+            raise
+        raise OSError(errno.EAGAIN, NO_THREAD) from None
+    return thread
 
 
 class _LeftError(Exception):
@@ -73,6 +146,7 @@ async def items_of_thread(
         name: Name of the thread.
 
     Raises:
+        OSError: The system cannot start another thread.
         RuntimeError: The function raised an error that is not an `Exception`, such as `SystemExit`,
             which would end the event loop.
     """
@@ -101,7 +175,7 @@ async def items_of_thread(
             else:
                 put(None)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    start_thread(run, name=name)
     try:
         while (entry := await received.get()) is not None:
             capacity.release()

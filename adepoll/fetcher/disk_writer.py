@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Final, TypeAlias
 
-from adepoll.common.threads import run_in_thread, wait_until_done
+from adepoll.common.threads import run_in_thread, start_in_thread, wait_until_done
 from adepoll.errors import ResultError
 from adepoll.fetcher.body_decoding import Chunk, ReadChunk
 from adepoll.fetcher.part_file import PartFile
@@ -121,7 +121,7 @@ class DiskWriter:
             self._unhashed += chunks
             self._unhashed_bytes += size
             self._work_added.set()
-        return asyncio.get_running_loop().run_in_executor(None, self.part.write, offset, chunks)
+        return start_in_thread(self.part.write, offset, chunks)
 
     async def wait_for_hash(self) -> None:
         """Wait while more than 4 MiB in memory are not hashed yet."""
@@ -183,7 +183,7 @@ class DiskWriter:
                     if syncing is not None:
                         syncing.result()
                     synced = part.hashed
-                    syncing = asyncio.get_running_loop().run_in_executor(None, part.sync)
+                    syncing = start_in_thread(part.sync)
             if syncing is not None:
                 await wait_until_done(syncing)
                 syncing.result()

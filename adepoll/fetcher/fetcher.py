@@ -17,6 +17,7 @@ from adepoll.api.models import JobSnapshot
 from adepoll.api.results import JobResult
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.closing import AsyncCloseable
+from adepoll.common.threads import start_in_thread
 from adepoll.errors import (
     AdePollError,
     ClosedError,
@@ -250,7 +251,7 @@ class ResultFetcher(AsyncCloseable):
         with self._counters.transfer():
             target = Path(path)
             part = PartFile(target, job_id=ref_of(job).job_id, overwrite=overwrite)
-            await asyncio.to_thread(part.check)
+            await start_in_thread(part.check)
             async with self._sources.find(job, in_bulk=True) as found:
                 disk = DiskWriter(part, progress, result_keys=found.rules.result_keys)
                 published = await self._write(found, disk)
@@ -354,7 +355,7 @@ class ResultFetcher(AsyncCloseable):
         while True:
             body = await self._into_memory(found)
             try:
-                return await asyncio.to_thread(found.rules.decode_result, body)
+                return await start_in_thread(found.rules.decode_result, body)
             except MalformedAnswerError as exc:
                 problems = exc.problems
             error = ResultMalformedError(problems, job_id=found.ref.job_id)

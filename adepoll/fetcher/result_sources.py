@@ -3,7 +3,6 @@
 The answer of the API about a completed v2 job contains the result, however large it is.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TypeAlias
@@ -17,6 +16,7 @@ from adepoll.api.job_kind import JobRef
 from adepoll.api.kinds.kind_rules import KindRules
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.common.redaction import is_redacted
+from adepoll.common.threads import start_in_thread
 from adepoll.errors import ResultUnavailableError
 from adepoll.fetcher.completed_job import raise_unless_completed
 from adepoll.fetcher.local_result import FileResult, InlineResult, LocalResult
@@ -63,7 +63,7 @@ class FoundResult:
         if not isinstance(source, JobSnapshot):
             return await source.reader(start, stop)
         if source.data is not None:
-            body = await asyncio.to_thread(_inline_body, source)
+            body = await start_in_thread(_inline_body, source)
             return InlineResult(body, job_id=job_id, start=start, stop=stop)
         if source.kept_result is None:
             raise ResultUnavailableError(job_id=job_id)

@@ -227,7 +227,7 @@ class StorageClient(Connections):
                 )
         except TimeoutError:
             reason = "the storage does not respond"
-        except (aiohttp.ClientError, OSError) as exc:
+        except (aiohttp.ClientError, OSError, RuntimeError) as exc:
             reason = describe(exc, has_proxy=proxy is not None)
             is_refused = is_lasting_refusal(exc)
             if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(

@@ -5,6 +5,7 @@ Calls of `write` that arrive while a transaction runs are written together by th
 
 import asyncio
 import copy
+import errno
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,8 +18,8 @@ from attrs import define
 
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.common.closing import AsyncCloseable
-from adepoll.common.threads import wait_until_done
-from adepoll.errors import ClosedError, ConfigurationError, JournalError
+from adepoll.common.threads import NO_THREAD, is_thread_limit, wait_until_done
+from adepoll.errors import ClosedError, ConfigurationError, JournalAccessError, JournalError
 from adepoll.journal.changes import Change
 from adepoll.journal.database import Database
 from adepoll.journal.endpoints import ENDPOINT_NOTES, Endpoints
@@ -110,7 +111,8 @@ class Journal(AsyncCloseable):
             JournalFormatError: A newer version of adepoll wrote the journal.
             NotAJournalError: The file is not a journal.
             JournalDamagedError: The journal is damaged. The file is not changed.
-            JournalAccessError: The file or its folder cannot be read or written.
+            JournalAccessError: The file or its folder cannot be read or written, or the system
+                cannot start another thread.
         """
         endpoints = Endpoints.of(endpoint, v2_endpoint)
         opener = partial(Database.open, path, endpoints, must_exist=must_exist)
@@ -130,7 +132,12 @@ class Journal(AsyncCloseable):
         """Open the journal in its own thread; close it again if the caller is cancelled."""
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adepoll-journal")
         loop = asyncio.get_running_loop()
-        opening = loop.run_in_executor(thread, opener)
+        try:
+            opening = loop.run_in_executor(thread, opener)
+        except RuntimeError as exc:
+            if not is_thread_limit(exc):
+                raise
+            raise JournalAccessError(NO_THREAD, path=None, errno=errno.EAGAIN) from None
         try:
             await wait_until_done(opening)
         except asyncio.CancelledError:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+from adepoll.common.threads import start_thread
 from adepoll.errors import ClosedError
 
 _T = TypeVar("_T")
@@ -24,11 +25,14 @@ class BackgroundLoop:
     """An event loop in a daemon thread; `close` ends both."""
 
     def __init__(self) -> None:
-        """Start the thread."""
+        """Start the thread; raise `OSError` if the system cannot start another thread."""
         self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="adepoll-sync", daemon=True)
-        self._thread.start()
+        try:
+            self._thread = start_thread(self._serve, name="adepoll-sync")
+        except BaseException:
+            self._loop.close()
+            raise
 
     @property
     def is_closed(self) -> bool:
