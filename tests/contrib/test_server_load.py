@@ -1,6 +1,7 @@
 """Thousands of clients of a server process: their cost, and that nothing remains of them.
 
-`nox -s thorough` sends up to 5,000 clients, or as many as `ADEPOLL_CROWD` says.
+Only `nox -s thorough` runs these tests, with up to 5,000 clients, or as many as `ADEPOLL_CROWD`
+says. tests/contrib/test_servers.py has smaller crowds within one process.
 """
 
 import asyncio
@@ -17,7 +18,6 @@ import aiohttp
 import attrs
 import forkserver
 import pytest
-from amounts import counts, more
 from clocks import LeapingClock
 from observing import LoopBlocking
 from waiting import supervised
@@ -91,11 +91,11 @@ def many_connections():
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.ade(clock=LEAPING)
-@pytest.mark.parametrize("waiters", counts("ADEPOLL_CROWD", default=200, most=2_000))
+@pytest.mark.parametrize("waiters", [CROWD or 2_000])
 @pytest.mark.parametrize(
-    ("kind", "loop"),
-    more([("fastapi", "uvloop")], [("aiohttp", "asyncio"), ("fastapi", "asyncio")]),
+    ("kind", "loop"), [("fastapi", "uvloop"), ("aiohttp", "asyncio"), ("fastapi", "asyncio")]
 )
 async def test_many_waiters_cost_as_many_polls_as_their_jobs_need(kind, loop, waiters, ade_env):
     """Ten clients wait for each job. Its end costs one poll, and at most one that was in flight."""
@@ -179,17 +179,15 @@ async def leave_waits(server, ade, waiters):
 LISTENERS, WAITERS = CROWD or 1_000, CROWD or 5_000
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "crowd", "clients"),
-    more(
-        [("fastapi", listen_to_jobs, 100), ("aiohttp", leave_waits, 100)],
-        [
-            ("fastapi", listen_to_jobs, LISTENERS),
-            ("aiohttp", listen_to_jobs, LISTENERS),
-            ("fastapi", leave_waits, WAITERS),
-            ("aiohttp", leave_waits, WAITERS),
-        ],
-    ),
+    [
+        ("fastapi", listen_to_jobs, LISTENERS),
+        ("aiohttp", listen_to_jobs, LISTENERS),
+        ("fastapi", leave_waits, WAITERS),
+        ("aiohttp", leave_waits, WAITERS),
+    ],
 )
 async def test_nothing_remains_of_many_clients_that_leave(kind, crowd, clients, ade_env):
     async with served(kind, "asyncio") as server:

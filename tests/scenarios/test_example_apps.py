@@ -1,4 +1,7 @@
-"""The page of the example servers in a real browser: users start batches and follow them."""
+"""The page of the example servers in a real browser: users start batches and follow them.
+
+By default, one batch is followed to its end; `nox -s thorough` tests the rest of the page.
+"""
 
 import asyncio
 import hashlib
@@ -220,6 +223,7 @@ async def test_a_batch_is_started_and_watched_and_its_results_are_downloaded(
     assert max(t.result_bytes for t in with_result) > 2_000_000
 
 
+@pytest.mark.thorough
 @of("fastapi_app")
 @pytest.mark.ade(profile=Profile(median=0.2))
 async def test_a_batch_can_consist_of_parse_jobs(server, open_page, ade):
@@ -237,6 +241,7 @@ async def test_a_batch_can_consist_of_parse_jobs(server, open_page, ade):
         assert hashlib.sha256(body).hexdigest() in {truth.result_sha256 for truth in truths}
 
 
+@pytest.mark.thorough
 @of("fastapi_app")
 async def test_closing_the_tab_ends_the_subscription(server, open_page, ade):
     job_ids = [ade.submit(ENDLESS) for _ in range(5)]
@@ -247,6 +252,7 @@ async def test_closing_the_tab_ends_the_subscription(server, open_page, ade):
     await server.until_subscribers(0)
 
 
+@pytest.mark.thorough
 @of("fastapi_app")
 @pytest.mark.ade(clock=CLOCK)
 async def test_a_page_continues_after_a_restart_of_its_server(server, open_page, ade):
@@ -263,6 +269,7 @@ async def test_a_page_continues_after_a_restart_of_its_server(server, open_page,
     assert states.index("Connected again, live") > states.index("Connection lost, trying again…")
 
 
+@pytest.mark.thorough
 @of("aiohttp_app")
 async def test_one_url_has_room_for_two_hundred_jobs(server, open_page, ade):
     job_ids = [ade.submit(SOON) for _ in range(200)]
@@ -272,6 +279,7 @@ async def test_one_url_has_room_for_two_hundred_jobs(server, open_page, ade):
     assert len(streams(page)) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.ade(profile=SLOW)
 async def test_the_url_contains_the_batch_after_reloading_and_going_back(
     one_server, open_page, ade
@@ -301,6 +309,7 @@ async def test_text_from_the_service_is_not_interpreted_as_html(one_server, open
     assert await page.locator("img, i, b").count() == 0
 
 
+@pytest.mark.thorough
 async def test_the_page_connects_again_after_an_error_of_a_proxy(one_server, open_page, ade):
     job_id = ade.submit(SOON)
     page = await open_page(f"{one_server.url}/", expected="503")
@@ -314,6 +323,7 @@ async def test_the_page_connects_again_after_an_error_of_a_proxy(one_server, ope
     await expect_all_ended(page, 1)
 
 
+@pytest.mark.thorough
 async def test_the_page_shows_that_a_batch_could_not_be_started(one_server, open_page, ade):
     page = await open_page(f"{one_server.url}/", expected="Failed to load resource")
     ade.faults.add("server-error", endpoints=["create"], times=2)
@@ -333,6 +343,7 @@ async def test_the_page_shows_that_a_batch_could_not_be_started(one_server, open
     assert len(page.requests) == before
 
 
+@pytest.mark.thorough
 async def test_progress_is_announced_at_the_end_and_not_for_each_job(one_server, open_page, ade):
     job_ids = [ade.submit(JobPlan(processing_time=0.1 * n)) for n in range(20)]
     page = await open_page(one_server.page_of(job_ids))
@@ -343,6 +354,7 @@ async def test_progress_is_announced_at_the_end_and_not_for_each_job(one_server,
     assert len(announced) <= 3  # on a slow machine there may be one in between
 
 
+@pytest.mark.thorough
 async def test_jobs_can_be_filtered_by_status(one_server, open_page, ade):
     job_ids = [ade.submit(JobPlan(outcome=outcome)) for outcome in Outcome]
     page = await open_page(one_server.page_of(job_ids))
@@ -355,6 +367,7 @@ async def test_jobs_can_be_filtered_by_status(one_server, open_page, ade):
     await expect(page.get_by_text("There are no such jobs at the moment.")).to_be_visible()
 
 
+@pytest.mark.thorough
 async def test_the_page_fits_and_has_contrast_in_light_and_dark(
     one_server, open_page, ade, tmp_path
 ):
@@ -397,6 +410,7 @@ async def test_the_page_fits_and_has_contrast_in_light_and_dark(
     assert not await page.locator("#bar .processing").evaluate(solid)  # only what ended fills it
 
 
+@pytest.mark.thorough
 async def test_all_controls_can_be_reached_by_keyboard_in_visible_order(one_server, open_page, ade):
     page = await open_page(one_server.page_of([ade.submit(SOON), ade.submit(SOON)]))
     await expect_all_ended(page, 2)

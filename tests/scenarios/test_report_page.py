@@ -111,6 +111,7 @@ async def test_headings_charts_and_tables_are_found_by_role_and_text(report, ope
     await expect(slowest).to_have_count(21)
 
 
+@pytest.mark.thorough
 async def test_the_numbers_of_a_chart_open_by_keyboard_without_a_script(report, open_page):
     page = await open_page(report(friday()), java_script_enabled=False)
     numbers = page.locator("#durations summary")
@@ -121,6 +122,7 @@ async def test_the_numbers_of_a_chart_open_by_keyboard_without_a_script(report, 
     await expect(table).to_be_visible()
 
 
+@pytest.mark.thorough
 async def test_a_link_of_the_summary_leads_to_its_section(report, open_page):
     page = await open_page(report(friday()))
     await page.get_by_role("link", name="Violations").click()
@@ -142,6 +144,7 @@ async def test_the_page_is_legible_and_fits_in_light_and_dark_mode(report, open_
     assert len(shot) > 50_000
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "records",
     [[], [record()], [record(n, "failed", measured=False) for n in range(1, 4)]],
@@ -153,6 +156,7 @@ async def test_the_page_of_a_small_batch_fits_a_phone(report, open_page, records
     await expect(page.get_by_role("heading", level=1)).to_have_text("friday.db")
 
 
+@pytest.mark.thorough
 async def test_the_page_can_be_printed(report, open_page, tmp_path):
     page = await open_page(report(friday()), color_scheme="dark")
     await page.emulate_media(media="print")

@@ -36,7 +36,7 @@ from adepoll.errors import (
 from adepoll.scheduling.schedules import Adaptive, Exponential, Fixed
 from adepoll.watching.watcher import JobWatcher
 
-SEEDS = seeds("ADEPOLL_SEEDS", default=range(5), most=60)
+SEEDS = seeds("ADEPOLL_SEEDS", default=range(2), most=60)
 DAY = 86_400.0
 GRACE = 15.0
 PATIENCE = 600.0

@@ -8,8 +8,8 @@ import pytest
 from amounts import more
 from model_draws import draw_scenario
 
-DEFAULT = range(60)
-THOROUGH = [range(first, first + 240) for first in range(60, 1_500, 240)]  # for many processes
+DEFAULT = range(30)
+THOROUGH = [range(first, first + 245) for first in range(30, 1_500, 245)]  # for many processes
 SHOWN = 3  # scenarios that violate an invariant
 
 
