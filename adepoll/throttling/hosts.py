@@ -27,10 +27,10 @@ _log = logging.getLogger(__name__)
 class Outage:
     """Decides whether a host of the service is down, and when it may be probed again.
 
-    `OUTAGE` consecutive failures, of at least three jobs, are an outage. During an outage, single
-    requests (probes) are sent after increasing waits, until a request succeeds. If other requests
-    succeed after the failure of a job, further failures of this job do not count for 120 s: a bad
-    job must not slow the others down.
+    `OUTAGE` consecutive failed requests about at least three jobs are an outage. During an outage,
+    single requests (probes) are sent after increasing waits, until a request succeeds. If a request
+    about a job fails, and another request then succeeds, the job is probably bad: further failed
+    requests about this job do not count for 120 s, so that it does not slow the others down.
 
     Attributes:
         failures: Number of counted failures since the last success.
@@ -40,8 +40,8 @@ class Outage:
     """
 
     __slots__ = (
+        "_bad_jobs",
         "_failing",
-        "_known",
         "_new_waits",
         "_unnamed",
         "_waits",
@@ -58,13 +58,13 @@ class Outage:
         """
         self._new_waits = waits
         self._waits = waits()  # seconds before each further probe of the present outage
-        # Time of the last failure by job id, for jobs that have failed since the last success.
+        # Time of the last failed request about each job, by job id, since the last success.
         self._failing: dict[str, float] = {}
-        # Number of failures, since the last success, of requests that concern no job.
+        # Number of failed requests, since the last success, that concern no job.
         self._unnamed = 0
-        # Time of the last failure by job id, for jobs that failed before the last success; oldest
-        # first.
-        self._known: dict[str, float] = {}
+        # Jobs that are probably bad: a request about them failed before the last success. Time of
+        # the last failed request, by job id; oldest first.
+        self._bad_jobs: dict[str, float] = {}
         self.failures = 0
         self.is_on = False
         self.probe_at = -math.inf
@@ -91,7 +91,7 @@ class Outage:
         if job_id is None:
             self.failures += 1
             self._unnamed += 1
-        elif now - self._known.get(job_id, -math.inf) > _KNOWN_FOR:
+        elif now - self._bad_jobs.get(job_id, -math.inf) > _BAD_FOR:
             self.failures += 1
             self._failing[job_id] = now
         jobs = len(self._failing) + self._unnamed
@@ -107,10 +107,10 @@ class Outage:
         """Record a successful request; return True if an outage ends now."""
         ends, self.is_on = self.is_on, False
         for job_id, failed_at in self._failing.items():
-            self._known.pop(job_id, None)  # so that the job moves to the end of the dict
-            self._known[job_id] = failed_at
-        while len(self._known) > _MOST_KNOWN:
-            del self._known[next(iter(self._known))]
+            self._bad_jobs.pop(job_id, None)  # so that the job moves to the end of the dict
+            self._bad_jobs[job_id] = failed_at
+        while len(self._bad_jobs) > _MOST_BAD_JOBS:
+            del self._bad_jobs[next(iter(self._bad_jobs))]
         self._failing.clear()
         self._unnamed = self.failures = 0
         self.probe_at = -math.inf
@@ -369,10 +369,10 @@ OUTAGE: Final = 10
 """Number of consecutive failures that are an outage, if they concern at least three jobs."""
 
 _MAX_PROBE_WAIT: Final = 30.0  # maximum seconds to wait before a probe
-_FEWEST_JOBS: Final = 3  # jobs that must have failed, for an outage
-_KNOWN_FOR: Final = 120.0  # seconds after the failure of a job in which its failures do not count
-_MOST_KNOWN: Final = 1_000  # jobs whose last failure is remembered
-_REPORT_EVERY: Final = 60.0  # seconds between two logs that a host does not respond
+_FEWEST_JOBS: Final = 3  # the failed requests of an outage concern at least this number of jobs
+_BAD_FOR: Final = 120.0  # seconds for which further failed requests about a bad job do not count
+_MOST_BAD_JOBS: Final = 1_000  # bad jobs that are remembered
+_REPORT_EVERY: Final = 60.0  # seconds between two log messages about a host that does not respond
 _SLOW_FOR: Final = 60.0  # seconds for which a host counts as slow
 
 SLOW_AFTER: Final = 3.0
