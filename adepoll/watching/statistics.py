@@ -27,9 +27,9 @@ _MOST: Final = 0.95  # share of the lags that are below the bound in the text of
 class LagHistogram(HtmlTable):
     """Histogram of detection lags: time from a job's end to the poll that observes it.
 
-    The service reports when a v2 job ended, but not when a v1 job ended. So for v1 jobs, the counted
-    lag is an upper bound: it begins when the job was last known to be active, or when the watcher
-    got the job. If the job is polled often, the real lag is about half as long.
+    The service reports when a v2 job ended, but not when a v1 job ended. So for v1 jobs, the
+    counted lag is an upper bound: it begins when the job was last known to be active, or when the
+    watcher got the job. If the job is polled often, the real lag is about half as long.
 
     Attributes:
         bounds: Upper bounds of the buckets, in seconds, inclusive; the last bucket has no bound.
