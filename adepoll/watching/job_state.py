@@ -186,6 +186,7 @@ class JobState:
             never known to be active, or has settled.
         last_active_age: Age at which the job was last known to be active.
         last_active_at: Start of the last poll or list request that showed the job as active.
+        found_active_at: Start of the last poll that found the job active.
         last_listed_at: Start of the last list request that showed the job as active.
         is_compared: True if the list has shown the job, or if polls have shown that the list was
             late for the job.
@@ -221,6 +222,7 @@ class JobState:
     first_active_age: float | None = None
     last_active_age: float = 0.0
     last_active_at: float = -math.inf
+    found_active_at: float = -math.inf
     last_listed_at: float = -math.inf
     is_compared: bool = False
     missing_at: float = math.inf

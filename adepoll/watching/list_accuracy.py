@@ -34,6 +34,40 @@ class Score:
         return self.is_suspicious and self.late > _MIN_LATE
 
 
+@define(eq=False)
+class KeptShare:
+    """Estimates the share of the settled jobs that the list goes on showing as active.
+
+    Attributes:
+        found: Number of jobs that a poll found settled, and that the list goes on showing.
+        expected: Number of jobs that the same polls would have found if the list showed all settled
+            jobs as active. In both numbers, older polls count less.
+    """
+
+    found: float = 0.0
+    expected: float = 0.0
+
+    @property
+    def value(self) -> float:
+        """The estimated share, 0 to 1; 0 if no such job was found recently."""
+        return min(self.found / max(self.expected, 1.0), 1.0) if self.found >= _MIN_FOUND else 0.0
+
+    @property
+    def is_large(self) -> bool:
+        """True if the list probably shows so many settled jobs that it saves few requests."""
+        return self.value > _MAX_KEPT_SHARE
+
+    def record_poll(self, chance: float) -> None:
+        """Record a poll of a listed job.
+
+        Args:
+            chance: Probability that a job settles between its last poll and this poll.
+        """
+        fading = 1 - chance / _KEPT_MEMORY
+        self.found *= fading
+        self.expected = self.expected * fading + chance
+
+
 @define(eq=False, kw_only=True)
 class ListAccuracy:
     """Compares the list with polls.
@@ -44,6 +78,7 @@ class ListAccuracy:
             active `limit` seconds after a poll had found the job settled.
         arrivals: Score of new jobs. The list was late for a job if it did not show the job `limit`
             seconds after the service had received the job.
+        kept: Share of the settled jobs that the list goes on showing as active.
         dropped: Number of jobs that were missing from the list, and that a poll then found settled.
         compare_at: Time at which the next sweep should start at the latest, because that sweep can
             show whether the list is late, or which jobs have probably settled. Infinity if there
@@ -56,6 +91,7 @@ class ListAccuracy:
     limit: float
     ends: Score = field(factory=Score, init=False)
     arrivals: Score = field(factory=Score, init=False)
+    kept: KeptShare = field(factory=KeptShare, init=False)
     dropped: int = field(default=0, init=False)
     compare_at: float = field(default=math.inf, init=False)
     no_drop_since: float = field(default=-math.inf, init=False)
@@ -63,11 +99,13 @@ class ListAccuracy:
     # list were `limit`.
     _expected: float = field(default=0.0, init=False)
     # Recently settled jobs, by id. The times are those of the poll that found the job settled, and
-    # of the last poll that found the job active.
-    _settled: dict[str, tuple[float, float]] = field(factory=dict, init=False)
+    # of the last poll that found the job active. The bool is True if `kept` includes the poll.
+    _settled: dict[str, tuple[float, float, bool]] = field(factory=dict, init=False)
+    # Jobs that count in `kept.found`, by id, until the list drops them: the time of the poll.
+    _kept: dict[str, float] = field(factory=dict, init=False)
     # True if the last sweep still showed a recently settled job as active.
     _shows_settled: bool = field(default=False, init=False)
-    # Ids of jobs in `_settled` that the present sweep still shows as active.
+    # Ids of jobs in `_settled` and `_kept` that the present sweep still shows as active.
     _shown: set[str] = field(factory=set, init=False)
     # Expected number of jobs that have settled since `no_drop_since`.
     _without_drop: float = field(default=0.0, init=False)
@@ -79,8 +117,12 @@ class ListAccuracy:
 
     @property
     def is_bad(self) -> bool:
-        """True if the list was late for too many settled jobs, or for too many new jobs."""
-        return self.ends.is_bad or self.arrivals.is_bad
+        """True if the list was late for too many settled jobs, or for too many new jobs.
+
+        Also True if the list goes on showing too many settled jobs.
+        """
+        too_many = self.kept.is_large and self.kept.found > _MIN_LATE
+        return self.ends.is_bad or self.arrivals.is_bad or too_many
 
     @property
     def is_proven(self) -> bool:
@@ -96,14 +138,15 @@ class ListAccuracy:
     @property
     def _is_in_time(self) -> bool:
         """True if polls show that the list adds new jobs and drops settled ones in time."""
-        if self.ends.is_suspicious or self.arrivals.is_suspicious:
+        if self.ends.is_suspicious or self.arrivals.is_suspicious or self.kept.is_large:
             return False
         enough = max(self.ends.in_time, self.arrivals.in_time) >= _MIN_IN_TIME
         return enough or self._expected >= _PROOF
 
     def restart(self) -> None:
         """Set all scores and counts to zero, but keep the jobs that settled recently."""
-        self.ends, self.arrivals = Score(), Score()
+        self.ends, self.arrivals, self.kept = Score(), Score(), KeptShare()
+        self._kept.clear()
         self._expected = self._without_drop = self._explained = 0.0
         self.dropped = 0
 
@@ -126,7 +169,13 @@ class ListAccuracy:
         return True
 
     def record_settled(
-        self, job_id: str, now: float, *, active_at: float, sweep_now: bool = False
+        self,
+        job_id: str,
+        now: float,
+        *,
+        active_at: float,
+        sweep_now: bool = False,
+        is_check: bool = False,
     ) -> None:
         """Record that a poll found a job settled, although the job was not missing from the list.
 
@@ -136,10 +185,11 @@ class ListAccuracy:
             active_at: Time at which a poll last found the job active; if no poll has, the time at
                 which the service received the job.
             sweep_now: True to sweep immediately, as other listed jobs may have settled, too.
+            is_check: True if `kept.record_poll` was called for this poll.
         """
         self._explained = 0.0
         settled = self._settled
-        settled[job_id] = now, active_at
+        settled[job_id] = now, active_at, is_check
         if sweep_now:
             self.compare_at = min(self.compare_at, now)
         elif not self.is_proven:
@@ -186,13 +236,20 @@ class ListAccuracy:
 
     def record_listed(self, job_id: str, requested_at: float) -> None:
         """Record that a page requested at `requested_at` shows an unwatched job as active."""
-        settled = self._settled.get(job_id)
-        if settled is None:
+        if job_id in self._kept:
+            self._shown.add(job_id)
+        if (settled := self._settled.get(job_id)) is None:
             return
-        if requested_at < settled[0] + self.limit:
+        settled_at, _, is_check = settled
+        if requested_at < settled_at + self.limit:
+            self._shown.add(job_id)
+            return
+        del self._settled[job_id]
+        if is_check:
+            self.kept.found += 1
+            self._kept[job_id] = settled_at
             self._shown.add(job_id)
         else:
-            del self._settled[job_id]
             self.ends.count(late=True)
 
     def record_sweep(self, started: float) -> None:
@@ -205,9 +262,10 @@ class ListAccuracy:
             self.compare_at = math.inf
         dropped = [
             (job_id, active_at)
-            for job_id, (settled_at, active_at) in self._settled.items()
+            for job_id, (settled_at, active_at, _) in self._settled.items()
             if settled_at <= started and job_id not in self._shown
         ]
+        self._record_kept(started)
         self._shown.clear()
         for job_id, active_at in dropped:
             del self._settled[job_id]
@@ -215,11 +273,20 @@ class ListAccuracy:
             # list has dropped the job, so only an early sweep proves that the list is in time.
             if started < active_at + self.limit + _SLACK:
                 self.ends.count(late=False)
-        times = [settled_at for settled_at, _ in self._settled.values()]
+        times = [settled_at for settled_at, _, _ in self._settled.values()]
         earliest = min(times, default=math.inf)
         self._shows_settled = earliest <= started
         if not self.is_proven:
             self.compare_at = min(self.compare_at, earliest + self.limit)
+
+    def _record_kept(self, started: float) -> None:
+        """Count the jobs in `_kept` that the list has dropped: for them, it was only late."""
+        for job_id, settled_at in [*self._kept.items()]:
+            if job_id not in self._shown:
+                self.kept.found = max(self.kept.found - 1, 0.0)
+                self.ends.count(late=True)
+            if job_id not in self._shown or started > settled_at + _KEPT_FOR:
+                del self._kept[job_id]
 
     def samples(self, listed: int, *, age: float, settled: int) -> int:
         """Return the number of watched jobs to poll after a sweep, only to check the list.
@@ -229,13 +296,15 @@ class ListAccuracy:
             age: Age of a typical watched job, in seconds.
             settled: Number of jobs that polls have found settled since the last call.
         """
-        late = self.ends.is_suspicious or (self._shows_settled and not self.is_proven)
+        late = self.ends.is_suspicious or self.kept.is_large
+        late = late or (self._shows_settled and not self.is_proven)
         if late and len(self._settled) < _ENOUGH:
             # Find more jobs that have settled, but that the list still shows as active. The next
             # sweeps then show how late the list is.
             self._credit += min(listed, _MAX_SUSPICIOUS_SAMPLE)
         elif self.is_proven:
-            self._credit += _SAMPLES_PER_SWEEP + _SAMPLES_PER_JOB * settled
+            few = self.kept.expected < _EXPECTED
+            self._credit += _SAMPLES_PER_SWEEP + (_FIRST_SAMPLES if few else _SAMPLES) * settled
         else:
             # The sample is smaller if the jobs are very young, because few of them have settled, or
             # very old, because few of them will settle soon. It is also smaller the more jobs the
@@ -262,6 +331,14 @@ _MIN_IN_TIME: Final = 2.5  # jobs that are enough to judge the list; not 3, as o
 # Number of jobs. If 4.6 jobs are expected and none is found, this is chance in only 1% of cases.
 # The limit is stricter than `_PROOF`, because every sweep checks it.
 _DOUBT: Final = 4.6
+_MIN_FOUND: Final = 0.5  # jobs; less than 1, because older jobs count less
+# If the list shows a larger share of the settled jobs as active, it is bad: the jobs that it shows
+# would then need more than half of the polls that they need without a list.
+_MAX_KEPT_SHARE: Final = 0.3
+_KEPT_MEMORY: Final = 200.0  # expected jobs after which a poll counts only 1/e, or 37%, in `kept`
+# Seconds after the poll that found a job settled. If the list drops the job later, the job still
+# counts as kept.
+_KEPT_FOR: Final = 60.0
 _TRUNCATED: Final = 0.6  # maximum seconds by which `received_at` can be too early
 _MIN_SAMPLE: Final = 1.0  # polls after a sweep that only check the list
 _MAX_SAMPLE: Final = 32.0
@@ -276,4 +353,8 @@ _YOUNG: Final = 16.0  # seconds; the sample is smaller if jobs are younger, as f
 _OLD: Final = 60.0  # seconds; the sample is smaller if jobs are older, as few will settle soon
 # Once the list is proven: polls that only check the list, for each sweep and for each settled job.
 _SAMPLES_PER_SWEEP: Final = 0.25
-_SAMPLES_PER_JOB: Final = 0.05
+# A list that shows 5% of the settled jobs as active is found by `_EXPECTED` polls that would find a
+# settled job if the list showed all of them. Therefore more jobs are polled before.
+_SAMPLES: Final = 0.03
+_FIRST_SAMPLES: Final = 0.15
+_EXPECTED: Final = 30.0

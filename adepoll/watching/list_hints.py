@@ -161,7 +161,7 @@ class ListHints:
         new = state.first_active_age is None
         if new:
             self.list_trust.record_first(settled=False)
-        if new or self.accuracy.is_proven:
+        if new or (self.accuracy.is_proven and not self.list_trust.kept_share):
             as_of = requested_at - self.list_trust.list_lag
             self.timing.learning.record_active(state, job.submitted_at, now, as_of=as_of)
         if not state.is_compared:
@@ -201,6 +201,8 @@ class ListHints:
             moved = ()
         rate = self.timing.throughput.rate(now)
         self.accuracy.limit = self._useful_lag(rate)
+        kept_before, kept_now = self.list_trust.kept_share, self.accuracy.kept.value
+        self.list_trust.kept_share = kept_now
         newest = requested_at - self.list_trust.list_lag
         self.list_trust.list_lag *= _LAG_FADING
         states = [*self.states.values()]
@@ -216,10 +218,26 @@ class ListHints:
                 ):
                     missing += 1
                     self._record_missing(state, requested_at, now)
+                elif kept_now > _KEPT_STEP * kept_before:
+                    self._check_earlier(state, now)
             yield missing - before
         if self.list_trust.sweeping:
             self._record_drops(missing, requested_at)
             self._take_sample(states, requested_at, now)
+
+    def _unseen_chance(self, state: JobState, now: float) -> float:
+        """Return the chance that a job has settled since a poll last found the job active."""
+        seen = max(state.found_active_at - state.received_at, 0.0)
+        distribution = self.timing.learning.durations.distribution
+        return distribution.ends_between(seen, max(now - state.received_at, seen))
+
+    def _check_earlier(self, state: JobState, now: float) -> None:
+        """Poll a listed job earlier, because the list shows more settled jobs than was known."""
+        if state.ticket and not state.ignore_list and not state.awaited:
+            due = now + self.timing.rng.random() * self.list_trust.check_every(state, now)
+            if due < state.list_trusted_until:
+                state.list_trusted_until = due
+                self.poll_queue.put(state, min(due, state.due))
 
     def _useful_lag(self, rate: float | None) -> float:
         """Return the largest lag of the list, in seconds, at which the list is useful.
@@ -264,13 +282,17 @@ class ListHints:
             self._record_poll_of_missing(state, now, active_at=active_at, settled=settled)
             return
         listed = replaced and state.last_listed_at > -math.inf
+        # If fewer jobs have ended, the chance that the job has settled would be a guess.
+        is_check = listed and durations.ended >= _MIN_ENDED
         if settled:
             doubtful = listed and not accuracy.is_proven
-            accuracy.record_settled(state.job_id, now, active_at=active_at, sweep_now=doubtful)
-        # If fewer jobs have ended, the chance that the job has settled would be a guess.
-        if listed and durations.ended >= _MIN_ENDED:
-            seen = max(state.last_listed_at - accuracy.limit - state.received_at, 0.0)
+            accuracy.record_settled(
+                state.job_id, now, active_at=active_at, sweep_now=doubtful, is_check=is_check
+            )
+        if is_check:
+            accuracy.kept.record_poll(self._unseen_chance(state, now))
             age = now - state.received_at
+            seen = max(state.last_listed_at - accuracy.limit - state.received_at, 0.0)
             accuracy.record_expected(durations.distribution.ends_between(seen, age))
             if not settled:
                 seen = max(accuracy.no_drop_since - state.received_at, 0.0)
@@ -325,11 +347,13 @@ class ListHints:
         self._settled = 0
         is_short = self.timing.throughput.is_short
         count = sum(self.list_trust.may_check(is_short=is_short) for _ in range(count))
-        self._sample = [
+        drawn = [
             state
-            for state in self.timing.rng.sample(states, min(count, len(states)))
+            for state in self.timing.rng.sample(states, min(_DRAWN * count, len(states)))
             if state.ticket and state.last_listed_at >= requested_at and not state.ignore_list
         ]
+        drawn.sort(key=lambda state: self._unseen_chance(state, now), reverse=True)
+        self._sample = drawn[:count]
         for state in self._sample:
             self.list_trust.confirm_when_due(state)
             self.poll_queue.put(state, now)
@@ -350,7 +374,11 @@ _LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the targ
 # poll of every job takes.
 _ROUND_SHARE: Final = 0.25
 _TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
+# Listed jobs are polled earlier if the share of settled jobs that the list goes on showing has
+# grown by more than this factor.
+_KEPT_STEP: Final = 1.5
 _CHUNK: Final = 500  # jobs in one step of an iterator
+_DRAWN: Final = 4  # jobs drawn for each job of a sample; the jobs with the largest chance are taken
 _DELAYS_SAMPLED: Final = 8  # jobs for which `sweep_ended` asks the schedule
 _MIN_LATER: Final = 1.0  # fewest seconds by which a poll is postponed for lack of request budget
 _CHECK_LATER: Final = 30.0  # seconds by which a poll is postponed if it would only check the list

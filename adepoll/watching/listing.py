@@ -6,7 +6,7 @@ one monotonic clock, passed in as `now`.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Literal, TypeAlias
 
 from attrs import define, field
@@ -31,6 +31,7 @@ class ListTrust:
 
     Attributes:
         learning: Knows the ages of jobs, and how long jobs take.
+        delay: Returns the seconds between two polls of a job by the schedule.
         max_trust: Maximum seconds until a listed job is due again, so that the list is checked.
         first_trust: Seconds for which a new job is not polled, because the list may show the job
             first. `list_lag` is added; with it, the job is polled after at most twice this time.
@@ -41,16 +42,20 @@ class ListTrust:
         wasted_polls: Number of polls of jobs that were missing from the list but still active.
         settled_share: Share of the recent jobs that had settled before the list or a poll could
             show them as active; older jobs count less.
+        kept_share: Share of the settled jobs that the list goes on showing as active, as observed
+            so far.
         sweep_rate: Requests per second of the last sweep if it was slow, for example because the
             request budget is short; otherwise None. A sweep is slow if it takes more than half of
             the wanted time between two sweeps.
     """
 
     learning: Learning
+    delay: Callable[[JobState, float], float]
     max_trust: float = 300.0
     first_trust: float = 5.0
     sweeping: bool = False
     settled_share: float = 0.0
+    kept_share: float = 0.0
     sweep_rate: float | None = None
     list_lag: float = 0.0
     pending_confirmation: int = 0
@@ -164,14 +169,24 @@ class ListTrust:
             self._probes -= 1
             return state.polled_at + _PROBE_DELAY
         age = self.learning.age(state, now)
+        longest = min(self.max_trust, self.check_every(state, now))
         distribution = durations.distribution
         if distribution.quantile(_KNOWN_SHARE, age=age) > EDGES[distribution.known]:
             # No settled job was much older than this job is now, as in a batch whose jobs all
             # started at the same time. So the distribution only guesses when jobs of this age
             # settle. A wrong guess would make all of them due.
-            return now + self.max_trust
+            return now + longest
         trust = distribution.quantile(_ALMOST_ALL, age=age) - age
-        return now + min(max(trust, _MIN_TRUST), self.max_trust)
+        return now + min(max(trust, _MIN_TRUST), longest)
+
+    def check_every(self, state: JobState, now: float) -> float:
+        """Return the longest time between two polls of a listed job, if the list is partly wrong.
+
+        If the list goes on showing a share s of the settled jobs as active, the hazard that a
+        listed job settles unnoticed is s times the hazard of the schedule. So the best density of
+        polls is sqrt(s) times that of the schedule (see `scheduling.inspection_plan`).
+        """
+        return self.delay(state, now) / math.sqrt(self.kept_share) if self.kept_share else math.inf
 
     def record_active(self, state: JobState) -> bool:
         """Record that a poll found a job active; to be called before `learning` records the poll.

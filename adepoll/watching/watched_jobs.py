@@ -55,7 +55,9 @@ class WatchedJobs:
         self.learning = timing.learning
         self.counts = PollCounts()
         target_lag = timing.target_lag or _TARGET_LAG
-        self.list_trust = ListTrust(learning=self.learning, first_trust=_FIRST_TRUST * target_lag)
+        self.list_trust = ListTrust(
+            learning=self.learning, delay=timing.delay, first_trust=_FIRST_TRUST * target_lag
+        )
         self.poll_queue = PollQueue(self.list_trust.chance)
         self._states: dict[str, JobState] = {}
         self.list_hints = ListHints(self._states, timing, self.list_trust, self.poll_queue)
@@ -361,6 +363,7 @@ class WatchedJobs:
         was_missing = state.missing_at < math.inf and self.list_trust.record_active(state)
         self.learning.record_active(state, snapshot.submitted_at, now)
         state.last_active_at = max(state.last_active_at, state.polled_at)
+        state.found_active_at = state.polled_at
         if not self.list_trust.sweeping or state.poll_again or state.awaited:
             state.list_trusted_until = 0.0
             within = self.timing.expected_end(state, snapshot.progress, now)

@@ -13,11 +13,11 @@ def make_accuracy():
     return ListAccuracy(limit=LIMIT)
 
 
-def settle(accuracy, job_id, now, *, listed_until, every=1.0):
+def settle(accuracy, job_id, now, *, listed_until, every=1.0, is_check=False, sweeps_for=10.0):
     """Let a poll find a job settled at `now`; sweep until the list does not show the job."""
-    accuracy.record_settled(job_id, now, active_at=now)
+    accuracy.record_settled(job_id, now, active_at=now, is_check=is_check)
     started = now
-    while started < now + 10:
+    while started < now + sweeps_for:
         started += every
         if started <= listed_until:
             accuracy.record_listed(job_id, started)
@@ -132,6 +132,63 @@ def test_a_restart_keeps_the_jobs_that_settled_recently():
     assert accuracy.is_bad
 
 
+def check(accuracy, polls, *, kept, listed_until=math.inf):
+    """Poll listed jobs that would have settled for certain if the list never dropped a job."""
+    for number in range(polls):
+        accuracy.kept.record_poll(1.0)
+        if number < kept:
+            settle(
+                accuracy,
+                f"kept{number}",
+                100.0 * number,
+                listed_until=100.0 * number + listed_until,
+                is_check=True,
+                sweeps_for=80.0,
+            )
+
+
+def test_a_list_that_keeps_a_small_share_of_the_settled_jobs_is_used_and_its_share_is_known():
+    accuracy = proven()
+    check(accuracy, 60, kept=3)
+    assert accuracy.kept.value == pytest.approx(3 / 60, rel=0.2)
+    assert accuracy.is_proven
+    assert not accuracy.is_bad
+
+
+def test_a_list_that_keeps_a_large_share_of_the_settled_jobs_is_bad():
+    accuracy = proven()
+    check(accuracy, 4, kept=1)
+    assert not accuracy.is_bad, "one job can be chance"
+    check(accuracy, 4, kept=4)
+    assert accuracy.kept.value > 0.5
+    assert accuracy.is_bad
+    assert not accuracy.is_proven
+    accuracy.restart()
+    assert accuracy.kept.value == 0
+    assert not accuracy.is_bad
+
+
+def test_a_list_that_drops_settled_jobs_late_does_not_keep_them():
+    accuracy = proven()
+    check(accuracy, 60, kept=2, listed_until=8.0)
+    assert accuracy.kept.value == 0
+    assert accuracy.is_bad
+
+
+def test_a_job_that_was_kept_for_a_minute_counts_although_the_list_drops_it_then():
+    accuracy = proven()
+    check(accuracy, 20, kept=1, listed_until=70.0)
+    assert accuracy.kept.value == pytest.approx(0.05, rel=0.2)
+
+
+def test_a_list_that_kept_a_job_long_ago_is_trusted_again():
+    accuracy = proven()
+    check(accuracy, 20, kept=1)
+    assert accuracy.kept.value
+    check(accuracy, 300, kept=0)
+    assert not accuracy.kept.value
+
+
 def proven():
     accuracy = make_accuracy()
     for number in range(3):
@@ -190,7 +247,10 @@ def test_samples_are_few_and_fewer_once_the_list_is_proven(listed):
     for number in range(3):
         settle(accuracy, f"job{number}", 10.0, listed_until=0.0)
     assert sum(accuracy.samples(listed, age=10.0, settled=0) for _ in range(40)) == 10
-    assert accuracy.samples(listed, age=10.0, settled=100) in (5, 6)
+    assert accuracy.samples(listed, age=10.0, settled=100) in (15, 16)
+    for _ in range(40):
+        accuracy.kept.record_poll(1.0)
+    assert accuracy.samples(listed, age=10.0, settled=100) in (3, 4)
 
 
 def test_a_proven_list_that_shows_one_settled_job_needs_no_more_samples():

@@ -152,3 +152,20 @@ def test_jobs_that_a_late_list_showed_are_polled_sooner_when_sweeps_end(lag):
     for _ in watched_jobs.list_hints.stop_sweeping(11.0):
         pass
     assert watched_jobs.get("a").due <= 10.0 + INTERVAL - lag
+
+
+def test_listed_jobs_are_polled_earlier_once_the_list_was_found_to_keep_settled_jobs():
+    letters = [f"job-{number}" for number in range(50)]
+    watched_jobs = make_sweeping(letters)
+    read(watched_jobs, 1.0, letters)
+    read(watched_jobs, 5.0, letters)
+    states = [watched_jobs.get(letter) for letter in letters]
+    assert min(state.due for state in states) > 200.0
+    kept = watched_jobs.list_hints.accuracy.kept
+    kept.found, kept.expected = 1.0, 25.0
+    read(watched_jobs, 9.0, letters)
+    latest = 9.0 + INTERVAL * 5
+    assert max(state.due for state in states) <= latest
+    assert max(state.due for state in states) - min(state.due for state in states) > INTERVAL
+    read(watched_jobs, 13.0, letters)
+    assert max(state.due for state in states) <= latest

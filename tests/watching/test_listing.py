@@ -521,6 +521,7 @@ def test_delays_are_never_negative_and_pauses_end(steps, lag, discovery):
 
 
 def make_hints(durations=None, **options):
+    options = {"delay": lambda _state, _now: 4.0, **options}
     return ListTrust(learning=Learning(durations=durations or Durations()), **options)
 
 
@@ -554,6 +555,16 @@ def quick():
         durations.extend(0.0, 19.0)
         durations.end(0.0, 19.0, 20.0)
     return durations
+
+
+@pytest.mark.parametrize(("share", "seconds"), [(1.0, 4.0), (0.04, 20.0), (0.0001, 300.0)])
+def test_a_listed_job_is_polled_more_often_the_more_settled_jobs_the_list_keeps(share, seconds):
+    """The density of polls is the square root of the share, times the density by the schedule."""
+    trust = make_hints()
+    state = make_state(trust, active_at=100.0)
+    assert trust.next_check(state, 100.0) == 400.0
+    trust.kept_share = share
+    assert trust.next_check(state, 100.0) == pytest.approx(100.0 + seconds)
 
 
 def test_a_new_job_waits_for_the_list_at_most_first_trust():
