@@ -174,7 +174,6 @@ class Batch(AsyncCloseable):
                 JobWatcher(
                     self._client,
                     concurrency=self._concurrency,
-                    buffer=self._concurrency,
                     schedule=self._schedule,
                     discovery=self._discovery,
                     not_found_grace=self._not_found_grace,

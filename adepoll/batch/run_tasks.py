@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
+from pathlib import Path
 from typing import Final, NoReturn
 
 from attrs import evolve
@@ -23,6 +24,7 @@ from adepoll.batch.result_fetching import (
 from adepoll.common.tasks import finish
 from adepoll.common.threads import wait_until_done
 from adepoll.errors import (
+    AdePollError,
     ClosedError,
     InvalidJobIdError,
     JobTimeoutError,
@@ -41,6 +43,9 @@ from adepoll.journal.stored_jobs import JobToAdd
 from adepoll.watching.watch import UnresolvedJob, Watch
 
 _OUTCOMES_BUFFERED: Final = 32
+# Ends that were recorded but not passed on. The queue is full only if many jobs were given up: the
+# buffer of the watcher, which is smaller for any usual concurrency, limits the snapshots.
+_ENDS_BUFFERED: Final = 1_000
 _PAGE: Final = 200  # waiting jobs read from the journal at the same time
 _SAVE_EVERY: Final = 30.0  # seconds between two saves of statuses and durations
 
@@ -77,6 +82,11 @@ class RunTasks:
             verify_delivered=resources.verify and not replay,
         )
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(_OUTCOMES_BUFFERED)
+        # What is to be done with the ends that the journal has recorded: an outcome to deliver, or a
+        # settled job and the file for its result. None after the last end.
+        self._recorded: asyncio.Queue[Outcome | tuple[JobSnapshot, Path] | None] = asyncio.Queue(
+            _ENDS_BUFFERED
+        )
         self._changed = asyncio.Event()  # set when an outcome is buffered, and when the run ends
         self._watch: Watch[JobSnapshot | UnresolvedJob] | None = None
         # The last recorded status of each active job, by the key of the job.
@@ -225,13 +235,32 @@ class RunTasks:
                     await self._put(record.outcome())
 
     async def _settle(self, intake: asyncio.Task[None]) -> None:
-        """Watch all waiting jobs, and record how they end."""
+        """Watch all waiting jobs, record how they end, and pass the recorded ends on."""
+        error: AdePollError | None = None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pass_on())
+            try:
+                await self._record_all(intake)
+            except AdePollError as exc:  # raised after the ends that were recorded before
+                error = exc
+            await self._recorded.put(None)
+        if error is not None:
+            raise error
+
+    async def _record_all(self, intake: asyncio.Task[None]) -> None:
+        """Watch all waiting jobs, and record how they end.
+
+        Each end is recorded immediately, even while the consumer or the downloads are slow, because
+        the service may have deleted the result after the poll. The places that `_pass_on` releases
+        limit the number of snapshots in memory.
+        """
         watcher, window = self._resources.watcher, self._resources.window
         waiting = self._ids.waiting()
         async with watcher.watch(
             waiting, window=window, timeout=self._timeout, errors="yield"
         ) as watch:
             self._watch = watch
+            watch.hold()
             async for end in watch:
                 await self._record_ends((end, *watch.take_ready()))
         if self._timeout is not None:
@@ -239,6 +268,16 @@ class RunTasks:
                 intake.cancel()
             await asyncio.wait([intake])
             await self._give_up_waiting(self._timeout)
+
+    async def _pass_on(self) -> None:
+        """Deliver outcomes and queue results, as fast as the consumer and the downloads allow."""
+        while (first := await self._recorded.get()) is not None:
+            if isinstance(first, tuple):
+                await self._results.put(*first)
+            else:
+                await self._deliver(first)
+            if self._watch is not None and (isinstance(first, tuple) or first.snapshot is not None):
+                self._watch.release()
 
     async def _give_up_waiting(self, timeout: float) -> None:  # noqa: ASYNC109 - the timeout has already passed
         """After the timeout, give up the jobs in the journal that were never watched."""
@@ -256,7 +295,7 @@ class RunTasks:
             )
 
     async def _record_ends(self, ends: Iterable[JobSnapshot | UnresolvedJob]) -> None:
-        """Record how jobs ended; then deliver their outcomes or queue their results."""
+        """Record how jobs ended, then queue their outcomes and results for `_pass_on`."""
         ends = tuple(ends)
         targets = await self._results.targets(
             ref_of(end)
@@ -265,27 +304,23 @@ class RunTasks:
         )
         now = self._resources.now()
         changes: list[Change] = []
-        outcomes: list[Outcome] = []
-        to_fetch: list[JobSnapshot] = []
+        recorded: list[Outcome | tuple[JobSnapshot, Path]] = []
         for end in ends:
             job = JobRef(end.job_id, kind=end.kind, label=end.label)
             if isinstance(end, UnresolvedJob):
                 changes.append(given_up(job, end.error, now))
-                outcomes.append(
+                recorded.append(
                     Outcome(job_id=end.job_id, kind=end.kind, label=end.label, error=end.error)
                 )
                 continue
             changes.append(Settled(end, now, fetching=job in targets))
-            if job in targets:
-                to_fetch.append(end)
-            else:
-                outcomes.append(outcome_of(end))
+            recorded.append((end, targets[job]) if job in targets else outcome_of(end))
         await self._write_ends(changes, ends)
-        if outcomes:
-            self.counters.close(len(outcomes), asyncio.get_running_loop().time())
-            await self._deliver(*outcomes)
-        for snapshot in to_fetch:
-            await self._results.put(snapshot, targets[ref_of(snapshot)])
+        closed = sum(isinstance(item, Outcome) for item in recorded)
+        if closed:
+            self.counters.close(closed, asyncio.get_running_loop().time())
+        for item in recorded:
+            await self._recorded.put(item)
 
     async def _write_ends(
         self, changes: list[Change], ends: Iterable[JobSnapshot | UnresolvedJob]

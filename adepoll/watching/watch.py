@@ -82,6 +82,8 @@ class WatchSubscription(Subscription):
 
     Attributes:
         settled: Number of settled jobs whose snapshot the consumer has taken, by status.
+        holds: True if a snapshot keeps its place in the buffer until the consumer calls `release`.
+            If False, taking the snapshot frees the place.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class WatchSubscription(Subscription):
         )
         self._yield_errors = yield_errors
         self.settled: Counter[JobStatus] = Counter()
+        self.holds = False
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
         """Put the snapshot into the buffer if the watch yields it.
@@ -150,15 +153,21 @@ class WatchSubscription(Subscription):
         if not buffer.snapshots:
             return None
         key, snapshot = buffer.snapshots.popleft()
-        buffer.free += 1
         if self._labels:
             snapshot = self.labelled(key, snapshot)
         if snapshot.status.is_terminal:
             self.settled[snapshot.status] += 1
             self._forget(key)
+        if not self.holds:
+            self.release(1)
+        return snapshot
+
+    def release(self, places: int) -> None:
+        """Free places of snapshots in the buffer, and poll jobs that wait for room."""
+        buffer = self._snapshots
+        buffer.free += places
         if buffer.waiting and self._loop is not None:
             buffer.wake_waiting(self._loop.time())
-        return snapshot
 
     def _take_error(self, key: str) -> UnresolvedJob:
         """Remove and return the error of a job that was given up."""
@@ -322,6 +331,18 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
                 break
             items.append(cast("ItemT_co", item))
         return items
+
+    def hold(self) -> None:
+        """Let each snapshot keep its place in the buffer until `release` is called for it.
+
+        A consumer that first stores each snapshot, and later works on it, can then take snapshots
+        immediately, and polls still pause while its work is slow.
+        """
+        self._subscription.holds = True
+
+    def release(self) -> None:
+        """Free the place of one snapshot that was taken after `hold`."""
+        self._subscription.release(1)
 
     def last_statuses(self) -> Mapping[str, str]:
         """Return the last status text by key, for active jobs whose status is known."""

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from waiting import until
+
 from adepoll import AdeClient, Batch, Journal
 from adepoll.emulator import Emulator, JobPlan
 
@@ -23,3 +25,23 @@ async def test_an_acknowledged_outcome_is_not_delivered_again_after_a_cancellati
                 await asyncio.wait([requesting])
                 assert requesting.cancelled()
             assert (await journal.counts()).acknowledged == 1
+
+
+
+async def test_what_was_polled_is_recorded_while_the_consumer_is_slow(scene):
+    """With zero data retention, a `kill -9` must not lose a result that only waits its turn."""
+    jobs = scene.many(80, result_reads=1)
+    async with scene.batch(concurrency=4, out_dir=None) as batch:
+        run = batch.run(jobs)
+        await anext(run)  # and then never again
+
+        def results_read():
+            return sum(truth.result_polls for truth in scene.ade.world.truths())
+
+        def results_recorded():
+            return sum(record.snapshot is not None for record in scene.records().values())
+
+        # One outcome was taken, 32 are ready, and 8 snapshots can wait: then polls stop.
+        await until(lambda: results_read() >= 40, pause=0.05)
+        await until(lambda: results_recorded() == results_read(), pause=0.05)
+        await run.aclose()
