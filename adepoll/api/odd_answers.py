@@ -2,7 +2,6 @@
 
 import logging
 from functools import cache
-from itertools import repeat
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -65,12 +64,12 @@ def has_extra(model: Any) -> bool:
 
     The items of arrays are not searched.
     """
-    models = [model]
-    for found in models:  # the list grows in the loop
-        cls: type = type(found)
-        if getattr(found, "extra", None):
+    if getattr(model, "extra", None):
+        return True
+    cls: type = type(model)
+    for name in _models_in(cls):  # not `any`: a generator would make every poll slower
+        if (inner := getattr(model, name)) is not None and has_extra(inner):
             return True
-        models += map(getattr, repeat(found), _models_in(cls))
     return False
 
 

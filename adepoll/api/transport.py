@@ -1,6 +1,7 @@
 """The boundary to aiohttp: sends the GET requests of one client, and limits their time.
 
-Imports `connections`, `service_clock`, `transport_options`, `transport_errors` and lower modules.
+Imports `arriving_body`, `connections`, `service_clock`, `transport_options`, `transport_errors` and
+lower modules.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from attrs import define, field
 from yarl import URL
 
 from adepoll.__about__ import __version__
+from adepoll.api.arriving_body import ArrivingBody
 from adepoll.api.connections import Connections
 from adepoll.api.json_text import NEVER_COSTLY, is_costly
 from adepoll.api.large_answer import LargeAnswer
@@ -96,7 +98,7 @@ class Transport(Connections):
         loop = asyncio.get_running_loop()
         url, job_id, answer = request.url, request.job_id, None
         try:
-            with Block(self._time_limit, loop, sent.at) as block:
+            with Block(self._time_limit, loop, sent.at, sent.task) as block:
                 session = self.session
                 if session is None or session.closed:
                     session = self.open_session()
@@ -119,9 +121,8 @@ class Transport(Connections):
                 if response.closed and response.content.total_bytes <= most:
                     body = response.content.read_nowait()  # the whole body has already arrived
                 else:
-                    progress = _Progress(block, sent, loop)
-                    progress.heard()
-                    body, answer = await self._receive(response, request, most, progress)
+                    receiving = self._receive(response, request, most, sent, block.restart)
+                    body, answer = await receiving
         except TimeoutError:
             failure: RequestError = AnswerTimeoutError(
                 timeout=self._time_limit.seconds, job_id=job_id
@@ -192,39 +193,20 @@ class Transport(Connections):
         response: aiohttp.ClientResponse,
         request: "Request[_T]",
         most: int,
-        progress: "_Progress",
+        sent: Sent,
+        restart: Callable[[float], None],
     ) -> tuple[bytes, ReadAnswer | None]:
-        """Return the body and None; for a large answer, return the envelope and a `ReadAnswer`.
-
-        Args:
-            response: The response.
-            request: The request.
-            most: Size in bytes above which the body is read as a large answer, if the request
-                allows this.
-            progress: Records the bytes that arrive.
-        """
-        content = response.content
-        async with response:
-            self.reading.add(response)
-            try:
-                large = request.large if response.status in _SUCCESS else None
-                chunks: list[bytes] = []
-                size = 0 if large is None else response.content_length or 0
-                if size <= most:  # a body whose size is not declared counts as empty here
-                    size = 0
-                    while size <= most and (chunk := await content.readany()):
-                        progress.heard()
-                        size += len(chunk)
-                        chunks.append(chunk)
-                if large is None or size <= most:
-                    return b"".join(chunks), None
-                answer = await large().read(
-                    chunks, content.read, progress.received, job_id=request.job_id
-                )
-                self.bytes_received += progress.size
-                return answer.body, answer
-            finally:
-                self.reading.discard(response)
+        """Read a body that is still arriving; see `ArrivingBody.read`."""
+        body = ArrivingBody(response, sent, restart)
+        self.reading.add(response)
+        try:
+            async with response:
+                read, answer = await body.read(most, request.large, job_id=request.job_id)
+        finally:
+            self.reading.discard(response)
+        if answer is not None:
+            self.bytes_received += body.size
+        return read, answer
 
     def _make_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -269,38 +251,6 @@ class Request(Generic[_T]):
     headers: Mapping[str, str] | None = None
 
 
-@define(eq=False)
-class _Progress:
-    """Records when bytes of a response arrive.
-
-    Attributes:
-        block: The time limit of the request.
-        sent: The request.
-        loop: The running event loop.
-        size: Bytes of a large answer that have arrived.
-        since_restart: Bytes of a large answer since its time limit has started again.
-    """
-
-    block: "Block"
-    sent: Sent
-    loop: asyncio.AbstractEventLoop
-    size: int = 0
-    since_restart: int = 0
-
-    def heard(self) -> None:
-        """Record that bytes have arrived."""
-        self.sent.heard_at = self.loop.time()
-
-    def received(self, size: int) -> None:
-        """Record bytes of a large answer; the time limit starts again after each 64 KiB."""
-        self.heard()
-        self.size += size
-        self.since_restart += size
-        if self.since_restart >= _MIN_PROGRESS:
-            self.since_restart = 0
-            self.block.restart(self.sent.heard_at)
-
-
 class TimeLimit:
     """Limits the time of many blocks of code at the same time, as `asyncio.timeout` does for one.
 
@@ -335,18 +285,24 @@ class Block:
 
     __slots__ = ("_cancelling", "_limit", "_task")
 
-    def __init__(self, limit: TimeLimit, loop: asyncio.AbstractEventLoop, now: float) -> None:
+    def __init__(
+        self,
+        limit: TimeLimit,
+        loop: asyncio.AbstractEventLoop,
+        now: float,
+        task: asyncio.Task[object] | None,
+    ) -> None:
         """Begin a block; it must be entered immediately.
 
         Args:
             limit: The limit of the block.
             loop: The running loop.
             now: Loop time at which the block begins; not earlier than for the previous block.
+            task: The running task.
 
         Raises:
             RuntimeError: No task is running.
         """
-        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a time limit works within a task only")
         self._limit = limit
@@ -388,8 +344,6 @@ class Block:
 
 
 _OK: Final = 200
-_SUCCESS: Final = frozenset({200, 206})
-_MIN_PROGRESS: Final = 2**16  # bytes of a large answer after which its time limit starts again
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # aiohttp needs no timers, since `TimeLimit` has one
 
 

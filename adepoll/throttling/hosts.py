@@ -9,9 +9,9 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
-from attrs import define
+from attrs import define, field
 
 from adepoll.errors import (
     AnswerTimeoutError,
@@ -257,6 +257,7 @@ class Sent:
         epoch: Number of restarts of the window (`Window.epoch`) before it was sent.
         host: The host to which it was sent.
         is_probe: True if the host was down when the request was sent.
+        task: The task that sends the request.
         heard_at: Loop time of the last bytes of the response; minus infinity before the first.
         ended_after: Seconds without bytes of the response after which the request was ended early,
             to let requests to another host go first; None if it was not.
@@ -268,6 +269,7 @@ class Sent:
     epoch: int
     host: Host
     is_probe: bool
+    task: asyncio.Task[Any] | None = field(factory=asyncio.current_task)
     heard_at: float = -math.inf
     ended_after: float | None = None
     shows_outage: bool = True

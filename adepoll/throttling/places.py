@@ -46,14 +46,14 @@ class Places:
     """The places of one semaphore: which requests hold one, and which callers wait for one.
 
     Attributes:
-        holders: The requests that hold a place, oldest first, and the tasks that send them.
+        holders: The requests that hold a place, oldest first.
         only_host: The host of all callers so far; None without callers, or with several hosts.
         waiting: Callers that wait for a place, in their order.
     """
 
     def __init__(self) -> None:
         """Start without requests."""
-        self.holders: dict[Sent, asyncio.Task[object] | None] = {}
+        self.holders: dict[Sent, None] = {}
         self.only_host: Host | None = None
         self.waiting: dict[_Wait, None] = {}
         self._is_new = True  # False after the first caller
@@ -95,14 +95,14 @@ class Places:
         Raises:
             AnswerTimeoutError: The request was ended early. The error contains `job_id`.
         """
-        task = self.holders[sent] = asyncio.current_task()
+        self.holders[sent] = None
         if self.waiting:
             self._check_at(sent.at + SLOW_AFTER)
         try:
             return await send(sent)
         except asyncio.CancelledError:
             # If other code has cancelled the task as well, this error must reach that code.
-            if sent.ended_after is None or task is None or task.uncancel():
+            if sent.ended_after is None or sent.task is None or sent.task.uncancel():
                 raise
             raise AnswerTimeoutError(timeout=round(sent.ended_after, 1), job_id=job_id) from None
         finally:
@@ -165,7 +165,7 @@ class Places:
             silent_for = now - max(sent.at, sent.heard_at)
             if silent_for < patience - _ROUNDING:
                 again = min(again, now + patience - silent_for)
-            elif (task := self.holders[sent]) is not None and not task.cancelling():
+            elif (task := sent.task) is not None and not task.cancelling():
                 sent.ended_after = silent_for
                 sent.shows_outage = not share
                 task.cancel()

@@ -17,7 +17,7 @@ from collections.abc import (
 from contextvars import Context, copy_context
 from enum import Enum
 from itertools import islice
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import evolve
 
@@ -150,8 +150,11 @@ class Subscription:
         """Accept a snapshot of a job; return False if it is wanted and the buffer is full."""
         raise NotImplementedError
 
-    def take(self) -> object:
-        """Return the next item for the consumer; None if there is none."""
+    def take(self) -> Any:
+        """Return the next item for the consumer; None if there is none.
+
+        The type of the items is that of the `Stream`.
+        """
         raise NotImplementedError
 
     def give_up(self, key: str, error: AdePollError) -> None:

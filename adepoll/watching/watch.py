@@ -7,8 +7,8 @@ subscription only. So if the consumer abandons the `Watch`, Python's garbage col
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
-from typing import Final, Generic, NoReturn, Self, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 from attrs import field, frozen
 
@@ -141,7 +141,7 @@ class WatchSubscription(Subscription):
         self.ready.set()
         return True
 
-    def take(self) -> JobSnapshot | UnresolvedJob | None:
+    def take(self) -> Any:
         """Return the next item for the consumer; None if there is none.
 
         Errors are returned before snapshots: they are few, and a slow consumer should see them
@@ -219,6 +219,7 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
     def __init__(self, subscription: SubscriptionT) -> None:
         """Internal: a `JobWatcher` creates streams."""
         self._subscription = subscription
+        self._take: Callable[[], ItemT_co | None] = subscription.take
         self._finished = False
 
     async def __aenter__(self) -> Self:
@@ -250,10 +251,10 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
             self._raise_end()
         if not self._started:
             self._start()
-        while (item := self._subscription.take()) is None:
+        while (item := self._take()) is None:
             self._taken = 0
             await self._wait()
-        return cast("ItemT_co", item)
+        return item
 
     async def aclose(self) -> None:
         """Stop watching, and wait for the end of all tasks of this stream.
@@ -327,9 +328,9 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
         """Return the items, at most 500, that the next iterations would return without waiting."""
         items: list[ItemT_co] = []
         while not self._finished and len(items) < _ITEMS_PER_STEP:
-            if (item := self._subscription.take()) is None:
+            if (item := self._take()) is None:
                 break
-            items.append(cast("ItemT_co", item))
+            items.append(item)
         return items
 
     def hold(self) -> None:

@@ -12,7 +12,7 @@ from adepoll.emulator import run
 
 def block(limit):
     loop = asyncio.get_running_loop()
-    return Block(limit, loop, loop.time())
+    return Block(limit, loop, loop.time(), asyncio.current_task())
 
 
 async def keep(limit, seconds):

@@ -394,7 +394,7 @@ def test_requests_are_spaced_closer_as_the_learnt_rate_grows():
 
 def succeed(limiter):
     limiter._window.sent()
-    limiter.succeeded(Sent(0.0, limiter._window.epoch, host_of(limiter), is_probe=False))
+    limiter.succeeded(Sent(0.0, limiter._window.epoch, host_of(limiter), is_probe=False, task=None))
 
 
 def test_retries_empty_the_budget_and_successes_refill_it():

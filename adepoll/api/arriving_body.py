@@ -1,0 +1,80 @@
+"""ArrivingBody: reads the body of a response while it arrives. Imports `large_answer`.
+
+Most bodies have arrived completely when `Transport` reads them, and need no `ArrivingBody`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+from attrs import define
+
+from adepoll.api.large_answer import LargeAnswer
+from adepoll.api.received_result import ReadAnswer
+from adepoll.throttling.hosts import Sent
+
+
+@define(eq=False)
+class ArrivingBody:
+    """The body of a response that is still arriving.
+
+    Attributes:
+        response: The response.
+        sent: The request; `heard_at` is kept up to date.
+        restart: Function that starts the time limit of the request again, from a time of the event
+            loop on.
+        size: Bytes of a large answer that have arrived.
+    """
+
+    response: aiohttp.ClientResponse
+    sent: Sent
+    restart: Callable[[float], None]
+    size: int = 0
+    _since_restart: int = 0  # bytes of a large answer since its time limit has started again
+
+    async def read(
+        self, most: int, large: Callable[[], LargeAnswer] | None, *, job_id: str | None
+    ) -> tuple[bytes, ReadAnswer | None]:
+        """Return the body and None; for a large answer, return the envelope and a `ReadAnswer`.
+
+        Args:
+            most: Size in bytes above which the body is read as a large answer, if `large` is not
+                None. Otherwise, a larger body is returned incompletely.
+            large: See `transport.Request`.
+            job_id: Id of the job that the request is about, for errors; None for a page of the
+                list.
+        """
+        content = self.response.content
+        self._heard()
+        if self.response.status not in _SUCCESS:
+            large = None
+        chunks: list[bytes] = []
+        size = 0 if large is None else self.response.content_length or 0
+        if size <= most:  # a body whose size is not declared counts as empty here
+            size = 0
+            while size <= most and (chunk := await content.readany()):
+                self._heard()
+                size += len(chunk)
+                chunks.append(chunk)
+        if large is None or size <= most:
+            return b"".join(chunks), None
+        answer = await large().read(chunks, content.read, self._received, job_id=job_id)
+        return answer.body, answer
+
+    def _heard(self) -> None:
+        """Record that bytes have arrived."""
+        self.sent.heard_at = asyncio.get_running_loop().time()
+
+    def _received(self, size: int) -> None:
+        """Record bytes of a large answer; the time limit starts again after each 64 KiB."""
+        self._heard()
+        self.size += size
+        self._since_restart += size
+        if self._since_restart >= _MIN_PROGRESS:
+            self._since_restart = 0
+            self.restart(self.sent.heard_at)
+
+
+_SUCCESS: Final = frozenset({200, 206})
+_MIN_PROGRESS: Final = 2**16  # bytes of a large answer after which its time limit starts again
