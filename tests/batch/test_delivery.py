@@ -27,7 +27,6 @@ async def test_an_acknowledged_outcome_is_not_delivered_again_after_a_cancellati
             assert (await journal.counts()).acknowledged == 1
 
 
-
 async def test_what_was_polled_is_recorded_while_the_consumer_is_slow(scene):
     """With zero data retention, a `kill -9` must not lose a result that only waits its turn."""
     jobs = scene.many(80, result_reads=1)
