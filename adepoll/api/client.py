@@ -235,8 +235,8 @@ class AdeClient(AsyncCloseable):
     def outage(self, kind: JobKind | None = None) -> ServiceDownError | None:
         """Return why jobs of a kind cannot be polled now; None if their host is not down.
 
-        v1 and v2 jobs can have different hosts, and one of them can be down alone. `stats` shows
-        the failures of the host that has the most.
+        v1 and v2 jobs can have different hosts, and one of them can be down alone. In `stats`,
+        `failures_in_a_row` is about the host with the most failures.
 
         Args:
             kind: Kind of the jobs; None for the client's kind.
@@ -405,9 +405,9 @@ class AdeClient(AsyncCloseable):
     def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> "PollingClient":
         """Return a view of this client for callers that poll on a schedule, such as a watcher.
 
-        The view holds `semaphore` while a request is sent and answered, but not while the request
-        waits for the rate limit. The view never repeats a request, since its caller polls again
-        later.
+        The view holds `semaphore` from the start of a request to the end of its response, but not
+        while the request waits for the rate limit. The view never repeats a request, since its
+        caller polls again later.
 
         If `get_job` or `list_jobs` is overridden or patched, the view calls the new method, and
         holds `semaphore` during the whole call.

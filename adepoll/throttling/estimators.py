@@ -1,4 +1,4 @@
-"""Learns from answers what the service can take: concurrent requests, and requests per second.
+"""Learns how many requests the service accepts: at the same time, and per second.
 
 Plain state without I/O. Times are seconds of one monotonic clock, passed in. Imports nothing of
 adepoll.
@@ -147,7 +147,7 @@ class Rate:
     )
 
     def __init__(self) -> None:
-        """Start without an estimate."""
+        """Create an object without an estimate: `value` is None."""
         self.value: float | None = None
         self.interval = 0.0
         self.granted = 0
@@ -229,8 +229,8 @@ class Rate:
     def gate_closed_until(self, opens_at: float) -> None:
         """Record the time at which the gate opens after the last 429.
 
-        A request that was sent before the last 429 can also be answered with 429, and so keep the
-        gate closed for longer. Then call this method again.
+        A request that was sent before the last 429 can get a 429, too. It keeps the gate closed for
+        longer. Then call this method again.
         """
         self._closed_for = max(0.0, opens_at - self._throttled_at)
         # While the gate is closed, a limit such as a token bucket saves capacity for about a

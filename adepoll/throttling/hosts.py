@@ -33,7 +33,7 @@ class Outage:
     requests about this job do not count for 120 s, so that it does not slow the others down.
 
     Attributes:
-        failures: Number of counted failures since the last success.
+        failures: Number of counted failed requests since the last successful request.
         is_on: True during an outage.
         probe_at: Time at which the next probe may be sent; minus infinity without an outage, and
             infinity while a probe is in flight.
@@ -51,7 +51,7 @@ class Outage:
     )
 
     def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
-        """Start without an outage.
+        """Create the state of a host that is not down.
 
         Args:
             waits: Returns a new endless iterator over the seconds to wait before each probe.
@@ -85,8 +85,9 @@ class Outage:
             now: Time at which the request failed.
             is_probe: True if the request was sent during the outage. Only the failure of such a
                 request postpones the next probe.
-            job_id: Id of the job that the request concerns; None if it concerns no job, as for a
-                list. Each failure without a job counts as the failure of another job.
+            job_id: Id of the job that the request concerns; None if it concerns no job, such as a
+                request for the job list. Each failed request without a job counts like one about a
+                new job.
         """
         if job_id is None:
             self.failures += 1
@@ -140,12 +141,12 @@ class Host:
     Attributes:
         name: Name of the host for messages, such as ``the service at https://api.va.landing.ai``.
         outage: Whether the host is down, and when the next probe may be sent.
-        gate_opens_at: Time until which the host asked for no requests, with a Retry-After that was
-            not that of a 429. It is in the past while the gate of the host is open.
-        holds_back: True if callers wait in `held_back`: the host is down, its gate is closed, or it
-            is slow.
-        slow_until: Time until which the host counts as slow, see `slow_down`; minus infinity if it
-            does not.
+        gate_opens_at: Time until which no request may be sent to the host, because an answer other
+            than a 429 had a Retry-After. It is in the past while the gate of the host is open.
+        holds_back: True if callers wait in `held_back`, because the host is down or slow, or its
+            gate is closed.
+        slow_until: Time until which the host counts as slow, see `slow_down`; minus infinity if the
+            host does not count as slow.
         held_back: Callers of the host that wait while `holds_back` is True; the first has waited
             longest. Some may have been cancelled or released.
         waiting: Number of callers that wait for their turn, `held_back` included.
@@ -169,11 +170,11 @@ class Host:
         self.waiting = self.in_flight = 0
         self.silent_since = math.inf
         self._last_failure: RequestError | None = None
-        self._reported_at = -math.inf  # time of the last log that the host does not respond
+        self._reported_at = -math.inf  # time of the last log message "does not respond"
 
     @property
     def last_failure(self) -> RequestError | None:
-        """The last failure, if `outage` has counted failures since the last success; or None."""
+        """Error of the last failed request, if `outage.failures` is not 0; otherwise None."""
         return self._last_failure if self.outage.failures else None
 
     def record_failure(self, error: RequestError, now: float, *, is_probe: bool) -> bool:
@@ -200,7 +201,7 @@ class Host:
         return begins
 
     def record_success(self) -> None:
-        """Record an answer, which ends an outage."""
+        """Record a successful request, which ends an outage."""
         failures = self.outage.failures
         if self.outage.succeeded():
             _log.warning("%s answers again, after %d failures", self.name, failures)
@@ -219,8 +220,8 @@ class Host:
     def slow_down(self, now: float) -> None:
         """Record that a request was slow, and delayed requests to another host.
 
-        For a minute, the host may have half of the requests in flight, and of the places of a
-        semaphore.
+        For a minute, requests to the host may be at most half of the requests in flight, and may
+        hold at most half of the places of a semaphore.
         """
         if now >= self.slow_until:
             _log.info("%s is slow, and delays requests to another host", self.name)
@@ -279,13 +280,18 @@ class Hosts:
     """The hosts to which the requests of one budget are sent, and the queues of their callers.
 
     Attributes:
-        waiting: Callers that wait, and that no host holds back, in their order. Some may have been
-            cancelled or released.
+        waiting: Callers that wait for the request budget, and not for their host; the first has
+            waited longest. Some may have been cancelled or released.
         holding_back: The hosts whose `holds_back` is True.
     """
 
     def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
-        """Start without hosts; each `Host` is created with `waits`."""
+        """Create an empty collection of hosts.
+
+        Args:
+            waits: Returns a new endless iterator over the seconds to wait before each probe of a
+                host.
+        """
         self.waiting: deque[Caller] = deque()
         self.holding_back: list[Host] = []
         self._waits = waits
@@ -314,7 +320,7 @@ class Hosts:
                 (host.held_back if caller.host is host else self.waiting).append(caller)
 
     def let_go(self, host: Host) -> None:
-        """Move the callers of a host back to `waiting`, because nothing holds them back now."""
+        """Move callers from the queue of a host to `waiting`: the host accepts requests again."""
         host.holds_back = False
         self.holding_back.remove(host)
         self.waiting.extendleft(reversed(host.held_back))  # they have waited longest
@@ -346,9 +352,9 @@ class Hosts:
     def silent(self, now: float) -> tuple[Host | None, float]:
         """Return a host that has sent nothing for `SLOW_AFTER` seconds, and a time.
 
-        Only hosts with requests in flight are checked, and only if a caller of another host waits,
-        and the host is not held back already. If the result is no host, the time is that of the
-        next check; it is infinity if no host can become silent.
+        A host is checked only if requests to it are in flight, callers of another host wait, and
+        `holds_back` is False. If no host is returned, the time is that of the next check; it is
+        infinity if no host can become silent.
         """
         again = math.inf
         hosts = self._by_origin.values()
@@ -368,7 +374,7 @@ class Hosts:
 
 
 OUTAGE: Final = 10
-"""Number of consecutive failures that are an outage, if they concern at least three jobs."""
+"""Number of consecutive failed requests, about at least three jobs, that are an outage."""
 
 _MAX_PROBE_WAIT: Final = 30.0  # maximum seconds to wait before a probe
 _FEWEST_JOBS: Final = 3  # the failed requests of an outage concern at least this number of jobs

@@ -6,8 +6,8 @@ often. Further effects of a 429 of the service:
 - `request_sender`: `RequestSender.call` repeats the request by the `RetryPolicy`. `call_once`, for
   polls and list sweeps, does not.
 - `watching.failure_handling`: the job is polled again by its schedule.
-- `watching.list_sweeper`: a page of the job list is requested again, until 20 requests for it were
-  answered with 429.
+- `watching.list_sweeper`: a page of the job list is requested again. After the 20th 429 for the
+  same page, the sweep fails.
 - `api.protocol` creates the `RateLimitedError`, and `api.retry_after` parses Retry-After.
 
 After a 429 of a storage, `fetcher.patience` waits and repeats the request; `fetcher.storage_rules`

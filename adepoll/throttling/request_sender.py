@@ -1,7 +1,7 @@
 """Sends the requests of one client within a request budget, and repeats failed requests.
 
-After a 429, `call` repeats the request like after other temporary errors, when `rate_limiter`
-allows it; `call_once` does not repeat it. The module `rate_limiter` lists all effects of a 429.
+`call` repeats a request after a 429, as after any temporary error. `rate_limiter` decides when it
+is sent. `call_once` repeats no request. The module `rate_limiter` lists all effects of a 429.
 Imports the rest of `throttling`.
 """
 
@@ -33,7 +33,8 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 Send: TypeAlias = Callable[[Sent], Awaitable[_T]]
-"""Sends one request, whose start the argument describes, and keeps `Sent.heard_at` up to date."""
+"""Sends one request. The argument is the record of this request: the function writes the time of
+the last received bytes to its `heard_at`."""
 
 
 class RequestSender:
@@ -120,9 +121,9 @@ class RequestSender:
             send: Sends the request.
             host: The host to which it is sent.
             semaphore: Held during the request, but not while the request waits for its turn. If the
-                host does not respond, and requests to another host wait for the semaphore, the
-                request can be ended early with AnswerTimeoutError; see `places`.
-            job_id: Id of the job that the request concerns, or None. It is given to that error.
+                host does not respond while requests to another host wait for the semaphore, this
+                request can be ended early, with AnswerTimeoutError; see `places`.
+            job_id: Id of the job that the request concerns, for AnswerTimeoutError; or None.
             give_up_at: Time of the event loop. After this time, the call raises ServiceDownError
                 while the host is down, and does not wait.
         """
