@@ -147,7 +147,10 @@ def environment_of(base_url: str, api_key: str) -> dict[str, str]:
 
 
 def _checked(base_url: str, name: str) -> str:
-    """Return a base URL without a slash at the end; raise ConfigurationError if it is invalid."""
+    """Return a base URL without a slash at its end.
+
+    Raise ConfigurationError if the URL is invalid. `name` says in the message which URL it is.
+    """
     shown = showable(redact_url(base_url), 120)
     try:
         parts = urlsplit(base_url)

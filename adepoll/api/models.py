@@ -3,8 +3,8 @@
 To add a field of the service:
 
 1. Add an attribute to the class: here for the envelope of a job and for the list, in `v1_results`
-   or `v2_results` for results and metadata. `_CLASSES` in `results` has the classes of each kind.
-   The JSON reader and the writer are generated from them. `json_fields` has the values of
+   or `v2_results` for results and metadata. `_CLASSES` in `results` names the classes of each kind.
+   The JSON reader and the writer are generated from them. `json_fields` defines the values of
    ``field(metadata=...)``. A name that only some kinds of jobs use belongs in
    `snapshot_json.shape_of`.
 2. Only if the field should be a column of tables: `JobSnapshot.to_dict` for a field of the job, or
@@ -13,11 +13,13 @@ To add a field of the service:
 3. Only if responses of a server should contain the field: `job_as_json` in
    `server/job_responses.py`, and `JobModel` in `contrib/fastapi/models.py`.
 4. `emulator/kinds/`: send the field in the emulated answers.
+5. Documentation: the tables in `docs/kinds.md` and, for a column, in `docs/tables.md`.
+6. Tests: `tests/api/` and, for a column, `tests/tables/`.
 
 A field without a default must be present and readable. Any other field has its default if the
 service does not send a readable value. The attribute `extra` contains the JSON of fields that
-adepoll does not know, or of which it could not read everything. No `repr` shows the query of a
-presigned URL, or a customer's data. Imports `codec`, `results` and lower modules.
+adepoll does not know, or could not read completely. No `repr` shows the query of a presigned URL,
+or a customer's data. Imports `codec`, `results` and lower modules.
 """
 
 from collections.abc import Mapping

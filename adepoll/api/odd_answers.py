@@ -74,7 +74,7 @@ def has_extra(model: Any) -> bool:
 
 
 def unread_fields(model: Any, path: str = "$") -> list[str]:
-    """Return the paths of the fields of a model that could not be read, or not completely.
+    """Return the paths of the fields of a model that could not be read completely, or at all.
 
     A fraction that was rounded to a whole number counts as read. The items of arrays are not
     searched.

@@ -1,7 +1,8 @@
 """JobSource: the object that a watcher polls. Imports `job_kind` and `models`.
 
-Only `get_job` and `list_jobs` are required. The optional methods are called if they are real
-functions, because a `unittest.mock` object also has attributes with these names.
+Only `get_job` and `list_jobs` are required. An optional method is called only if it is a real
+function. A mock object (`unittest.mock`) has an attribute of every name, so its attributes are not
+called.
 """
 
 from collections.abc import Callable
@@ -112,7 +113,8 @@ def clock_of(source: JobSource) -> Callable[[], float | None] | None:
     return None
 
 
-# Types of real functions, to be compared with `type`: isinstance believes the class of a mock.
+# The types of real functions. `clock_of` compares them with `type(...)`: `isinstance` would also
+# accept a mock that claims to be a function.
 _REAL: Final = (FunctionType, MethodType)
 
 

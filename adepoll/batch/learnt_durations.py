@@ -1,4 +1,4 @@
-"""Keeps what a batch has learnt about the durations of jobs, as a note of its journal."""
+"""Stores in the journal, in the table `notes`, what a batch has learnt about durations of jobs."""
 
 import json
 from collections.abc import Mapping

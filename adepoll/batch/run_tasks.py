@@ -89,7 +89,7 @@ class RunTasks:
         )
         self._changed = asyncio.Event()  # set when an outcome is buffered, and when the run ends
         self._watch: Watch[JobSnapshot | UnresolvedJob] | None = None
-        # The last recorded status of each active job, by the key of the job.
+        # The last recorded status of each active job, by the text of the job's reference.
         self._recorded_statuses: Mapping[str, str] = {}
         self._has_columns = False  # True if a job of an earlier run has columns
         self._main: asyncio.Task[None] | None = None

@@ -70,7 +70,7 @@ def main() -> NoReturn:
     """Run the subcommand that the command line names, and exit.
 
     After a usage error, print one line on stderr and exit with 2. After `click.Abort`, exit with
-    130. All other codes, except 0 after ``--help``, come from the functions of `run`.
+    130. All other codes, except 0 after ``--help``, come from the module `cli.run`.
     """
     try:
         code = cli.main(prog_name="adepoll", standalone_mode=False)

@@ -116,8 +116,8 @@ class TerminalView:
             TimeElapsedColumn(),
             console=console,
             auto_refresh=False,
-            # On a terminal, printed text goes above the bar. If stdout is a file or a pipe, printed
-            # text must go there.
+            # On a terminal, printed text appears above the bar. If stdout is a file or a pipe, the
+            # text must go to this file or pipe, so it is not redirected.
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
         self._task: Any = None

@@ -127,7 +127,7 @@ STATUSES: Final[Mapping[RefusalKind, tuple[int, ...]]] = {
 
 @frozen(kw_only=True)
 class Refusal:
-    """The request is answered with an error status.
+    """A fault: the request gets an error status.
 
     Attributes:
         kind: The kind of error.
@@ -141,7 +141,7 @@ class Refusal:
 
     @property
     def name(self) -> str:
-        """The name of the fault."""
+        """Name of the fault, such as ``server-error``."""
         return self.kind.value
 
     @property

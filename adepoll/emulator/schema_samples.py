@@ -23,7 +23,7 @@ def sample_of(schema: Json, rng: random.Random) -> Json:
 
 
 def sample_object(schema: Json, rng: random.Random) -> dict[str, Json]:
-    """Return the value of `sample_of` if it is a JSON object; otherwise, return `{}`."""
+    """Return a random object that conforms to `schema`; `{}` if the schema describes no object."""
     value = sample_of(schema, rng)
     return value if isinstance(value, dict) else {}
 

@@ -106,7 +106,7 @@ class WorldSource:
             JobNotFoundError: There is no such job, or it has not arrived yet.
             RequestError: A fault applied to the request. The error is a `StatusError`, a
                 `TransportError` or an `AnswerError`.
-            AdePollError: The error that `failures` returned.
+            AdePollError: An error that the function `failures` of this class returned.
         """
         latency = self.rng.uniform(*self.latency)
         await asyncio.sleep(latency / 2)
@@ -135,9 +135,10 @@ class WorldSource:
         """Return one page of the job list.
 
         Raises:
-            ValueError: `page` or `page_size` is out of range, or no job can have that `status`.
+            ValueError: `page` or `page_size` is out of range, or `status` is UNKNOWN, which the
+                service does not have.
             RequestError: A fault applied to the request.
-            AdePollError: The error that `failures` returned.
+            AdePollError: An error that the function `failures` of this class returned.
         """
         if page < 0 or not 1 <= page_size <= 100 or status is JobStatus.UNKNOWN:  # noqa: PLR2004 - as documented
             raise ValueError(f"no such page: {page=}, {page_size=}, {status=}")

@@ -247,14 +247,16 @@ class PartFile:
             self._sync(os.fsync)
             replaced = self._check_target() if self._overwrite else None
             self._give_name_of_target(replaced)
-            self._present = []  # the part file is now the target: nothing is left to resume
+            self._present = []  # the part file has become the target: nothing is left to resume
             if self._state_file is not None:
                 self._state_file.remove()
             self._close_files()
             file_system.sync_folder(self._target.parent)
         except OSError as exc:
             if isinstance(exc, TargetExistsError):
-                self._present = []  # `close` removes the part file: the result is not needed
+                # The target exists, so nobody needs the part file. An empty list makes `close`
+                # remove the file.
+                self._present = []
                 raise
             raise self._storage_error(exc) from exc
         return self._hash.hexdigest()

@@ -193,7 +193,7 @@ class PolledReader:
         self.received = 0
         self.answer: JobSnapshot | None = None
         self._polled = polled
-        self._resumed = 0  # resumptions of the readers that `_start` has replaced
+        self._resumed = 0  # sum of `resumed` of the earlier readers, which `_start` has replaced
         self._start()
 
     def _start(self) -> None:

@@ -133,9 +133,9 @@ class ResultItems:
 
         Args:
             stream: The bytes of the result.
-            prefix: As for `ResultFetcher.items`.
+            prefix: Path to one item of the array, as `ResultFetcher.items` describes it.
             job_id: The job, for errors.
-            max_bytes: Size of the largest item in bytes.
+            max_bytes: Largest allowed size of one item, in bytes.
 
         Raises:
             ConfigurationError: ijson is not installed.

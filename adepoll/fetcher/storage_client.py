@@ -332,7 +332,7 @@ class PresignedUrl:
             self._url = url
 
     async def _url_of(self, job: JobSnapshot) -> str:
-        """Return the URL of the result: the `output_url`, or what `resolve_url` makes of it."""
+        """Return the URL of the result: `output_url`, or the URL that `resolve_url` returns."""
         if self._resolve_url is None:
             return job.output_url or ""
         url = self._resolve_url(job)

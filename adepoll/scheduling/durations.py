@@ -37,7 +37,7 @@ class Durations:
     """
 
     def __init__(self) -> None:
-        """Start without observations."""
+        """Create an object that has learnt nothing; it starts with a weak prior."""
         self._gone: dict[Observation, float] = {}  # weights of jobs that are no longer polled
         self._known = 0.0  # sum of the weights in `_gone` of jobs that were seen to end
         self._censored = 0.0  # sum of the weights in `_gone` of the other jobs
@@ -91,11 +91,11 @@ class Durations:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Durations":
-        """Return the durations that `to_json` of another object has returned as `text`.
+        """Return a copy of the object whose `to_json` has returned `text`.
 
         Raises:
-            ConfigurationError: `text` is not from `to_json`, or from another version of adepoll.
-                Then start with a new object, which will learn the same again.
+            ConfigurationError: `text` was not written by `to_json`, or was written by another
+                version of adepoll. In this case, start with a new `Durations`.
         """
         durations = cls()
         try:
@@ -121,7 +121,7 @@ class Durations:
         return is_new
 
     def begin(self) -> None:
-        """Record that a job was seen active for the first time."""
+        """Count a job that was just seen active for the first time."""
         self._running += 1
 
     def extend(self, seen: float, age: float) -> None:
@@ -312,5 +312,7 @@ _MEMORY: Final = 8000.0  # number of ended jobs, or of arrivals, above which all
 _CENSORED_PER_END: Final = 4.0
 _MIN_CENSORED: Final = 200.0
 _MIN_WEIGHT: Final = 0.05  # an observation with a smaller weight is forgotten
-_MAX_NEW_AGE: Final = 2.0  # seconds; received_at and the service's clock are in whole seconds
-_MIN_RUN: Final = 32  # consecutive new jobs, after which the next job is expected to be new
+# A job is new if it was at most this many seconds old when the watcher got it. The number cannot
+# be smaller, because the service states times in whole seconds.
+_MAX_NEW_AGE: Final = 2.0
+_MIN_RUN: Final = 32  # after so many new jobs in a row, the next job is expected to be new, too

@@ -1,16 +1,16 @@
-"""Decides when a job is polled next: schedules, as pure functions.
+"""Decides when a job is polled next: the schedules. They do no I/O.
 
 These modules take part in the decision:
 
 1. `watching.schedule_calls` calls the schedule: in most cases `Adaptive.delay`, in this module.
-2. `inspection_plan` has the formula (`Plan.delay`): polls are frequent at ages at which many jobs
-   settle.
-3. `lag_bound` has the longest delay, whatever was learnt.
+2. `inspection_plan` computes the delay (`Plan.delay`): polls are frequent at ages at which many
+   jobs settle.
+3. `lag_bound` limits the delay, whatever was learnt.
 4. `watching.watched_jobs` applies the delay, and may change it: after a failed poll
    (`watching.failure_handling`), during list sweeps (`watching.list_hints`), or because of the
    job's progress (`ScheduleCalls.expected_end`). It also chooses the time of the first poll, and
    polls a job immediately after `JobWatcher.poll_now`.
-5. `watching.poll_queue` has the order, if more jobs are due than can be polled.
+5. `watching.poll_queue` decides the order, if more jobs are due than can be polled.
 
 All times are seconds. Imports the rest of `scheduling`.
 """
@@ -158,9 +158,9 @@ class Adaptive:
     """Poll often at ages at which a job probably settles, as learnt from earlier jobs.
 
     Attributes:
-        target_lag: Mean detection lag to aim at, in seconds. For half of the lag, about twice as
-            many polls are needed. For jobs of a few seconds, the mean lag of the official SDK's
-            waiter is the aim if it is shorter, unless `target_lag` is above 5 s.
+        target_lag: Mean detection lag to aim at, in seconds. Half of the lag needs about twice as
+            many polls. For jobs of a few seconds, the mean lag of the official SDK's waiter is the
+            aim if it is shorter, unless `target_lag` is above 5 s.
         minimum: Shortest delay, in seconds, even if the lag bound is shorter.
         maximum: Longest delay, in seconds, at ages at which jobs hardly ever settle, and while
             polls fail. At other ages, a delay is at most 7 s, or twice the target lag if that is

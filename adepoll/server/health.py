@@ -76,7 +76,7 @@ repair the service.
 
 
 class HealthCheck:
-    """Reports the health of a server, and probes the service if necessary."""
+    """Reports the health of a server, and probes the service if the service may be down."""
 
     def __init__(
         self,

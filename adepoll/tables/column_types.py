@@ -47,14 +47,14 @@ class DecimalType:
 
 @frozen
 class ListType:
-    """Lists of one type."""
+    """The type of lists whose items all have one type."""
 
     item: "ColumnType"
 
 
 @frozen
 class StructType:
-    """Objects with known keys, as they occur within lists.
+    """The type of objects with known keys, which occur within lists.
 
     Attributes:
         fields: The type of the value at each key.

@@ -231,7 +231,7 @@ class RateLimiter:
         return Sent(now, self._window.epoch, host, is_probe)
 
     def succeeded(self, sent: Sent) -> None:
-        """Record that the service answered the request. A 404 is an answer, too."""
+        """Record a request that succeeded, or got a 404, which also shows that the host works."""
         window, host = self._window, sent.host
         window.ended(sent.epoch, succeeded=True, is_probe=sent.is_probe)
         now = self._loop.time() if self._loop is not None else sent.at

@@ -8,9 +8,9 @@ successful poll. Seconds count only if they are evidence against the job. These 
 
 - A job *was found before* if a poll or the list has shown it.
 - The *limit* is the number of counted seconds after which the job is given up.
-- *Weighted seconds* are seconds multiplied by a share: of the polls of other jobs since this job's
-  previous failed poll, the share that was answered. The share is 0.95 if 5 of 100 such polls
-  failed, and 0 if the host is down.
+- *Weighted seconds* are seconds multiplied by a share. It is the share of polls that showed a
+  working host, among the polls of other jobs since this job's previous failed poll. The share is
+  0.95 if 5 of 100 such polls failed, and 0 if the host is down.
 - A *suspect* is a job that is probably the cause of its failed polls (see below).
 
 The failure decides which limit applies, and which seconds count:
@@ -31,7 +31,7 @@ The failure decides which limit applies, and which seconds count:
   point, but with the polls at all hosts.
 - Any other error, such as a 422: the job is given up immediately.
 
-If the kind of the failure changes, the seconds between these two polls do not count. The seconds
+If two consecutive polls fail in different ways, the seconds between them do not count. The seconds
 before a 429 do not count either.
 
 Of the seconds between two failed polls, at most a tenth of the limit counts, so at least ten more
@@ -44,14 +44,14 @@ it and a fifth of the polls of other jobs succeed. If the poll failed with a 5xx
 or without a connection, the next poll comes within 15 s, until the job is a suspect.
 
 A job becomes a suspect when its counted seconds reach three tenths of the limit (three fifths of
-`not_found_grace`). This takes at least four failed polls, and the service answered polls of other
-jobs in that time. Later failures of a suspect do not count as failures of the service. Otherwise
-the last open jobs of a batch, if all are bad, would look like an outage. With a lower threshold,
-good jobs would become suspects, because some of their polls fail just before an outage begins.
+`not_found_grace`). This takes at least four failed polls, and polls of other jobs have succeeded in
+that time. Later failed polls of a suspect do not count as failures of the service. Otherwise the
+last open jobs of a batch, if all are bad, would look like an outage. With a lower threshold, good
+jobs would become suspects, because some of their polls fail just before an outage begins.
 
 `outage_patience` limits the seconds that do not count, too. A job is given up at its next failed
 poll if one of two times has reached this limit: the time for which polls of this job have failed,
-or the time in which the host has answered no request of the watcher.
+or the time in which the host has responded to no request of the watcher.
 
 Imports `job_state`, `service_evidence` and `errors`. Times are seconds of one monotonic clock,
 passed in as `now`.
@@ -80,7 +80,7 @@ from adepoll.watching.service_evidence import HostEvidence, KeyEvidence
 
 
 class Verdict(Enum):
-    """Decision after a failed poll, if the job is not to be polled again.
+    """What to do after a failed poll if the job is not polled again.
 
     `GIVE_UP`: give the job up, so that it is unresolved. `END_ALL`: end all watches and waits,
     because the error concerns the client or the account.
@@ -97,14 +97,13 @@ class FailureRules:
     Attributes:
         not_found_grace: Seconds for which a job that was never found may be unknown to the service
             (404) or forbidden (403): a new job can take a moment to appear.
-        patience: Seconds for which polls of a job may fail while the service answers polls of other
-            jobs.
+        patience: Seconds for which polls of a job may fail while polls of other jobs succeed.
         outage_patience: Seconds for which polls may fail for any reason; None for 12 times
             `patience`.
         malformed_patience: Seconds for which the answers about a job may be malformed. `patience`
             applies if it is shorter. A service that sends a malformed answer about a job will
             rarely send a better one later.
-        host: Whether the host of the jobs answers, as the watcher's requests show.
+        host: Whether the host of the jobs works, as the watcher's requests show.
         key: Whether the service accepts the key, as the watcher's requests show.
     """
 
@@ -117,13 +116,13 @@ class FailureRules:
 
     def record_answer(self) -> None:
         """Record a successful poll."""
-        self.host.answered += 1
+        self.host.worked += 1
         self.key.accepted += 1
         if self.key.in_doubt or self.host.last_error is not None:
             self.record_accepted_key()
 
     def record_accepted_key(self) -> None:
-        """Record that the host answered a poll or a list request, and so accepted the key."""
+        """Record an answer about a poll or a list request that shows that the key is accepted."""
         self.host.record_response()
         self.key.record_accepted()
 
@@ -132,7 +131,7 @@ class FailureRules:
 
         Returns:
             The seconds within which the job must be polled again, or infinity if the schedule alone
-            decides; a `Verdict` if the job is not to be polled again.
+            decides; a `Verdict` if the job is not polled again.
         """
         if self._concerns_all(error, state.job_id, now):
             return Verdict.END_ALL
@@ -153,7 +152,7 @@ class FailureRules:
             return Verdict.GIVE_UP
         within = self._count(failures, kind, gap, now)
         self._record_evidence(failures, error, now)
-        failures.answered, failures.failed = self.host.answered, self.host.failed
+        failures.worked, failures.failed = self.host.worked, self.host.failed
         failures.accepted, failures.failed_anywhere = self.key.accepted, self.key.failed
         if isinstance(within, float):
             return min(within, self.key.confirm_within(error, state.job_id))
@@ -171,11 +170,11 @@ class FailureRules:
     def postponed_to(self, failures: PollFailures, now: float) -> float:
         """Return the time of the next check whether to poll a job; `now` to poll the job now.
 
-        The job is polled now if polls of other jobs were answered since its last poll failed, and
-        the host answered the last of them.
+        The job is polled now if, since its last poll failed, polls of other jobs have shown that
+        the host works, and the last of these polls has shown this, too.
         """
-        answers = self.host.answered > failures.answered and self.host.last_error is None
-        if answers or now >= failures.retry_at:
+        works = self.host.worked > failures.worked and self.host.last_error is None
+        if works or now >= failures.retry_at:
             return now
         failures.check_at = min(failures.retry_at, now + _SOON)
         return failures.check_at
@@ -221,7 +220,8 @@ class FailureRules:
         failures.kind = kind
         left = limit - failures.seconds.get(kind, 0.0)
         longest_total = max(limit, self._total_limit)
-        # These kinds of failures are responses of the host, so the host is not down.
+        # A failure whose kind is in `_RESPONSES` is a response of the host, so the host is not
+        # down.
         silent_for = 0.0 if kind in _RESPONSES else self.host.silent_for
         total_left = longest_total - max(failures.total, silent_for)
         if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
@@ -230,7 +230,8 @@ class FailureRules:
             return math.inf  # the schedule alone decides, and polls become rarer
         within = min(longest, left / weight)
         if kind is FailureKind.FAILED and not self._is_suspect(failures, kind):
-            # The next poll will probably be answered. Until then, nothing new is known of the job.
+            # The next poll will probably show whether the host works. Until then, nothing new is
+            # known of the job.
             within = min(within, _SOON)
         return within
 
@@ -241,7 +242,7 @@ class FailureRules:
         if isinstance(failures.last_error, _REFUSALS):
             share = self.key.share_accepted(failures.accepted, failures.failed_anywhere)
         else:
-            share = self.host.share_answered(failures.answered, failures.failed)
+            share = self.host.share_worked(failures.worked, failures.failed)
         if share is None:  # no other job was polled
             is_evidence = kind is not FailureKind.FAILED or self._is_suspect(failures, kind)
             return 1.0 if is_evidence else 0.0
@@ -273,11 +274,11 @@ class FailureRules:
         """Record what a failed poll of one job shows about the host and the key."""
         kind = failures.kind
         if kind is FailureKind.NOT_FOUND:
-            self.host.answered += 1
+            self.host.worked += 1
             self.key.accepted += 1
             self.record_accepted_key()
         elif kind is FailureKind.MALFORMED:
-            self.host.answered += 1
+            self.host.worked += 1
             self.host.record_response()
         elif kind is None or not self._is_suspect(failures, kind):
             longest = self._total_limit / _MIN_POLLS
@@ -321,7 +322,7 @@ def _kind(error: AdePollError, *, was_found: bool) -> FailureKind | None:
         was_found: True if a poll or the list has shown the job.
     """
     if isinstance(error, JobNotFoundError):
-        # A job that was found before exists. The 404 is probably an error of the service.
+        # The job was found earlier, so it exists. The 404 is probably an error of the service.
         return FailureKind.LOST if was_found else FailureKind.NOT_FOUND
     if isinstance(error, PermissionDeniedError):
         return FailureKind.LOST if was_found else FailureKind.FORBIDDEN

@@ -116,7 +116,7 @@ class FailureKind(Enum):
 
     `NOT_FOUND`: a 404 of a job that was never found. `FORBIDDEN`: a 403 of a job that was never
     found. `LOST`: a 404 or 403 of a job that was found before. `MALFORMED`: an answer that could
-    not be understood. `FAILED`: no answer, or an error that can concern all jobs.
+    not be understood. `FAILED`: no response, or an error that can concern all jobs.
     """
 
     NOT_FOUND = 1
@@ -143,7 +143,7 @@ class PollFailures:
             `failure_handling`.
         total: Sum of the seconds between consecutive failed polls of any kind. Of a long time
             between two polls, only a part counts.
-        answered: `HostEvidence.answered` after the last failed poll other than a 429.
+        worked: `HostEvidence.worked` after the last failed poll other than a 429.
         failed: `HostEvidence.failed` after the last failed poll other than a 429.
         accepted: `KeyEvidence.accepted` after the last failed poll other than a 429.
         failed_anywhere: `KeyEvidence.failed` after the last failed poll other than a 429.
@@ -159,7 +159,7 @@ class PollFailures:
     kind: FailureKind | None = None
     seconds: dict[FailureKind, float] = field(factory=dict)
     total: float = 0.0
-    answered: int = 0
+    worked: int = 0
     failed: int = 0
     accepted: int = 0
     failed_anywhere: int = 0

@@ -77,13 +77,13 @@ class KindPolling:
     def __init__(
         self, kind: JobKind, source: JobSource, options: PollingOptions, durations: Durations
     ) -> None:
-        """Start without jobs.
+        """Create an object that polls no job yet.
 
         Args:
             kind: Kind of the jobs.
             source: A source of jobs of this kind only.
             options: Objects and settings that all kinds share.
-            durations: What is learnt of how long the jobs take; it is updated.
+            durations: What is known of how long the jobs take; it learns from each poll.
         """
         learning = Learning(durations=durations)
         if (clock := clock_of(source)) is not None:
@@ -174,7 +174,7 @@ class NamedJob:
     """A job that the caller has named by an id or a reference.
 
     Attributes:
-        key: Text of the reference: ``KIND/ID``, or only the id if that is enough to know the kind.
+        key: Text of the reference: ``KIND/ID``, or only the id if the id already means this kind.
         job_id: Id of the job.
         polling: Polls the jobs of this job's kind.
         label: The caller's own name for the job; None without one.
@@ -203,13 +203,13 @@ class SubscriptionHost:
     def __init__(
         self, source: JobSource, options: PollingOptions, durations: Mapping[JobKind, Durations]
     ) -> None:
-        """Start without jobs.
+        """Create an object without jobs and subscriptions.
 
         Args:
-            source: Answers the polls of all kinds.
+            source: The source of the jobs of all kinds.
             options: Objects and settings that all kinds share.
-            durations: What is learnt of how long jobs take, by kind; a missing kind starts without
-                knowledge.
+            durations: What is known of how long jobs take, by kind. For a missing kind, a new
+                `Durations` is created.
         """
         self._source = source
         self._options = options

@@ -1,6 +1,6 @@
 """Sweeps the job list in a task, with up to eight more tasks while a sweep is in progress.
 
-A list request that is answered with 429 is repeated here after `Retry-After`. Imports `listing`,
+A list request that gets a 429 is repeated here after `Retry-After`. Imports `listing`,
 `sweep_policy`, `turns`, `watched_jobs` and `source`.
 """
 
@@ -229,7 +229,8 @@ class ListSweeper:
     async def _request(self, status: JobStatus, number: int) -> JobPage:
         """Request one page; repeat the request after a 429 or another temporary error.
 
-        At most 20 requests may be answered with a 429, and at most three may fail otherwise.
+        Raise the error after the 20th 429, or after the third temporary error of another kind.
+        Raise a lasting error immediately.
         """
         tries = throttled = 0
         while True:
@@ -289,8 +290,8 @@ _LONG: Final = 0.1  # seconds; if pages wait longer for their turn, there is tim
 _PAGES_IN_FLIGHT: Final = 8
 _MAX_SLEEP: Final = 0.25  # maximum seconds between two checks whether to sweep now
 _PAGE_TIMEOUT: Final = 30.0  # seconds without a page; then the pages of the sweep are out of date
-_MAX_THROTTLED: Final = 20  # requests for one page that may be answered with a 429
-_MAX_TRIES: Final = 3  # requests for one page that may fail for another reason
+_MAX_THROTTLED: Final = 20  # after this number of 429s for one page, the sweep fails
+_MAX_TRIES: Final = 3  # after this number of other failures for one page, the sweep fails
 _RETRY_DELAY: Final = 1.0  # seconds until the request is repeated after a 429 without Retry-After
 _PAGE_RETRY_DELAY: Final = 0.25  # seconds until a request is repeated after another error
 _RETRY_AFTER: Final = 60.0  # seconds until the sweeper checks whether to sweep again

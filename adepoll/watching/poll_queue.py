@@ -77,7 +77,8 @@ class PollQueue:
     chance: Callable[[JobState, float], float]
     _heap: _Heap = field(factory=_Heap, init=False)  # jobs not known to be overdue, by due time
     _urgent: _Heap = field(factory=_Heap, init=False)  # urgent overdue jobs, by due time
-    _overdue: _Heap = field(factory=_Heap, init=False)  # other overdue jobs; see the docstring
+    # Other overdue jobs, by due time minus the head start for the chance that they have settled.
+    _overdue: _Heap = field(factory=_Heap, init=False)
     _postponed: _Heap = field(factory=_Heap, init=False)  # jobs that `recall` makes due
     _tickets: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
     _recalled_at: float = field(default=math.inf, init=False)  # time of the last call of `recall`

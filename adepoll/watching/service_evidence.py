@@ -16,20 +16,21 @@ from adepoll.errors import AdePollError, PermissionDeniedError
 
 @define(eq=False)
 class HostEvidence:
-    """What the polls of all jobs at one host show: whether the host answers.
+    """What the polls of all jobs at one host show: whether the host works.
 
     Attributes:
-        answered: Number of polls that the host answered.
+        worked: Number of polls that showed a working host: they succeeded, or their answer was
+            malformed, or a 404 of a job that was never found.
         failed: Number of polls that failed for a reason that can concern all jobs of the host.
             Polls of suspects (see `failure_handling`) are not counted.
-        silent_for: Sum of the seconds between consecutive failed polls since the last answer of the
-            host. Of a long time between two polls, only a part counts.
-        last_error: Last failure that can concern all jobs of the host; None if the host has
-            answered since.
+        silent_for: Sum of the seconds between consecutive failed polls since the last response of
+            the host. Of a long time between two polls, only a part counts.
+        last_error: Last failure that can concern all jobs of the host; None if a later response has
+            shown that the host works.
         jobs: The open jobs at the host: one collection for each kind.
     """
 
-    answered: int = 0
+    worked: int = 0
     failed: int = 0
     silent_for: float = 0.0
     last_error: AdePollError | None = None
@@ -52,21 +53,21 @@ class HostEvidence:
     @property
     def was_polled(self) -> bool:
         """True if a poll of a job at the host has ended."""
-        return self.answered + self.failed > 0
+        return self.worked + self.failed > 0
 
     @property
     def may_accept_key(self) -> bool:
         """True if there are open jobs at the host, and the host is not known to fail."""
         return self.last_error is None and any(self.jobs)
 
-    def share_answered(self, answered: int, failed: int) -> float | None:
-        """Return the share of recent polls that the host answered, 0 to 1.
+    def share_worked(self, worked: int, failed: int) -> float | None:
+        """Return the share of recent polls that showed a working host, 0 to 1.
 
-        Only polls that ended after a certain moment count. `answered` and `failed` are the values
+        Only polls that ended after a certain moment count. `worked` and `failed` are the values
         that the attributes of these names had at that moment. Return None if no poll has ended
-        after it.
+        after that moment.
         """
-        return _share(self.answered - answered, self.failed - failed)
+        return _share(self.worked - worked, self.failed - failed)
 
 
 @define(eq=False)
@@ -104,13 +105,13 @@ class KeyEvidence:
     _interrupted: bool = False  # True if a poll failed for another reason after the last refusal
 
     def record_accepted(self) -> None:
-        """Record that a poll or a list request was answered, and so the key was accepted."""
+        """Record an answer to a poll or a list request that shows that the key is accepted."""
         self.key_works = True
         self.in_doubt = False
         self._end_series()
 
     def record_other_failure(self) -> None:
-        """Record that a poll failed without being refused: so not all polls are refused."""
+        """Record that a poll failed for another reason than a refusal of the key."""
         if self._refused_at is not None:
             self._others += 1
             self._interrupted = True

@@ -132,9 +132,10 @@ class PollCounts:
 class Throughput:
     """Measures how many polls per second are possible while the request budget is short.
 
-    A poll is late if it ends more than two seconds after its job was due. Other jobs, the client's
-    request budget or a slow service have delayed the poll. While most polls are late, the measured
-    rate of polls is the highest possible rate. In all counts, older polls count less.
+    A poll is late if it ends more than two seconds after its job was due. Then other jobs, the
+    client's request budget or a slow service have delayed the poll. Only while most polls are late,
+    polls are sent as fast as possible. So only then, the measured rate of polls is the highest
+    possible rate. In all counts, older polls count less.
     """
 
     _started: float = math.nan  # due time of the first poll
@@ -160,7 +161,7 @@ class Throughput:
         return self._late >= max(_MOST_LATE * self._polls, _MIN_LATE)
 
     def rate(self, now: float) -> float | None:
-        """Return the highest possible number of polls per second; None if most are not late."""
+        """Return the polls per second that the request budget allows; None unless `is_short`."""
         if not self.is_short:
             return None
         passed = max(now - self._started, _LATE)

@@ -21,7 +21,7 @@ class Semaphore(AbstractAsyncContextManager[None, None]):
     """
 
     def __init__(self, limit: int) -> None:
-        """Start with `limit` free places."""
+        """Create a semaphore with `limit` free places."""
         self._free = limit  # number of free places; 0 while a task waits
         self._waiting: deque[asyncio.Future[None]] = deque()
         # A completed future, which `async with` can await without a suspension of the task.
@@ -86,7 +86,11 @@ class Turns:
     """
 
     def __init__(self, semaphore: AbstractAsyncContextManager[object]) -> None:
-        """Start without requests; `semaphore` is held during each request."""
+        """Create an object without waiting requests.
+
+        Args:
+            semaphore: Each request holds this semaphore while it is in flight.
+        """
         self.waiting: dict[asyncio.Task[Any], float] = {}
         self.places = semaphore
         self.last_wait = 0.0
@@ -137,10 +141,10 @@ class PollTurns(Turns):
     def __init__(
         self, semaphore: AbstractAsyncContextManager[object], *, on_turn: Callable[[], None]
     ) -> None:
-        """Start without polls.
+        """Create an object without waiting polls.
 
         Args:
-            semaphore: Held during each poll.
+            semaphore: Each poll holds this semaphore while it is in flight.
             on_turn: Called when a waiting poll gets its turn while other polls are held back.
         """
         super().__init__(semaphore)
@@ -173,7 +177,11 @@ class PageTurns(Turns):
     """Measures how long requests for a page take; their waits for a turn do not count."""
 
     def __init__(self, semaphore: AbstractAsyncContextManager[object]) -> None:
-        """Start without requests; `semaphore` is held during each request."""
+        """Create an object without waiting requests.
+
+        Args:
+            semaphore: Each request holds this semaphore while it is in flight.
+        """
         super().__init__(semaphore)
         self._sent: dict[asyncio.Task[Any], float] = {}
         self.restart()

@@ -46,7 +46,14 @@ class WatchedJobs:
         uses_list: bool = True,
         kind: JobKind = JobKind.V1_EXTRACT,
     ) -> None:
-        """Start without jobs; the attributes of the class describe the arguments."""
+        """Create an empty collection of jobs.
+
+        Args:
+            timing: Calls the schedule, and has the object that learns how long jobs take.
+            failure_rules: Decides when failed polls make the watcher give a job up.
+            uses_list: True if the list may be read; if False, polls are not compared with the list.
+            kind: Kind of the jobs.
+        """
         self.timing = timing
         self.failure_rules = failure_rules
         self.uses_list = uses_list
@@ -141,7 +148,7 @@ class WatchedJobs:
         return self.timing.time_left(self._states.values(), now)
 
     def pop_due(self, now: float) -> JobState | None:
-        """Return a job to poll now, and reserve room for its snapshot; None if there is no job.
+        """Return a job to poll now, and reserve room for its snapshot; None if no job was found.
 
         A job whose subscribers all lack room is set aside until one has room. To stay short, a call
         sets aside a limited number of jobs, and can return None although jobs are due:
@@ -225,7 +232,7 @@ class WatchedJobs:
             # AdeClient raises this error itself; another source can return a wrong job's snapshot.
             self.failed(state, WrongJobError(job_id=state.job_id, answered=snapshot.job_id), now)
             return
-        if snapshot.kind is not self.kind:  # a source of one kind may leave the default
+        if snapshot.kind is not self.kind:  # a source need not set the kind of its snapshots
             snapshot = evolve(snapshot, kind=self.kind)
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
@@ -382,7 +389,8 @@ class WatchedJobs:
             self.poll_queue.put(state, now)
             return
         delay = self.timing.delay(state, now)
-        # From the start of the last poll; but at least half of the delay follows the poll's end.
+        # The delay begins at the start of the last poll. If that poll took long, at least half of
+        # the delay remains after its end.
         due = max(state.polled_at + delay, now + delay / 2)
         self.poll_queue.put(state, min(due, now + within))
 

@@ -25,12 +25,12 @@ def test_a_key_that_worked_is_bad_if_most_polls_of_ten_seconds_are_refused(other
 
 
 def test_the_share_of_answers_is_counted_from_given_numbers_on():
-    host = HostEvidence(answered=5, failed=5)
-    assert host.share_answered(5, 5) is None
+    host = HostEvidence(worked=5, failed=5)
+    assert host.share_worked(5, 5) is None
     host.record_failure(BROKEN, 0.0, longest=10.0)
-    assert host.share_answered(5, 5) == 0.0
-    host.answered += 3
-    assert host.share_answered(5, 5) == 0.75
+    assert host.share_worked(5, 5) == 0.0
+    host.worked += 3
+    assert host.share_worked(5, 5) == 0.75
 
 
 def test_the_silence_of_a_host_is_the_time_between_failures_up_to_a_limit_each():
