@@ -7,7 +7,7 @@ job. An edge is an index in `EDGES`; a bin is between two edges.
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, repeat
+from itertools import accumulate, pairwise, repeat
 from typing import Final, TypeAlias
 
 from adepoll.scheduling.distribution import (
@@ -61,30 +61,43 @@ def estimate(
 def _expected(
     survival: Sequence[float], censored: Mapping[tuple[int, int], float]
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Return the expected number of ended jobs in each bin, and that of jobs at risk in each bin.
+    """Return two numbers for each bin: how many jobs ended in it, and how many were at risk in it.
 
-    A job is at risk in a bin if it was active at the start of the bin. A job counts only in the
-    bins in which it may have ended. `estimate` adds the earlier bins, in which the job was
-    certainly at risk.
+    Both are expected numbers, because a poll only shows that a job ended in one of several bins. A
+    job is at risk in a bin if it was active at the start of the bin. A job counts only in the bins
+    in which it may have ended. `estimate` adds the earlier bins, in which the job was certainly at
+    risk.
 
     Args:
         survival: Chance that a job is active at each edge.
         censored: Number of jobs that ended, by the range of bins in which they may have ended.
     """
-    # In both lists, each item is the value of a bin minus the value of the previous bin.
-    density = [0.0] * len(survival)
-    after = [0.0] * len(survival)
+    # Of `weight` jobs that ended in the bins `first` to `stop - 1`, these numbers are expected in
+    # one of these bins, from the edge `b` to the edge `b + 1`, where S is `survival`:
+    #
+    #     ended in the bin:    density * (S[b] - S[b + 1])
+    #     at risk in the bin:  density * (S[b] - S[stop])
+    #     where density is:    weight / (S[first] - S[stop])
+    #
+    # The two sums over all ranges that contain a bin are the sum of `density`, and the sum of
+    # `density * S[stop]`. They are stored as steps: the sum for a bin minus that for the previous
+    # bin. So a range changes only two items of each list, however many bins it has.
+    density_steps = [0.0] * len(survival)
+    later_steps = [0.0] * len(survival)
     for (first, stop), weight in censored.items():
         chance = survival[first] - survival[stop]
         if chance > 0:
-            each = weight / chance
-            density[first] += each
-            density[stop] -= each
-            after[first] += each * survival[stop]
-            after[stop] -= each * survival[stop]
-    columns = zip(accumulate(density), accumulate(after), survival, survival[1:], strict=False)
-    pairs = [(d * (s - t), d * s - a) for d, a, s, t in columns]
-    return [ends for ends, _ in pairs], [risk for _, risk in pairs]
+            density = weight / chance
+            density_steps[first] += density
+            density_steps[stop] -= density
+            later_steps[first] += density * survival[stop]
+            later_steps[stop] -= density * survival[stop]
+    ends, risk = [], []
+    sums = zip(accumulate(density_steps), accumulate(later_steps), strict=True)
+    for (density, later), (start, end) in zip(sums, pairwise(survival), strict=False):
+        ends.append(density * (start - end))
+        risk.append(density * start - later)
+    return ends, risk
 
 
 def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:

@@ -239,6 +239,11 @@ class JobState:
     owner: JobOwner | None = None
 
     @property
+    def is_queued(self) -> bool:
+        """True if the job is in the poll queue. Hot loops test `ticket` itself to save time."""
+        return self.ticket > 0
+
+    @property
     def in_flight(self) -> bool:
         """True while a poll of the job is in flight."""
         return self.reserved_by is not None

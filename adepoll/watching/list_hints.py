@@ -180,6 +180,11 @@ class ListHints:
         time = self.timing.learning.submitted_at(oldest, now)
         return -math.inf if time is None else time - _OLDER
 
+    def stop_sweeping_in_one_step(self, now: float) -> None:
+        """Do what `stop_sweeping` does, without letting other tasks run in between."""
+        for _ in self.stop_sweeping(now):
+            pass
+
     def sweep_ended(
         self, requested_at: float, now: float, *, pages_waited: bool = False
     ) -> Iterator[int]:
@@ -301,20 +306,35 @@ class ListHints:
     def _record_poll_of_missing(
         self, state: JobState, now: float, *, active_at: float, settled: bool
     ) -> None:
-        """Record what the poll of a job that was missing from the list shows about the list."""
-        accuracy, sweeping = self.accuracy, self.list_trust.sweeping
-        if sweeping:
-            self.poll_wait += (now - state.due - self.poll_wait) / _MEAN_OF
+        """Record what the poll of a job that was missing from the list shows about the list.
+
+        `active_at` is the time at which the job was last seen active, before this poll.
+        """
+        if self.list_trust.sweeping:
+            wait = now - state.due
+            self.poll_wait += (wait - self.poll_wait) / _MEAN_OF  # a running mean
         if settled:
-            accuracy.dropped += 1
-            # The list's lag is at most the time from `active_at` to `missing_at`. The limit is
-            # doubled here, because polls by schedule are seconds apart: with the plain limit,
-            # hardly any job would show that the list is in time.
-            in_time = state.missing_at <= active_at + 2 * accuracy.limit
-            if in_time and not sweeping:
-                accuracy.ends.count(late=False)
+            self._record_drop(active_at, state.missing_at)
         elif not state.is_compared:
-            state.is_compared = accuracy.record_active(state.received_at, state.missing_at)
+            # The job is active. So the list is late, or the job is too new to be in the list.
+            state.is_compared = self.accuracy.record_active(state.received_at, state.missing_at)
+
+    def _record_drop(self, active_at: float, missing_at: float) -> None:
+        """Record that the list was right not to show a job any more: the job has settled.
+
+        Args:
+            active_at: Time at which the job was last seen active.
+            missing_at: Time of the list request that did not show the job.
+        """
+        self.accuracy.dropped += 1
+        if self.list_trust.sweeping:
+            return  # `active_at` can be from the list itself, which cannot prove that it is right
+        # The job ended after `active_at`, so the list showed the end at most this long after it.
+        # Polls by schedule are seconds apart. So `longest_lag` is often much longer than the lag
+        # itself, and the limit is doubled: otherwise the list would hardly ever count as in time.
+        longest_lag = missing_at - active_at
+        if longest_lag <= 2 * self.accuracy.limit:
+            self.accuracy.ends.count(late=False)
 
     def _record_drops(self, missing: int, requested_at: float) -> None:
         """Compare the number of jobs missing from a sweep with the number that should be missing.

@@ -180,7 +180,7 @@ class ListSweeper:
                                 self._request_pages(group, sweep, page, silence, oldest)
                             )
         except* (RequestError, NotImplementedError) as errors:
-            failure = _first(errors)
+            failure = _first_error(errors)
         except* TimeoutError:
             if not silence.expired():
                 raise
@@ -258,26 +258,26 @@ class ListSweeper:
         self._running = False
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._on_fatal(_first(error))
+            self._on_fatal(_first_error(error))
         if self._closed:
             return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         if error is not None or task.cancelled():
             # The task was cancelled or failed before it could stop sweeping itself. If jobs were
             # added, `pump` starts a new task.
-            for _ in self._watched_jobs.list_hints.stop_sweeping(asyncio.get_running_loop().time()):
-                pass
+            self._watched_jobs.list_hints.stop_sweeping_in_one_step(now)
             self._on_due()
             self.pump()
         elif len(self._watched_jobs):
             if self._retry is not None:
                 self._retry.cancel()
-            loop = asyncio.get_running_loop()
-            pause = self._policy.paused_until - loop.time()
-            delay = pause if pause > 0 else _RETRY_AFTER
+            pause = self._policy.paused_until - now
+            delay = pause if pause > 0 else _NEXT_CHECK
             self._retry = loop.call_later(delay, self.pump, context=Context())
 
 
-def _first(error: BaseException) -> Any:
+def _first_error(error: BaseException) -> Any:
     """Return the first error within nested exception groups, or an error that is not a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -294,4 +294,4 @@ _MAX_THROTTLED: Final = 20  # after this number of 429s for one page, the sweep 
 _MAX_TRIES: Final = 3  # after this number of other failures for one page, the sweep fails
 _RETRY_DELAY: Final = 1.0  # seconds until the request is repeated after a 429 without Retry-After
 _PAGE_RETRY_DELAY: Final = 0.25  # seconds until a request is repeated after another error
-_RETRY_AFTER: Final = 60.0  # seconds until the sweeper checks whether to sweep again
+_NEXT_CHECK: Final = 60.0  # seconds until the sweeper checks whether to sweep again

@@ -188,15 +188,12 @@ class ListTrust:
         """
         return self.delay(state, now) / math.sqrt(self.kept_share) if self.kept_share else math.inf
 
-    def record_active(self, state: JobState) -> bool:
-        """Record that a poll found a job active; to be called before `learning` records the poll.
+    def record_wasted_poll(self, state: JobState) -> None:
+        """Record that a poll found a job active that was missing from the list.
 
-        Returns:
-            True if the job was polled because it was missing from the list.
+        Call this before `learning` records the poll.
         """
         missing_at, state.missing_at = state.missing_at, math.inf
-        if missing_at == math.inf:
-            return False
         self.wasted_polls += 1
         lag = max(missing_at - state.received_at, 0.0) + _LAG_MARGIN
         if state.first_active_age is None and lag < _MAX_LAG:
@@ -204,7 +201,6 @@ class ListTrust:
             # job for another reason. So use the smaller of the last two values.
             self.list_lag = max(self.list_lag, min(lag, self._last_lag))
             self._last_lag = lag
-        return True
 
 
 @define(kw_only=True)

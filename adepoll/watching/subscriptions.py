@@ -184,7 +184,7 @@ class Subscription:
             )
         # The iterable belongs to the caller: it is read in the caller's context.
         self._reader = start(self._read(), self._host.tasks, context=copy_context())
-        self._reader.add_done_callback(self._task_ended)
+        self._reader.add_done_callback(self._reader_ended)
 
     def end_of_ids(self) -> None:
         """Record that no more ids are read."""
@@ -250,7 +250,7 @@ class Subscription:
         if self._reader is not None:
             self._reader.cancel()
         self._expiry = start(self._expire(timeout), self._host.tasks)
-        self._expiry.add_done_callback(self._task_ended, context=Context())
+        self._expiry.add_done_callback(self._ids_ended, context=Context())
 
     async def _expire(self, timeout: float) -> None:  # noqa: ASYNC109 - the timeout has already passed
         """Give up all open jobs. If the ids are a collection, give up the unread ids, too."""
@@ -321,15 +321,21 @@ class Subscription:
         """Return the number of items, other than snapshots, that the consumer has not taken."""
         return len(self._to_yield)
 
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
-        """Handle the end of the task that reads the ids, or that gives up jobs at the timeout."""
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def _reader_ended(self, reader: asyncio.Task[None]) -> None:
+        """Handle the end of the task that reads the ids."""
+        has_failed = not reader.cancelled() and reader.exception() is not None
+        # After the timeout, the end of the task `_expiry` is the end of the ids.
+        if has_failed or self._expiry is None:
+            self._ids_ended(reader)
+
+    def _ids_ended(self, task: asyncio.Task[None]) -> None:
+        """Record that no more ids are read, because `task` has ended; pass its error on."""
+        if task.cancelled():
+            if not self._stopped:  # otherwise, `close` or `fail` has cancelled the task
+                self.fail(JobIdsCancelledError())
+        elif (error := task.exception()) is not None:
             self.fail(error)
-        elif self._stopped or (task is self._reader and self._expiry is not None):
-            return  # `close`, `fail` or `_give_up_open_jobs` has cancelled the task
-        elif task.cancelled():
-            self.fail(JobIdsCancelledError())
-        else:
+        elif not self._stopped:
             self.end_of_ids()
 
     def _register(self, given: str | JobRef) -> NamedJob | None:

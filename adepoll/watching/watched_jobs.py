@@ -296,7 +296,7 @@ class WatchedJobs:
             self._await(state, now, was_awaited=was_awaited)
         sweeping = self.list_trust.sweeping
         never_polled = state.first_active_age is None and not (state.failures or state.ignore_list)
-        if never_polled and not can_wait and not sweeping and state.ticket and state.due > now:
+        if never_polled and not can_wait and not sweeping and state.is_queued and state.due > now:
             self.poll_queue.put(state, now)
         if state.waits_for_room:
             buffer = new.buffer
@@ -306,17 +306,17 @@ class WatchedJobs:
                 buffer.add_waiting(state)
 
     def _await(self, state: JobState, now: float, *, was_awaited: bool) -> None:
-        """Make a job due because somebody begins to wait for the job.
+        """Make a job due now, because somebody begins to wait for the job.
 
-        The job is due now. If somebody waits for it already, it is due at the earliest one second
-        after the start of its last poll.
+        If others wait for the job already, it is due one second after the start of its last poll,
+        or now if that is later: many waiters who begin one after the other share the polls.
         """
         due = now
         if was_awaited:
             due = max(now, state.polled_at + _SHARED_FOR)
         else:
             state.awaited_since = now
-        if state.ticket and due < state.due:
+        if state.is_queued and due < state.due:
             self.poll_queue.put(state, due)
 
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
@@ -364,10 +364,12 @@ class WatchedJobs:
             self._remove(state)
 
     def _continue(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
-        """Choose the time of the next poll of a job that was found active."""
+        """Record that a poll found a job active, and choose the time of the next poll."""
+        was_missing = state.missing_at < math.inf
         if state.first_active_age is None and self.uses_list:
             self.list_trust.record_first(settled=False)
-        was_missing = state.missing_at < math.inf and self.list_trust.record_active(state)
+        if was_missing:
+            self.list_trust.record_wasted_poll(state)
         self.learning.record_active(state, snapshot.submitted_at, now)
         state.last_active_at = max(state.last_active_at, state.polled_at)
         state.found_active_at = state.polled_at
@@ -375,7 +377,9 @@ class WatchedJobs:
             state.list_trusted_until = 0.0
             within = self.timing.expected_end(state, snapshot.progress, now)
             self._put_by_schedule(state, now, within=within)
-            return
+
+    def _put_by_list(self, state: JobState, now: float, *, was_missing: bool) -> None:
+        """During sweeps, make a job due when the list alone is no longer trusted."""
         if was_missing:
             # The list may never show this job. So poll it no more often than the schedule would.
             state.not_before = now + self.timing.delay(state, now)
@@ -383,6 +387,7 @@ class WatchedJobs:
         self.poll_queue.put(state, state.list_trusted_until)
 
     def _put_by_schedule(self, state: JobState, now: float, *, within: float = math.inf) -> None:
+        """Make a job due when the schedule says, but within `within` seconds."""
         if state.poll_again:
             state.poll_again = False
             self.list_trust.confirm_now(state)
@@ -399,7 +404,7 @@ class WatchedJobs:
         del self._states[state.job_id]
         if state.failures is not None:
             self._memory.keep(state.job_id, state.failures)
-        if state.ticket:
+        if state.is_queued:
             self.poll_queue.drop(state)
         if state.ignore_list:
             self.list_trust.trust(state)
