@@ -164,7 +164,7 @@ def read_page(
 
 
 def _content_type_problem(headers: Headers) -> list[str]:
-    """Return the content type of a response as a problem; empty if it is JSON."""
+    """Return a list with one text that names the content type; an empty list if it is JSON."""
     content_type = headers.get("Content-Type") or "no type"
     if "json" in content_type.lower():
         return []

@@ -1,6 +1,7 @@
 """Parses the header Retry-After of the service and of storages. Imports `service_clock`.
 
-`throttling.rate_limiter` and `fetcher.patience` wait until this time has passed.
+`throttling.rate_limiter` and `fetcher.patience` wait until this time has passed. The emulator has a
+parser of its own (`emulator.world_source`), so that it does not share an error with the client.
 """
 
 import math

@@ -189,17 +189,18 @@ def _read_json(batches: Iterable[list[str]], number: int, fields: Fields, found:
                 problem = f"JSON that cannot be read ({type(exc).__name__})"
                 raise IdsError(problem, source=source, line=number) from None
             job_id = _value_at(value, fields.job_id or "", source, number)
-            kind, label = (
-                _value_at(value, name, source, number)
-                if given or (name and isinstance(value, dict) and name in value)
-                else ""
-                for name, given in (
-                    (fields.kind_name, fields.kind),
-                    (fields.label_name, fields.label),
-                )
-            )
+            kind = label = ""
+            if fields.kind or _has_key(value, fields.kind_name):
+                kind = _value_at(value, fields.kind_name, source, number)
+            if fields.label or _has_key(value, fields.label_name):
+                label = _value_at(value, fields.label_name, source, number)
             found.add(job_id, number, kind=kind, label=label)
         found.flush()
+
+
+def _has_key(value: Json, name: str) -> bool:
+    """Return whether a value is an object with a key that is not empty."""
+    return bool(name) and isinstance(value, dict) and name in value
 
 
 def _value_at(value: Json, field: str, source: str, line: int) -> str:

@@ -5,7 +5,10 @@
 code:
 
 - `get`, `watch` and `resume` use `exit_code_of_job` and `exit_code_of_batch`, below
-- `export`, `report`, `emulate` and `demo` return other codes for failures that only they detect
+- `export` returns UNRESOLVED if results are missing or unreadable, and IO_ERROR if it cannot write
+- `report` returns IO_ERROR if it cannot write the report
+- `emulate` returns USAGE if it cannot listen at its port
+- `demo` returns FAILED_OR_CANCELLED if adepoll and the records of the emulator differ
 - in all other cases, a command returns COMPLETED
 
 Two codes do not come from a command: `cli.main` exits with USAGE after a usage error of click, and

@@ -259,7 +259,12 @@ _LONGEST_WAIT: Final = 300.0  # seconds; the client shortens longer waits
 
 
 def _read_retry_after(header: str | None, now: float) -> float | None:
-    """Return the wait in a `Retry-After`, at most 300 s; None if it is absent or invalid."""
+    """Return the seconds that a `Retry-After` asks for, at most 300; None if absent or invalid.
+
+    It does not use `api.retry_after`, the parser of the client. The emulator must not share an
+    error with the client, because tests compare the two. The emulator sends simple headers only, so
+    this parser is shorter: it knows no fractions, and uses its own clock for a date.
+    """
     if header is None:
         return None
     if header.isdecimal():

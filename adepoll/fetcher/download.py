@@ -23,7 +23,7 @@ from adepoll.fetcher.resume_state import ResumeState
 from adepoll.fetcher.segments import FIRST_SEGMENT, DownloadConnections, NoRangesError, Segments
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.storage_client import StoredResult
-from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
+from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_succeed_without_range
 
 _ASK_FOR_WHOLE: Final = frozenset({2, 4, 8, 16, 32, 64})
 """After these numbers of failed requests of a range, one request asks for the whole result.
@@ -194,7 +194,7 @@ class ResultDownload:
             except UnusableRangeError:
                 break
             except ResultError as error:
-                if is_served_whole or may_refuse_range(error):
+                if is_served_whole or may_succeed_without_range(error):
                     break
                 failures += 1
                 # The storage seems to be down, but may also fail only for ranges.

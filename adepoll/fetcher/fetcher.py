@@ -298,7 +298,7 @@ class ResultFetcher(AsyncCloseable):
             raise ValueError(f"not a range: start {start}, stop {stop}")
         with self._counters.transfer() as transfer:
             async with AsyncExitStack() as stack:
-                source = await self._source(job, start, stop, stack)
+                source = await self._open_reader(job, start, stop, stack)
                 try:
                     yield ResultStream(source, transfer)
                 finally:
@@ -330,10 +330,10 @@ class ResultFetcher(AsyncCloseable):
             )
 
     @_hide_frames
-    async def _source(
+    async def _open_reader(
         self, job: Job, start: int, stop: int | None, stack: AsyncExitStack
     ) -> Reader:
-        """Return a reader of a result whose response has arrived; `stack` closes the reader."""
+        """Find and request a result, and wait for the response; `stack` closes the reader."""
         found = await stack.enter_async_context(self._sources.find(job))
         reader = await found.reader(start, stop)
         stack.push_async_callback(reader.aclose)
@@ -377,7 +377,7 @@ class ResultFetcher(AsyncCloseable):
             finally:
                 await reader.aclose()
             if isinstance(found.source, JobSnapshot):
-                raise error
+                raise error  # the result is part of the snapshot, and cannot be requested again
             now = asyncio.get_running_loop().time()
             await found.source.retries.wait_or_raise(error, started=now, received=0)
 

@@ -118,7 +118,7 @@ class ResponseInterpreter:
             RangePastEndError: The object ends before the range begins.
             ObjectChangedError: The object has another version than the requested one.
             UnusableRangeError: The response is not the requested range.
-            ResultError: The storage answered with an error.
+            ResultError: The storage responded with an error status.
         """
         status = response.status
         if status == _OK and requested is not None and "Content-Range" in response.headers:
@@ -179,26 +179,29 @@ class ResponseInterpreter:
         """Return the body of a 206; raise `UnusableRangeError` if it is not the requested range."""
         start, stop, size = parse_content_range(response.headers.get("Content-Range", ""))
         if requested is None:
-            problem = "a byte range instead of the whole result @ $"
-        elif not (CODINGS | UNSUPPORTED_CODINGS).isdisjoint(_codings(response)):
-            problem = "an encoded byte range @ $"
-        elif (
+            raise self._unusable("a byte range instead of the whole result")
+        if not (CODINGS | UNSUPPORTED_CODINGS).isdisjoint(_codings(response)):
+            raise self._unusable("an encoded byte range")
+        if (
             size is None
             or (start, stop) != (requested.start, min(requested.stop or size, size))
             or response.content_length not in {None, stop - start}
         ):
-            problem = "another byte range than the requested one @ $"
-        else:
-            return ResponseBody(
-                self._paced(response),
-                job_id=self.job_id,
-                version=ObjectVersion(size, response.headers.get("ETag")),
-                start=start,
-                stop=stop,
-                is_partial=True,
-                take_over=partial(self._take_over, response),
-            )
-        raise UnusableRangeError([problem], job_id=self.job_id)
+            raise self._unusable("another byte range than the requested one")
+        return ResponseBody(
+            self._paced(response),
+            job_id=self.job_id,
+            version=ObjectVersion(size, response.headers.get("ETag")),
+            start=start,
+            stop=stop,
+            is_partial=True,
+            take_over=partial(self._take_over, response),
+        )
+
+    def _unusable(self, problem: str) -> UnusableRangeError:
+        """Return the error for a 206; `problem` says what the response is."""
+        # In the messages of all malformed results, "@" and a path follow: "$" is the whole result.
+        return UnusableRangeError([f"{problem} @ $"], job_id=self.job_id)
 
     def _paced(self, response: aiohttp.ClientResponse) -> Read:
         read = response.content.readany

@@ -16,7 +16,7 @@ from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter, stop_task
 from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import RemoteResult, UnusableRangeError
 from adepoll.fetcher.resume_state import merged
-from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
+from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_succeed_without_range
 
 FIRST_SEGMENT: Final = 2**23
 """Bytes of the first requested range."""
@@ -33,9 +33,8 @@ _FAST: Final = 1e8  # bytes per second at which one connection suffices
 # connection is slow at its beginning.
 _MEASURED_BYTES: Final = 2**20
 _MEASURED_SECONDS: Final = 0.2
-# Seconds for which several connections are measured, and the factor by which they must be faster
-# than a single connection, so that they stay.
-_COMPARED_SECONDS: Final = 2.0
+_COMPARED_SECONDS: Final = 2.0  # seconds for which several connections are measured
+# Several connections are kept only if they are this many times as fast as a single connection.
 _SPEEDUP_NEEDED: Final = 1.25
 
 # After this number of responses that are not the requested range, the whole result is requested.
@@ -48,7 +47,7 @@ class NoRangesError(Exception):
 
 @define(eq=False)
 class Claim:
-    """A segment that one connection fetches.
+    """A segment: a range of bytes that one connection is fetching.
 
     Attributes:
         start: Offset of the next byte to fetch; it grows while bytes arrive.
@@ -61,13 +60,11 @@ class Claim:
 
 @define(eq=False)
 class Segments:
-    """Records which bytes of a file are present, and which ones a connection is fetching.
-
-    A claim is a segment that one connection is fetching.
+    """Records which bytes of a file are present, and which bytes are being fetched.
 
     Attributes:
         size: Size of the complete file in bytes.
-        present: Spans (start, stop) of present bytes, sorted and disjoint.
+        present: Ranges (start, stop) of present bytes, sorted and disjoint.
     """
 
     size: int
@@ -253,7 +250,7 @@ class DownloadConnections:
         self._version = version
         self._segments = segments
         self._group = asyncio.TaskGroup()
-        self._open = 0  # connections in use
+        self._open_connections = 0
         self._unusable_ranges = 0  # number of responses that were not the requested range
         self._time = asyncio.get_running_loop().time
         self._plan = ConnectionPlan(allowed, self._time())
@@ -294,7 +291,7 @@ class DownloadConnections:
 
     def _add_connection(self, body: ResponseBody | None = None) -> None:
         if claim := self._claim():
-            self._open += 1
+            self._open_connections += 1
             self._group.create_task(self._run_connection(claim, body))
 
     def _claim(self) -> Claim | None:
@@ -304,9 +301,10 @@ class DownloadConnections:
         """Download one segment after another, as long as this connection is needed."""
         while claim is not None:
             await self._fetch(claim, body)
-            body = None
-            claim = self._claim() if self._open <= self._plan.wanted else None
-        self._open -= 1
+            body = None  # only the first response of a download can have arrived already
+            is_needed = self._open_connections <= self._plan.wanted
+            claim = self._claim() if is_needed else None
+        self._open_connections -= 1
 
     async def _fetch(self, claim: Claim, body: ResponseBody | None) -> None:
         started = self._time()
@@ -327,17 +325,17 @@ class DownloadConnections:
                 raise NoRangesError from None
             failure: ResultError = error.as_public()
         except ResultRefusedError as error:
-            if may_refuse_range(error):
+            if may_succeed_without_range(error):
                 raise NoRangesError from None
             failure = error
         except ResultError as error:
             failure = error
         finally:
             self._segments.release(claim)
-        if isinstance(failure, ResultServerError) and self._open > 1:
+        if isinstance(failure, ResultServerError) and self._open_connections > 1:
             # Perhaps the storage limits the number of connections. So end this connection, and
             # from now on use at most as many as are still open.
-            self._plan.limit(self._open - 1)
+            self._plan.limit(self._open_connections - 1)
             return
         await self._stored.retries.wait_or_raise(
             failure, started=started, received=claim.start - start
@@ -355,6 +353,6 @@ class DownloadConnections:
     def _record(self, claim: Claim, count: int) -> int:
         self._plan.received += count
         self._segments.advance(claim, count)
-        for _ in range(self._open, self._plan.update(self._time())):
+        for _ in range(self._open_connections, self._plan.update(self._time())):
             self._add_connection()
         return self._segments.present_prefix

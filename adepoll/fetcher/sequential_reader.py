@@ -25,7 +25,7 @@ from adepoll.fetcher.responses import (
     RemoteResult,
     UnusableRangeError,
 )
-from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
+from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_succeed_without_range
 
 _MAX_SCANNED: Final = 2**23  # bytes of the largest object in which `_scan` looks for the end
 
@@ -173,7 +173,7 @@ class SequentialReader:
         except ObjectChangedError:
             raise self._changed_error() from None
         except ResultRefusedError as error:
-            if requested is None or not may_refuse_range(error):
+            if requested is None or not may_succeed_without_range(error):
                 raise
             # The storage refuses the range: request the whole object.
             self._ranges_work = False

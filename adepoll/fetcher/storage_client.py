@@ -23,7 +23,7 @@ from adepoll.api.models import JobSnapshot
 from adepoll.api.transport import USER_AGENT
 from adepoll.api.transport_errors import describe, is_lasting_refusal
 from adepoll.api.transport_options import TransportOptions
-from adepoll.common.redaction import REDACTED, redact_url
+from adepoll.common.redaction import redact_url
 from adepoll.errors import (
     ResultExpiredError,
     ResultProxyRefusedError,
@@ -201,7 +201,8 @@ class StorageClient(Connections):
             try:
                 url = location if urlsplit(location).scheme else _joined(target, location)
             except ValueError:
-                url = REDACTED  # the location is malformed: this text makes the next check raise
+                reason = "redirected to a malformed URL"
+                raise ResultUrlError(job_id=job_id, url=url, reason=reason) from None
         raise ResultUrlError(
             job_id=job_id, url=url, reason=f"redirected more than {_MAX_REDIRECTS} times"
         )

@@ -147,8 +147,8 @@ def parse_content_range(header: str) -> tuple[int, int, int | None]:
     return (0, 0, int(size)) if first is None else (int(first), int(last) + 1, int(size))
 
 
-def may_refuse_range(error: ResultError) -> bool:
-    """Return whether the same request may succeed without a range and without If-Match.
+def may_succeed_without_range(error: ResultError) -> bool:
+    """Return whether to repeat a failed range request without its range and without If-Match.
 
     Some storages refuse a range with any error status, even with 404. Return False for an outage
     and for an expired URL: the caller repeats these requests with the range.

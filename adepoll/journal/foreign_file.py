@@ -114,7 +114,7 @@ def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one retu
      file_path, size, sha256, modified_ns, error_kind, error, lasting, snapshot) = row  # fmt: skip
     if type(number) is not int or number < 1:
         return "its number is not positive"
-    if (problem := name_problem(job_id, kind, label, columns)) is not None:
+    if (problem := problem_of_job(job_id, kind, label, columns)) is not None:
         return problem
     texts = (status, error_kind, error, snapshot)
     if not all(text is None or isinstance(text, str) for text in texts):
@@ -135,8 +135,17 @@ def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one retu
     return None
 
 
-def name_problem(job_id: object, kind: object, label: object, columns: object = None) -> str | None:
-    """Return a text that names an invalid value of a job; None if all values are valid."""
+def problem_of_job(
+    job_id: object, kind: object, label: object, columns: object = None
+) -> str | None:
+    """Return a text about the first invalid value of a job; None if all values are valid.
+
+    Args:
+        job_id: Value in the column of the id.
+        kind: Value in the column of the kind.
+        label: Value in the column of the label, which may be None.
+        columns: JSON text of the job's own columns, or None.
+    """
     if not isinstance(job_id, str) or not is_job_id(job_id):
         return "its id is not a job id"
     if not is_kind(kind):

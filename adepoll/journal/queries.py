@@ -21,7 +21,7 @@ from adepoll.journal.foreign_file import (
     damaged,
     is_kind,
     is_time,
-    name_problem,
+    problem_of_job,
     row_problem,
 )
 from adepoll.journal.outcomes import (
@@ -133,7 +133,7 @@ def waiting_jobs(
         (after, limit),
     ).fetchall()
     for number, job_id, kind, label in rows:
-        if (problem := name_problem(job_id, kind, label)) is not None:
+        if (problem := problem_of_job(job_id, kind, label)) is not None:
             raise damaged(f"the record of job number {number}: {problem}", path)
     return [
         (number, JobRef(job_id, kind=JobKind(kind), label=label))

@@ -139,14 +139,21 @@ def bins(ordered: Sequence[float]) -> Bins | None:
     )
 
 
-def _even_edges(low: float, high: float, most: float) -> tuple[float, ...]:
-    """Return the edges of bins of equal width."""
+def _even_edges(low: float, high: float, maximum: float) -> tuple[float, ...]:
+    """Return the edges of bins of equal width.
+
+    Args:
+        low: The 1st percentile of the values.
+        high: The 99th percentile of the values.
+        maximum: The largest value.
+    """
     # The bins end at the 99th percentile, or at the maximum if the maximum is at most 1.5 times as
     # large.
-    top = most if most <= 1.5 * high else high
+    top = maximum if maximum <= 1.5 * high else high
     # The bins begin at zero, unless nearly all values are far away from zero.
     bottom = low if 0.6 * top < low < top else 0.0
-    step = time_step((top - bottom) / _BINS or top / _BINS or 1 / _BINS)
+    # If all values are 0, the bins cover one second, so that they have a width.
+    step = time_step(((top - bottom) or 1.0) / _BINS)
     first = math.floor(bottom / step)
     last = max(math.ceil(top / step), first + 1)
     edges = [index * step for index in range(first, last + 1)]
@@ -154,15 +161,21 @@ def _even_edges(low: float, high: float, most: float) -> tuple[float, ...]:
     return tuple(edges)
 
 
-def _log_edges(low: float, middle: float, most: float) -> tuple[float, ...]:
-    """Return the edges of bins on a logarithmic scale."""
-    bottom = max(low, middle / 100, most / 1e9, _LOG_MINIMUM)
-    decades = math.log10(most / bottom)
+def _log_edges(low: float, middle: float, maximum: float) -> tuple[float, ...]:
+    """Return the edges of bins on a logarithmic scale.
+
+    Args:
+        low: The 1st percentile of the values.
+        middle: The median of the values.
+        maximum: The largest value.
+    """
+    bottom = max(low, middle / 100, maximum / 1e9, _LOG_MINIMUM)
+    decades = math.log10(maximum / bottom)
     per_decade = max(1, round(_BINS / decades))
     first = math.floor(math.log10(bottom) * per_decade)
-    last = math.ceil(math.log10(most) * per_decade)
+    last = math.ceil(math.log10(maximum) * per_decade)
     edges = [10 ** (index / per_decade) for index in range(first, last + 1)]
-    edges[-1] = max(edges[-1], most)  # rounding may have made the last edge too small
+    edges[-1] = max(edges[-1], maximum)  # rounding may have made the last edge too small
     return tuple(edges)
 
 

@@ -245,6 +245,14 @@ async def test_a_malformed_location_raises_a_typed_error(storage, storage_client
         await read(storage_client, storage.url())
 
 
+async def test_a_malformed_location_after_several_redirects_is_named_as_such(
+    storage, storage_client
+):
+    storage.answers = [moved(storage, f"/{hop}") for hop in range(5)] + [moved(storage, "http://[")]
+    with pytest.raises(ResultUrlError, match="redirected to a malformed URL"):
+        await read(storage_client, storage.url())
+
+
 # --- Headers and errors of each hop -------------------------------------------------------------
 
 

@@ -40,13 +40,13 @@ class DisconnectMonitor:
                 self._timer = None
 
     def _check(self) -> None:
-        """Cancel the handlers of closed connections; call this method again after a short time."""
+        """Cancel the handlers of closed connections, and schedule the next check."""
         handlers: set[asyncio.Task[None]] = set()
         for block, request in list(self._requests.items()):
             if request.transport is None or request.transport.is_closing():
                 del self._requests[block]
-                # aiohttp sets `request.task` to None after the response.
-                handlers |= {request.task} - {None}
+                if request.task is not None:  # aiohttp sets it to None after the response
+                    handlers.add(request.task)
         for handler in handlers:
             handler.cancel()
         self._timer = None

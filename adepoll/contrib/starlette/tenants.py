@@ -268,12 +268,14 @@ class Tenants:
     def lifespan(
         self, *, inner: OwnLifespan | None = None, **options: Unpack[TenantOptions]
     ) -> Lifespan:
-        """Return a lifespan for ``FastAPI(lifespan=...)``, as `Tenant.lifespan` does.
+        """Return a lifespan for ``FastAPI(lifespan=...)``. It closes all tenants at the end.
 
         Args:
             inner: Your own lifespan, which starts after this one and ends before it.
-            **options: Options of `adepoll.server.tenant_pool.TenantPool`: `client`, `limit`,
-                `idle_after`, `watcher`, `fetcher`, `grace`.
+            **options: Options of `adepoll.server.tenant_pool.TenantPool`. `client`: function that
+                creates the client of a key. `limit`: largest number of open tenants. `idle_after`:
+                seconds without use after which a tenant is closed. `watcher`, `fetcher` and
+                `grace`: options of each tenant's watcher, fetcher and end, as for `Tenant`.
         """
         return _nested(self._name, lambda app: self.running(app, **options), inner)
 

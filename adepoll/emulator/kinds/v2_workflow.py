@@ -77,7 +77,7 @@ class V2Workflow(V2Kind):
         after = f',"metadata":{dump(self.metadata(job))}}}'
         steps = _step_output(job, rng)
         if projection := job.options.get("output"):
-            values = {name: _projected(steps, path) for name, path in projection.items()}
+            values = {name: _value_at(steps, path) for name, path in projection.items()}
             return ResultParts(
                 head=f'{{"output":{dump(values)[:-1]},"_rows":[{{"row":{FIRST_ROW - 1}}}',
                 row=make_row(',{"row":', ',"text":"', '"}'),
@@ -136,15 +136,16 @@ def _step_output(job: Job, rng: random.Random) -> dict[str, Json]:
     return {"extract": extract, "ground": leaves_replaced(extraction, lambda _leaf: block)}
 
 
-def _projected(steps: dict[str, Json], path: Json) -> Json:
+def _value_at(steps: dict[str, Json], reference: Json) -> Json:
     """Return the value at a reference such as ``$output.parse-extract.extract.extraction.total``.
 
-    Return None if there is no such value, or if it belongs to the parsed document.
+    Return None if `steps` does not contain the value. `steps` never contains the parsed document,
+    so a reference to a part of that document also gives None.
     """
-    if not isinstance(path, str) or not path.startswith(_OUTPUT):
+    if not isinstance(reference, str) or not reference.startswith(_OUTPUT):
         return None
     value: Json = steps
-    for name in path.removeprefix(_OUTPUT).split("."):
+    for name in reference.removeprefix(_OUTPUT).split("."):
         value = value.get(name) if isinstance(value, dict) else None
     return value
 
