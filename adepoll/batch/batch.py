@@ -36,11 +36,11 @@ from adepoll.watching.watcher import JobWatcher
 class Batch(AsyncCloseable):
     """Watches any number of jobs, fetches their results, and records everything in a journal.
 
-    ``async with Batch(client, journal="batch.db", out_dir="results") as batch: async for outcome
-    in batch.run(job_ids): ...``. With a journal file, a batch survives a crash: the next run with
-    the same journal first yields the outcomes that were not acknowledged, then continues with
-    the other jobs. Without a file, the state of a batch is lost when the process ends. Memory does
-    not grow with the number of jobs.
+    ``async with Batch(client, journal="batch.db", out_dir="results") as batch: async for outcome in
+    batch.run(job_ids): ...``. With a journal file, a batch survives a crash: the next run with the
+    same journal first yields the outcomes that were not acknowledged, then continues with the other
+    jobs. An outcome is acknowledged when your program requests the next one. Without a file, the
+    state of a batch is lost when the process ends. Memory does not grow with the number of jobs.
     """
 
     def __init__(
@@ -224,10 +224,10 @@ class Batch(AsyncCloseable):
     ) -> BatchRun:
         """Return a run that adds `job_ids` to the journal, and works on all jobs of the journal.
 
-        The run first returns the outcomes of earlier runs that no consumer has taken; this needs no
-        request. Then it returns the outcomes of the other jobs as they end. Jobs that earlier runs
-        gave up are tried again, except after a lasting error: the service does not know the job, or
-        it does not keep the result and there is no `resolve_url`.
+        The run first returns the outcomes of earlier runs that were not acknowledged; this needs no
+        request to the service. Then it returns the outcomes of the other jobs as they end. Jobs
+        that earlier runs gave up are tried again, except after a lasting error: the service does
+        not know the job, or it does not keep the result and there is no `resolve_url`.
 
         Args:
             job_ids: An iterable or async iterable of ids, `JobRef` or `BatchJob`. It can have any
@@ -235,8 +235,8 @@ class Batch(AsyncCloseable):
                 in the journal are ignored. An id has the kind that its form says, or else the
                 client's kind.
             timeout: Seconds after which jobs that have not settled are given up for this run, and
-                no more ids are read from an iterator. The time begins when the
-                run has yielded the outcomes of earlier runs. None for no limit.
+                no more ids are read from an iterator. The time begins when the run has yielded the
+                outcomes of earlier runs. None for no limit.
             replay: If True, start with all outcomes of earlier runs, acknowledged or not.
 
         Returns:

@@ -66,7 +66,7 @@ class ResultFetching:
 
     Call the methods in this order: `keep_unchanged` for the outcomes of earlier runs, then
     `find_unfinished`. Then set `tasks`, and call at the same time `put`, `fetch_unfinished` and
-    `verify_delivered`. Finally `close`.
+    `verify_acknowledged`. Finally `close`.
 
     Attributes:
         tasks: Group for the tasks that fetch results. `put` creates a task only if there is a
@@ -81,7 +81,7 @@ class ResultFetching:
         counters: RunCounters,
         deliver: Callable[[Outcome], Awaitable[None]],
         *,
-        verify_delivered: bool,
+        verify_acknowledged: bool,
     ) -> None:
         """Prepare the fetching of one run.
 
@@ -89,7 +89,7 @@ class ResultFetching:
             resources: Resources of the batch.
             counters: Counters of the run.
             deliver: Called with each outcome; waits while the consumer is slow.
-            verify_delivered: If False, the method `verify_delivered` does nothing.
+            verify_acknowledged: If False, the method `verify_acknowledged` does nothing.
         """
         self._resources = resources
         self._journal = resources.journal
@@ -103,9 +103,9 @@ class ResultFetching:
         self._unfinished: set[JobRef] = set()
         # Names of private part files in the folder; a run that was killed may have left them.
         self._leftover_names: list[str] = []
-        # Jobs that this run has delivered. They are not verified, because the consumer may have
-        # moved their files. None: no job is verified.
-        self._delivered: set[JobRef] | None = set() if verify_delivered else None
+        # Jobs whose outcomes were acknowledged in this run. They are not verified, because the
+        # program may have moved their files. None: no job is verified.
+        self._acknowledged: set[JobRef] | None = set() if verify_acknowledged else None
 
     async def keep_unchanged(self, page: Sequence[Record]) -> Sequence[Record]:
         """Return the records whose files are unchanged; record the other files as lost.
@@ -265,21 +265,21 @@ class ResultFetching:
         counters.bytes_complete += download.bytes
         return ResultFile(path=download.path, bytes=download.bytes, sha256=download.sha256)
 
-    def note_delivered(self, job: JobRef) -> None:
-        """Exclude a job from `verify_delivered`: the consumer may have moved its file."""
-        if self._delivered is not None:
-            self._delivered.add(job)
+    def note_acknowledged(self, job: JobRef) -> None:
+        """Exclude a job from `verify_acknowledged`: the program may have moved its file."""
+        if self._acknowledged is not None:
+            self._acknowledged.add(job)
 
-    async def verify_delivered(self) -> None:
-        """Find lost files of jobs that earlier runs have delivered; queue their results again."""
-        if self._delivered is None:
+    async def verify_acknowledged(self) -> None:
+        """Find lost files of outcomes acknowledged in earlier runs; queue their results again."""
+        if self._acknowledged is None:
             return
         async with aclosing(record_pages(self._journal, RecordFilter.ACKNOWLEDGED)) as pages:
             async for page in pages:
-                earlier = [record for record in page if record.ref not in self._delivered]
+                earlier = [record for record in page if record.ref not in self._acknowledged]
                 for record in await self._record_lost(earlier):
                     await self._put_again(record)
-        self._delivered = None
+        self._acknowledged = None
 
     async def _record_lost(self, page: Sequence[Record]) -> Sequence[Record]:
         """Return the records whose files are lost; record that their results must be fetched."""

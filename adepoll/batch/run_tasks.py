@@ -32,8 +32,8 @@ from adepoll.errors import (
 )
 from adepoll.fetcher.result_sources import ref_of
 from adepoll.journal import (
+    Acknowledged,
     Change,
-    Delivered,
     RecordFilter,
     Settled,
     StatusChanged,
@@ -79,7 +79,7 @@ class RunTasks:
             self.counters,
             self._deliver,
             # A replay has already checked the files of all outcomes.
-            verify_delivered=resources.verify and not replay,
+            verify_acknowledged=resources.verify and not replay,
         )
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(_OUTCOMES_BUFFERED)
         # For each end in the journal: an outcome to deliver, or a settled job and the file for its
@@ -122,10 +122,10 @@ class RunTasks:
         return self._outcomes.get_nowait()
 
     async def acknowledge(self, job: JobRef) -> None:
-        """Record that the consumer has taken the outcome of a job."""
-        self._results.note_delivered(job)
+        """Record that the program has requested another outcome after that of this job."""
+        self._results.note_acknowledged(job)
         self._unacknowledged = job
-        await self._journal.write(Delivered(job, self._resources.now()), durable=False)
+        await self._journal.write(Acknowledged(job, self._resources.now()), durable=False)
         self._unacknowledged = None
 
     def abandon(self) -> None:
@@ -143,9 +143,9 @@ class RunTasks:
         self._changed.set()
         if self._main is not None:
             await finish({self._main})
-        # The consumer has taken this outcome, but was cancelled during the acknowledgement.
+        # The program requested the next outcome, but was cancelled before this was recorded.
         if self._unacknowledged is not None:
-            # If the acknowledgement cannot be recorded, the next run delivers the outcome again.
+            # If the acknowledgement cannot be recorded, the next run yields the outcome again.
             with contextlib.suppress(JournalError, ClosedError):
                 await self.acknowledge(self._unacknowledged)
 
@@ -170,7 +170,7 @@ class RunTasks:
         raise error
 
     async def _deliver(self, *outcomes: Outcome) -> None:
-        """Deliver outcomes of this run; add to each outcome the columns of its job, if any."""
+        """Pass outcomes of this run on to `next`; add the columns of its job to each outcome."""
         columns: Mapping[JobRef, Mapping[str, str]] = {}
         if self._has_columns or self._ids.has_columns:
             columns = await self._journal.columns([outcome.ref for outcome in outcomes])
@@ -183,7 +183,7 @@ class RunTasks:
         self._changed.set()
 
     async def _refuse_id(self, error: InvalidJobIdError, job: JobToAdd) -> None:
-        """Deliver an outcome for an invalid id, which is not in the journal."""
+        """Pass on an outcome for an invalid id, which is not in the journal."""
         self.counters.unresolved += 1
         self.counters.known += 1
         batch_job = job if isinstance(job, BatchJob) else BatchJob(JobRef(error.job_id))
@@ -199,7 +199,7 @@ class RunTasks:
         )
 
     async def _run(self) -> None:
-        """Run the batch: deliver earlier outcomes, read ids, watch jobs and fetch results."""
+        """Run the batch: yield earlier outcomes, read ids, watch jobs and fetch results."""
         results = self._results
         try:
             await self._journal.reopen(kinds=self._resources.curable)
@@ -216,7 +216,7 @@ class RunTasks:
                         intake = sources.create_task(self._ids.add_all())
                         sources.create_task(self._settle(intake))
                         sources.create_task(results.fetch_unfinished())
-                        sources.create_task(results.verify_delivered())
+                        sources.create_task(results.verify_acknowledged())
                     await results.close()
                 saver.cancel()
         finally:
@@ -224,9 +224,9 @@ class RunTasks:
             await self._save_durations()
 
     async def _deliver_earlier(self) -> None:
-        """Deliver the outcomes that earlier runs recorded but did not deliver.
+        """Pass on the outcomes of earlier runs that were not acknowledged.
 
-        In a replay, deliver all outcomes that earlier runs recorded.
+        In a replay, pass on all outcomes of earlier runs.
         """
         which = RecordFilter.WITH_OUTCOME if self._replay else RecordFilter.UNACKNOWLEDGED
         async with aclosing(record_pages(self._journal, which, data=True)) as pages:

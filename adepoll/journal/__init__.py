@@ -4,8 +4,8 @@ import importlib
 import typing
 
 from adepoll.journal.changes import (
+    Acknowledged,
     Change,
-    Delivered,
     Fetched,
     FileLost,
     GivenUp,
@@ -20,8 +20,8 @@ if typing.TYPE_CHECKING:
     from adepoll.journal.reader import JournalReader
 
 __all__ = [
+    "Acknowledged",
     "Change",
-    "Delivered",
     "Failure",
     "Fetched",
     "FileLost",

@@ -77,12 +77,12 @@ class GivenUp:
 
 
 @frozen
-class Delivered:
-    """The consumer has taken the outcome of a job.
+class Acknowledged:
+    """The program that runs a batch has acknowledged an outcome: it has requested the next one.
 
     Attributes:
         job: The job; a plain id is that of a v1 extract job, unless its form says another kind.
-        at: Time when the outcome was taken, in Unix seconds.
+        at: Time of the acknowledgement, in Unix seconds.
     """
 
     job: str | JobRef
@@ -100,5 +100,5 @@ class FileLost:
     job: str | JobRef
 
 
-Change: TypeAlias = StatusChanged | Settled | Fetched | GivenUp | Delivered | FileLost
+Change: TypeAlias = StatusChanged | Settled | Fetched | GivenUp | Acknowledged | FileLost
 """A change that `Journal.write` accepts."""

@@ -16,8 +16,8 @@ from adepoll.api.models import JobStatus
 from adepoll.common.redaction import showable
 from adepoll.errors import AdePollError, JournalError
 from adepoll.journal.changes import (
+    Acknowledged,
     Change,
-    Delivered,
     Fetched,
     FileLost,
     GivenUp,
@@ -93,7 +93,7 @@ _GIVEN_UP: Final = """
         result_modified_ns = NULL
     WHERE job_id = ? AND kind = ?
 """
-_DELIVERED: Final = "UPDATE jobs SET delivered_at = ? WHERE job_id = ? AND kind = ?"
+_ACKNOWLEDGED: Final = "UPDATE jobs SET delivered_at = ? WHERE job_id = ? AND kind = ?"
 _FILE_LOST: Final = """
     UPDATE jobs SET stage = 'fetching', result_path = NULL, result_bytes = NULL,
         result_sha256 = NULL, result_modified_ns = NULL, done_at = NULL, delivered_at = NULL
@@ -344,8 +344,8 @@ class Database:
             case GivenUp(job, error):
                 kind, text = _shown_error(error)
                 self._update(_GIVEN_UP, job, kind, text, int(change.lasting), change.at)
-            case Delivered(job, at):
-                self._update(_DELIVERED, job, at)
+            case Acknowledged(job, at):
+                self._update(_ACKNOWLEDGED, job, at)
             case FileLost(job):
                 self._update(_FILE_LOST, job)
 

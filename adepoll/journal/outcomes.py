@@ -154,7 +154,8 @@ class Record:
         added_at: Time when the job was added.
         settled_at: Time when the job was observed as settled; None for an active job.
         done_at: Time when the outcome was recorded; None while there is no outcome.
-        delivered_at: Time when the consumer took the outcome; None before that.
+        delivered_at: Time when the program acknowledged the outcome, by requesting the next one;
+            None before that.
     """
 
     number: int
@@ -200,7 +201,7 @@ class Counts:
         jobs: All jobs.
         by_stage: Jobs by stage.
         by_status: Settled jobs by status, in lower case.
-        acknowledged: Jobs whose outcome was acknowledged: the next outcome was requested.
+        acknowledged: Jobs whose outcome the program has acknowledged.
         bytes: Total size of all result files in bytes.
         partial: Completed jobs whose result is partial.
         credits: Credits that the settled jobs have used, in total. Jobs for which the service does

@@ -49,9 +49,9 @@ class RecordFilter(Enum):
     FETCHING = "INDEXED BY jobs_fetching WHERE stage = 'fetching'"
     # Jobs with an outcome.
     WITH_OUTCOME = "NOT INDEXED WHERE done_at IS NOT NULL"
-    # Jobs with an outcome that was acknowledged.
+    # Jobs with an outcome that the program has acknowledged, by requesting the next one.
     ACKNOWLEDGED = "NOT INDEXED WHERE delivered_at IS NOT NULL"
-    # Jobs with an outcome that was not acknowledged.
+    # Jobs with an outcome that the program has not acknowledged.
     UNACKNOWLEDGED = (
         "INDEXED BY jobs_undelivered WHERE done_at IS NOT NULL AND delivered_at IS NULL"
     )

@@ -1,6 +1,7 @@
 """The tables of a journal: jobs, inline results and notes.
 
-Users read them with the sqlite3 shell; docs/journal.md explains every column.
+Users read them with the sqlite3 shell; docs/journal.md explains every column. The column
+`delivered_at` is the time at which the program acknowledged an outcome, by requesting the next one.
 """
 
 from pathlib import Path

@@ -154,7 +154,7 @@ class Facts(HtmlTable):
         jobs: Number of jobs.
         outcomes: Number of jobs by outcome; an outcome without jobs is left out.
         settled: Number of settled jobs.
-        unacknowledged: Recorded outcomes that the next run yields again.
+        unacknowledged: Recorded outcomes that were not acknowledged: their lines were not printed.
         first_added: Time at which the first job was added; None for an empty batch.
         first_settled: Time at which the first job settled; None if no job has settled.
         last_settled: Time at which the last job settled; None if no job has settled.

@@ -12,7 +12,7 @@ from adepoll import Batch, Journal
 from adepoll.api.models import JobStatus
 from adepoll.emulator import Outcome as Ends
 from adepoll.errors import JobNotFoundError, JournalWriteError, ResultUnavailableError
-from adepoll.journal import Delivered, JournalReader, Settled
+from adepoll.journal import Acknowledged, JournalReader, Settled
 from adepoll.journal.outcomes import RecordedError, Stage
 
 
@@ -65,7 +65,7 @@ async def test_a_consumer_cancelled_in_an_acknowledgement_does_not_get_the_outco
     write = Journal.write
 
     async def slow(journal, *changes, durable=True):
-        if isinstance(changes[0], Delivered) and not reached.is_set():
+        if isinstance(changes[0], Acknowledged) and not reached.is_set():
             reached.set()
             await asyncio.Event().wait()
         await write(journal, *changes, durable=durable)

@@ -37,7 +37,7 @@ from batch_kills import Place, Service, kill_again_and_again, undisturbed, write
 from adepoll import JobSnapshot, Journal
 from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from adepoll.emulator import Emulator, JobPlan
-from adepoll.journal import Delivered, JournalReader, Settled
+from adepoll.journal import Acknowledged, JournalReader, Settled
 
 MB = 1_000_000
 COMMAND: Final = (sys.executable, "-m", "adepoll")
@@ -204,7 +204,7 @@ async def write_journal(
             some = ids[start : start + 1_000]
             await journal.write(*(_settled(snapshot, job_id) for job_id in some))
             if delivered:
-                await journal.write(*(Delivered(job_id, time.time()) for job_id in some))
+                await journal.write(*(Acknowledged(job_id, time.time()) for job_id in some))
 
 
 def _settled(snapshot: JobSnapshot, job_id: str) -> Settled:

@@ -19,7 +19,7 @@ from adepoll.errors import (
     JournalEndpointError,
     NotAJournalError,
 )
-from adepoll.journal import Delivered, Fetched, GivenUp, JournalReader, RecordFilter, Settled
+from adepoll.journal import Acknowledged, Fetched, GivenUp, JournalReader, RecordFilter, Settled
 from adepoll.journal.outcomes import ResultFile
 from adepoll.journal.schema import OUT_DIR
 from adepoll.report import write_report
@@ -60,7 +60,7 @@ def made(path, tmp_path):
                 Fetched("file", file, 1, 1.0),
                 Settled(inline, 1.0, fetching=False),
                 GivenUp("given-up", AdePollError("no answer"), lasting=False, at=1.0),
-                Delivered("file", 2.0),
+                Acknowledged("file", 2.0),
             )
             await journal.set_note(OUT_DIR, str(tmp_path))
 

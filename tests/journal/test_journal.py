@@ -33,7 +33,7 @@ from adepoll.errors import (
     TransportError,
 )
 from adepoll.journal import (
-    Delivered,
+    Acknowledged,
     Fetched,
     FileLost,
     GivenUp,
@@ -173,7 +173,7 @@ async def test_a_job_goes_through_all_stages(journal):
     assert (await one(journal, RecordFilter.UNACKNOWLEDGED)).outcome() == Outcome(
         job_id="a", snapshot=job.redacted(), file=result()
     )
-    await journal.write(Delivered("a", 4.0), durable=False)
+    await journal.write(Acknowledged("a", 4.0), durable=False)
     assert await journal.records(RecordFilter.UNACKNOWLEDGED) == []
     record = await one(journal, RecordFilter.ACKNOWLEDGED)
     assert record == await one(journal, RecordFilter.WITH_OUTCOME)
@@ -273,7 +273,7 @@ async def test_a_page_of_records_is_shorter_if_their_data_is_large(journal):
 async def test_a_job_whose_file_is_lost_becomes_fetching_again(journal):
     await journal.add(["a"])
     await journal.write(Settled(snapshot("a"), 2.0, fetching=True), Fetched("a", result(), 1, 3.0))
-    await journal.write(Delivered("a", 4.0))
+    await journal.write(Acknowledged("a", 4.0))
     await journal.write(FileLost("a"))
     record = await one(journal, RecordFilter.FETCHING)
     assert (record.file, record.modified_ns, record.done_at, record.delivered_at) == (None,) * 4
@@ -288,7 +288,7 @@ async def test_given_up_jobs_are_reopened_unless_their_error_is_lasting(journal)
         GivenUp("unseen", TransportError("reset", job_id="unseen"), lasting=False, at=1.0),
         Settled(snapshot("settled"), 1.0, fetching=True),
         GivenUp("settled", TransportError("reset", job_id="settled"), lasting=False, at=2.0),
-        Delivered("settled", 3.0),
+        Acknowledged("settled", 3.0),
         GivenUp("lasting", not_found("lasting"), lasting=True, at=1.0),
         Settled(snapshot("done", "failed", failure_reason="bad scan"), 1.0, fetching=False),
     )
@@ -350,7 +350,7 @@ async def test_counts_cover_stages_statuses_deliveries_and_bytes(journal):
         Settled(snapshot("j1"), 1.0, fetching=True),
         Settled(snapshot("j2"), 1.0, fetching=True),
         Fetched("j2", result(), 1, 2.0),
-        Delivered("j2", 3.0),
+        Acknowledged("j2", 3.0),
         Settled(snapshot("j3", "failed"), 1.0, fetching=False),
         GivenUp("j4", not_found("j4"), lasting=True, at=1.0),
         StatusChanged("j5", "pending"),
@@ -413,7 +413,7 @@ CHANGES = st.sampled_from(JOBS).flatmap(
             Fetched(job, result(), 1, 2.0),
             GivenUp(job, not_found(job), lasting=True, at=2.0),
             GivenUp(job, not_found(job), lasting=False, at=2.0),
-            Delivered(job, 3.0),
+            Acknowledged(job, 3.0),
             FileLost(job),
         ]
     )
@@ -460,12 +460,12 @@ def test_a_job_is_at_exactly_one_stage_after_any_changes(changes):
 # --- impossible changes -------------------------------------------------------------------------
 
 IMPOSSIBLE = [
-    Delivered("unknown", 1.0),
+    Acknowledged("unknown", 1.0),
     Fetched("unknown", result(), 1, 1.0),
     FileLost("unknown"),
     GivenUp("unknown", AdePollError("x"), lasting=True, at=1.0),
     Settled(snapshot("unknown"), 1.0, fetching=False),
-    Delivered("a", 1.0),  # has no outcome
+    Acknowledged("a", 1.0),  # has no outcome
     Fetched("a", result(), 1, 1.0),  # is not settled
     FileLost("a"),
     Fetched("b", ResultFile(path=Path("/r"), bytes=2**63, sha256=SHA), 1, 1.0),

@@ -15,7 +15,7 @@ from adepoll.errors import (
     TransportError,
 )
 from adepoll.journal import (
-    Delivered,
+    Acknowledged,
     Failure,
     Fetched,
     GivenUp,
@@ -42,7 +42,7 @@ async def write_all(journal):
     await journal.write(
         Settled(snapshot("j1"), 2.0, fetching=True),
         Fetched("j1", ResultFile(path=Path("/r"), bytes=9, sha256="0" * 64), 7, 3.0),
-        Delivered("j1", 4.0),
+        Acknowledged("j1", 4.0),
         *(failed(f"j{n}", "bad scan") for n in (2, 3, 4)),
         failed("j5", None),
         *(

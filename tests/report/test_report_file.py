@@ -13,7 +13,7 @@ from reporting import record
 from waiting import supervised
 
 from adepoll.errors import JournalError, JournalNotFoundError
-from adepoll.journal import Delivered, Journal, Settled
+from adepoll.journal import Acknowledged, Journal, Settled
 from adepoll.report import write_atomically, write_report
 
 ENDPOINT = "https://api.test"
@@ -26,7 +26,7 @@ async def journal(tmp_path):
         await journal.add(["job-1", "job-2", "job-3"])
         one = record(1)
         await journal.write(Settled(one.snapshot, one.settled_at, fetching=False))
-        await journal.write(Delivered("job-1", one.settled_at))
+        await journal.write(Acknowledged("job-1", one.settled_at))
         await journal.set_note("options", "--out results")
         yield journal
 
