@@ -17,7 +17,7 @@ _MAX_LOCATION: Final = 20  # names and indexes that are shown of the place of a 
 
 
 def error_text(raw: Json) -> str | None:
-    """Return the text of an error; None if `raw` is no text and no field in `_KEYS` has one.
+    """Return the text of an error; None if neither `raw` nor its fields in `_KEYS` are texts.
 
     From an array, at most five texts are returned, separated by semicolons. If an object has a
     code that its text does not contain, the code follows the text in parentheses.

@@ -32,8 +32,8 @@ class ExtractMetadata(Facts):
         schema_violation_error: Why the data does not conform to the schema; None if it conforms.
         fallback_model_version: Name of the model that was used after the requested model had
             failed; None if it had not failed.
-        warnings: The first 1,000 warnings that can be read. If warnings are left out, `extra` has
-            the JSON of all warnings.
+        warnings: The first 1,000 warnings that can be read. If warnings are left out, `extra`
+            contains the JSON of all warnings.
         extra: JSON of fields that this version does not know or could not read, by name.
     """
 
@@ -121,7 +121,7 @@ class ParseResult(Model):
 
     Attributes:
         markdown: The whole document as Markdown. If the service sends another value than a text,
-            `markdown` is empty, and `extra` has that value.
+            `markdown` is empty, and `extra` contains that value.
         chunks: JSON array of the parts of the document, each with ``id``, ``type``, ``markdown``
             and ``grounding``; None if the service does not send it.
         splits: JSON array of the splits of the document, each with ``class``, ``identifier``,

@@ -97,7 +97,7 @@ class V2ParseResult(Model):
 
     Attributes:
         markdown: The whole document as Markdown. If the service sends another value than a text,
-            `markdown` is empty, and `extra` has that value.
+            `markdown` is empty, and `extra` contains that value.
         structure: JSON tree of the document: pages and elements, and where they are. None if the
             service does not send it.
         metadata: Facts about the job.

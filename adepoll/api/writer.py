@@ -69,7 +69,7 @@ def _unstructure_class(cls: type) -> _Hook:
 
     def unstructure_class(model: Any) -> dict[str, Json]:
         raw: dict[str, Json] = write(model)
-        # `extra` has the JSON of the fields that could not be read, or not completely.
+        # `extra` contains the JSON of the fields that could not be read completely, or at all.
         raw.update(model.extra)
         if cls is ExtractWarning and "msg" in raw and error_text(model.extra) == raw["msg"]:
             del raw["msg"]  # the text is in `extra`, under the name that the service has used

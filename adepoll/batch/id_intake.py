@@ -51,7 +51,7 @@ class IdIntake:
         *,
         kind: JobKind,
     ) -> None:
-        """Prepare the intake; `add_all` starts it.
+        """Create an intake that has read no ids; `add_all` reads them.
 
         Args:
             journal: Journal to which the ids are added.

@@ -105,7 +105,7 @@ class RunCounters:
     complete: bool = False
 
     def begin(self, counts: Counts) -> None:
-        """Start with the numbers of the journal."""
+        """Set the counters to the numbers of jobs in the journal."""
         given_up = counts.by_stage.get(Stage.GIVEN_UP, 0)
         settled = sum(counts.by_status.values())
         not_missed = counts.by_stage.get(Stage.DONE, 0) + counts.by_stage.get(Stage.FETCHING, 0)

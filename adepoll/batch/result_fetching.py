@@ -83,7 +83,7 @@ class ResultFetching:
         *,
         verify_acknowledged: bool,
     ) -> None:
-        """Prepare the fetching of one run.
+        """Create an object that has fetched nothing yet.
 
         Args:
             resources: Resources of the batch.

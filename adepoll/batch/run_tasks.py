@@ -65,7 +65,7 @@ class RunTasks:
     def __init__(
         self, resources: BatchResources, job_ids: JobIds, *, timeout: float | None, replay: bool
     ) -> None:
-        """Prepare a run; see `Batch.run`."""
+        """Create a run that has not started; `Batch.run` describes the arguments."""
         self.counters: Final = RunCounters()
         self._resources = resources
         self._journal = resources.journal

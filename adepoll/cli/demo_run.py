@@ -115,7 +115,7 @@ class DownloadCounter:
     """
 
     def __init__(self) -> None:
-        """Start with zero."""
+        """Create counters that are 0."""
         self.in_progress = 0
         self.bytes = 0
 

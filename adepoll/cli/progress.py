@@ -98,7 +98,7 @@ class View(Closeable):
         self._set_timer()
 
     def _begin(self) -> None:
-        """Prepare the first drawing."""
+        """Set the attributes that `_draw` needs; called before the first `_draw`."""
 
     def _draw(self) -> None:
         """Draw the current state."""

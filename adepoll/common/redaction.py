@@ -26,7 +26,7 @@ class Secret(Generic[_Value]):
     __slots__ = ("_reveal",)
 
     def __init__(self, value: _Value) -> None:
-        """Keep a value."""
+        """Store the value that must not be shown."""
         # The value is kept in a function, because debuggers and serialisers show attributes, but
         # not the variables of a function.
         self._reveal: Final[Callable[[], _Value]] = lambda: value
@@ -155,7 +155,7 @@ def redact_text(text: str, limit: int = 65_536) -> str:
 def _redact_urls(text: str) -> str:
     """Return a text in which `redact_url` has replaced every URL."""
     parts: list[str] = []
-    done = 0  # `parts` has the text up to this position
+    done = 0  # `parts` contains the text up to this position
     position = 0
     while (mark := _URL_MARK.search(text, position)) is not None:
         position = mark.end()

@@ -107,7 +107,7 @@ class TerminalView:
     """Shows states as a progress bar of rich on stderr. Printed text appears above the bar."""
 
     def __init__(self, console: Any) -> None:
-        """Prepare to draw on `console`, which is a `Console` of rich."""
+        """Create a bar on `console`, a `Console` of rich; `show` draws it."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - rich is an extra
 
         self._progress = Progress(

@@ -41,7 +41,7 @@ class GroundTruth:
 
     @property
     def requests(self) -> Traffic:
-        """Numbers of requests by endpoint; `JobTruth` has the numbers for one job."""
+        """Numbers of requests by endpoint; `JobTruth` counts the requests for one job."""
         return self.world.traffic
 
     @property

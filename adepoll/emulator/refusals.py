@@ -100,7 +100,7 @@ class RateLimit:
 
 
 class RefusalKind(Enum):
-    """The kinds of errors that faults send; `STATUSES` has the HTTP statuses of each kind."""
+    """The kinds of errors that faults send; `STATUSES` lists the HTTP statuses of each kind."""
 
     SERVER_ERROR = "server-error"
     TOO_MANY_REQUESTS = "too-many-requests"

@@ -80,14 +80,14 @@ class DiskWriter:
         resumable: bool = False,
         resume: ResumeState | None = None,
     ) -> None:
-        """Begin with an empty file, or with the bytes that the file contains according to `resume`.
+        """Start to write an empty file, or a file that contains the bytes that `resume` names.
 
         Args:
             version: As for `PartFile.begin`.
             multipart: As for `PartFile.begin`; ignored with `resume`.
             resumable: As for `PartFile.begin`; ignored with `resume`.
-            resume: The resume state that `open` yielded, if its bytes are to be used; None to begin
-                with an empty file.
+            resume: The resume state that `open` yielded, to keep its bytes; None to begin with an
+                empty file.
         """
         await self._stop_hashing()
         _keep_freed_memory()

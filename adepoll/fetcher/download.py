@@ -59,7 +59,7 @@ class ResultDownload:
         *,
         connections: int,
     ) -> None:
-        """Request nothing yet; `PartFile.check` must have been called.
+        """Create a download that has sent no request; `PartFile.check` must have been called.
 
         Args:
             stored: The result.
@@ -132,7 +132,8 @@ class ResultDownload:
     async def _in_segments(self, resume: ResumeState | None) -> ObjectVersion:
         """Download in segments, or in order if the first response contains the whole result.
 
-        Return the version of the object. `resume` has the bytes that an earlier process left.
+        Return the version of the object. `resume` says which bytes an earlier process has left in
+        the part file.
 
         Raises:
             NoRangesError: The caller must call `_in_order`.

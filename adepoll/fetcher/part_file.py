@@ -157,7 +157,7 @@ class PartFile:
         return self._own is not None
 
     def begin(self, version: ObjectVersion, *, multipart: bool, resumable: bool = False) -> None:
-        """Begin with an empty file.
+        """Start to write an empty file.
 
         Args:
             version: Size and ETag of the object that will be written, as far as they are known.

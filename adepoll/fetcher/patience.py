@@ -1,7 +1,7 @@
 """Decides how long failed requests to a storage are retried, and detects that a storage is down.
 
-`TransferRetries` has the failures of one transfer, `StorageOrigin` those of all transfers from one
-storage. Imports `errors` and `throttling`. Times are seconds of `loop.time()`.
+`TransferRetries` counts the failures of one transfer. `StorageOrigin` counts the failures of all
+transfers from one storage. Imports `errors` and `throttling`. Times are seconds of `loop.time()`.
 """
 
 import asyncio
@@ -48,7 +48,12 @@ class StorageOrigin:
     """
 
     def __init__(self, retry: RetryPolicy, rng: Random) -> None:
-        """Begin without failures; `retry` has the waits between two probes."""
+        """Create the state of a storage that is not down.
+
+        Args:
+            retry: Defines how long to wait between two probes.
+            rng: Source of jitter.
+        """
         self.failures = 0
         self._retry = retry
         self._rng = rng
@@ -123,7 +128,7 @@ class StorageOrigins:
     """The storages from which one fetcher has requested results: one `StorageOrigin` per host."""
 
     def __init__(self, retry: RetryPolicy, rng: Random) -> None:
-        """Begin without storages."""
+        """Create an empty collection of storages."""
         self._retry = retry
         self._rng = rng
         self._origins: dict[str, StorageOrigin] = {}
@@ -143,10 +148,10 @@ class StorageOrigins:
 class TransferRetries:
     """Limits the failures of one transfer. All connections of the transfer share one object.
 
-    Two conditions must be met before a transfer is given up: it has failed as often as the retry
-    policy allows, and it has made no progress for `patience` seconds. Failed requests of other
-    transfers from the same storage count as failures of this transfer. Each new mebibyte is
-    progress: then the failures and the time are counted from zero again.
+    A transfer is given up if two things are true: it has failed as often as the retry policy
+    allows, and it has made no progress for `patience` seconds. Failed requests of other transfers
+    from the same storage count as failures of this transfer. Each new mebibyte is progress: then
+    the failures and the time are counted from zero again.
 
     `patience` only applies while the storage or the network may be down. Other failures are a
     response that is not a result, or an object that is incomplete. They are retried as often as the
@@ -167,9 +172,15 @@ class TransferRetries:
         check_open: Callable[[], None],
         counters: Counters | None = None,
     ) -> None:
-        """Begin without failures.
+        """Create the state of a transfer that has not begun.
 
-        `patience` is in seconds. `RetryPolicy(attempts=1)` allows no retry, whatever the patience.
+        Args:
+            retry: How often and when failed requests are repeated. With `attempts=1`, no request is
+                repeated, whatever the patience.
+            rng: Source of jitter.
+            patience: Seconds without progress after which the transfer is given up.
+            check_open: See the attribute.
+            counters: See the attribute; None for new ones.
         """
         self.counters = counters or Counters()
         self.check_open = check_open

@@ -58,7 +58,7 @@ class PolledResult:
         retries: TransferRetries,
         storage: StorageClient,
     ) -> None:
-        """Request nothing yet.
+        """Create an object that has sent no request.
 
         Args:
             client: Client of the API.
@@ -186,7 +186,7 @@ class PolledReader:
     """
 
     def __init__(self, polled: PolledResult) -> None:
-        """Request nothing yet."""
+        """Create a reader that has sent no request."""
         self.version = ObjectVersion()
         self.start = 0
         self.stop: int | None = None

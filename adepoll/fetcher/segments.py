@@ -235,7 +235,7 @@ class DownloadConnections:
         segments: Segments,
         allowed: int,
     ) -> None:
-        """Request nothing yet.
+        """Create an object that has sent no request.
 
         Args:
             stored: The result.

@@ -58,7 +58,7 @@ class SequentialReader:
         version: ObjectVersion | None = None,
         is_complete: Callable[[], bool] | None = None,
     ) -> None:
-        """Request nothing yet.
+        """Create a reader that has sent no request.
 
         Args:
             stored: The result.

@@ -287,7 +287,7 @@ class PresignedUrl:
         resolve_url: ResolveUrl | None,
         counters: Counters,
     ) -> None:
-        """Begin with the URL in `job`, or with the one that `resolve_url` returns for `job`."""
+        """Create an object for the URL in `job`, or for the URL that `resolve_url(job)` returns."""
         self._counters = counters
         self._client = client
         self._ref = ref
@@ -358,7 +358,16 @@ class StoredResult:
         job_id: str,
         in_bulk: bool = False,
     ) -> None:
-        """Request nothing yet; `in_bulk` has the meaning that it has for `StorageClient.open`."""
+        """Create an object that has not sent a request yet.
+
+        Args:
+            storage: Sends the requests.
+            url: The URL of the result, which can be renewed.
+            retries: See the attribute.
+            origins: Knows which storages are down.
+            job_id: See the attribute.
+            in_bulk: True to read large chunks, which need several megabytes of memory.
+        """
         self.job_id = job_id
         self.retries = retries
         self._in_bulk = in_bulk

@@ -9,7 +9,7 @@ from contextvars import Context
 
 
 class TurnLimiter:
-    """Lets a limited number of tasks continue in each iteration of the event loop.
+    """Allows a limited number of tasks to continue in each iteration of the event loop.
 
     If thousands of tasks wait for the same job, all of them continue in the same iteration of the
     loop. Until each of them has sent its response, nothing else runs. With this class, the tasks
@@ -17,7 +17,7 @@ class TurnLimiter:
     """
 
     def __init__(self, limit: int) -> None:
-        """Begin with no waiting tasks; at most `limit` tasks continue in each iteration."""
+        """Create an object without waiting tasks; `limit` tasks continue in each iteration."""
         self._limit = limit
         self._passed = 0  # tasks that have continued in this iteration
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -40,7 +40,7 @@ class TurnLimiter:
         await waiter
 
     def _next_turn(self) -> None:
-        """Let the next waiting tasks continue; called in each iteration while tasks wait."""
+        """Wake the next waiting tasks; called in each iteration of the loop while tasks wait."""
         self._passed = 0
         while self._waiting and self._passed < self._limit:
             waiter = self._waiting.popleft()

@@ -31,7 +31,7 @@ class _ArrowWriter:
         self._bytes = 0
 
     def write(self, values: Sequence[Sequence[Any]]) -> None:
-        """Write rows; `values` has one sequence of values for each column."""
+        """Write rows; `values` contains one sequence of values for each column."""
         arrays = [
             pa.array(column, type=field.type)
             for column, field in zip(values, self._schema, strict=True)

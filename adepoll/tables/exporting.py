@@ -48,7 +48,7 @@ class Writer(Protocol):
     """Writes the rows of one table."""
 
     def write(self, values: Sequence[Sequence[Any]]) -> None:
-        """Write rows; `values` has one sequence of values for each column."""
+        """Write rows; `values` contains one sequence of values for each column."""
 
     def close(self) -> None:
         """Write all remaining data; do not close the file."""

@@ -261,7 +261,7 @@ class Sent:
         task: The task that sends the request.
         heard_at: Loop time of the last bytes of the response; minus infinity before the first.
         ended_after: Seconds without bytes of the response after which the request was ended early,
-            to let requests to another host go first; None if it was not.
+            because requests to another host waited; None if the request was not ended early.
         shows_outage: True if a failure counts towards an outage. False if the request was ended
             early, and other requests to the host are in flight.
     """
@@ -327,7 +327,7 @@ class Hosts:
         host.held_back.clear()
 
     def let_go_open(self, now: float) -> bool:
-        """Let go all hosts that are up and not slow, and whose gates are open.
+        """Call `let_go` for each host that is up and not slow, and whose gate is open.
 
         Return True if a host was held back for another reason than being slow.
         """

@@ -382,7 +382,7 @@ class RateLimiter:
                 callers.popleft()
 
     def _update_hosts(self, now: float) -> float:
-        """Let hosts go that need not be held back any more, and hold back a host that is slow.
+        """Call `let_go` for hosts that need not be held back any more, and hold back a slow host.
 
         Return the time at which this method must be called again; infinity if never.
         """

@@ -3,7 +3,7 @@
 `KindPolling` polls the jobs of one kind and sweeps their list. All kinds of a watcher share the
 semaphore, the request budget of the client, and `KeyEvidence`. Kinds at the same host of the
 service share `HostEvidence`. Each kind learns separately how long its jobs take. `SubscriptionHost`
-has all kinds of one watcher. Imports `list_sweeper` and `pollers`.
+holds all kinds of one watcher. Imports `list_sweeper` and `pollers`.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Asks the schedule (`scheduling.schedules`) for the delay until the next poll of a job.
 
 `watched_jobs` may change the delay: after a failed poll (`failure_handling`), for a listed job
-(`listing`, `list_hints`), or because of reported progress (`expected_end`, below). `poll_queue` has
-the order in which due jobs are polled. Imports `learning`, `job_state`, `statistics` and
+(`listing`, `list_hints`), or because of reported progress (`expected_end`, below). `poll_queue`
+decides the order in which due jobs are polled. Imports `learning`, `job_state`, `statistics` and
 `scheduling`. Times are seconds of one monotonic clock, passed in as `now`.
 """
 

@@ -307,7 +307,7 @@ class Subscription:
             await self._room_changed.wait()
 
     async def _wait_for_polls(self) -> None:
-        """Let other tasks run; for an iterator, also wait while over 1,000 jobs are due."""
+        """Give other tasks a turn; for an iterator, also wait while over 1,000 jobs are due."""
         await asyncio.sleep(0)
         while self._paced and min(self.open, self._backlog()) > _READ_AHEAD:  # noqa: ASYNC110 - each poll would have to set an event
             await asyncio.sleep(_BACKLOG_PAUSE)

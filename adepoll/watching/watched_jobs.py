@@ -412,7 +412,7 @@ class WatchedJobs:
             self.learning.record_dropped(state)
 
     def _set_aside(self, state: JobState) -> None:
-        """Let a due job wait until a buffer of its subscribers has room."""
+        """Postpone a due job until a buffer of its subscribers has room."""
         state.waits_for_room = True
         for subscriber in state.subscribers:
             if (buffer := subscriber.buffer) is not None:

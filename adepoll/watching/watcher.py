@@ -359,7 +359,7 @@ class JobWatcher(AsyncCloseable):
     def durations(self) -> Durations:
         """How long jobs of the source's own kind take, as learnt so far.
 
-        Can be passed to the next watcher. `durations_by_kind` has all kinds.
+        Can be passed to the next watcher. `durations_by_kind` returns those of all kinds.
         """
         return self._host.own.watched_jobs.learning.durations
 

@@ -262,7 +262,7 @@ class Tenants:
     """
 
     def __init__(self, name: str = "tenants") -> None:
-        """Store the name. The `TenantPool` will be ``getattr(app.state, name)``."""
+        """Store the name of the attribute of ``app.state`` that will be the `TenantPool`."""
         self._name = name
 
     def lifespan(
