@@ -74,9 +74,10 @@ class Durations:
         return self._ended
 
     def quantile(self, share: float, *, age: float = 0.0) -> float:
-        """Return the age, at most a day, at which `share` of the jobs active at `age` have ended.
+        """Return the age at which a share of the jobs that were active at `age` have ended.
 
-        Raises ValueError if `share` is not between 0 and 1, or if `age` is negative.
+        The result is at most a day. Raise ValueError if `share` is not between 0 and 1, or if `age`
+        is negative.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share must be 0 to 1, got {share}")
@@ -125,7 +126,7 @@ class Durations:
         self._running += 1
 
     def extend(self, seen: float, age: float) -> None:
-        """Record that a job was seen active at age `age`, and before that at age `seen`."""
+        """Record that a job was seen active at the age `seen`, and later at the age `age`."""
         near = bisect_right(MIDDLES, seen)  # `nearest_edge` without a call
         if near < LAST and age >= MIDDLES[near]:
             self._passed[near] += 1
@@ -226,8 +227,9 @@ class Arrivals:
         """Record how old a job was when the watcher got the job; return True if it was new.
 
         Args:
-            age: Seconds from the time at which the service received the job to `added_at`. If it is
-                below -2, the clocks differ too much to know the age, and the job is not new.
+            age: Seconds from the time at which the service received the job to `added_at`. Below -2
+                s, the two clocks differ too much to know the age, and the job does not count as
+                new.
             added_at: Time at which the watcher got the job.
             now: The time.
         """
@@ -262,7 +264,7 @@ class Arrivals:
 
     @classmethod
     def from_json(cls, saved: object) -> "Arrivals":
-        """Return an object with values that `to_json` has returned; `reset_at` has its default.
+        """Return an object with the values in `saved`, which `to_json` has returned.
 
         Raises:
             ValueError, TypeError: The values are not those of `to_json`.

@@ -29,13 +29,13 @@ The third is None if the job was not seen to end."""
 def estimate(
     start: Distribution, gone: Mapping[Observation, float], passed: Sequence[float]
 ) -> Distribution:
-    """Return an estimate of the distribution of durations; it is computed in several rounds.
+    """Return an estimate of the distribution of durations, computed in several rounds.
 
     Args:
         start: Distribution before the first round.
         gone: Observations of jobs that are no longer polled, with their weights.
-        passed: For each bin: the number of active jobs that were seen active both before and after
-            it, minus this number for the previous bin.
+        passed: One number for each bin: the number of active jobs that polls have found active both
+            before and after the bin, minus the same number for the previous bin.
     """
     known_risk = list(passed)
     censored: dict[tuple[int, int], float] = {}  # number of ended jobs, by range of bins
@@ -135,12 +135,12 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
 
 
 def quiet_until(ends: Sequence[float], risk: Sequence[float]) -> tuple[float, ...]:
-    """Return one age for each bin: the end of the series of quiet bins that contains the bin.
+    """Return one age for each bin: the age up to which this bin and the next bins are quiet.
 
-    The age is 0 for a bin that is not quiet. A bin is quiet if jobs of its age end with a chance of
-    at most 2% before they are a quarter older. The calculated chance is an upper limit: three jobs
-    are added to the jobs that were seen to end ("rule of three", J. A. Hanley & A. Lippman-Hand,
-    JAMA 249, 1983). So at least 150 jobs must have been seen at these ages.
+    The age is 0 for a bin that is not quiet. A bin is quiet if a job of its age will end with a
+    chance of at most 2% before it is 1.25 times as old. The calculated chance is an upper limit:
+    three jobs are added to the jobs that were seen to end ("rule of three", J. A. Hanley & A.
+    Lippman-Hand, JAMA 249, 1983). So at least 150 jobs must have been seen at these ages.
 
     Args:
         ends: Number of jobs seen to end in each bin.

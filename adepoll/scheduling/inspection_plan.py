@@ -24,7 +24,7 @@ _MAX_CHANCE: Final = 1 - 1e-9  # not 1, because a chance of 1 is an infinite haz
 class Plan:
     """Decides when to poll jobs, if the distribution of their durations is known.
 
-    It aims at the shortest mean detection lag for the number of its polls.
+    No other plan with the same number of polls has a shorter mean detection lag.
 
     The best density of polls at age a is ``n(a) = sqrt(h(a) / 2c)`` polls per second. Here h is the
     hazard, that is the rate at which active jobs of this age settle, and c is the price of a poll
@@ -74,7 +74,7 @@ class Plan:
         return max(min(delay, self.bound(age, number) * shorten), self.minimum)
 
     def bound(self, age: float, number: int) -> float:
-        """Return the lag bound: the longest delay at age `age`, which lies in bin `number`."""
+        """Return the lag bound: the longest delay at age `age`, which is in the bin `number`."""
         longest = max(LONGEST, 2 * self.target_lag)
         quiet = self.distribution.quiet
         if number < len(quiet) and quiet[number]:
@@ -125,14 +125,15 @@ def make_plan(
 ) -> Plan:
     """Return a plan whose mean lag is about ``target_lag * correction`` seconds.
 
-    The mean lag can differ from this, because every delay is within its bounds.
+    The mean lag is not exactly this number, because `minimum`, `maximum` and the lag bound limit
+    each delay.
 
     Args:
         distribution: How long jobs take.
         target_lag: Mean lag that the caller asked for.
         minimum: Shortest delay.
         maximum: Longest delay at quiet ages.
-        correction: Factor by which the mean lag of the plan should differ from `target_lag`.
+        correction: Factor by which `target_lag` is multiplied.
     """
     aim = target_lag * correction
     hazards = (

@@ -27,8 +27,8 @@ enough: the last 1% of the jobs of a batch could be half a minute late each, and
 hardly show that.
 
 Ages are *quiet* under three conditions (see `estimation.quiet_until`). Many jobs were observed at
-these ages. A job of such an age ends with a chance of at most 2% before it is a quarter older. And
-other jobs ended later.
+these ages. A job of such an age ends with a chance of at most 2% before it is 1.25 times as old.
+And other jobs ended later.
 """
 
 from typing import Final

@@ -56,7 +56,7 @@ class PollContext:
 class Schedule(Protocol):
     """Chooses the delay until the next poll of a job.
 
-    The first poll is immediate, unless the schedule is a `FirstPollSchedule` as well.
+    The first poll is immediate, unless the schedule also has the method of a `FirstPollSchedule`.
     """
 
     def delay(self, job: PollContext, rng: Random) -> float:
@@ -226,7 +226,7 @@ class Adaptive:
         return min(self.target_lag, official_lag(distribution))
 
     def plan(self, distribution: Distribution, *, lag_ratio: float = 1.0) -> Plan:
-        """Return the plan for jobs with these durations; it is made once for each distribution.
+        """Return the plan for jobs with these durations; keep it for later calls.
 
         Args:
             distribution: How long jobs take.

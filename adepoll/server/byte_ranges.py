@@ -125,7 +125,7 @@ def parse_range(header: str | None, size: int) -> Parsed:
 
     Returns:
         The range to send; `Unsatisfiable` if no byte of the range lies within the body; None if the
-        whole body must be sent; `read_range` says when.
+        whole body must be sent, see `read_range`.
     """
     requested = read_range(header)
     if requested is None:

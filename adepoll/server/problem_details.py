@@ -49,9 +49,9 @@ class ProblemDetails:
         headers: Headers of the response, with ``Retry-After`` if the status is 503 or 504.
         instance: Path of the request as a URI reference; None if it is unknown.
         job_id: The job; None if the error concerns no single job.
-        last_status: The last known status of the job, after the timeout of a wait; otherwise None.
+        last_status: The last known status of the job if a wait has timed out; otherwise None.
         is_fault: True if an operator should find out the cause. False if the client has made an
-            error, after the timeout of a wait, and while the server stops.
+            error, if a wait has timed out, or if the server is stopping.
     """
 
     status: int
@@ -162,7 +162,7 @@ def report_problem(
 
 
 def _detail(error: AdePollError | ClosedError, retry_after: int | None) -> str | None:
-    """Return sentences about an error, in words of adepoll only; None if there are none."""
+    """Return facts about an error without text of the service; None if there are none."""
     sentences = []
     if isinstance(error, errors.JobTimeoutError):
         sentences.append(f"The wait ended after {error.timeout:g} s.")

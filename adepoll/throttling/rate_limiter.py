@@ -3,8 +3,8 @@
 After a 429, all requests of the budget wait for Retry-After plus jitter, and then are sent less
 often. Further effects of a 429 of the service:
 
-- `request_sender`: `RequestSender.call` repeats the request by the `RetryPolicy`. `call_once`, for
-  polls and list sweeps, does not.
+- `request_sender`: `RequestSender.call` repeats the request by the `RetryPolicy`. `call_once`,
+  which polls and list sweeps use, does not repeat it.
 - `watching.failure_handling`: the job is polled again by its schedule.
 - `watching.list_sweeper`: a page of the job list is requested again. After the 20th 429 for the
   same page, the sweep fails.
@@ -116,7 +116,7 @@ class RateLimiter:
 
     @property
     def gate_closed_for(self) -> float:
-        """Seconds until the last gate opens; 0.0 if all are open, or the event loop has ended."""
+        """Seconds until all gates are open; 0.0 if they are open, or the event loop has ended."""
         loop = self._loop
         now = math.inf if loop is None or loop.is_closed() else loop.time()
         gates = [host.gate_opens_at for host in [*self.hosts.holding_back]]
@@ -158,8 +158,8 @@ class RateLimiter:
             give_up_at: Time after which the caller is released while the host is down.
 
         Returns:
-            The time from which the request may be sent, which is in the past if a timer fired late.
-            Infinity if the caller was released.
+            The time from which the request may be sent. It is in the past if a timer fired late,
+            and infinity if the caller was released.
         """
         if (now := self.ready(host)) is not None:
             return now
@@ -319,7 +319,9 @@ class RateLimiter:
             self._release_expired()
 
     def _due(self, now: float, host: Host | None = None) -> float:
-        """Return the earliest time of the next request; infinity if a response must come first.
+        """Return the time from which the next request may be sent.
+
+        The result is infinity if a response must arrive before the next request may be sent.
 
         Args:
             now: Present time.
@@ -337,7 +339,7 @@ class RateLimiter:
         return max(due, self._next_slot) if self._interval else due
 
     def _has_room(self) -> bool:
-        """Return True if the window has room for more than the requests of the woken callers."""
+        """Return True if the window has room for one more request than those of woken callers."""
         # A busy loop always has a woken caller. If that made each new caller wait, the queue would
         # never become empty.
         return not self._interval and self._woken < self._window.room

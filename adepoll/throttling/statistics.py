@@ -62,5 +62,5 @@ class ClientStats(HtmlTable):
 
     @property
     def is_outage(self) -> bool:
-        """True if the service seems to be down; of two hosts, at least one."""
+        """True if the service, or one of its two hosts, seems to be down."""
         return self.failures_in_a_row >= OUTAGE

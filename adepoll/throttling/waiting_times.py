@@ -32,8 +32,8 @@ class RetryPolicy:
         base: Maximum of the first wait, in seconds.
         factor: Growth of the maximum from one wait to the next.
         max_wait: Upper limit of this maximum, in seconds.
-        budget: Size of the retry budget: the number of retries that are available at the start,
-            and never more later.
+        budget: Size of the retry budget: the number of retries that are available at the start, and
+            the largest number that can be available later.
         refill: Number of retries that one successful request adds to the retry budget. With 0.2,
             there can be one retry for every five successful requests in the long run.
     """

@@ -114,7 +114,7 @@ class FailureRules:
     host: HostEvidence = field(factory=HostEvidence)
     key: KeyEvidence = field(factory=KeyEvidence)
 
-    def record_answer(self) -> None:
+    def record_success(self) -> None:
         """Record a successful poll."""
         self.host.worked += 1
         self.key.accepted += 1
@@ -159,16 +159,17 @@ class FailureRules:
         return within
 
     def first_check(self, failures: PollFailures, retry_at: float, now: float) -> float:
-        """Return the time of the first check whether to poll a job before `retry_at`.
+        """Return the time at which to check for the first time whether the host works again.
 
-        Without this check, a job could be polled a minute after an outage has ended.
+        If the host works again at such a check, the job is polled before `retry_at`. Without these
+        checks, a job could be polled a minute after an outage has ended.
         """
         failures.retry_at = retry_at
         failures.check_at = min(retry_at, now + _SOON)
         return failures.check_at
 
     def postponed_to(self, failures: PollFailures, now: float) -> float:
-        """Return the time of the next check whether to poll a job; `now` to poll the job now.
+        """Return the time of the next check whether the host works; `now` to poll the job now.
 
         The job is polled now if, since its last poll failed, polls of other jobs have shown that
         the host works, and the last of these polls has shown this, too.
@@ -180,7 +181,7 @@ class FailureRules:
         return failures.check_at
 
     def timeout_error(self, job_id: str, state: JobState | None, timeout: float) -> JobTimeoutError:
-        """Return the error for a job that has not settled; no `state` if the job is not watched."""
+        """Return the error for a job that has not settled; `state` is None if it is not watched."""
         polls, last_status, last_error = 0, None, self.host.last_error
         if state is not None and (state.polls or state.failures is not None):
             failures = state.failures or PollFailures(last_at=0.0)
@@ -211,7 +212,7 @@ class FailureRules:
     def _count(
         self, failures: PollFailures, kind: FailureKind, gap: float, now: float
     ) -> float | Verdict:
-        """Add the seconds that count since the previous failed poll; return as `record` does."""
+        """Add the seconds that count since the last failed poll; return the result of `record`."""
         weight = self._weight(failures, kind)
         limit, longest = self._limit(kind), self._longest(kind)
         failures.total += min(gap, self._total_limit / _MIN_POLLS)
@@ -253,7 +254,7 @@ class FailureRules:
         return failures.seconds.get(kind, 0.0) >= _SUSPECT_AFTER * self._longest(kind)
 
     def _longest(self, kind: FailureKind) -> float:
-        """Return how many of the seconds between two failed polls count at most.
+        """Return the largest number of seconds that count between two failed polls.
 
         They count towards the limit of this kind of failure; see the module's docstring.
         """

@@ -132,7 +132,8 @@ class PollFailures:
 
     Attributes:
         last_at: Time of the last failed poll.
-        check_at: Time at which the watcher next checks whether to poll the job before `retry_at`.
+        check_at: Time of the next check whether the host works, so that the job is polled before
+            `retry_at`.
         retry_at: Time of the next poll by the schedule.
         last_status: Status text of the last successful poll; None if no poll was successful.
         was_listed: True if the list showed the job while polls failed, perhaps in an earlier watch.
@@ -205,7 +206,7 @@ class JobState:
         awaited_since: Time at which somebody began to wait for the job, if it is `awaited`.
         progress: Progress, 0 to 1, that the service reported last, and the time of that report.
             None if there was no report, or if the progress of the job's kind says nothing.
-        owner: Object that holds this state; None if none does.
+        owner: Object that holds this state; None if no object holds it.
     """
 
     job_id: str

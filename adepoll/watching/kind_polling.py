@@ -49,8 +49,8 @@ class PollingOptions:
         workers: Maximum number of polls in flight for each kind.
         schedule: Chooses when a job is polled again.
         discovery: How the watcher finds settled jobs: by polls, by list sweeps, or by both.
-        failure_rules: Decides when a job is given up. Each host of the service has rules of its
-            own, which are different only in their `HostEvidence`.
+        failure_rules: Decides when a job is given up. Each host of the service gets a copy with its
+            own `HostEvidence`.
         rng: Source of jitter.
         on_fatal: Called with an error that ends all watches and waits.
     """

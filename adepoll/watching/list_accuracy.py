@@ -84,8 +84,8 @@ class ListAccuracy:
             show whether the list is late, or which jobs have probably settled. Infinity if there
             is no such reason.
         no_drop_since: Start of the last sweep that did not show some watched jobs. It is also set
-            by a sweep that shows all jobs, if polls have explained that: the jobs take longer than
-            expected.
+            by a sweep that shows all jobs, if polls have shown the reason: the jobs take longer
+            than expected.
     """
 
     limit: float

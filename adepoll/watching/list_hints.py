@@ -272,7 +272,7 @@ class ListHints:
             self.poll_queue.put(state, max(now, state.not_before))
 
     def record_poll(self, state: JobState, now: float, *, settled: bool) -> None:
-        """Compare a successful poll with the list; to be called before the poll changes `state`."""
+        """Compare a successful poll with the list. Call this before the poll changes `state`."""
         accuracy = self.accuracy
         self.list_trust.record_request()
         self._settled += settled

@@ -49,7 +49,7 @@ class ListSweeper:
 
         Args:
             watched_jobs: The jobs that are compared with the list.
-            source: Answers the list requests.
+            source: The source of the list.
             policy: Decides whether and when to sweep.
             semaphore: Held during each list request.
             on_due: Called when jobs may have become due.
@@ -199,9 +199,10 @@ class ListSweeper:
         silence: asyncio.Timeout,
         oldest: float,
     ) -> None:
-        """Request one page of a sweep after another, until none is left.
+        """Request pages of a sweep one after the other, until no page is left.
 
-        `page` is the first page. Several calls share the sweep.
+        Up to eight of these calls run at the same time, and share the pages. `page` is the first
+        page of this call.
         """
         loop = asyncio.get_running_loop()
         hints = self._watched_jobs.list_hints

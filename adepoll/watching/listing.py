@@ -34,7 +34,7 @@ class ListTrust:
         delay: Returns the seconds between two polls of a job by the schedule.
         max_trust: Maximum seconds until a listed job is due again, so that the list is checked.
         first_trust: Seconds for which a new job is not polled, because the list may show the job
-            first. `list_lag` is added; with it, the job is polled after at most twice this time.
+            first. `list_lag` is added, but at most `first_trust` seconds again.
         sweeping: True while the list decides when jobs are polled.
         list_lag: Seconds for which a new job may be missing from the list, as observed so far.
         pending_confirmation: Number of jobs that are due now whatever the list says, most of them
@@ -189,7 +189,7 @@ class ListTrust:
         return self.delay(state, now) / math.sqrt(self.kept_share) if self.kept_share else math.inf
 
     def record_wasted_poll(self, state: JobState) -> None:
-        """Record that a poll found a job active that was missing from the list.
+        """Record that a job was missing from the list, but a poll has found it active.
 
         Call this before `learning` records the poll.
         """

@@ -86,7 +86,7 @@ class PollQueue:
     _polls: int = field(default=0, init=False)  # number of polls of overdue jobs
 
     def put(self, state: JobState, due: float, *, postponed: bool = False) -> None:
-        """Add a job, or change its due time. If `postponed`, `recall` makes the job due earlier."""
+        """Add a job, or change its due time. If `postponed`, a call of `recall` makes it due."""
         if state.ticket:
             self.drop(state)
         state.ticket = next(self._tickets)

@@ -42,7 +42,7 @@ class Pollers:
 
         Args:
             watched_jobs: Chooses which jobs are due.
-            source: Answers the polls.
+            source: The source of the jobs.
             max_workers: Maximum number of polls in flight.
             semaphore: Held during each request.
             on_fatal: Called with an error that ends all watches and waits: a bad key, for example,
@@ -89,7 +89,7 @@ class Pollers:
             task.add_done_callback(self._worker_ended, context=Context())
 
     def unsubscribe(self, job_id: str, subscriber: Subscriber) -> list[asyncio.Task[None]]:
-        """Remove `subscriber` from a job; cancel and return the tasks that are not needed now."""
+        """Remove `subscriber` from a job; cancel and return the tasks that nobody needs now."""
         state = self.watched_jobs.unsubscribe(job_id, subscriber)
         if state is None:
             return []

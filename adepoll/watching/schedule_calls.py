@@ -109,11 +109,11 @@ class ScheduleCalls:
         return delay
 
     def expected_end(self, state: JobState, progress: float | None, now: float) -> float:
-        """Return the seconds until a job should be polled, because its progress says so.
+        """Return the seconds until a job will probably have ended, if its progress is right.
 
-        `progress` is between 0 and 1, and is assumed to grow as fast as between the last two polls.
+        `progress` is between 0 and 1. It is assumed to grow as fast as between the last two polls.
         Return infinity if the progress is not known, has hardly changed, or is 0.98 or more. The
-        caller uses the result for an earlier poll, never for a later one.
+        caller polls the job after this time, if the schedule does not poll it earlier.
         """
         if progress is None or not 0 < progress < _DONE:
             return math.inf

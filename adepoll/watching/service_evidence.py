@@ -43,7 +43,7 @@ class HostEvidence:
         self.last_error = None
 
     def record_failure(self, error: AdePollError, now: float, *, longest: float) -> None:
-        """Record a failed poll; at most `longest` seconds since the previous one count."""
+        """Record a failed poll; of the time since the previous one, `longest` seconds can count."""
         if self.last_error is not None:
             self.silent_for += min(now - self._failed_at, longest)
         self.failed += 1
@@ -165,7 +165,7 @@ class KeyEvidence:
 
         Only polls that ended after a certain moment count. `accepted` and `failed` are the values
         that the attributes of these names had at that moment. Return None if no poll has ended
-        after it.
+        after that moment.
         """
         return _share(self.accepted - accepted, self.failed - failed)
 

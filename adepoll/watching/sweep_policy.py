@@ -32,7 +32,7 @@ class Situation:
             sweep did not show.
         list_is_bad: True if polls have shown that the list is too late or wrong.
         list_is_proven: True if polls have shown that the list is right.
-        compare_at: As in `ListAccuracy`.
+        compare_at: Time at which the next sweep should start at the latest; see `ListAccuracy`.
     """
 
     now: float

@@ -82,7 +82,7 @@ class Turns:
         places: The wrapped semaphore.
         waiting: Tasks whose request was not sent yet, oldest first, and the times at which these
             requests began to wait.
-        last_wait: Seconds for which the last request that got its turn had waited for it.
+        last_wait: Seconds for which the request that was sent last had waited for its turn.
     """
 
     def __init__(self, semaphore: AbstractAsyncContextManager[object]) -> None:
@@ -100,7 +100,7 @@ class Turns:
         return bool(self.waiting) and self._longest_wait(now) > _SPARE
 
     def _longest_wait(self, now: float) -> float:
-        """Return the longest present wait, or the last wait that has ended if that was longer."""
+        """Return the longer of two waits: the longest present wait, and `last_wait`."""
         return max(self.last_wait, now - next(iter(self.waiting.values())))
 
     async def __aenter__(self) -> None:

@@ -236,7 +236,7 @@ class WatchedJobs:
             snapshot = evolve(snapshot, kind=self.kind)
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
-        self.failure_rules.record_answer()
+        self.failure_rules.record_success()
         reserved = self._release(state)
         if self._states.get(state.job_id) is state:
             self._deliver(state, snapshot, now)

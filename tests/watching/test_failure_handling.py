@@ -38,7 +38,7 @@ def job(job_id="a", *, status=None):
 
 def answer(rules):
     """Record what an answered poll shows."""
-    rules.record_answer()
+    rules.record_success()
 
 
 def play(rules, *failures, state=None, answers=0):
