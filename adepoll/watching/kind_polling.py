@@ -144,7 +144,7 @@ class KindPolling:
         await self.pollers.aclose()
 
     def stats(self) -> WatcherStats:
-        """Return the figures of this kind of jobs; `subscribers` is 0, as all kinds share them."""
+        """Return the figures of this kind; `subscribers` is 0, because kinds can share them."""
         counts, list_trust = self.watched_jobs.counts, self.watched_jobs.list_trust
         return WatcherStats(
             watched=len(self.watched_jobs),
