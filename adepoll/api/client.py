@@ -262,7 +262,7 @@ class AdeClient(AsyncCloseable):
 
         Raises:
             InvalidJobIdError: The id cannot be a job id; nothing was sent.
-            RequestError: No usable response arrived, also after retries of temporary failures. It
+            RequestError: No usable response arrived, even after retries of temporary failures. It
                 is a `StatusError` if the service answered with an error status, and a
                 `TransportError` if no response arrived.
             ServiceDownError: The service is down, and `outage_wait` seconds have passed. It is a

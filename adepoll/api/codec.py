@@ -32,7 +32,7 @@ def decode(
         cls: The class.
         body: The JSON text.
         limits: Limits of the text; None for no limits.
-        shape: How the JSON differs from the declaration of the class; None if it does not.
+        shape: How the JSON differs from the declaration of the class; None if it is the same.
 
     Raises:
         MalformedAnswerError: The text is not JSON or exceeds a limit, or a required field is
@@ -49,8 +49,9 @@ def read(
     Args:
         cls: The class.
         raw: The parsed JSON.
-        shape: How the JSON differs from the declaration of the class; None if it does not.
-        text: What was parsed, for attributes that are declared with `of_text`; None for none.
+        shape: How the JSON differs from the declaration of the class; None if it is the same.
+        text: The JSON text from which `raw` was parsed, for attributes that are declared with
+            `of_text`; None if there is no text.
     """
     model: type = cls  # `reader_of` needs a hashable argument, and mypy refuses a type[_T]
     try:

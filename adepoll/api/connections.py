@@ -31,7 +31,8 @@ class Connections(AsyncCloseable):
         Args:
             owner: Word for the object that uses the connections, for the text of `ClosedError`.
             make: Function that creates the session.
-            session: Session of the caller, which is used instead and never closed; None for none.
+            session: Session of the caller, which is used instead and never closed; None to create
+                one.
         """
         self.reading: set[aiohttp.ClientResponse] = set()
         self.is_closed = False

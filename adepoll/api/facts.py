@@ -35,7 +35,7 @@ class Facts(Model):
 
     @property
     def fallback_model_version(self) -> str | None:
-        """Name of the model that was used after another model had failed; None if none had."""
+        """Name of the model that was used after another one had failed; None if no model failed."""
         return None
 
     @property

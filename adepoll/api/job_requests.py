@@ -87,7 +87,7 @@ class ClientOfKind:
 
 
 class PollingClient:
-    """A view of an `AdeClient` that sends each request once, and holds a semaphore meanwhile.
+    """A view of an `AdeClient` that sends each request once, and holds a semaphore in this time.
 
     Every id means a job of one kind.
     """

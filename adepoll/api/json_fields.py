@@ -270,7 +270,7 @@ def json_key(field: "attrs.Attribute[Any]") -> str | None:
 
 
 def _declared(field: "attrs.Attribute[Any]") -> Field:
-    """Return how a field of a class is read from JSON, from its declaration."""
+    """Return the `Field` that describes an attribute, from the declaration of the attribute."""
     if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]  # a class at run time
         raise TypeError(f"{field.name} needs a constant default, since readers share it")
     alternatives = get_args(field.type)

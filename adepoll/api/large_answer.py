@@ -83,7 +83,7 @@ class LargeAnswer:
         If the result cannot be written, because the disk is full for example, it is left out.
 
         Raises:
-            MalformedAnswerError: The answer is not a JSON object, or its result is not one.
+            MalformedAnswerError: The answer or its result is not a JSON object.
         """
         for piece in self._envelope.feed(chunk):
             if self._folder is not None:

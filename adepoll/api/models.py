@@ -349,7 +349,8 @@ class JobSnapshot(TableRow):
         """Return the snapshot that `to_json` wrote.
 
         In a program with an event loop, read text of unknown origin in a thread, for example with
-        `asyncio.to_thread`: one megabyte can take half a second, and the loop runs meanwhile.
+        `asyncio.to_thread`: one megabyte can take half a second. In a thread, it does not stop the
+        event loop.
 
         Raises:
             MalformedAnswerError: The text was not written by `to_json`.

@@ -77,5 +77,5 @@ class ServiceClock:
         self.enough_until = max(self.enough_until, sent_at + _PAUSE)
 
     def unix_time(self, now: float) -> float | None:
-        """Return the service's Unix time at loop time `now`; None before the first date."""
+        """Return the service's Unix time at loop time `now`; None before a response had a Date."""
         return None if self._updated_at == -math.inf else now + (self._lower + self._upper) / 2

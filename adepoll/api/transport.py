@@ -80,7 +80,7 @@ class Transport(Connections):
         self.bytes_received = 0
 
     def root(self, base_url: str) -> Root:
-        """Return an address of the service, with its proxy; raises `ConfigurationError`."""
+        """Return an address of the service with the proxy for it; raises `ConfigurationError`."""
         url = URL(base_url, encoded=True)
         return Root(url, self._options.proxies().for_url(url) if self.owns_session else None)
 
@@ -89,7 +89,8 @@ class Transport(Connections):
 
         Args:
             request: The request.
-            sent: When the request was started; `heard_at` is kept up to date.
+            sent: Record of the request. This method writes the time of the last received bytes to
+                its `heard_at`.
 
         Raises:
             RequestError: There was no usable response.
@@ -170,7 +171,8 @@ class Transport(Connections):
             request: The request.
             response: The response.
             body: The complete body.
-            answer: What was read of a large answer; None if the body is the whole answer.
+            answer: The parts of a large answer that were kept; None if the body is the whole
+                answer.
 
         Raises:
             AnswerTooLargeError: The body is too large.
@@ -232,7 +234,7 @@ class Request(Generic[_T]):
         url: The whole URL, encoded.
         proxy: Proxy for the request; None without one.
         read: Function that interprets the response. Its arguments are status, headers and body; if
-            the status is not 200, also ``now`` and ``secret``, as for `protocol.read_job`.
+            the status is not 200, also ``now`` and ``secret``, which `protocol.read_job` describes.
         job_id: Id of the job that the request is about, for errors; None for a page of the list.
         large: Function that creates the `LargeAnswer` for an answer that is larger than
             `inline_limit`. `read` then gets the resulting `ReadAnswer` as ``large``. None if the

@@ -155,7 +155,7 @@ class WorkflowResult(Model):
 
     @property
     def schema_violation_error(self) -> str | None:
-        """Why the data of the first nonconforming step does not conform; None if all steps do."""
+        """Why the data of a step does not conform to the schema; None if all data conforms."""
         for step in _steps(self.output):
             if (violation := step.get("schema_violation_error")) is not None:
                 return violation if isinstance(violation, str) else error_text(violation)

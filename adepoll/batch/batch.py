@@ -105,7 +105,7 @@ class Batch(AsyncCloseable):
                 treated like any other existing file. Pass False if you move result files.
 
         Raises:
-            ValueError: A number is out of range, or `name_by` has another value.
+            ValueError: A number is out of range, or `name_by` is neither "job_id" nor "label".
             TypeError: A number is not an integer.
             ConfigurationError: `out_dir` is a URL.
         """

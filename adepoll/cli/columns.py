@@ -103,7 +103,7 @@ def _lines(pieces: Iterable[str], source: str) -> Iterator[list[str]]:
 
 
 def _content(line: str) -> str:
-    """Return the stripped line; an empty string if the line is to be skipped."""
+    """Return the stripped line; an empty string if the line must be skipped."""
     # A byte order mark stands at the top of a file, and in the middle of concatenated files.
     text = line.strip().lstrip(BYTE_ORDER_MARK)
     return "" if text.startswith("#") else text

@@ -347,5 +347,5 @@ def batch_options(*, resumes: bool) -> _Decorator:
 
 
 def _default(value: str, *, resumes: bool) -> str:
-    """Return the text for the default of an option that a journal saves."""
+    """Return the part of a help text that names the default of an option a journal saves."""
     return f"that of the journal, or else {value}" if resumes else value

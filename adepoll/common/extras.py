@@ -6,5 +6,5 @@ somebody else could register the name, and publish another program under it.
 
 
 def how_to_install(extra: str) -> str:
-    """Return the end of a sentence that says what to do if `extra`, such as ``cli``, is missing."""
+    """Return the advice on how to install an extra, such as ``cli``: the end of a sentence."""
     return f'install the extra "{extra}" of adepoll: pip install ".[{extra}]" in its repository'

@@ -45,8 +45,8 @@ class TracedSource:
     """A `JobSource` with a span for each poll and for each page of the list.
 
     The spans are named ``adepoll.poll`` and ``adepoll.list_page``. Each span is the root of a new
-    trace, because a poll serves all subscribers of a job, and belongs to none of their traces. The
-    event ``adepoll.request.sent`` marks the time at which the request got its turn and was
+    trace: a poll serves all subscribers of a job, so it cannot be part of one subscriber's trace.
+    The event ``adepoll.request.sent`` marks the time at which the request got its turn and was
     sent.
 
     A poll has the span attribute ``adepoll.job.status``. A list page has ``adepoll.list.page``,

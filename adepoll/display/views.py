@@ -71,7 +71,7 @@ class NotebookView:
     """Shows states as HTML below the cell of a notebook."""
 
     def __init__(self, display: Callable[..., Any]) -> None:
-        """Use IPython's `display`."""
+        """Create a view that shows states with IPython's `display`."""
         self._display = display
         self._handle: Any = None
 

@@ -31,7 +31,7 @@ def make_api_app(
 
     Args:
         world: The world that the API serves.
-        api_keys: The accepted keys; a request with another key is answered 401.
+        api_keys: The accepted keys; a request with another key gets a 401.
         sleep: Waits for a number of seconds; used for the delays that faults cause.
     """
     saver, faults = ResultSaver(world), FaultHandlers(world, sleep)

@@ -31,7 +31,7 @@ class CombinedEffect:
     Among several faults with such an effect, the fault that was added first counts.
 
     Attributes:
-        delay: Seconds to wait before the request is answered: the sum of all latencies.
+        delay: Seconds to wait before the answer is sent: the sum of all latencies.
         replacement: The error status or the redirect that is sent instead of the answer.
         shift: Number of jobs by which a page of the list begins too late; negative if too early.
         storage_effects: Unexpected behaviour of the storage.

@@ -60,7 +60,7 @@ ABSURD_VALUES: Final = (
 
 @frozen(kw_only=True)
 class RateLimit:
-    """Requests above a rate are answered 429, by a token bucket.
+    """A fault: requests above a rate get a 429. A token bucket measures the rate.
 
     Attributes:
         rate: Tokens added per second; each request takes one.

@@ -13,7 +13,7 @@ _LARGEST_LOG: Final = 1_000
 
 @define(kw_only=True)
 class Traffic:
-    """Numbers of requests by endpoint, answered or not.
+    """Numbers of requests by endpoint, with or without an answer.
 
     Attributes:
         create: Submissions over HTTP.

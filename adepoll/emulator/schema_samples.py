@@ -81,7 +81,7 @@ class _Sampler:
         return _LEAVES.get(kind, _text)(self.rng)
 
     def _resolved(self, schema: Json) -> Json:
-        """Return the schema to which references and the first of several options lead.
+        """Follow references, and the first of several options; return the schema at the end.
 
         Return None if there are too many steps.
         """

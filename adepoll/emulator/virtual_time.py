@@ -55,8 +55,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """A loop that runs hours in milliseconds: `time()` starts at 0.0 and jumps to the next timer.
 
     Work in threads (`asyncio.to_thread`, `run_in_executor`) takes no virtual time. Sockets do not
-    work, since the loop does not wait for them. If nothing can happen any more, the loop raises
-    `RuntimeError` instead of hanging.
+    work, since the loop does not wait for them. If all tasks wait for something that cannot happen,
+    the loop raises `RuntimeError` instead of hanging.
     """
 
     def __init__(self) -> None:

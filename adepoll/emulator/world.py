@@ -314,7 +314,7 @@ class World:
         Args:
             name: Name of the object.
             readable: True for a URL that allows PUT and GET, as some storage vendors have it. False
-                for a URL like those of S3, which allow one method only: a GET is answered 403.
+                for a URL like those of S3, which allow one method only: a GET gets a 403.
         """
         method = ANY_METHOD if readable else "PUT"
         return self.presigner.presign(

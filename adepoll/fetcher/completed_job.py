@@ -25,7 +25,7 @@ async def request_completed(client: AdeClient, ref: JobRef) -> JobSnapshot:
     """Request a job that has completed.
 
     A server of the service can be behind the others, and answer that the job is still active. Then
-    the job is requested again, as often as the client's retry policy has attempts.
+    the job is requested again, until the number of requests is that of `RetryPolicy.attempts`.
 
     Raises:
         ResultError: As for `raise_unless_completed`.

@@ -66,9 +66,10 @@ class StorageOrigin:
     async def request(self, retries: "TransferRetries") -> AsyncGenerator[None, None]:
         """Wait until a request of this transfer may be sent, and record the outcome of the block.
 
-        The block sends the request. When the patience of the transfer has ended, the block does not
-        wait for a probe any more. So the transfer fails with the error of its own request. The
-        block still waits for the end of a Retry-After, and of the wait between two probes.
+        The block sends the request. When the patience of the transfer has ended, its request does
+        not wait for a probe of another transfer any more. So the transfer fails with the error of
+        its own request. The request still waits until a Retry-After, or the wait between two
+        probes, has ended.
 
         Raises:
             ClosedError: The fetcher was closed.

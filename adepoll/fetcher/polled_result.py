@@ -65,7 +65,7 @@ class PolledResult:
             ref: The job.
             rules: Rules for the kind of the job.
             retries: Decides whether this transfer goes on after a failure.
-            storage: Has the time limits of the fetcher, and counts the received bytes.
+            storage: Knows the time limits of the fetcher, and counts the received bytes.
         """
         self.job_id = ref.job_id
         self.retries = retries
@@ -197,7 +197,7 @@ class PolledReader:
         self._start()
 
     def _start(self) -> None:
-        """Begin again before the first byte of the answer."""
+        """Discard what was read, so that the answer is read again from its first byte."""
         self._envelope = envelope = self._polled.scanner()
         # The scanner detects that an answer is cut. A brace as the last byte does not show that the
         # answer is complete, because the cut can be after any brace.

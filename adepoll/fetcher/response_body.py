@@ -48,15 +48,15 @@ class ResponseBody:
         coding: str = "",
         take_over: TakeOver | None = None,
     ) -> None:
-        """Create a body; the class documents the attributes.
+        """Create a body of which nothing was read yet.
 
         Args:
             read: Returns the next bytes; empty at the end.
             job_id: The job, for errors.
-            version: The attribute.
-            start: The attribute.
-            stop: The attribute.
-            is_partial: The attribute.
+            version: Version of the whole object, as this response states it.
+            start: Offset of the body's first byte in the object.
+            stop: Offset after the body's last byte in the object; None if not known.
+            is_partial: True if this is the response to a range request, and contains that range.
             coding: Content coding that the response names and adepoll cannot decode, for an error
                 message; empty if there is none.
             take_over: Function that `read_in_blocks` calls; None if the connection of the response

@@ -208,7 +208,11 @@ class ResponseInterpreter:
         return PacedReader(read, period=self.period, min_rate=self.min_rate).read
 
     def _take_over(self, response: aiohttp.ClientResponse) -> tuple[list[bytes], ReadChunk | None]:
-        """Read the body without aiohttp; return the bytes received so far, and a reader or None."""
+        """Take the connection over from aiohttp, to read the body faster.
+
+        Return the bytes that aiohttp has already received, and a function that reads the other
+        bytes; None if there are no other bytes.
+        """
         received, body = take_over(response, silence=self.period)
         if body is None:
             return received, None

@@ -18,7 +18,7 @@ class ResultCheck:
     """Checks the bytes of one result; `add` takes them in order."""
 
     def __init__(self, keys: Collection[str], *, counts_braces: bool) -> None:
-        """Begin before the first byte.
+        """Create a check that has seen no byte.
 
         Args:
             keys: Top-level keys that a result must contain.

@@ -31,8 +31,8 @@ class ItemBuilder:
     Attributes:
         prefix: Path of the items: keys joined by dots, ``item`` for the elements of an array.
         items: Complete items in the order of the result. The caller removes them.
-        is_found: True if the result has an item, or an array to whose elements the path leads; the
-            array can be empty.
+        is_found: True if the result contains an item, or the array of the items, which can be
+            empty.
     """
 
     prefix: str

@@ -52,8 +52,8 @@ class FoundResult:
         """Return a reader of the result, or of a range of it.
 
         Args:
-            start: As for `ResultFetcher.stream`.
-            stop: As for `ResultFetcher.stream`.
+            start: Offset of the first byte. A negative number counts from the end of the result.
+            stop: Offset after the last byte; None for the end of the result.
 
         Raises:
             AdePollError: As for `SequentialReader.read`.
@@ -99,11 +99,11 @@ class ResultSources:
 
     @asynccontextmanager
     async def find(self, job: Job, *, in_bulk: bool = False) -> AsyncGenerator[FoundResult, None]:
-        """Yield the place of the result of a job; request the job if `job` is not enough for that.
+        """Yield the place of the result of a job; request the job if `job` does not show the place.
 
         Args:
             job: A snapshot of the job, a `JobRef`, or its id.
-            in_bulk: As for `StorageClient.open`.
+            in_bulk: True to read large chunks, which need several megabytes of memory.
 
         Raises:
             ResultNotReadyError: The job has not settled yet.

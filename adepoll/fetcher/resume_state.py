@@ -33,7 +33,7 @@ _BYTES_PER_SYNC: Final = 2**23
 
 
 def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the union of spans (start, stop), sorted and disjoint."""
+    """Return the union of ranges (start, stop), sorted and disjoint."""
     result: list[tuple[int, int]] = []
     for start, stop in sorted(spans):
         if start >= stop:
@@ -51,7 +51,7 @@ class ResumeState:
 
     Attributes:
         version: Version of the object that the bytes belong to.
-        present: Spans (start, stop) of the bytes that are in the part file.
+        present: Ranges (start, stop) of the bytes that are in the part file.
     """
 
     version: ObjectVersion
@@ -67,8 +67,8 @@ class ResumeStateFile:
     """The file with the resume state of one part file.
 
     Attributes:
-        update_bytes: Update the file when the part file has this number of new bytes; 0 if each
-            write should be followed by an update.
+        update_bytes: Number of new bytes in the part file after which this file is updated; 0 to
+            update it after each write.
     """
 
     def __init__(self, part: Path) -> None:
@@ -218,7 +218,7 @@ def _validated(document: Json, job_id: str, length: int, inode: int) -> ResumeSt
     """Return the resume state in a document; None if it is not usable.
 
     It must belong to this job and this part file, and must have been written after the last boot of
-    the machine. Its spans must lie within the part file.
+    the machine. Its ranges must lie within the part file.
     """
     match document:
         case {

@@ -197,9 +197,9 @@ class SequentialReader:
     async def _skip(self, body: ResponseBody) -> None:
         """Skip bytes before the range, and bytes that were read from an earlier response.
 
-        Raise `ObjectChangedError` if the bytes of the earlier response are different now. If the
-        body ends before them, and did not state its size, it may be cut: raise
-        `ResultTransferError`.
+        Raise `ObjectChangedError` if the bytes of the earlier response are different now. Raise
+        `ResultTransferError` if the body ends before these bytes and has not stated its size,
+        because it may be cut.
         """
         if body.start < self.start:
             await self._skip_to_start(body)

@@ -21,7 +21,7 @@ class FetcherStats(HtmlTable):
 
     Attributes:
         under_way: Transfers in progress.
-        finished: Transfers that delivered the whole result, or the whole requested range.
+        finished: Transfers that have brought the whole result, or the whole requested range.
         failed: Transfers that ended with an error of adepoll.
         abandoned: Transfers that the caller cancelled, or left before the end.
         bytes_received: Bytes received of results, from storages and from the API. Bytes that were
@@ -41,7 +41,7 @@ class FetcherStats(HtmlTable):
 
 @define
 class Transfer:
-    """Counts the outcome of one transfer. The first call of a method counts; later ones do not."""
+    """Counts the outcome of one transfer. Only the first call of a method counts."""
 
     _counters: "Counters"
     _has_ended: bool = field(default=False, init=False)

@@ -189,7 +189,7 @@ class StorageClient(Connections):
     async def _follow(
         self, job_id: str, url: str, headers: dict[str, str], *, in_bulk: bool
     ) -> tuple[aiohttp.ClientResponse, str]:
-        """Follow redirects; return the first other response, and the URL of that response."""
+        """Follow redirects; return the first response that is not a redirect, and its URL."""
         for _ in range(_MAX_REDIRECTS + 1):
             target = await self._guard.check(job_id, url)
             response = await self._request(job_id, url, target, headers, in_bulk=in_bulk)

@@ -189,7 +189,7 @@ class JournalReader(Closeable):
         return self._connection
 
     def _state(self) -> object:
-        """Return a value that changes if SQLite may overlook a change of the file.
+        """Return a value to compare: if it is different later, SQLite may have overlooked a change.
 
         SQLite detects all changes while there is a WAL: then the value is True. Otherwise SQLite
         does not check for changes. The value is then inode number, size and modification time of

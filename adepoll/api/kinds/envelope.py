@@ -1,6 +1,6 @@
 """Decodes what the responses of all kinds have in common. Imports `models`.
 
-This module has the limits of a response, finds the reason of a failure, and refuses unreadable
+This module defines the limits of a response, finds the reason of a failure, and refuses unreadable
 results.
 """
 

@@ -36,7 +36,7 @@ from adepoll.watching.watcher import JobWatcher
 
 
 class JobFunctions(ABC):
-    """Functions that handlers use for jobs. `Tenant` and `Tenants.get` have them."""
+    """Functions for handlers: methods of each `Tenant`, and of the results of `Tenants.get`."""
 
     @abstractmethod
     def resources(self, request: web.Request) -> ServerResources:
@@ -312,8 +312,10 @@ class Tenants:
 
         Args:
             app: The application, or a sub-application.
-            **options: Options of `adepoll.server.tenant_pool.TenantPool`: `client`, `limit`,
-                `idle_after`, `watcher`, `fetcher`, `grace`.
+            **options: Options of `adepoll.server.tenant_pool.TenantPool`. `client`: function that
+                creates the client of a key. `limit`: largest number of open tenants. `idle_after`:
+                seconds without use after which a tenant is closed. `watcher`, `fetcher` and
+                `grace`: the same for each tenant as in `Tenant.setup`.
         """
 
         async def lifespan(app: web.Application) -> AsyncIterator[None]:

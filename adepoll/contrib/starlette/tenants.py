@@ -44,7 +44,7 @@ OwnLifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str
 
 
 class JobFunctions(ABC):
-    """Functions that routes use for jobs. `Tenant` and `Tenants.get` have them."""
+    """Functions for routes: methods of each `Tenant`, and of the results of `Tenants.get`."""
 
     @abstractmethod
     def resources(self, connection: HTTPConnection) -> ServerResources:
@@ -275,7 +275,7 @@ class Tenants:
             **options: Options of `adepoll.server.tenant_pool.TenantPool`. `client`: function that
                 creates the client of a key. `limit`: largest number of open tenants. `idle_after`:
                 seconds without use after which a tenant is closed. `watcher`, `fetcher` and
-                `grace`: options of each tenant's watcher, fetcher and end, as for `Tenant`.
+                `grace`: the same for each tenant as in `Tenant.lifespan`.
         """
         return _nested(self._name, lambda app: self.running(app, **options), inner)
 

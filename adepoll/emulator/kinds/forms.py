@@ -15,7 +15,7 @@ _BOOLEANS: Final = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off
 
 
 class InvalidRequestError(ValueError):
-    """A request is invalid. It is answered with status 422.
+    """A request is invalid. It gets the status 422.
 
     Attributes:
         problems: The problems in the request.

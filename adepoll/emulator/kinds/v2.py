@@ -161,7 +161,7 @@ class V2Kind(EmulatedKind):
 
 
 def billing(job: Job, credits_used: float) -> dict[str, Json]:
-    """Return the value of `billing` in the metadata."""
+    """Return the JSON object `billing` of the metadata: what the job has cost."""
     return {"service_tier": job.tier, "total_credits": credits_used}
 
 
