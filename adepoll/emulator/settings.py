@@ -97,7 +97,7 @@ def _describe(exc: BaseException, kind: type | None) -> str:
 
 
 def _scalar(expected: str, is_valid: Callable[[Json], bool]) -> _Hook:
-    """Return a function that checks a value and returns it."""
+    """Return a function that returns a valid value, and raises for any other value."""
 
     def check(value: Json, _type: Json) -> Json:
         if not is_valid(value):

@@ -111,11 +111,12 @@ class ResultExpiredError(ResultRefusedError):
 
 
 class ResultTransferError(ResultError):
-    """The result did not arrive completely, also after retries.
+    """The result did not arrive completely, even after retries.
 
     Attributes:
         received: Number of bytes that have arrived.
-        expected: Number of bytes that the storage has announced; None if it has not.
+        expected: Number of bytes that the storage has announced; None if it has announced no
+            number.
         is_object_at_fault: True if the cause is the object in the storage: it is incomplete, or was
             replaced during the transfer. False if the cause is the connection or the storage.
     """

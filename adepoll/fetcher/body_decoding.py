@@ -43,7 +43,7 @@ class Decoder:
     """
 
     def __init__(self, read: Read, *, job_id: str) -> None:
-        """Begin before the first byte; `read` returns the next encoded bytes."""
+        """Create a decoder; `read` is the function that returns the next encoded bytes."""
         self._read = read
         self._job_id = job_id
         self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)

@@ -33,7 +33,7 @@ class BlockPool:
     """
 
     def __init__(self) -> None:
-        """Allocate nothing yet."""
+        """Create a pool without blocks."""
         # Each block, and a weak reference to the memoryview that `take` returned last for it.
         self._blocks: list[tuple[bytearray, weakref.ref[memoryview]]] = []
 

@@ -189,12 +189,12 @@ class Database:
             raise JournalError(f"cannot store an id: {exc}", path=self._shown_path) from exc
 
     def reopen(self, kinds: Collection[str]) -> int:
-        """Reopen given-up jobs as `Journal.reopen` says."""
+        """Reopen given-up jobs; `Journal.reopen` describes the argument and the result."""
         with self._transaction(durable=True):
             return self._connection.execute(_REOPEN, (json.dumps([*kinds]),)).rowcount
 
     def reopen_without_file(self) -> int:
-        """Reopen completed jobs without a file as `Journal.reopen_without_file` says."""
+        """Reopen the completed jobs whose result is not in a file; return their number."""
         statuses = [
             text for text in self.counts().by_status if JobStatus.parse(text) is JobStatus.COMPLETED
         ]
@@ -239,12 +239,12 @@ class Database:
             return columns_of(self.path, jobs, self._connection)
 
     def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return which of `keys` are the label key of several jobs of the journal."""
+        """Return those of `keys` that are the label key of more than one job."""
         with self._reading():
             return shared_label_keys(keys, self._connection)
 
     def waiting(self, after: int, limit: int) -> list[tuple[int, JobRef]]:
-        """Return jobs that are to be watched, as pairs (number, job), the lowest numbers first.
+        """Return jobs that must be watched, as pairs (number, job), the lowest numbers first.
 
         Only jobs whose number is above `after` are returned, at most `limit` of them.
         """

@@ -106,7 +106,7 @@ def schema_problem(connection: sqlite3.Connection) -> str | None:
 
 
 def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one return for each rule
-    """Return a text that names an impossible value in a row; None if all values are possible.
+    """Return a text about an impossible value in a row; None if all values are possible.
 
     The row has the columns `queries.RECORD_COLUMNS`.
     """

@@ -39,7 +39,7 @@ class _Call:
 
     Attributes:
         changes: The changes.
-        durable: As for `Journal.write`.
+        durable: True if the changes must survive a power cut.
         done: Set when the changes are written, or to the error of the call.
     """
 

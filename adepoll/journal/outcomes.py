@@ -90,8 +90,8 @@ class Outcome(TableRow):
             `output_url` has no query. `ResultFetcher` accepts such a snapshot, and requests a new
             URL.
         file: The file with the result; None if no file was wanted, or the result was not fetched.
-        error: The reason why the job is unresolved, or why its result was not fetched; None if
-            neither. It is a `RecordedError` if an earlier run recorded the reason.
+        error: The reason why the job is unresolved, or why its result was not fetched; otherwise
+            None. It is a `RecordedError` if an earlier run recorded the reason.
     """
 
     job_id: str

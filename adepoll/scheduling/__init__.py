@@ -1,4 +1,4 @@
-"""Decides when a job is polled next, by pure functions. `schedules` is the entry point.
+"""Decides when a job is polled next, without I/O. `schedules` is the entry point.
 
 Internal: `adepoll` exports the public names.
 """

@@ -65,7 +65,7 @@ def columns_of(
     """Return the columns for what was observed, and the conflicts between values.
 
     Args:
-        observer: It has observed all values.
+        observer: The object that has observed all values.
         root: Name of the only column if the values are not objects. Also the prefix of a path that
             begins with a reserved name.
         reserved: Names of the other columns of the table.
@@ -168,9 +168,9 @@ def _column(name: str, kind: ColumnType, get: GetValues) -> Column:
 
 
 def _only(get: GetValues, *, is_object: bool) -> GetValues:
-    """Return a function that calls `get`, and returns its values; some of them become None.
+    """Return a function that returns the values of `get`, with None in place of some of them.
 
-    If `is_object` is True, only objects are returned; if it is False, only other values are.
+    If `is_object` is True, objects stay, and other values become None; otherwise, objects do.
     """
     return lambda rows: [
         value if isinstance(value, dict) is is_object else None for value in get(rows)

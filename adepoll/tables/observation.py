@@ -88,7 +88,7 @@ class Node:
     all_times: bool = True
 
     def decided(self) -> str | None:
-        """Return the kind that all values have; "" if they have several, None without a value."""
+        """Return the kind of all values; "" if their kinds differ, None if there are no values."""
         if not self.kinds:
             return None
         return next(iter(self.kinds)) if len(self.kinds) == 1 else ""

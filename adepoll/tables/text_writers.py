@@ -26,7 +26,7 @@ class CsvWriter:
         self._csv.writerow([column.name for column in columns])
 
     def write(self, values: Sequence[Sequence[Any]]) -> None:
-        """Write rows; `values` has one sequence of values for each column."""
+        """Write rows; `values` contains one sequence of values for each column."""
         self._csv.writerows([_cell(value) for value in row] for row in zip(*values, strict=True))
 
     def close(self) -> None:
@@ -44,7 +44,7 @@ class JsonLinesWriter:
         self._names = [column.name for column in columns]
 
     def write(self, values: Sequence[Sequence[Any]]) -> None:
-        """Write rows; `values` has one sequence of values for each column."""
+        """Write rows; `values` contains one sequence of values for each column."""
         for row in zip(*values, strict=True):
             fields = {name: _plain(value) for name, value in zip(self._names, row, strict=True)}
             self._file.write(dump(fields).encode() + b"\n")
@@ -54,7 +54,7 @@ class JsonLinesWriter:
 
 
 def _cell(value: Any) -> Any:
-    """Return a value in the form in which the CSV file has it."""
+    """Return the value to write into a cell of the CSV file."""
     if type(value) in _AS_THEY_ARE:
         return value
     if value is True or value is False:

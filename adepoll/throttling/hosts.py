@@ -212,7 +212,7 @@ class Host:
         return self.outage.is_on
 
     def error(self) -> ServiceDownError:
-        """Return the error of a call that does not wait while the host is down."""
+        """Return the error for a call that must not wait until the host works again."""
         return ServiceDownError(
             failures=self.outage.failures, cause=self.last_failure, host=self.name
         )

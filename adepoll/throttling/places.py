@@ -1,7 +1,7 @@
 """Places: keeps a host that hangs from holding all places of a semaphore.
 
 A watcher has jobs at two hosts at most, and holds one place of its semaphore during each request.
-While both hosts answer, either may hold all places. If requests to one host are slow, and requests
+While both hosts respond, either may hold all places. If requests to one host are slow, and requests
 to the other host wait for a place, the slow host may hold half of the places for a minute. The
 newer requests to the slow host are ended if it has sent nothing for some seconds. If there is only
 one place, the hosts hold it by turns. Imports `errors` and `hosts`. Times are seconds of
