@@ -201,8 +201,8 @@ class StorageClient(Connections):
             try:
                 url = location if urlsplit(location).scheme else _joined(target, location)
             except ValueError:
-                reason = "redirected to a malformed URL"
-                raise ResultUrlError(job_id=job_id, url=url, reason=reason) from None
+                reason = "the URL of a redirect is malformed"
+                raise ResultUrlError(job_id=job_id, url=REDACTED, reason=reason) from None
         raise ResultUrlError(
             job_id=job_id, url=url, reason=f"redirected more than {_MAX_REDIRECTS} times"
         )

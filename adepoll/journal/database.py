@@ -252,7 +252,7 @@ class Database:
             return waiting_jobs(self.path, after, limit, self._connection)
 
     def records(self, which: RecordFilter, after: int, limit: int, data: bool) -> list[Record]:  # noqa: FBT001 - as in `write`
-        """Return records in the order of their numbers, as `Journal.records` says."""
+        """Return records in the order of their numbers; see `Journal.records`."""
         text = "(SELECT json FROM data WHERE data.number = jobs.number)" if data else "NULL"
         records: list[Record] = []
         size = 0

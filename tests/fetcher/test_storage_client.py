@@ -249,7 +249,7 @@ async def test_a_malformed_location_after_several_redirects_is_named_as_such(
     storage, storage_client
 ):
     storage.answers = [moved(storage, f"/{hop}") for hop in range(5)] + [moved(storage, "http://[")]
-    with pytest.raises(ResultUrlError, match="redirected to a malformed URL"):
+    with pytest.raises(ResultUrlError, match="the URL of a redirect is malformed"):
         await read(storage_client, storage.url())
 
 
