@@ -23,7 +23,7 @@ from adepoll.api.models import JobSnapshot
 from adepoll.api.transport import USER_AGENT
 from adepoll.api.transport_errors import describe, is_lasting_refusal
 from adepoll.api.transport_options import TransportOptions
-from adepoll.common.redaction import redact_url
+from adepoll.common.redaction import REDACTED, redact_url
 from adepoll.errors import (
     ResultExpiredError,
     ResultProxyRefusedError,
