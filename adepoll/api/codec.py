@@ -115,6 +115,7 @@ def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[st
 
 
 def _problems_of_array(field: Field, value: Json, path: str) -> list[str]:
+    """Return the problems of a value that must be an array, and of its items."""
     if not isinstance(value, list):
         return [f"expected an array, got {kind_of(value)} @ {path}"]
     problems: list[str] = []

@@ -48,6 +48,7 @@ class OddAnswers:
                 )
 
     def _warn_of_status(self, text: str) -> None:
+        """Log an unknown status, but only the first time that it occurs."""
         known = self._statuses
         if text not in known and len(known) < _MAX_UNKNOWN_STATUSES:
             known.add(text)

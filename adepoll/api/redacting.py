@@ -29,6 +29,7 @@ def redacted(model: _T) -> _T:
 
 
 def _redacted_value(name: str, value: Any) -> Any:
+    """Return the value of an attribute without secrets; the same object if it has none."""
     if value is None:
         return None
     if isinstance(value, str):

@@ -211,6 +211,7 @@ class Transport(Connections):
         return read, answer
 
     def _make_session(self) -> aiohttp.ClientSession:
+        """Return the client's own session, which keeps no cookies."""
         return aiohttp.ClientSession(
             headers=self.headers,
             connector=aiohttp.TCPConnector(

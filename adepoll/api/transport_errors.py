@@ -107,6 +107,7 @@ def describe(exc: BaseException, *, has_proxy: bool = False) -> str:
 
 
 def _describe_response(exc: aiohttp.ClientResponseError) -> str:
+    """Return a description of a response that aiohttp could not read."""
     # Cut the message before the first quoted text, because it can be a part of a document or of the
     # URL's query. An apostrophe would count as the beginning of a quoted text.
     text = exc.message.replace("can't", "cannot")

@@ -92,6 +92,7 @@ class BatchRun(EndsWhenLeft[Outcome]):
             self._started = True
 
     async def _acknowledge(self) -> None:
+        """Record that the program has acknowledged the last outcome; if that fails, end the run."""
         if self._unacknowledged is not None and not self._tasks.stopped:
             try:
                 await self._tasks.acknowledge(self._unacknowledged)

@@ -78,6 +78,7 @@ class BatchRunner:
         run(self._main, on_stop=self._say_how_to_continue, on_error=self._say_how_to_continue)
 
     async def _main(self) -> ExitCode:
+        """Run the batch, print each outcome, and return the exit code."""
         options = self._effective_options()
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(options.connect())
@@ -239,6 +240,7 @@ class BatchRunner:
         return shown(str(self._out))
 
     def _say_how_to_continue(self) -> None:
+        """Print on stderr how a later run can continue, if anything is left to do."""
         if self._endpoints is None:
             return  # the batch has not started, so there is nothing to continue
         if self.journal is None:

@@ -106,6 +106,7 @@ class _Cells:
 
 
 def _index_of(field: str, columns: Sequence[str], source: str, line: int) -> int:
+    """Return the position of the only column with this name; raise `IdsError` if there is none."""
     if columns.count(field) == 1:
         return columns.index(field)
     if columns and columns[0].startswith("["):

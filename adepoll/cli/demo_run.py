@@ -184,6 +184,7 @@ async def _observe(
     downloads: asyncio.TaskGroup,
     counter: DownloadCounter,
 ) -> None:
+    """Record the jobs that a watch yields, and download their large results."""
     slots = asyncio.Semaphore(_MAX_DOWNLOADS)
 
     async def fetch(job: JobSnapshot) -> None:
@@ -261,6 +262,7 @@ def compare(job_ids: Sequence[str], observations: Observations, truth: Json) -> 
 
 
 def _table(observations: Observations, truth: Json, findings: Sequence[str]) -> Table:
+    """Return the table with the results of the demo."""
     finished = {job["job_id"]: job["finished_at"] for job in truth["jobs"]}
     lags = sorted(at - finished[job_id] for job_id, at in observations.settled_at.items())
     count = max(len(lags), 1)

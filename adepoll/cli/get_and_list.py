@@ -70,6 +70,7 @@ def _line(job: JobSummary, kind: JobKind) -> str:
 
 
 def _table(jobs: list[JobSummary]) -> Table:
+    """Return the table of a list of jobs."""
     table = Table(box=None, pad_edge=False)
     add_whole_column(table, "job", (shown(job.job_id) for job in jobs))
     add_whole_column(table, "status", map(status_shown, jobs))

@@ -207,6 +207,7 @@ def _utc_time(seconds: float | None, pattern: str) -> str | None:
 
 
 def _failure_table(failures: Sequence[Failure]) -> Table:
+    """Return the table of the reasons why jobs failed or were given up."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("jobs", justify="right")
     table.add_column("error", overflow="fold", min_width=_LEAST_WIDTH)

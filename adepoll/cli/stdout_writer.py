@@ -48,6 +48,7 @@ async def write_line_async(text: str) -> None:
 
 
 async def _write_bytes(line: bytes, encoding: str) -> None:
+    """Write a line in this thread if that does not block, otherwise in another thread."""
     sys.stdout.flush()
     try:
         fd = sys.stdout.fileno()

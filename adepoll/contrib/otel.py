@@ -251,6 +251,7 @@ def _span(tracer: Tracer, name: str, parent: Context | None = None) -> Iterator[
 
 
 def _record_error(span: Span, error: BaseException) -> None:
+    """Record the class and the status of an error in a span, but not its message."""
     span.set_attribute("error.type", type(error).__name__)
     if isinstance(error, StatusError | ResultRefusedError):
         span.set_attribute("http.response.status_code", error.status)

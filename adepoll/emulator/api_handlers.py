@@ -106,6 +106,7 @@ async def _read_form(request: web.Request) -> Form:
 
 
 async def _read_parts(request: web.Request) -> Form:
+    """Read a multipart form. Of most files, only the name is kept."""
     fields: dict[str, Json] = {}
     filenames: dict[str, str] = {}
     reader = await request.multipart()

@@ -149,6 +149,7 @@ class ResumeStateFile:
                 path.unlink()
 
     def _sync(self, part_fd: int) -> None:
+        """Sync the part file. After a failure, each later call raises the same error."""
         if self._sync_error is not None:
             raise self._sync_error  # another sync could succeed, although bytes are lost
         try:

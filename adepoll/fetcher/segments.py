@@ -307,6 +307,10 @@ class DownloadConnections:
         self._open_connections -= 1
 
     async def _fetch(self, claim: Claim, body: ResponseBody | None) -> None:
+        """Send one request for a claim, write the received bytes, and release the claim.
+
+        After a temporary failure, wait until the next request may be sent.
+        """
         started = self._time()
         start = claim.start
         try:
@@ -351,6 +355,10 @@ class DownloadConnections:
         await SegmentWriter(self._disk, claim.start, record, full_chunk=full_chunk).copy(read)
 
     def _record(self, claim: Claim, count: int) -> int:
+        """Record `count` new bytes of a claim, and open connections if more are wanted.
+
+        Return the number of bytes at the start of the file that are present without a gap.
+        """
         self._plan.received += count
         self._segments.advance(claim, count)
         for _ in range(self._open_connections, self._plan.update(self._time())):

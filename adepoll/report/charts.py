@@ -108,6 +108,7 @@ def bin_rows(counted: Bins) -> list[tuple[str, int]]:
 
 
 def _draw_histogram(canvas: _Canvas, sample: Sample, noun: str) -> Iterable[Markup]:
+    """Yield the SVG elements of a histogram; `noun` is the plural noun for the values."""
     counted, summary = sample.bins, sample.summary
     rows = bin_rows(counted)
     # Index of the bar of the first bin. Values below this bin have a bar, too, which comes first.
@@ -208,6 +209,7 @@ def curve_rows(drawn: Curve, jobs: int) -> list[tuple[str, float, int]]:
 
 
 def _draw_curve(canvas: _Canvas, drawn: Curve, jobs: int) -> Iterable[Markup]:
+    """Yield the SVG elements of the curve of settled jobs; `jobs` is the number of all jobs."""
     settled = drawn.counts[-1]
     # The axis ends at the number of all jobs. If more than three quarters of the jobs are open, it
     # ends at the number of settled jobs, because otherwise the curve would be flat.
@@ -277,6 +279,7 @@ def outcomes(ident: str, facts: Facts) -> Markup:
 def _draw_outcomes(
     canvas: _Canvas, shown: Sequence[tuple[OutcomeKind, int]], jobs: int
 ) -> Iterable[Markup]:
+    """Yield one bar for each outcome; `jobs` is the number of all jobs."""
     wide = canvas.width_class == "wide"
     row = (canvas.height - 6) / len(shown)
     left, right = (140.0, 150.0) if wide else (0.0, 0.0)
@@ -312,6 +315,7 @@ def _draw_outcomes(
 
 
 def _count_axis(canvas: _Canvas, ticks: Sequence[int]) -> Iterable[Markup]:
+    """Yield a horizontal line and a label for each number of jobs in `ticks`."""
     for tick in ticks:
         y = canvas.base - _height(canvas, tick, ticks[-1])
         yield Markup(
@@ -329,6 +333,7 @@ def _count_axis(canvas: _Canvas, ticks: Sequence[int]) -> Iterable[Markup]:
 
 
 def _lower_axis(canvas: _Canvas, marks: Sequence[tuple[float, str]]) -> Iterable[Markup]:
+    """Yield the horizontal axis; a mark is a horizontal position and its label."""
     for x, label in marks:
         # A label at an edge is moved inside, so that it is not cut off.
         half = 3.6 * len(label)

@@ -243,6 +243,7 @@ class Collector:
         )
 
     def _ranked_costs(self) -> tuple[Cost, ...]:
+        """Return the costs by model version, the highest first; the group of all others is last."""
         costs = [
             Cost(version=version, jobs=int(jobs), credits=credit, fallbacks=int(fallbacks))
             for version, (jobs, credit, fallbacks) in self._costs.items()

@@ -52,6 +52,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _format_seconds(seconds: float) -> str:
+    """Return a short duration in seconds or milliseconds, with about two digits."""
     if seconds == 0:
         return f"0{_SPACE}s"
     if seconds < 0.0995:  # noqa: PLR2004 - smaller values are in milliseconds

@@ -125,6 +125,7 @@ def _findings(facts: Facts, *, running: bool) -> Iterator[Finding]:
 
 
 def _problems(facts: Facts) -> Iterator[Finding]:
+    """Yield the lines of the summary about jobs that failed, were given up or were cancelled."""
     count = formats.format_count
     if failed := facts.count(OutcomeKind.FAILED):
         first = facts.failures[0]

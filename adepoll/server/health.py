@@ -174,6 +174,7 @@ class HealthCheck:
 
 
 def _as_json(stats: attrs.AttrsInstance) -> dict[str, Json]:
+    """Return statistics as a JSON object."""
     # A retry budget can be infinite, but JSON has no infinity: the value becomes null. The text of
     # an error is left out, because only operators may read it.
     return {

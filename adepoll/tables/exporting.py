@@ -325,6 +325,7 @@ def _values(column: Column, rows: Sequence[Any]) -> Sequence[Any]:
 
 
 def _format_of(to: str | None, target: Path | None) -> Format:
+    """Return the format `to`, or the format that the extension of the target names."""
     known = ", ".join(_FORMATS)
     if to is None:
         if target is not None and (found := _SUFFIXES.get(target.suffix.lower())):
@@ -354,6 +355,7 @@ def _writer_of(kind: Format) -> Callable[[BinaryIO, Sequence[Column]], Writer]:
 
 
 def _check_paths(table: _JobTable, paths: Collection[KeyPath]) -> None:
+    """Raise ConfigurationError if no result has one of these paths."""
     for path in paths:
         if not table.values.has_seen(path):
             lists = ", ".join(showable(name) for name in table.values.lists()[:20])

@@ -129,6 +129,7 @@ class Places:
         return any(wait.host is not host and wait.turn is None for wait in self.waiting)
 
     def _check_at(self, time: float) -> None:
+        """Call `_check` at this time, unless it will be called earlier."""
         if self._timer is not None:
             if self._timer.when() <= time:
                 return

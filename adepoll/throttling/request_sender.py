@@ -242,6 +242,7 @@ class RequestSender:
         return due
 
     def _check_open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise ClosedError if no request may be sent in this loop; keep the first loop."""
         if self._closed.is_set():
             raise ClosedError(_CLOSED)
         if loop is not self._loop:

@@ -100,6 +100,7 @@ class ListSweeper:
         return set(self._tasks)
 
     def _situation(self) -> Situation:
+        """Return the present figures by which the policy decides."""
         watched_jobs = self._watched_jobs
         accuracy = watched_jobs.list_hints.accuracy
         return Situation(

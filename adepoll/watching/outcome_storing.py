@@ -179,6 +179,7 @@ class _Storing:
             raise group.exceptions[0] from None
 
     async def _read_ids(self, job_ids: JobIds) -> None:
+        """Queue all jobs of `job_ids`, and None after the last one."""
         if isinstance(job_ids, QueriedIds):
             self._query = job_ids
         try:

@@ -170,6 +170,7 @@ class KeyEvidence:
         return _share(self.accepted - accepted, self.failed - failed)
 
     def _end_series(self) -> None:
+        """Forget the refusals of the present series."""
         self.refused_for = 0.0
         self._refused_at = None
         self._refusals = self._others = 0

@@ -240,6 +240,7 @@ class Subscription:
         return [task for job in jobs for task in job.polling.pollers.unsubscribe(job.job_id, self)]
 
     async def _unsubscribe_all(self, keys: Iterator[str]) -> None:
+        """Unsubscribe from all jobs in steps, and wait for the end of the cancelled polls."""
         cancelled = []
         while step := [*islice(keys, _JOBS_PER_STEP)]:
             cancelled += self._unsubscribe(step)

@@ -320,6 +320,7 @@ class WatchedJobs:
             self.poll_queue.put(state, due)
 
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
+        """Wake the jobs that wait for the places that a poll has freed in buffers."""
         # A poll that delivers no snapshot frees its places. Wake the jobs that wait for room here:
         # usually the consumer wakes them when it takes a snapshot, but there may be none to take.
         for subscriber in reserved:
@@ -327,6 +328,7 @@ class WatchedJobs:
                 buffer.wake_waiting(now, caller=self)
 
     def _deliver(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
+        """Pass a snapshot to the subscribers; then forget the job, or plan its next poll."""
         changed = state.status != snapshot.status_text
         settled = snapshot.status.is_terminal
         if self.uses_list:

@@ -48,6 +48,7 @@ def _response(description: str, media_type: str, schema: dict[str, Any]) -> dict
 
 
 def _header(name: str, description: str) -> dict[str, Any]:
+    """Return the OpenAPI description of a required header of a request."""
     return {
         "name": name,
         "in": "header",

@@ -71,6 +71,7 @@ class V1Parse(V1Kind):
         return _document_parts(job, self.metadata(job, org_id=org_id), rng)
 
     def _sheet_metadata(self, job: Job, *, org_id: str) -> dict[str, Json]:
+        """Return the metadata of a parsed spreadsheet."""
         pages = job.plan.pages
         metadata: dict[str, Json] = {
             "filename": job.filename,
