@@ -188,7 +188,7 @@ class ResultFetching:
         async with aclosing(record_pages(self._journal, RecordFilter.FETCHING, data=True)) as pages:
             async for page in pages:
                 for record in page:
-                    if record.ref in self._unfinished:  # this run has queued the others
+                    if record.ref in self._unfinished:  # this run has queued all other results
                         await self._put_again(record)
 
     async def close(self) -> None:

@@ -242,7 +242,7 @@ def _span(item: Json) -> tuple[int, int]:
     match item:
         case [int(start), int(stop)]:
             return start, stop
-    return 0, 0  # an empty span, which `_validated` rejects
+    return 0, 0  # an empty range, which `_validated` rejects
 
 
 @cache

@@ -35,7 +35,7 @@ _DAMAGE: Final = frozenset(
 )
 # Result codes for damage that is found when values are read, and the text for each.
 _UNREADABLE: Final = {
-    sqlite3.SQLITE_INTERRUPT: "a query did not end",  # `limit_instructions` has interrupted it
+    sqlite3.SQLITE_INTERRUPT: "a query did not end",  # `limit_instructions` has stopped the query
     sqlite3.SQLITE_MISUSE: "a text is not valid UTF-8",  # see `primary_code`
     sqlite3.SQLITE_TOOBIG: "a value is too large",
 }

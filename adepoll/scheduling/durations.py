@@ -102,7 +102,7 @@ class Durations:
         try:
             saved = json.loads(text)
             durations._ended, durations._gone = _read(saved)
-            if "arrivals" in saved:  # older versions did not save them
+            if "arrivals" in saved:  # older versions of adepoll did not save arrivals
                 durations.arrivals = Arrivals.from_json(saved["arrivals"])
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
             raise ConfigurationError(f"Durations.to_json did not write this: {exc}") from exc
@@ -127,7 +127,7 @@ class Durations:
 
     def extend(self, seen: float, age: float) -> None:
         """Record that a job was seen active at the age `seen`, and later at the age `age`."""
-        near = bisect_right(MIDDLES, seen)  # `nearest_edge` without a call
+        near = bisect_right(MIDDLES, seen)  # the same as `nearest_edge(seen)`, but faster
         if near < LAST and age >= MIDDLES[near]:
             self._passed[near] += 1
             self._passed[bisect_right(MIDDLES, age)] -= 1

@@ -174,6 +174,8 @@ _REACH: Final = 8  # maximum number of bins on each side that are pooled with a 
 # ratio of the previous bin.
 _LIKENESS: Final = 0.95
 _MIN_RATIO: Final = 0.1
-_AHEAD: Final = 1.25  # a job is a quarter older when its age has become this multiple
+_AHEAD: Final = 1.25  # a bin is quiet only if jobs can become this many times as old without ending
 _THREE: Final = 3.0  # jobs that the rule of three adds
-_QUIET: Final = 0.02  # in a quiet bin, largest chance that a job ends before it is a quarter older
+_QUIET: Final = (
+    0.02  # largest chance, in a quiet bin, that a job ends before it is 1.25 times as old
+)

@@ -50,7 +50,8 @@ class Plan:
     target_lag: float
     stride: float
     _roots: Sequence[float] = field(repr=False)  # square root of the hazard in each bin
-    _integrals: Sequence[float] = field(repr=False)  # of sqrt(h), from age 0 to each bin's start
+    # Integral of the square root of the hazard, from age 0 to the start of each bin.
+    _integrals: Sequence[float] = field(repr=False)
 
     def delay(self, age: float, *, stretch: float = 1.0, shorten: float = 1.0) -> float:
         """Return the seconds until the next poll of a job that is active at age `age`.

@@ -57,7 +57,7 @@ class Places:
         self.only_host: Host | None = None
         self.waiting: dict[_Wait, None] = {}
         self._is_new = True  # False after the first caller
-        self._shares: dict[Host, Share] = {}  # of slow hosts, if there is one place
+        self._shares: dict[Host, Share] = {}  # by slow host; empty unless there is only one place
         self._most = 0  # largest number of places that were held while callers waited
         self._timer: asyncio.TimerHandle | None = None  # runs `_check`; None if nobody waits
 
@@ -198,7 +198,7 @@ class PlacesBySemaphore(dict[AbstractAsyncContextManager[object], Places]):
     def __missing__(self, semaphore: AbstractAsyncContextManager[object]) -> Places:
         for known, found in [*self.items()]:
             if found.is_idle:
-                del self[known]  # its watcher may be closed
+                del self[known]  # the watcher of this semaphore may be closed
         inner = getattr(semaphore, "places", semaphore)
         places = self[semaphore] = self.get(inner) or Places()
         self[inner] = places

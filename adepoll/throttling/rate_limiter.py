@@ -364,7 +364,7 @@ class RateLimiter:
         # a time, a busy loop would never reach the end of the queue.
         room = 1 if self._interval else self._window.room
         woken = 0
-        for host in self.hosts.holding_back:  # first, because probes are few
+        for host in self.hosts.holding_back:  # before the other callers, because probes are few
             if (due := self._due(now, host)) <= now:
                 woken += self._wake_first(host.held_back, 1, min(due_at, now))
             elif host.held_back:

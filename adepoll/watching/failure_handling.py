@@ -350,8 +350,8 @@ _MIN_POLLS_OF_NEW_JOB: Final = 5
 _OUTAGE_FACTOR: Final = 12.0  # default of `outage_patience`, as a multiple of `patience`
 # If this share of the polls of other jobs succeed, a job whose poll has failed is polled soon.
 _FEW: Final = 0.2
-# Seconds within which it is polled. With fewer seconds, a few bad jobs would have so large a share
-# of all polls that they would look like an outage.
+# Seconds within which such a job is polled. With fewer seconds, a few bad jobs would have so large
+# a share of all polls that they would look like an outage.
 _SOON: Final = 15.0
 # A job becomes a suspect when its counted seconds reach this multiple of the seconds that count at
 # most between two polls (`_longest`).

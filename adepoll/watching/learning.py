@@ -251,7 +251,8 @@ def _is_on_time(state: JobState) -> bool:
 UNKNOWN_CHANCE: Final = 0.5
 """Assumed chance that a job has settled, for a job that was never polled."""
 
-_KNOWN_FOR: Final = 0.1  # seconds until the service's clock is read again; it is not more exact
+# Seconds until the service's clock is read again. Reading it more often would not be more exact.
+_KNOWN_FOR: Final = 0.1
 _OLDEST: Final = 3600.0  # seconds; an age up to this one on arrival is always plausible
 _TOLERANCE: Final = 2.0  # seconds; the service's clock and times of receipt are in whole seconds
 _ON_TIME: Final = 0.5  # seconds after its due time in which a poll can start and is still on time

@@ -322,7 +322,7 @@ class ListAccuracy:
 
 
 _MIN_LATE: Final = 1.5  # late jobs; less than 2, because older jobs count less
-_MAX_LATE_SHARE: Final = 0.15  # of all compared jobs; if more are late, the list is bad
+_MAX_LATE_SHARE: Final = 0.15  # share of the compared jobs; if the list is late for more, it is bad
 _FADING: Final = 0.99  # factor by which older jobs count less at each further job
 _KEPT: Final = 64  # settled jobs that are compared with the list
 # Number of jobs. If 3 jobs are expected and none is found, this is chance in only 5% of the cases.
@@ -340,9 +340,10 @@ _KEPT_MEMORY: Final = 200.0  # expected jobs after which a poll counts only 1/e,
 # counts as kept.
 _KEPT_FOR: Final = 60.0
 _TRUNCATED: Final = 0.6  # maximum seconds by which `received_at` can be too early
-_MIN_SAMPLE: Final = 1.0  # polls after a sweep that only check the list
+# Minimum and maximum number of polls after a sweep that only check the list.
+_MIN_SAMPLE: Final = 1.0
 _MAX_SAMPLE: Final = 32.0
-_MAX_SUSPICIOUS_SAMPLE: Final = 128.0  # the same maximum, if the list is suspected to be late
+_MAX_SUSPICIOUS_SAMPLE: Final = 128.0  # maximum of these polls if the list is suspected to be late
 # Seconds, added to `limit`. The sum is the time for which a sweep counts as early after a job was
 # seen active. Only an early sweep that no longer shows the job proves that the list is in time.
 _SLACK: Final = 1.0

@@ -329,9 +329,10 @@ class ListHints:
         self.accuracy.dropped += 1
         if self.list_trust.sweeping:
             return  # `active_at` can be from the list itself, which cannot prove that it is right
-        # The job ended after `active_at`, so the list showed the end at most this long after it.
-        # Polls by schedule are seconds apart. So `longest_lag` is often much longer than the lag
-        # itself, and the limit is doubled: otherwise the list would hardly ever count as in time.
+        # The job ended after `active_at`, and the list showed this at `missing_at`. So the lag of
+        # the list is at most `longest_lag`. It is often much shorter, because polls by schedule are
+        # seconds apart. So the limit is doubled: otherwise the list would hardly ever count as in
+        # time.
         longest_lag = missing_at - active_at
         if longest_lag <= 2 * self.accuracy.limit:
             self.accuracy.ends.count(late=False)
@@ -388,7 +389,7 @@ _FEW_ENDED: Final = 50  # jobs; if more have ended, it is known how long jobs ta
 # At an age at which no job was seen to settle, the chance that a job has settled is a guess. It is
 # multiplied by this weight.
 _GUESS: Final = 0.2
-_MIN_ENDED: Final = 10  # settled jobs that are necessary to calculate such a chance
+_MIN_ENDED: Final = 10  # settled jobs without which no chance of having settled is calculated
 _LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the target lag
 # Largest useful lag of the list while the request budget is short, as a share of the time that one
 # poll of every job takes.

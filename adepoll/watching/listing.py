@@ -351,7 +351,7 @@ def _all_before(page: JobPage, oldest: float) -> bool:
 _MAX_SETTLED_SHARE: Final = 0.5  # if `settled_share` is larger, new jobs have probably settled
 _SHARE_OF: Final = 8  # recent jobs that make up most of `settled_share`
 _CHECK_SHARE: Final = 0.03  # number of polls, only to check the list, that each request allows
-_MAX_CHECKS: Final = 4.0  # such polls that can be saved for later
+_MAX_CHECKS: Final = 4.0  # polls, only to check the list, that can be saved for later
 _ALMOST_ALL: Final = 0.99  # share of the jobs of an age; when it should have settled, poll the job
 # The distribution decides only if this share of the jobs of an age should settle at known ages.
 _KNOWN_SHARE: Final = 0.95

@@ -167,7 +167,7 @@ class SweepPolicy:
         every = self._interval(at)
         if self._failures:
             # Repeat a failed sweep soon: most jobs are not polled before a sweep has ended.
-            every = min(every, _RETRY_AFTER)
+            every = min(every, _NEXT_AFTER_FAILURE)
         # Poll most of the jobs known to be missing before the next sweep finds more of them.
         if self._rate:
             busy = at.pending_confirmation / self._rate
@@ -241,7 +241,9 @@ _MAX_PAGES: Final = 10_000
 _MAX_FAILURES: Final = 2  # consecutive failed sweeps; after more of them, sweeping pauses
 _PAUSE: Final = 60.0  # seconds of the first pause; each pause is twice as long as the previous one
 _SHORT_PAUSE: Final = 5.0  # seconds of the first pause after failed sweeps; later ones are doubled
-_RETRY_AFTER: Final = 1.0  # seconds from the start of a failed sweep to the start of the next one
+_NEXT_AFTER_FAILURE: Final = (
+    1.0  # seconds from the start of a failed sweep to the start of the next one
+)
 _TRIAL: Final = 30.0  # seconds after a pause in which sweeps can prove the list
 # Minimum seconds between the starts of two sweeps, if the second one is early to check the list.
 _MIN_APART: Final = 1.0
@@ -249,7 +251,7 @@ _MAX_PAUSE: Final = 3600.0  # seconds of the longest pause
 _MAX_PAUSES: Final = 16  # maximum of `pauses`, so that the power of 2 stays small
 # Sweeps without a pending job, after which most sweeps do not list pending jobs.
 _MIN_WITHOUT_PENDING: Final = 3
-_PENDING_EVERY: Final = 8  # even then, every eighth sweep lists pending jobs
+_PENDING_EVERY: Final = 8  # every eighth sweep lists pending jobs in any case
 _MIN_USEFUL: Final = 5  # complete sweeps since the last pause, after which `pauses` is 0 again
 _MIN_WASTED: Final = 100.0  # wasted polls; with fewer, sweeping does not pause because of them
 _DEFAULT_DELAY: Final = 4.0  # assumed seconds between two polls of a job before its first poll
