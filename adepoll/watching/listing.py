@@ -352,7 +352,7 @@ _MAX_SETTLED_SHARE: Final = 0.5  # if `settled_share` is larger, new jobs have p
 _SHARE_OF: Final = 8  # recent jobs that make up most of `settled_share`
 _CHECK_SHARE: Final = 0.03  # number of polls, only to check the list, that each request allows
 _MAX_CHECKS: Final = 4.0  # polls, only to check the list, that can be saved for later
-_ALMOST_ALL: Final = 0.99  # share of the jobs of an age; when it should have settled, poll the job
+_ALMOST_ALL: Final = 0.99  # when this share of jobs of its age should have settled, a job is polled
 # The distribution decides only if this share of the jobs of an age should settle at known ages.
 _KNOWN_SHARE: Final = 0.95
 # For this number of seconds after a job was added, it can be polled again after `_PROBE_DELAY`

@@ -240,7 +240,7 @@ _MIN_LEFT: Final = 3  # watched jobs; with fewer, "auto" stops sweeping
 _MAX_PAGES: Final = 10_000
 _MAX_FAILURES: Final = 2  # consecutive failed sweeps; after more of them, sweeping pauses
 _PAUSE: Final = 60.0  # seconds of the first pause; each pause is twice as long as the previous one
-_SHORT_PAUSE: Final = 5.0  # seconds of the first pause after failed sweeps; later ones are doubled
+_SHORT_PAUSE: Final = 5.0  # seconds of the first pause after failed sweeps, which doubles each time
 _NEXT_AFTER_FAILURE: Final = (
     1.0  # seconds from the start of a failed sweep to the start of the next one
 )
