@@ -347,5 +347,5 @@ def batch_options(*, resumes: bool) -> _Decorator:
 
 
 def _default(value: str, *, resumes: bool) -> str:
-    """Return the part of a help text that names the default of an option a journal saves."""
+    """Return a text about the default of an option; `resume` reads it from the journal."""
     return f"that of the journal, or else {value}" if resumes else value

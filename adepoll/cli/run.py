@@ -98,7 +98,9 @@ def run_sync(
 def _cause_of(error: Exception) -> Exception:
     """Return the error to report.
 
-    From a group of errors, also a nested one, this is the first bug, or else the first error.
+    If `error` is a group of errors, return the first bug in it, at any depth. A bug is an error
+    that is neither of adepoll nor of the operating system. If the group contains no bug, return its
+    first error.
     """
     if isinstance(error, AdePollError) or not isinstance(error, ExceptionGroup):
         return error

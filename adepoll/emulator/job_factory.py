@@ -18,7 +18,7 @@ class JobFactory:
     Attributes:
         seed: Determines everything random.
         profile: Distribution from which a plan is drawn for each job that is submitted without one.
-        profiles: Profiles for single kinds of jobs, by the name of the kind, in place of `profile`.
+        profiles: Profiles that replace `profile` for single kinds of jobs, by the name of the kind.
     """
 
     seed: int = 0

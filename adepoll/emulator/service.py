@@ -55,8 +55,8 @@ class Emulator:
         seed: Determines everything random.
         profile: Distribution from which a plan is drawn for each job that is submitted without one.
             It is a `Profile`, a dict of its fields, or None for the default values of `Profile`.
-        profiles: Profiles for single kinds of jobs, by the name of the kind, such as ``v2-parse``.
-            For these kinds, they are used in place of `profile`.
+        profiles: Profiles that replace `profile` for single kinds of jobs, by the name of the kind,
+            such as ``v2-parse``.
         host: Address to listen on.
         port: Port of the API; 0 for any free port.
         results_port: Port of the storage of large results; 0 for any free port.

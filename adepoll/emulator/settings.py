@@ -47,7 +47,7 @@ class Settings:
         list_order: Order of the job list.
         list_lag: Seconds by which a page of the list is out of date.
         profile: Distribution from which the plan of each job is drawn.
-        profiles: Profiles for single kinds of jobs, by the name of the kind, in place of `profile`.
+        profiles: Profiles that replace `profile` for single kinds of jobs, by the name of the kind.
         faults: Faults that are active from the start.
     """
 

@@ -44,7 +44,7 @@ class World:
             world stands still until the clock is ahead again.
         seed: Determines everything random.
         profile: Distribution from which a plan is drawn for each job that is submitted without one.
-        profiles: Profiles for single kinds of jobs, by the name of the kind, in place of `profile`.
+        profiles: Profiles that replace `profile` for single kinds of jobs, by the name of the kind.
         org_id: Id of the organisation.
         results_origin: Scheme, host and port of every presigned URL.
         list_order: Order of the v1 job lists; the v2 lists begin with the newest jobs.

@@ -74,7 +74,7 @@ class _SharedHandler:
 
 
 def _handler_of(number: signal.Signals) -> _SharedHandler | None:
-    """Return the shared handler of a signal; install it if it is not installed.
+    """Return the shared handler of a signal. At the first call, install the handler.
 
     Return None if the signal has no handler in Python.
     """

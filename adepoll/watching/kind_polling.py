@@ -295,8 +295,8 @@ class SubscriptionHost:
     def overdue(self) -> int:
         """Return the number of due jobs that wait for a poller.
 
-        If there are jobs at two hosts, return the smaller number: a slow host does not delay the
-        reading of ids that belong to the other one.
+        If there are jobs at two hosts, return the number of the host with fewer such jobs.
+        Otherwise, a slow host would delay the reading of ids that belong to the other host.
         """
         by_host: dict[HostEvidence, int] = {}
         for jobs in [polling.watched_jobs for polling in self.by_kind.values()]:

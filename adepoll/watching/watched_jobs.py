@@ -309,7 +309,7 @@ class WatchedJobs:
         """Make a job due now, because somebody begins to wait for the job.
 
         If others wait for the job already, it is due one second after the start of its last poll,
-        or now if that is later: many waiters who begin one after the other share the polls.
+        or now if this time has passed. So waiters that begin soon after each other share the polls.
         """
         due = now
         if was_awaited:
