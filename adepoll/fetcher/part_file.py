@@ -370,7 +370,7 @@ class PartFile:
                 return
 
     def _rename(self, own: OwnFile) -> None:
-        """Move the finished file to the target; raise if the target exists, unless `overwrite`."""
+        """Move the finished file to the target. Without `overwrite`, raise if the target exists."""
         if self._overwrite:
             file_system.rename_open(own.fd, own.path, self._target)
             return

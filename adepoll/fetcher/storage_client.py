@@ -81,7 +81,7 @@ class StorageClient(Connections):
             connect_timeout: Maximum seconds until a connection is established.
             read_timeout: Maximum seconds without a byte of the body, and from the connection to
                 the end of the headers.
-            min_rate: Minimum bytes per second, averaged over each `read_timeout` of waiting.
+            min_rate: Minimum bytes per second, on average over `read_timeout` seconds of waiting.
         """
         super().__init__("fetcher", self._make_session)
         self._guard = guard

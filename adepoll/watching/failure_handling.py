@@ -39,9 +39,9 @@ polls must fail after the first one. (If the limit is `not_found_grace`, at most
 five more polls must fail.) Therefore, time in which the process was stopped, or in which the
 request budget was short, has little effect.
 
-The next poll of the job comes within that tenth or fifth of the limit, if the request budget allows
-it and a fifth of the polls of other jobs succeed. If the poll failed with a 5xx, a 408, a refusal
-or without a connection, the next poll comes within 15 s, until the job is a suspect.
+The next poll of the job comes within this tenth (or fifth) of the limit, if the request budget
+allows it and at least a fifth of the polls of other jobs succeed. If the poll failed with a 5xx, a
+408, a refusal or without a connection, the next poll comes within 15 s, until the job is a suspect.
 
 A job becomes a suspect when its counted seconds reach three tenths of the limit (three fifths of
 `not_found_grace`). This takes at least four failed polls, and polls of other jobs have succeeded in
