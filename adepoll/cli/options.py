@@ -78,7 +78,9 @@ allow_private_option = click.option(
 )
 
 
-def refuse_nan(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+def refuse_non_finite(
+    _ctx: click.Context, _param: click.Parameter, value: float | None
+) -> float | None:
     """Raise `click.BadParameter` for NaN and infinity, which click's ranges accept."""
     if value is not None and not math.isfinite(value):
         raise click.BadParameter("not a finite number")
@@ -146,7 +148,7 @@ def endpoint_options(*, resumes: bool = False) -> _Decorator:
         @click.option(
             "--max-rate",
             type=click.FloatRange(min=0, min_open=True),
-            callback=refuse_nan,
+            callback=refuse_non_finite,
             metavar="N",
             help=f"Maximum number of requests per second. Default: {max_rate}.",
         )
@@ -275,7 +277,7 @@ def batch_options(*, resumes: bool) -> _Decorator:
         @click.option(
             "--timeout",
             type=click.FloatRange(min=0),
-            callback=refuse_nan,
+            callback=refuse_non_finite,
             metavar="SECONDS",
             help="One limit for the whole run: jobs that have not settled after this number of "
             "seconds are given up. With 0, no job is polled.  "

@@ -5,7 +5,7 @@ A second SIGINT or SIGTERM ends the process immediately. `StopSignals` installs 
 journal are closed, part files are kept), `run.run` calls `on_stop`, with which `fetch`, `watch` and
 `resume` print how to continue. Then it exits with the code of the signal (`exit_codes`). In a
 command without an event loop, SIGINT is a `KeyboardInterrupt`, which `run.run_sync` handles. For
-servers, see `server.stop_signals`.
+servers, see `server.stop_signals`; for `adepoll.sync`, see `sync.background_loop`.
 """
 
 import asyncio

@@ -115,7 +115,7 @@ class WatchedJobs:
         return state
 
     def unsubscribe(self, job_id: str, subscriber: Subscriber) -> JobState | None:
-        """Remove `subscriber`; if the job has no other one, forget the job and return its state."""
+        """Remove `subscriber`. If it was the last one, forget the job, and return its state."""
         state = self._states.get(job_id)
         if state is None or subscriber not in state.subscribers:
             return None
