@@ -201,7 +201,7 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
 def _load(
     load: Callable[[str | PathLike[str]], None], name: str, path: str | PathLike[str]
 ) -> None:
-    """Call `load` with a path; raise `ConfigurationError` with the option's name if it fails."""
+    """Call `load(path)`; if it fails, raise `ConfigurationError` with the name of the option."""
     shown = showable(os.fspath(path), 200)
     try:
         load(path)

@@ -37,7 +37,7 @@ class Leak:
     """A header that a client sent to the storage, although it belongs only to the API.
 
     Attributes:
-        at: Unix seconds.
+        at: Unix time of the request, in seconds.
         header: `Authorization` or `Cookie`; the value is not kept.
         path: Percent-encoded path of the request, without the query.
     """
@@ -52,7 +52,7 @@ class EarlyRequest:
     """A request to the API before the end of a `Retry-After`.
 
     Attributes:
-        at: Unix seconds.
+        at: Unix time of the request, in seconds.
         endpoint: Endpoint of the request.
         job_id: The job that the request is about; None for the list and a submission.
         remaining: Seconds until the end of the `Retry-After`.

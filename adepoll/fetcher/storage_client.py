@@ -265,7 +265,7 @@ def _joined(base: URL, location: str) -> str:
 
 
 def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
-    """Set the largest number of bytes that one read from the socket returns to `most`.
+    """Set to `most` the largest number of bytes that one read from the socket returns.
 
     This works with asyncio's own transport, whose default is 256 KiB. With uvloop and TLS, do
     nothing: their buffers have a fixed size.

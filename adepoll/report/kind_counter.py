@@ -49,7 +49,7 @@ class KindCounter:
             self._credits += credits_of(job) or 0.0
 
     def summary(self, kind: str) -> KindSummary:
-        """Return the numbers; `kind` is the name of the kind."""
+        """Return the summary of the counted jobs; `kind` is the name of their kind."""
         ordered = sorted(self.durations)
         return KindSummary(
             kind=kind,

@@ -311,7 +311,7 @@ class RateLimiter:
         return True
 
     def _begin_outage(self, host: Host) -> None:
-        """Hold back the callers that wait for a host, except single probes."""
+        """Hold back all callers that wait for a host; from now on, only single probes are sent."""
         self.hosts.hold_back(host)
         # The requests in flight may hang. In a new epoch, they take no room from other requests.
         self._window.restart()
