@@ -375,7 +375,10 @@ class WatchedJobs:
         self.learning.record_active(state, snapshot.submitted_at, now)
         state.last_active_at = max(state.last_active_at, state.polled_at)
         state.found_active_at = state.polled_at
-        if not self.list_trust.sweeping or state.poll_again or state.awaited:
+
+        if self.list_trust.sweeping and not (state.poll_again or state.awaited):
+            self._put_by_list(state, now, was_missing=was_missing)
+        else:
             state.list_trusted_until = 0.0
             within = self.timing.expected_end(state, snapshot.progress, now)
             self._put_by_schedule(state, now, within=within)
