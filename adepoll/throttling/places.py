@@ -52,7 +52,7 @@ class Places:
     """
 
     def __init__(self) -> None:
-        """Start without requests."""
+        """Create an object for a semaphore whose places are all free."""
         self.holders: dict[Sent, None] = {}
         self.only_host: Host | None = None
         self.waiting: dict[_Wait, None] = {}
