@@ -28,7 +28,7 @@ from adepoll.api.retry_after import Headers
 from adepoll.api.transport import Transport
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.closing import AsyncCloseable
-from adepoll.common.redaction import Secret
+from adepoll.common.redaction import Secret, showable
 from adepoll.errors import ConfigurationError, ServiceDownError, StatusError
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
@@ -206,6 +206,10 @@ class AdeClient(AsyncCloseable):
 
     def rules_of(self, kind: JobKind) -> KindRules:
         """Return the rules of a kind; raise `ConfigurationError` if the kind is unknown."""
+        if not isinstance(kind, JobKind):
+            raise ConfigurationError(
+                f"kind must be a JobKind, such as JobKind.V1_PARSE, not {showable(repr(kind), 80)}"
+            )
         if (rules := self._rules.get(kind)) is None:
             raise ConfigurationError(
                 f"no rules for jobs of the kind {kind.name!r}; pass them as kinds=[...]"

@@ -55,13 +55,13 @@ def region_url(region: str, urls: Mapping[str, str] = REGIONS) -> str:
     Raises:
         ConfigurationError: The region is not known.
     """
-    name = region.strip().lower()
+    name = str(region).strip().lower()
     try:
         return urls[_REGION_ALIASES.get(name, name)]
     except KeyError:
         known = ", ".join(sorted({*REGIONS, *_REGION_ALIASES}))
         raise ConfigurationError(
-            f"unknown region {showable(region, 40)!r}; there are {known}"
+            f"unknown region {showable(str(region), 40)!r}; there are {known}"
         ) from None
 
 
@@ -70,9 +70,13 @@ def read_key(api_key: Secret[str] | None) -> Secret[str]:
 
     Raises:
         MissingApiKeyError: There is no key.
-        ConfigurationError: The key contains a character that a header must not contain.
+        ConfigurationError: The key is not a string, or contains a character that a header must not
+            contain.
     """
     given = Secret(os.environ.get(API_KEY_VARIABLE, "")) if api_key is None else api_key
+    if not isinstance(given.reveal(), str):
+        name = type(given.reveal()).__name__
+        raise ConfigurationError(f"the API key must be a string, not an object of the type {name}")
     key = Secret(given.reveal().strip())
     if not key.reveal():
         raise MissingApiKeyError(variable=API_KEY_VARIABLE)
@@ -151,6 +155,10 @@ def _checked(base_url: str, name: str) -> str:
 
     Raise ConfigurationError if the URL is invalid. `name` says in the message which URL it is.
     """
+    if not isinstance(base_url, str):
+        raise ConfigurationError(
+            f"{name} must be a string, not an object of the type {type(base_url).__name__}"
+        )
     shown = showable(redact_url(base_url), 120)
     try:
         parts = urlsplit(base_url)

@@ -142,6 +142,8 @@ def loads(body: bytes | str, limits: "Limits | None" = None) -> Json:
     try:
         # The body is nearly always UTF-8. Any other body is read by `_loads_slowly` below.
         text = body if isinstance(body, str) else body.decode()
+        if text is body and not text.isascii():
+            text.encode()  # raises if the text contains surrogates
         has_very_many = len(text) > _VERY_MANY and _weight(text) > _VERY_MANY
         decoder = _switching_decoder if has_very_many else _decoder
         value, end = decoder.raw_decode(text)
@@ -156,7 +158,7 @@ def _loads_slowly(body: bytes | str) -> Json:
     """Parse JSON in another encoding, or with unusual numbers; raises `MalformedAnswerError`."""
     try:
         text = body if isinstance(body, str) else _decoded(body)
-        return _tolerant_decoder.decode(text)
+        return _tolerant_decoder.decode(_with_escaped_surrogates(text))
     except json.JSONDecodeError as exc:
         problem = f"not JSON: {exc.msg} @ line {exc.lineno} column {exc.colno}"
     except RecursionError:
@@ -168,6 +170,22 @@ def _loads_slowly(body: bytes | str) -> Json:
 
 def _decoded(body: bytes) -> str:
     return body.decode(json.detect_encoding(body), "surrogatepass")
+
+
+# A surrogate after a backslash, which is not JSON.
+_ESCAPED_SURROGATE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\[\ud800-\udfff]")
+
+
+def _with_escaped_surrogates(text: str) -> str:
+    r"""Return JSON text in which surrogates are written as escapes, such as ``\ud83d``.
+
+    Some programs encode a character beyond U+FFFF as two surrogates of three bytes each (CESU-8).
+    As escapes, both are read as the one character that they mean. Otherwise they would remain two,
+    and the text would be another after it was written and read again.
+    """
+    if text.isascii() or _ESCAPED_SURROGATE.search(text):
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @frozen(kw_only=True)

@@ -70,7 +70,8 @@ class BatchJob:
 
     Attributes:
         ref: The job.
-        columns: Your texts by name, such as the other cells of its row in a CSV file.
+        columns: Your texts by name, such as the other cells of its row in a CSV file. The outcome
+            contains two surrogates that form a pair as the one character that they mean.
     """
 
     ref: JobRef

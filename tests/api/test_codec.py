@@ -950,6 +950,33 @@ def test_other_threads_run_while_very_many_values_are_parsed(item):
     assert count() >= 20_100
 
 
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (b"\xed\xa0\xbd\xed\xb8\x80", "\U0001f600"),  # CESU-8
+        (b"\\ud83d\xed\xb8\x80", "\U0001f600"),
+        (b"\xed\xa0\xbd\\ude00", "\U0001f600"),
+        (b"\\\\\xed\xa0\xbd\xed\xb8\x80", "\\\U0001f600"),
+        (b"\xc3\xa9\xed\xb8\x80\xed\xa0\xbd", "é\ude00\ud83d"),
+        (b"\xed\xa0\xbd", "\ud83d"),
+    ],
+    ids=ascii,
+)
+def test_texts_with_surrogates_are_the_same_after_they_were_written_and_read(sent, read):
+    answer = b'{"job_id":"j","status":"failed","received_at":1,"failure_reason":"%b","%b":"%b"}'
+    job = v1_extract.decode_job(answer % (sent, sent, sent))
+    assert job.failure_reason == read
+    assert job.extra == {read: read}
+    assert JobSnapshot.from_json(job.to_json()) == job
+    text = (answer % (sent, sent, sent)).decode("utf-8", "surrogatepass")
+    assert JobSnapshot.from_json(text) == job
+
+
+def test_a_surrogate_after_a_backslash_is_not_json():
+    with pytest.raises(MalformedAnswerError, match="escape"):
+        json_text.loads(b'["\\\xed\xa0\xbd"]')
+
+
 def test_only_the_unknown_fields_that_are_nested_too_deeply_are_kept_as_text():
     deep = json.loads("[" * 102 + "]" * 102)
     shallow = json.loads('{"a":' * 100 + "0" + "}" * 100)

@@ -1,7 +1,11 @@
 """Regions; keys and base URLs are tested with the client."""
 
+import re
+import traceback
+
 import pytest
 
+from adepoll import AdeClient
 from adepoll.api import config
 from adepoll.errors import ConfigurationError
 
@@ -40,3 +44,25 @@ def test_a_proxy_can_have_a_path_of_its_own(base_url):
 def test_an_unknown_region_is_refused_with_the_known_ones(region):
     with pytest.raises(ConfigurationError, match="there are eu, production, us"):
         config.region_url(region)
+
+
+@pytest.mark.parametrize("key", [b"canary-1234", ["canary-1234"], 7], ids=["bytes", "list", "int"])
+def test_a_key_that_is_not_a_string_is_refused_without_being_shown(key):
+    with pytest.raises(ConfigurationError, match="the API key must be a string") as caught:
+        AdeClient(key)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+    assert not hasattr(caught.value, "__notes__")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base_url": b"https://h"}, "base_url must be a string, not an object of the type bytes"),
+        ({"v2_base_url": 7}, "v2_base_url must be a string, not an object of the type int"),
+        ({"region": b"us"}, "unknown region"),
+        ({"kind": "v1-parse"}, "kind must be a JobKind, such as JobKind.V1_PARSE, not 'v1-parse'"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named(options, message):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        AdeClient("key", **options)
