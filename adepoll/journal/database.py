@@ -13,21 +13,13 @@ from typing import Final, Self
 
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobStatus
-from adepoll.common.redaction import showable
-from adepoll.errors import AdePollError, JournalError
-from adepoll.journal.changes import (
-    Acknowledged,
-    Change,
-    Fetched,
-    FileLost,
-    GivenUp,
-    Settled,
-    StatusChanged,
-)
+from adepoll.errors import JournalError
+from adepoll.journal.change_writing import ChangeWriter
+from adepoll.journal.changes import Change
 from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.lock import JournalLock
 from adepoll.journal.opening import open_file, open_in_memory, read_notes
-from adepoll.journal.outcomes import Counts, Record, credits_of, kind_of
+from adepoll.journal.outcomes import Counts, Record
 from adepoll.journal.queries import (
     RECORD_COLUMNS,
     RecordFilter,
@@ -37,67 +29,17 @@ from adepoll.journal.queries import (
     shared_label_keys,
     waiting_jobs,
 )
-from adepoll.journal.sqlite_errors import READING_ERRORS, reading_error, writing_error
-from adepoll.journal.stored_jobs import JobToAdd, result_json, snapshot_json, stored_job
+from adepoll.journal.sqlite_errors import BAD_CHANGE, READING_ERRORS, reading_error, writing_error
+from adepoll.journal.stored_jobs import JobToAdd, stored_job
 
 _PAGE_BYTES: Final = 4 * 2**20
 # Pages of 4 KiB. When the WAL has this number of pages, SQLite copies them into the file.
 _CHECKPOINT: Final = 4_000
 _LATE_CHECKPOINT: Final = 64_000
-_LONGEST_STATUS: Final = 100  # characters of a recorded status
-_LONGEST_ERROR: Final = 1_000  # characters of the recorded text of an error
-_LONGEST_KIND: Final = 80  # characters of the recorded name of an error's class
-
-# These errors mean that a change is wrong, not the journal: SQLite or JSON cannot store a value, or
-# the stage of the job does not allow the change.
-_BAD_CHANGE: Final = (
-    sqlite3.IntegrityError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-    ValueError,
-    TypeError,
-    OverflowError,
-    RecursionError,
-)
 
 _ADD: Final = """
     INSERT INTO jobs (job_id, kind, label, label_key, columns, number, added_at)
     VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id, kind) DO NOTHING
-"""
-_STATUS_CHANGED: Final = (
-    "UPDATE jobs SET status = ? WHERE job_id = ? AND kind = ? AND stage = 'waiting'"
-)
-_SETTLED: Final = """
-    UPDATE jobs SET stage = ?, status = ?, snapshot = ?, partial = ?, credits = ?, settled_at = ?,
-        done_at = ?,
-        delivered_at = NULL, error_kind = NULL, error = NULL, lasting = NULL, result_path = NULL,
-        result_bytes = NULL, result_sha256 = NULL, result_modified_ns = NULL
-    WHERE job_id = ? AND kind = ?
-"""
-_KEEP_DATA: Final = """
-    INSERT OR REPLACE INTO data (number, json)
-    SELECT number, ? FROM jobs WHERE job_id = ? AND kind = ?
-"""
-_DROP_DATA: Final = (
-    "DELETE FROM data WHERE number = (SELECT number FROM jobs WHERE job_id = ? AND kind = ?)"
-)
-_FETCHED: Final = """
-    UPDATE jobs SET stage = 'done', result_path = ?, result_bytes = ?, result_sha256 = ?,
-        result_modified_ns = ?, done_at = ?, delivered_at = NULL, error_kind = NULL, error = NULL,
-        lasting = NULL
-    WHERE job_id = ? AND kind = ?
-"""
-_GIVEN_UP: Final = """
-    UPDATE jobs SET stage = 'given_up', error_kind = ?, error = ?, lasting = ?, done_at = ?,
-        delivered_at = NULL, result_path = NULL, result_bytes = NULL, result_sha256 = NULL,
-        result_modified_ns = NULL
-    WHERE job_id = ? AND kind = ?
-"""
-_ACKNOWLEDGED: Final = "UPDATE jobs SET delivered_at = ? WHERE job_id = ? AND kind = ?"
-_FILE_LOST: Final = """
-    UPDATE jobs SET stage = 'fetching', result_path = NULL, result_bytes = NULL,
-        result_sha256 = NULL, result_modified_ns = NULL, done_at = NULL, delivered_at = NULL
-    WHERE job_id = ? AND kind = ?
 """
 _REOPEN_WITHOUT_FILE: Final = """
     UPDATE jobs INDEXED BY jobs_counted SET stage = 'fetching', done_at = NULL, delivered_at = NULL
@@ -128,6 +70,7 @@ class Database:
         """Store the arguments; the thread that opened the connection must make all calls."""
         self.path: Final = path
         self._connection = connection
+        self._changes = ChangeWriter(connection, path)
         self._lock = lock
 
     @classmethod
@@ -161,7 +104,7 @@ class Database:
             JournalError: The transaction failed, so no change of any call was written.
         """
         with self._transaction(durable=durable):
-            return [self._apply_call(changes) for changes in calls]
+            return [self._changes.apply(changes) for changes in calls]
 
     def add(self, jobs: Sequence[JobToAdd], default: JobKind, at: float, durable: bool) -> int:  # noqa: FBT001 - as in `write`
         """Add the jobs that the journal does not contain yet; return their number.
@@ -185,7 +128,7 @@ class Database:
                 rows = ((*stored[index], last + 1 + index, at) for index in order)
                 connection.executemany(_ADD, rows)
                 return connection.total_changes - before
-        except _BAD_CHANGE as exc:
+        except BAD_CHANGE as exc:
             raise JournalError(f"cannot store an id: {exc}", path=self._shown_path) from exc
 
     def reopen(self, kinds: Collection[str]) -> int:
@@ -211,7 +154,7 @@ class Database:
                 self._connection.execute(
                     "INSERT OR REPLACE INTO notes (key, value) VALUES (?, ?)", (key, value)
                 )
-        except _BAD_CHANGE as exc:
+        except BAD_CHANGE as exc:
             reason = type(exc).__name__  # the text of the error may quote the value
         else:
             return
@@ -300,7 +243,7 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             yield
             connection.execute("COMMIT")
-        except _BAD_CHANGE:
+        except BAD_CHANGE:
             raise
         except sqlite3.Error as exc:
             raise writing_error(exc, self.path) from exc
@@ -309,96 +252,3 @@ class Database:
             if connection.in_transaction:
                 with suppress(sqlite3.Error):  # the earlier error matters more
                     connection.execute("ROLLBACK")
-
-    def _apply_call(self, changes: Sequence[Change]) -> JournalError | None:
-        """Apply all changes of one call; if one of them fails, undo all, and return the error."""
-        execute = self._connection.execute
-        execute("SAVEPOINT call")
-        try:
-            for change in changes:
-                self._apply(change)
-        except JournalError as exc:
-            error = exc
-        except _BAD_CHANGE as exc:
-            # The text of these errors contains no value of the change, so it may be shown.
-            error = JournalError(f"cannot store a change: {exc}", path=self._shown_path)
-        else:
-            execute("RELEASE call")
-            return None
-        execute("ROLLBACK TO call")
-        execute("RELEASE call")
-        return error
-
-    def _apply(self, change: Change) -> None:
-        """Write one change to the tables."""
-        match change:
-            case StatusChanged(job, status_text):
-                values = (_shown_status(status_text), *_name(job))
-                self._connection.execute(_STATUS_CHANGED, values)
-            case Settled():
-                self._settle(change)
-            case Fetched(job, file, modified_ns, at):
-                path = _path_value(file.path)
-                self._update(_FETCHED, job, path, file.bytes, file.sha256.lower(), modified_ns, at)
-                self._connection.execute(_DROP_DATA, _name(job))  # the result is in the file now
-            case GivenUp(job, error):
-                kind, text = _shown_error(error)
-                self._update(_GIVEN_UP, job, kind, text, int(change.lasting), change.at)
-            case Acknowledged(job, at):
-                self._update(_ACKNOWLEDGED, job, at)
-            case FileLost(job):
-                self._update(_FILE_LOST, job)
-
-    def _settle(self, change: Settled) -> None:
-        """Write a settled job; keep its inline result if the journal is a file."""
-        snapshot, at = change.snapshot, change.at
-        job = JobRef(snapshot.job_id, kind=snapshot.kind)
-        stage, done_at = ("fetching", None) if change.fetching else ("done", at)
-        status, text = snapshot.status.value, snapshot_json(snapshot)
-        cost = credits_of(snapshot)
-        partial = int(snapshot.partial)
-        self._update(_SETTLED, job, stage, status, text, partial, cost, at, done_at)
-        if self.path is None:
-            return
-        if snapshot.data is None:
-            self._connection.execute(_DROP_DATA, _name(job))
-        else:
-            data = result_json(self._connection, snapshot)
-            self._connection.execute(_KEEP_DATA, (data, *_name(job)))
-
-    def _update(
-        self, statement: str, job: str | JobRef, *values: str | bytes | float | None
-    ) -> None:
-        """Run a statement that changes a job; raise `JournalError` if there is no such job."""
-        if not self._connection.execute(statement, (*values, *_name(job))).rowcount:
-            raise JournalError(f"has no job {str(job)!r}; add it first", path=self._shown_path)
-
-
-def _name(job: str | JobRef) -> tuple[str, str]:
-    """Return the id of a job, and the name of its kind."""
-    job_id, kind, *_ = stored_job(job, JobKind.V1_EXTRACT)
-    return job_id, kind
-
-
-def _shown_status(status_text: str) -> str:
-    """Return a known status in lower case, or an unknown one as a text that may be shown.
-
-    Such a text has no unprintable characters and no secrets.
-    """
-    status = JobStatus.parse(status_text)
-    return showable(status_text, _LONGEST_STATUS) if status is JobStatus.UNKNOWN else status.value
-
-
-def _shown_error(error: AdePollError) -> tuple[str, str]:
-    """Return kind and text of an error, both without unprintable characters and secrets."""
-    return showable(kind_of(error), _LONGEST_KIND), showable(str(error), _LONGEST_ERROR)
-
-
-def _path_value(path: Path) -> str | bytes:
-    """Return the absolute form of a path, as text, or as bytes if it is not valid UTF-8."""
-    absolute = str(path.absolute())
-    try:
-        absolute.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(absolute)
-    return absolute

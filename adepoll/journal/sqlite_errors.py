@@ -27,6 +27,19 @@ READING_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
 
 It raises `UnicodeDecodeError` if the message of SQLite quotes a text that is not UTF-8.
 """
+BAD_CHANGE: Final = (
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+)
+"""Errors that mean that a change is wrong, not the journal.
+
+SQLite or JSON cannot store a value, or the stage of the job does not allow the change.
+"""
 
 # A disk with fewer free bytes counts as full. SQLite's files grow by 32 KiB.
 _FULL: Final = 2**16
