@@ -31,7 +31,7 @@ def flatten(model: object) -> dict[str, Json]:
 
 
 def _timestamp(time: datetime | None) -> float | str | None:
-    """Return a time as a Unix timestamp in seconds; None for None.
+    """Return a time as a Unix timestamp in seconds; None if `time` is None.
 
     Return a time as ISO 8601 text if it would be read differently from a timestamp, such as Go's
     zero time 0001-01-01.

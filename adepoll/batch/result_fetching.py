@@ -200,14 +200,7 @@ class ResultFetching:
         """Queue the result of a job that an earlier run has settled."""
         path = (await self.targets([record.ref])).get(record.ref)
         if record.file is not None:
-            earlier = record.file.path
-            is_ours = earlier.name in result_files.names_of(record.job_id, record.label)
-            if path is None:
-                path = earlier if is_ours else earlier.with_name(result_name(record.job_id))
-            elif is_ours and earlier.parent == path.parent:
-                # The file keeps its earlier name, even if a new job with the same label would
-                # change the name.
-                path = earlier
+            path = _path_of_lost(record, record.file.path, path)
         if path is None or record.snapshot is None:
             return
         if self._leftover_names:
@@ -293,6 +286,22 @@ class ResultFetching:
     async def _refs_of(self, which: RecordFilter) -> set[JobRef]:
         async with aclosing(record_pages(self._journal, which)) as pages:
             return {record.ref async for page in pages for record in page}
+
+
+def _path_of_lost(record: Record, earlier: Path, new: Path | None) -> Path:
+    """Return where to write a result again whose file is lost or was changed.
+
+    Args:
+        record: The job.
+        earlier: Recorded path of the lost file.
+        new: Path that a run would choose for the file now; None if this run writes no new files.
+    """
+    # A journal may come from a stranger. So a recorded name is used only if a run gives such names.
+    has_our_name = earlier.name in result_files.names_of(record.job_id, record.label)
+    if new is None:
+        return earlier if has_our_name else earlier.with_name(result_name(record.job_id))
+    # The file keeps its earlier name, even if a new job with the same label would change the name.
+    return earlier if has_our_name and earlier.parent == new.parent else new
 
 
 async def record_pages(

@@ -261,7 +261,11 @@ def validity_of(url: str) -> tuple[datetime | None, datetime | None]:
 
 
 def _validity_of_policy(text: str) -> tuple[datetime | None, datetime | None]:
-    """Return the first and last moment at which a CloudFront policy is valid; None if missing."""
+    """Return the times (start, end) between which a CloudFront policy is valid.
+
+    A time that the policy does not contain is None.
+    """
+    # CloudFront replaces three characters of base64, because they have a meaning in URLs.
     policy = json.loads(b64decode(text.translate(str.maketrans("-_~", "+=/"))))
     condition = policy["Statement"][0]["Condition"]
     start, end = (

@@ -176,16 +176,20 @@ class PollQueue:
         return heap.first()
 
     def _move_postponed(self, now: float) -> None:
-        """Move up to 64 postponed jobs to the heap of other jobs.
+        """Move up to 64 postponed jobs that are due to `_heap`.
 
-        Only jobs that are due are moved. After `recall`, all postponed jobs count as due.
+        After `recall`, all postponed jobs count as due.
         """
         latest = now if self._recalled_at == math.inf else math.inf
         for _ in range(_MAX_MOVED):
             item = self._first(self._postponed)
-            if item is None or item[0] > latest or item[1] != item[2].ticket:
+            if item is None:
                 break
-            due, ticket, state = self._postponed.pop()
+            due, ticket, state = item
+            is_out_of_date = ticket != state.ticket  # the next call of `_first` removes it
+            if due > latest or is_out_of_date:
+                break
+            self._postponed.pop()
             state.due = min(due, now)
             heapq.heappush(self._heap.items, (state.due, ticket, state))
         if not self._postponed:

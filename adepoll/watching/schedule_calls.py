@@ -150,14 +150,15 @@ class ScheduleCalls:
         return by_budget if by_budget and share > _MIN_SHARE else None
 
     def _time_left_by_durations(self, states: Collection[JobState], now: float) -> float | None:
-        """Return the estimate by the durations, which `time_left` describes."""
+        """Return the estimate by the durations, which `time_left` describes; None without one."""
         durations = self.learning.durations
         if durations.ended < _MIN_SETTLED:
             return None
-        step = -(-len(states) // _SAMPLE)
+        step = math.ceil(len(states) / _SAMPLE)  # every `step`-th job is in the sample
         ages = [self.learning.age(state, now) for state in islice(states, 0, None, step)]
         distribution = durations.distribution
-        time = distribution.time_until(ages, 0.5 * len(ages) / len(states))
+        left = 0.5 * len(ages) / len(states)  # half a job of all jobs, as a part of the sample
+        time = distribution.time_until(ages, left)
         return time if max(ages) + time <= _FAR * EDGES[distribution.known] else None
 
     def _error(self, delay: float) -> ValueError:
