@@ -21,9 +21,9 @@ class ArrivingBody:
 
     Attributes:
         response: The response.
-        sent: The request; `heard_at` is kept up to date.
-        restart: Function that starts the time limit of the request again, from a time of the event
-            loop on.
+        sent: Record of the request. The time of the last received bytes is written to its
+            `heard_at`.
+        restart: Function that restarts the time limit of the request at a time of the event loop.
         size: Bytes of a large answer that have arrived.
     """
 

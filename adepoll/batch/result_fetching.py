@@ -157,7 +157,7 @@ class ResultFetching:
     async def put(self, snapshot: JobSnapshot, path: Path) -> None:
         """Queue the result of a job; wait while the queue is full.
 
-        A task of `tasks` fetches the result. If all other jobs would fail, too, the task raises
+        A task of `tasks` fetches the result. After an error that concerns all jobs, the task raises
         `BatchStoppedError` (for example, the disk is full) or another `AdePollError`.
         """
         has_idle = self._idle > self._queue.qsize()

@@ -70,8 +70,9 @@ class BatchJob:
 
     Attributes:
         ref: The job.
-        columns: Your texts by name, such as the other cells of its row in a CSV file. The outcome
-            contains two surrogates that form a pair as the one character that they mean.
+        columns: Your texts by name, such as the other cells of its row in a CSV file. If two
+            surrogates in a text form a pair, the outcome contains the character for which they
+            stand.
     """
 
     ref: JobRef

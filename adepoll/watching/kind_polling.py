@@ -144,7 +144,10 @@ class KindPolling:
         await self.pollers.aclose()
 
     def stats(self) -> WatcherStats:
-        """Return the figures of this kind; `subscribers` is 0, because kinds can share them."""
+        """Return the figures of this kind of jobs.
+
+        `subscribers` is 0, because one subscriber can have jobs of several kinds.
+        """
         counts, list_trust = self.watched_jobs.counts, self.watched_jobs.list_trust
         return WatcherStats(
             watched=len(self.watched_jobs),
