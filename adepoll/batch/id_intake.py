@@ -28,7 +28,10 @@ _MOST_BUFFERED: Final = 100_000  # ids that were read but not yet added to the j
 _FIRST_CHUNK: Final = 1_000
 _YIELD_EVERY: Final = 1_000  # ids taken from an iterable before other tasks may run
 # Seconds that adding one chunk should take at most, because other calls of the journal wait for it.
-_LONGEST_ADD: Final = 1.0
+_LONGEST_ADD: Final = 0.5
+# While other calls wait, the pause after a chunk is longer than adding the chunk by this factor.
+# Adding an id can take as long as recording an outcome, and the watcher needs few of the ids soon.
+_PAUSE_FACTOR: Final = 4
 _SMALLEST_LIMIT: Final = 1_000  # ids; the limit of a chunk is never smaller
 _PAGE: Final = 1_000  # waiting jobs read from the journal at the same time
 
@@ -164,6 +167,6 @@ class IdIntake:
                 self._added.set()
                 await asyncio.sleep(0)  # so that `waiting` yields these jobs before the next chunk
             if self._buffer and others_wait:
-                # Other calls of the journal, such as recording an outcome, have waited. Pause as
-                # long as adding took: otherwise millions of ids would block those calls.
-                await asyncio.sleep(took)
+                # Other calls of the journal, such as recording an outcome, have waited. Without a
+                # pause, millions of ids would block those calls.
+                await asyncio.sleep(_PAUSE_FACTOR * took)

@@ -40,7 +40,7 @@ async def refuse(error, _job):
 
 
 @pytest.mark.parametrize("is_busy", [True, False])
-def test_adding_ids_leaves_the_journal_half_of_its_time_while_other_calls_wait(is_busy):
+def test_adding_ids_leaves_the_journal_most_of_its_time_while_other_calls_wait(is_busy):
     async def main():
         journal, counters = SlowJournal(is_busy=is_busy), RunCounters()
         await IdIntake(journal, many(), counters, refuse, kind=JobKind.V1_EXTRACT).add_all()
@@ -52,7 +52,7 @@ def test_adding_ids_leaves_the_journal_half_of_its_time_while_other_calls_wait(i
 
     pauses = run(main())
     assert len(pauses) >= CHUNKS - 1
-    assert pauses == pytest.approx([TAKES if is_busy else 0.0] * len(pauses))
+    assert pauses == pytest.approx([4 * TAKES if is_busy else 0.0] * len(pauses))
 
 
 def test_a_chunk_that_takes_long_makes_later_chunks_smaller():
@@ -67,8 +67,8 @@ def test_a_chunk_that_takes_long_makes_later_chunks_smaller():
         return journal.added
 
     added = run(main())
-    assert max(count for _, _, count in added[10:]) <= 20_000
-    assert sum(end - start > 1.0 for start, end, _ in added) == 1
+    assert max(count for _, _, count in added[10:]) <= 10_000
+    assert sum(end - start > 0.5 for start, end, _ in added) == 1
 
 
 def test_chunks_are_as_small_as_a_busy_machine_needs_and_grow_again():
