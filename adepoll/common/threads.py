@@ -51,8 +51,8 @@ def _wake(waiter: asyncio.Future[None], _work: object) -> None:
 def is_thread_limit(exc: RuntimeError) -> bool:
     """Return whether an error says that the system cannot start another thread.
 
-    This is the case if the process, its user or its container has reached a limit. Python raises no
-    error class of its own.
+    This is the case if the process, its user or its container has reached a limit. Python has no
+    error class of its own for it.
     """
     return str(exc).startswith("can't start new thread")
 

@@ -1,9 +1,9 @@
 """Records which values each path of the results has: their kinds, sizes and numbers.
 
-Values are observed in blocks, and all values of a block at one path together. That is several times
-faster than one value after another. Memory does not grow with the number of results: the tree of
-observed keys has at most 10,000 nodes, and an object with more than 1,000 different keys becomes
-one column of JSON text.
+Values are observed in blocks: all values of a block at the same path are observed together. This is
+several times faster than one value after another. Memory does not grow with the number of results:
+the tree of observed keys has at most 10,000 nodes, and an object with more than 1,000 different
+keys becomes one column of JSON text.
 """
 
 from collections import Counter
@@ -212,7 +212,7 @@ class Observer:
     def _observe_objects(
         self, node: Node, objects: Sequence[Json], block: _Block, place: _Place, explode: _Explode
     ) -> None:
-        """Record the values of objects in the children of `node`; forget them if too many."""
+        """Record the values of objects in the children of `node`; if these are too many, drop all."""
         if node.is_too_large:
             return
         children = node.children

@@ -280,7 +280,7 @@ class ListAccuracy:
             self.compare_at = min(self.compare_at, earliest + self.limit)
 
     def _record_kept(self, started: float) -> None:
-        """Count the jobs in `_kept` that the list has dropped: for them, it was only late."""
+        """Count the jobs in `_kept` that the list has dropped now: it was only late for them."""
         for job_id, settled_at in [*self._kept.items()]:
             if job_id not in self._shown:
                 self.kept.found = max(self.kept.found - 1, 0.0)
