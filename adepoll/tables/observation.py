@@ -212,7 +212,7 @@ class Observer:
     def _observe_objects(
         self, node: Node, objects: Sequence[Json], block: _Block, place: _Place, explode: _Explode
     ) -> None:
-        """Record the values of objects in the children of `node`; if these are too many, drop all."""
+        """Record the values of objects in the children of `node`; drop all if they are too many."""
         if node.is_too_large:
             return
         children = node.children

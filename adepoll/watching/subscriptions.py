@@ -278,6 +278,7 @@ class Subscription:
         count = 0
         if isinstance(self._job_ids, AsyncIterable):
             try:
+                # The next id can arrive late, so each job is passed to the pollers immediately.
                 async for job_id in self._job_ids:
                     self._add(job_id, now())
                     pump()
@@ -289,6 +290,7 @@ class Subscription:
                 if isinstance(self._job_ids, AsyncGenerator):
                     await self._job_ids.aclose()  # otherwise asyncio closes it later, in a new task
             return
+        # The ids come without a wait, so the jobs are passed to the pollers in groups of 500.
         for job_id in self._job_ids:
             self._add(job_id, now())
             if self.open + self._untaken() >= self._window:

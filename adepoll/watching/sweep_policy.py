@@ -210,6 +210,7 @@ class SweepPolicy:
         """
         if at.mean_delay is None or self.target_lag is None:
             return at.watched
+        # Two sweeps are about two target lags apart.
         return at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)
 
     def _pause(self, now: float, seconds: float, *, until_watched: float = math.inf) -> None:
