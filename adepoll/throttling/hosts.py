@@ -204,7 +204,7 @@ class Host:
         """Record a successful request, which ends an outage."""
         failures = self.outage.failures
         if self.outage.succeeded():
-            _log.warning("%s answers again, after %d failures", self.name, failures)
+            _log.warning("%s works again, after %d failed requests", self.name, failures)
 
     @property
     def is_down(self) -> bool:

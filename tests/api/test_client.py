@@ -1291,7 +1291,7 @@ async def test_ten_failures_in_a_row_and_their_end_cause_one_warning_each(start_
     failed = "is down: 10 requests in a row failed, the last with: job j-9: "
     assert warnings[0].startswith("the service at http://127.0.0.1:")
     assert failed in warnings[0]
-    assert warnings[1].endswith("answers again, after 12 failures")
+    assert warnings[1].endswith("works again, after 12 failed requests")
 
 
 async def test_404s_are_not_an_outage(start_server, caplog):

@@ -441,7 +441,7 @@ def test_messages_name_the_host_that_is_down(caplog):
     run(main())
     began, ended = [record.getMessage() for record in caplog.records]
     assert began.startswith("the service at https://b.test is down: 10 requests in a row failed")
-    assert ended == "the service at https://b.test answers again, after 10 failures"
+    assert ended == "the service at https://b.test works again, after 10 failed requests"
 
 
 def test_callers_that_stop_waiting_for_a_host_leave_no_timer():

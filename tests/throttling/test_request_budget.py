@@ -273,7 +273,7 @@ def test_an_outage_and_its_end_are_logged_once(caplog):
     assert warnings[0].startswith(
         "the service is down: 10 requests in a row failed, the last with: "
     )
-    assert warnings[1].startswith("the service answers again, after ")
+    assert warnings[1].startswith("the service works again, after ")
 
 
 # --- clients that share a budget ------------------------------------------------------------------
