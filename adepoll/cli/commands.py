@@ -369,8 +369,8 @@ def watch() -> None:
 def resume() -> None:
     """Continue the batch of a journal.
 
-    First prints the recorded outcomes that have not been printed yet, without requests to the
-    service. Then waits for the remaining jobs.
+    First prints the recorded outcomes that were not acknowledged: the command has not written their
+    lines yet. This needs no requests to the service. Then waits for the remaining jobs.
 
     JOURNAL is the file that was passed to "adepoll watch --journal". It contains the values that
     were passed for --timeout, --concurrency, --downloads, --max-rate, --discovery and --name. They
