@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import attrs
+import collecting
 import dispositions
 import exceptiontext
 import forkserver
@@ -17,6 +18,7 @@ import pytest
 from answering import AnsweringClient
 from batching import Scene, make_client
 from clocks import Clock
+from collecting import pytest_collection_modifyitems  # noqa: F401 - a hook
 from hypothesis import settings
 from internals import timers
 from longlived import pytest_collection, pytest_runtest_protocol  # noqa: F401 - hooks
@@ -37,8 +39,9 @@ def pytest_addoption(parser):
     group.addoption("--model-first", type=int, default=0, help="seed of its first scenario")
 
 
-def pytest_configure():
+def pytest_configure(config):
     dispositions.reset_inherited()
+    collecting.start_elsewhere(config)
 
 
 def pytest_unconfigure():
