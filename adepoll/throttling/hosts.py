@@ -1,7 +1,7 @@
-"""Host: knows whether one host of the service is down, and which callers wait for this host.
+"""The hosts of the service, and the callers that wait for the request budget or for a host.
 
 v1 jobs and v2 jobs can be at different hosts. If one of them is down, or asks for a pause, the
-requests to the other host go on. Imports `errors`. Times are seconds of `loop.time()`.
+requests to the other host go on. Imports `errors` and `outage`. Times are seconds of `loop.time()`.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from typing import Any, Final
 
 from attrs import define, field
@@ -20,102 +21,9 @@ from adepoll.errors import (
     RequestError,
     ServiceDownError,
 )
+from adepoll.throttling.outage import Outage
 
 _log = logging.getLogger(__name__)
-
-
-class Outage:
-    """Decides whether a host of the service is down, and when it may be probed again.
-
-    `OUTAGE` consecutive failed requests about at least three jobs are an outage. During an outage,
-    single requests (probes) are sent after increasing waits, until a request succeeds. If a request
-    about a job fails, and another request then succeeds, the job is probably bad: further failed
-    requests about this job do not count for 120 s, so that it does not slow the others down.
-
-    Attributes:
-        failures: Number of counted failed requests since the last successful request.
-        is_on: True during an outage.
-        probe_at: Time at which the next probe may be sent; minus infinity without an outage, and
-            infinity while a probe is in flight.
-    """
-
-    __slots__ = (
-        "_bad_jobs",
-        "_failing",
-        "_new_waits",
-        "_unnamed",
-        "_waits",
-        "failures",
-        "is_on",
-        "probe_at",
-    )
-
-    def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
-        """Create the state of a host that is not down.
-
-        Args:
-            waits: Returns a new endless iterator over the seconds to wait before each probe.
-        """
-        self._new_waits = waits
-        self._waits = waits()  # seconds before each further probe of the present outage
-        # Time of the last failed request about each job, by job id, since the last success.
-        self._failing: dict[str, float] = {}
-        # Number of failed requests, since the last success, that concern no job.
-        self._unnamed = 0
-        # Jobs that are probably bad: a request about them failed before the last success. Time of
-        # the last failed request, by job id; oldest first.
-        self._bad_jobs: dict[str, float] = {}
-        self.failures = 0
-        self.is_on = False
-        self.probe_at = -math.inf
-
-    def probe_sent(self) -> None:
-        """Record that a probe was sent; the next one may be sent after this one has ended."""
-        self.probe_at = math.inf
-
-    def probe_ended(self, now: float) -> None:
-        """Record that a probe ended without showing whether the host is down."""
-        if self.is_on:
-            self.probe_at = now
-
-    def failed(self, now: float, *, is_probe: bool, job_id: str | None = None) -> bool:
-        """Record a failed request; return True if an outage begins with it.
-
-        Args:
-            now: Time at which the request failed.
-            is_probe: True if the request was sent during the outage. Only the failure of such a
-                request postpones the next probe.
-            job_id: Id of the job that the request concerns; None if it concerns no job, such as a
-                request for the job list. Each failed request without a job counts like one about a
-                new job.
-        """
-        if job_id is None:
-            self.failures += 1
-            self._unnamed += 1
-        elif now - self._bad_jobs.get(job_id, -math.inf) > _BAD_FOR:
-            self.failures += 1
-            self._failing[job_id] = now
-        jobs = len(self._failing) + self._unnamed
-        begins = not self.is_on and self.failures >= OUTAGE and jobs >= _FEWEST_JOBS
-        if begins:
-            self._waits = self._new_waits()
-            self.is_on = True
-        if begins or (self.is_on and is_probe):
-            self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
-        return begins
-
-    def succeeded(self) -> bool:
-        """Record a successful request; return True if an outage ends now."""
-        ends, self.is_on = self.is_on, False
-        for job_id, failed_at in self._failing.items():
-            self._bad_jobs.pop(job_id, None)  # so that the job moves to the end of the dict
-            self._bad_jobs[job_id] = failed_at
-        while len(self._bad_jobs) > _MOST_BAD_JOBS:
-            del self._bad_jobs[next(iter(self._bad_jobs))]
-        self._failing.clear()
-        self._unnamed = self.failures = 0
-        self.probe_at = -math.inf
-        return ends
 
 
 @define(eq=False)
@@ -126,7 +34,7 @@ class Caller:
         host: Host of the request.
         give_up_at: Time from which the caller does not wait any more if the host is down.
         turn: A future, whose result is the time from which the request may be sent. The result is
-            infinity if `RateLimiter.release` has ended the wait. The future is cancelled if the
+            infinity if `Hosts.release` has ended the wait. The future is cancelled if the
             caller was cancelled.
     """
 
@@ -283,6 +191,7 @@ class Hosts:
         waiting: Callers that wait for the request budget, and not for their host; the first has
             waited longest. Some may have been cancelled or released.
         holding_back: The hosts whose `holds_back` is True.
+        woken: Number of callers that were woken, and have not continued yet.
     """
 
     def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
@@ -294,8 +203,10 @@ class Hosts:
         """
         self.waiting: deque[Caller] = deque()
         self.holding_back: list[Host] = []
+        self.woken = 0
         self._waits = waits
         self._by_origin: dict[str, Host] = {}
+        self._release_timer: asyncio.TimerHandle | None = None  # runs `_release_expired`
 
     def get(self, origin: str) -> Host:
         """Return the host with that scheme, name and port: the same object for each call."""
@@ -339,15 +250,53 @@ class Hosts:
                 self.let_go(host)
         return sent_nothing
 
-    def callers_with_limit(self) -> list[Caller]:
-        """Return the callers that have a `give_up_at`, and whose host is down."""
-        return [
+    def drop_done(self) -> None:
+        """Remove the callers at the head of each queue that were cancelled or released."""
+        for callers in (self.waiting, *[host.held_back for host in self.holding_back]):
+            while callers and callers[0].turn.done():
+                callers.popleft()
+
+    def wake_first(self, callers: deque[Caller], limit: int, due: float) -> int:
+        """Wake the first callers of a queue, at most `limit`; return how many were woken.
+
+        They may send their requests from the time `due` on.
+        """
+        woken = 0
+        while callers and woken < limit:
+            turn = callers.popleft().turn
+            if not turn.done():  # otherwise the caller was cancelled or released
+                woken += 1
+                turn.set_result(due)
+        self.woken += woken
+        return woken
+
+    def release(self, caller: Caller) -> None:
+        """Make a waiting caller continue immediately, without a turn."""
+        if not caller.turn.done():
+            self.woken += 1
+            caller.turn.set_result(math.inf)
+
+    def check_expired(self) -> None:
+        """Release the callers whose `give_up_at` has passed, now and every second in an outage."""
+        if self._release_timer is None:
+            self._release_expired()
+
+    def _release_expired(self) -> None:
+        self._release_timer = None
+        loop = asyncio.get_running_loop()
+        callers = [
             caller
             for host in self.holding_back
             if host.outage.is_on
             for caller in host.held_back
             if caller.give_up_at < math.inf and not caller.turn.done()
         ]
+        for caller in callers:
+            if loop.time() >= caller.give_up_at:
+                self.release(caller)
+        if callers:
+            again = self._release_expired
+            self._release_timer = loop.call_later(_CHECK_EVERY, again, context=Context())
 
     def silent(self, now: float) -> tuple[Host | None, float]:
         """Return a host that has sent nothing for `SLOW_AFTER` seconds, and a time.
@@ -373,14 +322,8 @@ class Hosts:
         return max(hosts, key=lambda host: host.outage.failures, default=None)
 
 
-OUTAGE: Final = 10
-"""Number of consecutive failed requests, about at least three jobs, that are an outage."""
-
-_MAX_PROBE_WAIT: Final = 30.0  # maximum seconds to wait before a probe
-_FEWEST_JOBS: Final = 3  # the failed requests of an outage concern at least this number of jobs
-_BAD_FOR: Final = 120.0  # seconds for which further failed requests about a bad job do not count
-_MOST_BAD_JOBS: Final = 1_000  # bad jobs that are remembered
 _REPORT_EVERY: Final = 60.0  # seconds between two log messages about a host that does not respond
+_CHECK_EVERY: Final = 1.0  # seconds between two calls of `Hosts._release_expired`
 _SLOW_FOR: Final = 60.0  # seconds for which a host counts as slow
 
 SLOW_AFTER: Final = 3.0

@@ -17,7 +17,6 @@ nothing of HTTP. Times are seconds of `loop.time()`.
 
 import asyncio
 import math
-from collections import deque
 from contextvars import Context
 from random import Random
 from typing import Final
@@ -93,8 +92,6 @@ class RateLimiter:
         self.retry_budget = retry.budget
         self.places = PlacesBySemaphore()
         self._waiting = self.hosts.waiting
-        self._release_timer: asyncio.TimerHandle | None = None  # runs `_release_expired`
-        self._woken = 0  # number of callers that were woken, and have not continued yet
         self._rate_held_back = False  # True if the rate delays the first waiting caller
         self._timer: asyncio.TimerHandle | None = None  # runs `_wake_waiting`
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -140,7 +137,7 @@ class RateLimiter:
         The number is the present time. If only the window limits requests at present, the number is
         minus infinity, because then reading the clock is not necessary.
         """
-        if self._waiting or host.held_back or (self._woken and not self._has_room()):
+        if self._waiting or host.held_back or (self.hosts.woken and not self._has_room()):
             return None
         if self._only_window and not host.holds_back:
             return None if self._window.full else -math.inf
@@ -154,7 +151,7 @@ class RateLimiter:
 
         Args:
             host: The host to which it will be sent.
-            callers: Contains the caller while it waits, so that it can be passed to `release`.
+            callers: Contains the caller while it waits, so that `Hosts.release` can be called for it.
             give_up_at: Time after which the caller is released while the host is down.
 
         Returns:
@@ -170,40 +167,22 @@ class RateLimiter:
         self.hosts.add(caller)
         if self._timer is None or host.holds_back:
             self._wake_waiting()
-        if host.outage.is_on and give_up_at < math.inf and self._release_timer is None:
-            self._release_expired()
+        if host.outage.is_on and give_up_at < math.inf:
+            self.hosts.check_expired()
         try:
             due = await caller.turn
         except asyncio.CancelledError:
             if not caller.turn.cancelled():
-                self._woken -= 1
+                self.hosts.woken -= 1
             self._wake_waiting()
             raise
         finally:
             callers.discard(caller)
             host.waiting -= 1
-        self._woken -= 1
+        self.hosts.woken -= 1
         # The caller starts its request in this step of the loop. After that, wake the next caller.
         loop.call_soon(self._wake_waiting, context=Context())
         return due
-
-    def release(self, caller: Caller) -> None:
-        """Make a waiting caller continue immediately, without a turn."""
-        if not caller.turn.done():
-            self._woken += 1
-            caller.turn.set_result(math.inf)
-
-    def _release_expired(self) -> None:
-        """Release the callers whose `give_up_at` has passed; repeat every second in an outage."""
-        self._release_timer = None
-        loop = asyncio.get_running_loop()
-        callers = self.hosts.callers_with_limit()
-        for caller in callers:
-            if caller.host.is_down and loop.time() >= caller.give_up_at:
-                self.release(caller)
-        if callers:
-            again = self._release_expired
-            self._release_timer = loop.call_later(_CHECK_EVERY, again, context=Context())
 
     def start(self, host: Host, due: float) -> Sent | None:
         """Count one request as sent now; return None if it must wait for its turn again.
@@ -315,8 +294,7 @@ class RateLimiter:
         self.hosts.hold_back(host)
         # The requests in flight may hang. In a new epoch, they take no room from other requests.
         self._window.restart()
-        if self._release_timer is None:
-            self._release_expired()
+        self.hosts.check_expired()
 
     def _due(self, now: float, host: Host | None = None) -> float:
         """Return the time from which the next request may be sent.
@@ -342,7 +320,7 @@ class RateLimiter:
         """Return True if the window has room for one more request than those of woken callers."""
         # A busy loop always has a woken caller. If that made each new caller wait, the queue would
         # never become empty.
-        return not self._interval and self._woken < self._window.room
+        return not self._interval and self.hosts.woken < self._window.room
 
     def _wake_waiting(self, due_at: float = math.inf) -> None:
         """Wake the callers that may send now, or set a timer for the first caller.
@@ -354,8 +332,10 @@ class RateLimiter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._drop_done()
-        if self._woken or not (self._waiting or self.hosts.holding_back):
+        hosts = self.hosts
+        if self._waiting or hosts.holding_back:
+            hosts.drop_done()
+        if hosts.woken or not (self._waiting or hosts.holding_back):
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -364,24 +344,18 @@ class RateLimiter:
         # a time, a busy loop would never reach the end of the queue.
         room = 1 if self._interval else self._window.room
         woken = 0
-        for host in self.hosts.holding_back:  # before the other callers, because probes are few
+        for host in hosts.holding_back:  # before the other callers, because probes are few
             if (due := self._due(now, host)) <= now:
-                woken += self._wake_first(host.held_back, 1, min(due_at, now))
+                woken += hosts.wake_first(host.held_back, 1, min(due_at, now))
             elif host.held_back:
                 next_due = min(next_due, due)
         if self._waiting:
             if (due := self._due(now)) <= now:
-                woken += self._wake_first(self._waiting, room - woken, min(due_at, now))
+                woken += hosts.wake_first(self._waiting, room - woken, min(due_at, now))
             else:
                 next_due = min(next_due, due)
         if not woken and next_due < math.inf:
             self._set_timer(loop, next_due, now)
-
-    def _drop_done(self) -> None:
-        """Remove the callers at the head of each queue that were cancelled or released."""
-        for callers in (self._waiting, *[host.held_back for host in self.hosts.holding_back]):
-            while callers and callers[0].turn.done():
-                callers.popleft()
 
     def _update_hosts(self, now: float) -> float:
         """Call `let_go` for hosts that need not be held back any more, and hold back a slow host.
@@ -407,17 +381,6 @@ class RateLimiter:
         wait = max(due - now, _MIN_WAIT)
         self._timer = loop.call_later(wait, self._wake_waiting, due, context=Context())
 
-    def _wake_first(self, callers: deque[Caller], limit: int, due: float) -> int:
-        """Wake the first callers of a queue, at most `limit`; return how many were woken."""
-        woken = 0
-        while callers and woken < limit:
-            turn = callers.popleft().turn
-            if not turn.done():  # otherwise the caller was cancelled or released
-                woken += 1
-                turn.set_result(due)
-        self._woken += woken
-        return woken
-
 
 def _longest_jitter(retry_after: float) -> float:
     """Return the maximum seconds that are added at random to a Retry-After."""
@@ -426,5 +389,4 @@ def _longest_jitter(retry_after: float) -> float:
 
 _MIN_JITTER: Final = 0.1  # maximum seconds that are added to a short Retry-After
 _JITTER_SHARE: Final = 0.1  # maximum that is added to a longer Retry-After, as a share of it
-_CHECK_EVERY: Final = 1.0  # seconds between two calls of `_release_expired`
 _MIN_WAIT: Final = 4e-9  # seconds of the shortest timer

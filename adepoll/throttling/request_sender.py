@@ -202,7 +202,7 @@ class RequestSender:
         self._closed.set()
         self._loop = None
         for caller in self._waiting:
-            self._limiter.release(caller)
+            self._limiter.hosts.release(caller)
 
     def stats(self, *, bytes_received: int = 0) -> ClientStats:
         """Return a copy of the counters.

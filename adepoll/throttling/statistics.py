@@ -9,7 +9,7 @@ For the metrics of all packages, see `contrib.prometheus`.
 from attrs import frozen
 
 from adepoll.common.html_tables import HtmlTable
-from adepoll.throttling.hosts import OUTAGE
+from adepoll.throttling.outage import OUTAGE
 
 
 @frozen(kw_only=True)

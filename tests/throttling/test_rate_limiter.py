@@ -460,7 +460,7 @@ def test_a_caller_waits_behind_a_woken_caller_if_there_is_a_rate():
         # In the same step of the loop as the timer, and before the caller that it wakes.
         asyncio.get_running_loop().call_at(
             math.nextafter(limiter._timer.when(), math.inf),
-            lambda: seen.append((limiter._woken, limiter.ready(host_of(limiter)))),
+            lambda: seen.append((limiter.hosts.woken, limiter.ready(host_of(limiter)))),
         )
         await waiter
         assert seen == [(1, None)]

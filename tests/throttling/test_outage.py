@@ -1,7 +1,7 @@
 import math
 from itertools import count
 
-from adepoll.throttling.hosts import OUTAGE, Outage
+from adepoll.throttling.outage import OUTAGE, Outage
 
 
 def doubling():

@@ -1,0 +1,111 @@
+"""Outage: decides whether one host of the service is down, and when it may be probed again.
+
+Imports nothing of adepoll. Times are seconds of `loop.time()`, passed in.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Final
+
+
+class Outage:
+    """Decides whether a host of the service is down, and when it may be probed again.
+
+    `OUTAGE` consecutive failed requests about at least three jobs are an outage. During an outage,
+    single requests (probes) are sent after increasing waits, until a request succeeds. If a request
+    about a job fails, and another request then succeeds, the job is probably bad: further failed
+    requests about this job do not count for 120 s, so that it does not slow the others down.
+
+    Attributes:
+        failures: Number of counted failed requests since the last successful request.
+        is_on: True during an outage.
+        probe_at: Time at which the next probe may be sent; minus infinity without an outage, and
+            infinity while a probe is in flight.
+    """
+
+    __slots__ = (
+        "_bad_jobs",
+        "_failing",
+        "_new_waits",
+        "_unnamed",
+        "_waits",
+        "failures",
+        "is_on",
+        "probe_at",
+    )
+
+    def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
+        """Create the state of a host that is not down.
+
+        Args:
+            waits: Returns a new endless iterator over the seconds to wait before each probe.
+        """
+        self._new_waits = waits
+        self._waits = waits()  # seconds before each further probe of the present outage
+        # Time of the last failed request about each job, by job id, since the last success.
+        self._failing: dict[str, float] = {}
+        # Number of failed requests, since the last success, that concern no job.
+        self._unnamed = 0
+        # Jobs that are probably bad: a request about them failed before the last success. Time of
+        # the last failed request, by job id; oldest first.
+        self._bad_jobs: dict[str, float] = {}
+        self.failures = 0
+        self.is_on = False
+        self.probe_at = -math.inf
+
+    def probe_sent(self) -> None:
+        """Record that a probe was sent; the next one may be sent after this one has ended."""
+        self.probe_at = math.inf
+
+    def probe_ended(self, now: float) -> None:
+        """Record that a probe ended without showing whether the host is down."""
+        if self.is_on:
+            self.probe_at = now
+
+    def failed(self, now: float, *, is_probe: bool, job_id: str | None = None) -> bool:
+        """Record a failed request; return True if an outage begins with it.
+
+        Args:
+            now: Time at which the request failed.
+            is_probe: True if the request was sent during the outage. Only the failure of such a
+                request postpones the next probe.
+            job_id: Id of the job that the request concerns; None if it concerns no job, such as a
+                request for the job list. Each failed request without a job counts like one about a
+                new job.
+        """
+        if job_id is None:
+            self.failures += 1
+            self._unnamed += 1
+        elif now - self._bad_jobs.get(job_id, -math.inf) > _BAD_FOR:
+            self.failures += 1
+            self._failing[job_id] = now
+        jobs = len(self._failing) + self._unnamed
+        begins = not self.is_on and self.failures >= OUTAGE and jobs >= _FEWEST_JOBS
+        if begins:
+            self._waits = self._new_waits()
+            self.is_on = True
+        if begins or (self.is_on and is_probe):
+            self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
+        return begins
+
+    def succeeded(self) -> bool:
+        """Record a successful request; return True if an outage ends now."""
+        ends, self.is_on = self.is_on, False
+        for job_id, failed_at in self._failing.items():
+            self._bad_jobs.pop(job_id, None)  # so that the job moves to the end of the dict
+            self._bad_jobs[job_id] = failed_at
+        while len(self._bad_jobs) > _MOST_BAD_JOBS:
+            del self._bad_jobs[next(iter(self._bad_jobs))]
+        self._failing.clear()
+        self._unnamed = self.failures = 0
+        self.probe_at = -math.inf
+        return ends
+
+
+OUTAGE: Final = 10
+"""Number of consecutive failed requests, about at least three jobs, that are an outage."""
+
+_MAX_PROBE_WAIT: Final = 30.0  # maximum seconds to wait before a probe
+_FEWEST_JOBS: Final = 3  # the failed requests of an outage concern at least this number of jobs
+_BAD_FOR: Final = 120.0  # seconds for which further failed requests about a bad job do not count
+_MOST_BAD_JOBS: Final = 1_000  # bad jobs that are remembered
