@@ -151,7 +151,7 @@ class RateLimiter:
 
         Args:
             host: The host to which it will be sent.
-            callers: Contains the caller while it waits, so that `Hosts.release` can be called for it.
+            callers: Contains the caller while it waits, for `Hosts.release`.
             give_up_at: Time after which the caller is released while the host is down.
 
         Returns:
