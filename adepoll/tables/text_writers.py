@@ -11,6 +11,7 @@ from adepoll.tables.exact_json import dump
 
 # Types of values that `csv` can write without a change. None becomes an empty cell.
 _AS_THEY_ARE: Final = frozenset({type(None), str, int, float})
+_CR_LF: Final = "\r\n"
 
 
 class CsvWriter:
@@ -22,7 +23,7 @@ class CsvWriter:
     def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
         """Write the header."""
         self._text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=False)
-        self._csv = csv.writer(self._text, lineterminator="\n")
+        self._csv = csv.writer(_LineFeeds(self._text), lineterminator=_CR_LF)
         self._csv.writerow([column.name for column in columns])
 
     def write(self, values: Sequence[Sequence[Any]]) -> None:
@@ -33,6 +34,22 @@ class CsvWriter:
         """Write all remaining data; do not close the file."""
         self._text.flush()
         self._text.detach()
+
+
+class _LineFeeds:
+    """Writes the rows of a `csv.writer` to a file, each with a line feed at its end.
+
+    The writer itself ends rows with CR LF: then it quotes a text with a carriage return, which
+    other programs read as the end of a row.
+    """
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        """Create an object that writes to `text`."""
+        self._write = text.write
+
+    def write(self, row: str) -> None:
+        """Write a row that ends with CR LF."""
+        self._write(f"{row[: -len(_CR_LF)]}\n")
 
 
 class JsonLinesWriter:

@@ -377,6 +377,17 @@ async def test_all_formats_have_the_same_values(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("text", ["a\rb", "\r=1", "a\r\nb", "a\n", "\r", "a\u2028b", "a\x85b", '"'])
+async def test_a_line_end_in_a_text_ends_no_row_of_a_csv(tmp_path, text):
+    await write_journal(tmp_path / "b.db", [result_text({text: text, "b": 1})], folder=tmp_path)
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
+    body = (tmp_path / "t.csv").read_bytes()
+    [row] = csv.DictReader(io.StringIO(body.decode(), newline=""))
+    assert (row[text], row["b"]) == (text, "1")
+    assert body.endswith(b"\n")
+    assert not body.endswith(b"\r\n")
+
+
 async def test_decimals_are_numbers_in_json_lines(tmp_path):
     text = (
         '{"extraction": {"d": [12345678901234567.89], "e": 1, "m": {"x": 0.12345678901234567890}}}'
