@@ -291,9 +291,10 @@ class Subscription:
                     await self._job_ids.aclose()  # otherwise asyncio closes it later, in a new task
             return
         # The ids come without a wait, so the jobs are passed to the pollers in groups of 500.
+        has_limit = self._window < sys.maxsize
         for job_id in self._job_ids:
             self._add(job_id, now())
-            if self.open + self._untaken() >= self._window:
+            if has_limit and self.open + self._untaken() >= self._window:
                 await self._wait_for_room()
             count += 1
             if count % _IDS_PER_STEP == 0:

@@ -409,8 +409,7 @@ class WatchedJobs:
         del self._states[state.job_id]
         if state.failures is not None:
             self._memory.keep(state.job_id, state.failures)
-        if state.is_queued:
-            self.poll_queue.drop(state)
+        self.poll_queue.drop(state)
         if state.ignore_list:
             self.list_trust.trust(state)
         if state.first_active_age is not None:
