@@ -27,8 +27,8 @@ class BatchProgress(HtmlTable):
         missed: Settled jobs whose results could not be fetched.
         open: Jobs without an outcome.
         fetching: Results being fetched.
-        bytes_fetched: Bytes of the results that this run has fetched or is fetching. Bytes of the
-            same results that an interrupted run had fetched count, too.
+        bytes_fetched: Bytes of the results that this run has fetched or is fetching. A part of such
+            a result that an interrupted run has fetched earlier counts, too.
         adopted: Results that this run has found complete in existing files.
         partial: Completed jobs with a partial result; see `JobSnapshot.partial`.
         credits: Sum of the credits that the service states for settled jobs.

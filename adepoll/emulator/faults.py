@@ -70,7 +70,7 @@ class When:
     times: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Raise `ValueError` if `every` is less than the end of the window, or `times` negative."""
+        """Raise `ValueError` if `every` is less than the end of the window, or `times` below 0."""
         if self.every is not None and (self.window is None or not self.every >= self.window[1]):
             raise ValueError(f"'every' must be at least the end of the window: {self.every!r}")
         if self.times is not None and self.times < 0:

@@ -132,7 +132,7 @@ def _is_array(kind: Json) -> bool:
 
 
 def _array_hook(kind: Json) -> _Hook:
-    """Return a function that makes this kind of list or tuple from an array."""
+    """Return a function that converts an array to `kind`, which is a type of list or tuple."""
     make: Json = get_origin(kind)
     arguments = get_args(kind)
     elements: Json = GenericAlias(list, arguments[:1])

@@ -83,9 +83,9 @@ class DiskWriter:
         """Start to write an empty file, or a file that contains the bytes that `resume` names.
 
         Args:
-            version: As for `PartFile.begin`.
-            multipart: As for `PartFile.begin`; ignored with `resume`.
-            resumable: As for `PartFile.begin`; ignored with `resume`.
+            version: Size and ETag of the object that will be written, as far as they are known.
+            multipart: True if several responses will make up the file; ignored with `resume`.
+            resumable: True if the storage serves ranges; ignored with `resume`.
             resume: The resume state that `open` yielded, to keep its bytes; None to begin with an
                 empty file.
         """

@@ -32,8 +32,8 @@ class LocalResult:
         Args:
             size: Size of the whole result in bytes.
             job_id: The job, for errors.
-            start: As for `ResultFetcher.stream`.
-            stop: As for `ResultFetcher.stream`.
+            start: Offset of the first byte. A negative number counts from the end of the result.
+            stop: Offset after the last byte; None for the end of the result.
 
         Raises:
             ResultRangeError: The result ends before the range begins.

@@ -180,8 +180,8 @@ class TransferRetries:
                 repeated, whatever the patience.
             rng: Source of jitter.
             patience: Seconds without progress after which the transfer is given up.
-            check_open: See the attribute.
-            counters: See the attribute; None for new ones.
+            check_open: Function that raises `ClosedError` if the fetcher was closed.
+            counters: Counts the resumptions; None for new counters.
         """
         self.counters = counters or Counters()
         self.check_open = check_open

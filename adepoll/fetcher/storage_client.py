@@ -363,9 +363,9 @@ class StoredResult:
         Args:
             storage: Sends the requests.
             url: The URL of the result, which can be renewed.
-            retries: See the attribute.
+            retries: Decides whether this transfer goes on after a failure.
             origins: Knows which storages are down.
-            job_id: See the attribute.
+            job_id: The job.
             in_bulk: True to read large chunks, which need several megabytes of memory.
         """
         self.job_id = job_id

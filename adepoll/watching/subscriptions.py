@@ -101,8 +101,8 @@ class Subscription:
             timeout: Seconds after which the jobs still open are given up; None for no limit.
             window: Maximum number of jobs that are watched, or whose error was not taken yet. None:
                 no limit if `job_ids` is a collection; otherwise `ITERATOR_WINDOW`.
-            every_change: See the attribute.
-            buffer: See the attribute.
+            every_change: True if every change of status is delivered, False if only the final one.
+            buffer: Room for snapshots; None if there is always room.
 
         Raises:
             TypeError: `job_ids` is a single string, or not iterable.

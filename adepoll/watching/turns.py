@@ -96,7 +96,7 @@ class Turns:
         self.last_wait = 0.0
 
     def is_busy(self, now: float) -> bool:
-        """Return True if a request waits, and such waits are longer than 0.1 seconds."""
+        """Return True if a request waits, and waits have become longer than 0.1 seconds."""
         return bool(self.waiting) and self._longest_wait(now) > _SPARE
 
     def _longest_wait(self, now: float) -> float:

@@ -392,7 +392,7 @@ class WatchedJobs:
         self.poll_queue.put(state, state.list_trusted_until)
 
     def _put_by_schedule(self, state: JobState, now: float, *, within: float = math.inf) -> None:
-        """Make a job due when the schedule says, but within `within` seconds."""
+        """Make a job due when the schedule says, and at the latest after `within` seconds."""
         if state.poll_again:
             state.poll_again = False
             self.list_trust.confirm_now(state)
