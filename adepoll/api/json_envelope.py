@@ -308,8 +308,9 @@ class ObjectScanner:
         """Read one window of a string, or of a value in brackets; return the offset after it.
 
         If the string or value ends within the window, return the offset after its end. A value in
-        brackets that ends within a long window is an exception: the method reads nothing, returns
-        `position`, and halves the next window, since only short windows are searched for the end.
+        brackets that ends within a long window is an exception, because only short windows are
+        searched for its end. Then the method reads nothing, returns `position`, and halves the next
+        window.
         """
         window = text[position : position + self._window]
         stop = position + len(window)

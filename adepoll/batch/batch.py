@@ -37,10 +37,11 @@ class Batch(AsyncCloseable):
     """Watches any number of jobs, fetches their results, and records everything in a journal.
 
     ``async with Batch(client, journal="batch.db", out_dir="results") as batch: async for outcome in
-    batch.run(job_ids): ...``. With a journal file, a batch survives a crash: the next run with the
-    same journal first yields the outcomes that were not acknowledged, then continues with the other
-    jobs. An outcome is acknowledged when your program requests the next one. Without a file, the
-    state of a batch is lost when the process ends. Memory does not grow with the number of jobs.
+    batch.run(job_ids): ...``. With a journal file, a batch survives a crash. The next run with the
+    same journal first yields the outcomes that were not acknowledged, and then continues with the
+    other jobs. An outcome is acknowledged when your program requests the next one. Without a file,
+    the state of a batch is lost when the process ends. Memory does not grow with the number of
+    jobs.
     """
 
     def __init__(

@@ -173,7 +173,7 @@ def redact_json(value: Json) -> Json:
     """Return a copy of parsed JSON in which all texts and names are redacted, at any depth.
 
     The value of a name like ``X-Amz-Signature`` becomes ``REDACTED``. To limit the time, only the
-    first 256 KiB of text (or 32,768 texts) are kept, in the order of the document: each further
+    first 256 KiB of text (or 32,768 texts) are kept, in the order of the document. Each further
     text becomes ``REDACTED``, and each further object becomes empty.
     """
     rest = _LONGEST_JSON

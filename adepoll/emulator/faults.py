@@ -202,9 +202,9 @@ class _Request:
 class Faults:
     """The active faults of a world. Several can apply to the same request.
 
-    The draw for the `chance` of a fault depends only on the seed, the number of faults that were
-    added before, the job, and the number of earlier requests to the same endpoint about the same
-    job. So the order in which requests about different jobs arrive does not change the draw.
+    The draw for the `chance` of a fault depends only on four things: the seed, the number of faults
+    that were added before, the job, and the number of earlier requests about this job to the same
+    endpoint. So the order in which requests about different jobs arrive does not change the draw.
 
     Attributes:
         seed: Determines everything random.

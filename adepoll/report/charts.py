@@ -189,8 +189,8 @@ def curve(ident: str, drawn: Curve, *, jobs: int) -> Markup:
 def curve_rows(drawn: Curve, jobs: int) -> list[tuple[str, float, int]]:
     """Return the rows of the table below the curve.
 
-    A row has a share of all jobs, the Unix time of the first point of the curve at which this share
-    had settled, and the number of settled jobs at this point.
+    A row contains a share of all jobs; the Unix time of the first point of the curve at which this
+    share had settled; and the number of settled jobs at this point.
     """
     rows = []
     previous = 0

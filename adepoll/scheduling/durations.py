@@ -60,9 +60,9 @@ class Durations:
     def distribution(self) -> Distribution:
         """Present distribution of durations.
 
-        Reading this property estimates the distribution again if the weight of ended jobs has
-        changed by over 10% since the last estimate, or if there were many polls of active jobs.
-        Each estimate is a new object.
+        Reading this property estimates the distribution again in two cases: the weight of ended
+        jobs has changed by over 10% since the last estimate, or there were many polls of active
+        jobs. Each estimate is a new object.
         """
         if self._is_outdated:
             self._refit()

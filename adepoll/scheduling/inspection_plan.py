@@ -27,10 +27,10 @@ class Plan:
     No other plan with the same number of polls has a shorter mean detection lag.
 
     The best density of polls at age a is ``n(a) = sqrt(h(a) / 2c)`` polls per second. Here h is the
-    hazard, that is the rate at which active jobs of this age settle, and c is the price of a poll
-    in seconds of lag (R. E. Barlow, L. C. Hunter & F. Proschan, J. SIAM 11, 1963; J. B. Keller,
-    Management Science 21, 1974). So from each poll to the next, the integral of sqrt(h) over the
-    age grows by the same step, ``sqrt(2c)``.
+    hazard: the rate at which active jobs of this age settle. c is the price of a poll in seconds of
+    lag (R. E. Barlow, L. C. Hunter & F. Proschan, J. SIAM 11, 1963; J. B. Keller, Management
+    Science 21, 1974). So from each poll to the next, the integral of sqrt(h) over the age grows by
+    the same step, ``sqrt(2c)``.
 
     Attributes:
         distribution: How long jobs take.

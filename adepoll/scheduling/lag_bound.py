@@ -20,11 +20,11 @@ waiter. Shorter delays later reduce the lag, so that the product of polls and la
 as that of the SDK's waiter, or smaller.
 
 *Any other job.* The bound is half of the time for which the job has been watched, or twice the
-target lag if that is longer: the mean lag of regular polls is half of a delay. Except at quiet
-ages, the bound is also at most 7 s, or twice the target lag if that is longer. Only at quiet ages
-can a delay grow to the maximum of the schedule. A bound for the mean lag of all jobs would not be
-enough: the last 1% of the jobs of a batch could be half a minute late each, and the mean would
-hardly show that.
+target lag if that is longer. Twice the target lag is enough, because the mean lag of regular polls
+is half of a delay. Except at quiet ages, the bound is also at most 7 s, or twice the target lag if
+that is longer. Only at quiet ages can a delay grow to the maximum of the schedule. A bound for the
+mean lag of all jobs would not be enough. Each of the last 1% of the jobs of a batch could be half a
+minute late, and the mean would hardly show that.
 
 Ages are *quiet* under three conditions (see `estimation.quiet_until`). Many jobs were observed at
 these ages. A job of such an age ends with a chance of at most 2% before it is 1.25 times as old.

@@ -54,9 +54,9 @@ class WebhookVerifier:
     """Checks that the sender of a webhook has the secret, and that the webhook is recent.
 
     A webhook that arrives twice is accepted twice, because polling a job twice does no harm. If
-    your code does more with a webhook, it should remember each ``webhook-id`` for twice `tolerance`
-    seconds (a timestamp can be that far in the past or in the future), and ignore a webhook with
-    the same id.
+    your code does more with a webhook, it should remember each ``webhook-id``, and ignore a webhook
+    with the same id. Remember an id for twice `tolerance` seconds, because a timestamp can be
+    `tolerance` seconds in the past or in the future.
     """
 
     def __init__(

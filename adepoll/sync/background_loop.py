@@ -38,8 +38,9 @@ class BackgroundLoop:
     def is_closed(self) -> bool:
         """True if no coroutine can run.
 
-        This is the case after `close`, at the end of the program, and in a process that was forked
-        after the start of the loop: the thread of the loop does not run there.
+        This is the case after `close`, and at the end of the program. It is also the case in a
+        process that was forked after the start of the loop, because the thread of the loop does not
+        run there.
         """
         return self._loop.is_closed() or sys.is_finalizing() or self._was_forked
 

@@ -100,9 +100,9 @@ class Rate:
     """Estimates the service's rate limit, in requests per second. No estimate before the first 429.
 
     Each 429 lowers the rate a little. While no 429 comes, the rate grows with the fourth power of
-    the time: slowly at first, and then faster and faster, similar to CUBIC when it probes for
-    capacity (RFC 9438, 2023, section 4.2). So few requests are throttled, free capacity is used
-    within seconds, and a limit that no longer exists is forgotten.
+    the time: slowly at first, and then faster and faster. CUBIC probes for capacity in a similar
+    way (RFC 9438, 2023, section 4.2). So few requests are throttled, free capacity is used within
+    seconds, and a limit that no longer exists is forgotten.
 
     Several processes can share a limit without knowing each other. A process with a higher rate is
     throttled more often, and each rate grows in proportion to itself. So the rates of the processes

@@ -13,8 +13,9 @@ class Outage:
 
     `OUTAGE` consecutive failed requests about at least three jobs are an outage. During an outage,
     single requests (probes) are sent after increasing waits, until a request succeeds. If a request
-    about a job fails, and another request then succeeds, the job is probably bad: further failed
-    requests about this job do not count for 120 s, so that it does not slow the others down.
+    about a job fails, and another request then succeeds, the job is probably bad. For 120 s,
+    further failed requests about this job do not count. So a bad job does not slow the other jobs
+    down.
 
     Attributes:
         failures: Number of counted failed requests since the last successful request.

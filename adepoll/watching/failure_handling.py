@@ -50,8 +50,9 @@ last open jobs of a batch, if all are bad, would look like an outage. With a low
 jobs would become suspects, because some of their polls fail just before an outage begins.
 
 `outage_patience` limits the seconds that do not count, too. A job is given up at its next failed
-poll if one of two times has reached this limit: the time for which polls of this job have failed,
-or the time in which the host has responded to no request of the watcher.
+poll if either of two times has reached this limit. The first is the time for which polls of this
+job have failed. The second is the time in which the host has responded to no request of the
+watcher.
 
 Imports `job_state`, `service_evidence` and `errors`. Times are seconds of one monotonic clock,
 passed in as `now`.
@@ -171,8 +172,8 @@ class FailureRules:
     def postponed_to(self, failures: PollFailures, now: float) -> float:
         """Return the time of the next check whether the host works; `now` to poll the job now.
 
-        The job is polled now if, since its last poll failed, polls of other jobs have shown that
-        the host works, and the last of these polls has shown this, too.
+        The job is polled now if polls of other jobs have shown, after its last failed poll, that
+        the host works. The last of these polls must have shown this, too.
         """
         works = self.host.worked > failures.worked and self.host.last_error is None
         if works or now >= failures.retry_at:

@@ -182,9 +182,10 @@ class ListTrust:
     def check_every(self, state: JobState, now: float) -> float:
         """Return the longest time between two polls of a listed job, if the list is partly wrong.
 
-        If the list goes on showing a share s of the settled jobs as active, the hazard that a
-        listed job settles unnoticed is s times the hazard of the schedule. So the best density of
-        polls is sqrt(s) times that of the schedule (see `scheduling.inspection_plan`).
+        Suppose that the list goes on showing a share s of the settled jobs as active. Then the
+        hazard that a listed job settles unnoticed is s times the hazard of the schedule. So the
+        best density of polls is sqrt(s) times that of the schedule (see
+        `scheduling.inspection_plan`).
         """
         return self.delay(state, now) / math.sqrt(self.kept_share) if self.kept_share else math.inf
 

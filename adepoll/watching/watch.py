@@ -354,8 +354,8 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
         """The jobs without a yielded outcome: the key of each, and the error that is the reason.
 
         The error is the one with which the job was given up, or the one that ended the watch. It is
-        None if the job is still watched, if its snapshot was not taken yet, or if the watcher was
-        closed, because this says nothing about the job.
+        None if the job is still watched, or if its snapshot was not taken yet. It is also None if
+        the watcher was closed, because this says nothing about the job.
 
         Each key is the `str` of the job's `JobRef`: the id alone, or the kind and the id, as in
         ``v1-parse/cmg4x0q5p0001``. The kind is left out if it is the watcher's own kind, or if the
