@@ -151,6 +151,7 @@ async def test_a_client_that_accepts_no_data_delays_the_end_only_up_to_the_limit
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+@pytest.mark.parametrize("kind", more(["fastapi"], ["aiohttp"]))
 async def test_a_large_result_for_a_slow_client_needs_little_memory(kind, ade_env):
     large = ade_env.submit(JobPlan(result_bytes=60_000_000))
     async with (
