@@ -16,7 +16,7 @@ from typing import Any, Final
 from adepoll.api.models import JobPage, JobStatus
 from adepoll.api.source import JobSource, for_polling
 from adepoll.common.tasks import start
-from adepoll.errors import RateLimitedError, RequestError
+from adepoll.errors import RateLimitedError, RequestError, TransportError
 from adepoll.watching.listing import PAGE_SIZE, Sweep
 from adepoll.watching.sweep_policy import Situation, SweepPolicy
 from adepoll.watching.turns import PageTurns
@@ -232,16 +232,27 @@ class ListSweeper:
         """Request one page; repeat the request after a 429 or another temporary error.
 
         Raise the error after the 20th 429, or after the third temporary error of another kind.
-        Raise a lasting error immediately.
+        Raise a lasting error immediately. A request that hangs is cancelled, so that it does not
+        hold a place of the semaphore. It counts as two temporary errors.
         """
         tries = throttled = 0
         while True:
             self.requests += 1
+            limit = self._watched_jobs.list_hints.accuracy.limit
+            longest = min(_HANGING * limit, _PAGE_TIMEOUT)
             try:
-                with self.turns.request():
-                    return await self._source.list_jobs(
-                        page=number, page_size=PAGE_SIZE, status=status
-                    )
+                async with asyncio.timeout(None) as timeout:
+                    with self.turns.request(timeout, longest):
+                        return await self._source.list_jobs(
+                            page=number, page_size=PAGE_SIZE, status=status
+                        )
+            except TimeoutError as error:
+                if not timeout.expired():
+                    raise
+                tries += _TRIES_OF_HANGING
+                if tries >= _MAX_TRIES:
+                    what = f"no page of the list in {longest:.0f} s"
+                    raise TransportError(what, job_id=None) from error
             except RateLimitedError as error:
                 throttled += 1
                 if throttled >= _MAX_THROTTLED:
@@ -288,6 +299,9 @@ def _first_error(error: BaseException) -> Any:
 
 # List requests are too slow if they take more than this factor times `ListAccuracy.limit`.
 _SLOW: Final = 1.25
+# A request for a page hangs if it takes more than this factor times `ListAccuracy.limit`.
+_HANGING: Final = 1.6
+_TRIES_OF_HANGING: Final = 2  # tries for which a request that hangs counts
 _LONG: Final = 0.1  # seconds; if pages wait longer for their turn, there is time between them
 _PAGES_IN_FLIGHT: Final = 8
 _MAX_SLEEP: Final = 0.25  # maximum seconds between two checks whether to sweep now

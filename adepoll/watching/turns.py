@@ -5,6 +5,7 @@ semaphore for polls, and `PageTurns` for pages of the list. Times are seconds of
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -94,9 +95,15 @@ class Turns:
         self.waiting: dict[asyncio.Task[Any], float] = {}
         self.places = semaphore
         self.last_wait = 0.0
+        self._turn_at = -math.inf  # time at which the last request got its turn
 
     def is_busy(self, now: float) -> bool:
-        """Return True if a request waits, and waits have become longer than 0.1 seconds."""
+        """Return True if requests wait for longer than 0.1 seconds, now or in the last 10 seconds.
+
+        The last request that got its turn decides whether requests have waited.
+        """
+        if self.last_wait > _SPARE and now < self._turn_at + _RECENT:
+            return True
         return bool(self.waiting) and self._longest_wait(now) > _SPARE
 
     def _longest_wait(self, now: float) -> float:
@@ -111,6 +118,7 @@ class Turns:
         if task is not None and (began := self.waiting.pop(task, None)) is not None:
             now = loop.time()
             self.last_wait = now - began
+            self._turn_at = now
             self._record_turn(task, now)
 
     def __aexit__(
@@ -184,6 +192,7 @@ class PageTurns(Turns):
         """
         super().__init__(semaphore)
         self._sent: dict[asyncio.Task[Any], float] = {}
+        self._limits: dict[asyncio.Task[Any], tuple[asyncio.Timeout, float]] = {}
         self.restart()
 
     def restart(self) -> None:
@@ -197,24 +206,32 @@ class PageTurns(Turns):
         return self._seconds / self._requests if self._requests else 0.0
 
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """Record the wait and the duration of the request that this task sends in the block."""
+    def request(self, timeout: asyncio.Timeout, seconds: float) -> Iterator[None]:
+        """Record the wait and the duration of the request that this task sends in the block.
+
+        `timeout` expires `seconds` after the request was sent.
+        """
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is None:
             raise RuntimeError("a request for a page needs a task")
         self.waiting[task] = loop.time()
+        self._limits[task] = timeout, seconds
         try:
             yield
         finally:
             self.waiting.pop(task, None)
+            del self._limits[task]
             if (sent := self._sent.pop(task, None)) is not None:
                 self._seconds += loop.time() - sent
                 self._requests += 1
 
     def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:
         self._sent[task] = now
+        timeout, seconds = self._limits[task]
+        timeout.reschedule(now + seconds)
 
 
 _SPARE: Final = 0.1  # seconds by which a poll that can be left out may delay other requests
+_RECENT: Final = 10.0  # seconds for which a long wait shows that the request budget is short
 _MIN_ALLOWED: Final = 4.0  # polls that may wait for their turn, however long they wait
 _LONG: Final = 0.25  # seconds; if polls wait longer, only `_MIN_ALLOWED` polls may wait

@@ -283,9 +283,11 @@ class WatchedJobs:
     def _first_delay(self) -> float:
         """Return the seconds until the first poll of a new job that can wait; 0 to poll it now."""
         trust = self.list_trust
+        if trust.jobs_come_settled:
+            return 0.0
         if trust.sweeping:
             # Wait for the list: one page probably shows this job, and 99 others, as active.
-            return 0.0 if trust.jobs_come_settled else trust.first_trust
+            return trust.first_trust
         return self.timing.first_delay() if self._arrivals.trusted else 0.0
 
     def _join(self, state: JobState, new: Subscriber, now: float, *, can_wait: bool) -> None:
@@ -353,10 +355,8 @@ class WatchedJobs:
             if exact is not None:
                 lag = min(lag, max(self.learning.age(state, now) - exact, 0.0))
             self.counts.record_settled(lag)
-        if was_old is not None and self.uses_list:
-            self.list_trust.record_first(settled=was_old)
-            if was_old and self.list_trust.jobs_come_settled:
-                self.poll_queue.recall(now)  # jobs that wait for the list have probably settled
+        if was_old is not None:
+            self._record_first_settled(state, now, was_old=was_old)
         if refused:
             # These subscribers joined during the poll, and their buffers are full. When one has
             # room, the job is polled again, and the subscriber gets that snapshot.
@@ -365,10 +365,20 @@ class WatchedJobs:
         else:
             self._remove(state)
 
+    def _record_first_settled(self, state: JobState, now: float, *, was_old: bool) -> None:
+        """Record that the first poll of a job found it settled, unless that says nothing.
+
+        If a new job was polled late, it may have been active for seconds before.
+        """
+        if was_old or state.polled_at < state.added_at + _EARLY:
+            self.list_trust.record_first(settled=True)
+            if self.list_trust.jobs_come_settled:
+                self.poll_queue.recall(now)  # postponed jobs have probably settled, too
+
     def _continue(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
         """Record that a poll found a job active, and choose the time of the next poll."""
         was_missing = state.missing_at < math.inf
-        if state.first_active_age is None and self.uses_list:
+        if state.first_active_age is None:
             self.list_trust.record_first(settled=False)
         if was_missing:
             self.list_trust.record_wasted_poll(state)
@@ -427,5 +437,6 @@ class WatchedJobs:
 _TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
 _FIRST_TRUST: Final = 2.5  # `first_trust` in target lags; sweeps are about two target lags apart
 _SHARED_FOR: Final = 1.0  # seconds after the start of a poll in which further waiters cause no poll
+_EARLY: Final = 0.5  # seconds after a job was added; a poll that starts before this time is early
 _MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one step
 _CHUNK: Final = 500  # jobs in one step of an iterator

@@ -27,6 +27,16 @@ class Unlisted:
         await asyncio.get_running_loop().create_future()
 
 
+class HangingList(Unlisted):
+    """A source that never answers the first request for its list, and then shows no job."""
+
+    async def list_jobs(self, **query):
+        if not self.requests:
+            await super().list_jobs()
+        self.requests += 1
+        return JobPage(jobs=(), has_more=False)
+
+
 class LongList:
     """A source whose list has 40 pages of jobs that nobody watches; each page takes a second."""
 
@@ -51,7 +61,7 @@ class LongList:
         return JobPage(jobs=jobs, has_more=status is JobStatus.PROCESSING and page < 39)
 
 
-def make_sweeper(source):
+def make_sweeper(source, *, semaphore=None):
     """Make a list sweeper for one watched job."""
     watched_jobs = WatchedJobs(
         timing=ScheduleCalls(schedule=Fixed(interval=10), rng=Random(0), learning=Learning()),
@@ -63,7 +73,7 @@ def make_sweeper(source):
         watched_jobs,
         source,
         SweepPolicy(discovery="list", target_lag=None),
-        semaphore=nullcontext(),
+        semaphore=semaphore or nullcontext(),
         on_due=lambda: None,
         on_fatal=lambda _: None,
     )
@@ -89,6 +99,40 @@ def test_it_starts_no_sweep_after_it_was_closed(replay):
         list_sweeper.pump()
         await asyncio.sleep(1)
         assert source.requests == 0
+
+    replay(script)
+
+
+def test_a_request_that_hangs_holds_its_place_for_few_seconds(replay):
+    """With a single place, no job could be polled meanwhile."""
+
+    async def script():
+        source, semaphore = HangingList(), asyncio.Semaphore(1)
+        list_sweeper = make_sweeper(source, semaphore=semaphore)
+        list_sweeper.pump()
+        await asyncio.sleep(1)
+        assert semaphore.locked()
+        async with asyncio.timeout(6), semaphore:
+            pass
+        await asyncio.sleep(1)
+        assert list_sweeper.sweeps
+        await asyncio.wait(list_sweeper.close())
+
+    replay(script)
+
+
+def test_a_list_whose_requests_all_hang_is_left_alone(replay):
+    async def script():
+        source = Unlisted()
+        list_sweeper = make_sweeper(source)
+        list_sweeper.pump()
+        await asyncio.sleep(12)
+        sent = source.requests
+        await asyncio.sleep(3)
+        assert source.requests == sent
+        await asyncio.sleep(30)
+        assert source.requests > sent
+        await asyncio.wait(list_sweeper.close())
 
     replay(script)
 

@@ -173,3 +173,22 @@ def test_first_polls_of_many_new_waits_do_not_delay_other_jobs(replay):
                 wait.cancel()
 
     replay(script)
+
+
+def test_requests_are_busy_for_some_time_after_a_request_has_waited(replay):
+    """A poll that can be left out would take the next turn from a request that comes later."""
+
+    async def script():
+        turns = PollTurns(asyncio.Semaphore(1), on_turn=lambda: None)
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        for wait, busy in ((0.05, False), (0.5, True)):
+            turns.waiting[task] = loop.time()
+            await asyncio.sleep(wait)
+            async with turns:
+                assert turns.is_busy(loop.time()) is busy
+        await asyncio.sleep(5)
+        assert turns.is_busy(loop.time())
+        await asyncio.sleep(6)
+        assert not turns.is_busy(loop.time())
+
+    replay(script)

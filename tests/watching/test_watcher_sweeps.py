@@ -269,6 +269,26 @@ def test_a_list_that_lags_does_not_cost_a_get_for_every_new_job(replay):
     replay(script)
 
 
+@pytest.mark.parametrize("discovery", ["auto", "get"])
+def test_new_jobs_that_fail_immediately_are_polled_immediately(replay, discovery):
+    """The official waiter polls each new job without a delay."""
+
+    async def script():
+        service = Service()
+
+        async def come():
+            for _ in range(150):
+                yield service.submit(1, processing_time=lambda _: 0.0)[0]
+                await asyncio.sleep(0.6)
+
+        async with watcher_of(service, discovery=discovery) as watcher:
+            lags = await lags_of(service, watcher.watch(come()))
+        assert len(lags) == 150
+        assert mean(lags.values()) < 0.2
+
+    replay(script)
+
+
 def test_sweeps_of_short_jobs_come_as_often_as_the_official_waiter_needs_it(replay):
     """Its mean lag is 1.6 s for jobs of 5 s, less than the target."""
 
