@@ -126,7 +126,7 @@ class Speed:
     """
 
     def __init__(self, window: float) -> None:
-        """Average over the last `window` seconds."""
+        """Create an object that averages over the last `window` seconds."""
         self._window = window
         self._samples: deque[tuple[float, int, int]] = deque()
         self.jobs = 0.0

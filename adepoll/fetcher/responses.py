@@ -41,7 +41,7 @@ MAX_ERROR_PAGE: Final = 2**20
 
 
 class ObjectChangedError(Exception):
-    """The storage has another version of the object than the requested one."""
+    """The object in the storage is not the requested version."""
 
 
 class RangePastEndError(ObjectChangedError):

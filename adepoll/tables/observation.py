@@ -1,4 +1,4 @@
-"""Records which values each path of the results has: their kinds, sizes and numbers.
+"""Records the kinds, the sizes and the numbers of the values at each path of the results.
 
 Values are observed in blocks: all values of a block at the same path are observed together. This is
 several times faster than one value after another. Memory does not grow with the number of results:

@@ -112,8 +112,8 @@ class Rate:
 
     - By up to 40%, if the 429 came soon after the gate had opened. While the gate was closed, a
       limit such as a token bucket saved capacity, so the average is too high.
-    - By 1% to 6%, otherwise. The last estimates are compared. If they are equal, 1% is enough. If
-      they differ, other processes probably use a changing share of the limit.
+    - Otherwise by 1% to 6%. If the last estimates are equal, 1% is enough. If they differ, other
+      processes probably use a changing share of the limit.
 
     The rate grows more slowly in four cases: the last estimates were equal, the rate before the
     last 429 lasted long, the last 429 closed the gate for more than a second, or few requests are
