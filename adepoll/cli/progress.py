@@ -261,7 +261,7 @@ class Display:
 
 
 def _packed(parts: Iterable[Text], width: int) -> list[Text]:
-    """Distribute parts over lines of `width` characters; cut only a part longer than a line."""
+    """Distribute parts over lines of `width` characters; a part that is longer is cut."""
     lines: list[Text] = []
     for part in parts:
         part.no_wrap = True

@@ -223,7 +223,7 @@ def name_of(effect: Effect) -> str:
 
 
 def effect_class(name: str) -> type | None:
-    """Return the attrs class whose fields are the options of a fault; None if it has none.
+    """Return the attrs class whose fields are the options of a fault; None without options.
 
     Raises:
         ValueError: There is no fault of that name.

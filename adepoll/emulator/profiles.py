@@ -133,7 +133,9 @@ class Profile:
 
 
 def profile_of(profile: Profile | Mapping[str, Json] | None) -> Profile:
-    """Return a `Profile`; the argument can also be a mapping of its fields, or None for defaults.
+    """Return the `Profile` that the argument is or describes.
+
+    The argument can also be a mapping of the fields of a `Profile`, or None for the defaults.
 
     Raises:
         TypeError: A field does not exist.

@@ -223,7 +223,7 @@ class DownloadConnections:
     can be hashed while they arrive.
 
     Attributes:
-        resumed: Number of failed requests after which another request continued.
+        resumed: Number of requests that continued after a failed request.
     """
 
     def __init__(

@@ -159,8 +159,8 @@ class Adaptive:
 
     Attributes:
         target_lag: Mean detection lag to aim at, in seconds. Half of the lag needs about twice as
-            many polls. For jobs of a few seconds, the mean lag of the official SDK's waiter is the
-            aim if it is shorter, unless `target_lag` is above 5 s.
+            many polls. If `target_lag` is at most 5 s, and the waiter of the official SDK has a
+            shorter mean lag, as for jobs of a few seconds, then this shorter lag is the aim.
         minimum: Shortest delay, in seconds, even if the lag bound is shorter.
         maximum: Longest delay, in seconds, at ages at which jobs hardly ever settle, and while
             polls fail. At other ages, a delay is at most 7 s, or twice the target lag if that is
