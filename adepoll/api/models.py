@@ -108,7 +108,7 @@ class JobPage(Model):
 
     Attributes:
         jobs: The first 100 jobs of the page, without those that cannot be read. If jobs are left
-            out, `extra` has the JSON of all jobs. The service documents an order only for v2
+            out, `extra` contains the JSON of all jobs. The service documents an order only for v2
             jobs: the newest first.
         has_more: Whether the service says that there are further pages.
         org_id: Id of the organisation; None if the service does not say.

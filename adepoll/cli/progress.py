@@ -60,7 +60,7 @@ def progress_view(source: Callable[[], BatchState], *, quiet: bool = False) -> "
 
 
 class View(Closeable):
-    """Base class of the views, and itself a view that shows nothing. A context manager.
+    """The base class of the views; an instance of it shows nothing. It is a context manager.
 
     A timer redraws the view, so the time spent on drawing does not grow with the number of jobs.
     """

@@ -84,7 +84,7 @@ async def run_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
 
 
 class _Once(Generic[_T]):
-    """Work that is done once.
+    """Work that is done at most once, even if two threads try to do it.
 
     When the executor raises because it cannot start another thread, it has already queued the work,
     and one of its running threads can still do the work.

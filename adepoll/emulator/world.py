@@ -189,7 +189,7 @@ class World:
         return answer.status, answer.read()
 
     def answer(self, rules: EmulatedKind, job_id: str) -> JobAnswer:
-        """Answer a poll at the path of a kind: 200, 206, or 404 if the kind has no such job."""
+        """Answer a poll of a job of a kind: 200, 206, or 404 if the kind has no such job."""
         now = self.now()
         self.count(Endpoint.GET, job_id)
         job = self._jobs.get(job_id)

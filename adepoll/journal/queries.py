@@ -144,7 +144,7 @@ def waiting_jobs(
 def columns_of(
     path: Path | None, jobs: Collection[JobRef], connection: sqlite3.Connection
 ) -> dict[JobRef, Mapping[str, str]]:
-    """Return the columns of each of the jobs that has columns.
+    """Return the columns of the jobs; jobs without columns are left out.
 
     Raises:
         JournalDamagedError: The columns of a job are not texts; `path` is the journal.

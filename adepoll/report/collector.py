@@ -332,7 +332,7 @@ def _sample(values: Iterable[float]) -> Sample | None:
 
 
 def _curve(settled: list[float], added: float) -> Curve | None:
-    """Return the number of settled jobs over time; None if `settled` (sorted) is empty."""
+    """Return the number of settled jobs over time; None if there are none. `settled` is sorted."""
     if not settled:
         return None
     first, last = settled[0], settled[-1]
