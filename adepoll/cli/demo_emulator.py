@@ -93,7 +93,7 @@ async def emulator_process(*, seed: int, median: float) -> AsyncIterator[Emulato
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,  # so that Ctrl-C interrupts this process only
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env=_environment(),
     )
     try:
         yield await _read_announcement(process)
@@ -101,6 +101,13 @@ async def emulator_process(*, seed: int, median: float) -> AsyncIterator[Emulato
         if process.stdin is not None:
             process.stdin.close()
         await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of the emulator, which does not need the user's API key."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment.pop(API_KEY_VARIABLE, None)
+    return environment
 
 
 async def _read_announcement(process: asyncio.subprocess.Process) -> EmulatorProcess:

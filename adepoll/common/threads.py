@@ -6,7 +6,7 @@ that may never end: nothing waits for this work.
 """
 
 import asyncio
-import concurrent.futures
+import concurrent.futures.thread  # asyncio would import it when the first thread is needed
 import errno
 import threading
 from collections.abc import AsyncGenerator, Callable

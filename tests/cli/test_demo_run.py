@@ -3,6 +3,7 @@
 import pytest
 
 from adepoll.api.models import JobStatus
+from adepoll.cli.demo_emulator import emulator_process
 from adepoll.cli.demo_run import Observations, compare
 
 
@@ -49,3 +50,20 @@ def test_equal_observations_have_no_findings():
 )
 def test_a_difference_is_found(changes, finding):
     assert compare(["job-1"], observed(**changes), TRUTH) == [finding]
+
+
+async def test_the_emulator_of_the_demo_does_not_get_the_api_key(monkeypatch):
+    seen = {}
+
+    async def start(*command, env, **_options):
+        seen.update(env, command=command)
+        raise ProcessLookupError
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", start)
+    monkeypatch.setenv("VISION_AGENT_API_KEY", "canary")
+    monkeypatch.setenv("OTHER", "stays")
+    with pytest.raises(ProcessLookupError):
+        async with emulator_process(seed=1, median=1.0):
+            pass
+    assert seen["OTHER"] == "stays"
+    assert "canary" not in str(seen)
