@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -42,6 +43,10 @@ BASE_URL_VARIABLE: Final = "LANDINGAI_ADE_BASE_URL"
 V2_BASE_URL_VARIABLE: Final = "LANDINGAI_ADE_V2_BASE_URL"
 
 
+# Host and port of a URL: a name or an IPv4 address, or an IPv6 address, which can have a zone.
+_HOST: Final = re.compile(
+    r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?\])(?::[0-9]*)?"
+)
 _KEY: Final = re.compile(r"[!-~]+")  # printable ASCII without spaces
 
 
@@ -175,10 +180,24 @@ def _checked(base_url: str, name: str) -> str:
         raise ConfigurationError(
             f"{name} contains a space or a character that is not printable ASCII: {shown}"
         )
+    if not _is_host(parts):
+        raise ConfigurationError(f"{name} has an invalid host: {shown}")
     _check_path(parts, shown, name)
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
         _log.warning("the API key is sent unencrypted to %s; use an https:// %s", shown, name)
     return base_url.rstrip("/")
+
+
+def _is_host(parts: SplitResult) -> bool:
+    """Return whether a URL has a host to which aiohttp can connect: a name or an address."""
+    if _HOST.fullmatch(parts.netloc) is None:
+        return False
+    host = parts.hostname or ""
+    if host.replace(".", "").isdigit() or ":" in host:
+        with suppress(ValueError):
+            return bool(ip_address(host.replace("%25", "%")))
+        return False
+    return True
 
 
 def _check_path(parts: SplitResult, shown: str, name: str) -> None:

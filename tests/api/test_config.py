@@ -66,3 +66,33 @@ def test_a_key_that_is_not_a_string_is_refused_without_being_shown(key):
 def test_an_argument_of_a_wrong_type_is_named(options, message):
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         AdeClient("key", **options)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "h\\x",
+        "[::1]x:9",
+        "256.1.1.1",
+        "127.1",
+        "[v1.x]",
+        "[::1%]",
+        "h;x",
+        "%31.0.0.1",
+        "[1]",
+        "a,b",
+    ],
+)
+def test_a_base_url_whose_host_cannot_be_one_is_refused(host):
+    with pytest.raises(
+        ConfigurationError, match=r"base_url (has an invalid host|is not a valid URL)"
+    ):
+        AdeClient("key", base_url=f"https://{host}")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["h", "a_b.example", "10.0.0.1:8080", "[::1]", "[fe80::1%25eth0]:9", "h:", "4.example", "h."],
+)
+def test_names_and_addresses_are_hosts(host):
+    assert config.read_base_url(f"https://{host}", None) == f"https://{host}"
