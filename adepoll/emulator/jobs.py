@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Final
+from typing import Final, Self
 
 from attrs import Factory, define, field, frozen
 from attrs.validators import optional
@@ -172,6 +172,13 @@ class Job:
         seconds = self.plan.processing_time
         return round(seconds * 1_000) if seconds < math.inf else 0
 
+    @property
+    def has_result(self) -> bool:
+        """Whether the service still has the result, if the job has completed with one."""
+        plan = self.plan
+        read = plan.result_reads is not None and self.result_polls >= plan.result_reads
+        return not (plan.zero_data_retention or read)
+
     def share_done(self, now: float) -> float:
         """Return the share of the processing that is done at `now`, from 0 to 1.
 
@@ -240,3 +247,27 @@ class JobTruth:
     result_polls: int = 0
     result_requests: int = 0
     save_status: int | None = None
+
+    @classmethod
+    def of(cls, job: Job, result: ResultBody | None, *, digest: bool) -> Self:
+        """Return the facts about a job.
+
+        Args:
+            job: The job.
+            result: Result of the job; None if the job does not complete.
+            digest: True to compute the SHA-256 of the result, which reads the whole result.
+        """
+        return cls(
+            job_id=job.job_id,
+            kind=job.kind,
+            tier=job.tier,
+            received_at=job.received_at,
+            finished_at=job.finished_at,
+            outcome=job.plan.outcome,
+            result_bytes=0 if result is None else result.size,
+            result_sha256=result.sha256() if result is not None and digest else None,
+            gets=job.gets,
+            result_polls=job.result_polls,
+            result_requests=job.result_requests,
+            save_status=job.save_status,
+        )

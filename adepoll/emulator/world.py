@@ -197,7 +197,7 @@ class World:
         if job is None or status is None or now >= job.finished_at + job.plan.retention:
             return JobAnswer(status=404, head=dump(rules.error(Endpoint.GET, 404)).encode())
         result = url = None
-        if status is JobStatus.COMPLETED and self._has_result(job):
+        if status is JobStatus.COMPLETED and job.has_result:
             job.result_polls += 1
             if (url := job.output_save_url) is None:
                 result = self._result(job)
@@ -372,26 +372,7 @@ class World:
     def _truth(self, job: Job, *, digest: bool) -> JobTruth:
         """Return what really happened to a job; with the SHA-256 of its result if `digest`."""
         result = self._result(job) if job.plan.outcome.has_result else None
-        return JobTruth(
-            job_id=job.job_id,
-            kind=job.kind,
-            tier=job.tier,
-            received_at=job.received_at,
-            finished_at=job.finished_at,
-            outcome=job.plan.outcome,
-            result_bytes=0 if result is None else result.size,
-            result_sha256=result.sha256() if result is not None and digest else None,
-            gets=job.gets,
-            result_polls=job.result_polls,
-            result_requests=job.result_requests,
-            save_status=job.save_status,
-        )
-
-    def _has_result(self, job: Job) -> bool:
-        """Return whether the service still has the result of a completed job."""
-        plan = job.plan
-        read = plan.result_reads is not None and job.result_polls >= plan.result_reads
-        return not (plan.zero_data_retention or read)
+        return JobTruth.of(job, result, digest=digest)
 
     def _result(self, job: Job) -> ResultBody:
         """Return the result of a job; create it if it is not cached."""
