@@ -40,8 +40,8 @@ class ListTrust:
         pending_confirmation: Number of jobs that are due now whatever the list says, most of them
             because they are missing from the list.
         wasted_polls: Number of polls of jobs that were missing from the list but still active.
-        settled_share: Share of the recent jobs that had settled before the list or a poll could
-            show them as active; older jobs count less.
+        jobs_come_settled: True if a new job has probably settled already: the list will never show
+            it as active.
         kept_share: Share of the settled jobs that the list goes on showing as active, as observed
             so far.
         sweep_rate: Requests per second of the last sweep if it was slow, for example because the
@@ -54,12 +54,15 @@ class ListTrust:
     max_trust: float = 300.0
     first_trust: float = 5.0
     sweeping: bool = False
-    settled_share: float = 0.0
+    jobs_come_settled: bool = False
     kept_share: float = 0.0
     sweep_rate: float | None = None
     list_lag: float = 0.0
     pending_confirmation: int = 0
     wasted_polls: int = 0
+    # Share of the recent jobs that had settled before the list or a poll could show them as active;
+    # older jobs count less.
+    _settled_share: float = 0.0
     # Number of polls that may now be made only to check the list, if the request budget is short.
     _checks: float = 1.0
     # Number of polls of new jobs that may still be made only to find out whether jobs are short.
@@ -67,14 +70,10 @@ class ListTrust:
     # Lag of the list in seconds, as measured with the last new job whose poll was wasted.
     _last_lag: float = 0.0
 
-    @property
-    def jobs_come_settled(self) -> bool:
-        """True if a new job has probably settled already: the list will never show it as active."""
-        return self.settled_share > _MAX_SETTLED_SHARE
-
     def record_first(self, *, settled: bool) -> None:
         """Record whether a new job had already settled when it was seen for the first time."""
-        self.settled_share += (settled - self.settled_share) / _SHARE_OF
+        self._settled_share += (settled - self._settled_share) / _SHARE_OF
+        self.jobs_come_settled = self._settled_share > _MAX_SETTLED_SHARE
 
     def confirm_now(self, state: JobState) -> None:
         """From now on, ignore the list for this job; the caller must make the job due now."""
@@ -349,8 +348,8 @@ def _all_before(page: JobPage, oldest: float) -> bool:
     return all(time is not None and time.timestamp() < oldest for time in times)
 
 
-_MAX_SETTLED_SHARE: Final = 0.5  # if `settled_share` is larger, new jobs have probably settled
-_SHARE_OF: Final = 8  # recent jobs that make up most of `settled_share`
+_MAX_SETTLED_SHARE: Final = 0.5  # if `_settled_share` is larger, new jobs have probably settled
+_SHARE_OF: Final = 8  # recent jobs that make up most of `_settled_share`
 _CHECK_SHARE: Final = 0.03  # number of polls, only to check the list, that each request allows
 _MAX_CHECKS: Final = 4.0  # polls, only to check the list, that can be saved for later
 _ALMOST_ALL: Final = 0.99  # when this share of jobs of its age should have settled, a job is polled

@@ -102,7 +102,7 @@ class PollQueue:
 
     def recall(self, now: float) -> None:
         """Make all postponed jobs due; each of the next calls of `pop` moves up to 64 of them."""
-        if self._postponed:
+        if self._postponed.items or self._postponed.old:
             self._recalled_at = now
 
     def drop(self, state: JobState) -> None:
