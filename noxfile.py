@@ -24,7 +24,7 @@ def groups(*names: str) -> list[str]:
 
 CORES = os.cpu_count() or 1
 # More pytest processes than cores, because many tests wait for servers, browsers and processes.
-# Each further process collects all tests: 9 s of CPU, and 17 s in a new checkout.
+# Each further process collects all tests: 9 s of CPU, and 14 s in a new checkout.
 PARALLEL = [f"--numprocesses={2 * CORES + 1}", "--dist=worksteal"]
 
 
