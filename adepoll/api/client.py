@@ -18,7 +18,7 @@ from attrs import evolve
 
 from adepoll.api import protocol
 from adepoll.api.config import read_base_urls, read_key
-from adepoll.api.job_kind import JobKind, JobRef
+from adepoll.api.job_kind import JobKind, JobRef, check_kind
 from adepoll.api.job_requests import ClientOfKind, JobRequests, OwnMethods, PollingClient
 from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.kinds.registry import RULES
@@ -28,7 +28,7 @@ from adepoll.api.retry_after import Headers
 from adepoll.api.transport import Transport
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.closing import AsyncCloseable
-from adepoll.common.redaction import Secret, showable
+from adepoll.common.redaction import Secret
 from adepoll.errors import ConfigurationError, ServiceDownError, StatusError
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
@@ -206,10 +206,7 @@ class AdeClient(AsyncCloseable):
 
     def rules_of(self, kind: JobKind) -> KindRules:
         """Return the rules of a kind; raise `ConfigurationError` if the kind is unknown."""
-        if not isinstance(kind, JobKind):
-            raise ConfigurationError(
-                f"kind must be a JobKind, such as JobKind.V1_PARSE, not {showable(repr(kind), 80)}"
-            )
+        check_kind(kind)
         if (rules := self._rules.get(kind)) is None:
             raise ConfigurationError(
                 f"no rules for jobs of the kind {kind.name!r}; pass them as kinds=[...]"

@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Container, Mapping
-from typing import ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from attrs import field, frozen
 
@@ -94,6 +94,26 @@ _BY_PREFIX: Final = {
 }
 
 
+def check_kind(kind: object) -> None:
+    """Raise `ConfigurationError` unless `kind` is a `JobKind`."""
+    if not isinstance(kind, JobKind):
+        raise ConfigurationError(
+            f"kind must be a JobKind, such as JobKind.V1_PARSE, not {showable(repr(kind), 80)}; "
+            "JobKind.named returns the kind of a name"
+        )
+
+
+def _check_kind(_ref: object, _attribute: object, kind: Any) -> None:
+    if kind is not None:
+        check_kind(kind)
+
+
+def _check_label(_ref: object, _attribute: object, label: Any) -> None:
+    if label is not None and not isinstance(label, str):
+        name = type(label).__name__
+        raise ConfigurationError(f"label must be a string, not an object of the type {name}")
+
+
 @frozen
 class JobRef:
     """Names a job by its id, with its kind and your own name for the job if necessary.
@@ -104,15 +124,19 @@ class JobRef:
 
     Attributes:
         job_id: Id of the job.
-        kind: Kind of the job. None for the kind that the form of the id says, or for the kind of
-            the client if the form does not say a kind.
+        kind: Kind of the job, such as `JobKind.V1_PARSE`; `JobKind.named` returns the kind of a
+            name. None for the kind that the form of the id says, or for the kind of the client if
+            the form does not say a kind.
         label: Your own name for the job, such as the path of its document. Snapshots, outcomes and
             journals contain it. References that differ only in the label are equal.
+
+    Raises:
+        ConfigurationError: `kind` is not a `JobKind`, or `label` is not a string.
     """
 
     job_id: str
-    kind: JobKind | None = field(default=None, kw_only=True)
-    label: str | None = field(default=None, kw_only=True, eq=False)
+    kind: JobKind | None = field(default=None, kw_only=True, validator=_check_kind)
+    label: str | None = field(default=None, kw_only=True, eq=False, validator=_check_label)
 
     @classmethod
     def of(cls, job: "str | JobRef") -> "JobRef":

@@ -13,7 +13,8 @@ from attrs import field, frozen
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot, JobStatus, Json
 from adepoll.api.table_row import TableRow
-from adepoll.errors import AdePollError
+from adepoll.common.redaction import showable
+from adepoll.errors import AdePollError, ConfigurationError
 
 MOST_CREDITS: Final = 1e12
 """Credits. If the service states more for one job, the number counts as wrong."""
@@ -64,6 +65,16 @@ class ResultFile:
     sha256: str
 
 
+def _check_columns(_job: object, _attribute: object, columns: Mapping[object, object]) -> None:
+    for name, value in columns.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            wrong = type(value if isinstance(name, str) else name).__name__
+            raise ConfigurationError(
+                f"columns must be strings, but {showable(str(name), 40)!r} has an object of the "
+                f"type {wrong}; use str(value)"
+            )
+
+
 @frozen
 class BatchJob:
     """A job of a batch, together with texts of your own, which its outcome contains again.
@@ -73,10 +84,13 @@ class BatchJob:
         columns: Your texts by name, such as the other cells of its row in a CSV file. If two
             surrogates in a text form a pair, the outcome contains the character for which they
             stand.
+
+    Raises:
+        ConfigurationError: A name or value of `columns` is not a string.
     """
 
     ref: JobRef
-    columns: Mapping[str, str] = field(factory=dict, kw_only=True)
+    columns: Mapping[str, str] = field(factory=dict, kw_only=True, validator=_check_columns)
 
 
 @frozen(kw_only=True)

@@ -5,7 +5,7 @@ import traceback
 
 import pytest
 
-from adepoll import AdeClient
+from adepoll import AdeClient, BatchJob, JobKind, JobRef
 from adepoll.api import config
 from adepoll.errors import ConfigurationError
 
@@ -96,3 +96,26 @@ def test_a_base_url_whose_host_cannot_be_one_is_refused(host):
 )
 def test_names_and_addresses_are_hosts(host):
     assert config.read_base_url(f"https://{host}", None) == f"https://{host}"
+
+
+def test_the_name_of_a_kind_is_refused_when_the_reference_is_made():
+    message = "not 'v1-parse'; JobKind.named returns the kind of a name"
+    with pytest.raises(ConfigurationError, match=message):
+        JobRef("job-1", kind="v1-parse")
+    assert JobRef("job-1", kind=JobKind.named("v1-parse")).kind == JobKind.V1_PARSE
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: JobRef("job-1", label=17), "label must be a string, not .* type int"),
+        (lambda: BatchJob(JobRef("job-1"), columns={"net": 1.5}), "'net' has .* float; use str"),
+        (lambda: BatchJob(JobRef("job-1"), columns={"net": None}), "'net' has .* NoneType; use"),
+        (lambda: BatchJob(JobRef("job-1"), columns={5: "x"}), "'5' has .* type int; use"),
+    ],
+)
+def test_labels_and_columns_that_are_not_texts_are_refused_before_the_journal_has_them(
+    make, message
+):
+    with pytest.raises(ConfigurationError, match=message):
+        make()
