@@ -120,6 +120,13 @@ def _auto_rows() -> Iterator[Row]:
     yield _watch(
         "auto: list keeps 5% of settled jobs, log-normal 600 s", log_normal(600), listing=some
     )
+    many = JobListing(keeps_settled=0.2)
+    yield _watch(
+        "auto: list keeps 20% of settled jobs, log-normal 60 s", log_normal(60), listing=many
+    )
+    hanging = JobListing(hanging=2)
+    yield _watch("auto: two list requests hang", log_normal(60), jobs=100, listing=hanging)
+    yield _watch("auto: 500 that fail immediately", about(0), jobs=500, spread=300)
     yield _watch("auto: 5 and 300 s mixed, one every 2 s", mixed(about(5), about(300)), spread=600)
     yield Row(
         name="auto: last 1% of a Pareto(1.1) batch",
@@ -277,6 +284,15 @@ def _budget_rows() -> Iterator[Row]:
 def _waits_rows() -> Iterator[Row]:
     """Yield rows in which one watcher waits for each job with its own call of `wait`."""
     yield _watch("waits: 300, log-normal 60 s", log_normal(60), waits=True)
+    yield _watch(
+        "waits: 2,000, log-normal 60 s, budget 30/s", log_normal(60), jobs=2_000, **_short(30.0)
+    )
+    yield _watch(
+        "waits: 300, log-normal 60 s over 10 min, budget 2/s",
+        log_normal(60),
+        spread=600,
+        **_short(2.0),
+    )
     yield _watch("waits: 100, log-normal 60 s, budget 2/s", log_normal(60), jobs=100, **_short(2.0))
     yield _watch("waits: 300, log-normal 600 s, budget 1/s", log_normal(600), **_short(1.0))
     yield _watch(

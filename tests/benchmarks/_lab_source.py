@@ -30,6 +30,7 @@ class JobListing:
         keeps_settled: Share of the settled jobs that stay in the list of active jobs forever.
         missing: Share of the active jobs that the list never shows.
         failing: Share of the requests that fail for a moment (503).
+        hanging: Number of consecutive requests, after the first four, that are never answered.
         page_time: Additional seconds that each request takes.
     """
 
@@ -38,9 +39,11 @@ class JobListing:
     keeps_settled: float = 0.0
     missing: float = 0.0
     failing: float = 0.0
+    hanging: int = 0
     page_time: float = 0.0
 
 
+_ANSWERED = 4  # pages before the requests that are never answered
 _GOLDEN = 0.618  # spreads the jobs that stay in the list over all jobs
 
 
@@ -116,6 +119,8 @@ class LabService:
         latency = self.rng.uniform(*LATENCY) + self.listing.page_time
         self.pages += 1
         await asyncio.sleep(latency / 2)
+        if _ANSWERED < self.pages <= _ANSWERED + self.listing.hanging:
+            await asyncio.get_running_loop().create_future()
         if self.listing.failing and self.rng.random() < self.listing.failing:
             raise ServerError(status=503, detail="Service Unavailable", job_id=None)
         self._update(self.now() - self.listing.lag)
