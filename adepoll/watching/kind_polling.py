@@ -2,7 +2,7 @@
 
 `KindPolling` polls the jobs of one kind and sweeps their list. All kinds of a watcher share the
 semaphore, the request budget of the client, and `KeyEvidence`. Kinds at the same host of the
-service share `HostEvidence`. Each kind learns separately how long its jobs take. `SubscriptionHost`
+service share `HostEvidence`. Each kind learns separately how long its jobs take. `SubscriptionOwner`
 holds all kinds of one watcher. Imports `list_sweeper` and `pollers`.
 """
 
@@ -166,7 +166,7 @@ class KindPolling:
 
 
 class OpenSubscription(Protocol):
-    """The part of a subscription that `SubscriptionHost` and the watcher use."""
+    """The part of a subscription that `SubscriptionOwner` and the watcher use."""
 
     def fail(self, error: BaseException) -> None:
         """End the subscription with an error."""
@@ -189,7 +189,7 @@ class NamedJob:
     label: str | None = None
 
 
-class SubscriptionHost:
+class SubscriptionOwner:
     """The kinds of jobs that a watcher polls, and its open subscriptions.
 
     Attributes:

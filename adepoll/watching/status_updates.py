@@ -13,7 +13,7 @@ from adepoll.api.job_kind import JobKind, job_key
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.errors import AdePollError
 from adepoll.watching.job_state import JobState
-from adepoll.watching.kind_polling import NamedJob, SubscriptionHost
+from adepoll.watching.kind_polling import NamedJob, SubscriptionOwner
 from adepoll.watching.subscriptions import (
     BUFFERED,
     JobIds,
@@ -56,14 +56,14 @@ class StatusUpdateSubscription(Subscription):
     """A subscription that keeps the latest update of each job until the consumer takes it."""
 
     def __init__(
-        self, host: SubscriptionHost, job_ids: JobIds, *, last_status: Mapping[str, str]
+        self, owner: SubscriptionOwner, job_ids: JobIds, *, last_status: Mapping[str, str]
     ) -> None:
         """Create a subscription; see `JobWatcher.status_updates`."""
-        super().__init__(host, job_ids, every_change=True)
+        super().__init__(owner, job_ids, every_change=True)
         # Status texts from `last_status` by key, for active jobs whose ids were not read yet.
         self._last_status: dict[str, str] = {}
         for job, text in last_status.items():
-            key = job_key(job, host.kind)
+            key = job_key(job, owner.kind)
             if JobStatus.parse(text).is_terminal:
                 self._jobs[key] = BUFFERED  # the consumer has this job's last update already
             else:
@@ -130,7 +130,7 @@ class StatusUpdateSubscription(Subscription):
         error: AdePollError | None = None,
     ) -> None:
         """Keep an update for the consumer; it takes the place of an earlier update of the job."""
-        kind, job_id = self._host.kind_and_id(key)
+        kind, job_id = self._owner.kind_and_id(key)
         self._updates[key] = StatusUpdate(
             job_id=job_id,
             kind=kind,

@@ -31,7 +31,7 @@ from adepoll.errors import (
     JobTimeoutError,
 )
 from adepoll.watching.job_state import JobState, SnapshotBuffer, Subscriber
-from adepoll.watching.kind_polling import NamedJob, SubscriptionHost
+from adepoll.watching.kind_polling import NamedJob, SubscriptionOwner
 from adepoll.watching.waiter import own_instance
 
 JobIds: TypeAlias = Iterable[str | JobRef] | AsyncIterable[str | JobRef]
@@ -85,7 +85,7 @@ class Subscription:
 
     def __init__(
         self,
-        host: SubscriptionHost,
+        owner: SubscriptionOwner,
         job_ids: JobIds,
         *,
         timeout: float | None = None,
@@ -96,7 +96,7 @@ class Subscription:
         """Create a subscription; `start` starts it.
 
         Args:
-            host: The kinds of jobs and the subscriptions of the watcher.
+            owner: The kinds of jobs and the subscriptions of the watcher.
             job_ids: Ids of the jobs.
             timeout: Seconds after which the jobs still open are given up; None for no limit.
             window: Maximum number of jobs that are watched, or whose error was not taken yet. None:
@@ -125,7 +125,7 @@ class Subscription:
         self._labels: dict[str, str] = {}  # labels by key, for jobs that have a label
         # Keys of forgotten jobs, to find duplicate ids. None for iterators, and after the last id.
         self._forgotten: set[str] | None = set() if isinstance(job_ids, Collection) else None
-        self._host = host
+        self._owner = owner
         self._job_ids = job_ids
         self._timeout = timeout
         self._paced = not isinstance(job_ids, Collection)  # read no faster than jobs are polled
@@ -174,16 +174,16 @@ class Subscription:
 
     def start(self) -> None:
         """Read the ids, and watch the jobs."""
-        self._host.check_open()
+        self._owner.check_open()
         loop = self._loop = asyncio.get_running_loop()
-        self._host.subscriptions[self] = None
+        self._owner.subscriptions[self] = None
         if self._timeout is not None:
             # With an empty context, as the event loop keeps a cancelled timer and its context.
             self._timer = loop.call_later(
                 self._timeout, self._give_up_open_jobs, self._timeout, context=Context()
             )
         # The iterable belongs to the caller: it is read in the caller's context.
-        self._reader = start(self._read(), self._host.tasks, context=copy_context())
+        self._reader = start(self._read(), self._owner.tasks, context=copy_context())
         self._reader.add_done_callback(self._reader_ended)
 
     def end_of_ids(self) -> None:
@@ -207,17 +207,17 @@ class Subscription:
         """
         self._stop_reading()
         self.ready.set()
-        if self not in self._host.subscriptions:
+        if self not in self._owner.subscriptions:
             return self._ending
-        del self._host.subscriptions[self]
+        del self._owner.subscriptions[self]
         if self.buffer is not None:
             self.buffer.free = -sys.maxsize  # without room, no poll begins for this subscription
         self._ending = [task for task in (self._reader, self._expiry) if task is not None]
         if self.open:
-            keys = iter([*self._host.keys_in_flight(), *self._jobs])
+            keys = iter([*self._owner.keys_in_flight(), *self._jobs])
             self._ending += self._unsubscribe(islice(keys, _JOBS_PER_STEP))
             if len(self._jobs) > _JOBS_PER_STEP:
-                self._ending.append(start(self._unsubscribe_all(keys), self._host.tasks))
+                self._ending.append(start(self._unsubscribe_all(keys), self._owner.tasks))
         return self._ending
 
     def close_soon(self) -> None:
@@ -236,7 +236,7 @@ class Subscription:
 
     def _unsubscribe(self, keys: Iterable[str]) -> list[asyncio.Task[None]]:
         """Unsubscribe from some jobs; return the tasks of the polls that are cancelled."""
-        jobs = [job for key in keys if (job := self._host.find(key)) is not None]
+        jobs = [job for key in keys if (job := self._owner.find(key)) is not None]
         return [task for job in jobs for task in job.polling.pollers.unsubscribe(job.job_id, self)]
 
     async def _unsubscribe_all(self, keys: Iterator[str]) -> None:
@@ -250,7 +250,7 @@ class Subscription:
     def _give_up_open_jobs(self, timeout: float) -> None:
         if self._reader is not None:
             self._reader.cancel()
-        self._expiry = start(self._expire(timeout), self._host.tasks)
+        self._expiry = start(self._expire(timeout), self._owner.tasks)
         self._expiry.add_done_callback(self._ids_ended, context=Context())
 
     async def _expire(self, timeout: float) -> None:  # noqa: ASYNC109 - the timeout has already passed
@@ -258,7 +258,7 @@ class Subscription:
         keys = iter([*self._jobs])
         while step := [*islice(keys, _JOBS_PER_STEP)]:
             for key in step:
-                job = self._host.find(key)
+                job = self._owner.find(key)
                 if job is not None and not isinstance(self._jobs.get(key, UNRESOLVED), Ended):
                     self.give_up(key, _timeout_error(job, timeout))
                     job.polling.pollers.unsubscribe(job.job_id, self)
@@ -274,7 +274,7 @@ class Subscription:
 
     async def _read(self) -> None:
         """Read the ids and watch their jobs, a limited number in each step of the loop."""
-        now, pump = asyncio.get_running_loop().time, self._host.pump
+        now, pump = asyncio.get_running_loop().time, self._owner.pump
         count = 0
         if isinstance(self._job_ids, AsyncIterable):
             try:
@@ -306,7 +306,7 @@ class Subscription:
     async def _wait_for_room(self) -> None:
         """Wait until the window has room. A timeout could lose an id that is read without room."""
         while self.open + self._untaken() >= self._window:
-            self._host.pump()
+            self._owner.pump()
             self._room_changed.clear()
             await self._room_changed.wait()
 
@@ -318,7 +318,7 @@ class Subscription:
 
     def _backlog(self) -> int:
         """Return the number of due jobs that wait for a poller or for room in the buffer."""
-        overdue = self._host.overdue()
+        overdue = self._owner.overdue()
         return overdue if self.buffer is None else overdue + len(self.buffer.waiting)
 
     def _untaken(self) -> int:
@@ -346,7 +346,7 @@ class Subscription:
         """Count a new job, and keep its label; return None if it is a duplicate or invalid."""
         job: NamedJob | None = None
         try:
-            job = self._host.named(given)
+            job = self._owner.named(given)
         except InvalidJobIdError as exc:
             error, key = exc, exc.job_id
             label = given.label if isinstance(given, JobRef) else None

@@ -20,7 +20,7 @@ from adepoll.common.html_tables import HtmlTable
 from adepoll.common.tasks import join
 from adepoll.errors import AdePollError, ClosedError, UnresolvedJobsError
 from adepoll.watching.job_state import SnapshotBuffer
-from adepoll.watching.kind_polling import SubscriptionHost
+from adepoll.watching.kind_polling import SubscriptionOwner
 from adepoll.watching.subscriptions import (
     BUFFERED,
     Ended,
@@ -88,7 +88,7 @@ class WatchSubscription(Subscription):
 
     def __init__(
         self,
-        host: SubscriptionHost,
+        owner: SubscriptionOwner,
         job_ids: JobIds,
         *,
         limit: int,
@@ -100,7 +100,7 @@ class WatchSubscription(Subscription):
         """Create a subscription that holds at most `limit` snapshots; see `JobWatcher.watch`."""
         self._snapshots = SnapshotBuffer(self, limit)
         super().__init__(
-            host,
+            owner,
             job_ids,
             timeout=timeout,
             window=window,
@@ -174,7 +174,7 @@ class WatchSubscription(Subscription):
         self._room_changed.set()
         label, error = self._labels.get(key), self.errors.pop(key)
         self._forget(key)
-        kind, job_id = self._host.kind_and_id(key)
+        kind, job_id = self._owner.kind_and_id(key)
         return UnresolvedJob(job_id, error, kind=kind, label=label)
 
     def unresolved(self) -> dict[str, AdePollError | None]:

@@ -24,7 +24,7 @@ from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.schedules import Adaptive, Schedule
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState
-from adepoll.watching.kind_polling import PollingOptions, SubscriptionHost
+from adepoll.watching.kind_polling import PollingOptions, SubscriptionOwner
 from adepoll.watching.listing import Discovery
 from adepoll.watching.statistics import WatcherStats, total
 from adepoll.watching.status_updates import StatusUpdates, StatusUpdateSubscription
@@ -127,7 +127,7 @@ class JobWatcher(AsyncCloseable):
             durations = {}
         elif isinstance(durations, Durations):
             durations = {kind_of(source): durations}
-        self._host = SubscriptionHost(source, options, durations)
+        self._owner = SubscriptionOwner(source, options, durations)
         self._waiters: set[Waiter] = set()
 
     def __repr__(self) -> str:
@@ -144,10 +144,10 @@ class JobWatcher(AsyncCloseable):
 
         Open watches and waits raise ClosedError.
         """
-        self._host.closed = True
+        self._owner.closed = True
         self._end_all(ClosedError("the watcher was closed"))
-        await finish(self._host.tasks)
-        for polling in [*self._host.by_kind.values()]:
+        await finish(self._owner.tasks)
+        for polling in [*self._owner.by_kind.values()]:
             await polling.aclose()
 
     @overload
@@ -213,14 +213,14 @@ class JobWatcher(AsyncCloseable):
         if errors not in {"raise", "yield"}:
             raise ValueError(f"errors must be 'raise' or 'yield', got {errors!r}")
         subscription = WatchSubscription(
-            self._host,
+            self._owner,
             job_ids,
             limit=self._buffer,
             timeout=timeout,
             window=window,
             yield_errors=errors == "yield",
         )
-        self._host.check_open()
+        self._owner.check_open()
         return Watch(subscription)
 
     def updates(self, job_ids: JobIds, *, timeout: float | None = None) -> Watch[JobSnapshot]:
@@ -230,9 +230,9 @@ class JobWatcher(AsyncCloseable):
         is not observed. A slow consumer makes polls pause, and so misses more statuses.
         """
         subscription = WatchSubscription(
-            self._host, job_ids, limit=self._buffer, timeout=timeout, every_change=True
+            self._owner, job_ids, limit=self._buffer, timeout=timeout, every_change=True
         )
-        self._host.check_open()
+        self._owner.check_open()
         return Watch(subscription)
 
     def status_updates(
@@ -257,8 +257,8 @@ class JobWatcher(AsyncCloseable):
             TypeError: `job_ids` is a single string, or not iterable.
             ClosedError: The watcher is closed.
         """
-        subscription = StatusUpdateSubscription(self._host, job_ids, last_status=last_status or {})
-        self._host.check_open()
+        subscription = StatusUpdateSubscription(self._owner, job_ids, last_status=last_status or {})
+        self._owner.check_open()
         return StatusUpdates(subscription)
 
     async def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - the timeout must raise JobTimeoutError, not TimeoutError
@@ -275,8 +275,8 @@ class JobWatcher(AsyncCloseable):
             ClosedError: The watcher or its client was closed.
         """
         check_timeout(timeout)
-        self._host.check_open()
-        named = self._host.named(job)
+        self._owner.check_open()
+        named = self._owner.named(job)
         polling = named.polling
         loop = asyncio.get_running_loop()
         waiter = Waiter(loop.create_future())
@@ -310,14 +310,14 @@ class JobWatcher(AsyncCloseable):
         Returns:
             True if the job is being watched; False if not, and then nothing happens.
         """
-        if self._host.closed:
+        if self._owner.closed:
             return False
         try:
             ref = JobRef.of(job)
         except InvalidJobIdError:
             return False
         now, found = asyncio.get_running_loop().time(), False
-        for kind, polling in self._host.by_kind.items():
+        for kind, polling in self._owner.by_kind.items():
             if ref.kind in {None, kind} and polling.watched_jobs.poll_now(ref.job_id, now):
                 polling.pollers.pump()
                 found = True
@@ -327,19 +327,19 @@ class JobWatcher(AsyncCloseable):
     def stats(self) -> WatcherStats:
         """Figures of what the watcher does now and has done so far; a copy that does not change."""
         return total(
-            [polling.stats() for polling in self._host.by_kind.values()],
-            subscribers=len(self._host.subscriptions) + len(self._waiters),
+            [polling.stats() for polling in self._owner.by_kind.values()],
+            subscribers=len(self._owner.subscriptions) + len(self._waiters),
         )
 
     @property
     def kind(self) -> JobKind:
         """Default kind: the kind of each job whose id does not say the kind."""
-        return self._host.kind
+        return self._owner.kind
 
     @property
     def is_closed(self) -> bool:
         """True if `aclose` was called."""
-        return self._host.closed
+        return self._owner.closed
 
     def time_left(self) -> float | None:
         """Estimate the seconds until all watched jobs have settled.
@@ -348,7 +348,7 @@ class JobWatcher(AsyncCloseable):
         fewer than 20 jobs of a kind have settled, or while watched jobs are much older than the
         settled jobs were.
         """
-        kinds = [polling.watched_jobs for polling in self._host.by_kind.values()]
+        kinds = [polling.watched_jobs for polling in self._owner.by_kind.values()]
         busy = [watched_jobs for watched_jobs in kinds if len(watched_jobs)]
         now = asyncio.get_running_loop().time() if busy else 0.0
         times = [watched_jobs.time_left(now) for watched_jobs in busy]
@@ -361,23 +361,23 @@ class JobWatcher(AsyncCloseable):
 
         Can be passed to the next watcher. `durations_by_kind` returns those of all kinds.
         """
-        return self._host.own.watched_jobs.learning.durations
+        return self._owner.own.watched_jobs.learning.durations
 
     @property
     def durations_by_kind(self) -> Mapping[JobKind, Durations]:
         """How long jobs take, as learnt so far, for each kind that was watched."""
         return {
             kind: polling.watched_jobs.learning.durations
-            for kind, polling in self._host.by_kind.items()
+            for kind, polling in self._owner.by_kind.items()
         }
 
     def _end_all(self, error: BaseException) -> None:
         """End all watches and waits with an error, and cancel all polls and sweeps."""
         for waiter in self._waiters:
             waiter.fail(error)
-        for subscription in self._host.subscriptions:
+        for subscription in self._owner.subscriptions:
             subscription.fail(error)
-        for polling in self._host.by_kind.values():
+        for polling in self._owner.by_kind.values():
             polling.cancel_all()
 
 

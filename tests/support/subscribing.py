@@ -3,7 +3,7 @@
 import asyncio
 
 from adepoll.watching.job_state import JobState
-from adepoll.watching.kind_polling import SubscriptionHost
+from adepoll.watching.kind_polling import SubscriptionOwner
 from adepoll.watching.subscriptions import Ended
 from adepoll.watching.watch import WatchSubscription
 
@@ -29,7 +29,7 @@ class FakePolling:
         """Poll nothing."""
 
 
-class FakeHost(SubscriptionHost):
+class FakeOwner(SubscriptionOwner):
     """What a subscription needs of a watcher."""
 
     def __init__(self):
@@ -45,7 +45,7 @@ class FakeSubscription(WatchSubscription):
 
     @property
     def calls(self):
-        return self._host.own.calls
+        return self._owner.own.calls
 
     def open_ids(self):
         """Return the ids of the jobs that are still watched."""
@@ -67,7 +67,7 @@ class FakeSubscription(WatchSubscription):
 
 def subscription_of(*job_ids, limit=10, **options):
     """Return a subscription to jobs that reads no ids."""
-    subscription = FakeSubscription(FakeHost(), (), limit=limit, **options)
+    subscription = FakeSubscription(FakeOwner(), (), limit=limit, **options)
     for job_id in job_ids:
         add_id(subscription, job_id)
     return subscription
