@@ -380,7 +380,10 @@ class AdeClient(AsyncCloseable):
         return self._sender.turn(self._requests.hosts[self.rules_of(kind or self._kind).api])
 
     def error_of(self, status: int, headers: Headers, body: bytes = b"") -> StatusError:
-        """Return the error for a response that your own code received. Raise it within a `turn`.
+        """Return the error for a response that your own code received.
+
+        Raise the returned error in an ``async with client.turn()`` statement, so that the request
+        budget records the error.
 
         Args:
             status: HTTP status of the response, an error status.

@@ -1,6 +1,6 @@
 """Reads the API key and base URLs from arguments or the environment.
 
-Imports `errors` and lower modules.
+Imports `errors`.
 """
 
 import logging

@@ -35,11 +35,11 @@ class ViewedClient(Protocol):
 
     @property
     def get_job(self) -> Callable[..., Awaitable[JobSnapshot]]:
-        """Poll one job."""
+        """The method that polls one job."""
 
     @property
     def list_jobs(self) -> Callable[..., Awaitable[JobPage]]:
-        """List one page of jobs."""
+        """The method that requests one page of the list."""
 
     def service_time(self) -> float | None:
         """Return the Unix time of the service, in seconds; None if it is not known yet."""

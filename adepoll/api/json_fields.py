@@ -1,5 +1,7 @@
 """Which JSON fields an attrs class has, and how the value of a field is read.
 
+To add a field, start in `models`: its docstring lists all steps.
+
 A field without a default is required. All other fields are optional: if the value of an optional
 field cannot be read, it is kept in the attribute `extra`, and no error is raised. Imports
 `json_text` and `error_text`.

@@ -38,16 +38,19 @@ def _unix_time(text: str) -> float | None:
 class ServiceClock:
     """Estimates the Unix time of the service from the Date headers of its responses.
 
-    The clock keeps a lower and an upper bound of the offset: the service's Unix time minus the
-    time of the event loop. A response was created between `sent_at` and `received_at`, and its Date
-    header has no fraction, so ``date - received_at <= offset < date + 1 - sent_at`` (F. Cristian,
-    Probabilistic clock synchronization, 1989). The clock keeps the intersection of the bounds of
-    all responses (K. Marzullo, 1984). The bounds widen with time, because clocks drift. If a
-    response contradicts the bounds, its own bounds replace them, because somebody has set a clock,
-    or several servers answer.
+    The *offset* is the service's Unix time minus the time of the event loop. The clock keeps a
+    lower and an upper bound of the offset.
+
+    A response was created between `sent_at` and `received_at`, and its Date header has no fraction.
+    So ``date - received_at <= offset < date + 1 - sent_at`` (F. Cristian, Probabilistic clock
+    synchronization, 1989). The clock keeps the intersection of the bounds of all responses
+    (K. Marzullo, 1984). The bounds widen with time, because clocks drift. A response contradicts
+    the bounds if somebody has set a clock, or if several servers answer. Then the bounds of this
+    response replace the bounds of the clock.
 
     Attributes:
-        enough_until: Loop time. Responses to requests that are sent earlier need not be recorded.
+        enough_until: Time of the event loop. The bounds are good enough until then: the response to
+            a request that is sent before this time need not be recorded.
     """
 
     def __init__(self) -> None:

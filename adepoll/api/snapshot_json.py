@@ -1,4 +1,4 @@
-"""How the JSON of a snapshot differs from its attributes. Imports `json_fields` and lower modules.
+"""How the JSON of a snapshot differs from its attributes. Imports `json_fields`.
 
 The service names some fields of some kinds differently, and adepoll adds fields of its own.
 """
@@ -24,7 +24,7 @@ _ADDED: Final = frozenset(  # all fields that adepoll adds
 
 @cache
 def shape_of(kind: JobKind, result: type, metadata: type) -> Shape:
-    """Return how the JSON of a snapshot differs from `JobSnapshot`, for one kind of jobs.
+    """Return the `Shape` of a kind: JSON names, types and defaults other than in `JobSnapshot`.
 
     Args:
         kind: The kind.

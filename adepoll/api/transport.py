@@ -1,7 +1,7 @@
 """The boundary to aiohttp: sends the GET requests of one client, and limits their time.
 
-Imports `arriving_body`, `connections`, `service_clock`, `transport_options`, `transport_errors` and
-lower modules.
+Imports `arriving_body`, `connections`, `protocol`, `service_clock`, `transport_options` and
+`transport_errors`.
 """
 
 import asyncio
@@ -233,7 +233,7 @@ class Request(Generic[_T]):
 
     Attributes:
         url: The whole URL, encoded.
-        proxy: Proxy for the request; None without one.
+        proxy: Proxy for the request; None if the request uses no proxy.
         read: Function that interprets the response. Its arguments are status, headers and body; if
             the status is not 200, also ``now`` and ``secret``, which `protocol.read_job` describes.
         job_id: Id of the job that the request is about, for errors; None for a page of the list.
@@ -255,21 +255,22 @@ class Request(Generic[_T]):
 
 
 class TimeLimit:
-    """Limits the time of many blocks of code at the same time, as `asyncio.timeout` does for one.
+    """Limits the time of many code blocks at the same time, as `asyncio.timeout` does for one.
 
-    All blocks have the same limit, so they expire in the order in which they began. Therefore, one
-    timer is enough. One timer for each block would take more CPU time.
+    A code block is the code in one ``with Block(...)`` statement. All blocks have the same limit,
+    so they expire in the order in which they began. Therefore, one timer is enough. One timer for
+    each block would take more CPU time.
     """
 
     def __init__(self, seconds: float) -> None:
-        """Create a limit of `seconds` for each block."""
+        """Create a limit of `seconds` for each code block."""
         self.seconds = seconds
         # Loop time at which each running block expires; the earliest first.
         self.running: dict[Block, float] = {}
         self.timer: asyncio.TimerHandle | None = None
 
     def expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Cancel the blocks that have reached their deadlines; set the timer for the next block."""
+        """Cancel the code blocks that have expired; set the timer for the next one to expire."""
         self.timer = None
         now = loop.time()
         for block, deadline in [*self.running.items()]:
@@ -281,9 +282,10 @@ class TimeLimit:
 
 
 class Block:
-    """A block of code under a `TimeLimit`: raises `TimeoutError` if it takes too long.
+    """A code block under a `TimeLimit`: a ``with`` statement that can expire.
 
-    It cancels its task as `asyncio.Timeout` does.
+    When the block expires, its task is cancelled. The ``with`` statement then raises TimeoutError,
+    as `asyncio.timeout` does.
     """
 
     __slots__ = ("_cancelling", "_limit", "_task")
@@ -322,7 +324,7 @@ class Block:
             running[self] = now + self._limit.seconds
 
     def cancel(self) -> None:
-        """Cancel the task that runs in the block."""
+        """Cancel the task that runs the code block."""
         self._task.cancel()
 
     def __enter__(self) -> Self:

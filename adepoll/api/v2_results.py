@@ -51,7 +51,8 @@ class V2Metadata(Facts):
         input_markdown_chars: Length of the Markdown from which data was extracted.
         output_markdown_chars: Length of the Markdown that a parse job produced.
         output_extraction_chars: Length of the JSON that an extract job produced.
-        range_units: Unit of the ranges in the result.
+        range_units: Unit in which the result counts positions in a text, such as
+            "unicode_codepoints".
         openapi_spec: Which OpenAPI description of the service is valid for the result.
         billing: Price and service tier; None if the service does not say.
         extra: JSON of fields that this version does not know or could not read, by name.
@@ -163,7 +164,7 @@ class WorkflowResult(Model):
 
     @property
     def failed_page_indexes(self) -> tuple[int, ...]:
-        """Pages that could not be parsed in any of the steps, counted from 0."""
+        """Pages that at least one step could not parse, counted from 0."""
         pages: set[int] = set()
         for step in _steps(self.output):
             metadata = step.get("metadata")

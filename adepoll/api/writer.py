@@ -1,7 +1,7 @@
 """Converts objects of attrs classes to JSON objects, with cattrs.
 
 The import of cattrs is slow, so `codec` imports this module only at the first use. Imports
-`results` and lower modules.
+`results` and `json_fields`.
 """
 
 from collections.abc import Callable

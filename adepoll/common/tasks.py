@@ -1,7 +1,7 @@
-"""Starts tasks and ends them with their owner. Imports nothing of adepoll.
+"""Starts tasks, keeps each in a set until it ends, and cancels all tasks of a set.
 
 A task that works for several callers runs in an empty `Context`, so that it does not use the
-context variables of one of the callers.
+context variables of one of the callers. Imports nothing of adepoll.
 """
 
 import asyncio

@@ -28,10 +28,10 @@ _NO_METHOD: Final = "The specified method is not allowed against this resource."
 
 @frozen
 class StorageHandlers:
-    """The handlers of the storage.
+    """Handles the requests to the emulated storage: ``GET``, ``HEAD`` and ``PUT`` of results.
 
     Attributes:
-        world: The world with the results.
+        world: The state of the emulated service, to which the results belong.
     """
 
     world: World

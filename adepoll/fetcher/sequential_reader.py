@@ -298,7 +298,8 @@ class SequentialReader:
             return not self._is_complete()
         if self._text is not None:
             return not self._text.is_complete
-        # A range can consist of the whitespace after the JSON: then there is no last brace.
+        # The last byte that is not whitespace must be a brace. There is one exception: a range that
+        # does not begin at 0 may contain only whitespace, because whitespace may follow the JSON.
         return self._last != b"}" and (bool(self._last) or not self.start or not self.received)
 
     def _cut_error(self, received: int, expected: int | None = None) -> ResultTransferError:

@@ -1,7 +1,7 @@
 """Endpoints: the base URLs of the API that has the jobs of a journal.
 
 There is one URL for v1 jobs, and one for v2 jobs. They are checked, because the API key is sent to
-them, and a journal may come from an unknown source. Imports `api.config` and lower modules.
+them, and a journal may come from an unknown source. Imports `api.config` and `foreign_file`.
 """
 
 import re

@@ -303,13 +303,13 @@ class Journal(AsyncCloseable):
         await self._run(self._database.set_note, key, value)
 
     async def reopen(self, *, kinds: Collection[str] = ()) -> int:
-        """Reopen the given-up jobs whose error is not lasting; return their number.
+        """Reopen the given-up jobs whose `Record.lasting` is False; return their number.
 
         A reopened job gets the stage `WAITING`, or `FETCHING` if it has settled.
 
         Args:
-            kinds: Names of error classes. Jobs with these errors are reopened even if the error is
-                lasting.
+            kinds: Names of error classes. Jobs with these errors are reopened even if their
+                `Record.lasting` is True.
         """
         return await self._run(self._database.reopen, kinds)
 

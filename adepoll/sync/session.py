@@ -1,4 +1,7 @@
-"""Session: a client, watcher and fetcher in a background loop. Batch: a batch of a session."""
+"""`Session`: a client, a watcher and a fetcher that run in a background event loop.
+
+`Batch`: the synchronous form of `adepoll.Batch`, which runs in the event loop of a session.
+"""
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Generator, Iterable

@@ -25,10 +25,10 @@ class UnreadableError(Exception):
 
 
 def load(text: bytes | str) -> Json:
-    """Read JSON exactly.
+    """Read JSON, and keep the exact value of every number.
 
-    NaN and Infinity become None. A number that Python cannot represent becomes its text. Half of a
-    surrogate pair, which no file can contain, becomes U+FFFD.
+    NaN and Infinity become None. A number that Python cannot represent becomes its text. A lone
+    surrogate (U+D800 to U+DFFF), which UTF-8 cannot encode, becomes U+FFFD.
 
     Raises:
         MalformedAnswerError: The text is not JSON.
@@ -64,9 +64,9 @@ def dump(value: Json) -> str:
 
 
 def without_surrogates(value: Json) -> Any:
-    """Return a value in which each half of a surrogate pair is replaced by U+FFFD.
+    """Return a value in which each lone surrogate (U+D800 to U+DFFF) is replaced by U+FFFD.
 
-    No file in UTF-8 can contain half of a surrogate pair.
+    UTF-8 cannot encode a lone surrogate, so it cannot be written to a file.
     """
     if isinstance(value, str):
         if value.isascii():

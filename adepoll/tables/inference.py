@@ -78,7 +78,13 @@ def columns_of(
 
 @define(eq=False)
 class _Resolver:
-    """Decides the type of each node of a tree, and collects conflicts."""
+    """Chooses the column type for each key path of the observed JSON.
+
+    Attributes:
+        dates: True if texts that are all dates, or all times, become a column of that type.
+        within: Prefix of the paths in conflicts, such as ``references.``.
+        conflicts: The paths found so far whose values have no common type.
+    """
 
     dates: bool
     within: str

@@ -1,11 +1,11 @@
-"""Places: keeps a host that hangs from holding all places of a semaphore.
+"""Prevents that requests to a slow host hold all places of a semaphore.
 
-A watcher has jobs at two hosts at most, and holds one place of its semaphore during each request.
-While both hosts respond, either may hold all places. If requests to one host are slow, and requests
-to the other host wait for a place, the slow host may hold half of the places for a minute. The
-newer requests to the slow host are ended if it has sent nothing for some seconds. If there is only
-one place, the hosts hold it by turns. Imports `errors` and `hosts`. Times are seconds of
-`loop.time()`.
+A watcher has jobs at two hosts at most. Each of its requests holds one place of the semaphore while
+it is in flight. While both hosts respond, requests to one host may hold all places. If a host is
+slow, and requests to the other host wait for a place, requests to the slow host may hold only half
+of the places for the next minute. If more of them are in flight, the newest of them are ended when
+they have received nothing for some seconds. If there is only one place, requests to the two hosts
+hold the place alternately. Imports `errors` and `hosts`. Times are seconds of `loop.time()`.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ _T = TypeVar("_T")
 
 @define(eq=False)
 class Share:
-    """The part of a single place that a slow host has.
+    """When requests to a slow host may hold the place of a semaphore that has only one place.
 
     Attributes:
-        rests_until: Time until which the place belongs to other hosts.
+        rests_until: Time until which only requests to other hosts may hold the place.
         patience: Seconds without a byte after which a request is ended.
     """
 
@@ -43,11 +43,12 @@ class Share:
 
 
 class Places:
-    """The places of one semaphore: which requests hold one, and which callers wait for one.
+    """The places of one semaphore: the requests that hold one, and the callers that wait for one.
 
     Attributes:
         holders: The requests that hold a place, oldest first.
-        only_host: The host of all callers so far; None without callers, or with several hosts.
+        only_host: The host, if all callers so far named the same one. None before the first caller,
+            or if callers named several hosts.
         waiting: Callers that wait for a place, in their order.
     """
 

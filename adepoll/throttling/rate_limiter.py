@@ -47,7 +47,8 @@ class RateLimiter:
     Attributes:
         retry: Retry policy of clients that have no policy of their own.
         hosts: The hosts to which requests are sent, and whether each is down.
-        places: Which hosts hold the places of each semaphore that is held during requests.
+        places: For each semaphore of a watcher: the requests that hold a place of the semaphore,
+            and the callers that wait for a place.
         gate_opens_at: Time at which the gate for all requests opens; in the past while it is open.
         retry_budget: Number of retries that are available now.
     """
@@ -151,7 +152,8 @@ class RateLimiter:
 
         Args:
             host: The host to which it will be sent.
-            callers: Contains the caller while it waits, for `Hosts.release`.
+            callers: A set that contains the caller while it waits. Code that has this set can call
+                `Hosts.release` to end the wait. None if no code needs the set.
             give_up_at: Time after which the caller is released while the host is down.
 
         Returns:
@@ -317,7 +319,7 @@ class RateLimiter:
         return max(due, self._next_slot) if self._interval else due
 
     def _has_room(self) -> bool:
-        """Return True if the window has room for one more request than those of woken callers."""
+        """Return True if the window has room for the requests of all woken callers and one more."""
         # A busy loop always has a woken caller. If that made each new caller wait, the queue would
         # never become empty.
         return not self._interval and self.hosts.woken < self._window.room

@@ -2,8 +2,9 @@
 
 `KindPolling` polls the jobs of one kind and sweeps their list. All kinds of a watcher share the
 semaphore, the request budget of the client, and `KeyEvidence`. Kinds at the same host of the
-service share `HostEvidence`. Each kind learns separately how long its jobs take. `SubscriptionOwner`
-holds all kinds of one watcher. Imports `list_sweeper` and `pollers`.
+service share `HostEvidence`. Each kind learns separately how long its jobs take. A
+`SubscriptionOwner` has all kinds and all open subscriptions of one watcher. Imports `list_sweeper`
+and `pollers`.
 """
 
 import asyncio
@@ -139,7 +140,7 @@ class KindPolling:
             self.sweeper.cancel_all()
 
     async def aclose(self) -> None:
-        """Cancel all polls and sweeps for good, and wait for the end of all tasks."""
+        """Cancel all polls and sweeps, start no new ones, and wait until all tasks have ended."""
         await finish(set() if self.sweeper is None else self.sweeper.close())
         await self.pollers.aclose()
 
@@ -180,7 +181,7 @@ class NamedJob:
         key: Text of the reference: ``KIND/ID``, or only the id if the id already means this kind.
         job_id: Id of the job.
         polling: Polls the jobs of this job's kind.
-        label: The caller's own name for the job; None without one.
+        label: The caller's own name for the job; None if the caller gave no name.
     """
 
     key: str

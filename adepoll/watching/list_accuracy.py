@@ -112,8 +112,9 @@ class ListAccuracy:
     # Number of jobs that should have settled since `no_drop_since`, but that polls found active:
     # the sum of their chances.
     _explained: float = field(default=0.0, init=False)
-    # Fraction of a poll that was left when `samples` rounded down. Its next call adds the fraction.
-    _credit: float = field(default=0.0, init=False)
+    # Fraction of a poll that was left when `samples` rounded a number of polls down. The next call
+    # of `samples` adds this fraction.
+    _fraction: float = field(default=0.0, init=False)
 
     @property
     def is_bad(self) -> bool:
@@ -296,28 +297,29 @@ class ListAccuracy:
             age: Age of a typical watched job, in seconds.
             settled: Number of jobs that polls have found settled since the last call.
         """
+        wanted = self._fraction
         late = self.ends.is_suspicious or self.kept.is_large
         late = late or (self._shows_settled and not self.is_proven)
         if late and len(self._settled) < _ENOUGH:
-            # Find more jobs that have settled, but that the list still shows as active. The next
-            # sweeps then show how late the list is.
-            self._credit += min(listed, _MAX_SUSPICIOUS_SAMPLE)
+            # Poll more jobs, to find settled jobs that the list still shows as active. When a later
+            # sweep no longer shows these jobs, adepoll knows how late the list is.
+            wanted += min(listed, _MAX_SUSPICIOUS_SAMPLE)
         elif self.is_proven:
             few = self.kept.expected < _EXPECTED
-            self._credit += _SAMPLES_PER_SWEEP + (_FIRST_SAMPLES if few else _SAMPLES) * settled
+            wanted += _SAMPLES_PER_SWEEP + (_FIRST_SAMPLES if few else _SAMPLES) * settled
         else:
             # The sample is smaller if the jobs are very young, because few of them have settled, or
             # very old, because few of them will settle soon. It is also smaller the more jobs the
             # list has dropped in time.
-            wanted = _CUBE_ROOTS * math.cbrt(listed)
-            wanted *= min(1.0, (age / _YOUNG) ** 2, math.sqrt(_OLD / max(age, 1.0)))
+            size = _CUBE_ROOTS * math.cbrt(listed)
+            size *= min(1.0, (age / _YOUNG) ** 2, math.sqrt(_OLD / max(age, 1.0)))
             if self._is_doubted:
-                wanted *= _SUSPICION  # listed jobs should have settled
+                size *= _SUSPICION  # listed jobs should have settled
             elif self._is_in_time:
-                wanted /= 1 + self.dropped
-            self._credit += min(max(_MIN_SAMPLE, wanted), _MAX_SAMPLE)
-        count = int(self._credit)
-        self._credit -= count
+                size /= 1 + self.dropped
+            wanted += min(max(_MIN_SAMPLE, size), _MAX_SAMPLE)
+        count = int(wanted)
+        self._fraction = wanted - count
         return count
 
 

@@ -320,7 +320,7 @@ class ListHints:
             state.is_compared = self.accuracy.record_active(state.received_at, state.missing_at)
 
     def _record_drop(self, active_at: float, missing_at: float) -> None:
-        """Record that the list was right not to show a job any more: the job has settled.
+        """Record that the list stopped showing a job, and that a poll found the job settled.
 
         Args:
             active_at: Time at which the job was last seen active.

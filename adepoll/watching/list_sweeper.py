@@ -92,7 +92,7 @@ class ListSweeper:
         return list(self._tasks)
 
     def close(self) -> set[asyncio.Task[None]]:
-        """Stop sweeping for good; return the cancelled tasks, whose end the caller awaits."""
+        """Stop sweeping, and never sweep again. The caller must await the returned tasks."""
         self._closed = True
         if self._retry is not None:
             self._retry.cancel()
@@ -232,8 +232,8 @@ class ListSweeper:
         """Request one page; repeat the request after a 429 or another temporary error.
 
         Raise the error after the 20th 429, or after the third temporary error of another kind.
-        Raise a lasting error immediately. A request that hangs is cancelled, so that it does not
-        hold a place of the semaphore. It counts as two temporary errors.
+        Raise an error that is not temporary immediately. A request that hangs is cancelled, so that
+        it does not hold a place of the semaphore. Such a request counts as two temporary errors.
         """
         tries = throttled = 0
         while True:

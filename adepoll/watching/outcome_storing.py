@@ -1,7 +1,7 @@
 """Stores the outcome of every job, for months, in a database or elsewhere.
 
 The caller's program must keep one thing across restarts: the ids of the jobs whose outcome was not
-stored yet. `store_outcomes` itself writes no file. Imports `watcher` and lower modules.
+stored yet. `store_outcomes` itself writes no file. Imports `watcher` and `watch`.
 """
 
 import asyncio

@@ -20,7 +20,8 @@ from adepoll.common.html_tables import HtmlTable
 
 BOUNDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the buckets of a `LagHistogram`, in seconds."""
-_MOST: Final = 0.95  # share of the lags that are below the bound in the text of a histogram
+# The text of a histogram names a bound that this share of the lags does not exceed.
+_MOST: Final = 0.95
 
 
 @frozen(kw_only=True)
@@ -49,7 +50,7 @@ class LagHistogram(HtmlTable):
         text = f"mean {self.sum / lags:.1f} s"
         for up_to, bound in zip(accumulate(self.counts), self.bounds, strict=False):
             if up_to >= _MOST * lags:
-                return f"{text}, 95% within {bound:g} s"
+                return f"{text}, {_MOST:.0%} within {bound:g} s"
         return text
 
 

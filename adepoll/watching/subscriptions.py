@@ -1,6 +1,6 @@
 """Subscription: reads the ids of one consumer's jobs, and watches the jobs until all have ended.
 
-Subclasses decide which items the consumer gets. Imports `kind_polling` and lower modules.
+Subclasses decide which items the consumer gets. Imports `kind_polling` and `waiter`.
 """
 
 import asyncio
@@ -120,10 +120,12 @@ class Subscription:
         self.open = 0
         self.given_up = 0
         self.complete = False
-        # By key: the last status text of an open job, None before its first; otherwise an `Ended`.
+        # The value for each key: the last status text of an open job, None for an open job that has
+        # no status text yet, or an `Ended` for a job that has ended.
         self._jobs: dict[str, str | Ended | None] = {}
         self._labels: dict[str, str] = {}  # labels by key, for jobs that have a label
-        # Keys of forgotten jobs, to find duplicate ids. None for iterators, and after the last id.
+        # Keys of forgotten jobs, to find duplicate ids. None for an iterator, because the set would
+        # grow without limit. None also after the last id, because no duplicate can follow.
         self._forgotten: set[str] | None = set() if isinstance(job_ids, Collection) else None
         self._owner = owner
         self._job_ids = job_ids

@@ -334,15 +334,15 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
         return items
 
     def hold(self) -> None:
-        """Let each snapshot keep its place in the buffer until `release` is called for it.
+        """From now on, let each snapshot keep its place in the buffer until `release` is called.
 
-        A consumer that first stores each snapshot, and later works on it, can then take snapshots
-        immediately, and polls still pause while its work is slow.
+        So a consumer can take and store snapshots immediately, and work on them later. Polls still
+        pause while this work is slow.
         """
         self._subscription.holds = True
 
     def release(self) -> None:
-        """Free the place of one snapshot that was taken after `hold`."""
+        """Free one place in the buffer. Call this once for each snapshot taken after `hold`."""
         self._subscription.release(1)
 
     def last_statuses(self) -> Mapping[str, str]:

@@ -146,10 +146,10 @@ class EmulatedKind(ABC):
     def answer(
         self, job: Job, *, now: float, org_id: str, result: ResultBody | None, url: str | None
     ) -> JobAnswer:
-        """Return the answer to a poll of a job that has arrived.
+        """Return the answer to a poll of a job.
 
         Args:
-            job: The job.
+            job: A job that the service has already received (its `received_at` is in the past).
             now: Unix seconds.
             org_id: Id of the organisation.
             result: The result; None if it is not part of the answer.
