@@ -41,7 +41,7 @@ def project(pytester, monkeypatch):
             pytester.makeconftest(conftest)
             pytester.makepyfile(code, **files)
             if fresh:
-                return pytester.runpytest_subprocess("-rA", *arguments, timeout=60)
+                return pytester.runpytest_subprocess("-rA", *arguments, timeout=150)
             return pytester.runpytest_inprocess("-rA", *arguments)
 
     return Project()
