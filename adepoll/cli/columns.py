@@ -185,8 +185,11 @@ def _read_json(batches: Iterable[list[str]], number: int, fields: Fields, found:
                     f"malformed JSON ({exc.msg}, character {exc.pos + 1}); one object per line?"
                 )
                 raise IdsError(problem, source=source, line=number) from None
-            except (ValueError, RecursionError) as exc:  # a number is too long, or nesting too deep
-                problem = f"JSON that cannot be read ({type(exc).__name__})"
+            except (ValueError, RecursionError) as exc:
+                reason = "a number has too many digits"
+                if isinstance(exc, RecursionError):
+                    reason = "objects or arrays are nested too deeply"
+                problem = f"JSON that cannot be read: {reason}"
                 raise IdsError(problem, source=source, line=number) from None
             job_id = _value_at(value, fields.job_id or "", source, number)
             kind = label = ""

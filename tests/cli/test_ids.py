@@ -318,8 +318,11 @@ def test_null_and_empty_values_are_skipped_and_numbers_are_ids():
         ('{"id": ["x"]}', "the value of 'id' is not a string"),
         ('{"id": true}', "the value of 'id' is not a string"),
         ('{"name": 1, "job": 2}', "no key 'id'; available: name, job"),
-        ('{"id": ' + "[" * 200_000 + "}", r"cannot be read \(RecursionError\)|malformed JSON"),
-        ('{"id": ' + "1" * 5_000 + "}", r"cannot be read \(ValueError\)"),
+        (
+            '{"id": ' + "[" * 200_000 + "}",
+            "nested too deeply|malformed JSON",
+        ),
+        ('{"id": ' + "9" * 5_000 + "}", "cannot be read: a number has too many digits"),
     ],
 )
 def test_a_line_without_an_id_is_reported_with_its_number(line, said):
