@@ -25,8 +25,9 @@ class AdePollError(Exception):
     changes, such as the job, an argument or a file, but calls for other jobs can succeed.
 
     Attributes:
-        transient: True if the same call can succeed later although nobody has changed anything: the
-            connection failed, the answer was malformed, or the status was 408, 429 or 5xx.
+        transient: True if the failure is probably temporary: the connection failed, the answer was
+            malformed, or the status was 408, 429 or 5xx. A repeated call can then succeed, although
+            neither the job nor the arguments have changed.
         fatal: True if calls for other jobs fail as well until an operator removes the cause: the
             key is refused, there are no credits, or the certificate cannot be verified.
     """

@@ -162,9 +162,9 @@ class Adaptive:
             many polls. If `target_lag` is at most 5 s, and the waiter of the official SDK has a
             shorter mean lag, as for jobs of a few seconds, then this shorter lag is the aim.
         minimum: Shortest delay, in seconds, even if the lag bound is shorter.
-        maximum: Longest delay, in seconds, at ages at which jobs hardly ever settle, and while
-            polls fail. At other ages, a delay is at most 7 s, or twice the target lag if that is
-            longer. The lag bound is shorter in the first seconds of a job, and if somebody waits
+        maximum: Longest delay, in seconds, while polls fail, and at quiet ages: ages at which jobs
+            hardly ever end. At other ages, a delay is at most 7 s, or twice the target lag if that
+            is longer. The lag bound is shorter in the first seconds of a job, and if somebody waits
             for the job (see `lag_bound`).
         jitter: Largest random change of a delay, as a share of the delay, 0 to below 1.
     """

@@ -11,7 +11,7 @@ successful poll. Seconds count only if they are evidence against the job. These 
 - *Weighted seconds* are seconds multiplied by a share. It is the share of polls that showed a
   working host, among the polls of other jobs since this job's previous failed poll. The share is
   0.95 if 5 of 100 such polls failed, and 0 if the host is down.
-- A *suspect* is a job that is probably the cause of its failed polls (see below).
+- A job is *probably bad* if it is probably the cause of its failed polls (see below).
 
 The failure decides which limit applies, and which seconds count:
 
@@ -26,7 +26,8 @@ The failure decides which limit applies, and which seconds count:
   is shorter. All seconds count, because the service responds.
 - No connection, 5xx or 408: limit `patience`. Weighted seconds count, with the polls at the same
   host. If no other job was polled, for example because only one job is watched, no seconds count:
-  adepoll cannot tell a failing job from a failing service. But all seconds of a suspect count then.
+  adepoll cannot tell a failing job from a failing service. But then all seconds of a job that is
+  probably bad count.
 - 401, bad certificate or refusal by the proxy, if it does not end all watches: as in the previous
   point, but with the polls at all hosts.
 - Any other error, such as a 422: the job is given up immediately.
@@ -41,13 +42,14 @@ request budget was short, has little effect.
 
 The next poll of the job comes within this tenth (or fifth) of the limit, if the request budget
 allows it and at least a fifth of the polls of other jobs succeed. If the poll failed with a 5xx, a
-408, a refusal or without a connection, the next poll comes within 15 s, until the job is a suspect.
+408, a refusal or without a connection, the next poll comes within 15 s, unless the job is probably
+bad.
 
-A job becomes a suspect when its counted seconds reach three tenths of the limit (three fifths of
-`not_found_grace`). This takes at least four failed polls, and polls of other jobs have succeeded in
-that time. Later failed polls of a suspect do not count as failures of the service. Otherwise the
-last open jobs of a batch, if all are bad, would look like an outage. With a lower threshold, good
-jobs would become suspects, because some of their polls fail just before an outage begins.
+A job becomes probably bad when its counted seconds reach three tenths of the limit (three fifths of
+`not_found_grace`). This takes at least four failed polls. After that, failed polls of this job do
+not count as failures of the service. Otherwise the last open jobs of a batch, if all are bad, would
+look like an outage. With a lower threshold, good jobs would become probably bad, because some of
+their polls fail just before an outage begins.
 
 `outage_patience` limits the seconds that do not count, too. A job is given up at its next failed
 poll if either of two times has reached this limit. The first is the time for which polls of this
@@ -99,8 +101,8 @@ class FailureRules:
         not_found_grace: Seconds for which a job that was never found may be unknown to the service
             (404) or forbidden (403): a new job can take a moment to appear.
         patience: Seconds for which polls of a job may fail while polls of other jobs succeed.
-        outage_patience: Seconds for which polls may fail for any reason; None for 12 times
-            `patience`.
+        outage_patience: Maximum seconds for which polls of a job may fail, whatever the reason, or
+            for which its host may not work; None for 12 times `patience`.
         malformed_patience: Seconds for which the answers about a job may be malformed. `patience`
             applies if it is shorter. A service that sends a malformed answer about a job will
             rarely send a better one later.
@@ -231,7 +233,7 @@ class FailureRules:
         if weight < _FEW:
             return math.inf  # the schedule alone decides, and polls become rarer
         within = min(longest, left / weight)
-        if kind is FailureKind.FAILED and not self._is_suspect(failures, kind):
+        if kind is FailureKind.FAILED and not self._is_probably_bad(failures, kind):
             # The next poll will probably show whether the host works. Until then, nothing new is
             # known of the job.
             within = min(within, _SOON)
@@ -246,13 +248,13 @@ class FailureRules:
         else:
             share = self.host.share_worked(failures.worked, failures.failed)
         if share is None:  # no other job was polled
-            is_evidence = kind is not FailureKind.FAILED or self._is_suspect(failures, kind)
+            is_evidence = kind is not FailureKind.FAILED or self._is_probably_bad(failures, kind)
             return 1.0 if is_evidence else 0.0
         return share
 
-    def _is_suspect(self, failures: PollFailures, kind: FailureKind) -> bool:
+    def _is_probably_bad(self, failures: PollFailures, kind: FailureKind) -> bool:
         """Return True if the job, not the service, is probably the cause of its failed polls."""
-        return failures.seconds.get(kind, 0.0) >= _SUSPECT_AFTER * self._longest(kind)
+        return failures.seconds.get(kind, 0.0) >= _PROBABLY_BAD_AFTER * self._longest(kind)
 
     def _longest(self, kind: FailureKind) -> float:
         """Return the largest number of seconds that count between two failed polls.
@@ -282,7 +284,7 @@ class FailureRules:
         elif kind is FailureKind.MALFORMED:
             self.host.worked += 1
             self.host.record_response()
-        elif kind is None or not self._is_suspect(failures, kind):
+        elif kind is None or not self._is_probably_bad(failures, kind):
             longest = self._total_limit / _MIN_POLLS
             self.host.record_failure(error, now, longest=longest)
             self.key.failed += 1
@@ -354,9 +356,9 @@ _FEW: Final = 0.2
 # Seconds within which such a job is polled. With fewer seconds, a few bad jobs would have so large
 # a share of all polls that they would look like an outage.
 _SOON: Final = 15.0
-# A job becomes a suspect when its counted seconds reach this multiple of the seconds that count at
-# most between two polls (`_longest`).
-_SUSPECT_AFTER: Final = 3
+# A job becomes probably bad when its counted seconds reach this multiple of the seconds that count
+# at most between two polls (`_longest`).
+_PROBABLY_BAD_AFTER: Final = 3
 _MOST_REMEMBERED: Final = 1_000  # jobs in a `FailureMemory`
 _REMEMBERED_FOR: Final = 600.0  # seconds from the last failed poll of a job until it is forgotten
 _ROUNDING: Final = 1e-9  # the part of a limit that sums of seconds can miss because of rounding

@@ -22,7 +22,7 @@ class HostEvidence:
         worked: Number of polls that showed a working host: they succeeded, or their answer was
             malformed, or a 404 of a job that was never found.
         failed: Number of polls that failed for a reason that can concern all jobs of the host.
-            Polls of suspects (see `failure_handling`) are not counted.
+            Polls of jobs that are probably bad (see `failure_handling`) are not counted.
         silent_for: Sum of the seconds between consecutive failed polls since the last response of
             the host. Of a long time between two polls, only a part counts.
         last_error: Last failure that can concern all jobs of the host; None if a later response has
@@ -87,7 +87,7 @@ class KeyEvidence:
             refusals, at most `CONFIRMATION_STEP` seconds count.
         accepted: Number of polls, at all hosts, with an answer that shows that the key is accepted.
         failed: Number of polls, at all hosts, that failed for a reason that can concern all jobs.
-            Polls of suspects (see `failure_handling`) are not counted.
+            Polls of jobs that are probably bad (see `failure_handling`) are not counted.
         hosts: The hosts of the service.
     """
 

@@ -83,8 +83,8 @@ class JobWatcher(AsyncCloseable):
                 minute. Hardly any time counts while the process is stopped, the request budget is
                 short, or the whole service is down; docs/polling.md#when-a-job-is-given-up has the
                 rules.
-            outage_patience: Seconds for which polls may fail for any reason, such as an outage of
-                the service; None for 12 times `patience`.
+            outage_patience: Maximum seconds for which polls of a job may fail, whatever the reason,
+                such as an outage of the service; None for 12 times `patience`.
             rng: Source of jitter; pass a seeded one to make runs reproducible.
 
         Raises:
