@@ -4,6 +4,7 @@ Pure functions. Imports `distribution` and `lag_bound`. All times are seconds. T
 the time since the service received the job.
 """
 
+import functools
 import math
 import operator
 from bisect import bisect_right
@@ -184,6 +185,7 @@ _MAX_TRIALS: Final = 12
 _TOLERANCE: Final = 0.01  # difference between mean lag and aim that is accepted, as a share
 
 
+@functools.lru_cache(maxsize=8)  # called often for the same distribution, at each list sweep
 def official_lag(distribution: Distribution) -> float:
     """Return the mean lag that the official SDK's waiter has with jobs of these durations.
 
