@@ -26,7 +26,7 @@ def error_text(raw: Json) -> str | None:
 
 
 def _texts(raw: Json, depth: int) -> Iterator[str]:
-    """Yield `raw` if it is a text; else the texts in the array, or at the first known key."""
+    """Yield the texts in a value: a text, an array of texts, or an object with a known key."""
     if isinstance(raw, str):
         if raw:
             yield raw

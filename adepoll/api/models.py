@@ -201,7 +201,7 @@ class JobSnapshot(TableRow):
 
     @property
     def schema_violation(self) -> str | None:
-        """Why the data does not conform to the caller's schema; None without such a message."""
+        """Why the data does not conform to the schema; None if the service gives no reason."""
         for holder in (self.metadata, self.data, getattr(self.data, "metadata", None)):
             violation: str | None = getattr(holder, "schema_violation_error", None)
             if violation:

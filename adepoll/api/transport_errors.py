@@ -34,7 +34,7 @@ def error_of(exc: BaseException, *, job_id: str | None, has_proxy: bool = False)
 
     Args:
         exc: The error of aiohttp.
-        job_id: The job of the request; None without one.
+        job_id: The job of the request; None if the request is not about a job.
         has_proxy: Whether the request was sent to a proxy.
     """
     if isinstance(exc, BrokenError):

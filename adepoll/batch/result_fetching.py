@@ -259,7 +259,7 @@ class ResultFetching:
         return ResultFile(path=download.path, bytes=download.bytes, sha256=download.sha256)
 
     def note_acknowledged(self, job: JobRef) -> None:
-        """Exclude a job from `verify_acknowledged`: the program may have moved its file."""
+        """Let `verify_acknowledged` skip a job, because the program may have moved its file."""
         if self._acknowledged is not None:
             self._acknowledged.add(job)
 

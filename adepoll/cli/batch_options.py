@@ -191,7 +191,7 @@ class BatchOptions:
         Args:
             journal: Path of the journal, as the user wrote it.
             endpoints: The URLs of the API.
-            note: The note with the options that the journal saves; None without a note.
+            note: The note with the options that the journal saves; None if there is none.
             out: The folder for results; None if results are not written to files.
         """
         path = str(journal)

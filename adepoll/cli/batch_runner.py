@@ -138,7 +138,7 @@ class BatchRunner:
             return options.with_note(reader.notes().get(OPTIONS_NOTE))
 
     async def _open_journal(self, stack: AsyncExitStack, client: AdeClient) -> Journal | None:
-        """Open the journal, check its folder, and record the options; None without a journal."""
+        """Open and return the journal, and record the options; None if none was named."""
         if self.journal is None:
             return None
         resumes = self.job_ids is None

@@ -121,7 +121,7 @@ class DownloadCounter:
 
     @contextmanager
     def count_one(self) -> Iterator[Callable[[int, int | None], None]]:
-        """Count one download while the block runs.
+        """Count one download, which runs in the ``with`` block.
 
         Yield the function for the argument `progress` of `ResultFetcher.download`.
         """

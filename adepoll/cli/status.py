@@ -68,8 +68,8 @@ class Status:
         process: Id of the process that has the journal open; None if no process has.
         counts: Numbers of jobs by stage and status.
         kinds: Numbers of jobs by kind.
-        began_at: Unix time at which the first job was added; None without a job.
-        last_outcome_at: Unix time at which the last outcome was recorded; None without an outcome.
+        began_at: Unix time at which the first job was added; None if there is no job.
+        last_outcome_at: Unix time at which the last outcome was recorded; None if there is none.
         failures: Kinds of errors, the most frequent first.
         ids_may_be_missing: True if the last run may have ended before it had read all ids.
         resume_command: Command that continues the batch. None if nothing is left to do, or if a

@@ -230,7 +230,7 @@ class _MarkedSlot:
 
 @contextmanager
 def _span(tracer: Tracer, name: str, parent: Context | None = None) -> Iterator[Span]:
-    """Create a span for a block; its parent is in `parent`, or in the current context.
+    """Create a span for the code in the ``with`` block.
 
     Message and traceback of an error are not recorded, because they may contain job ids and text
     from the service.

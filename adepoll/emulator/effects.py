@@ -223,7 +223,7 @@ def name_of(effect: Effect) -> str:
 
 
 def effect_class(name: str) -> type | None:
-    """Return the attrs class whose fields are the options of a fault; None without options.
+    """Return the attrs class whose fields are the options of a fault; None if it has none.
 
     Raises:
         ValueError: There is no fault of that name.

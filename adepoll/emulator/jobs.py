@@ -123,7 +123,7 @@ class Job:
         version: Version of the model, as in the answers.
         filename: Name of the document.
         tier: `service_tier` of a v2 job; None for other jobs.
-        schema: JSON schema from the submission; None without a schema.
+        schema: JSON schema from the submission; None if it has none.
         markdown: Markdown from the submission of a v2 extract job, which the result repeats; None
             for no Markdown.
         options: Other fields of the submission on which the result depends, by name.
@@ -225,8 +225,8 @@ class JobTruth:
         received_at: Time of arrival, in Unix seconds, with the fraction that the v1 API omits.
         finished_at: End of the job, in Unix seconds; ``math.inf`` if it never ends.
         outcome: How the job ends.
-        result_bytes: Size of the JSON of the result, in bytes; 0 without a result.
-        result_sha256: SHA-256 of the JSON of the result, in hex; None without a result, or if
+        result_bytes: Size of the JSON of the result, in bytes; 0 if there is no result.
+        result_sha256: SHA-256 of the JSON of the result, in hex; None if there is no result, or if
             digests were not requested.
         gets: Number of polls of the job (GETs by id).
         result_polls: Number of polls whose answer contained the result or its URL.

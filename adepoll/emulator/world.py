@@ -208,7 +208,7 @@ class World:
         return rules.answer(job, now=now, org_id=self.org_id, result=result, url=url)
 
     def count(self, endpoint: Endpoint, job_id: str | None) -> None:
-        """Count a request to an endpoint. `job_id` is None for the list and for a submission.
+        """Count a request to an endpoint; `job_id` is None for the list and for a submission.
 
         Methods that answer a request, such as `job` and `page`, call this method.
         """

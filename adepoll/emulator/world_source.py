@@ -166,7 +166,7 @@ class WorldSource:
     async def _apply_faults(
         self, endpoint: Endpoint, job_id: str | None, latency: float
     ) -> CombinedEffect | None:
-        """Wait for the delays of faults, and return the effect on the answer; None without a fault.
+        """Wait for the delays of faults; return the effect on the answer, or None if there is none.
 
         Raise the error that a client would raise if a fault sends an error status or a redirect
         instead of the answer, or delays the answer for longer than the timeout.

@@ -91,7 +91,7 @@ class Decoder:
 
     @property
     def _may_be_padding(self) -> bool:
-        """True if complete data came before, and nothing has been decoded after it."""
+        """True if the previous member is complete, and nothing of this member was decoded."""
         return self._member > 0 and not self._bytes_of_member
 
     def _begin(self, first: int) -> None:

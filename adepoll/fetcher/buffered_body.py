@@ -27,7 +27,7 @@ _MIN_BYTES: Final = 2**24
 
 
 class BlockPool:
-    """Blocks of memory. A block is reused when no memoryview that `take` returned for it exists.
+    """A pool of blocks of memory. A block is reused when its last memoryview was deleted.
 
     Reuse saves time: new memory must be zeroed or mapped by the kernel before it can be used.
     """

@@ -59,7 +59,7 @@ class DiskWriter:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[ResumeState | None, None]:
-        """Open the part file for the block; yield the resume state that an earlier download left.
+        """Open the part file, and yield the resume state that an earlier download left.
 
         Yield None if there is no resume state.
         """

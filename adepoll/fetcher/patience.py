@@ -64,12 +64,12 @@ class StorageOrigin:
 
     @asynccontextmanager
     async def request(self, retries: "TransferRetries") -> AsyncGenerator[None, None]:
-        """Wait until a request of this transfer may be sent, and record the outcome of the block.
+        """Wait until a request of this transfer may be sent, and record how the request ends.
 
-        The block sends the request. When the patience of the transfer has ended, its request does
-        not wait for a probe of another transfer any more. So the transfer fails with the error of
-        its own request. The request still waits until a Retry-After, or the wait between two
-        probes, has ended.
+        The code in the ``async with`` block sends the request. When the patience of the transfer
+        has ended, the request no longer waits for a probe of another transfer. So the transfer
+        fails with the error of its own request. The request still waits until a Retry-After, or the
+        wait between two probes, has ended.
 
         Raises:
             ClosedError: The fetcher was closed.

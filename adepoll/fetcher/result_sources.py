@@ -187,7 +187,7 @@ def ref_of(job: Job) -> JobRef:
 def _must_be_requested(job: JobSnapshot) -> bool:
     """Return whether a snapshot says that the job has completed, but does not show its result.
 
-    Then the snapshot contains neither the result nor its file nor a usable URL of it.
+    Then the snapshot contains neither the result nor a file or a usable URL of the result.
     """
     if job.status is not JobStatus.COMPLETED or job.data is not None or _has_file(job):
         return False

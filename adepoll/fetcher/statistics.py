@@ -80,7 +80,7 @@ class Counters:
 
     @contextmanager
     def transfer(self) -> Iterator[Transfer]:
-        """Count a block as one transfer.
+        """Count the code in the ``with`` block as one transfer.
 
         If the block raises nothing, the transfer counts as finished. After an error of adepoll, it
         counts as failed, after any other error as abandoned. The block can call a method of the

@@ -174,7 +174,7 @@ class StorageClient(Connections):
 
     @contextmanager
     def receiving(self, response: aiohttp.ClientResponse) -> Iterator[None]:
-        """Count the bytes of a response that the block reads; `aclose` aborts the response."""
+        """Count the bytes of a response that are read; `aclose` aborts the response."""
         self.reading.add(response)
         try:
             yield

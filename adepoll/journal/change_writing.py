@@ -71,7 +71,7 @@ class ChangeWriter:
     """Writes changes to the tables of one database, within a transaction of the caller."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
-        """Store the arguments; `path` is the path of the file, or None in memory."""
+        """Store the arguments; `path` is that of the file, or None for a journal in memory."""
         self._connection = connection
         self._path = path
         self._shown_path = None if path is None else str(path)

@@ -57,7 +57,7 @@ class Database:
     """The SQLite database of one journal, in a file or in memory.
 
     Attributes:
-        path: Absolute path of the file; None in memory.
+        path: Absolute path of the file; None if the journal is in memory.
     """
 
     def __init__(
@@ -231,7 +231,7 @@ class Database:
 
     @contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[None]:
-        """Commit all statements of the block; if the block raises, roll them back.
+        """Commit all statements of the ``with`` block; roll them back if the block raises.
 
         If `durable` is True, SQLite syncs the WAL at the commit
         (sqlite.org/pragma.html#pragma_synchronous, FULL). If it is False, the kernel writes the WAL

@@ -107,7 +107,7 @@ class Endpoints:
 
         Args:
             ours: The endpoints that are used now.
-            path: Path of the journal; None in memory.
+            path: Path of the journal; None if the journal is in memory.
 
         Raises:
             JournalEndpointError: The endpoints are different.

@@ -179,7 +179,7 @@ def recorded_folder(text: str, journal: Path | None) -> Path:
 
     Args:
         text: The recorded text.
-        journal: Path of the journal, for the error; None in memory.
+        journal: Path of the journal, for errors; None if the journal is in memory.
 
     Raises:
         JournalDamagedError: The text is not an absolute path as adepoll records it.

@@ -57,8 +57,8 @@ class Journal(AsyncCloseable):
     key nor the query of a presigned URL.
 
     Attributes:
-        path: Absolute path of the file, with symbolic links resolved; None in memory. Only a file
-            keeps inline results.
+        path: Absolute path of the file, with symbolic links resolved; None if the journal
+            is in memory. Only a file keeps inline results.
         endpoints: Base URLs of the API that has the jobs.
     """
 

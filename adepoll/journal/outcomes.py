@@ -100,7 +100,7 @@ class Outcome(TableRow):
     Attributes:
         job_id: Id of the job.
         kind: Kind of the job.
-        label: The caller's own name for the job; None without one.
+        label: The caller's own name for the job; None if the caller gave no name.
         columns: The texts of the `BatchJob`; empty if the job was not a `BatchJob`.
         snapshot: The settled job; None if the job is unresolved. In a snapshot from a journal,
             `output_url` has no query. `ResultFetcher` accepts such a snapshot, and requests a new
@@ -156,14 +156,15 @@ class Record:
         number: Number of the job in the journal. Numbers rise in the order in which jobs are added.
         job_id: Id of the job.
         kind: Kind of the job.
-        label: The caller's own name for the job; None without one.
+        label: The caller's own name for the job; None if the caller gave no name.
         columns: The texts of the `BatchJob`; empty if the job was not a `BatchJob`.
         stage: How far the job has come.
         status_text: Last known status of the job. A status that adepoll knows is in lower case.
             None before the first poll.
         snapshot: The settled job, in which `output_url` has no query. None for an active job.
         file: The file with the result; None if there is no file.
-        modified_ns: Modification time of that file, in nanoseconds since 1970; None without a file.
+        modified_ns: Modification time of that file, in nanoseconds since 1970; None if there is no
+            file.
         error: The reason why the job was given up; None if it was not given up.
         lasting: True if another attempt would fail in the same way; None if the job was not
             given up.
@@ -244,7 +245,7 @@ class Failure:
 
     Attributes:
         kind: Name of the class of the error; ``JobFailedError`` if the status of the job is failed.
-        reason: Text of the error, with "..." in place of the job id; None without a text.
+        reason: Text of the error, with "..." in place of the job id; None if it has no text.
         lasting: True if another attempt would fail in the same way.
         jobs: Number of jobs in the group.
         example: Reference of one job of the group, such as ``v1-parse/ID``.

@@ -63,7 +63,7 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
     Args:
         row: The values of `RECORD_COLUMNS`.
         data: JSON of the inline result; None to return a record without one.
-        path: Path of the journal, for the error; None in memory.
+        path: Path of the journal, for errors; None if the journal is in memory.
 
     Raises:
         JournalDamagedError: The row has a value that adepoll cannot have written.
@@ -119,7 +119,7 @@ def waiting_jobs(
     """Return waiting jobs with their numbers, the lowest numbers first.
 
     Args:
-        path: Path of the journal, for the error; None in memory.
+        path: Path of the journal, for errors; None if the journal is in memory.
         after: Only jobs with a higher number are returned.
         limit: Maximum number of jobs.
         connection: The connection.
@@ -144,7 +144,7 @@ def waiting_jobs(
 def columns_of(
     path: Path | None, jobs: Collection[JobRef], connection: sqlite3.Connection
 ) -> dict[JobRef, Mapping[str, str]]:
-    """Return the columns of the jobs; jobs without columns are left out.
+    """Return the columns (`BatchJob.columns`) of jobs; jobs without columns are left out.
 
     Raises:
         JournalDamagedError: The columns of a job are not texts; `path` is the journal.

@@ -118,7 +118,7 @@ def summarize(ordered: Sequence[float]) -> Summary | None:
 
 
 def bins(ordered: Sequence[float]) -> Bins | None:
-    """Return a histogram of non-negative values in rising order; None without values.
+    """Return a histogram of non-negative values in rising order; None if there is none.
 
     If the 99th percentile is more than 8 times the median, the scale is logarithmic. Otherwise the
     bins have equal width, and outliers are counted in `Bins.above`.

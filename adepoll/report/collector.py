@@ -94,7 +94,7 @@ class Collector:
             self._inline += outcome is OutcomeKind.COMPLETED
 
     def _kind_of(self, record: Record) -> KindCounter:
-        """Return the counter for the kind of a job; all kinds after the first 20 share one."""
+        """Return the counter of a job's kind. All kinds after the first 20 share one counter."""
         name = showable(record.kind.name, 40)
         if name not in self._kinds and len(self._kinds) >= _MOST_KINDS:
             name = "other kinds"

@@ -61,7 +61,7 @@ class OpenJob:
 
     Attributes:
         job_id: Id of the job.
-        label: Label of the job; empty without one.
+        label: Label of the job; empty if the job has no label.
         state: Last known status of the job, "not polled yet", or "completed, fetching result".
         added_at: Unix time at which the job was added to the batch.
     """

@@ -107,7 +107,7 @@ class Distribution:
         return max(age, EDGES[number] + WIDTHS[number] * (start - left) / (start - end))
 
     def active_time(self, age: float) -> float:
-        """Return the mean time for which a job is active; time after age `age` is not counted."""
+        """Return the mean time for which a job is active before the age `age`, in seconds."""
         return self._areas[0] - self._area_from(age)
 
     def expected_lag(self, seen: float, age: float) -> float:

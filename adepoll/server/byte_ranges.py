@@ -147,7 +147,7 @@ def if_range_matches(header: str | None, etag: str | None) -> bool:
     Args:
         header: Value of If-Range; None if the request has no such header. A date never matches,
             because the modification time of a result is not known.
-        etag: ETag of the body; None without one. Only a strong ETag matches.
+        etag: ETag of the body; None if it has none. Only a strong ETag matches.
     """
     if header is None:
         return True
@@ -197,10 +197,10 @@ def plan_response(
 
     Args:
         method: Method of the request. Ranges apply to GET only (section 14.2).
-        range_header: The header Range of the request; None without this header.
-        if_range: The header If-Range of the request; None without this header.
+        range_header: The header Range of the request; None if it has none.
+        if_range: The header If-Range of the request; None if it has none.
         size: Size of the body in bytes. None if it is not known; then the range is ignored.
-        etag: ETag of the body; None without one. An invalid ETag is left out of the response.
+        etag: ETag of the body; None if it has none. The response omits an invalid ETag.
     """
     is_get = method.upper() == "GET"
     headers = {} if etag is None or not _ETAG.fullmatch(etag) else {"ETag": etag}

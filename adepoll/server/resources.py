@@ -139,7 +139,7 @@ class ServerResources:
 
     @asynccontextmanager
     async def until_stopped(self) -> AsyncGenerator[None, None]:
-        """Cancel the block if it still runs `grace` seconds after `stop` was called.
+        """Cancel the code in the ``async with`` block `grace` seconds after `stop` was called.
 
         Raises:
             ClosedError: The block was cancelled.
@@ -341,7 +341,7 @@ def limit_send_time(send: Callable[[_T], Awaitable[None]]) -> Callable[[_T], Awa
 async def open_resources(
     **options: Unpack[ResourceOptions],
 ) -> AsyncGenerator[ServerResources, None]:
-    """Create client, watcher and fetcher, and close them when the block ends.
+    """Create client, watcher and fetcher; close them at the end of the ``async with`` block.
 
     Args:
         **options: Options of `create_resources`.

@@ -62,9 +62,9 @@ async def reply_with_result(
         fetcher: Fetches the result.
         job: A snapshot of the job, a `JobRef`, or its id.
         method: Method of the request: GET or HEAD.
-        range_header: The header Range of the request; None without this header.
-        if_range: The header If-Range of the request; None without this header.
-        if_none_match: The header If-None-Match of the request; None without this header.
+        range_header: The header Range of the request; None if it has none.
+        if_range: The header If-Range of the request; None if it has none.
+        if_none_match: The header If-None-Match of the request; None if it has none.
         filename: Name under which a browser saves the result; None for the job id and ``.json``.
 
     Raises:

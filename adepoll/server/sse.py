@@ -104,7 +104,7 @@ class JobEventStream(EndsWhenLeft[bytes]):
         Args:
             watcher: Watches the jobs.
             job_ids: The jobs. Their order must be the same when the browser connects again.
-            last_event_id: The header ``Last-Event-ID`` of the request; None without this header.
+            last_event_id: The header ``Last-Event-ID`` of the request; None if it has none.
             heartbeat: Seconds without an event after which a comment is sent.
             encode: Returns the JSON data of an event.
 

@@ -64,7 +64,7 @@ class _SharedHandler:
         self._old(number, frame)
 
     def leave(self, key: int) -> None:
-        """Remove a block; if it was the last open block, restore the old handler."""
+        """Remove an open block; if no other block is open, restore the old handler."""
         del self.entries[key]
         # Read the attributes before the comparison with `is`. After it, type checkers assume that
         # `self` has the type that `getsignal` returns.

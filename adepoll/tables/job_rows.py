@@ -52,9 +52,9 @@ class Row:
 
     Attributes:
         job: Values of `JOB_COLUMNS`, in the same order.
-        input: The caller's own texts about the job, by column; None without such texts.
-        value: The extracted data; None without a result.
-        references: The chunk references of the values; None without references.
+        input: The caller's own texts about the job, by column; None if there are none.
+        value: The extracted data; None if the job has no result.
+        references: The chunk references of the values; None if there are none.
         size: Length of the JSON text of `value` and `references`, as a measure of memory.
     """
 

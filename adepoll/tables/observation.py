@@ -111,7 +111,7 @@ class _Block:
     job_ids: Sequence[str]
 
     def first_job(self, place: _Place, kind: str) -> str:
-        """Return the first job that has a value of this kind at a place; there must be one."""
+        """Return the id of the first job that has a value of this kind at this path."""
         return next(
             job_id
             for value, job_id in zip(self.values, self.job_ids, strict=True)

@@ -61,7 +61,7 @@ class Spool(Closeable):
 
     @contextmanager
     def _naming_folder(self) -> Iterator[None]:
-        """Set the file name of an `OSError` to the folder, because the file has no lasting name."""
+        """Let an `OSError` in the ``with`` block name the folder: the file itself has no name."""
         try:
             yield
         except OSError as error:

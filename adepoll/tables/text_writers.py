@@ -39,8 +39,8 @@ class CsvWriter:
 class _LineFeeds:
     """Writes the rows of a `csv.writer` to a file, each with a line feed at its end.
 
-    The writer itself ends rows with CR LF: then it quotes a text with a carriage return, which
-    other programs read as the end of a row.
+    The `csv.writer` ends each row with CR LF, because it then quotes each text that contains a
+    carriage return. Otherwise other programs would read the carriage return as the end of a row.
     """
 
     def __init__(self, text: io.TextIOWrapper) -> None:

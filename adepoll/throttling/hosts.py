@@ -164,8 +164,8 @@ class Sent:
     """A request that was started with `RateLimiter.start`.
 
     Attributes:
-        at: Loop time at which it was sent.
-        epoch: Number of restarts of the window (`Window.epoch`) before it was sent.
+        at: Loop time at which the request was sent.
+        epoch: Number of restarts of the window (`Window.epoch`) before the request was sent.
         host: The host to which it was sent.
         is_probe: True if the host was down when the request was sent.
         task: The task that sends the request.

@@ -20,8 +20,8 @@ class Outage:
     Attributes:
         failures: Number of counted failed requests since the last successful request.
         is_on: True during an outage.
-        probe_at: Time at which the next probe may be sent; minus infinity without an outage, and
-            infinity while a probe is in flight.
+        probe_at: Time at which the next probe may be sent. Minus infinity if there is no outage.
+            Infinity while a probe is in flight.
     """
 
     __slots__ = (

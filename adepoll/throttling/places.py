@@ -208,11 +208,11 @@ class PlacesBySemaphore(dict[AbstractAsyncContextManager[object], Places]):
 
 @define(eq=False)
 class _Wait(AbstractAsyncContextManager[None, None]):
-    """Waits for a place, as a context manager that holds it.
+    """A context manager that waits for a place of the semaphore, and then holds the place.
 
     Attributes:
-        turn: Completed when the host may hold one more place; None while the caller does not wait
-            for that, but for a free place.
+        turn: A future that is completed when requests to the host may hold one more place. None if
+            they may, so that the caller waits only for a free place.
     """
 
     places: Places

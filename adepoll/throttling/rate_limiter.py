@@ -151,7 +151,7 @@ class RateLimiter:
         """Wait until one more request may be sent. The request is counted later, by `start`.
 
         Args:
-            host: The host to which it will be sent.
+            host: The host to which the request will be sent.
             callers: A set that contains the caller while it waits. Code that has this set can call
                 `Hosts.release` to end the wait. None if no code needs the set.
             give_up_at: Time after which the caller is released while the host is down.

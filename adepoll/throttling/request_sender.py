@@ -65,7 +65,7 @@ class RequestSender:
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._outage_wait = outage_wait
         self._key_works = False  # True after an answer has shown that the key is accepted
-        # Event loop of the first request; None before the first request, and after `close`.
+        # Event loop of the first request. None if no request was sent yet, or after `close`.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[Caller] = set()  # callers that wait for their turn
         self._only_host = limiter.hosts.get("")  # for requests without a `host`

@@ -150,7 +150,7 @@ class ScheduleCalls:
         return by_budget if by_budget and share > _MIN_SHARE else None
 
     def _time_left_by_durations(self, states: Collection[JobState], now: float) -> float | None:
-        """Return the estimate by the durations, which `time_left` describes; None without one."""
+        """Return the estimate by the durations (see `time_left`); None if there is none."""
         durations = self.learning.durations
         if durations.ended < _MIN_SETTLED:
             return None

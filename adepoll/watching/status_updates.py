@@ -29,7 +29,7 @@ class StatusUpdate:
     Attributes:
         job_id: Id of the job.
         kind: Kind of the job.
-        label: The caller's own name for the job; None without one.
+        label: The caller's own name for the job; None if the caller gave no name.
         status: Status of the job; None if the job was given up.
         status_text: The status as the service wrote it; None if the job was given up.
         snapshot: Snapshot of the poll, without the result, and with an `output_url` without its

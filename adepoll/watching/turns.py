@@ -207,7 +207,7 @@ class PageTurns(Turns):
 
     @contextmanager
     def request(self, timeout: asyncio.Timeout, seconds: float) -> Iterator[None]:
-        """Record the wait and the duration of the request that this task sends in the block.
+        """Record the wait and the duration of the request in the ``with`` block.
 
         `timeout` expires `seconds` after the request was sent.
         """

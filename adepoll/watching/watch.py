@@ -37,7 +37,7 @@ class UnresolvedJob(TableRow):
         job_id: Id of the job.
         error: Why the job was given up.
         kind: Kind of the job.
-        label: The caller's own name for the job; None without one.
+        label: The caller's own name for the job; None if the caller gave no name.
     """
 
     job_id: str

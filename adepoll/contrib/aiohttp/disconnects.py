@@ -26,7 +26,7 @@ class DisconnectMonitor:
 
     @contextmanager
     def cancelling(self, request: web.Request) -> Iterator[None]:
-        """Cancel the handler of the request if its client disconnects while the block runs."""
+        """Cancel the handler of the request if its client disconnects during the ``with`` block."""
         block = object()
         self._requests[block] = request
         if self._timer is None:

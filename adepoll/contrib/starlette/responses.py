@@ -31,7 +31,7 @@ class ClientDisconnectedError(HTTPException):
 
 @asynccontextmanager
 async def cancel_on_disconnect(receive: Receive) -> AsyncGenerator[None, None]:
-    """Cancel the block when the client disconnects.
+    """Cancel the code in the ``async with`` block when the client disconnects.
 
     Args:
         receive: The function `receive` of a request or websocket. The body of the request must have

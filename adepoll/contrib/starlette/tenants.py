@@ -344,7 +344,7 @@ def _nested(
 
 @contextmanager
 def _in_state(app: Starlette, name: str, resources: object) -> Iterator[None]:
-    """Keep an object in `app.state` while the block runs."""
+    """Keep an object in `app.state` until the end of the ``with`` block."""
     if hasattr(app.state, name):
         raise ConfigurationError(
             f"app.state.{name} exists already: give each tenant of an application its own name"

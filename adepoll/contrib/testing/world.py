@@ -61,7 +61,7 @@ class AdeWorld(Closeable):
 
     @property
     def source(self) -> WorldSource:
-        """The `JobSource` for a `JobWatcher`, in place of a client."""
+        """The `JobSource` for a `JobWatcher`, which is used instead of a client."""
         return self._source
 
     @property

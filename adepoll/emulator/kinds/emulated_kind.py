@@ -45,7 +45,7 @@ class JobAnswer(Chunked):
     Attributes:
         status: HTTP status.
         head: The bytes before the result; all bytes if there is no result.
-        result: The result; None without a result.
+        result: The result; None if there is none.
         tail: The bytes after the result.
     """
 
