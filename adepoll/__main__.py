@@ -22,8 +22,9 @@ def main() -> None:
 def _open_closed_streams() -> None:
     """Open the null device in place of each standard stream that is closed.
 
-    A shell (``>&-``) or a daemon can start the command with closed streams. Without this, the next
-    file or socket would get the descriptor of the stream, and printed text would be written to it.
+    A shell (``>&-``) or a daemon can start the command with closed streams. Without this function,
+    the next file or socket that is opened would get the descriptor of the stream. Printed text
+    would be written to that file or socket.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:

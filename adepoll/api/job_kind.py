@@ -222,7 +222,7 @@ _V2_ID: Final = re.compile(rf"({'|'.join(_BY_PREFIX)})-[0-9a-hjkmnp-tv-z]{{26}}"
 
 
 def kind_of_id(job_id: str) -> JobKind | None:
-    """Return the kind that the form of an id says; None if the id is not that of a v2 job."""
+    """Return the kind that the form of an id says; None if it does not belong to a v2 job."""
     if job_id[:1] not in V2_LETTERS or (match := _V2_ID.fullmatch(job_id)) is None:
         return None
     return _BY_PREFIX[match[1]]

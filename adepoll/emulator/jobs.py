@@ -17,8 +17,9 @@ from adepoll.emulator.results import ResultBody
 class Outcome(Enum):
     """How a job ends.
 
-    `PARTIAL` means that the job completes with a partial result: that of an extract job violates
-    the caller's schema, and some pages of a parse job failed. A poll of a v1 job then answers 206.
+    `PARTIAL` means that the job completes with a partial result. For an extract job, the result
+    violates the caller's schema. For a parse job, some pages failed. The answer to a poll of a v1
+    job then has the status 206.
     """
 
     COMPLETED = "completed"

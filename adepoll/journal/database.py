@@ -182,7 +182,7 @@ class Database:
             return columns_of(self.path, jobs, self._connection)
 
     def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return those of `keys` that are the label key of more than one job."""
+        """Return the items of `keys` that are the label key of more than one job."""
         with self._reading():
             return shared_label_keys(keys, self._connection)
 

@@ -1,7 +1,8 @@
 """FileLock: locks a journal with flock(2) on a separate file, which contains the pid.
 
 The lock is not on the journal itself, because only SQLite may open the journal. When a process
-closes a file, the system releases all fcntl(2) locks of the process on it, also those of SQLite.
+closes a file, the system releases all fcntl(2) locks that the process has on this file, also the
+locks of SQLite.
 """
 
 import contextlib

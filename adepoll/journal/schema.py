@@ -115,6 +115,6 @@ def companion(journal: Path, end: str) -> Path:
 
 
 def files_of(journal: Path) -> tuple[Path, ...]:
-    """Return the path of a journal, then those of all files that can be beside it."""
+    """Return the path of a journal, then the paths of all files that can be beside it."""
     ends = (WAL_END, SHM_END, ROLLBACK_END, LOCK_END)
     return (journal, *(companion(journal, end) for end in ends))

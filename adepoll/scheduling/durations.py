@@ -25,7 +25,8 @@ class Durations:
     it ended (interval-censored). Other jobs are still active (right-censored), or were old when
     they were first seen (left-truncated). From such observations, the distribution of durations is
     estimated by self-consistency (B. W. Turnbull, JRSS B 38, 1976, in terms of the hazard),
-    starting from a weak prior. Then it is smoothed (B. W. Silverman et al., JRSS B 52, 1990).
+    starting from a weak prior. After that, the distribution is smoothed (B. W. Silverman et al.,
+    JRSS B 52, 1990).
 
     Older observations count less: the last 8,000 jobs count most. Jobs that were not seen to end
     can count for at most four times the number of ended jobs, plus 200. Otherwise waits that end
@@ -115,7 +116,7 @@ class Durations:
         """Record the age of a job at the time when a watcher got the job; see `Arrivals.record`.
 
         Returns:
-            True if the job was new. Then it counts as a job that was seen active at age 0.
+            True if the job was new. A new job counts as a job that was seen active at age 0.
         """
         is_new = self.arrivals.record(age, added_at=added_at, now=now)
         self._running += is_new

@@ -3,9 +3,10 @@
 A watcher has jobs at two hosts at most. Each of its requests holds one place of the semaphore while
 it is in flight. While both hosts respond, requests to one host may hold all places. If a host is
 slow, and requests to the other host wait for a place, requests to the slow host may hold only half
-of the places for the next minute. If more of them are in flight, the newest of them are ended when
-they have received nothing for some seconds. If there is only one place, requests to the two hosts
-hold the place alternately. Imports `errors` and `hosts`. Times are seconds of `loop.time()`.
+of the places for the next minute. If they hold more places, the newest requests to the slow host
+are ended when they have received nothing for some seconds. If there is only one place, requests to
+the two hosts hold the place alternately. Imports `errors` and `hosts`. Times are seconds of
+`loop.time()`.
 """
 
 import asyncio

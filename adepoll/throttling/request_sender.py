@@ -40,7 +40,7 @@ the last received bytes to its `heard_at`."""
 class RequestSender:
     """Sends requests when the request budget allows it, repeats failed requests, and counts all.
 
-    Each client has one `RequestSender`. Several of them can share one `RateLimiter`.
+    Each client has one `RequestSender`. Several senders can share one `RateLimiter`.
     """
 
     def __init__(

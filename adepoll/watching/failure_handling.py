@@ -174,8 +174,8 @@ class FailureRules:
     def postponed_to(self, failures: PollFailures, now: float) -> float:
         """Return the time of the next check whether the host works; `now` to poll the job now.
 
-        The job is polled now if polls of other jobs have shown, after its last failed poll, that
-        the host works. The last of these polls must have shown this, too.
+        The job is polled now if, since its last failed poll, a poll of another job has shown that
+        the host works, and no later poll has failed for a reason that can concern all jobs.
         """
         works = self.host.worked > failures.worked and self.host.last_error is None
         if works or now >= failures.retry_at:

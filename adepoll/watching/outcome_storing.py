@@ -93,7 +93,7 @@ def repeat_query(query: Query, *, every: float = 2.0) -> "QueriedIds":
     iterator continues after a restart of the database.
 
     Args:
-        query: Returns the ids of jobs whose outcome is not stored yet: all of these jobs, or some.
+        query: Returns the ids of some or all of the jobs whose outcome is not stored yet.
         every: Seconds from the end of a query to the start of the next query.
 
     Raises:

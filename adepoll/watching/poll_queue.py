@@ -49,7 +49,7 @@ class _Heap:
         return heapq.heappop(self.old if old else self.items)
 
     def move(self, count: int) -> int:
-        """Take `count` items out of `old`; return the number of those that were out of date."""
+        """Take `count` items out of `old`; return the number of items that were out of date."""
         removed = 0
         for _ in range(min(count, len(self.old))):
             item = self.old.pop()
@@ -205,7 +205,7 @@ class PollQueue:
             self._push_overdue(state, due, self.chance(state, now))
 
     def _push_overdue(self, state: JobState, due: float, chance: float) -> None:
-        """Add an overdue job to the heap of urgent jobs or to that of the others."""
+        """Add an overdue job to one of two heaps: `_urgent`, or `_overdue` if it is not urgent."""
         if chance >= 1:
             heapq.heappush(self._urgent.items, (due, state.ticket, state))
         else:

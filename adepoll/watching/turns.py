@@ -174,7 +174,7 @@ class PollTurns(Turns):
         return self.held_back
 
     def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:  # noqa: ARG002 - only `PageTurns` uses the arguments
-        """Allow twice as many waiting polls; if polls were held back, start more of them."""
+        """Allow twice as many waiting polls; if polls were held back, start more polls."""
         self._allowed *= 2.0
         if self.held_back:
             self.held_back = False

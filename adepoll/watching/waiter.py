@@ -29,7 +29,7 @@ class Waiter:
         return (self,)
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:  # noqa: ARG002 - a waiter has one job
-        """Accept a snapshot of the job; only that of a settled job ends the wait."""
+        """Accept a snapshot of the job. The wait ends only if the snapshot shows a settled job."""
         if snapshot.is_terminal and not self.future.done():
             self.future.set_result(snapshot)
         return True
@@ -53,8 +53,8 @@ class Waiter:
 
 
 def own_instance(error: BaseException) -> BaseException:
-    """Return a copy of an error for one consumer; errors of other libraries are returned as is.
+    """Return a copy of an error for one consumer; errors of other libraries are not copied.
 
-    An error object that several consumers raise would collect the tracebacks of them all.
+    If several consumers raised the same object, the object would collect all their tracebacks.
     """
     return copy.copy(error) if isinstance(error, AdePollError | ClosedError) else error

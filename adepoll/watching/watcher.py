@@ -359,7 +359,8 @@ class JobWatcher(AsyncCloseable):
     def durations(self) -> Durations:
         """How long jobs of the source's own kind take, as learnt so far.
 
-        Can be passed to the next watcher. `durations_by_kind` returns those of all kinds.
+        You can pass this object to the next watcher. `durations_by_kind` has one such object for
+        each kind.
         """
         return self._owner.own.watched_jobs.learning.durations
 
