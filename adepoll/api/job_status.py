@@ -20,7 +20,7 @@ class JobStatus(Enum):
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
-    __hash__ = object.__hash__  # faster than that of Enum; each member is equal only to itself
+    __hash__ = object.__hash__  # faster than Enum.__hash__; a member is equal only to itself
 
     @classmethod
     def parse(cls, text: str) -> "JobStatus":

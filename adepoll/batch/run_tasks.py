@@ -82,8 +82,8 @@ class RunTasks:
             verify_acknowledged=resources.verify and not replay,
         )
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(_OUTCOMES_BUFFERED)
-        # For each end in the journal: an outcome to deliver, or a settled job and the file for its
-        # result. None after the last end.
+        # Items that the journal has recorded: an outcome to deliver, or a settled job and the file
+        # for its result. The last item is None.
         self._recorded: asyncio.Queue[Outcome | tuple[JobSnapshot, Path] | None] = asyncio.Queue(
             _ENDS_BUFFERED
         )

@@ -31,7 +31,7 @@ from adepoll.emulator.results import ResultBody
 from adepoll.emulator.stored_objects import SavedObject, StoredObject, saved_path
 
 _LARGEST_UNCACHED: Final = 1_000_000  # bytes; larger results are cached
-# A larger page number is replaced by this one. Both pages are empty.
+# A larger page number is replaced by this number, because both pages are empty.
 _LARGEST_PAGE: Final = 2**31
 
 

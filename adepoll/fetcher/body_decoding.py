@@ -29,7 +29,8 @@ _MAX_CHUNK: Final = 2**18  # maximum bytes of a decoded chunk
 # Bytes. The limit cannot be a compression ratio: a table of equal rows shrinks as much as a
 # decompression bomb does.
 _MAX_DECODED: Final = 2**34
-# Encoded bytes that may decode to nothing. Without this limit, a body of them could be endless.
+# Maximum number of encoded bytes in a row that decode to nothing. Without this limit, a body could
+# consist of such bytes, and be endless.
 _MAX_WITHOUT_TEXT: Final = 2**20
 # First bytes of JSON that is not compressed. Compressed JSON begins with none of them.
 _PLAIN: Final = b"{ \t\r\n"

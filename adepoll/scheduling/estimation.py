@@ -174,7 +174,8 @@ _REACH: Final = 8  # maximum number of bins on each side that are pooled with a 
 # ratio of the previous bin.
 _LIKENESS: Final = 0.95
 _MIN_RATIO: Final = 0.1
-_AHEAD: Final = 1.25  # a bin is quiet only if jobs can become this many times as old without ending
+# A bin is quiet if hardly any job of this age ends before it is this number of times as old.
+_AHEAD: Final = 1.25
 _THREE: Final = 3.0  # jobs that the rule of three adds
 _QUIET: Final = (
     0.02  # largest chance, in a quiet bin, that a job ends before it is 1.25 times as old

@@ -99,7 +99,7 @@ def _is_deep(text: bytes) -> bool:
     for _ in range(MAX_NESTING):
         if not brackets:
             return False
-        brackets = brackets.replace(b"()", b"")  # the innermost level
+        brackets = brackets.replace(b"()", b"")  # removes the innermost level
     return bool(brackets)
 
 

@@ -345,7 +345,7 @@ _TRUNCATED: Final = 0.6  # maximum seconds by which `received_at` can be too ear
 # Minimum and maximum number of polls after a sweep that only check the list.
 _MIN_SAMPLE: Final = 1.0
 _MAX_SAMPLE: Final = 32.0
-_MAX_SUSPICIOUS_SAMPLE: Final = 128.0  # maximum of these polls if the list is suspected to be late
+_MAX_SUSPICIOUS_SAMPLE: Final = 128.0  # maximum of these polls if the list is probably late
 # Seconds, added to `limit`. The sum is the time for which a sweep counts as early after a job was
 # seen active. Only an early sweep that no longer shows the job proves that the list is in time.
 _SLACK: Final = 1.0
@@ -356,8 +356,8 @@ _YOUNG: Final = 16.0  # seconds; the sample is smaller if jobs are younger, as f
 _OLD: Final = 60.0  # seconds; the sample is smaller if jobs are older, as few will settle soon
 # Once the list is proven: polls that only check the list, for each sweep and for each settled job.
 _SAMPLES_PER_SWEEP: Final = 0.25
-# A list that shows 5% of the settled jobs as active is found by `_EXPECTED` polls that would find a
-# settled job if the list showed all of them. Therefore more jobs are polled before.
+# Polls for each settled job. `_FIRST_SAMPLES` is used until `KeptShare.expected` is `_EXPECTED`. So
+# many polls are enough to find out whether the list shows 5% of the settled jobs as active.
 _SAMPLES: Final = 0.03
 _FIRST_SAMPLES: Final = 0.15
 _EXPECTED: Final = 30.0

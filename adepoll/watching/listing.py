@@ -306,7 +306,7 @@ class Sweep:
         for status, pages in reversed(self._by_status.items()):
             known = pages.total
             if known == math.inf:
-                # After each page beyond the expected ones, expect twice as many of them.
+                # If more pages arrive than were expected, expect as many further pages again.
                 beyond = max(pages.received - pages.expected, 0)
                 known = max(pages.expected, pages.received + 1 + beyond)
             if pages.requested < known and self.pages < self.max_pages:

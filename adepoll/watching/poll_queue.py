@@ -220,7 +220,7 @@ class PollQueue:
             if item is None or item[0] > until or item[1] != item[2].ticket:
                 return None
             heap.pop()
-        else:  # nearly always
+        else:  # nearly always: the first item is up to date
             item = items[0]
             if item[0] > until:
                 return None
