@@ -11,6 +11,7 @@ from attrs import frozen
 # Number of bins of a histogram. More bins would show noise, and fewer could hide a second peak.
 _BINS: Final = 24
 _LOG_MINIMUM: Final = 1e-3  # lower end of a logarithmic scale
+_NEARLY_EQUAL: Final = 1e-9  # largest difference of values that are shown as equal, as a share
 
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
@@ -152,8 +153,9 @@ def _even_edges(low: float, high: float, maximum: float) -> tuple[float, ...]:
     top = maximum if maximum <= 1.5 * high else high
     # The bins begin at zero, unless nearly all values are far away from zero.
     bottom = low if 0.6 * top < low < top else 0.0
-    # If all values are 0, the bins cover one second, so that they have a width.
-    step = time_step(((top - bottom) or 1.0) / _BINS)
+    # If all values are nearly equal, the bins cover one second, so that their edges differ.
+    width = top - bottom if top - bottom > _NEARLY_EQUAL * max(top, 1.0) else 1.0
+    step = time_step(width / _BINS)
     first = math.floor(bottom / step)
     last = max(math.ceil(top / step), first + 1)
     edges = [index * step for index in range(first, last + 1)]

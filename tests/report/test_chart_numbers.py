@@ -4,7 +4,7 @@ import statistics
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adepoll.report.chart_numbers import (
@@ -22,6 +22,9 @@ DURATIONS = st.lists(st.floats(0, 1e9), min_size=1, max_size=200).map(sorted)
 
 
 @given(DURATIONS)
+@example([5e-324])
+@example([0.0, 1e-320])
+@example([1e8, 1e8 + 1e-7])
 def test_every_value_is_counted_once(values):
     counted = bins(values)
     assert counted.below + sum(counted.counts) + counted.above == len(values)
