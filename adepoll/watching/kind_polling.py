@@ -127,11 +127,11 @@ class KindPolling:
             self.sweeper.pump()
         self.pollers.pump()
 
-    def _is_busy(self, now: float) -> bool:
-        """Return True if polls or list requests wait for the request budget."""
-        if self.pollers.turns.is_busy(now):
+    def _is_busy(self, now: float, within: float) -> bool:
+        """Return True if requests wait for the budget, or did so `within` seconds before."""
+        if self.pollers.turns.is_busy(now, within=within):
             return True
-        return self.sweeper is not None and self.sweeper.turns.is_busy(now)
+        return self.sweeper is not None and self.sweeper.turns.is_busy(now, within=within)
 
     def cancel_all(self) -> None:
         """Forget all jobs, and cancel all polls and sweeps."""

@@ -22,7 +22,7 @@ from adepoll.watching.poll_queue import PollQueue
 from adepoll.watching.schedule_calls import ScheduleCalls
 
 
-def _never_busy(_now: float) -> bool:
+def _never_busy(_now: float, _within: float) -> bool:
     return False
 
 
@@ -39,7 +39,8 @@ class ListHints:
         gaps: Finds jobs that a sweep can have missed because they moved between two pages.
         poll_wait: Mean seconds from the end of a sweep to the end of the polls of the jobs that the
             sweep did not show.
-        is_busy: Returns True if requests wait for the request budget at a given time.
+        is_busy: Returns True if requests wait for the request budget now, or have waited in the
+            last seconds. The arguments are the present time, and the number of these seconds.
     """
 
     states: Mapping[str, JobState]
@@ -49,7 +50,7 @@ class ListHints:
     accuracy: ListAccuracy = field(init=False)
     gaps: PageGaps = field(factory=PageGaps, init=False)
     poll_wait: float = field(default=0.0, init=False)
-    is_busy: Callable[[float], bool] = field(default=_never_busy, init=False)
+    is_busy: Callable[[float, float], bool] = field(default=_never_busy, init=False)
     # Number of jobs that polls have found settled since the last sample was taken.
     _settled: int = field(default=0, init=False)
     # Listed jobs that `_take_sample` chose last: their polls only check the list.
@@ -99,13 +100,16 @@ class ListHints:
 
         `now` and minus infinity both mean to poll the job now. A job that somebody waits for is
         polled now, unless other requests wait for the request budget: then the next page of the
-        list takes the place of this poll.
+        list takes the place of this poll. This is also true if requests have waited recently, but
+        not for the first poll: the job can have ended long ago.
         """
         awaited = state.awaited
-        if awaited and not (self.list_trust.covers(state) and self.is_busy(now)):
+        is_first = awaited and not state.polls and state.first_active_age is None
+        if awaited and not (
+            self.list_trust.covers(state) and self.is_busy(now, 0.0 if is_first else _RECENT)
+        ):
             return now
         later = self.list_trust.trusted_until(state, now)
-        is_first = awaited and not state.polls and state.first_active_age is None
         if later > -math.inf and (later <= now or is_first):
             # This poll would only check the list. While the request budget is short, most polls are
             # kept for jobs that the list has dropped.
@@ -395,6 +399,7 @@ _LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the targ
 # poll of every job takes.
 _ROUND_SHARE: Final = 0.25
 _TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
+_RECENT: Final = 10.0  # seconds for which a request that had to wait shows a short request budget
 # Listed jobs are polled earlier if the share of settled jobs that the list goes on showing has
 # grown by more than this factor.
 _KEPT_STEP: Final = 1.5

@@ -97,12 +97,15 @@ class Turns:
         self.last_wait = 0.0
         self._turn_at = -math.inf  # time at which the last request got its turn
 
-    def is_busy(self, now: float) -> bool:
-        """Return True if requests wait for longer than 0.1 seconds, now or in the last 10 seconds.
+    def is_busy(self, now: float, *, within: float = 0.0) -> bool:
+        """Return True if requests wait for longer than 0.1 seconds, or waited so long before.
 
-        The last request that got its turn decides whether requests have waited.
+        Args:
+            now: The present time.
+            within: Seconds before now in which the last request got its turn. If that request
+                waited so long, return True also if no request waits now.
         """
-        if self.last_wait > _SPARE and now < self._turn_at + _RECENT:
+        if self.last_wait > _SPARE and now < self._turn_at + within:
             return True
         return bool(self.waiting) and self._longest_wait(now) > _SPARE
 
@@ -232,6 +235,5 @@ class PageTurns(Turns):
 
 
 _SPARE: Final = 0.1  # seconds by which a poll that can be left out may delay other requests
-_RECENT: Final = 10.0  # seconds for which a long wait shows that the request budget is short
 _MIN_ALLOWED: Final = 4.0  # polls that may wait for their turn, however long they wait
 _LONG: Final = 0.25  # seconds; if polls wait longer, only `_MIN_ALLOWED` polls may wait

@@ -175,6 +175,28 @@ def test_first_polls_of_many_new_waits_do_not_delay_other_jobs(replay):
     replay(script)
 
 
+def test_the_first_poll_of_a_wait_is_immediate_when_requests_no_longer_wait(replay):
+    """Its job can have settled long ago, so it does not wait for the next sweep."""
+
+    async def script():
+        service = paced(4.0)
+        job_ids = service.submit(40, processing_time=5_000.0)
+        async with JobWatcher(service, rng=Random(0)) as watcher:
+            waits = [asyncio.create_task(watcher.wait(job_id)) for job_id in job_ids]
+            delays = []
+            for _ in range(8):
+                await asyncio.sleep(3)
+                [settled] = service.submit(1, processing_time=10.0, age=60.0)
+                began = service.source.world.now()
+                await watcher.wait(settled)
+                delays.append(service.source.world.now() - began)
+            assert max(delays[1:]) < 0.2  # the first one comes in the burst of first polls
+            for wait in waits:
+                wait.cancel()
+
+    replay(script)
+
+
 def test_requests_are_busy_for_some_time_after_a_request_has_waited(replay):
     """A poll that can be left out would take the next turn from a request that comes later."""
 
@@ -185,10 +207,11 @@ def test_requests_are_busy_for_some_time_after_a_request_has_waited(replay):
             turns.waiting[task] = loop.time()
             await asyncio.sleep(wait)
             async with turns:
-                assert turns.is_busy(loop.time()) is busy
+                assert turns.is_busy(loop.time(), within=10) is busy
+                assert not turns.is_busy(loop.time())
         await asyncio.sleep(5)
-        assert turns.is_busy(loop.time())
+        assert turns.is_busy(loop.time(), within=10)
         await asyncio.sleep(6)
-        assert not turns.is_busy(loop.time())
+        assert not turns.is_busy(loop.time(), within=10)
 
     replay(script)
