@@ -91,9 +91,10 @@ def check_snapshot(job):
     assert written.isascii()
     assert JobSnapshot.from_json(written) == job
     shown = job.redacted()
-    if len(written) < 50_000:  # a longer text is cut, and redacting can make it longer
+    read = JobSnapshot.from_json(shown.to_json())
+    if len(written) < 50_000:  # a longer text is cut, and then other texts can be found in the rest
         assert shown.redacted() == shown
-    assert JobSnapshot.from_json(shown.to_json()) == shown
+        assert read == shown
     assert shown.to_json(indent=1).isascii()
     assert len(repr(job)) < 20_000
     assert repr(job).isprintable()
