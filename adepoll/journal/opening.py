@@ -204,8 +204,8 @@ def has_wal(path: Path) -> bool:
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Open a connection that cannot write; raise one of `READING_ERRORS` if that fails.
 
-    If there is no WAL, no process is writing. Then SQLite is told to use neither locks nor a -shm
-    file, so that it writes nothing into the folder.
+    If there is no WAL, no process is writing. Then SQLite opens the journal without locks and
+    without a -shm file, and writes nothing into the folder.
     """
     mode = "mode=ro" if has_wal(path) else "mode=ro&immutable=1"
     return _connect_uri(path, mode)
