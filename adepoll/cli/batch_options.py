@@ -28,6 +28,8 @@ OPTIONS_NOTE: Final = "options"
 IDS_NOTE: Final = "ids"
 READING: Final = "reading"
 READ: Final = "read"
+# Stands for the folder for results in a command, if the user has not chosen one yet.
+ANY_FOLDER: Final = Path("DIR")
 GIVE_IDS_AGAIN: Final = (
     "pass them again with the same --journal and --out; ids that the journal already contains are "
     "skipped"

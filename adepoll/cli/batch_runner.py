@@ -14,6 +14,7 @@ from adepoll.api.models import JobStatus
 from adepoll.batch import Batch, BatchProgress
 from adepoll.batch.result_fetching import LASTING_ERRORS, record_pages
 from adepoll.cli.batch_options import (
+    ANY_FOLDER,
     GIVE_IDS_AGAIN,
     IDS_MAY_BE_MISSING,
     IDS_NOTE,
@@ -202,7 +203,9 @@ class BatchRunner:
             return
         if self._not_included:
             count, s = self._not_included, "s" * (self._not_included != 1)
-            say(f"adepoll: {count:,} large result{s} not printed; use --out DIR")
+            command = self._command(ANY_FOLDER)
+            remedy = "use --out DIR" if command is None else f"to fetch: {command}"
+            say(f"adepoll: {count:,} large result{s} not printed; {remedy}")
         if self._not_kept:
             count, s = self._not_kept, "s" * (self._not_kept != 1)
             say(f"adepoll: {count:,} completed job{s} without a result: the service keeps none")
@@ -243,7 +246,8 @@ class BatchRunner:
         """Print on stderr how a later run can continue, if anything is left to do."""
         if self._endpoints is None:
             return  # the batch has not started, so there is nothing to continue
-        if self.journal is None:
+        command = self._command(self._out)
+        if command is None:
             if self._progress.known:
                 has_files = bool(self._progress.bytes_fetched or self._progress.adopted)
                 kept = f" except for the files in {self._out_shown}" if has_files else ""
@@ -255,10 +259,15 @@ class BatchRunner:
         if self.job_ids is not None and not self._progress.complete:
             say(f"adepoll: not all ids had been read: {GIVE_IDS_AGAIN}")
             return
-        command = self.options.resume_command(
-            self.journal, endpoints=self._endpoints, note=self._saved_options, out=self._out
-        )
         self._advise(f"adepoll: continue with: {command}")
+
+    def _command(self, out: Path | None) -> str | None:
+        """Return the command that continues the batch; None if the batch has no journal."""
+        if self.journal is None or self._endpoints is None:
+            return None
+        return self.options.resume_command(
+            self.journal, endpoints=self._endpoints, note=self._saved_options, out=out
+        )
 
     def _advise(self, text: str) -> None:
         """Print a line on stderr, unless ``--quiet`` allows only errors."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adepoll.cli.batch_options import (
+    ANY_FOLDER,
     IDS_MAY_BE_MISSING,
     IDS_NOTE,
     OPTIONS_NOTE,
@@ -74,6 +76,8 @@ class Status:
         ids_may_be_missing: True if the last run may have ended before it had read all ids.
         resume_command: Command that continues the batch. None if nothing is left to do, or if a
             process has the journal open.
+        fetch_command: Command that writes the results of the completed jobs without a file to
+            files. None if there is no such job, or if a process has the journal open.
     """
 
     journal: str
@@ -87,6 +91,7 @@ class Status:
     failures: Sequence[Failure]
     ids_may_be_missing: bool
     resume_command: str | None
+    fetch_command: str | None
 
     @property
     def unacknowledged(self) -> int:
@@ -111,11 +116,13 @@ class Status:
             "partial": self.counts.partial,
             "credits": self.counts.credits,
             "bytes": self.counts.bytes,
+            "without_file": self.counts.without_file,
             "began_at": _utc_time(self.began_at, _ISO_FORMAT),
             "last_outcome_at": _utc_time(self.last_outcome_at, _ISO_FORMAT),
             "failures": [asdict(failure) for failure in self.failures[:_FAILURES_SHOWN]],
             "ids_may_be_missing": self.ids_may_be_missing,
             "resume_command": self.resume_command,
+            "fetch_command": self.fetch_command,
         }
 
 
@@ -138,14 +145,22 @@ def read_status(reader: JournalReader, path: Path) -> Status:
         failures=failures,
         ids_may_be_missing=process is None and notes.get(IDS_NOTE) == READING,
         resume_command=None,
+        fetch_command=None,
+    )
+    if process is not None:
+        return found
+    command = partial(
+        BatchOptions().resume_command,
+        path,
+        endpoints=reader.endpoints,
+        note=notes.get(OPTIONS_NOTE),
     )
     to_do = counts.open or found.unacknowledged or any(not failure.lasting for failure in failures)
-    if process is not None or not to_do:
-        return found
-    command = BatchOptions().resume_command(
-        path, endpoints=reader.endpoints, note=notes.get(OPTIONS_NOTE), out=out
+    return evolve(
+        found,
+        resume_command=command(out=out) if to_do else None,
+        fetch_command=command(out=out or ANY_FOLDER) if counts.without_file else None,
     )
-    return evolve(found, resume_command=command)
 
 
 def show_status(found: Status) -> None:
@@ -162,6 +177,8 @@ def show_status(found: Status) -> None:
         write_line(f"\n{IDS_MAY_BE_MISSING.capitalize()}")
     if found.resume_command is not None:
         write_line(f"\nContinue with: {found.resume_command}")
+    if found.fetch_command is not None:
+        write_line(f"\nWrite the results without a file to files with: {found.fetch_command}")
 
 
 def _rows(found: Status) -> Iterator[tuple[str, str]]:
@@ -184,6 +201,8 @@ def _rows(found: Status) -> Iterator[tuple[str, str]]:
         yield "credits", f"{counts.credits:,.6g}"
     if counts.bytes:
         yield "results", f"{format_bytes(counts.bytes)} in files"
+    if counts.without_file:
+        yield "without file", f"{counts.without_file:,} of the completed jobs"
     if (began := _utc_time(found.began_at, _TEXT_FORMAT)) is not None:
         yield "began", began
     if (last := _utc_time(found.last_outcome_at, _TEXT_FORMAT)) is not None:

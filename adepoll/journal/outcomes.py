@@ -220,6 +220,7 @@ class Counts:
         by_status: Settled jobs by status, in lower case.
         acknowledged: Jobs whose outcome the program has acknowledged.
         bytes: Total size of all result files in bytes.
+        without_file: Completed jobs whose outcome is recorded, and whose result is not in a file.
         partial: Completed jobs whose result is partial.
         credits: Credits that the settled jobs have used, in total. Jobs for which the service does
             not state the credits count as 0.
@@ -230,6 +231,7 @@ class Counts:
     by_status: Mapping[str, int] = field(factory=dict)
     acknowledged: int = 0
     bytes: int = 0
+    without_file: int = 0
     partial: int = 0
     credits: float = 0.0
 

@@ -13,7 +13,7 @@ from attrs import evolve
 
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.kinds.registry import decode_result
-from adepoll.api.models import JobSnapshot
+from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.api.received_result import ReceivedResult
 from adepoll.errors import AdePollError
 from adepoll.journal.foreign_file import (
@@ -184,13 +184,15 @@ def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
     ).fetchone()
     by_stage = Counter({Stage.WAITING: waiting} if waiting else {})
     by_status: Counter[str] = Counter()
-    all_acknowledged = all_bytes = all_partial = 0
+    all_acknowledged = all_bytes = without_file = all_partial = 0
     all_credits = 0.0
-    for stage, status, jobs, settled, acknowledged, size, partial, cost in connection.execute(
+    rows = connection.execute(
         "SELECT stage, status, count(*), count(settled_at), count(delivered_at),"
-        " coalesce(sum(result_bytes), 0), coalesce(sum(partial), 0), total(credits)"
+        " count(result_bytes), coalesce(sum(result_bytes), 0), coalesce(sum(partial), 0),"
+        " total(credits)"
         " FROM jobs INDEXED BY jobs_counted WHERE stage <> 'waiting' GROUP BY stage, status"
-    ):
+    )
+    for stage, status, jobs, settled, acknowledged, files, size, partial, cost in rows:
         if (
             stage not in _STAGES
             or not isinstance(status, str | None)
@@ -204,6 +206,8 @@ def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
             by_status[status or "unknown"] += settled
         all_acknowledged += acknowledged
         all_bytes += size
+        if stage == Stage.DONE and JobStatus.parse(status or "") is JobStatus.COMPLETED:
+            without_file += jobs - files
         all_partial += partial
         all_credits += cost
     return Counts(
@@ -212,6 +216,7 @@ def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
         by_status=dict(by_status),
         acknowledged=all_acknowledged,
         bytes=all_bytes,
+        without_file=without_file,
         partial=all_partial,
         credits=round(all_credits, 6),  # a sum of floats such as 0.1 ends in many digits
     )

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import signal
 import sqlite3
 from collections import Counter
@@ -303,7 +304,8 @@ async def test_results_that_are_not_included_are_counted(ade, tmp_path, journal)
     job_ids = [ade.submit(LARGE), ade.submit(SOON), ade.submit(LARGE)]
     code, out, err = await adepoll(ade, "watch", *job_ids, "--journal", journal)
     assert code == 0
-    assert "2 large results not printed; use --out DIR" in err
+    with_folder = f"adepoll resume {quote(str(journal))} --out DIR"
+    assert f"2 large results not printed; to fetch: {with_folder}" in err.splitlines()[-2]
     code, out, err = await adepoll(ade, "resume", journal, "--out", tmp_path / "r")
     assert code == 0
     assert sorted(ids_of(out)) == sorted(job_ids)
@@ -587,6 +589,27 @@ async def test_status_of_a_complete_batch_has_no_resume_command(ade, journal):
     assert "Continue with" not in out
     _, out, _ = await adepoll(ade, "status", journal, "--json")
     assert json.loads(out)["resume_command"] is None
+
+
+async def test_status_counts_the_results_without_a_file_and_says_how_to_fetch_them(
+    ade, journal, tmp_path
+):
+    ids = [ade.submit(LARGE), ade.submit(SOON), ade.submit(FAILED)]
+    await adepoll(ade, "watch", *ids, "--journal", journal)
+    _, out, _ = await adepoll(ade, "status", journal, "--json", real=True)
+    found = json.loads(out)
+    assert (found["without_file"], found["resume_command"]) == (2, None)
+    _, out, _ = await adepoll(ade, "status", journal, real=True)
+    assert "without file  2 of the completed jobs" in out.splitlines()
+    assert out.splitlines()[-1].endswith(found["fetch_command"])
+    fetch_command = found["fetch_command"].replace("DIR", quote(str(tmp_path / "r")))
+    code, out, _ = await adepoll(ade, *shlex.split(fetch_command)[1:])
+    assert (code, sorted(ids_of(out))) == (1, sorted(ids[:2]))
+    _, out, _ = await adepoll(ade, "status", journal, "--json")
+    found = json.loads(out)
+    assert (found["without_file"], found["fetch_command"]) == (0, None)
+    _, out, _ = await adepoll(ade, "status", journal)
+    assert "without" not in out
 
 
 async def test_a_closed_stdout_ends_the_batch_quietly_and_loses_no_outcome(ade, journal):
