@@ -1,7 +1,8 @@
 """Inputs for decoders of foreign data, made from seeds, and how much work a decoder does.
 
 A seed is a file in ``tests/fuzz/seeds/NAME``. An input is a seed with a few edits: bytes, or values
-of its JSON, are replaced, removed, moved or repeated.
+of its JSON, are replaced, removed, moved or repeated. An input that makes adepoll run a line that
+no earlier input has run is edited further (only from Python 3.12 on, which can tell).
 """
 
 import json
@@ -11,86 +12,77 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import strategies as st
+
+import adepoll
 
 SEEDS = Path(__file__).parents[1] / "fuzz" / "seeds"
+PACKAGE = str(Path(adepoll.__file__).parent)
+LONGEST = 20_000  # bytes of an input that is made by repeating a part of another
+MOST_KEPT = 300  # inputs that reached new lines
 
 # What parsers often treat differently from other bytes.
 TOKENS = [
-    *(
-        b'"',
-        b"'",
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b",",
-        b":",
-        b";",
-        b"=",
-        b"-",
-        b"/",
-        b"\\",
-        b"*",
-        b"%",
-        b"<",
-    ),
+    *(b'"', b"'", b"{", b"}", b"[", b"]", b",", b":", b";", b"=", b"-", b"/", b"\\", b"*", b"%"),
+    *(b"<", b">", b"&", b"#", b"?", b"@", b"+", b"(", b")", b"|", b"\t", b" ", b".", b"..", b"../"),
     *(b"\x00", b"\n", b"\r\n", b"\x1b[31m", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\xc2\xa0"),
     *(b"null", b"true", b"NaN", b"-Infinity", b"1e999", b"-0", b"1.5", b"9" * 25, b"9" * 5_000),
-    *(
-        b'""',
-        b"{}",
-        b"[]",
-        b'"\\ud800"',
-        b'"\\u0000"',
-        b"\\u202e",
-        b"https://h/p?sig=x",
-        b"Bearer x",
-    ),
-    *("\u0661".encode(), "\u2028".encode(), b"bytes=0-", b"W/", b"Thu, 01 Jan 1970 00:00:00 GMT"),
+    *(b'""', b"{}", b"[]", b'"\\ud800"', b'"\\u0000"', b"\\u202e", b"\\ud83d", b"\\ude00"),
+    *(b"https://h/p?sig=x", b"Bearer x", b"%2F", b"%0d%0a", b"&#61;", b"<Message>", b"<!--"),
+    *("\u0661".encode(), "\u2028".encode(), "\u202e".encode(), "\U0001f600".encode(), b"\xc2\x85"),
+    *(b"bytes=0-", b"W/", b"Thu, 01 Jan 1970 00:00:00 GMT", b"\xff\xfe", b"\x1f\x8b", b"e9", b"_"),
 ]
+NUMBERS = [0.5, 1e300, 10**400, 2**53, 2**63, 1_780_000_000_000, -1_780_000_000, 0, 1, -1, 2, -0.0]
+TEXTS = ["", "0", "COMPLETED", "canceled", "\ud800", "\ud83d\ude00", "\x1b[0m", "x" * 5_000, "\x85"]
+OBJECTS = [{}, {"message": "m"}, {"code": "c", "message": "m"}, {"a": {"b": {}}}, {"": ""}]
 
 
-def _slices(size):
-    return st.tuples(st.integers(0, size), st.integers(0, size)).map(sorted)
+def _text(rng):
+    """Return up to five characters from all over Unicode."""
+    return "".join(chr(rng.randrange(1 << rng.randint(4, 20))) for _ in range(rng.randint(0, 5)))
 
 
-def _nested(depth):
+def _nested(rng):
+    depth = rng.randint(1, 200)
     return json.loads("[" * depth + "]" * depth)
 
 
-json_values = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-2, 2),
-    st.sampled_from([0.5, 1e300, 10**400, 2**53, 1_780_000_000_000, -1_780_000_000]),
-    st.sampled_from(["", "0", "COMPLETED", "canceled", "\ud800", "\x1b[0m", "x" * 5_000]),
-    st.text(max_size=5),
-    st.integers(1, 200).map(_nested),
-    st.sampled_from([{}, {"message": "m"}, {"code": "c", "message": "m"}, {"a": {"b": {}}}]),
-    st.integers(0, 300).map(lambda count: [{}] * count),
-    st.integers(0, 300).map(lambda count: [{"msg": "m"}] * count),
-)
+VALUES = [
+    lambda rng: rng.choice([None, True, False]),
+    lambda rng: rng.choice(NUMBERS),
+    lambda rng: rng.choice(TEXTS),
+    lambda rng: dict(rng.choice(OBJECTS)),
+    lambda rng: [rng.choice([{}, {"msg": "m"}, [], 0, ""])] * rng.randint(0, 300),
+    _text,
+    _nested,
+]
 
 
-@st.composite
-def _with_edited_bytes(draw, body):
-    start, stop = draw(_slices(len(body)))
-    piece = body[start:stop]
-    edit = draw(st.sampled_from(["replace", "insert", "remove", "repeat", "move", "cut"]))
-    if edit in {"replace", "insert"}:
-        token = draw(st.sampled_from(TOKENS) | st.binary(max_size=4))
-        return body[:start] + token + body[stop if edit == "replace" else start :]
-    if edit == "remove":
-        return body[:start] + body[stop:]
-    if edit == "repeat":
-        times = draw(st.integers(2, max(2, min(200, 20_000 // max(1, len(piece))))))
-        return body[:start] + piece * times + body[stop:]
-    if edit == "move":
-        rest = body[:start] + body[stop:]
-        place = draw(st.integers(0, len(rest)))
-        return rest[:place] + piece + rest[place:]
-    return body[:stop]
+def _value(rng):
+    """Return a JSON value."""
+    return rng.choice(VALUES)(rng)
+
+
+def _with_edited_bytes(rng, body, others):
+    """Return an input in which bytes are changed."""
+    start, stop = sorted((rng.randint(0, len(body)), rng.randint(0, len(body))))
+    if rng.random() < 0.5:
+        stop = min(stop, start + rng.randint(0, 8))
+    piece, before, after = body[start:stop], body[:start], body[stop:]
+    other, rest = rng.choice(others), before + after
+    cut, place = rng.randint(0, len(other)), rng.randint(0, len(rest))
+    times = rng.randint(2, max(2, min(200, LONGEST // max(1, len(piece)))))
+    return rng.choice(
+        [
+            before + rng.choice(TOKENS) + after,
+            before + rng.choice(TOKENS) + piece + after,
+            before + rng.randbytes(rng.randint(1, 4)) + after,
+            rest,
+            before + piece * times + after,
+            rest[:place] + piece + rest[place:],
+            before + other[cut:],
+            before,
+        ]
+    )
 
 
 def _places(raw):
@@ -106,35 +98,30 @@ def _places(raw):
     return places
 
 
-@st.composite
-def _with_edited_values(draw, body):
+def _with_edited_values(rng, body):
+    """Return an input in which values of its JSON are changed; the same if it is not JSON."""
     try:
         raw = json.loads(body)
     except (ValueError, RecursionError):
         return body
-    if not isinstance(raw, dict | list) or not (places := _places(raw)):
+    for _ in range(rng.randint(1, 2)):
+        if not isinstance(raw, dict | list) or not (places := _places(raw)):
+            break
+        container, key = rng.choice(places)
+        edit = rng.randrange(5)
+        if edit == 0:
+            del container[key]
+        elif edit == 1:
+            container[key] = [container[key]] * rng.randint(1, 300)
+        elif edit == 2 and isinstance(container, dict):
+            container[_text(rng)] = _value(rng)
+        else:
+            container[key] = _value(rng)
+    try:
+        text = json.dumps(raw, ensure_ascii=rng.random() < 0.5)
+    except RecursionError:
         return body
-    container, key = draw(st.sampled_from(places))
-    edit = draw(st.sampled_from(["replace", "remove", "add", "repeat"]))
-    if edit == "remove":
-        del container[key]
-    elif edit == "repeat":
-        container[key] = [container[key]] * draw(st.integers(1, 300))
-    elif edit == "add" and isinstance(container, dict):
-        container[draw(st.text(max_size=5))] = draw(json_values)
-    else:
-        container[key] = draw(json_values)
-    return json.dumps(raw, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
-
-
-@st.composite
-def _edited(draw, seeds):
-    body = draw(st.sampled_from(seeds))
-    for _ in range(draw(st.integers(0, 2))):
-        body = draw(_with_edited_values(body))
-    for _ in range(draw(st.integers(0, 2))):
-        body = draw(_with_edited_bytes(body))
-    return body
+    return text.encode("utf-8", "surrogatepass")
 
 
 def seeds_of(name):
@@ -142,9 +129,73 @@ def seeds_of(name):
     return [path.read_bytes() for path in sorted((SEEDS / name).iterdir())]
 
 
-def inputs_of(name):
-    """Return a strategy for the inputs of a decoder."""
-    return _edited(seeds_of(name)) | st.binary(max_size=40)
+def inputs_of(seeds, rng, count):
+    """Yield inputs made from seeds; the same number draws the same inputs.
+
+    Args:
+        seeds: The seeds.
+        rng: A `random.Random`.
+        count: Number of inputs.
+    """
+    pool = [*seeds]
+    with lines_run() as has_new_line:
+        for number in range(count):
+            has_new_line()
+            body = rng.choice(pool)
+            if rng.random() < 0.5:
+                body = _with_edited_values(rng, body)
+            for _ in range(rng.randint(0, 2)):
+                body = _with_edited_bytes(rng, body, pool)
+            if number % 50 == 0:
+                body = rng.randbytes(rng.randint(0, 40))
+            yield body
+            if has_new_line() and len(body) <= LONGEST and len(pool) < MOST_KEPT:
+                pool.append(body)
+
+
+@contextmanager
+def lines_run():
+    """Watch which lines of adepoll run; the function says whether there are new ones since."""
+    if sys.version_info < (3, 12):
+        yield lambda: False
+        return
+    monitoring = sys.monitoring
+    tool = next(each for each in range(6) if monitoring.get_tool(each) is None)
+    is_new = False
+
+    def note_line(code, _line):
+        nonlocal is_new
+        is_new = is_new or code.co_filename.startswith(PACKAGE)
+        return monitoring.DISABLE  # for this line, so that watching costs nearly nothing
+
+    def has_new_line():
+        nonlocal is_new
+        was_new, is_new = is_new, False
+        return was_new
+
+    monitoring.use_tool_id(tool, "adepoll fuzzing")
+    monitoring.register_callback(tool, monitoring.events.LINE, note_line)
+    monitoring.set_events(tool, monitoring.events.LINE)
+    try:
+        yield has_new_line
+    finally:
+        monitoring.set_events(tool, 0)
+        monitoring.free_tool_id(tool)
+
+
+def smallest(body, fails):
+    """Return the shortest input found that still fails, by removing parts of it."""
+    size = len(body) // 2
+    while size:
+        start = 0
+        while start < len(body):
+            shorter = body[:start] + body[start + size :]
+            if fails(shorter):
+                body = shorter
+            else:
+                start += size
+        size //= 2
+    return body
 
 
 @contextmanager
