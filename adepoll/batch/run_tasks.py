@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final, NoReturn
@@ -43,9 +43,6 @@ from adepoll.journal.stored_jobs import JobToAdd
 from adepoll.watching.watch import UnresolvedJob, Watch
 
 _OUTCOMES_BUFFERED: Final = 32
-# Ends that were recorded but not passed on. The queue is full only if many jobs were given up: the
-# buffer of the watcher, which is smaller for any usual concurrency, limits the snapshots.
-_ENDS_BUFFERED: Final = 1_000
 _PAGE: Final = 200  # waiting jobs read from the journal at the same time
 _SAVE_EVERY: Final = 30.0  # seconds between two saves of statuses and durations
 
@@ -83,10 +80,9 @@ class RunTasks:
         )
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(_OUTCOMES_BUFFERED)
         # Items that the journal has recorded: an outcome to deliver, or a settled job and the file
-        # for its result. The last item is None.
-        self._recorded: asyncio.Queue[Outcome | tuple[JobSnapshot, Path] | None] = asyncio.Queue(
-            _ENDS_BUFFERED
-        )
+        # for its result. The last item is None. The queue itself has no limit, because a full queue
+        # would delay the recording of the next results; `_record_all` says what limits the items.
+        self._recorded: asyncio.Queue[Outcome | tuple[JobSnapshot, Path] | None] = asyncio.Queue()
         self._changed = asyncio.Event()  # set when an outcome is buffered, and when the run ends
         self._watch: Watch[JobSnapshot | UnresolvedJob] | None = None
         # The last recorded status of each active job, by the text of the job's reference.
@@ -243,7 +239,7 @@ class RunTasks:
                 await self._record_all(intake)
             except AdePollError as exc:  # raised after the ends that were recorded before
                 error = exc
-            await self._recorded.put(None)
+            self._recorded.put_nowait(None)
         if error is not None:
             raise error
 
@@ -251,8 +247,9 @@ class RunTasks:
         """Watch all waiting jobs, and record how they end.
 
         Each end is recorded immediately, even while the consumer or the downloads are slow, because
-        the service may have deleted the result after the poll. The places that `_pass_on` releases
-        limit the number of snapshots in memory.
+        the service may have deleted the result after the poll. Until `_pass_on` releases an end, it
+        keeps its place in the watch. So the buffer of the watch limits the number of snapshots in
+        memory, and the window limits the number of jobs that were given up.
         """
         watcher, window = self._resources.watcher, self._resources.window
         waiting = self._ids.waiting()
@@ -261,8 +258,13 @@ class RunTasks:
         ) as watch:
             self._watch = watch
             watch.hold()
-            async for end in watch:
-                await self._record_ends((end, *watch.take_ready()))
+            try:
+                async for end in watch:
+                    await self._record_ends((end, *watch.take_ready()))
+            except asyncio.CancelledError:
+                while ends := watch.take_ready():  # they arrived while others were recorded
+                    await self._record_ends(ends)
+                raise
         if self._timeout is not None:
             if not self._ids.is_collection:
                 intake.cancel()
@@ -271,19 +273,21 @@ class RunTasks:
 
     async def _pass_on(self) -> None:
         """Deliver outcomes and queue results, as fast as the consumer and the downloads allow."""
-        while (first := await self._recorded.get()) is not None:
-            if isinstance(first, tuple):
-                await self._results.put(*first)
+        while (item := await self._recorded.get()) is not None:
+            if isinstance(item, tuple):
+                await self._results.put(*item)
             else:
-                await self._deliver(first)
-            if self._watch is not None and (isinstance(first, tuple) or first.snapshot is not None):
-                self._watch.release()
+                await self._deliver(item)
+            self._recorded.task_done()
+            if self._watch is not None:
+                self._watch.release(given_up=isinstance(item, Outcome) and item.snapshot is None)
 
     async def _give_up_waiting(self, timeout: float) -> None:  # noqa: ASYNC109 - the timeout has already passed
         """After the timeout, give up the jobs in the journal that were never watched."""
         after = 0
         while page := await self._journal.waiting(after=after, limit=_PAGE):
             after = page[-1][0]
+            await self._recorded.join()  # these jobs have no place in the watch
             await self._record_ends(
                 UnresolvedJob(
                     job.job_id,
@@ -295,8 +299,16 @@ class RunTasks:
             )
 
     async def _record_ends(self, ends: Iterable[JobSnapshot | UnresolvedJob]) -> None:
-        """Record how jobs ended, then queue their outcomes and results for `_pass_on`."""
-        ends = tuple(ends)
+        """Record how jobs ended, then queue their outcomes and results for `_pass_on`.
+
+        A cancellation takes effect only when the ends are recorded and counted, so that no result
+        is lost, and the counters agree with the journal.
+        """
+        recording = asyncio.create_task(self._record(tuple(ends)))
+        await wait_until_done(recording)
+        recording.result()
+
+    async def _record(self, ends: Sequence[JobSnapshot | UnresolvedJob]) -> None:
         targets = await self._results.targets(
             ref_of(end)
             for end in ends
@@ -315,28 +327,13 @@ class RunTasks:
                 continue
             changes.append(Settled(end, now, fetching=job in targets))
             recorded.append((end, targets[job]) if job in targets else outcome_of(end))
-        await self._write_ends(changes, ends)
+        await self._journal.write(*changes)
+        self.counters.record_ends(ends)
         closed = sum(isinstance(item, Outcome) for item in recorded)
         if closed:
             self.counters.close(closed, asyncio.get_running_loop().time())
         for item in recorded:
-            await self._recorded.put(item)
-
-    async def _write_ends(
-        self, changes: list[Change], ends: Iterable[JobSnapshot | UnresolvedJob]
-    ) -> None:
-        """Record in the journal how jobs have ended, and count the jobs.
-
-        A cancellation takes effect only when jobs are recorded and counted, so that the counters
-        agree with the journal.
-        """
-        writing = asyncio.create_task(self._journal.write(*changes))
-        try:
-            await wait_until_done(writing)
-        finally:
-            if not writing.cancelled() and writing.exception() is None:
-                self.counters.record_ends(ends)
-        writing.result()
+            self._recorded.put_nowait(item)
 
     async def _save_regularly(self) -> None:
         """Save statuses and durations every 30 seconds, because a killed run cannot save them."""

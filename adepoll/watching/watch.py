@@ -82,8 +82,8 @@ class WatchSubscription(Subscription):
 
     Attributes:
         settled: Number of settled jobs whose snapshot the consumer has taken, by status.
-        holds: True if a snapshot keeps its place in the buffer until the consumer calls `release`.
-            If False, taking the snapshot frees the place.
+        holds: True if an item keeps its place until the consumer calls `release`: a snapshot in the
+            buffer, an error in the window. If False, taking the item frees the place.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class WatchSubscription(Subscription):
         self._yield_errors = yield_errors
         self.settled: Counter[JobStatus] = Counter()
         self.holds = False
+        self._held_errors = 0  # errors that the consumer has taken and not released
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
         """Put the snapshot into the buffer if the watch yields it.
@@ -159,19 +160,26 @@ class WatchSubscription(Subscription):
             self.settled[snapshot.status] += 1
             self._forget(key)
         if not self.holds:
-            self.release(1)
+            self.release()
         return snapshot
 
-    def release(self, places: int) -> None:
-        """Free places of snapshots in the buffer, and poll jobs that wait for room."""
+    def release(self) -> None:
+        """Free the place of a snapshot in the buffer, and poll a job that waits for room."""
         buffer = self._snapshots
-        buffer.free += places
+        buffer.free += 1
         if buffer.waiting and self._loop is not None:
             buffer.wake_waiting(self._loop.time())
 
+    def release_error(self) -> None:
+        """Free the place of an error in the window, so that another id may be read."""
+        self._held_errors -= 1
+        self._room_changed.set()
+
     def _take_error(self, key: str) -> UnresolvedJob:
         """Remove and return the error of a job that was given up."""
-        self._room_changed.set()
+        self._held_errors += 1
+        if not self.holds:
+            self.release_error()
         label, error = self._labels.get(key), self.errors.pop(key)
         self._forget(key)
         kind, job_id = self._owner.kind_and_id(key)
@@ -195,6 +203,9 @@ class WatchSubscription(Subscription):
             open=self.open,
             complete=self.complete,
         )
+
+    def _untaken(self) -> int:
+        return super()._untaken() + self._held_errors
 
     def _record_error(self, key: str, error: AdePollError) -> None:
         if self._yield_errors:
@@ -334,16 +345,23 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
         return items
 
     def hold(self) -> None:
-        """From now on, let each snapshot keep its place in the buffer until `release` is called.
+        """From now on, let each item keep its place until `release` is called.
 
-        So a consumer can take and store snapshots immediately, and work on them later. Polls still
-        pause while this work is slow.
+        So a consumer can take and store items immediately, and work on them later. Polls and the
+        reading of ids still pause while this work is slow.
         """
         self._subscription.holds = True
 
-    def release(self) -> None:
-        """Free one place in the buffer. Call this once for each snapshot taken after `hold`."""
-        self._subscription.release(1)
+    def release(self, *, given_up: bool) -> None:
+        """Free the place of one item; call this once for each item taken after `hold`.
+
+        Args:
+            given_up: True if the item is an `UnresolvedJob`, False if it is a snapshot.
+        """
+        if given_up:
+            self._subscription.release_error()
+        else:
+            self._subscription.release()
 
     def last_statuses(self) -> Mapping[str, str]:
         """Return the last status text by key, for active jobs whose status is known."""

@@ -1,11 +1,18 @@
 """An outcome is not delivered again after the next one was requested, however the run ends."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
+import pytest
 from waiting import until
 
-from adepoll import AdeClient, Batch, Journal
+from adepoll import AdeClient, Batch, JobKind, JobSnapshot, JobStatus, JobWatcher, Journal
+from adepoll.batch.resources import BatchResources
+from adepoll.batch.result_files import ProtectedFiles
+from adepoll.batch.run_tasks import RunTasks
 from adepoll.emulator import Emulator, JobPlan
+from adepoll.errors import JobNotFoundError
+from adepoll.journal.outcomes import Stage
 
 SOON = JobPlan(processing_time=0.0)
 NEVER = JobPlan(processing_time=float("inf"))
@@ -44,3 +51,121 @@ async def test_what_was_polled_is_recorded_while_the_consumer_is_slow(scene):
         await until(lambda: results_read() >= 40, pause=0.05)
         await until(lambda: results_recorded() == results_read(), pause=0.05)
         await run.aclose()
+
+
+class SettledJobs:
+    """A `JobSource` whose jobs have settled; it does not know the ids that begin with "unknown"."""
+
+    def __init__(self):
+        self.polled = 0  # settled jobs
+
+    async def get_job(self, job_id):
+        await asyncio.sleep(0)
+        if job_id.startswith("unknown"):
+            raise JobNotFoundError(status=404, job_id=job_id)
+        self.polled += 1
+        return JobSnapshot(job_id=job_id, status=JobStatus.FAILED, status_text="failed")
+
+    async def list_jobs(self, **_options):
+        raise AssertionError("polls alone are enough")
+
+
+@asynccontextmanager
+async def run_without_service(job_ids, *, concurrency=4, window=20_000):
+    """Start a run of a batch whose jobs need no service; return source, journal and run."""
+    source = SettledJobs()
+    watcher = JobWatcher(source, concurrency=concurrency, discovery="get", not_found_grace=0.0)
+    async with await Journal.in_memory(endpoint="https://api.example") as journal, watcher:
+        resources = BatchResources(
+            journal=journal,
+            watcher=watcher,
+            fetcher=None,
+            kind=JobKind.V1_EXTRACT,
+            out_dir=None,
+            name_by="job_id",
+            downloads=1,
+            window=window,
+            protected=ProtectedFiles(()),
+            overwrite=False,
+            verify=False,
+            curable=(),
+            service_time=lambda: None,
+        )
+        run = RunTasks(resources, job_ids, timeout=None, replay=False)
+        run.start()
+        yield source, journal, run
+        await run.stop()
+
+
+async def settled_in(journal):
+    return (await journal.counts()).by_status.get("failed", 0)
+
+
+async def given_up_in(journal):
+    return (await journal.counts()).by_stage.get(Stage.GIVEN_UP, 0)
+
+
+async def until_all_are_recorded(source, journal, *, least):
+    """Wait until at least `least` jobs were polled, and the journal has all of them as settled."""
+    async with asyncio.timeout(60):
+        while source.polled < least or await settled_in(journal) < source.polled:  # noqa: ASYNC110 - the journal has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_what_was_polled_is_recorded_at_any_concurrency():
+    jobs = [f"job-{number}" for number in range(2_100)]
+    async with run_without_service(jobs, concurrency=1_000) as (source, journal, run):
+        await run.next()
+        # One outcome was taken, 32 are ready, one waits for room, and the buffer has 2,000 places.
+        await until_all_are_recorded(source, journal, least=2_033)
+
+
+async def test_jobs_that_were_given_up_do_not_delay_the_recording_of_results():
+    async def job_ids():
+        for number in range(1_200):
+            yield f"unknown-{number}"
+        while await given_up_in(journal) < 1_200:  # noqa: ASYNC110 - the journal has no event
+            await asyncio.sleep(0.01)
+        for number in range(80):
+            yield f"job-{number}"
+
+    async with run_without_service(job_ids()) as (source, journal, run):
+        await run.next()
+        await until_all_are_recorded(source, journal, least=8)
+
+
+async def test_what_was_polled_is_recorded_when_the_run_is_left(monkeypatch):
+    """Results that arrive while others are recorded are not lost."""
+    real = Journal.write
+
+    async def write(journal, *changes, **options):
+        await asyncio.sleep(0.05)
+        await real(journal, *changes, **options)
+
+    monkeypatch.setattr(Journal, "write", write)
+    jobs = [f"job-{number}" for number in range(1_000)]
+    async with run_without_service(jobs, concurrency=100) as (source, journal, run):
+        await run.next()
+        await run.stop()
+        assert source.polled > 100
+        assert await settled_in(journal) == source.polled
+
+
+async def test_jobs_that_were_given_up_have_places_in_the_window_until_they_are_taken():
+    jobs = [f"unknown-{number}" for number in range(200)]
+    async with run_without_service(jobs, window=20) as (_, journal, run):
+        await run.next()
+        recorded = -1
+        while recorded != (recorded := await given_up_in(journal)):
+            await asyncio.sleep(0.3)
+        # One outcome was taken, and 32 are ready. The window has 20 places; one of its jobs waits
+        # for room among the ready outcomes.
+        assert recorded <= 1 + 32 + 20
+        for _ in range(199):
+            await run.next()
+
+
+async def test_after_the_timeout_each_job_that_was_never_watched_has_an_outcome(scene):
+    jobs = scene.many(500, processing_time=float("inf"))
+    async with scene.batch(concurrency=4, window=20) as batch:
+        assert len([outcome async for outcome in batch.run(jobs, timeout=0.1)]) == 500
