@@ -39,7 +39,7 @@ from adepoll.throttling.waiting_times import RetryPolicy
 class AdeClient(AsyncCloseable):
     """A client of the ADE service: polls a job, lists a page of jobs, or lists all jobs.
 
-    A job is named by its id or a `JobRef`. The form of a v2 id says the kind of its job. Any other
+    A job is named by its id or a `JobRef`. The id of a v2 job contains its kind. Any other
     id without a kind means a job of the client's kind.
 
     Use the client as ``async with AdeClient() as client``, or close it with `aclose`. A client has
@@ -73,25 +73,25 @@ class AdeClient(AsyncCloseable):
 
         Args:
             api_key: The key; None reads the environment variable ``VISION_AGENT_API_KEY``.
-            region: ``us`` or ``eu``. None reads the environment variable
-                ``LANDINGAI_ADE_ENVIRONMENT``, which is ``production`` (us) or ``eu``; if this is
-                not set either, the region is ``us``.
+            region: ``us`` (or ``production``, which means the same) or ``eu``. None reads the
+                environment variable ``LANDINGAI_ADE_ENVIRONMENT``; if this is not set either, the
+                region is ``us``.
             base_url: Address of the API, for example of a proxy or an emulator; not together with
                 `region`. If both are None, ``LANDINGAI_ADE_BASE_URL`` is read first, then
                 ``LANDINGAI_ADE_ENVIRONMENT``, as in the official SDK.
-            v2_base_url: Address of the API for v2 jobs. None for that of `region`. If `region` is
-                None, too, ``LANDINGAI_ADE_V2_BASE_URL`` is read; if this is not set, the address is
-                `base_url`, ``LANDINGAI_ADE_BASE_URL`` or that of the region, in this order.
-            kind: Kind of a job that is named by an id alone, if the form of the id does not say the
-                kind.
+            v2_base_url: Address of the API for v2 jobs. None for the first of these that is set:
+                `region`, ``LANDINGAI_ADE_V2_BASE_URL``, `base_url`, ``LANDINGAI_ADE_BASE_URL``,
+                ``LANDINGAI_ADE_ENVIRONMENT``, region ``us``.
+            kind: Kind of a job that is given by an id that does not contain its kind.
             kinds: Rules of your own kinds of jobs, in addition to the kinds of the service.
             session: Your own aiohttp session, which the client does not close. None for a session
                 that the client creates and closes; it keeps no cookies and ignores netrc files.
             transport: Proxies, certificates and header limits; not together with `session`. None
                 for the defaults, which read the proxies of the environment.
             timeout: Longest time of one request in seconds, including connecting and the body.
-            outage_wait: Seconds for which `get_job` and `list_jobs` wait while the service is down,
-                before they raise `ServiceDownError`. A watcher uses its `outage_patience` instead.
+            outage_wait: Seconds for which `get_job`, `list_jobs` and `turn` wait while the service
+                is down, before they raise `ServiceDownError`. A watcher uses its `outage_patience`
+                instead.
             max_rate: Largest number of requests per second; None for no limit.
             retry: Decides when failed requests are sent again. None for the policy of
                 `rate_limiter`, or for the default policy if that is None, too.
@@ -196,7 +196,7 @@ class AdeClient(AsyncCloseable):
 
     @property
     def kind(self) -> JobKind:
-        """Default kind: the kind of each job whose id does not say the kind."""
+        """Default kind: the kind of each job whose id does not contain the kind."""
         return self._kind
 
     @property

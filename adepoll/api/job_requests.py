@@ -31,7 +31,7 @@ class ViewedClient(Protocol):
 
     @property
     def kind(self) -> JobKind:
-        """Default kind: the kind of each job whose id does not say the kind."""
+        """Default kind: the kind of each job whose id does not contain the kind."""
 
     @property
     def get_job(self) -> Callable[..., Awaitable[JobSnapshot]]:

@@ -73,8 +73,8 @@ def demo() -> None:
     Starts an emulator of the service as a separate process, and submits jobs of every kind to it
     over HTTP. 3% of the jobs fail, 1% are cancelled, and 5% have results of 2 to 20 MB. The demo
     watches the jobs, stores large results in a temporary folder, and compares all statuses and
-    results with the emulator's records. It exits with 0 if they are equal, although some jobs fail,
-    and with 1 if anything is missing or wrong.
+    results with the emulator's records. The exit code is 0 if adepoll found exactly what the
+    emulator recorded (failed jobs included), and 1 otherwise.
     """
 
 
@@ -137,9 +137,9 @@ def demo() -> None:
     type=click.Path(path_type=Path),
     callback=read_profile,
     metavar="FILE",
-    help="TOML file with settings of jobs and faults. --jobs, --kind, --seed and --median replace "
-    "values of the file; --fault adds a fault to those of the file. --median does not change the "
-    "durations of kinds that have their own table [profiles.KIND] in the file.",
+    help="TOML file with settings of jobs and faults. --jobs, --kind, --seed and --median override "
+    "it, except that --median does not change kinds with their own table [profiles.KIND]. --fault "
+    "adds a fault to those of the file.",
 )
 @click.option(
     "--fault",
@@ -148,7 +148,7 @@ def demo() -> None:
     callback=read_faults,
     shell_complete=complete_fault,
     metavar="NAME[:CHANCE]",
-    help="Let requests fail or be slow on purpose. NAME is the name of a fault, such as "
+    help="Simulate failing or slow requests. NAME is the name of a fault, such as "
     "server-error; docs/emulator.md lists all names. CHANCE is the share of the requests that the "
     "fault affects, from 0 to 1 (default: 1, all of them). May be repeated.",
 )
@@ -173,17 +173,16 @@ def emulate() -> None:
 @click.option(
     "--to",
     type=click.Choice(["parquet", "csv", "jsonl", "arrow"]),
-    help='Format of the table. parquet and arrow need the extra "table" of adepoll.  [default: the '
-    "format that the ending of FILE names, or parquet]",
+    help='Format of the table. parquet and arrow need the extra "table" of adepoll.  [default: by '
+    "the ending of FILE, otherwise parquet]",
 )
 @click.option(
     "-o",
     "--out",
     type=LocalPath(allow_dash=True),
     metavar="FILE",
-    help='Output file; "-" for standard output. If the file exists, it is replaced, because the '
-    "command can write the same table again. Default: the name of the journal, but with the "
-    "ending of the format (batch.parquet for batch.db).",
+    help='Output file; "-" for standard output. An existing file is replaced. Default: the name of '
+    "the journal, but with the ending of the format (batch.parquet for batch.db).",
 )
 @click.option(
     "--explode",
@@ -246,8 +245,8 @@ def export() -> None:
 def fetch() -> None:
     """Download the result of a completed job.
 
-    JOB_ID is the id of the job. A v2 id says the kind of its job. For any other id, write the kind
-    in front of it, as in v1-parse/JOB_ID, or use --kind.
+    JOB_ID is the id of the job. A v2 id contains the kind of its job. For any other id, write the
+    kind in front of it, as in v1-parse/JOB_ID, or use --kind.
 
     The file appears only when it is complete. If a large download is interrupted, the received
     bytes can remain in a hidden file in the same folder. Run the same command to continue.
@@ -261,8 +260,8 @@ def fetch() -> None:
 def get() -> None:
     """Print the current state of one job as JSON.
 
-    JOB_ID is the id of the job. A v2 id says the kind of its job. For any other id, write the kind
-    in front of it, as in v1-parse/JOB_ID, or use --kind.
+    JOB_ID is the id of the job. A v2 id contains the kind of its job. For any other id, write the
+    kind in front of it, as in v1-parse/JOB_ID, or use --kind.
 
     The JSON contains the result if the result is small (up to about 1 MB). To download a result of
     any size, use "adepoll fetch". URLs of results are printed without their query, which is a
@@ -298,9 +297,9 @@ def list_jobs() -> None:
     "--out",
     type=LocalPath(allow_dash=True),
     metavar="FILE",
-    help='Output file; "-" for standard output. If the file exists, it is replaced, because the '
-    "command can write the same report again. Default: the name of the journal without its ending, "
-    "then -report.html, in the folder of the journal (batch-report.html for batch.db).",
+    help='Output file; "-" for standard output. An existing file is replaced. Default: the name of '
+    "the journal without its ending, then -report.html, in the folder of the journal "
+    "(batch-report.html for batch.db).",
 )
 @runs("report:report")
 def report() -> None:
@@ -336,7 +335,7 @@ def status() -> None:
     help='Record all jobs and outcomes in FILE, so that "adepoll resume FILE" can continue the '
     "batch. The file is created if it does not exist.",
 )
-@kind_option("Kind of the jobs whose ids do not say their kind.")
+@kind_option("Kind of the jobs whose ids do not contain their kind.")
 @batch_options(resumes=False)
 @runs("watch:watch")
 def watch() -> None:
@@ -346,9 +345,9 @@ def watch() -> None:
     line on stdout: as JSON, or as text if stdout is a terminal. Progress and errors are printed on
     stderr.
 
-    Job ids come from arguments, files or standard input. A v2 id says the kind of its job. For any
-    other id, write the kind in front of it, as in v1-parse/JOB_ID, or use --kind. With --field, the
-    columns of a CSV file that are not id, kind or label are printed with each job.
+    Job ids come from arguments, files or standard input. A v2 id contains the kind of its job. For
+    any other id, write the kind in front of it, as in v1-parse/JOB_ID, or use --kind. With --field,
+    the columns of a CSV file that are not id, kind or label are printed with each job.
 
     A JSON line contains the result if the result is small (up to about 1 MB). With --out, all
     results are written to files instead. URLs of results are printed without their query, which is
@@ -369,20 +368,17 @@ def watch() -> None:
 def resume() -> None:
     """Continue the batch of a journal.
 
-    First prints the recorded outcomes that were not acknowledged: the command has not written their
-    lines yet. This needs no requests to the service. Then waits for the remaining jobs.
+    First prints the outcomes that an earlier run recorded but did not print completely, without
+    requests to the service. Then waits for the remaining jobs.
 
     JOURNAL is the file that was passed to "adepoll watch --journal". It contains the values that
     were passed for --timeout, --concurrency, --downloads, --max-rate, --discovery and --name. They
     are used again, unless you pass other values. All other options must be passed again.
 
-    Somebody else may have written the journal. So the command takes neither a folder nor an unknown
-    URL from it: a file in the wrong folder could change the settings of another program, and the
-    API key is sent to the URL. If the batch has a folder for results, pass it again with --out;
-    otherwise the command exits with 2.
-
-    If neither options nor environment variables name the API, the URLs of the journal are used, but
-    only if they are URLs of LandingAI. Otherwise pass them again with --base-url and --v2-base-url.
+    Somebody else may have written the journal, so two of its values must be confirmed. Pass the
+    folder for results again with --out: a file in the wrong folder could change the settings of
+    another program. Pass URLs that are not URLs of LandingAI again with --base-url and
+    --v2-base-url, or with the environment variables: the API key is sent to them.
     """
 
 

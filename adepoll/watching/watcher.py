@@ -333,7 +333,7 @@ class JobWatcher(AsyncCloseable):
 
     @property
     def kind(self) -> JobKind:
-        """Default kind: the kind of each job whose id does not say the kind."""
+        """Default kind: the kind of each job whose id does not contain the kind."""
         return self._owner.kind
 
     @property
