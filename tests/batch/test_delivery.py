@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import asynccontextmanager
 
-import pytest
 from waiting import until
 
 from adepoll import AdeClient, Batch, JobKind, JobSnapshot, JobStatus, JobWatcher, Journal
@@ -156,7 +155,7 @@ async def test_jobs_that_were_given_up_have_places_in_the_window_until_they_are_
     async with run_without_service(jobs, window=20) as (_, journal, run):
         await run.next()
         recorded = -1
-        while recorded != (recorded := await given_up_in(journal)):
+        while recorded != (recorded := await given_up_in(journal)):  # noqa: ASYNC110 - the journal has no event
             await asyncio.sleep(0.3)
         # One outcome was taken, and 32 are ready. The window has 20 places; one of its jobs waits
         # for room among the ready outcomes.
