@@ -271,7 +271,9 @@ class AdeClient(AsyncCloseable):
             ClosedError: The client is closed.
         """
         ref = JobRef.of(job).resolved(self._kind)
-        snapshot = await self._requests.get(self.rules_of(ref.kind or self._kind), ref.job_id)
+        rules, requests = self.rules_of(ref.kind or self._kind), self._requests
+        send = requests.for_job(rules, ref.job_id)
+        snapshot = await self._sender.call(send, requests.hosts[rules.api])
         return snapshot if ref.label is None else evolve(snapshot, label=ref.label)
 
     @asynccontextmanager
@@ -319,7 +321,11 @@ class AdeClient(AsyncCloseable):
             RequestError: As for `get_job`.
             ClosedError: The client is closed.
         """
-        return await self._requests.list(self.rules_of(kind or self._kind), page, page_size, status)
+        rules, requests = self.rules_of(kind or self._kind), self._requests
+        if not rules.can_be_cancelled and status in {JobStatus.CANCELLED, "cancelled"}:
+            return JobPage(jobs=())
+        send = requests.for_page(rules, page, page_size, status)
+        return await self._sender.call(send, requests.hosts[rules.api])
 
     async def iter_jobs(
         self, *, status: JobStatus | None = None, kind: JobKind | None = None

@@ -1,4 +1,4 @@
-"""Sends the requests of a client about jobs, for the client itself and for its views.
+"""Creates the requests of a client about jobs, for the client itself and for its views.
 
 A view of a client is an object with jobs of one kind. `ClientOfKind` repeats failed requests as the
 client does; `PollingClient` sends each request once. Imports `transport`, `protocol`, `odd_answers`
@@ -111,9 +111,15 @@ class PollingClient:
 
     def get_job(self, job_id: str) -> Coroutine[Any, Any, JobSnapshot]:
         """Poll one job once; raises as `AdeClient.get_job` does."""
-        # Not `async def`, like `JobRequests.poll`.
+        # Not `async def`: one more coroutine would make every poll slower.
         if getattr(self._client.get_job, "__func__", None) is self._own.get_job:
-            return self._requests.poll(self._rules, job_id, self._semaphore)
+            requests, rules = self._requests, self._rules
+            return requests.sender.call_once(
+                requests.for_job(rules, job_id),
+                requests.hosts[rules.api],
+                self._semaphore,
+                job_id=job_id,
+            )
         return self._get_overridden(job_id)
 
     async def _get_overridden(self, job_id: str) -> JobSnapshot:
@@ -127,8 +133,11 @@ class PollingClient:
         """List one page of jobs; raises as `AdeClient.list_jobs` does."""
         client = self._client
         if getattr(client.list_jobs, "__func__", None) is self._own.list_jobs:
-            return await self._requests.list_once(
-                self._rules, page, page_size, status, self._semaphore
+            requests, rules = self._requests, self._rules
+            return await requests.sender.call_once(
+                requests.for_page(rules, page, page_size, status),
+                requests.hosts[rules.api],
+                self._semaphore,
             )
         of_kind = {} if self.kind == client.kind else {"kind": self.kind}
         async with self._semaphore:
@@ -137,7 +146,7 @@ class PollingClient:
 
 @define(eq=False, kw_only=True)
 class JobRequests:
-    """Sends the requests of one client, for the client and for its views.
+    """Creates the requests of one client, for the client and for its views.
 
     Attributes:
         sender: Decides when a request is sent.
@@ -156,43 +165,6 @@ class JobRequests:
     result_dir: ResultFolder | None = None
     on_request: Callable[[], None] | None = None
     _odd_answers: OddAnswers = field(factory=OddAnswers, init=False)
-
-    # `get` and `poll` are not `async def`: one more coroutine would make every poll slower.
-
-    def get(self, rules: KindRules, job_id: str) -> Coroutine[Any, Any, JobSnapshot]:
-        """Poll a job, and retry after temporary failures; raises as `AdeClient.get_job` does."""
-        return self.sender.call(self._job(rules, job_id), self.hosts[rules.api])
-
-    def poll(
-        self, rules: KindRules, job_id: str, semaphore: AbstractAsyncContextManager[object]
-    ) -> Coroutine[Any, Any, JobSnapshot]:
-        """Poll a job once, and hold `semaphore` during the request."""
-        send, host = self._job(rules, job_id), self.hosts[rules.api]
-        return self.sender.call_once(send, host, semaphore, job_id=job_id)
-
-    async def list(
-        self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
-    ) -> JobPage:
-        """Request a page of the job list, and retry after temporary failures.
-
-        Raises the errors of `AdeClient.list_jobs`.
-        """
-        if not rules.can_be_cancelled and status in {JobStatus.CANCELLED, "cancelled"}:
-            return JobPage(jobs=())
-        send = self._page(rules, page, page_size, status)
-        return await self.sender.call(send, self.hosts[rules.api])
-
-    async def list_once(
-        self,
-        rules: KindRules,
-        page: int,
-        page_size: int,
-        status: JobStatus | None,
-        semaphore: AbstractAsyncContextManager[object],
-    ) -> JobPage:
-        """Request a page of the job list without retries; hold `semaphore` during the request."""
-        send = self._page(rules, page, page_size, status)
-        return await self.sender.call_once(send, self.hosts[rules.api], semaphore)
 
     async def open(
         self, rules: KindRules, job_id: str, headers: Mapping[str, str]
@@ -219,8 +191,8 @@ class JobRequests:
         """Return the scheme, host and port to which requests about jobs of a kind are sent."""
         return str(self.roots[rules.api].url.origin())
 
-    def _job(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
-        """Return a function that sends the request for a job."""
+    def for_job(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
+        """Return a function that sends the request for a job; raises `InvalidJobIdError`."""
         if self.on_request is not None:
             self.on_request()
         large = None
@@ -236,10 +208,10 @@ class JobRequests:
         )
         return partial(self.transport.get, request)
 
-    def _page(
+    def for_page(
         self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
     ) -> Send[JobPage]:
-        """Return a function that sends the request for a page of the job list."""
+        """Return a function that sends the request for a page; see `AdeClient.list_jobs`."""
         if self.on_request is not None:
             self.on_request()
         root = self.roots[rules.api]

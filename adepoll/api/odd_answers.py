@@ -65,12 +65,14 @@ def has_extra(model: Any) -> bool:
 
     The items of arrays are not searched.
     """
-    if getattr(model, "extra", None):
-        return True
-    cls: type = type(model)
-    for name in _models_in(cls):  # not `any`: a generator would make every poll slower
-        if (inner := getattr(model, name)) is not None and has_extra(inner):
+    models = [model]
+    for found in models:  # not recursive, because calls would make every poll slower
+        if getattr(found, "extra", None):
             return True
+        cls: type = type(found)
+        for name in _models_in(cls):
+            if (inner := getattr(found, name)) is not None:
+                models.append(inner)  # noqa: PERF401 - a comprehension would be slower
     return False
 
 

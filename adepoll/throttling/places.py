@@ -11,18 +11,15 @@ the two hosts hold the place alternately. Imports `errors` and `hosts`. Times ar
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final
 
 from attrs import define
 
 from adepoll.errors import AnswerTimeoutError
 from adepoll.throttling.hosts import SLOW_AFTER, Host, Sent
-
-_T = TypeVar("_T")
 
 
 @define(eq=False)
@@ -89,28 +86,15 @@ class Places:
             return sum([sent.host is host for sent in self.holders]) < self._most // 2
         return now >= self._share(host).rests_until
 
-    async def send(
-        self, send: Callable[[Sent], Awaitable[_T]], sent: Sent, job_id: str | None
-    ) -> _T:
-        """Send a request that holds a place, and return the result of `send`.
+    def check_later(self, sent: Sent) -> None:
+        """When a new request can count as slow, check whether it must be ended."""
+        self._check_at(sent.at + SLOW_AFTER)
 
-        Raises:
-            AnswerTimeoutError: The request was ended early. The error contains `job_id`.
-        """
-        self.holders[sent] = None
+    def ended(self, sent: Sent) -> None:
+        """Record that a request that held a place has ended."""
+        del self.holders[sent]
         if self.waiting:
-            self._check_at(sent.at + SLOW_AFTER)
-        try:
-            return await send(sent)
-        except asyncio.CancelledError:
-            # If other code has cancelled the task as well, this error must reach that code.
-            if sent.ended_after is None or sent.task is None or sent.task.uncancel():
-                raise
-            raise AnswerTimeoutError(timeout=round(sent.ended_after, 1), job_id=job_id) from None
-        finally:
-            del self.holders[sent]
-            if self.waiting:
-                self._wake_first()
+            self._wake_first()
 
     def waits(self, wait: "_Wait") -> None:
         """Record that a caller waits for a place."""
@@ -189,6 +173,16 @@ class Places:
                 seen.add(wait.host)
                 if not wait.turn.done() and self.allows(wait.host):
                     wait.turn.set_result(None)
+
+
+def error_of_ended(sent: Sent, job_id: str | None) -> AnswerTimeoutError | None:
+    """Return the error of a request that raised CancelledError, if `Places` has ended it early.
+
+    Return None if other code has cancelled the task, too: the CancelledError must reach that code.
+    """
+    if sent.ended_after is None or sent.task is None or sent.task.uncancel():
+        return None
+    return AnswerTimeoutError(timeout=round(sent.ended_after, 1), job_id=job_id)
 
 
 class PlacesBySemaphore(dict[AbstractAsyncContextManager[object], Places]):

@@ -30,7 +30,7 @@ from adepoll.errors import (
 )
 from adepoll.throttling.estimators import Rate, Window
 from adepoll.throttling.hosts import Caller, Host, Hosts, Sent
-from adepoll.throttling.places import PlacesBySemaphore
+from adepoll.throttling.places import Places, PlacesBySemaphore
 from adepoll.throttling.waiting_times import RetryPolicy
 
 
@@ -186,13 +186,16 @@ class RateLimiter:
         loop.call_soon(self._wake_waiting, context=Context())
         return due
 
-    def start(self, host: Host, due: float) -> Sent | None:
+    def start(self, host: Host, due: float, places: Places | None = None) -> Sent | None:
         """Count one request as sent now; return None if it must wait for its turn again.
 
         Args:
             host: The host to which it is sent.
             due: The result of `wait_for_turn`. The situation may have changed since then.
+            places: The places of which the request holds one; None if it holds no place.
         """
+        if places is not None and places.only_host is not host and not places.allows(host):
+            return None
         now = (self._loop or asyncio.get_running_loop()).time()
         if self._only_window and not host.holds_back:
             if self._window.full:
@@ -209,7 +212,12 @@ class RateLimiter:
             # If a timer fired late, the next request may be earlier, but by one interval at most.
             self._next_slot = max(self._next_slot, due, now - self._interval) + self._interval
         self._window.sent(is_probe=is_probe)
-        return Sent(now, self._window.epoch, host, is_probe)
+        sent = Sent(now, self._window.epoch, host, is_probe)
+        if places is not None:
+            places.holders[sent] = None
+            if places.waiting:
+                places.check_later(sent)
+        return sent
 
     def succeeded(self, sent: Sent) -> None:
         """Record a request that succeeded, or got a 404, which also shows that the host works."""

@@ -25,6 +25,7 @@ from adepoll.errors import (
 )
 from adepoll.errors.frames import without_frames
 from adepoll.throttling.hosts import Caller, Host, Sent
+from adepoll.throttling.places import error_of_ended
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.statistics import ClientStats
 from adepoll.throttling.waiting_times import RetryPolicy
@@ -138,27 +139,28 @@ class RequestSender:
             if places is not None and places.only_host is not host:
                 place = places.place(host, held)
             async with place:
-                if not (places is None or places.only_host is host or places.allows(host)):
-                    continue
                 # Meanwhile, `close` may have been called, or others may have taken the turn.
-                if self._loop is None or (sent := limiter.start(host, due)) is None:
+                if self._loop is None or (sent := limiter.start(host, due, places)) is None:
                     continue
                 self._requests += 1
                 try:
-                    if places is None:
-                        response = await send(sent)
-                    else:
-                        response = await places.send(send, sent, job_id)
+                    response = await send(sent)
                 except RequestError as error:
-                    self._count(error)
-                    if sent.shows_outage:
-                        limiter.failed(error, sent)
-                    else:
-                        limiter.withdrawn(sent)
+                    self._record_failure(error, sent)
                     raise without_frames(error)  # noqa: B904 - it is the same error
+                except asyncio.CancelledError as exc:
+                    if (ended := error_of_ended(sent, job_id)) is None:
+                        limiter.withdrawn(sent)
+                        raise
+                    self._record_failure(ended, sent)
+                    without_frames(exc)  # it becomes the context of the error
+                    raise ended from None
                 except BaseException:
                     limiter.withdrawn(sent)
                     raise
+                finally:
+                    if places is not None:
+                        places.ended(sent)
                 self._refused = None
                 self._key_works = True
                 limiter.succeeded(sent)
@@ -261,6 +263,14 @@ class RequestSender:
         except TimeoutError:
             return
         raise ClosedError(_CLOSED)
+
+    def _record_failure(self, error: RequestError, sent: Sent) -> None:
+        """Record the error of a request that `call_once` has sent."""
+        self._count(error)
+        if sent.shows_outage:
+            self._limiter.failed(error, sent)
+        else:
+            self._limiter.withdrawn(sent)
 
     def _may_retry(self, error: RequestError) -> bool:
         is_refusal = isinstance(error, AuthenticationError | PermissionDeniedError)
