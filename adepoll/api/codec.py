@@ -71,12 +71,13 @@ def encode(model: object) -> str:
 
 def flatten(model: object) -> dict[str, Json]:
     """Return an object of an attrs class as a JSON object, from which `read` can read it again."""
-    raw: dict[str, Json] = _writer().flatten(model)
+    raw: dict[str, Json] = load_writer().flatten(model)
     return raw
 
 
 @cache
-def _writer() -> ModuleType:
+def load_writer() -> ModuleType:
+    """Import the code for `flatten`, and return it."""
     from adepoll.api import writer  # noqa: PLC0415 - slow to import, and polls only read
 
     return writer

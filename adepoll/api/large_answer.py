@@ -13,6 +13,7 @@ from typing import IO, Final
 from adepoll.api.json_envelope import ObjectScanner
 from adepoll.api.received_result import KeptResult, ReadAnswer
 from adepoll.api.result_folder import ResultFolder
+from adepoll.common.system_errors import reason_of
 from adepoll.common.threads import run_in_thread
 from adepoll.errors import AnswerTooLargeError, MalformedAnswerError
 
@@ -148,7 +149,7 @@ class LargeAnswer:
         _log.warning(
             "a result of more than %d bytes cannot be kept: %s; it is fetched later",
             self._size,
-            cause.strerror,
+            reason_of(cause),
         )
         self._folder = None
         self.close()

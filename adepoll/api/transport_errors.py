@@ -10,6 +10,7 @@ from typing import Final
 import aiohttp
 
 from adepoll.common.redaction import showable
+from adepoll.common.system_errors import reason_of
 from adepoll.common.threads import NO_THREAD, is_thread_limit
 from adepoll.errors import (
     CertificateError,
@@ -129,5 +130,5 @@ def _reason(exc: OSError) -> str:
     # Look up the system's text for the number of the error, because asyncio has replaced the text.
     # DNS and TLS errors have numbers of their own, which the system does not know.
     if exc.errno is not None and not isinstance(exc, socket.gaierror | ssl.SSLError):
-        return os.strerror(exc.errno)
+        return reason_of(OSError(exc.errno, os.strerror(exc.errno)))
     return showable(exc.strerror or type(exc).__name__, 120)

@@ -84,6 +84,7 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (AdePollError, ExitCode.UNRESOLVED),
     (BrokenPipeError, ExitCode.BROKEN_PIPE),
     (OSError, ExitCode.IO_ERROR),
+    (MemoryError, ExitCode.IO_ERROR),
 )
 
 

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -19,9 +19,14 @@ from adepoll.cli.messages import discard, say, text_of
 from adepoll.cli.signals import StopSignals
 from adepoll.cli.stdout_writer import naming_stdout
 from adepoll.common.redaction import showable
+from adepoll.common.system_errors import NO_MEMORY, is_exhausted, reason_of, too_few_files_left
 from adepoll.errors import AdePollError
 
 _log = logging.getLogger(__name__)
+
+# Files that a command needs with an event loop, one connection and a journal. With fewer, asyncio
+# and SQLite would fail in ways that do not name the cause.
+_FILES: Final = 24
 
 
 def run(
@@ -46,6 +51,8 @@ def run(
     """
 
     def run_loop() -> ExitCode:
+        if (error := too_few_files_left(_FILES)) is not None:
+            raise error
         with StopSignals() as signals:
             try:
                 with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -65,9 +72,9 @@ def run_sync(
 ) -> NoReturn:
     """Run a command without an event loop, and exit with its code.
 
-    An error of adepoll or of the operating system is printed as one line on stderr, and so is a
-    bug. `adepoll --debug` adds the traceback. Nothing is printed if the reader of stdout has closed
-    the pipe, as `| head` does.
+    An error of adepoll or of the operating system is printed as one line on stderr, and so are
+    exhausted memory and a bug. `adepoll --debug` adds the traceback. Nothing is printed if the
+    reader of stdout has closed the pipe, as `| head` does.
 
     Args:
         main: The command; returns its exit code.
@@ -118,8 +125,11 @@ def _report(error: Exception) -> None:
     elif isinstance(error, OSError):
         # For example, the disk is full, or a file of job ids cannot be read.
         name = "" if error.filename is None else f" {showable(os.fsdecode(error.filename))}"
-        say(f"adepoll: cannot read or write{name}: {error.strerror or type(error).__name__}")
+        what = "" if is_exhausted(error) and not name else f"cannot read or write{name}: "
+        say(f"adepoll: {what}{reason_of(error)}")
         discard(sys.__stdout__)
+    elif isinstance(error, MemoryError):
+        say(f"adepoll: {NO_MEMORY}")
     else:
         # The text of the exception is left out: it may hold a secret.
         frames = traceback.extract_tb(error.__traceback__)

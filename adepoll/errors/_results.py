@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from adepoll.common.redaction import redact_text, redact_url, showable
+from adepoll.common.system_errors import reason_of
 from adepoll.errors._base import AdePollError
 
 
@@ -242,7 +243,7 @@ class StorageError(ResultError):
     """
 
     def __init__(self, *, job_id: str, path: str, cause: OSError) -> None:
-        super().__init__(f"cannot write {showable(path)}: {cause.strerror}", job_id=job_id)
+        super().__init__(f"cannot write {showable(path)}: {reason_of(cause)}", job_id=job_id)
         self.path = path
         self.errno = cause.errno
         self.__cause__ = cause

@@ -8,6 +8,7 @@ from typing import Final
 
 from adepoll.api.received_result import KeptResult
 from adepoll.common import file_system
+from adepoll.common.system_errors import reason_of
 from adepoll.common.threads import run_in_thread
 from adepoll.errors import ResultRangeError, ResultTransferError
 from adepoll.fetcher.storage_rules import ObjectVersion
@@ -97,7 +98,7 @@ class FileResult(LocalResult):
         try:
             chunk = await run_in_thread(file_system.read_at, self._fd, size, position)
         except OSError as exc:
-            raise self._read_error(exc.strerror or str(exc)) from exc
+            raise self._read_error(reason_of(exc)) from exc
         if size > 0 and not chunk:
             raise self._read_error("it has become shorter")
         self.received += len(chunk)

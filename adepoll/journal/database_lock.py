@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, Self
 
+from adepoll.common.system_errors import reason_of
 from adepoll.errors import JournalAccessError, JournalBusyError
 from adepoll.journal.schema import LOCK_END, companion
 from adepoll.journal.sqlite_errors import primary_code
@@ -54,7 +55,7 @@ class DatabaseLock:
                     return cls(path, connection)
         except OSError as exc:
             raise JournalAccessError(
-                f"its lock file {path.name} cannot be created: {exc.strerror}",
+                f"its lock file {path.name} cannot be created: {reason_of(exc)}",
                 path=str(journal),
                 errno=exc.errno,
             ) from exc

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from adepoll.common import file_system
+from adepoll.common.system_errors import reason_of
 from adepoll.errors import JournalAccessError, JournalBusyError
 from adepoll.journal.schema import LOCK_END, companion
 
@@ -61,7 +62,7 @@ class FileLock:
                 os.close(fd)
             except OSError as exc:
                 raise JournalAccessError(
-                    f"its lock file {path.name} cannot be created: {exc.strerror}",
+                    f"its lock file {path.name} cannot be created: {reason_of(exc)}",
                     path=str(journal),
                     errno=exc.errno,
                 ) from exc

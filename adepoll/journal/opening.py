@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote_from_bytes
 
+from adepoll.api.codec import load_writer
 from adepoll.api.file_names import check_is_local
 from adepoll.common import file_system
 from adepoll.common.redaction import showable
+from adepoll.common.system_errors import reason_of
 from adepoll.errors import (
     ConfigurationError,
     JournalAccessError,
@@ -66,6 +68,7 @@ _EFFECTIVE: Final = os.access in os.supports_effective_ids
 def open_in_memory(endpoints: Endpoints) -> sqlite3.Connection:
     """Create a journal in memory, which exists until its connection is closed."""
     _check_sqlite_version()
+    _load_code(None)
     connection = sqlite3.connect(":memory:", isolation_level=None)
     _create_tables(connection, endpoints)
     return connection
@@ -86,6 +89,7 @@ def open_file(
     """
     _check_sqlite_version()
     path = absolute_path(given_path)
+    _load_code(path)
     status = file_status(path)
     if status is None and must_exist:
         raise JournalNotFoundError(path=str(path))
@@ -262,10 +266,19 @@ def _check_sqlite_version() -> None:
         )
 
 
-def _access_error(path: Path, exc: OSError | ValueError) -> JournalAccessError:
+def _load_code(path: Path | None) -> None:
+    """Import the code for writes now: during a batch, no further file can perhaps be opened."""
+    try:
+        load_writer()
+    except OSError as exc:
+        raise _access_error(path, exc) from exc
+
+
+def _access_error(path: Path | None, exc: OSError | ValueError) -> JournalAccessError:
+    shown = None if path is None else str(path)
     if isinstance(exc, OSError):
-        return JournalAccessError(exc.strerror or str(exc), path=str(path), errno=exc.errno)
-    return JournalAccessError(str(exc), path=str(path), errno=errno.EINVAL)
+        return JournalAccessError(reason_of(exc), path=shown, errno=exc.errno)
+    return JournalAccessError(str(exc), path=shown, errno=errno.EINVAL)
 
 
 def _create_file(path: Path) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from adepoll.common.system_errors import NO_MEMORY, reason_of, too_few_files_left
 from adepoll.errors import (
     JournalAccessError,
     JournalBusyError,
@@ -79,9 +80,12 @@ def reading_error(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) ->
         return JournalDamagedError([_UNREADABLE.get(code, str(exc))], path=shown)
     if code in _BUSY and shown is not None:
         return JournalBusyError(path=shown, pid=None)
+    if code == sqlite3.SQLITE_CANTOPEN and (limit := too_few_files_left()) is not None:
+        return JournalAccessError(reason_of(limit), path=shown, errno=limit.errno)
     reason = {
         sqlite3.SQLITE_FULL: "the disk is full; free some space",
         sqlite3.SQLITE_READONLY: "the file or its folder is read-only; make both writable",
+        sqlite3.SQLITE_NOMEM: NO_MEMORY,
         sqlite3.SQLITE_CANTOPEN: (
             "SQLite cannot open the file or its -wal and -shm files; make the file and its folder "
             "readable and writable"
@@ -100,6 +104,7 @@ def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
         sqlite3.SQLITE_FULL: "the disk is full; free some space",
         sqlite3.SQLITE_IOERR: f"the disk failed ({exc}); check the disk",
         sqlite3.SQLITE_READONLY: "the file is read-only; make it and its folder writable",
+        sqlite3.SQLITE_NOMEM: NO_MEMORY,
         sqlite3.SQLITE_BUSY: (
             "another program, such as a sqlite3 shell, has locked it; end that program"
         ),

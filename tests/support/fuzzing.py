@@ -33,7 +33,7 @@ TOKENS = [
 ]
 NUMBERS = [0.5, 1e300, 10**400, 2**53, 2**63, 1_780_000_000_000, -1_780_000_000, 0, 1, -1, 2, -0.0]
 TEXTS = ["", "0", "COMPLETED", "canceled", "\ud800", "\ud83d\ude00", "\x1b[0m", "x" * 5_000, "\x85"]
-OBJECTS = [{}, {"message": "m"}, {"code": "c", "message": "m"}, {"a": {"b": {}}}, {"": ""}]
+OBJECTS = ["{}", '{"message":"m"}', '{"code":"c","message":"m"}', '{"a":{"b":{}}}', '{"":""}']
 
 
 def _text(rng):
@@ -50,7 +50,7 @@ VALUES = [
     lambda rng: rng.choice([None, True, False]),
     lambda rng: rng.choice(NUMBERS),
     lambda rng: rng.choice(TEXTS),
-    lambda rng: dict(rng.choice(OBJECTS)),
+    lambda rng: json.loads(rng.choice(OBJECTS)),
     lambda rng: [rng.choice([{}, {"msg": "m"}, [], 0, ""])] * rng.randint(0, 300),
     _text,
     _nested,
@@ -70,7 +70,7 @@ def _with_edited_bytes(rng, body, others):
     piece, before, after = body[start:stop], body[:start], body[stop:]
     other, rest = rng.choice(others), before + after
     cut, place = rng.randint(0, len(other)), rng.randint(0, len(rest))
-    times = rng.randint(2, max(2, min(200, LONGEST // max(1, len(piece)))))
+    times = rng.randint(2, _most_times(piece))
     return rng.choice(
         [
             before + rng.choice(TOKENS) + after,
@@ -83,6 +83,11 @@ def _with_edited_bytes(rng, body, others):
             before,
         ]
     )
+
+
+def _most_times(part):
+    """Return how often a part of an input may be repeated."""
+    return max(2, min(300, LONGEST // max(1, len(part))))
 
 
 def _places(raw):
@@ -99,24 +104,23 @@ def _places(raw):
 
 
 def _with_edited_values(rng, body):
-    """Return an input in which values of its JSON are changed; the same if it is not JSON."""
+    """Return an input in which a value of its JSON is changed; the same if it is not JSON."""
     try:
         raw = json.loads(body)
     except (ValueError, RecursionError):
         return body
-    for _ in range(rng.randint(1, 2)):
-        if not isinstance(raw, dict | list) or not (places := _places(raw)):
-            break
-        container, key = rng.choice(places)
-        edit = rng.randrange(5)
-        if edit == 0:
-            del container[key]
-        elif edit == 1:
-            container[key] = [container[key]] * rng.randint(1, 300)
-        elif edit == 2 and isinstance(container, dict):
-            container[_text(rng)] = _value(rng)
-        else:
-            container[key] = _value(rng)
+    if not isinstance(raw, dict | list) or not (places := _places(raw)):
+        return body
+    container, key = rng.choice(places)
+    edit = rng.randrange(5)
+    if edit == 0:
+        del container[key]
+    elif edit == 1:
+        container[key] = [container[key]] * rng.randint(1, _most_times(body))
+    elif edit == 2 and isinstance(container, dict):
+        container[_text(rng)] = _value(rng)
+    else:
+        container[key] = _value(rng)
     try:
         text = json.dumps(raw, ensure_ascii=rng.random() < 0.5)
     except RecursionError:
@@ -142,7 +146,7 @@ def inputs_of(seeds, rng, count):
         for number in range(count):
             has_new_line()
             body = rng.choice(pool)
-            if rng.random() < 0.5:
+            for _ in range(rng.randint(0, 2)):
                 body = _with_edited_values(rng, body)
             for _ in range(rng.randint(0, 2)):
                 body = _with_edited_bytes(rng, body, pool)
