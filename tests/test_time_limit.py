@@ -34,15 +34,9 @@ def test_a_hanging_test_fails_and_shows_the_stacks_of_threads_and_tasks(pytester
     pytester.makepyfile(HANGING)
     pytester.makeconftest("from stacks import pytest_runtest_makereport")
     options = [
-        *("-p", "no:randomly", "-p", "no:anyio"),  # not imported: nearly 1 s
-        "-p",
-        "no:schemathesis",
-        "-c",
-        PROJECT,
-        "--rootdir",
-        pytester.path,
-        "-o",
-        f"pythonpath={SUPPORT}",
+        *("-c", PROJECT),
+        *("--rootdir", pytester.path),
+        *("-o", f"pythonpath={SUPPORT}"),
     ]
     result = pytester.runpytest_subprocess(
         *options, "-o", "timeout=2", "-n", "1", pytester.path, timeout=120

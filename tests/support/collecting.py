@@ -18,10 +18,20 @@ def start_elsewhere(config):
     config.args[:] = files[first:] + files[:first]
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Put the tests into the same order in each process, as pytest-xdist requires.
 
-    A conftest that imports this function registers it as a hook.
+    pytest-random-order shuffles them with a seed that all processes share. The tests of a file are
+    then in random order. The files are not: neighbours use the same browser and the same fork
+    server, so they should run in the same process. A conftest that imports this function registers
+    it as a hook.
     """
+    _sort_by_file(items)
+    result = yield
+    _sort_by_file(items)
+    return result
+
+
+def _sort_by_file(items):
     items.sort(key=lambda item: item.path)  # the order within a file stays as it is
