@@ -30,7 +30,8 @@ from adepoll.fetcher.storage_rules import (
     parse_content_range,
 )
 
-_OK: Final = 200
+# A proxy that has changed a response sends 203 instead of 200 (RFC 9110, section 15.3.4).
+_WHOLE: Final = frozenset({200, 203})
 _PARTIAL: Final = 206
 _PRECONDITION_FAILED: Final = 412
 MAX_ERROR_BODY: Final = 4096
@@ -121,9 +122,9 @@ class ResponseInterpreter:
             ResultError: The storage responded with an error status.
         """
         status = response.status
-        if status == _OK and requested is not None and "Content-Range" in response.headers:
+        if status in _WHOLE and requested is not None and "Content-Range" in response.headers:
             return self._range(response, requested)  # some storages send a range with status 200
-        if status == _OK:
+        if status in _WHOLE:
             return self.whole(response)
         if status == _PARTIAL:
             return self._range(response, requested)

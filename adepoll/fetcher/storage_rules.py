@@ -73,7 +73,10 @@ _SAID: Final = re.compile(
 _MESSAGE: Final = re.compile(rb"<Message>([^<]*)</Message>")  # S3, Google, and Azure
 # Number of characters. Shorter values in a query are dates, numbers and names, and not secret.
 _SHORTEST_SECRET: Final = 20
-_CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re.ASCII)
+# Range units are compared without regard to case (RFC 9110, section 14.1).
+_CONTENT_RANGE: Final = re.compile(
+    r"bytes +(?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re.ASCII | re.IGNORECASE
+)
 
 
 @frozen

@@ -115,6 +115,23 @@ async def test_a_range_with_status_200_is_a_range(storage, storage_client):
         await fetch_body(storage_client, storage.url(), requested=Range(9, 20))
 
 
+@pytest.mark.parametrize("unit", ["bytes ", "BYTES ", "Bytes  "])
+async def test_the_unit_of_a_range_has_no_case(storage, storage_client, unit):
+    headers = [f"Content-Range: {unit}10-19/{SIZE}", 'ETag: "one"']
+    storage.answers = [storage.reply(BODY[10:20], status="206 Partial Content", headers=headers)]
+    response, body = await fetch_body(storage_client, storage.url(), requested=Range(10, 20))
+    assert (body, response.start, response.version.size) == (BODY[10:20], 10, SIZE)
+
+
+@pytest.mark.parametrize("requested", [None, Range(10, 20)], ids=["whole", "range"])
+async def test_203_of_a_proxy_is_the_whole(storage, storage_client, requested):
+    """A proxy that changes headers or bodies replaces the status 200 by 203."""
+    status = "203 Non-Authoritative Information"
+    storage.answers = [storage.reply(BODY, status=status)]
+    response, body = await fetch_body(storage_client, storage.url(), requested=requested)
+    assert (body, response.start, response.is_partial) == (BODY, 0, False)
+
+
 @pytest.mark.parametrize(
     "content_range",
     [
