@@ -54,10 +54,10 @@ class PartFile:
 
     def __init__(self, target: Path, *, job_id: str, overwrite: bool) -> None:
         """Store the arguments; `open` creates the file."""
-        self._target = target
+        self._target = target.absolute()  # the program may change its current folder meanwhile
         self._job_id = job_id
         self._overwrite = overwrite
-        self._names = PartNames(target, job_id)
+        self._names = PartNames(self._target, job_id)
         self._own: OwnFile | None = None
         self._state_file: ResumeStateFile | None = None
         self._version = ObjectVersion()
@@ -272,16 +272,21 @@ class PartFile:
             return
         size = sum(stop - start for start, stop in self._present)
         state = ResumeState(self._version, self._present)
-        # Errors are ignored here: without a resume state, the next download only takes longer.
-        if self._state_file is not None and state.is_resumable and size >= _MIN_RESUMABLE:
-            with contextlib.suppress(OSError):  # on a full disk, the previous state stays valid
-                self._state_file.write(own.fd, self._job_id, state)
+        if self._state_file is None or not state.is_resumable or size < _MIN_RESUMABLE:
+            is_kept = False
         else:
-            if self._state_file is not None:
-                with contextlib.suppress(OSError):
-                    self._state_file.remove()
+            own = self._names.restore_shared(own)  # if `publish` has renamed it, and then failed
+            is_kept = own.path == self._names.shared
+        if not is_kept:
             own.remove()
             self._own = None
+        if self._state_file is not None:
+            # Errors are ignored here: without a resume state, the next download only takes longer.
+            with contextlib.suppress(OSError):
+                if is_kept:
+                    self._state_file.write(own.fd, self._job_id, state)
+                elif not os.path.lexists(self._names.shared):  # otherwise that file needs it
+                    self._state_file.remove()
         self._close_files()
 
     def _sync(self, sync: Callable[[int], None]) -> None:

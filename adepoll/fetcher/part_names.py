@@ -135,6 +135,17 @@ class PartNames:
             return own
         return OwnFile(own.fd, self.shared)
 
+    def restore_shared(self, own: OwnFile) -> OwnFile:
+        """Rename a private file to the shared name, unless another file has that name now.
+
+        Return the file with its path, which is still private if it was not renamed.
+        """
+        if own.path == self.shared or os.path.lexists(self.shared):
+            return own
+        with contextlib.suppress(OSError):
+            return self.move_to_shared(own)
+        return own
+
     def make_private(self, own: OwnFile) -> OwnFile:
         """Return a file with a random name and the bytes of `own`.
 

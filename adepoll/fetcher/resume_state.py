@@ -103,10 +103,10 @@ class ResumeStateFile:
         return state if state is not None and state.is_resumable else None
 
     def write(self, part_fd: int, job_id: str, state: ResumeState) -> None:
-        """Write a new state; raise `OSError` if that fails.
+        """Write a new state; raise `OSError` if the part file cannot be synced or the disk is full.
 
         `part_fd` is the descriptor of the part file, whose bytes must have been written before.
-        After a failed sync of the part file, the file keeps the previous state.
+        After an error, the file keeps the previous state.
         """
         boot = _boot_id()
         if boot is None:
@@ -161,28 +161,30 @@ class ResumeStateFile:
     def _create(self, sealed: bytes) -> None:
         """Write a temporary file, and rename it to the path of the resume state.
 
-        Where locks do not work, another process can do the same at the same time. Then no file is
-        created, and the next update tries again.
+        If a file cannot have one of the two names, no file is created, and the next update tries
+        again. Without the file, only a later download takes longer. For example, a folder can have
+        the name, or, where locks do not work, another process creates the file at the same time.
+
+        Raises:
+            OSError: The state cannot be written, for example because the disk is full.
         """
-        with suppress(FileNotFoundError):
-            self._new.unlink()  # left by an earlier process, or created by another user
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | file_system.PLAIN
+        with suppress(FileNotFoundError, IsADirectoryError):
+            self._new.unlink()  # left by an earlier process, or created by another user
         try:
             fd = os.open(self._new, flags, 0o600)
-        except FileExistsError:
+        except OSError:
             return
         try:
             _write(fd, sealed)
-            file_system.rename_open(fd, self._new, self._path)
-        except FileNotFoundError:
-            _close(fd)
-            return
-        except OSError:
-            _close(fd)
             with suppress(OSError):
-                self._new.unlink()
-            raise
-        self._fd = fd
+                file_system.rename_open(fd, self._new, self._path)
+                self._fd = fd
+        finally:
+            if self._fd is None:
+                _close(fd)
+                with suppress(OSError):
+                    self._new.unlink()
 
 
 def _close(fd: int) -> None:

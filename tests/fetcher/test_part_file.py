@@ -734,6 +734,96 @@ def test_a_full_disk_keeps_the_last_resume_state(tmp_path, fail_os):
     assert recorded_state_of(tmp_path / "out").present == [(0, MIB)]
 
 
+@pytest.mark.posix
+def test_a_folder_with_the_name_of_the_resume_state_fails_no_download(tmp_path):
+    part = part_file(tmp_path / "out")
+    part.open()
+    (hidden,) = names(tmp_path)
+    (tmp_path / f"{hidden}.json").mkdir()
+    part.begin(ObjectVersion(2 * MIB + 2, '"one"'), multipart=True, resumable=True)
+    part.write(0, [b"{" + b" " * (2 * MIB) + b"}"])
+    publish(part, 2 * MIB + 2)
+    part.close()
+    assert names(tmp_path) == [f"{hidden}.json", "out"]
+
+
+@pytest.mark.posix
+def test_a_resume_state_that_cannot_be_created_fails_no_download(tmp_path, fail_os):
+    """For example, the file system has room for bytes, but not for another file."""
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(ObjectVersion(2 * MIB + 2, '"one"'), multipart=True, resumable=True)
+    fail_os("open", errno.ENOSPC, when=lambda path: str(path).endswith(".json.new"))
+    part.write(0, [b"{" + b" " * (2 * MIB) + b"}"])
+    publish(part, 2 * MIB + 2)
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.posix
+def test_a_download_whose_renaming_fails_can_be_resumed(tmp_path, monkeypatch):
+    """`publish` has given the part file a random name before, which no later download looks for."""
+
+    def fail(_fd, _source, target):
+        if target.name == "out":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return real(_fd, _source, target)
+
+    real = file_system.rename_open
+    part = part_file(tmp_path / "out", overwrite=True)
+    part.open()
+    part.begin(ObjectVersion(2 * MIB + 2, '"one"'), multipart=True, resumable=True)
+    part.write(0, [b"{" + b" " * (2 * MIB) + b"}"])
+    with monkeypatch.context() as patch:
+        patch.setattr(file_system, "rename_open", fail)
+        with pytest.raises(StorageError, match="Operation not permitted"):
+            publish(part, 2 * MIB + 2)
+    part.close()
+    assert state_of(tmp_path / "out").present == [(0, 2 * MIB + 2)]
+    assert len(names(tmp_path)) == 2  # the part file and its resume state
+
+
+@pytest.mark.posix
+def test_a_renamed_part_file_is_not_kept_if_another_download_has_begun(tmp_path, monkeypatch):
+    first = part_file(tmp_path / "out", overwrite=True)
+    second = part_file(tmp_path / "out", overwrite=True)
+
+    def fail(_fd, _source, target):
+        if target.name == "out":
+            second.open()
+            second.begin(SURE, multipart=True, resumable=True)
+            second.write(0, [b"{" + b" " * MIB])
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return real(_fd, _source, target)
+
+    real = file_system.rename_open
+    first.open()
+    first.begin(ObjectVersion(2 * MIB + 2, '"one"'), multipart=True, resumable=True)
+    first.write(0, [b"{" + b" " * (2 * MIB) + b"}"])
+    with monkeypatch.context() as patch:
+        patch.setattr(file_system, "rename_open", fail)
+        with pytest.raises(StorageError):
+            publish(first, 2 * MIB + 2)
+    first.close()
+    assert recorded_state_of(tmp_path / "out").present == [(0, MIB + 1)]
+    second.close()
+    assert state_of(tmp_path / "out").present == [(0, MIB + 1)]
+    assert len(names(tmp_path)) == 2
+
+
+@pytest.mark.posix
+def test_a_relative_target_stays_the_same_file_if_the_program_changes_its_folder(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "later").mkdir()
+    monkeypatch.chdir(tmp_path)
+    part = begun("out")
+    part.write(0, [b"{}"])
+    monkeypatch.chdir(tmp_path / "later")
+    publish(part, 2)
+    assert (tmp_path / "out").read_bytes() == b"{}"
+    assert names(tmp_path) == ["later", "out"]
+
+
 def test_a_target_created_meanwhile_leaves_nothing_to_resume(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
