@@ -42,6 +42,10 @@ JOB_COLUMNS: Final[dict[str, ColumnType]] = {
 
 PARTS: Final = ("chunks", "splits")
 """Lists of a parse result. They are exported only as separate tables."""
+# Names of members with the places in the document that values were found in: of an extraction, and
+# of the steps of a workflow.
+_FOUND_IN: Final = "extraction_metadata"
+_GROUND: Final = "ground"
 _MAX_PROBLEMS: Final = 100
 _PAGE: Final = 200  # jobs whose inline results are read together
 
@@ -141,7 +145,7 @@ class RowReader:
         return self._inline.pop(number, None)
 
     def _parse(self, text: bytes | str, *, is_whole: bool) -> tuple[Json, Json, int]:
-        """Return the data of a result, the references of an extraction or None, and the size.
+        """Return the data of a result, the references of its values or None, and the size.
 
         Args:
             text: The result.
@@ -157,13 +161,15 @@ class RowReader:
         result = load(text)
         if isinstance(result, dict):
             if "extraction" in result:
-                references = result.get("extraction_metadata") if self._references else None
+                references = result.get(_FOUND_IN) if self._references else None
                 return result["extraction"], _plain_references(references), len(text)
             if "markdown" in result:
                 kept = ("markdown", *(part for part in PARTS if part in self._parts))
                 return {name: result[name] for name in kept if name in result}, None, len(text)
             if "output" in result:
-                return {"output": result["output"]}, None, len(text)
+                output, references = _without_references(result["output"])
+                found = {"output": references} if self._references and references else None
+                return {"output": output}, found, len(text)
         raise UnreadableError("its file does not contain a result")
 
     def _note_problem(self, job_id: str, problem: str) -> None:
@@ -190,6 +196,41 @@ def _status_of(record: Record) -> str | None:
 
 def _time(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _without_references(output: Json) -> tuple[Json, dict[str, Json]]:
+    """Return the output of a workflow job without references, and the references.
+
+    Each reference has the path of its value, or its path in `ground`.
+    """
+    if not isinstance(output, dict):
+        return output, {}
+    kept: dict[str, Json] = {}
+    references: dict[str, Json] = {}
+    for name, steps in output.items():
+        kept[name], found = _without_references_of_steps(steps)
+        if found:
+            references[name] = found
+    return kept, references
+
+
+def _without_references_of_steps(steps: Json) -> tuple[Json, dict[str, Json]]:
+    """Return the steps of one workflow without references, and the references."""
+    if not isinstance(steps, dict):
+        return steps, {}
+    if not any(isinstance(step, dict) and "extraction" in step for step in steps.values()):
+        return steps, {}  # these are values that the caller has chosen
+    kept: dict[str, Json] = {}
+    references: dict[str, Json] = {}
+    for name, step in steps.items():
+        if name == _GROUND:
+            references[name] = step
+        elif isinstance(step, dict) and "extraction" in step:
+            kept[name] = {key: value for key, value in step.items() if key != _FOUND_IN}
+            references[name] = {"extraction": _plain_references(step.get(_FOUND_IN))}
+        else:
+            kept[name] = step
+    return kept, references
 
 
 def _plain_references(value: Json) -> Json:
