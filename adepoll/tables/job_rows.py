@@ -168,8 +168,8 @@ class RowReader:
                 return {name: result[name] for name in kept if name in result}, None, len(text)
             if "output" in result:
                 output, references = _without_references(result["output"])
-                found = {"output": references} if self._references and references else None
-                return {"output": output}, found, len(text)
+                wanted: Json = {"output": references} if self._references else None
+                return {"output": output}, wanted, len(text)
         raise UnreadableError("its file does not contain a result")
 
     def _note_problem(self, job_id: str, problem: str) -> None:
