@@ -23,7 +23,8 @@ class ArrivingBody:
         response: The response.
         sent: Record of the request. The time of the last received bytes is written to its
             `heard_at`.
-        restart: Function that restarts the time limit of the request at a time of the event loop.
+        restart: Function that restarts the time limit of the request. Its argument is the current
+            time of the event loop.
         size: Bytes of a large answer that have arrived.
     """
 
@@ -36,12 +37,15 @@ class ArrivingBody:
     async def read(
         self, most: int, large: Callable[[], LargeAnswer] | None, *, job_id: str | None
     ) -> tuple[bytes, ReadAnswer | None]:
-        """Return the body and None; for a large answer, return the envelope and a `ReadAnswer`.
+        """Return the body and None; for a large answer, the body without its result and a
+        `ReadAnswer`.
 
         Args:
-            most: Size in bytes above which the body is read as a large answer, if `large` is not
-                None. Otherwise, a larger body is returned incompletely.
-            large: See `transport.Request`.
+            most: Size in bytes above which the body is a large answer, if `large` is not None. If
+                `large` is None, reading stops as soon as more bytes have arrived: the caller finds
+                from the length of the returned bytes that the body is too large.
+            large: Function that creates the reader of a large answer; None if the request has no
+                large answers. A response with an error status is never read as a large answer.
             job_id: Id of the job that the request is about, for errors; None for a page of the
                 list.
         """
@@ -67,7 +71,7 @@ class ArrivingBody:
         self.sent.heard_at = asyncio.get_running_loop().time()
 
     def _received(self, size: int) -> None:
-        """Record bytes of a large answer; the time limit starts again after each 64 KiB."""
+        """Count `size` more bytes of a large answer; restart the time limit after each 64 KiB."""
         self._heard()
         self.size += size
         self._since_restart += size

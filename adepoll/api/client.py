@@ -19,7 +19,7 @@ from attrs import evolve
 from adepoll.api import protocol
 from adepoll.api.config import read_base_urls, read_key
 from adepoll.api.job_kind import JobKind, JobRef, check_kind
-from adepoll.api.job_requests import ClientOfKind, JobRequests, OwnMethods, PollingClient
+from adepoll.api.job_requests import ClientOfKind, JobRequests, OriginalMethods, PollingClient
 from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
@@ -93,8 +93,8 @@ class AdeClient(AsyncCloseable):
                 is down, before they raise `ServiceDownError`. A watcher uses its `outage_patience`
                 instead.
             max_rate: Largest number of requests per second; None for no limit.
-            retry: Decides when failed requests are sent again. None for the policy of
-                `rate_limiter`, or for the default policy if that is None, too.
+            retry: Decides when failed requests are sent again. If it is None, the policy of
+                `rate_limiter` decides; without a `rate_limiter`, a default `RetryPolicy`.
             rate_limiter: A request budget that this client shares with other clients of the same
                 organisation and event loop; None for a budget of its own. The client does not close
                 it.
@@ -104,7 +104,7 @@ class AdeClient(AsyncCloseable):
                 see `JobSnapshot.data_omitted`.
             result_dir: Existing folder for the results of larger answers, so that they need not be
                 requested again. The file of a result is deleted when its snapshot is no longer
-                used. None to leave such results out.
+                used. None: the snapshots of larger answers contain no result.
             max_connections: Largest number of concurrent requests; None for 256.
             rng: Random numbers for jitter. Pass one with a fixed seed to make runs reproducible.
 
@@ -402,29 +402,31 @@ class AdeClient(AsyncCloseable):
         )
 
     def _before_request(self) -> None:
-        """Do nothing. A subclass can override this method, which is called before each request."""
+        """Do nothing. Called before each request, so that a subclass can do something then."""
 
     def for_kind(self, kind: JobKind) -> "ClientOfKind":
-        """Return a view of this client, for which every id means a job of the given kind.
+        """Return a client for one kind, which sends its requests through this client.
+
+        Every id that is passed to the returned client means a job of the given kind.
 
         Raises:
             ConfigurationError: The kind is not known.
         """
-        return ClientOfKind(self, self._requests, self.rules_of(kind), _OWN_METHODS)
+        return ClientOfKind(self, self._requests, self.rules_of(kind), _ORIGINAL_METHODS)
 
     def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> "PollingClient":
-        """Return a view of this client for callers that poll on a schedule, such as a watcher.
+        """Return a client for code that polls on a schedule, such as a watcher.
 
-        The view holds `semaphore` from the start of a request to the end of its response, but not
-        while the request waits for the rate limit. The view never repeats a request, since its
-        caller polls again later.
+        The returned client sends its requests through this client. It holds `semaphore` from the
+        start of a request to the end of its response, but not while the request waits for the rate
+        limit. It never repeats a request, since its caller polls again later.
 
-        If `get_job` or `list_jobs` is overridden or patched, the view calls the new method, and
-        holds `semaphore` during the whole call.
+        If `get_job` or `list_jobs` of this client is overridden or patched, the returned client
+        calls the new method, and holds `semaphore` during the whole call.
         """
         rules = self.rules_of(self._kind)
-        return PollingClient(self, self._requests, rules, _OWN_METHODS, semaphore)
+        return PollingClient(self, self._requests, rules, _ORIGINAL_METHODS, semaphore)
 
 
-_OWN_METHODS: Final = OwnMethods(AdeClient.get_job, AdeClient.list_jobs)
+_ORIGINAL_METHODS: Final = OriginalMethods(AdeClient.get_job, AdeClient.list_jobs)
 _MAX_PAGES_WITHOUT_NEW: Final = 3

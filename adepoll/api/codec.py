@@ -44,14 +44,16 @@ def decode(
 def read(
     cls: type[_T], raw: Json, *, shape: Shape | None = None, text: bytes | str | None = None
 ) -> _T:
-    """Read an object of an attrs class from parsed JSON; raises `MalformedAnswerError`.
+    """Read an object of an attrs class from parsed JSON.
+
+    Raises `MalformedAnswerError` if a required field is missing or has another type.
 
     Args:
         cls: The class.
         raw: The parsed JSON.
         shape: How the JSON differs from the declaration of the class; None if it is the same.
-        text: The JSON text from which `raw` was parsed, for attributes that are declared with
-            `of_text`; None if there is no text.
+        text: The JSON text from which `raw` was parsed; None if it is not known. Some attributes,
+            such as `JobSnapshot.received_result`, refer to its bytes.
     """
     model: type = cls  # `reader_of` needs a hashable argument, and mypy refuses a type[_T]
     try:
@@ -84,9 +86,10 @@ def load_writer() -> ModuleType:
 
 
 def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = None) -> list[str]:
-    """Return the reasons why a reader refuses the JSON, each as "problem @ path".
+    """Return why `read` cannot read the JSON: a list of texts, each "problem @ path".
 
-    An array is checked only until about 20 problems are known.
+    An array is checked only until about 20 problems are known. `path` is the place of `raw` in the
+    whole JSON.
     """
     if not isinstance(raw, dict):
         return [f"expected an object, got {kind_of(raw)} @ {path}"]
@@ -98,7 +101,7 @@ def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = 
 
 
 def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[str]:
-    """Return the problems of one required field; empty if there are none."""
+    """Return the problems of a required field of the object `raw`; `path` is that of the field."""
     if field.key not in raw:
         return [f"required field missing @ {path}"]
     value = raw[field.key]
@@ -116,7 +119,7 @@ def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[st
 
 
 def _problems_of_array(field: Field, value: Json, path: str) -> list[str]:
-    """Return the problems of a value that must be an array, and of its items."""
+    """Return the problems of the value of a field that must be an array, and of its items."""
     if not isinstance(value, list):
         return [f"expected an array, got {kind_of(value)} @ {path}"]
     problems: list[str] = []

@@ -201,7 +201,11 @@ def _is_host(parts: SplitResult) -> bool:
 
 
 def _check_path(parts: SplitResult, shown: str, name: str) -> None:
-    """Raise ConfigurationError if the URL contains a path that adepoll adds itself."""
+    """Raise ConfigurationError if the base URL ends with a path of the API, such as ``/v1/ade``.
+
+    adepoll adds these paths to the base URL. The message shows the URL as `shown`, and calls it
+    `name`.
+    """
     own_path = "" if parts.hostname in _HOSTS else _API_PATH.split(parts.path)[0]
     if own_path.rstrip("/") != parts.path.rstrip("/"):
         address = f"{parts.scheme}://{parts.netloc}{own_path.rstrip('/')}"

@@ -26,7 +26,10 @@ def error_text(raw: Json) -> str | None:
 
 
 def _texts(raw: Json, depth: int) -> Iterator[str]:
-    """Yield the texts in a value: a text, an array of texts, or an object with a known key."""
+    """Yield the texts in a value: a text, an array of texts, or an object with a known key.
+
+    Arrays and objects are followed `depth` levels deep.
+    """
     if isinstance(raw, str):
         if raw:
             yield raw

@@ -18,7 +18,8 @@ MAX_FAILED_PAGES: Final = 100_000
 class Facts(Model):
     """The properties that the metadata of all kinds of jobs have.
 
-    A kind whose metadata contain a fact overrides the property.
+    Here, each property says that the service does not send the fact. A class of metadata that has
+    the fact overrides the property.
     """
 
     __slots__ = ()

@@ -1,7 +1,8 @@
 """Creates the requests of a client about jobs, for the client itself and for its views.
 
-A view of a client is an object with jobs of one kind. `ClientOfKind` repeats failed requests as the
-client does; `PollingClient` sends each request once. Imports `transport`, `protocol`, `odd_answers`
+`ClientOfKind` and `PollingClient` send their requests through an `AdeClient`, and treat every id as
+that of a job of their kind. `ClientOfKind` repeats failed requests as the client does;
+`PollingClient` sends each request once. Imports `transport`, `protocol`, `odd_answers`
 and `throttling`.
 """
 
@@ -26,8 +27,8 @@ from adepoll.throttling.hosts import Host
 from adepoll.throttling.request_sender import RequestSender, Send
 
 
-class ViewedClient(Protocol):
-    """The attributes of an `AdeClient` that its views use."""
+class WrappedClient(Protocol):
+    """The attributes of an `AdeClient` that `ClientOfKind` and `PollingClient` use."""
 
     @property
     def kind(self) -> JobKind:
@@ -46,20 +47,24 @@ class ViewedClient(Protocol):
 
 
 @frozen
-class OwnMethods:
-    """The methods of `AdeClient` itself, to find out whether a subclass or a test replaced one."""
+class OriginalMethods:
+    """Methods as the class `AdeClient` defines them.
+
+    They are compared with the methods of a client, to find out whether a subclass or a test has
+    replaced one.
+    """
 
     get_job: Callable[..., Any]
     list_jobs: Callable[..., Any]
 
 
 class ClientOfKind:
-    """A view of an `AdeClient`, for which every id means a job of one kind."""
+    """A client for one kind: every id means a job of this kind. It uses an `AdeClient`."""
 
     def __init__(
-        self, client: ViewedClient, requests: "JobRequests", rules: KindRules, own: OwnMethods
+        self, client: WrappedClient, requests: "JobRequests", rules: KindRules, own: OriginalMethods
     ) -> None:
-        """Create a view; see `AdeClient.for_kind`."""
+        """Create a client for the kind of `rules`; called by `AdeClient.for_kind`."""
         self._client = client
         self._requests = requests
         self._rules = rules
@@ -87,20 +92,21 @@ class ClientOfKind:
 
 
 class PollingClient:
-    """A view of an `AdeClient` that sends each request once, and holds a semaphore in this time.
+    """A client for code that polls on a schedule. It uses an `AdeClient`.
 
-    Every id means a job of one kind.
+    It sends each request once, and holds a semaphore during the request. Every id means a job of
+    one kind.
     """
 
     def __init__(
         self,
-        client: ViewedClient,
+        client: WrappedClient,
         requests: "JobRequests",
         rules: KindRules,
-        own: OwnMethods,
+        own: OriginalMethods,
         semaphore: AbstractAsyncContextManager[object],
     ) -> None:
-        """Create a view; see `AdeClient.for_polling`."""
+        """Create a client for the kind of `rules`; called by `for_polling`."""
         self._client = client
         self._requests = requests
         self._rules = rules
@@ -151,10 +157,10 @@ class JobRequests:
     Attributes:
         sender: Decides when a request is sent.
         transport: Sends the request.
-        roots: Address of each generation of the service.
-        hosts: Host of each of these addresses, as the request budget knows it.
-        result_dir: Folder for results that are too large for memory; None to leave such results
-            out.
+        roots: Base address of the API, by generation (v1 and v2).
+        hosts: State of the host in the request budget, by generation.
+        result_dir: Folder for results that are too large for memory. None: the snapshots of such
+            answers contain no result.
         on_request: Function that is called before each request; None for no function.
     """
 
@@ -169,7 +175,7 @@ class JobRequests:
     async def open(
         self, rules: KindRules, job_id: str, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        """Return the response about a job, whose body is not read yet.
+        """Request a job, and return the response before its body is read.
 
         For the arguments, see `AdeClient.open_answer`.
         """
@@ -224,11 +230,11 @@ class JobRequests:
         return partial(self.transport.get, request)
 
     def _read_job(self, *response: Any, **options: Any) -> JobSnapshot:
-        """Read the response about a job; for the arguments, see `protocol.read_job`."""
+        """Return the snapshot in a response. The arguments are those of `protocol.read_job`."""
         return self._odd_answers.checked(protocol.read_job(*response, **options))
 
     def _read_page(self, *response: Any, **options: Any) -> JobPage:
-        """Read a page of the job list; for the arguments, see `protocol.read_page`."""
+        """Return the page in a response. The arguments are those of `protocol.read_page`."""
         return self._odd_answers.checked(protocol.read_page(*response, **options))
 
 

@@ -61,9 +61,10 @@ class ObjectScanner:
         """Create a scanner that has not read anything yet.
 
         Args:
-            cut: Name of a member whose value is not kept: `feed` returns its bytes.
-            within: A new scanner that reads the value of the member `cut`. This value must then be
-                an object or null.
+            cut: Name of a member whose value is not kept: `feed` returns its bytes. None if there
+                is no such member.
+            within: Another new scanner, which reads the members of the value of `cut`. This value
+                must then be an object or null. None: that value is not read.
             max_value: Size in bytes of the longest value to keep.
             max_total: Size in bytes of all names and values to keep. Later members are ignored,
                 except `cut`.
@@ -115,7 +116,7 @@ class ObjectScanner:
         return is_cut or name == self._name or name in self.members or name in self.long_members
 
     def short_members(self) -> bytes:
-        """Return the JSON text of an object that has only the members in `members`."""
+        """Return the object as JSON text, without the values that were too long to be kept."""
         return b"{%b}" % b",".join(
             [b"%b:%b" % (json.dumps(name).encode(), text) for name, text in self.members.items()]
         )
@@ -132,7 +133,10 @@ class ObjectScanner:
         return self._expect(text, position, {b'"': self._key})
 
     def _key(self, text: bytes, position: int) -> int:
-        """Begin to read a key; after `max_members` keys, skip the rest of the object instead."""
+        """Begin to read a key; return the offset after the bytes that were read.
+
+        After `max_members` keys, the rest of the object is skipped.
+        """
         if self._count == self._max_members:
             if self._cut is not None and not self._has_cut:
                 raise MalformedAnswerError([f"more than {self._max_members} members @ $"])
@@ -145,7 +149,7 @@ class ObjectScanner:
         return self._rest_of_key(text, position)
 
     def _rest_of_key(self, text: bytes, position: int) -> int:
-        """Read more of a key; at its end, expect a colon."""
+        """Read the key to its end or to the end of the chunk; return the offset after it."""
         stop = self._scan(text, position)
         self._keep(text, position, stop)
         if not self._in_string:
@@ -157,7 +161,10 @@ class ObjectScanner:
         return self._expect(text, position, {b":": self._value})
 
     def _value(self, text: bytes, position: int) -> int:
-        """Skip whitespace; at the first byte of a value, choose the state that reads the value."""
+        """Skip whitespace, and choose the state that reads the value by its first byte.
+
+        Return the offset after the bytes that were read.
+        """
         start = _skip(_SPACE, text, position)
         if start == len(text):
             return start
@@ -183,7 +190,7 @@ class ObjectScanner:
         return start + 1
 
     def _rest_of_value(self, text: bytes, position: int) -> int:
-        """Read more of a text, an object or an array."""
+        """Read the next part of a text, object or array; return the offset after this part."""
         stop = self._scan(text, position)
         self._keep(text, position, stop)
         if not (self._depth or self._in_string):
@@ -191,7 +198,7 @@ class ObjectScanner:
         return stop
 
     def _rest_of_members(self, text: bytes, position: int) -> int:
-        """Skip the members that are not read, up to the end of the object or of the text."""
+        """Skip members after the first `max_members`; return the offset after the skipped bytes."""
         stop = self._scan(text, position)
         if not self._depth:
             self._read = self._end
@@ -199,7 +206,10 @@ class ObjectScanner:
         return stop
 
     def _rest_of_object(self, text: bytes, position: int) -> int:
-        """Read more of the value of `cut`, whose members the scanner `within` reads."""
+        """Read the value of `cut`, whose members the scanner `within` reads.
+
+        Return the offset after the end of the value or of the chunk.
+        """
         stop, within = position, self._within
         while within is not None and not within.is_complete and stop < len(text):
             stop = within._read(text, stop)  # noqa: SLF001 - of the same class
@@ -209,7 +219,10 @@ class ObjectScanner:
         return stop
 
     def _rest_of_scalar(self, text: bytes, position: int) -> int:
-        """Read more of a number, a boolean or null, whose end only the next byte shows."""
+        """Read a number, a boolean or null; return the offset after it.
+
+        Its end is known only when a byte after it has arrived.
+        """
         stop = _skip(_SCALAR, text, position)
         self._keep(text, position, stop)
         if stop < len(text):
@@ -256,7 +269,13 @@ class ObjectScanner:
     # The next methods scan the current key or value.
 
     def _start(self, *, is_string: bool, limit: int, depth: int = 0) -> None:
-        """Begin a key or value, of which at most `limit` bytes are kept."""
+        """Prepare for reading a key or value, of which at most `limit` bytes are kept.
+
+        Args:
+            is_string: True if its opening quote was read: it is a key or a text.
+            limit: Number of bytes to keep. Of a longer text, one more byte is kept.
+            depth: Number of open brackets: 1 within an object or array, otherwise 0.
+        """
         self._kept = bytearray()
         self._limit = limit
         self._depth = depth
@@ -305,12 +324,11 @@ class ObjectScanner:
         raise self._error("a key", position)
 
     def _scan(self, text: bytes, position: int) -> int:
-        """Read one window of a string, or of a value in brackets; return the offset after it.
+        """Read the next part (window) of a string, object or array; return the offset after it.
 
-        If the string or value ends within the window, return the offset after its end. A value in
-        brackets that ends within a long window is an exception, because only short windows are
-        searched for its end. Then the method reads nothing, returns `position`, and halves the next
-        window.
+        A string, object or array that ends within the window is read to its end. The end of an
+        object or array is searched in short windows only. If it is in a long window, this method
+        reads nothing, returns `position`, and makes the next window half as long.
         """
         window = text[position : position + self._window]
         stop = position + len(window)
@@ -345,7 +363,7 @@ class ObjectScanner:
         return stop
 
     def _end_of_value(self, window: bytes) -> int:
-        """Return the offset in the window after the bracket that closes the current value."""
+        """Return the offset in `window` after the bracket that closes the object or array."""
         depth, is_string = self._depth, self._in_string
         offset = 0
         for part in window.split(b'"'):

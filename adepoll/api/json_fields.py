@@ -44,7 +44,8 @@ MESSAGES: Final[Mapping[str, object]] = {_MESSAGES: True}
 class Model:
     """Base of the frozen attrs classes that are read from JSON.
 
-    It has the slot for weak references, so that these classes have slots for their attributes only.
+    It has the slot ``__weakref__``, which all these classes need. So their own slots are exactly
+    their attributes, as `json_reader` requires.
     """
 
     __slots__ = ("__weakref__",)
@@ -56,19 +57,24 @@ def json_name(name: str) -> Mapping[str, object]:
 
 
 def repeats(name: str) -> Mapping[str, object]:
-    """Return the metadata of a field whose JSON the earlier field `name` usually contains, too.
+    """Return the metadata of a field whose JSON is usually repeated within the earlier field
+    `name`.
 
-    If the two parts of the JSON are equal, only one of them is read.
+    If the two copies are equal, only one of them is read.
     """
     return {_REPEATS: name}
 
 
 def of_text(name: str, make: Callable[[bytes, tuple[str, ...]], object]) -> Mapping[str, object]:
-    """Return the metadata of an attribute whose value is ``make(text, keys)``.
+    """Return the metadata of an attribute that is made from the JSON text, not from a field of it.
 
-    `text` is the whole JSON text. `keys` are the names that the field `name` can have in JSON, the
-    most usual name first. The attribute is None if the field `name` is None, or if the text is not
-    known as bytes.
+    Its value is ``make(text, keys)``, or None if the object was read from parsed JSON alone or the
+    field `name` is None.
+
+    Args:
+        name: Name of the attribute to which the bytes belong, such as ``data``.
+        make: Function that makes the value from the whole JSON text, and from the names that the
+            attribute `name` can have in JSON (the most usual name first).
     """
     return {_NAME: None, _OF_TEXT: (name, make)}
 
@@ -79,7 +85,7 @@ def at_most(items: int) -> Mapping[str, object]:
 
 
 def if_odd(value: object) -> Mapping[str, object]:
-    """Return the metadata of a required field that becomes `value` if its JSON cannot be read."""
+    """Return the metadata of a required field that gets `value` if its JSON has another type."""
     return {_IF_ODD: value}
 
 
@@ -218,7 +224,7 @@ class Field:
             JSON is an error.
         most: Largest number of items that are read from an array.
         is_message: Whether the value is a text for people; for an array, whether the items are.
-        optional: Whether the field is not written if it is None.
+        optional: True if the field is left out of written JSON when it is None.
         repeats: Name of the earlier field whose JSON usually contains a copy of this field; None if
             there is no such field.
     """
@@ -256,7 +262,7 @@ def fields_of(cls: type, shape: Shape | None = None) -> tuple[Field, ...]:
 
 
 def _shaped(field: Field, shape: Shape) -> Field:
-    """Return the field with the differences that `shape` describes."""
+    """Return a copy of the field with the name, type and default that `shape` declares for it."""
     return attrs.evolve(
         field,
         other_key=shape.names.get(field.name, field.key),
@@ -296,14 +302,17 @@ def _declared(field: "attrs.Attribute[Any]") -> Field:
 def made_of_text(
     field: "attrs.Attribute[Any]",
 ) -> tuple[str, Callable[[bytes, tuple[str, ...]], object]] | None:
-    """Return the arguments of `of_text`; None for any other attribute."""
+    """Return the arguments `name` and `make` that `of_text` got for this attribute.
+
+    Return None for an attribute that is not declared with `of_text`.
+    """
     found: tuple[str, Callable[[bytes, tuple[str, ...]], object]] | None
     found = field.metadata.get(_OF_TEXT)
     return found
 
 
 def is_own_data(field: "attrs.Attribute[Any]") -> bool:
-    """Return whether a field has the metadata `OWN_DATA`."""
+    """Return whether a field contains the customer's own data, whose text is not redacted."""
     return _OWN in field.metadata
 
 

@@ -149,7 +149,8 @@ def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator
 def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
     """Yield the lines of generated code that read a field whose type is an attrs class.
 
-    For example, the lines for the optional field `page` are::
+    `v` is the variable with the JSON of the field, which becomes the object; `default` is the code
+    of the value for unreadable JSON. For example, the lines for the optional field `page` are::
 
         if True:
          try: _page = read_page(_page)
@@ -176,7 +177,7 @@ def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
 
 
 def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
-    """Return a function that reads a value whose type is not the usual one.
+    """Return a function that reads a value with another JSON type than expected, such as "12".
 
     A value that cannot be read is stored in `extra`, and the function returns the default. If the
     field has no default, the function raises `ShapeError`.
@@ -250,9 +251,9 @@ def _readable(read: Callable[[Json], Any], items: Iterable[Json]) -> Iterator[An
 def _reader_of_each(
     read: Callable[[Json], Any], *, are_numbers: bool
 ) -> Callable[[Sequence[Json]], tuple[Any, ...]]:
-    """Return a function that reads the items of an array, one by one.
+    """Return a function that reads all items of an array with `read`.
 
-    If all items are whole numbers, it checks all of them with a few fast calls instead.
+    If `are_numbers`, an array of whole numbers is checked as a whole, which is faster.
     """
     if not are_numbers:
         return lambda items: tuple([read(item) for item in items])
@@ -285,7 +286,13 @@ def _message_reader(cls: type) -> Callable[[Json], Any]:
 
 
 def _lines_that_make(cls: type, names: dict[str, object], fields: Iterable[Field]) -> Iterator[str]:
-    """Yield the lines of generated code that set the attributes declared with `of_text`."""
+    """Yield the lines of generated code that set attributes made from the JSON text (`of_text`).
+
+    Args:
+        cls: Class with the attributes.
+        names: Global variables of the generated code. The variables that the lines use are added.
+        fields: All fields of the class.
+    """
     by_name = {field.name: field for field in fields}
     for attribute in attrs.fields(cls):
         if (found := made_of_text(attribute)) is not None:
@@ -298,7 +305,14 @@ def _lines_that_make(cls: type, names: dict[str, object], fields: Iterable[Field
 def _lines_that_construct(
     cls: type, names: dict[str, object], defaults: Mapping[str, object]
 ) -> Iterator[str]:
-    """Yield the lines of generated code that create and return the object."""
+    """Yield the lines of generated code that create and return the object.
+
+    Args:
+        cls: Class of the object.
+        names: Global variables of the generated code. The variables that the lines use are added.
+        defaults: Values of attributes that are not read from JSON, by name. Other attributes have
+            their declared default.
+    """
     values = {}
     for field in attrs.fields(cls):
         is_read = (
@@ -319,12 +333,13 @@ def _lines_that_construct(
 
 
 def _unfrozen(cls: type) -> type | None:
-    """Return a class whose objects can be changed, and can then become objects of a frozen class.
+    """Return a class like the frozen class `cls`, but not frozen, to create objects faster.
 
-    Setting an attribute of a frozen object takes several times as long. Python can change the class
-    of an object if both classes have the same bases and slots (Python Language Reference, section
-    3.3.2.4.1). Return None if `cls` has other attributes, or code that runs when an object is
-    created.
+    The generated code creates an object of the returned class, sets its attributes, and then
+    assigns `cls` to its ``__class__``. Setting an attribute of a frozen object takes several times
+    as long. Python can change the class of an object if both classes have the same bases and slots
+    (Python Language Reference, section 3.3.2.4.1). Return None if `cls` has other attributes, or
+    code that runs when an object is created.
     """
     fields = attrs.fields(cls)
     if any(field.validator or field.converter for field in fields):

@@ -180,8 +180,8 @@ def _with_escaped_surrogates(text: str) -> str:
     r"""Return JSON text in which surrogates are written as escapes, such as ``\ud83d``.
 
     Some programs encode a character beyond U+FFFF as two surrogates of three bytes each (CESU-8).
-    As escapes, both are read as the one character that they mean. Otherwise they would remain two,
-    and the text would be another after it was written and read again.
+    As escapes, both are read as the one character that they mean. Without this function, they would
+    be read as two characters, and become one when the text is written and read again.
     """
     if text.isascii() or _ESCAPED_SURROGATE.search(text):
         return text
@@ -209,9 +209,9 @@ class Limits:
     def check(self, text: bytes | str) -> None:
         """Raise `MalformedAnswerError` if the text exceeds a limit. The text is not parsed.
 
-        The number of arrays that begin with an array is limited, too: to 10,000, or one for each 16
-        bytes of a longer text. Parsing and deleting nested arrays is slow, and no other thread can
-        run meanwhile.
+        The number of arrays whose first item is an array is limited, too: to 10,000, or to one for
+        each 16 bytes if the text has more than 160,000 bytes. Parsing and deleting nested arrays is
+        slow, and no other thread can run meanwhile.
         """
         objects, arrays, commas = _counts(text)
         if objects + arrays > self.containers:

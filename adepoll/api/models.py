@@ -334,10 +334,10 @@ class JobSnapshot(TableRow):
         """Return the snapshot as JSON text: the service's fields, and those that adepoll adds.
 
         For every kind, the name of the result is `data`, and times are Unix timestamps, or null if
-        they are unknown. A `status` that adepoll knows is in lower case, and `failure_reason` is a
-        text or null. If the service wrote another text or an object, it is in `status_text` or in
-        `failure`. The text contains the secret `output_url`, so use ``job.redacted().to_json()``
-        for a text that other people can read.
+        they are unknown. A `status` that adepoll knows is in lower case; if the service wrote it
+        differently, `status_text` has the service's text. `failure_reason` is a text or null; if
+        the service sent an object, it is in `failure`. The text contains the secret `output_url`,
+        so use ``job.redacted().to_json()`` for a text that other people can read.
 
         Args:
             indent: Spaces of indentation at each level; None to write all on one line.

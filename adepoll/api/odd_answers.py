@@ -107,7 +107,10 @@ def unread_fields(model: Any, path: str = "$") -> list[str]:
 
 
 def is_error(value: Json) -> bool:
-    """Return whether the value is a documented error object, of which adepoll reads all fields."""
+    """Return whether the value is an object with no other fields than ``code`` and ``message``.
+
+    adepoll reads both fields of such an error object, so nothing of it is unread.
+    """
     return isinstance(value, dict) and value.keys() <= {"code", "message"}
 
 

@@ -72,14 +72,18 @@ class _Claim:
             self.token = secrets.token_hex(8)
             path = _lock_path(folder, self.token)
             fd = os.open(path, _NEW_FILE, 0o600)
-            if _is_locked(fd, path):
+            if _lock_new(fd, path):
                 break
             os.close(fd)
         weakref.finalize(self, _release, fd, path)
 
 
-def _is_locked(fd: int, path: Path) -> bool:
-    """Lock a new file; return False if another process is removing it as an unused file."""
+def _lock_new(fd: int, path: Path) -> bool:
+    """Lock a file that was just created; return True if this worked.
+
+    Return False if another process has found the file before it was locked, and removes it as one
+    that nobody uses.
+    """
     try:
         file_system.lock(fd)
     except BlockingIOError:

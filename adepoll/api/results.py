@@ -63,8 +63,8 @@ def result_classes(kind: JobKind, result: Json) -> tuple[type, type]:
 
     Args:
         kind: Kind of the job.
-        result: The result, as parsed JSON. If there is no result, the JSON of the job, which can
-            contain the metadata.
+        result: The result as parsed JSON, or the JSON of the job if there is no result. The classes
+            of a v1 parse job depend on it: a spreadsheet has classes of its own.
     """
     if kind == JobKind.V1_PARSE and is_of_spreadsheet(result):
         return SpreadsheetParseResult, SpreadsheetParseMetadata

@@ -49,8 +49,8 @@ class ServiceClock:
     response replace the bounds of the clock.
 
     Attributes:
-        enough_until: Time of the event loop. The bounds are good enough until then: the response to
-            a request that is sent before this time need not be recorded.
+        enough_until: Time of the event loop until which the estimate is precise enough. Responses
+            to requests that are sent before this time need not be recorded.
     """
 
     def __init__(self) -> None:

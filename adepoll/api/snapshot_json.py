@@ -24,7 +24,7 @@ _ADDED: Final = frozenset(  # all fields that adepoll adds
 
 @cache
 def shape_of(kind: JobKind, result: type, metadata: type) -> Shape:
-    """Return the `Shape` of a kind: JSON names, types and defaults other than in `JobSnapshot`.
+    """Return how the JSON of a snapshot of this kind differs from the class `JobSnapshot`.
 
     Args:
         kind: The kind.

@@ -36,7 +36,7 @@ class PollingSource(Protocol):
     """A source whose calls can wait before they send a request, for example for a rate limit."""
 
     def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> JobSource:
-        """Return a view of the source that holds `semaphore` only while a request is in flight."""
+        """Return a source with the same jobs that holds `semaphore` only during a request."""
 
 
 @runtime_checkable
@@ -48,22 +48,22 @@ class SourceOfKinds(Protocol):
         """Kind of the jobs that `get_job` and `list_jobs` of the source poll and list."""
 
     def for_kind(self, kind: JobKind) -> JobSource:
-        """Return a view of the source for one kind; raise `ConfigurationError` if it is unknown."""
+        """Return a source with the jobs of `kind`; raise `ConfigurationError` if it is unknown."""
 
 
 @runtime_checkable
 class TimedSource(Protocol):
-    """A source that knows the time of the service's clock, which sets `received_at` of a job."""
+    """A source that knows the time of the service, so that the age of a job can be calculated."""
 
     def service_time(self) -> float | None:
         """Return the Unix time of the service, in seconds; None if it is not known yet."""
 
 
 def for_polling(source: JobSource, semaphore: AbstractAsyncContextManager[object]) -> JobSource:
-    """Return a view of any source that holds `semaphore` during each request.
+    """Return a source with the same jobs that holds `semaphore` during each request.
 
-    A source without a method `for_polling` cannot say when it sends a request. The view then holds
-    `semaphore` during the whole call.
+    A source without a method `for_polling` cannot say when it sends a request. For such a source,
+    the returned source holds `semaphore` during the whole call.
     """
     if isinstance(source, PollingSource) and type(source.for_polling) in _REAL:
         view: JobSource = source.for_polling(semaphore)
@@ -78,7 +78,7 @@ def kind_of(source: JobSource) -> JobKind:
 
 
 def for_kind(source: JobSource, kind: JobKind) -> JobSource | None:
-    """Return a view of a source for one kind; None if the source has no jobs of this kind.
+    """Return a source with the jobs of one kind; None if `source` has no jobs of this kind.
 
     Raises:
         ConfigurationError: The source does not know the kind.
@@ -119,7 +119,7 @@ _REAL: Final = (FunctionType, MethodType)
 
 
 class _HeldDuringCalls:
-    """A view of a source without `for_polling`. It holds the semaphore during each call."""
+    """Wraps a source without `for_polling`, and holds the semaphore during each call."""
 
     def __init__(self, source: JobSource, semaphore: AbstractAsyncContextManager[object]) -> None:
         self._source = source

@@ -87,7 +87,10 @@ class HasFacts(Protocol):
 
 
 def facts_of(job: HasFacts) -> tuple[Any, ...]:
-    """Return the values of the columns `FACTS`. A whole number with more than 64 bits is None."""
+    """Return a job's values for the columns whose names are in `FACTS`, in the same order.
+
+    A whole number with more than 64 bits becomes None.
+    """
     milliseconds = getattr(job.facts, "duration_ms", None)
     pages = job.page_count
     return (

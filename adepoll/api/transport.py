@@ -143,9 +143,10 @@ class Transport(Connections):
     def adopt(
         self, statuses: Collection[int], response: aiohttp.ClientResponse
     ) -> aiohttp.ClientResponse | None:
-        """Return the response if it has one of the statuses; None if not. The body is not read.
+        """Keep a response whose body the caller wants to read itself, and return it.
 
-        The caller reads the body of a returned response, and then calls `release`.
+        Only a response with one of these HTTP statuses is kept; otherwise return None. The caller
+        reads the body of a returned response, and then calls `release`.
         """
         if response.status not in statuses:
             return None
@@ -165,7 +166,7 @@ class Transport(Connections):
         body: bytes,
         answer: ReadAnswer | None,
     ) -> _T:
-        """Interpret a response with any body, in a thread if that takes long.
+        """Return what `request.read` makes of a response; call it in a thread if that takes long.
 
         Args:
             request: The request.
@@ -234,8 +235,9 @@ class Request(Generic[_T]):
     Attributes:
         url: The whole URL, encoded.
         proxy: Proxy for the request; None if the request uses no proxy.
-        read: Function that interprets the response. Its arguments are status, headers and body; if
-            the status is not 200, also ``now`` and ``secret``, which `protocol.read_job` describes.
+        read: Function that interprets the response. Its arguments are status, headers and body. If
+            the status is not 200, it also gets the arguments ``now`` and ``secret`` of
+            `protocol.read_job`.
         job_id: Id of the job that the request is about, for errors; None for a page of the list.
         large: Function that creates the `LargeAnswer` for an answer that is larger than
             `inline_limit`. `read` then gets the resulting `ReadAnswer` as ``large``. None if the
@@ -297,7 +299,7 @@ class Block:
         now: float,
         task: asyncio.Task[object] | None,
     ) -> None:
-        """Begin a block; it must be entered immediately.
+        """Start the time of the block. The ``with`` statement must begin immediately afterwards.
 
         Args:
             limit: The limit of the block.
@@ -357,8 +359,9 @@ async def send_once(
 ) -> aiohttp.ClientResponse:
     """Middleware that keeps aiohttp from sending a GET twice.
 
-    aiohttp sends a GET again after the two errors in this function, if the connection broke before
-    the response. The request budget would not count the second request.
+    If a connection breaks before the response, aiohttp raises `ClientOSError` or
+    `ServerDisconnectedError`, and sends the GET again. The request budget would not count the
+    second request. So this function raises `BrokenError` instead.
     """
     try:
         return await handler(request)

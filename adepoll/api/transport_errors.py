@@ -24,7 +24,10 @@ from adepoll.errors import (
 
 
 class BrokenError(aiohttp.ClientError):
-    """Hides an error of aiohttp (`args[0]`) from aiohttp, which would send the GET again."""
+    """The connection broke before the response; ``args[0]`` is the error of aiohttp.
+
+    `send_once` raises it in place of that error, after which aiohttp would send the GET again.
+    """
 
 
 def error_of(exc: BaseException, *, job_id: str | None, has_proxy: bool = False) -> RequestError:
@@ -55,10 +58,10 @@ def error_of(exc: BaseException, *, job_id: str | None, has_proxy: bool = False)
 
 
 def _is_from_proxy(exc: BaseException, *, has_proxy: bool) -> bool:
-    """Return whether a proxy could not be reached.
+    """Return whether a request failed because its proxy could not be reached.
 
-    With a proxy, aiohttp resolves only the name of the proxy, but it does not raise
-    `ClientProxyConnectionError` if that fails.
+    If the name of the host was not resolved, this was the name of the proxy: with a proxy, aiohttp
+    resolves no other name.
     """
     return isinstance(exc, aiohttp.ClientProxyConnectionError) or (
         has_proxy and isinstance(exc, aiohttp.ClientConnectorDNSError)

@@ -40,8 +40,8 @@ class TransportOptions:
             the system. Use it for a proxy that inspects TLS, or for a service in your own network.
         client_certificate: PEM file with a certificate and its private key, for servers that
             require a certificate.
-        ssl_context: Your own TLS context; not together with one of the two files.
-        max_header_bytes: Largest accepted line of a response header, in bytes.
+        ssl_context: Your own TLS context. It excludes `ca_file` and `client_certificate`.
+        max_header_bytes: Longest accepted header line of a response, in bytes.
         max_headers: Largest accepted number of response headers.
         resolver: Your own name resolution. adepoll does not close it.
     """

@@ -33,8 +33,8 @@ def flatten(model: object) -> dict[str, Json]:
 def _timestamp(time: datetime | None) -> float | str | None:
     """Return a time as a Unix timestamp in seconds; None if `time` is None.
 
-    Return a time as ISO 8601 text if it would be read differently from a timestamp, such as Go's
-    zero time 0001-01-01.
+    A time for which `read_time` would not accept the timestamp becomes ISO 8601 text. An example is
+    Go's zero time, 0001-01-01.
     """
     if time is None:
         return None
@@ -54,7 +54,7 @@ _converter.register_unstructure_hook_func(
 
 
 def _overrides(cls: type) -> dict[str, Any]:
-    """Return the settings of cattrs for each attribute: its name in JSON, or that it is omitted."""
+    """Return the settings of cattrs that give each attribute its name in JSON, or leave it out."""
     omitted = dict.fromkeys(attrs.fields_dict(cls), override(omit=True))
     return omitted | {
         field.name: override(rename=field.key, omit_if_default=field.optional)

@@ -66,7 +66,7 @@ class BatchOptions:
     """The options of a batch from the command line. None: the user did not give the option.
 
     Attributes:
-        kind: Kind of the jobs whose ids do not tell their kind.
+        kind: Kind to assume for an id that does not show its kind.
         region: Region of the API key.
         base_url: URL of the API, instead of a region.
         v2_base_url: URL of the API for v2 jobs, if it differs from `base_url`.
@@ -134,18 +134,18 @@ class BatchOptions:
         return json.dumps(self._saved())
 
     def with_note(self, note: str | None) -> "BatchOptions":
-        """Return a copy in which `note` supplies the options that the user did not give.
+        """Return a copy in which options that the user did not give have the values in `note`.
 
         `note` is the return value of `to_note` in an earlier run; None if there was no earlier run.
         """
         return evolve(self, **(_read_note(note) | self._saved()))
 
     def with_endpoints_of(self, endpoints: Endpoints, journal: Path) -> "BatchOptions":
-        """Return these options, with the endpoints of the journal if no endpoint is set.
+        """Return these options; if no URL of the API is set, with the URLs of the journal.
 
-        An endpoint can be set by an option or an environment variable. The API key is sent to the
-        endpoints, and a journal may come from a stranger. Therefore only LandingAI's own endpoints
-        are taken from a journal.
+        Such a URL (endpoint) can be set by an option or an environment variable. The API key is
+        sent to it, and a journal may come from a stranger. Therefore only LandingAI's own URLs are
+        taken from a journal.
 
         Raises:
             ConfigurationError: An endpoint of the journal is not one of LandingAI; the user must
@@ -193,7 +193,8 @@ class BatchOptions:
         Args:
             journal: Path of the journal, as the user wrote it.
             endpoints: The URLs of the API.
-            note: The note with the options that the journal saves; None if there is none.
+            note: The options that the journal saves, as `to_note` has returned them; None if it
+                saves none.
             out: The folder for results; None if results are not written to files.
         """
         path = str(journal)
@@ -226,7 +227,7 @@ class BatchOptions:
 
 
 def _read_note(note: str | None) -> dict[str, Any]:
-    """Return the valid options that a note contains, by name; ignore the rest of the note."""
+    """Return the options in a text of `to_note`, by name. Invalid ones are left out."""
     try:
         options = json.loads(note or "{}")
     except (ValueError, RecursionError):
@@ -247,7 +248,10 @@ def _environment_sets_endpoint() -> bool:
 
 
 def _endpoint_words(endpoints: Endpoints) -> list[str]:
-    """Return the options that set the endpoints; empty if `resume` finds them without options."""
+    """Return the options for the URLs of the API, as words of a command line.
+
+    The list is empty if `resume` finds the URLs in the journal or in environment variables.
+    """
     if _environment_sets_endpoint():
         if Endpoints.of(*read_base_urls(None, None, None)) == endpoints:
             return []

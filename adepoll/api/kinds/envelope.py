@@ -38,7 +38,9 @@ def decode_page(body: bytes | str) -> JobPage:
 
 
 def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") -> JobSnapshot:
-    """Check the fields in `extra`, and return the snapshot with the reason of a failure.
+    """Check a snapshot with unknown or unreadable fields; return it with its failure reason.
+
+    If the job failed without a known reason, the unknown fields are searched for one.
 
     Args:
         snapshot: The snapshot; its `extra` is not empty.
@@ -65,14 +67,18 @@ def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") ->
 
 
 def with_failure_reason(job: _Job) -> _Job:
-    """Return the job. If its failure has no reason, search the unknown fields for one."""
+    """Return a failed job with a reason: if it has none, search its unknown fields for one."""
     if job.status is JobStatus.FAILED and job.failure_reason is None and job.extra:
         return evolve(job, failure_reason=error_text(job.extra))
     return job
 
 
 def _problems_of_data(result: type, data: Json, name: str) -> list[str]:
-    """Return the problems of the result; say if it looks like the answer to another kind."""
+    """Return why a result cannot be read: a list of texts, each "problem @ path".
+
+    If the result looks like that of another kind of jobs, the first text says so. `result` is the
+    expected class, `data` the JSON, and `name` its name in the response.
+    """
     problems = codec.problems_of(result, data, f"$.{name}")
     own: Any = getattr(result, "__slots__", ())
     for key, job in _LOOKS.items():

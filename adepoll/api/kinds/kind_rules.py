@@ -52,7 +52,7 @@ class KindRules:
         can_be_cancelled: True if jobs can have the status `JobStatus.CANCELLED`. If False,
             listing cancelled jobs sends no request and returns an empty page.
         newest_first: True if the service documents that the list begins with the newest jobs.
-        result_field: Name of the result in the response to a poll. The name can also be ``data``.
+        result_field: Name of the result in the response to a poll. ``data`` is accepted as well.
         result_keys: Keys that the JSON object of a result must contain.
         decode_job: Function that reads a response about one job, from its body and HTTP status.
         decode_page: Function that reads a page of the list from its body.

@@ -74,8 +74,8 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
 def _is_about_a_job(snapshot: JobSnapshot) -> bool:
     """Return whether a response without a job id is accepted as one about the requested job.
 
-    A response that has a final or unknown status, but no other field of a job, is not accepted: a
-    gateway can answer with such a ``status`` of its own.
+    A response with a final or unknown status must also have another field of a job. Otherwise, a
+    gateway, whose own answers can contain a field ``status``, may have sent it.
     """
     fields = (
         snapshot.created_at,
