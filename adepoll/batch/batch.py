@@ -74,10 +74,10 @@ class Batch(AsyncCloseable):
             journal: The journal: a file, which is created if it does not exist, or an open
                 `Journal`, which the batch does not close. None for a journal in memory.
             out_dir: Folder for the results, each in a file ``JOB_ID.json``. A folder that does not
-                exist is created, for this user only. None for the folder that the journal names if
-                an earlier run had one; so pass a folder if you do not know who wrote the journal.
-                Without any folder, results are not written to files: they are inline in the
-                snapshots or at their URLs.
+                exist is created, for this user only. None: the folder of an earlier run, which the
+                journal names. If no run had a folder, results are not written to files: they are
+                inline in the snapshots or at their URLs. Pass a folder if you do not know who wrote
+                the journal, because the journal could name any folder.
             name_by: With "label", the file of a job with a label is ``LABEL.json``. Characters that
                 a file name cannot have become "_". If another job has the same name, the file is
                 ``LABEL-JOB_ID.json``.
@@ -94,7 +94,8 @@ class Batch(AsyncCloseable):
             download_patience: Seconds without progress after which a download is given up; see
                 `ResultFetcher`.
             allow_private: If True, results may come from private addresses; see `ResultFetcher`.
-            resolve_url: Returns URLs from which results can be read; see `ResultFetcher`.
+            resolve_url: Function that returns a URL from which the result of a job can be read, if
+                the service has none; see `ResultFetcher`.
             overwrite: If True, replace existing files. If False, a file that has exactly the bytes
                 of the result counts as the result; a file with other bytes is kept, and the job
                 gets a `TargetExistsError`.
@@ -313,7 +314,11 @@ class Batch(AsyncCloseable):
         return await stack.enter_async_context(await opening)
 
     async def _open_out_dir(self, journal: Journal, noted: str | None) -> Path | None:
-        """Create the folder for results, and record it in the journal; return its path or None."""
+        """Create the folder for results, and record it in the journal; return its path.
+
+        `noted` is the folder that the journal names. Without the argument `out_dir`, return it, or
+        None if the journal names no folder.
+        """
         if self._out_dir is None:
             return None if noted is None else recorded_folder(noted, journal.path)
         try:

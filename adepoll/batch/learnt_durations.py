@@ -1,4 +1,7 @@
-"""Stores in the journal, in the table `notes`, what a batch has learnt about durations of jobs."""
+"""Saves in the journal what a batch has learnt about how long jobs take, for its next run.
+
+It is the value of the key "durations" in the journal's table `notes`.
+"""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +16,7 @@ _NOTE: Final = "durations"
 
 
 async def read_durations(journal: Journal) -> dict[JobKind, Durations]:
-    """Return the durations that earlier runs have learnt, by kind; leave out unreadable ones."""
+    """Return what earlier runs have learnt about each kind; leave out what cannot be read."""
     learnt = {}
     for name, text in (await _read_note(journal)).items():
         try:
@@ -24,10 +27,10 @@ async def read_durations(journal: Journal) -> dict[JobKind, Durations]:
 
 
 async def write_durations(journal: Journal, learnt: Mapping[JobKind, Durations]) -> None:
-    """Record the durations that a run has learnt; keep the recorded durations of other kinds.
+    """Save what a run has learnt, by kind; keep what is saved about other kinds.
 
     Raises:
-        JournalError: The note cannot be written.
+        JournalError: The journal cannot be written.
     """
     texts = {kind.name: known.to_json() for kind, known in learnt.items() if known.ended}
     if texts:
@@ -35,7 +38,7 @@ async def write_durations(journal: Journal, learnt: Mapping[JobKind, Durations])
 
 
 async def _read_note(journal: Journal) -> dict[str, str]:
-    """Return the recorded durations of each kind as JSON text, by the name of the kind."""
+    """Return what is saved about each kind, as JSON text by the name of the kind."""
     try:
         noted = json.loads(await journal.note(_NOTE) or "{}")
     except (ValueError, RecursionError):

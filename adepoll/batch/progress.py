@@ -27,8 +27,8 @@ class BatchProgress(HtmlTable):
         missed: Settled jobs whose results could not be fetched.
         open: Jobs without an outcome.
         fetching: Results being fetched.
-        bytes_fetched: Bytes of the results that this run has fetched or is fetching. A part of such
-            a result that an interrupted run has fetched earlier counts, too.
+        bytes_fetched: Bytes of the results that this run has fetched or is fetching. This includes
+            bytes that an interrupted run had fetched before, if this run continues the download.
         adopted: Results that this run has found complete in existing files.
         partial: Completed jobs with a partial result; see `JobSnapshot.partial`.
         credits: Sum of the credits that the service states for settled jobs.
@@ -67,7 +67,10 @@ class OutcomeRate:
         self._total += count
 
     def per_second(self, now: float) -> float | None:
-        """Return the rate; None before the 20th outcome, and in the second after the first one."""
+        """Return the rate; None if it would not be precise yet.
+
+        It is precise after the 20th outcome, and one second after the first outcome.
+        """
         passed = now - self._started
         if self._total < _MIN_OUTCOMES or passed < _MIN_TIME:
             return None
@@ -82,7 +85,9 @@ _MIN_TIME: Final = 1.0  # seconds after the first outcome until a rate is return
 
 @define(eq=False)
 class RunCounters:
-    """Counts the numbers of a run; `progress` returns a copy. See also `BatchProgress`.
+    """The numbers of a run while it is running; `progress` returns a copy of them.
+
+    `BatchProgress` describes the attributes that both classes have.
 
     Attributes:
         outcome_rate: Jobs per second that get an outcome.
@@ -105,7 +110,7 @@ class RunCounters:
     complete: bool = False
 
     def begin(self, counts: Counts) -> None:
-        """Set the counters to the numbers of jobs in the journal."""
+        """Set the counters at the start of a run to `counts`, the numbers in the journal."""
         given_up = counts.by_stage.get(Stage.GIVEN_UP, 0)
         settled = sum(counts.by_status.values())
         not_missed = counts.by_stage.get(Stage.DONE, 0) + counts.by_stage.get(Stage.FETCHING, 0)
@@ -129,8 +134,8 @@ class RunCounters:
             self.partial += end.partial
             self.credits += credits_of(end) or 0.0
 
-    def close(self, count: int, now: float) -> None:
-        """Count open jobs that got an outcome at `now`, in seconds of the running loop."""
+    def record_outcomes(self, count: int, now: float) -> None:
+        """Record that `count` open jobs got an outcome at `now`, in seconds of the running loop."""
         self.open -= count
         self.outcome_rate.add(count, now)
 

@@ -64,9 +64,12 @@ class _ResultFetch:
 class ResultFetching:
     """Fetches the results of one run, and checks the result files of earlier runs.
 
-    Call the methods in this order: `keep_unchanged` for the outcomes of earlier runs, then
-    `find_unfinished`. Then set `tasks`, and call at the same time `put`, `fetch_unfinished` and
-    `verify_acknowledged`. Finally `close`.
+    Use it in this order:
+
+    1. `keep_unchanged` for the outcomes of earlier runs, then `find_unfinished`
+    2. set `tasks`
+    3. `put`, `fetch_unfinished` and `verify_acknowledged`, in any order and at the same time
+    4. `close`
 
     Attributes:
         tasks: Group for the tasks that fetch results. `put` creates a task only if there is a
@@ -108,7 +111,9 @@ class ResultFetching:
         self._acknowledged: set[JobRef] | None = set() if verify_acknowledged else None
 
     async def keep_unchanged(self, page: Sequence[Record]) -> Sequence[Record]:
-        """Return the records whose files are unchanged; record the other files as lost.
+        """Return the records whose files are unchanged.
+
+        The journal records that the results of all other jobs must be fetched again.
 
         If `verify` is False, return all records without a check.
         """
@@ -157,8 +162,9 @@ class ResultFetching:
     async def put(self, snapshot: JobSnapshot, path: Path) -> None:
         """Queue the result of a job; wait while the queue is full.
 
-        A task of `tasks` fetches the result. After an error that concerns all jobs, the task raises
-        `BatchStoppedError` (for example, the disk is full) or another `AdePollError`.
+        A task in the task group `tasks` fetches the result. If an error concerns all jobs, such as
+        a full disk, that task fails with `BatchStoppedError` or another `AdePollError`, and so does
+        the task group.
         """
         has_idle = self._idle > self._queue.qsize()
         if not (has_idle or self._ended or self._created == self._resources.downloads):
@@ -168,13 +174,13 @@ class ResultFetching:
         await self._queue.put(_ResultFetch(snapshot=snapshot, path=path))
 
     async def _fetch_queued(self) -> None:
-        """Fetch queued results one after the other, until `close`."""
+        """Fetch queued results one after the other, until `close` is called."""
         try:
             while (fetch := await self._queue.get()) is not None:
                 self._idle -= 1
                 outcome, change = await self._fetch(fetch)
                 await self._journal.write(change)
-                self._counters.close(1, asyncio.get_running_loop().time())
+                self._counters.record_outcomes(1, asyncio.get_running_loop().time())
                 await self._deliver(outcome)
                 self._idle += 1
         finally:
@@ -209,7 +215,7 @@ class ResultFetching:
         await self.put(record.snapshot, path)
 
     async def _fetch(self, fetch: _ResultFetch) -> tuple[Outcome, Change]:
-        """Write a result to its file; return the outcome, and the change to the journal."""
+        """Write a result to its file; return the outcome, and the change that records it."""
         snapshot, counters = fetch.snapshot, self._counters
         job = ref_of(snapshot)
         counters.bytes_partial[job] = 0
@@ -275,7 +281,10 @@ class ResultFetching:
         self._acknowledged = None
 
     async def _record_lost(self, page: Sequence[Record]) -> Sequence[Record]:
-        """Return the records whose files are lost; record that their results must be fetched."""
+        """Return the records whose files are missing or changed.
+
+        The journal records that the results of these jobs must be fetched again.
+        """
         if not any(record.file for record in page):
             return ()
         lost = await start_in_thread(result_files.lost, page)

@@ -118,7 +118,7 @@ class RunTasks:
         return self._outcomes.get_nowait()
 
     async def acknowledge(self, job: JobRef) -> None:
-        """Record that the program has requested another outcome after that of this job."""
+        """Record in the journal that the program is done with the outcome of this job."""
         self._results.note_acknowledged(job)
         self._unacknowledged = job
         await self._journal.write(Acknowledged(job, self._resources.now()), durable=False)
@@ -166,7 +166,7 @@ class RunTasks:
         raise error
 
     async def _deliver(self, *outcomes: Outcome) -> None:
-        """Pass outcomes of this run on to `next`; add the columns of its job to each outcome."""
+        """Pass outcomes of this run on to `next`. Each outcome gets the columns of its job."""
         columns: Mapping[JobRef, Mapping[str, str]] = {}
         if self._has_columns or self._ids.has_columns:
             columns = await self._journal.columns([outcome.ref for outcome in outcomes])
@@ -231,7 +231,10 @@ class RunTasks:
                     await self._put(record.outcome())
 
     async def _settle(self, intake: asyncio.Task[None]) -> None:
-        """Watch all waiting jobs, record how they end, and pass the recorded ends on."""
+        """Watch all waiting jobs, record how they end, and pass on their outcomes.
+
+        `intake` is the task that adds the ids of the run to the journal.
+        """
         error: AdePollError | None = None
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pass_on())
@@ -331,7 +334,7 @@ class RunTasks:
         self.counters.record_ends(ends)
         closed = sum(isinstance(item, Outcome) for item in recorded)
         if closed:
-            self.counters.close(closed, asyncio.get_running_loop().time())
+            self.counters.record_outcomes(closed, asyncio.get_running_loop().time())
         for item in recorded:
             self._recorded.put_nowait(item)
 

@@ -69,8 +69,8 @@ def cli(*, debug: bool) -> None:
 def main() -> NoReturn:
     """Run the subcommand that the command line names, and exit.
 
-    After a usage error, print one line on stderr and exit with 2. After `click.Abort`, exit with
-    130. All other codes, except 0 after ``--help``, come from the module `cli.run`.
+    The module `cli.run` decides the exit code, with three exceptions: 0 after ``--help``, 2 after a
+    usage error (which is printed as one line on stderr), and 130 after `click.Abort`.
     """
     try:
         code = cli.main(prog_name="adepoll", standalone_mode=False)

@@ -300,9 +300,10 @@ async def _folders_of_files(journal: Journal) -> list[Path]:
 
 @asynccontextmanager
 async def _updating_ids_note(batch: Batch, journal: Journal) -> AsyncGenerator[None, None]:
-    """While the block runs, set `IDS_NOTE` to READ as soon as all ids have been read.
+    """Record in the journal that all ids have been read, as soon as this happens in the block.
 
-    The note is set before the block ends, because the run may be killed at any time.
+    `status` and `resume` warn if this is not recorded: ids may be missing. It is recorded before
+    the end of the block, because the run may be killed at any time.
     """
 
     async def set_note() -> None:

@@ -110,7 +110,7 @@ def _content(line: str) -> str:
 
 
 def _read_plain(batches: Iterable[list[str]], number: int, found: FoundJobs) -> None:
-    """Read one id from each line."""
+    """Pass one id from each line to `found`; `number` is the number of lines before the first."""
     for lines in batches:
         stripped = [line.strip() for line in lines]
         if all(map(is_plain, stripped)):  # the fast path: nearly all files contain only plain ids
@@ -132,7 +132,10 @@ def _bare(text: str) -> str:
 
 
 def _refuse_binary(first: str, source: str, line: int) -> None:
-    """Raise if the file is not text. Otherwise, each line would be reported as an invalid id."""
+    """Raise `IdsError` if the file is not text, to judge by its first line that is not blank.
+
+    Otherwise, each line would be reported as an invalid id.
+    """
     if _BINARY.match(first):
         problem = "this is not a text file: save the ids as text or CSV, in UTF-8"
         if first.startswith(_GZIP):
@@ -141,7 +144,7 @@ def _refuse_binary(first: str, source: str, line: int) -> None:
 
 
 def _refuse_table(first: str, source: str, line: int) -> None:
-    """Raise if the first line is JSON or has several columns: the user must add ``--field``.
+    """Raise `IdsError` if the first line is JSON or has several columns: ``--field`` is missing.
 
     Otherwise, each line would be reported as an invalid id.
     """
@@ -170,7 +173,10 @@ def _refuse_table(first: str, source: str, line: int) -> None:
 
 
 def _read_json(batches: Iterable[list[str]], number: int, fields: Fields, found: FoundJobs) -> None:
-    """Read one job from each line, which must be a JSON object."""
+    """Pass the job in each line to `found`. Each line must be a JSON object.
+
+    `number` is the number of lines before the first one.
+    """
     source = found.source
     for lines in batches:
         for line in lines:

@@ -12,7 +12,7 @@ _VARIABLE = "_ADEPOLL_COMPLETE"  # the name that click derives from _NAME
 
 
 def completion(*, shell: str) -> None:
-    """Print the script; see `commands.completion`."""
+    """Print the completion script for `shell`; see `commands.completion`."""
 
     def main() -> ExitCode:
         if maker := get_completion_class(shell):

@@ -44,7 +44,7 @@ _STATUS_OF_OUTCOME: Final = {
 
 
 def demo(*, jobs: int, median: float, seed: int) -> None:
-    """Run the demo; see `commands.demo`."""
+    """Run ``adepoll demo`` with the options in `commands.demo`."""
     run(lambda: run_demo(jobs=jobs, median=median, seed=seed))
 
 

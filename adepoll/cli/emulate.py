@@ -41,7 +41,7 @@ def emulate(
     verbose: bool,
     until_eof: bool,
 ) -> None:
-    """Run the emulator; see `commands.emulate`."""
+    """Run ``adepoll emulate`` with the options in `commands.emulate`."""
     chosen = settings or Settings()
     if _is_given(ctx, "median"):
         chosen = attrs.evolve(chosen, profile=attrs.evolve(chosen.profile, median=median))

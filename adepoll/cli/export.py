@@ -32,7 +32,7 @@ def export_tables(
     dates: bool,
     results: Path | None,
 ) -> None:
-    """Write the tables; see `commands.export`."""
+    """Write the jobs and results in `journal` as tables; see `commands.export`."""
 
     def main() -> ExitCode:
         if out == "-" and explode:
@@ -71,14 +71,18 @@ def export_tables(
 
 
 @contextmanager
-def _stdout(kind: Format | None) -> Iterator[BinaryIO]:
-    """Yield a file whose content goes to stdout; on a terminal, control characters are escaped."""
+def _stdout(table_format: Format | None) -> Iterator[BinaryIO]:
+    """Yield a file whose content goes to stdout.
+
+    On a terminal, control characters are escaped, and formats that are not text are refused.
+    """
     if not sys.stdout.isatty():
         with naming_stdout():
             yield sys.stdout.buffer
         return
-    if kind in {"parquet", "arrow"}:
-        raise click.UsageError(f"{kind} is not text: redirect it, or name a file with --out")
+    if table_format in {"parquet", "arrow"}:
+        problem = f"{table_format} is not text: redirect it, or name a file with --out"
+        raise click.UsageError(problem)
     with TemporaryFile() as file:
         yield file
         file.seek(0)

@@ -24,7 +24,7 @@ def fetch(
     allow_private: bool,
     connect: Callable[[], "adepoll.AdeClient"],
 ) -> None:
-    """Download the result; see `commands.fetch`."""
+    """Download the result of the job `job_id`; see `commands.fetch`."""
     target: Path | None = None
 
     async def main() -> ExitCode:

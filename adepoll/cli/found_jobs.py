@@ -87,7 +87,7 @@ def check_encoding(texts: Iterable[str], source: str, line: int) -> None:
 
 
 def _ignore(_job_id: str, _line: int) -> None:
-    """Do nothing; the batch reports the invalid id."""
+    """Do nothing: the default for `note_invalid`, since the batch reports invalid ids itself."""
 
 
 class FoundJobs:

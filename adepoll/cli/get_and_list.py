@@ -21,7 +21,7 @@ from adepoll.cli.wide_tables import add_whole_column, print_table
 
 
 def get(job_id: str, *, connect: Callable[[], "adepoll.AdeClient"]) -> None:
-    """Print one job; see `commands.get`."""
+    """Request the job `job_id`, and print it as JSON; see `commands.get`."""
 
     async def main() -> ExitCode:
         async with connect() as client:
@@ -39,7 +39,7 @@ def list_jobs(
     as_json: bool,
     connect: Callable[[], "adepoll.AdeClient"],
 ) -> None:
-    """Print the jobs; see `commands.list_jobs`."""
+    """Print the jobs of one kind that the API key can see; see `commands.list_jobs`."""
     as_table = sys.stdout.isatty() and not as_json
 
     async def main() -> ExitCode:
@@ -62,7 +62,11 @@ def list_jobs(
 
 
 def _line(job: JobSummary, kind: JobKind) -> str:
-    """Return one line of JSON, in which `status` and `failure_reason` are as in `watch`."""
+    """Return a job as one line of JSON.
+
+    The keys "status" and "failure_reason" have the same values as in the lines of ``adepoll
+    watch``.
+    """
     added = {"kind": kind.name, "failure_reason": job.failure_reason}
     if job.status is not JobStatus.UNKNOWN:
         added["status"] = job.status.value

@@ -36,7 +36,7 @@ _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/)/")
 
 
 def runs(path: str) -> Callable[[Callable[[], None]], Callable[..., None]]:
-    """Return a decorator for the declaration of a command: the command calls another function.
+    """Return a decorator that makes a declared command call the function at `path`.
 
     Args:
         path: The function that the command calls, as ``module:function``. The module is in
@@ -55,10 +55,10 @@ def runs(path: str) -> Callable[[Callable[[], None]], Callable[..., None]]:
 
 
 class LocalPath(click.Path):
-    """A parameter type for paths that refuses two kinds of texts.
+    """A type of parameter for local paths. It refuses URLs and empty texts.
 
-    A URL would become a local file or folder. An empty text, such as the value of a variable that
-    is not set, would become the current folder.
+    A URL would become the name of a local file or folder. An empty text, such as the value of a
+    shell variable that is not set, would mean the current folder.
     """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -121,8 +121,8 @@ def make_client(
 def endpoint_options(*, resumes: bool = False) -> _Decorator:
     """Return a decorator that adds the options of the client.
 
-    They are region, URLs, maximum rate, proxy and certificates. `resumes` is True for the command
-    that continues the batch of a journal: its help describes other defaults.
+    They are region, URLs, maximum rate, proxy and certificates. `resumes` is True for ``resume``,
+    whose help describes other defaults.
     """
     address = "see above" if resumes else 'see "adepoll --help"'
     max_rate = _default("as many as the service accepts", resumes=resumes)
@@ -249,8 +249,8 @@ def ids_options(command: Callable[..., None]) -> Callable[..., None]:
 def batch_options(*, resumes: bool) -> _Decorator:
     """Return a decorator that adds the options of a batch, which `BatchOptions` describes.
 
-    `resumes` is True for the command that continues the batch of a journal. Then the help says that
-    the journal has the defaults, and does not say which options need a journal.
+    `resumes` is True for ``resume``, whose defaults come from the journal. Its help says so. The
+    help of ``watch`` says which options need ``--journal``.
     """
     default = functools.partial(_default, resumes=resumes)
 
@@ -349,5 +349,8 @@ def batch_options(*, resumes: bool) -> _Decorator:
 
 
 def _default(value: str, *, resumes: bool) -> str:
-    """Return a text about the default of an option; `resume` reads it from the journal."""
+    """Return the help text about the default `value` of an option.
+
+    For ``resume`` (`resumes`), it says that a value in the journal takes precedence.
+    """
     return f"that of the journal, or else {value}" if resumes else value

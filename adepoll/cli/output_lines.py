@@ -70,7 +70,7 @@ def error_line(outcome: Outcome) -> str:
 def reference_of(outcome: Outcome) -> str:
     """Return the id of a job, with its kind before it if the id does not contain the kind.
 
-    The user can pass this text to other commands, whose default kind is v1 extract.
+    The user can pass this text to other commands, whose default kind is v1-extract.
     """
     return shown(str(outcome.ref))
 

@@ -45,7 +45,7 @@ class ProblemList:
         group = self._groups.get(message)
         if group is None:
             if len(self._groups) >= _MOST:
-                self._others[_kind_of(outcome)] += 1
+                self._others[_category_of(outcome)] += 1
                 return
             group = self._groups[message] = _Group(line, message)
         group.jobs += 1
@@ -90,8 +90,8 @@ def _without_job(line: str, reference: str, label: str | None) -> str:
     return line.replace(reference, "JOB_ID")
 
 
-def _kind_of(outcome: Outcome) -> str:
-    """Return what kind of problem an outcome has, as a text."""
+def _category_of(outcome: Outcome) -> str:
+    """Return a short category of a problem, such as "failed" or "unresolved: JobTimeoutError"."""
     if outcome.error is None:
         return "unknown" if outcome.snapshot is None else outcome.snapshot.status.value
     what = "unresolved" if outcome.snapshot is None else "result not fetched"

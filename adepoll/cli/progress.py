@@ -60,27 +60,28 @@ def progress_view(source: Callable[[], BatchState], *, quiet: bool = False) -> "
 
 
 class View(Closeable):
-    """The base class of the views; an instance of it shows nothing. It is a context manager.
+    """Shows the progress of a batch while its ``with`` block runs. This base class shows nothing.
 
-    A timer redraws the view, so the time spent on drawing does not grow with the number of jobs.
+    A subclass draws the state on stderr, again each time `_interval` seconds have passed. So the
+    time spent on drawing does not grow with the number of jobs.
     """
 
     _interval = 0.0  # seconds between two drawings; 0.0 for no drawing
 
     def __init__(self, source: Callable[[], BatchState]) -> None:
-        """Create a view; `source` returns the current state."""
+        """Create a view that draws nothing yet; `source` returns the current state of the batch."""
         self._source = source
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        """Start the timer."""
+        """Begin to show the state, and redraw it regularly; the base class does nothing."""
         if self._interval:
             self._begin()
             self._set_timer()
         return self
 
     def close(self) -> None:
-        """Stop the timer, and remove the view. Can be called more than once."""
+        """Stop showing the state. Later calls do nothing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -98,13 +99,13 @@ class View(Closeable):
         self._set_timer()
 
     def _begin(self) -> None:
-        """Set the attributes that `_draw` needs; called before the first `_draw`."""
+        """Prepare for drawing; called once, before the first `_draw`."""
 
     def _draw(self) -> None:
-        """Draw the current state."""
+        """Show the current state of the batch on stderr."""
 
     def _end(self) -> None:
-        """Remove the view."""
+        """Erase what was drawn on the terminal, if it can be erased."""
 
 
 class PlainView(View):
@@ -140,7 +141,7 @@ class PlainView(View):
 
 
 def _problems(state: BatchState) -> set[str]:
-    """Return the kinds of problems that the batch has now."""
+    """Return names for the kinds of problems that the batch has now, such as "throttled"."""
     kinds = {
         "unresolved": state.unresolved,
         "not fetched": state.not_fetched,
@@ -151,7 +152,7 @@ def _problems(state: BatchState) -> set[str]:
 
 
 def _counts(state: BatchState) -> tuple[int, ...]:
-    """Return the numbers of a state; the batch makes no progress while they stay equal."""
+    """Return the numbers that change whenever the batch makes progress."""
     return (
         state.known,
         state.settled_count,
@@ -293,12 +294,12 @@ class DownloadView(Closeable):
         self._bar = self._progress.add_task(showable(name, 40), total=None)
 
     def __enter__(self) -> Self:
-        """Start drawing."""
+        """Begin to show the progress bar."""
         self._progress.start()
         return self
 
     def close(self) -> None:
-        """Remove the view."""
+        """Erase the progress bar."""
         self._progress.stop()
 
     def update(self, received: int, size: int | None) -> None:

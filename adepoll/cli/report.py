@@ -17,7 +17,7 @@ _RECORDS_PER_STEP: Final = 500  # records that are processed before Ctrl-C can c
 
 
 def report(journal: Path, *, out: str | None) -> None:
-    """Write the report; see `commands.report`."""
+    """Write an HTML report about the batch in `journal`; see `commands.report`."""
 
     async def main() -> ExitCode:
         path = journal.with_name(f"{journal.stem}-report.html") if out is None else Path(out)

@@ -44,10 +44,9 @@ def run(
         main: The command; returns its exit code.
         on_stop: Called after a signal has cancelled the command and the command has cleaned up;
             prints how to continue.
-        on_error: Called after an error of adepoll or of the operating system, or after a bug;
-            prints how to continue. It is not called after a usage error of click, after Ctrl-C, or
-            if stdout is a closed pipe. The error is printed before this call. Only an error with
-            the code USAGE is printed after this call, so that the user reads the error last.
+        on_error: Prints how to continue. Called after the error that ended the command was printed;
+            if the exit code is USAGE, called before that, so that the user reads the error last.
+            Not called after a usage error of click, after Ctrl-C, or if stdout is a closed pipe.
     """
 
     def run_loop() -> ExitCode:

@@ -45,7 +45,7 @@ _STAGES: Final = {
 
 
 def status(journal: Path, *, as_json: bool) -> None:
-    """Print the state; see `commands.status`."""
+    """Print the state of the batch in `journal`; see `commands.status`."""
 
     def main() -> ExitCode:
         with JournalReader(journal) as reader:
@@ -72,7 +72,7 @@ class Status:
         kinds: Numbers of jobs by kind.
         began_at: Unix time at which the first job was added; None if there is no job.
         last_outcome_at: Unix time at which the last outcome was recorded; None if there is none.
-        failures: Kinds of errors, the most frequent first.
+        failures: The different errors of jobs with the number of jobs, the most frequent first.
         ids_may_be_missing: True if the last run may have ended before it had read all ids.
         resume_command: Command that continues the batch. None if nothing is left to do, or if a
             process has the journal open.
@@ -164,7 +164,7 @@ def read_status(reader: JournalReader, path: Path) -> Status:
 
 
 def show_status(found: Status) -> None:
-    """Print the state as text."""
+    """Print the state of a batch as text."""
     for name, text in _rows(found):
         write_line(f"{name:<{_NAME_WIDTH}}  {text}")
     if found.failures:
@@ -182,7 +182,7 @@ def show_status(found: Status) -> None:
 
 
 def _rows(found: Status) -> Iterator[tuple[str, str]]:
-    """Yield the lines of the table as name and value."""
+    """Yield the name and the value of each line that ``adepoll status`` prints."""
     counts = found.counts
     region = found.endpoints.region
     yield "service", shown(found.endpoints.shown) + ("" if region is None else f" ({region})")

@@ -21,7 +21,7 @@ def watch(
     journal: Path | None,
     **options: Any,
 ) -> None:
-    """Watch jobs; see `commands.watch`."""
+    """Wait for the jobs of arguments and files, and print them; see `commands.watch`."""
     sources = check_sources(job_ids, files, field)
     if field is None and (kind_field or label_field):
         raise click.UsageError("--kind-field and --label-field need --field NAME")
@@ -52,5 +52,5 @@ def _check_have_effect(options: BatchOptions, journal: Path | None) -> None:
 
 
 def resume(journal: Path, **options: Any) -> None:
-    """Continue the batch of a journal; see `commands.resume`."""
+    """Continue the batch in the file `journal`; see `commands.resume`."""
     BatchRunner(options=BatchOptions(**options), journal=journal).run()
