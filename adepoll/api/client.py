@@ -39,8 +39,8 @@ from adepoll.throttling.waiting_times import RetryPolicy
 class AdeClient(AsyncCloseable):
     """A client of the ADE service: polls a job, lists a page of jobs, or lists all jobs.
 
-    A job is named by its id or a `JobRef`. The id of a v2 job contains its kind. Any other
-    id without a kind means a job of the client's kind.
+    A job is named by its id or a `JobRef`. A v2 id contains the kind of its job. Any other id means
+    a job of the client's default kind (`kind`), unless a `JobRef` names another kind.
 
     Use the client as ``async with AdeClient() as client``, or close it with `aclose`. A client has
     one key, one region and one request budget. Any number of tasks of one event loop can share a

@@ -125,7 +125,7 @@ class JobRef:
     Attributes:
         job_id: Id of the job.
         kind: Kind of the job, such as `JobKind.V1_PARSE`; `JobKind.named` returns the kind of a
-            name. If it is None, a v2 id shows the kind, and every other id means a job of the
+            name. If it is None, a v2 id contains the kind, and every other id means a job of the
             client's default kind.
         label: Your own name for the job, such as the path of its document. Snapshots, outcomes and
             journals contain it. References that differ only in the label are equal.
@@ -164,8 +164,8 @@ class JobRef:
     def resolved(self, default: JobKind) -> Self:
         """Return this reference with a kind.
 
-        If the reference has no kind, it gets the kind that its id shows, or `default` if the id
-        does not show a kind.
+        If the reference has no kind, it gets the kind that its id contains, or `default` if the id
+        contains no kind.
         """
         kind = self.kind or kind_of_id(self.job_id) or default
         return self if kind is self.kind else type(self)(self.job_id, kind=kind, label=self.label)
@@ -174,7 +174,7 @@ class JobRef:
         """Return ``KIND/ID``, or the id alone if the id alone means a job of the same kind.
 
         Args:
-            default: Kind to assume for an id that does not show its kind.
+            default: Kind to assume for an id that does not contain its kind.
         """
         implied = kind_of_id(self.job_id) or default
         kind = self.kind or implied
@@ -183,7 +183,7 @@ class JobRef:
     def __str__(self) -> str:
         """Return ``KIND/ID``, or the id alone if the kind follows from the id.
 
-        Here, an id that does not show its kind means a job of the kind ``v1-extract``.
+        Here, an id that does not contain its kind means a job of the kind ``v1-extract``.
         """
         return self.text(JobKind.V1_EXTRACT) if self.kind else self.job_id
 
@@ -193,7 +193,7 @@ def job_key(job: str | JobRef, default: JobKind) -> str:
 
     Args:
         job: The job; its id may be invalid.
-        default: Kind to assume for an id that does not show its kind.
+        default: Kind to assume for an id that does not contain its kind.
     """
     try:
         return JobRef.of(job).text(default)
@@ -206,7 +206,7 @@ def kind_and_id(key: str, default: JobKind, kinds: Container[JobKind] = ()) -> t
 
     Args:
         key: A key that `job_key` has returned.
-        default: Kind to assume for an id that does not show its kind.
+        default: Kind to assume for an id that does not contain its kind.
         kinds: Your own kinds, in addition to those of the service.
     """
     if "/" in key:
@@ -222,11 +222,11 @@ _V2_ID: Final = re.compile(rf"({'|'.join(_BY_PREFIX)})-[0-9a-hjkmnp-tv-z]{{26}}"
 
 
 def kind_of_id(job_id: str) -> JobKind | None:
-    """Return the kind that a v2 id shows; None for any other id."""
+    """Return the kind that a v2 id contains; None for any other id."""
     if job_id[:1] not in V2_LETTERS or (match := _V2_ID.fullmatch(job_id)) is None:
         return None
     return _BY_PREFIX[match[1]]
 
 
 V2_LETTERS: Final = frozenset(prefix[0] for prefix in _BY_PREFIX)
-"""First letters of all v2 ids. An id with another first letter does not show its kind."""
+"""First letters of all v2 ids. An id with another first letter does not contain its kind."""

@@ -1,4 +1,4 @@
-"""Creates the requests of a client about jobs, for the client itself and for its views.
+"""Creates the requests of a client about jobs, and restricts a client to jobs of one kind.
 
 `ClientOfKind` and `PollingClient` send their requests through an `AdeClient`, and treat every id as
 that of a job of their kind. `ClientOfKind` repeats failed requests as the client does;
@@ -152,7 +152,7 @@ class PollingClient:
 
 @define(eq=False, kw_only=True)
 class JobRequests:
-    """Creates the requests of one client, for the client and for its views.
+    """Creates the requests of one client, `ClientOfKind` and `PollingClient` included.
 
     Attributes:
         sender: Decides when a request is sent.

@@ -62,7 +62,7 @@ class IdIntake:
             counters: Counters to which new jobs are added.
             refuse: Called for each invalid id, with the error and the job as the caller passed it.
                 The id is not added.
-            kind: Kind to assume for an id that does not show its kind.
+            kind: Kind to assume for an id that does not contain its kind.
         """
         self._journal = journal
         self._job_ids = job_ids

@@ -21,7 +21,7 @@ class BatchResources:
         journal: Journal that records jobs and outcomes.
         watcher: Watcher that polls the jobs.
         fetcher: Fetcher that downloads the results.
-        kind: Kind to assume for an id that does not show its kind.
+        kind: Kind to assume for an id that does not contain its kind.
         out_dir: Folder for the results; None if results are not written to files.
         name_by: "job_id" or "label": the property of a job after which its result file is named.
         downloads: Maximum number of results fetched at the same time.

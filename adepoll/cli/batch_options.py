@@ -66,7 +66,7 @@ class BatchOptions:
     """The options of a batch from the command line. None: the user did not give the option.
 
     Attributes:
-        kind: Kind to assume for an id that does not show its kind.
+        kind: Kind to assume for an id that does not contain its kind.
         region: Region of the API key.
         base_url: URL of the API, instead of a region.
         v2_base_url: URL of the API for v2 jobs, if it differs from `base_url`.

@@ -6,5 +6,8 @@ somebody else could register the name, and publish another program under it.
 
 
 def how_to_install(extra: str) -> str:
-    """Return the advice on how to install an extra, such as ``cli``: the end of a sentence."""
+    """Return how to install an extra, such as ``cli``, as the end of an error message.
+
+    For example: 'install the extra "cli" of adepoll: pip install ...'.
+    """
     return f'install the extra "{extra}" of adepoll: pip install ".[{extra}]" in its repository'

@@ -137,7 +137,7 @@ sync_data = getattr(os, "fdatasync", os.fsync)
 
 
 def sync_folder(folder: Path) -> None:
-    """Write the names in a folder to the disk (fsync(2)).
+    """Write the entries of a folder, such as a new or renamed file, to the disk (fsync(2)).
 
     Without this, a power cut can remove the name of a file although its bytes are on the disk. Do
     nothing if the system cannot sync folders. Raise `OSError` if the sync fails.
@@ -183,7 +183,10 @@ def lock(fd: int, *, shared: bool = False) -> None:
 
 
 def unlock(fd: int) -> None:
-    """Release a lock. Closing the file would keep it locked while a forked child has it open."""
+    """Release a lock.
+
+    Closing the file is not enough: it stays locked while a forked child has it open.
+    """
     if HAS_FLOCK:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
@@ -258,8 +261,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def _replace(source: Path, target: Path) -> None:
     """Rename a file to `target`, and replace an existing `target`.
 
-    On systems that cannot rename open files, try for a second: another download may just have
-    written `target`, or a virus scanner may be reading it.
+    On Windows, which cannot replace an open file, retry for up to one second: another download may
+    just have written `target`, or a virus scanner may be reading it.
     """
     for left in reversed(range(_RENAMES)):
         try:
@@ -273,7 +276,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _reopen(path: Path, fd: int) -> None:
-    """Close the file of a descriptor, and open another file with the same descriptor."""
+    """Open the file at `path` as `fd`, and close the file that `fd` was before."""
     opened = os.open(path, os.O_RDWR | PLAIN)
     try:
         os.dup2(opened, fd, inheritable=False)

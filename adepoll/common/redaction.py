@@ -52,7 +52,7 @@ class Secret(Generic[_Value]):
         return self
 
     def __reduce__(self) -> NoReturn:
-        """Raise a TypeError."""
+        """Raise a TypeError, because pickling would write the secret."""
         raise TypeError("a secret cannot be pickled")
 
 
@@ -241,7 +241,7 @@ def shell_line(words: Iterable[str]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """Return a word as a shell reads it, on one line."""
+    """Return a word with the quotes and escapes that a shell needs, on one line."""
     if word.isprintable():
         quoted = shlex.quote(word)
         # shlex does not quote "=program", and zsh replaces it with the path of the program.

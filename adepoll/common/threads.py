@@ -97,7 +97,7 @@ class _Once(Generic[_T]):
         self.done: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
     def run(self) -> None:
-        """Do the work, unless another thread does it or has done it; `done` gets the result."""
+        """Do the work, unless another thread has begun it; the future `done` gets the result."""
         if not self._claim.acquire(blocking=False):
             return
         try:
@@ -108,7 +108,7 @@ class _Once(Generic[_T]):
             self.done.set_result(result)
 
     def __call__(self) -> _T:
-        """Do the work, and return its result."""
+        """Do the work, or wait until another thread has done it; return its result."""
         self.run()
         return self.done.result()
 
@@ -126,7 +126,7 @@ def start_thread(run: Callable[[], None], *, name: str) -> threading.Thread:
 
 
 class _LeftError(Exception):
-    """Ends a thread, because nobody takes its items any more."""
+    """Ends the thread of `items_of_thread` after the generator was closed."""
 
 
 async def items_of_thread(
@@ -188,7 +188,10 @@ async def items_of_thread(
 
 
 def _survivable(exc: BaseException) -> Exception:
-    """Return the error; if it would end the event loop, return a RuntimeError in its place."""
+    """Return an `Exception` to raise in the event loop: `exc`, or a RuntimeError in its place.
+
+    Errors such as `SystemExit`, which are no `Exception`, would end the event loop.
+    """
     if isinstance(exc, Exception):
         return exc
     error = RuntimeError(f"it ended with {type(exc).__name__}")

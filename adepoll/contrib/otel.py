@@ -214,7 +214,11 @@ class TracedFetcher(ResultFetcher):
 
 
 class _MarkedSlot:
-    """Enters the semaphore of a watcher, then adds the event "request sent" to the span."""
+    """The semaphore of a watcher, which also marks in the span when the request is sent.
+
+    When a request has entered the semaphore, the event ``adepoll.request.sent`` is added to the
+    current span.
+    """
 
     def __init__(self, slot: AbstractAsyncContextManager[object]) -> None:
         self._slot = slot
@@ -230,7 +234,7 @@ class _MarkedSlot:
 
 @contextmanager
 def _span(tracer: Tracer, name: str, parent: Context | None = None) -> Iterator[Span]:
-    """Create a span for the code in the ``with`` block.
+    """Create a span for the code in the ``with`` block. `parent` is the context of its parent.
 
     Message and traceback of an error are not recorded, because they may contain job ids and text
     from the service.

@@ -184,7 +184,10 @@ def _names(labels: _Labels) -> tuple[str, ...]:
 def _families(
     specs: Iterable[_Spec[_StatsT]], read: list[tuple[_Labels, _StatsT]]
 ) -> Iterator[Metric]:
-    """Yield the metric families that have values."""
+    """Yield the metric families that have values.
+
+    `read` has the statistics that were just read, each with the labels of its metrics.
+    """
     for spec in specs if read else ():
         family = spec.family(_names(read[0][0]))
         for labels, stats in read:

@@ -94,7 +94,10 @@ def _create(make: Callable[..., _T], request: pytest.FixtureRequest, *, without:
 
 
 def _options(marks: list[pytest.Mark], without: str) -> dict[str, object]:
-    """Return the options of the markers for `Emulator`; raise if one is unknown."""
+    """Return the options that the marks `ade` of a test pass to `Emulator`, by name.
+
+    Raise TypeError if an option is unknown, or is the one that `without` names.
+    """
     from adepoll.emulator import Emulator  # noqa: PLC0415 - slow to import
 
     if any(mark.args for mark in marks):

@@ -65,8 +65,9 @@ class _Loop(AsyncIterator[T_co], Generic[T_co]):
     """The iterator of one loop over a stream.
 
     When the loop ends in any way, Python deletes this object and with it the iterator of the
-    stream. This ends the stream. The frame of no coroutine refers to this object, because a
-    notebook keeps the frames of an interrupted cell.
+    stream. This ends the stream. So nothing else may refer to this object. For example, its methods
+    are no coroutines: after an interrupted cell, a notebook keeps their frames, and with these the
+    object.
     """
 
     def __init__(self, iterator: AsyncIterator[T_co], bar: "_Bar") -> None:
@@ -77,7 +78,7 @@ class _Loop(AsyncIterator[T_co], Generic[T_co]):
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, T_co]:
-        return self._bar.shown_during(anext(self._iterator))
+        return self._bar.next_item(anext(self._iterator))
 
     def __del__(self) -> None:
         self._bar.end()
@@ -94,8 +95,8 @@ class _Bar:
         self._name = name
         self._view: View | None = view
 
-    async def shown_during(self, item: Awaitable[_T]) -> _T:
-        """Wait for the next item of the stream."""
+    async def next_item(self, item: Awaitable[_T]) -> _T:
+        """Return the next item of the stream when it arrives, and show the bar meanwhile."""
         if self._timer is None:
             self._draw()
         try:
@@ -117,7 +118,7 @@ class _Bar:
             view.close()
 
     def _draw(self) -> None:
-        """Show the present state now and at regular times."""
+        """Show the current state now, and again at regular intervals."""
         if self._view is not None:
             self._view.show(self._state(ended=False))
             self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._draw)
@@ -146,7 +147,7 @@ def _state_of(found: Any, name: str, yielded: int, *, ended: bool) -> State:
 
 
 def _number(found: object, name: str) -> int:
-    """Return the number `name` of the progress `found`; 0 if a watch has no such number."""
+    """Return the attribute `name` of a progress; 0 if it is that of a watch, which lacks some."""
     number: int = getattr(found, name, 0)
     return number
 

@@ -57,7 +57,10 @@ class ApiHandlers:
         return _json_response(202, rules.created(job, now=world.now()))
 
     async def get(self, request: web.Request) -> ResponseData:
-        """Answer a poll of a job: 200, 206 or 404. Save the result first if that is due."""
+        """Answer a poll of a job: 200, 206 or 404.
+
+        The first poll of a completed job saves the result at its `output_save_url`, if it has one.
+        """
         job_id = request.match_info["job_id"]
         await self.saver.save(job_id)
         answer = self.world.answer(self.rules, job_id)
@@ -106,7 +109,7 @@ async def _read_form(request: web.Request) -> Form:
 
 
 async def _read_parts(request: web.Request) -> Form:
-    """Read a multipart form. Of most files, only the name is kept."""
+    """Return the fields of a multipart form. The content of most files is discarded."""
     fields: dict[str, Json] = {}
     filenames: dict[str, str] = {}
     reader = await request.multipart()

@@ -17,8 +17,9 @@ class JobFactory:
 
     Attributes:
         seed: Determines everything random.
-        profile: Distribution from which a plan is drawn for each job that is submitted without one.
-        profiles: Profiles that replace `profile` for single kinds of jobs, by the name of the kind.
+        profile: Distribution from which a plan is drawn for each job that is submitted without a
+            plan.
+        profiles: Profiles that replace `profile` for some kinds of jobs, by the name of the kind.
     """
 
     seed: int = 0

@@ -61,7 +61,7 @@ class JobList:
         heappush(self._changes, (job.received_at, job.number, job, None))
 
     def update(self, now: float) -> None:
-        """Apply all status changes up to the Unix time `now`. Later calls need a later time."""
+        """Apply all status changes up to `now`, in Unix seconds, which must not decrease."""
         while self._changes and self._changes[0][0] <= now:
             _, number, job, before = heappop(self._changes)
             entry = (self._key(job), number, job)

@@ -50,7 +50,7 @@ _STATUS: Final = {
 
 
 def set_of_odd_values(values: Iterable[OddValue | str]) -> frozenset[OddValue]:
-    """Return a set of odd values. A text stands for the `OddValue` with this value."""
+    """Return the set of these `OddValue` members; a text is the value of a member."""
     return frozenset(map(OddValue, values))
 
 
@@ -67,8 +67,9 @@ class JobPlan:
             `output_url`; on v2, a result of any size is part of the answer.
         pages: Number of pages of the document, or of sheets of the spreadsheet.
         failed_pages: Numbers of the failed pages, from 1, in a partial result of a parse or
-            workflow job; empty for the last page only.
-        failure_reason: Reason in the answers about a failed job; None for a general sentence.
+            workflow job. If it is empty, only the last page has failed.
+        failure_reason: Reason in the answers about a failed job; None: a standard
+            sentence.
         error_code: `error.code` of a failed v2 job.
         zero_data_retention: True if the service does not keep the result. Polls of the completed
             job then get neither a result nor `output_url`.
@@ -77,7 +78,8 @@ class JobPlan:
         retention: Seconds from the end of the job until the service deletes the job. After that,
             polls answer 404.
         partial_status: HTTP status of a partial result; None for 206 on v1 and 200 on v2.
-        odd_values: The odd values in the answers about the job and in its result.
+        odd_values: Unusual forms of values in the answers about the job and in its result, such as
+            times in milliseconds; see `OddValue`.
     """
 
     queue_time: float = field(default=0.0, validator=validators.NOT_NEGATIVE)
@@ -175,7 +177,10 @@ class Job:
 
     @property
     def has_result(self) -> bool:
-        """Whether the service still has the result, if the job has completed with one."""
+        """True if a poll of the completed job gets the result or its URL.
+
+        False with zero data retention, and after `result_reads` such polls.
+        """
         plan = self.plan
         read = plan.result_reads is not None and self.result_polls >= plan.result_reads
         return not (plan.zero_data_retention or read)

@@ -42,11 +42,11 @@ _OBJECT_WARNINGS: Final[Json] = [{"message": "page 2 is rotated", "pages": [2]},
 def odd_envelope(
     body: dict[str, Json], odd: Collection[OddValue], moments: Mapping[str, float]
 ) -> dict[str, Json]:
-    """Return the fields of a job with odd values.
+    """Return a copy of the JSON of a job in which values have these unusual forms.
 
     Args:
         body: The fields of a job, or of its item in the list.
-        odd: The odd values.
+        odd: The unusual forms of values.
         moments: The times in `body`, in Unix seconds, by the name of the field.
     """
     if not odd:
@@ -73,7 +73,7 @@ def odd_envelope(
 
 
 def odd_metadata(metadata: dict[str, Json], odd: Collection[OddValue]) -> dict[str, Json]:
-    """Return the metadata of a result with odd values."""
+    """Return a copy of the metadata of a result in which values have these unusual forms."""
     if not odd:
         return metadata
     metadata = dict(metadata)
@@ -89,14 +89,14 @@ def odd_metadata(metadata: dict[str, Json], odd: Collection[OddValue]) -> dict[s
 
 
 def odd_warnings(warnings: Json, odd: Collection[OddValue]) -> Json:
-    """Return the warnings of a result with odd values."""
+    """Return the warnings of a result in the unusual form that `odd` names, if it names one."""
     if OddValue.NULL_WARNINGS in odd:
         return None
     return _OBJECT_WARNINGS if OddValue.OBJECT_WARNINGS in odd else warnings
 
 
 def _odd_time(value: Json, odd: Collection[OddValue], moment: float) -> Json:
-    """Return a time in the odd form that `odd` contains; if it contains none, return `value`."""
+    """Return a time in the unusual form that `odd` names; `value` if it names none."""
     if OddValue.NULL_TIMES in odd:
         return None
     if OddValue.MILLISECOND_TIMES in odd:

@@ -133,9 +133,9 @@ class Profile:
 
 
 def profile_of(profile: Profile | Mapping[str, Json] | None) -> Profile:
-    """Return the `Profile` that the argument is or describes.
+    """Return a `Profile` for an argument that can also be a mapping of its fields.
 
-    The argument can also be a mapping of the fields of a `Profile`, or None for the defaults.
+    None means a profile with the defaults of all fields.
 
     Raises:
         TypeError: A field does not exist.

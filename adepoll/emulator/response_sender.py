@@ -72,7 +72,7 @@ class FaultySender:
     Attributes:
         request: The request.
         data: The correct response.
-        effect: What goes wrong.
+        effect: What the faults do to the response.
         sleep: Waits; see `Sleep`.
     """
 
@@ -95,7 +95,7 @@ class FaultySender:
         return _AlreadySent()
 
     async def _send(self, writer: AbstractStreamWriter, now: float) -> None:
-        """Send the answer, with the failures that the fault plans: before, in or after the body."""
+        """Send the answer as `effect` says: it can fail before, in or after the body."""
         effect, failure = self.effect, self.effect.connection_failure
         if failure is ConnectionFailure.SILENT:
             await self.sleep(STALL_SECONDS)
@@ -125,7 +125,10 @@ class FaultySender:
             await writer.write(b"0\r\n\r\n")
 
     def _head(self, now: float, length: int | None) -> bytes:
-        """Return the status line and headers; chunked if `length` is None."""
+        """Return the status line and headers.
+
+        `length` is the `Content-Length`. If it is None, the body is sent in chunks.
+        """
         data = self.data
         headers = {name: text for name, text in data.headers.items() if name not in _OWN_HEADERS}
         headers |= {hdrs.DATE: formatdate(now, usegmt=True), hdrs.CONNECTION: "close"}

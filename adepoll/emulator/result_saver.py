@@ -36,7 +36,10 @@ class ResultSaver:
             self._session = None
 
     async def save(self, job_id: str) -> None:
-        """PUT the result of a completed job if that is due, and record the status of the answer."""
+        """PUT the result of a completed job to its `output_save_url`, and record the status.
+
+        Do nothing if the job has no such URL, has not completed, or was saved before.
+        """
         if self.world.pending_save(job_id) is None:
             return
         async with self._saving:

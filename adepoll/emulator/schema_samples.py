@@ -81,9 +81,10 @@ class _Sampler:
         return _LEAVES.get(kind, _text)(self.rng)
 
     def _resolved(self, schema: Json) -> Json:
-        """Follow references, and the first of several options; return the schema at the end.
+        """Return the schema without ``$ref``, ``anyOf`` or ``oneOf`` at its top level.
 
-        Return None if there are too many steps.
+        A reference is followed, and the first of several options is chosen. Return None if this
+        takes too many steps.
         """
         # The number of steps is limited, because a schema can refer to itself.
         for _ in range(_LARGEST_DEPTH):

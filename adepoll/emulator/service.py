@@ -53,9 +53,10 @@ class Emulator:
     Attributes:
         api_key: The key that the API requires.
         seed: Determines everything random.
-        profile: Distribution from which a plan is drawn for each job that is submitted without one.
-            It is a `Profile`, a dict of its fields, or None for the default values of `Profile`.
-        profiles: Profiles that replace `profile` for single kinds of jobs, by the name of the kind,
+        profile: Distribution from which a plan is drawn for each job that is submitted without a
+            plan. It is a `Profile`, a dict of its fields, or None for the default values of
+            `Profile`.
+        profiles: Profiles that replace `profile` for some kinds of jobs, by the name of the kind,
             such as ``v2-parse``.
         host: Address to listen on.
         port: Port of the API; 0 for any free port.

@@ -47,7 +47,7 @@ class Settings:
         list_order: Order of the job list.
         list_lag: Seconds by which a page of the list is out of date.
         profile: Distribution from which the plan of each job is drawn.
-        profiles: Profiles that replace `profile` for single kinds of jobs, by the name of the kind.
+        profiles: Profiles that replace `profile` for some kinds of jobs, by the name of the kind.
         faults: Faults that are active from the start.
     """
 
@@ -64,7 +64,7 @@ class Settings:
 def read_settings(text: str) -> Settings:
     """Read settings from TOML with the fields of `Settings`.
 
-    The table ``[profile]`` and tables for single kinds of jobs, such as ``[profiles.v2-parse]``,
+    The table ``[profile]`` and tables for some kinds of jobs, such as ``[profiles.v2-parse]``,
     have the fields of `Profile`. Each table ``[[faults]]`` has the `name` of a fault, the
     fields of `When`, and the options of that fault.
 
@@ -83,21 +83,27 @@ def read_settings(text: str) -> Settings:
         raise SettingsError("; ".join(problems)) from exc
 
 
-def _describe(exc: BaseException, kind: type | None) -> str:
-    """Return a text about one problem of a settings file."""
+def _describe(exc: BaseException, expected: type | None) -> str:
+    """Return a text about one problem of a settings file.
+
+    `expected` is the type that the value should have; None if it is not known.
+    """
     if isinstance(exc, ForbiddenExtraKeysError):
         keys = ", ".join(sorted(exc.extra_fields))
         return f"unknown key {keys}; keys: {', '.join(attrs.fields_dict(exc.cl))}"
     if isinstance(exc, ValueError | TypeError):
         return str(exc)
-    return format_exception(exc, kind)
+    return format_exception(exc, expected)
 
 
 # TOML types are checked strictly, because cattrs by itself would convert "8" to 8, and 1 to True.
 
 
 def _scalar(expected: str, is_valid: Callable[[Json], bool]) -> _Hook:
-    """Return a function that returns a valid value, and raises for any other value."""
+    """Return a hook of cattrs that returns a value for which `is_valid` is True.
+
+    For any other value, it raises a ValueError that names what was `expected`.
+    """
 
     def check(value: Json, _type: Json) -> Json:
         if not is_valid(value):
@@ -131,10 +137,10 @@ def _is_array(kind: Json) -> bool:
     return origin in {tuple, frozenset}
 
 
-def _array_hook(kind: Json) -> _Hook:
-    """Return a function that converts an array to `kind`, which is a type of list or tuple."""
-    make: Json = get_origin(kind)
-    arguments = get_args(kind)
+def _array_hook(array_type: Json) -> _Hook:
+    """Return a hook of cattrs that makes a tuple or frozenset of this type from an array."""
+    make: Json = get_origin(array_type)
+    arguments = get_args(array_type)
     elements: Json = GenericAlias(list, arguments[:1])
     fixed_length = make is tuple and arguments[-1] is not Ellipsis
 
@@ -148,7 +154,7 @@ def _array_hook(kind: Json) -> _Hook:
 
 
 def _table_hook(cls: type) -> _Hook:
-    """Return a function that makes an object of a class from a table."""
+    """Return a hook of cattrs that makes an object of a class from a TOML table."""
     structure: _Hook = make_dict_structure_fn(cls, _converter, _cattrs_forbid_extra_keys=True)
 
     def check(value: Json, kind: Json) -> Json:

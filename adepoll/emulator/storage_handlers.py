@@ -83,7 +83,7 @@ class StorageHandlers:
         return object_response(stored, headers)
 
     def _error(self, request: web.Request) -> ResponseData | None:
-        """Return the answer to a request without a valid signature; None if it is valid."""
+        """Return an error if a request has no valid signature; None if the signature is valid."""
         raw_query = request.raw_path.partition("?")[2]
         key = request.headers.get(hdrs.AUTHORIZATION)
         if key is not None and "X-Amz-" in raw_query:

@@ -43,8 +43,9 @@ class World:
         clock: Returns the time in Unix seconds, as a float. If the clock goes back, the time of the
             world stands still until the clock is ahead again.
         seed: Determines everything random.
-        profile: Distribution from which a plan is drawn for each job that is submitted without one.
-        profiles: Profiles that replace `profile` for single kinds of jobs, by the name of the kind.
+        profile: Distribution from which a plan is drawn for each job that is submitted without a
+            plan.
+        profiles: Profiles that replace `profile` for some kinds of jobs, by the name of the kind.
         org_id: Id of the organisation.
         results_origin: Scheme, host and port of every presigned URL.
         list_order: Order of the v1 job lists; the v2 lists begin with the newest jobs.
@@ -160,7 +161,18 @@ class World:
         job_id: str | None = None,
         received_at: float | None = None,
     ) -> Job:
-        """Add a job and return it. Raise `ValueError` if a job has this id already."""
+        """Add the job that a submission creates, and return it.
+
+        Args:
+            rules: Rules of the kind of the job.
+            submission: The request that creates the job.
+            plan: What happens to the job; None to draw a plan from the profile.
+            job_id: Id of the job; None to draw an id.
+            received_at: Time of arrival, in Unix seconds; None for now.
+
+        Raises:
+            ValueError: A job has this id already.
+        """
         received_at = self.now() if received_at is None else received_at
         if job_id is None:
             job_id = self._factory.new_id(rules, received_at)

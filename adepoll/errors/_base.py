@@ -36,9 +36,9 @@ class AdePollError(Exception):
     fatal: ClassVar[bool] = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return how to unpickle the error: from `args` and attributes, without its constructor.
+        """Return how pickle creates a copy: from `args` and attributes, without the constructor.
 
-        The constructors accept only keywords, and pickle would pass `args` to them.
+        By default, pickle would pass `args` to the constructor, which accepts only keywords.
         """
         return _rebuild, (type(self), self.args, dict(self.__dict__))
 

@@ -108,7 +108,7 @@ class UnresolvedJobsError(ExceptionGroup[AdePollError], AdePollError):
         """Do nothing: `__new__` has used `causes`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return how to unpickle the group: from its causes, with its notes."""
+        """Return how pickle creates a copy: from the causes, and attributes such as `__notes__`."""
         return type(self), (dict(self.causes),), {**vars(self), "causes": dict(self.causes)}
 
     def derive(self, excs: Sequence[AdePollError], /) -> "UnresolvedJobsError":  # type: ignore[override]  # split() passes only causes of this group

@@ -74,8 +74,9 @@ class AnswerTimeoutError(TransportError, TimeoutError):
     """The response was not complete in time.
 
     Attributes:
-        timeout: The time in seconds: the `timeout` of the client. For a poll of a watcher, it is
-            shorter if the host sent nothing, and polls of another host waited for its place.
+        timeout: Seconds after which adepoll stopped waiting: the `timeout` of the client. A poll of
+            a watcher can end earlier if its host sends nothing while polls of another host wait for
+            a place of the semaphore.
     """
 
     def __init__(self, *, timeout: float, job_id: str | None) -> None:

@@ -92,11 +92,14 @@ class Decoder:
 
     @property
     def _may_be_padding(self) -> bool:
-        """True if the previous member is complete, and nothing of this member was decoded."""
+        """True if the bytes after a complete gzip member may be padding, not another member.
+
+        This is so until a byte of another member was decoded.
+        """
         return self._member > 0 and not self._bytes_of_member
 
     def _begin(self, first: int) -> None:
-        """Choose the format by the first byte of the body."""
+        """Choose the format (text, gzip, zlib or raw deflate) by the first byte of the body."""
         self._is_plain = first in _PLAIN
         if first & 0x0F not in _FIRST_BYTES:
             self._zlib = zlib.decompressobj(_RAW)

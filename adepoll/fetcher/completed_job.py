@@ -22,10 +22,10 @@ def raise_unless_completed(job: JobSnapshot) -> None:
 
 
 async def request_completed(client: AdeClient, ref: JobRef) -> JobSnapshot:
-    """Request a job that has completed.
+    """Request a job that is known to have completed, and return its snapshot.
 
-    A server of the service can be behind the others, and answer that the job is still active. Then
-    the job is requested again, until the number of requests is that of `RetryPolicy.attempts`.
+    A server of the service can have an older state, and answer that the job is still active. Then
+    the job is requested again, up to `RetryPolicy.attempts` times in total.
 
     Raises:
         ResultError: As for `raise_unless_completed`.

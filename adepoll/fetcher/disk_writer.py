@@ -237,7 +237,7 @@ class SegmentWriter:
         self._writing_bytes = 0  # bytes of the batch that is being written
 
     async def copy(self, read: ReadChunk) -> None:
-        """Write all bytes that `read` returns, also if `read` raises an error after them.
+        """Write all bytes that `read` returns, even if `read` raises an error after them.
 
         `read` is not called while the chunks in memory fill two batches and an earlier batch is
         still being written.

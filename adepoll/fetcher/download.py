@@ -40,7 +40,7 @@ class PublishedFile:
         size: Size in bytes.
         sha256: SHA-256 of its bytes, in hex.
         etag: ETag of the object in storage; None if there is none.
-        resumed: Number of resumptions after a failure, each by another request or process.
+        resumed: How often the download was resumed after a failure, by the same or a later process.
     """
 
     size: int

@@ -109,7 +109,7 @@ class Database:
     def add(self, jobs: Sequence[JobToAdd], default: JobKind, at: float, durable: bool) -> int:  # noqa: FBT001 - as in `write`
         """Add the jobs that the journal does not contain yet; return their number.
 
-        `default` is the kind to assume for an id that does not show it; `at` is in Unix seconds.
+        `default` is the kind to assume for an id that does not contain it; `at` is in Unix seconds.
 
         Raises:
             InvalidJobIdError: A text is not a job id. No job was added.

@@ -190,7 +190,7 @@ class Journal(AsyncCloseable):
 
         Args:
             jobs: The jobs, each as an id, a `JobRef` or a `BatchJob`.
-            kind: Kind to assume for an id that does not show its kind.
+            kind: Kind to assume for an id that does not contain its kind.
             at: Time at which the jobs are added, in Unix seconds; None for the present time of the
                 clock of this machine.
 

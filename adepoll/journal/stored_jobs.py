@@ -26,7 +26,7 @@ def stored_job(job: JobToAdd, default: JobKind) -> StoredJob:
 
     Args:
         job: The job.
-        default: Kind to assume for an id that does not show its kind.
+        default: Kind to assume for an id that does not contain its kind.
 
     Raises:
         InvalidJobIdError: The id of the job cannot be a job id.

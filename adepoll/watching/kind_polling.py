@@ -194,7 +194,7 @@ class SubscriptionOwner:
     """The kinds of jobs that a watcher polls, and its open subscriptions.
 
     Attributes:
-        kind: The watcher's own kind, which applies to ids whose form does not show a kind.
+        kind: Kind to assume for an id that does not contain its kind.
         own: `KindPolling` of the watcher's own kind.
         by_kind: `KindPolling` of each kind that was named so far; the watcher's own kind is first.
         subscriptions: Open subscriptions, oldest first: a dict without values, since a set has no

@@ -377,7 +377,7 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
 
         Each key is the `str` of the job's `JobRef`: the id alone, or the kind and the id, as in
         ``v1-parse/cmg4x0q5p0001``. The kind is left out if it is the watcher's own kind, or if the
-        form of the id shows the kind.
+        id contains the kind.
         """
         return self._subscription.unresolved()
 

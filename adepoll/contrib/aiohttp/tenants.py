@@ -36,7 +36,10 @@ from adepoll.watching.watcher import JobWatcher
 
 
 class JobFunctions(ABC):
-    """Functions for handlers: methods of each `Tenant`, and of the results of `Tenants.get`."""
+    """Base class with the functions for handlers, such as `wait` and `send_result`.
+
+    `Tenant` inherits them, and so does the object that `Tenants.get` returns.
+    """
 
     @abstractmethod
     def resources(self, request: web.Request) -> ServerResources:
@@ -356,7 +359,7 @@ class Tenants:
 
 
 class _OneTenant(JobFunctions):
-    """The functions of one tenant, which a key of `Tenants` identifies."""
+    """The functions with the client, watcher and fetcher of one key of `Tenants`."""
 
     def __init__(self, tenants: Tenants, key: Secret[str]) -> None:
         self._tenants = tenants

@@ -44,7 +44,10 @@ OwnLifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str
 
 
 class JobFunctions(ABC):
-    """Functions for routes: methods of each `Tenant`, and of the results of `Tenants.get`."""
+    """Base class with the functions for routes, such as `wait` and `send_result`.
+
+    `Tenant` inherits them, and so does the object that `Tenants.get` returns.
+    """
 
     @abstractmethod
     def resources(self, connection: HTTPConnection) -> ServerResources:
@@ -313,7 +316,7 @@ class Tenants:
 
 
 class _OneTenant(JobFunctions):
-    """The functions of one tenant, which a key of `Tenants` identifies."""
+    """The functions with the client, watcher and fetcher of one key of `Tenants`."""
 
     def __init__(self, tenants: Tenants, key: Secret[str]) -> None:
         self._tenants = tenants
@@ -344,7 +347,7 @@ def _nested(
 
 @contextmanager
 def _in_state(app: Starlette, name: str, resources: object) -> Iterator[None]:
-    """Keep an object in `app.state` until the end of the ``with`` block."""
+    """Set the attribute `name` of `app.state` until the end of the ``with`` block."""
     if hasattr(app.state, name):
         raise ConfigurationError(
             f"app.state.{name} exists already: give each tenant of an application its own name"
@@ -357,7 +360,11 @@ def _in_state(app: Starlette, name: str, resources: object) -> Iterator[None]:
 
 
 def _found(connection: HTTPConnection, name: str, dependency: object) -> object:
-    """Return the resources or the pool with this name; None if the tenants are not running."""
+    """Return the `ServerResources` or `TenantPool` with this name; None if it is not running.
+
+    `dependency` is the method that FastAPI calls for it. A test can replace this method; then
+    return what the replacement returns.
+    """
     # In FastAPI, a test can replace a dependency by another function.
     overrides = getattr(connection.app, "dependency_overrides", {})
     if (override := overrides.get(dependency)) is not None:

@@ -39,7 +39,10 @@ class SelfClosingClient(AdeClient):
                 self._closer.asend(None).send(None)
 
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:
-        """Close the client when the event loop closes its asynchronous generators."""
+        """Generator that closes the client when it is closed.
+
+        The event loop closes all its generators when it ends.
+        """
         try:
             yield
         finally:

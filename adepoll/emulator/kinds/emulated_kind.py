@@ -168,7 +168,7 @@ class EmulatedKind(ABC):
 
     @abstractmethod
     def read_query(self, query: Mapping[str, str]) -> PageQuery:
-        """Return the query for a page; raise `InvalidRequestError` if the query is invalid."""
+        """Parse the query of a list request; raise `InvalidRequestError` if it is invalid."""
 
     @abstractmethod
     def page(

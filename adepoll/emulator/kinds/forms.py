@@ -157,9 +157,9 @@ class FormReader:
         """Record that a required field is absent."""
         self.problem(name, "Field required", "missing")
 
-    def problem(self, name: str, message: str, kind: str) -> None:
-        """Record a problem in a field of the body."""
-        self.problems.append((("body", name), message, kind))
+    def problem(self, name: str, message: str, code: str) -> None:
+        """Record a problem in a field; `code` is its type in FastAPI, such as "missing"."""
+        self.problems.append((("body", name), message, code))
 
     def check(self) -> None:
         """Raise `InvalidRequestError` if a problem was recorded."""

@@ -74,7 +74,7 @@ class V1Kind(EmulatedKind):
         return JobAnswer.of(body, "data", result, status=status, first=first)
 
     def read_query(self, query: Mapping[str, str]) -> PageQuery:
-        """Return the query for a page; raise `InvalidRequestError` if the query is invalid."""
+        """Parse the query of a list request; raise `InvalidRequestError` if it is invalid."""
         problems: list[Problem] = []
         page = read_integer(query, "page", problems, default=0, minimum=0)
         size = read_integer(query, "pageSize", problems, default=10, minimum=1, maximum=100)

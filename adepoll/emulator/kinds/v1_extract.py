@@ -94,7 +94,7 @@ def extraction_parts(schema: Json, metadata: dict[str, Json], rng: random.Random
 
 
 def _row(rng: random.Random) -> tuple[str, str]:
-    """Return the parts of a filler row, as `make_row` does."""
+    """Return the text of a random filler row before its number, and the text after it."""
     known = {
         "code": f"{rng.getrandbits(64):016x}",
         "quantity": rng.randrange(1, 1_000),

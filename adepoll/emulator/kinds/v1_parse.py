@@ -158,11 +158,11 @@ def _grounding(page: int) -> dict[str, Json]:
 
 
 def _split(
-    kind: str, identifier: str, parts: dict[str, Json], markdown: str, chunks: list[str]
+    split_class: str, identifier: str, place: dict[str, Json], markdown: str, chunks: list[str]
 ) -> dict[str, Json]:
-    """Return the JSON of one split of a document."""
-    text = {"class": kind, "identifier": identifier, "markdown": markdown, "chunks": chunks}
-    return text | parts
+    """Return the JSON of one split of a document; `place` has its pages or sheets."""
+    text = {"class": split_class, "identifier": identifier, "markdown": markdown, "chunks": chunks}
+    return text | place
 
 
 def _items(values: list[dict[str, Json]]) -> str:

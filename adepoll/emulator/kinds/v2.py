@@ -114,7 +114,7 @@ class V2Kind(EmulatedKind):
         return JobAnswer.of(body, "result", result, status=http_status, first=first)
 
     def read_query(self, query: Mapping[str, str]) -> PageQuery:
-        """Return the query for a page; raise `InvalidRequestError` if the query is invalid.
+        """Parse the query of a list request; raise `InvalidRequestError` if it is invalid.
 
         `page_size` is documented, and the official SDK sends `pageSize` for parse jobs, so both are
         accepted. A `status` that does not exist is valid, and the page is then empty.

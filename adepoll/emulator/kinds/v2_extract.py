@@ -75,7 +75,8 @@ class V2Extract(V2Kind):
 def extraction_of(schema: Json, rng: random.Random) -> tuple[dict[str, Json], dict[str, Json]]:
     """Return a random extraction, and its `extraction_metadata`.
 
-    The metadata is a copy of the extraction in which a value with ranges replaces each leaf.
+    The metadata is a copy of the extraction. In place of each single value, it has an object with
+    the value and its place in the Markdown (`ranges`).
     """
     extraction = invoice(rng) if schema is None else sample_object(schema, rng)
     ranges = [{"start": 0, "end": len(_TITLE)}]

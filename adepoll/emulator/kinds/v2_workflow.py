@@ -89,7 +89,7 @@ class V2Workflow(V2Kind):
 
 
 def _read_steps(reader: FormReader) -> tuple[Json, str]:
-    """Return the schema of the only step, and the text with which it refers to an input.
+    """Return the schema of the workflow's only step, and its reference to an input document.
 
     If the steps are invalid, record a problem, and return None and an empty text.
     """
@@ -109,7 +109,7 @@ def _read_steps(reader: FormReader) -> tuple[Json, str]:
 
 
 def _filename(source: dict[str, Json], reader: FormReader) -> str:
-    """Return the name of the document of an input, from its file in the form or from its URL."""
+    """Return the name of an input's document: that of its file, or the end of its URL."""
     part, url = source.get("document"), source.get("document_url")
     if isinstance(url, str) and url:
         return url.rpartition("/")[2] or "document.pdf"
