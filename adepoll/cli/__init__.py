@@ -75,6 +75,18 @@ def main() -> NoReturn:
     try:
         code = cli.main(prog_name="adepoll", standalone_mode=False)
     except click.UsageError as error:
+        _show(error)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(_INTERRUPTED)
+    except OSError as error:  # --help or --version could not be printed
+        _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(error: click.UsageError) -> None:
+    """Print a usage error on stderr; do nothing if stderr cannot be written."""
+    try:
         if sys.argv[1:]:
             path = _command_line() if error.ctx is None else error.ctx.command_path
             message = " ".join(error.format_message().split()).rstrip(".")
@@ -82,12 +94,10 @@ def main() -> NoReturn:
             click.echo(f"{path}: {message}{see} {path} --help", err=True)
         else:
             error.show()  # prints the help, because no subcommand was given
-        sys.exit(error.exit_code)
-    except click.Abort:
-        sys.exit(_INTERRUPTED)
-    except OSError as error:  # --help or --version could not be printed
-        _report(error)
-    sys.exit(code if isinstance(code, int) else 0)
+    except OSError:
+        from adepoll.cli.messages import discard  # noqa: PLC0415 - slow to import; --help does not need it
+
+        discard(sys.__stderr__)
 
 
 def _command_line() -> str:

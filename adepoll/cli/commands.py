@@ -18,6 +18,7 @@ from adepoll.cli.emulate_options import (
 )
 from adepoll.cli.options import (
     KIND_CHOICES,
+    CountRange,
     LocalPath,
     allow_private_option,
     batch_options,
@@ -29,7 +30,7 @@ from adepoll.cli.options import (
 
 _STATUSES: Final = ["pending", "processing", "completed", "failed", "cancelled"]
 _KIND_OF_JOB: Final = "Kind of the job, if its id does not say it."
-_PORT: Final = click.IntRange(0, 65535)
+_PORT: Final = CountRange(0, 65535)
 _INSTALL_COMPLETION: Final = """\b
 To install it for each new shell:
   bash  echo 'eval "$(adepoll completion bash)"' >> ~/.bashrc
@@ -60,7 +61,7 @@ def completion() -> None:
     "--jobs",
     default=2000,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=CountRange(min=1),
     metavar="N",
     help="Number of jobs.",
 )
@@ -106,7 +107,7 @@ def demo() -> None:
     "--jobs",
     default=0,
     show_default=True,
-    type=click.IntRange(min=0),
+    type=CountRange(min=0),
     metavar="N",
     help="Number of jobs that exist at the start.",
 )
@@ -233,7 +234,7 @@ def export() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists already.")
 @click.option(
     "--connections",
-    type=click.IntRange(min=1),
+    type=CountRange(min=1),
     default=4,
     show_default=True,
     metavar="N",
@@ -273,7 +274,7 @@ def get() -> None:
 @click.option("--status", type=click.Choice(_STATUSES), help="Only jobs with this status.")
 @click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=CountRange(min=1),
     metavar="N",
     help="Print at most N jobs.  [default: all]",
 )

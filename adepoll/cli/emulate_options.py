@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 import click
 from click.shell_completion import CompletionItem
 
+from adepoll.cli.options import NumberRange
+
 if TYPE_CHECKING:
     from adepoll.emulator import Fault, Settings
 
@@ -63,7 +65,7 @@ median_option = click.option(
     "--median",
     default=8.0,
     show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=NumberRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Median duration of a job. Most durations are between half and twice the median.",
 )

@@ -70,21 +70,31 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class NumberRange(click.FloatRange):
+    """A parameter type for finite numbers in a range; click's type accepts NaN and infinity."""
+
+    name = "number"  # click names its own type "float range" in an error message
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number; raise `click.BadParameter` if it is not finite or not in the range."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail("not a finite number", param, ctx)
+        return number
+
+
+class CountRange(click.IntRange):
+    """A parameter type for whole numbers in a range."""
+
+    name = "whole number"  # click names its own type "integer range" in an error message
+
+
 allow_private_option = click.option(
     "--allow-private",
     is_flag=True,
     help="Allow URLs of results that have a private address or no TLS (http), such as URLs of your "
     "own storage server.",
 )
-
-
-def refuse_non_finite(
-    _ctx: click.Context, _param: click.Parameter, value: float | None
-) -> float | None:
-    """Raise `click.BadParameter` for NaN and infinity, which click's ranges accept."""
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter("not a finite number")
-    return value
 
 
 def kind_option(text: str) -> _Decorator:
@@ -147,8 +157,7 @@ def endpoint_options(*, resumes: bool = False) -> _Decorator:
         )
         @click.option(
             "--max-rate",
-            type=click.FloatRange(min=0, min_open=True),
-            callback=refuse_non_finite,
+            type=NumberRange(min=0, min_open=True),
             metavar="N",
             help=f"Maximum number of requests per second. Default: {max_rate}.",
         )
@@ -276,8 +285,7 @@ def batch_options(*, resumes: bool) -> _Decorator:
         @click.option("--overwrite", is_flag=True, help="Replace result files that already exist.")
         @click.option(
             "--timeout",
-            type=click.FloatRange(min=0),
-            callback=refuse_non_finite,
+            type=NumberRange(min=0),
             metavar="SECONDS",
             help="One limit for the whole run: jobs that have not settled after this number of "
             "seconds are given up. With 0, no job is polled.  "
@@ -285,14 +293,14 @@ def batch_options(*, resumes: bool) -> _Decorator:
         )
         @click.option(
             "--concurrency",
-            type=click.IntRange(min=1),
+            type=CountRange(min=1),
             metavar="N",
             help="Maximum number of jobs that are polled at the same time.  "
             f"[default: {default('64')}]",
         )
         @click.option(
             "--downloads",
-            type=click.IntRange(min=1),
+            type=CountRange(min=1),
             metavar="N",
             help="Maximum number of results that are downloaded at the same time, each with up to "
             f"4 connections.  [default: {default('8')}]",

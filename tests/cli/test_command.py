@@ -307,6 +307,15 @@ async def test_a_full_disk_under_stdout_is_reported_in_one_line(ade):
     os.close(full)
 
 
+@pytest.mark.parametrize("words", [["watch", "--no-such-option"], ["watch", "a", "-j", "/"], []])
+async def test_a_full_disk_under_stderr_does_not_change_the_code_of_a_usage_error(ade, words):
+    full = os.open("/dev/full", os.O_WRONLY)
+    async with started(ade, *words, stderr=full) as process:
+        out, _ = await process.communicate()
+    os.close(full)
+    assert (process.returncode, out) == (2, b"")
+
+
 async def test_the_status_is_in_lower_case_however_the_service_writes_it(ade):
     job_id = ade.submit(JobPlan(processing_time=0.0, odd_values=["upper-case-status"]))
     for words in (["watch", job_id], ["get", job_id], ["list"]):
