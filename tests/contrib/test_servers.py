@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextvars
 import hmac
 import json
 import logging
@@ -14,6 +15,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 import server_apps
+from aiohttp import web
 from internals import end_now
 
 from adepoll import AdeClient, Fixed, JobKind, JobWatcher, RetryPolicy
@@ -70,6 +72,73 @@ def events_in(text):
         if "event" in lines:
             found.append((lines["event"], json.loads(lines["data"])))
     return found
+
+
+# --- contexts ----------------------------------------------------------------------------------
+
+REQUEST_ID = contextvars.ContextVar("request_id", default=None)
+
+
+def app_with_request_ids(kind, ade):
+    """Return an app in which each request has its path as its id."""
+    options = server_apps.options_for(ade)
+    if kind == "aiohttp":
+
+        @web.middleware
+        async def set_id(request, handler):
+            REQUEST_ID.set(request.path)
+            return await handler(request)
+
+        app = server_apps.aiohttp_app(**options)
+        app.middlewares.insert(0, set_id)
+        return app
+    app = server_apps.fastapi_app(**options)
+
+    @app.middleware("http")
+    async def set_path(request, call_next):
+        REQUEST_ID.set(request.url.path)
+        return await call_next(request)
+
+    return app
+
+
+async def test_polls_and_their_log_records_belong_to_no_request(
+    kind, ade, http, monkeypatch, caplog
+):
+    """Instrumentation of aiohttp, such as that of OpenTelemetry, looks at the context."""
+    polls, records = [], []
+    start = aiohttp.ClientSession.__init__
+    traces = aiohttp.TraceConfig()
+
+    async def note(_session, _trace, request):
+        polls.append((request.url.path, REQUEST_ID.get()))
+
+    traces.on_request_start.append(note)
+    monkeypatch.setattr(
+        aiohttp.ClientSession,
+        "__init__",
+        lambda session, *args, **options: start(session, *args, trace_configs=[traces], **options),
+    )
+    caplog.handler.addFilter(
+        lambda record: records.append((record.getMessage(), REQUEST_ID.get())) or True
+    )
+    caplog.set_level("DEBUG", "adepoll")
+    run = server_apps.run_aiohttp if kind == "aiohttp" else server_apps.run_uvicorn
+    async with run(app_with_request_ids(kind, ade)) as server:
+        job_ids = [ade.submit(JobPlan(processing_time=0.1 * number)) for number in range(8)]
+
+        async def wait(path):
+            async with http.get(f"{server.url}{path}") as response:
+                await response.read()
+
+        paths = [f"/wait/{job_id}" for job_id in job_ids for _ in range(2)]
+        await asyncio.gather(*map(wait, [*paths, f"/events?id={job_ids[-1]}&id=no-such-job"]))
+        await wait("/wait/unknown-job?timeout=1")
+    assert {path.rpartition("/")[2] for path, _ in polls} >= {*job_ids}
+    assert {request_id for _, request_id in polls} == {None}
+    assert any(job_ids[0] in text for text, _ in records)
+    for text, request_id in records:
+        assert request_id is None or request_id.rpartition("/")[2] in text
 
 
 # --- waiting -----------------------------------------------------------------------------------
