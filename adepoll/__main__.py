@@ -2,12 +2,17 @@
 
 import os
 import sys
+from typing import Final
 
 from adepoll.common.extras import how_to_install
 
+# Values of `cli.exit_codes.ExitCode`, which cannot be imported before the checks in `main`.
+_USAGE: Final = 2
+_INTERRUPTED: Final = 130
+
 
 def main() -> None:
-    """Run the command. If a dependency is missing, print how to install it, and exit."""
+    """Run the command. If a dependency is missing, print how to install it, and exit with 2."""
     _open_closed_streams()
     try:
         from adepoll import cli  # noqa: PLC0415 - the extra may be missing
@@ -16,7 +21,10 @@ def main() -> None:
     except ModuleNotFoundError as exc:
         if exc.name not in {"click", "jinja2", "rich"}:
             raise
-        sys.exit(f"adepoll: the command needs {exc.name}; {how_to_install('cli')}")
+        sys.stderr.write(f"adepoll: the command needs {exc.name}; {how_to_install('cli')}\n")
+        sys.exit(_USAGE)
+    except KeyboardInterrupt:  # while modules are imported
+        sys.exit(_INTERRUPTED)
 
 
 def _open_closed_streams() -> None:

@@ -555,14 +555,30 @@ async def test_the_console_script_is_the_command():
     assert out.startswith(b"adepoll, version ")
 
 
-async def test_without_the_cli_extra_the_command_says_how_to_install_it(ade):
-    code = "import sys; sys.modules['click'] = None; from adepoll.__main__ import main; main()"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+async def run_main_after(statements):
+    """Run the command in a process that has run Python statements; return its code and stderr."""
+    code = f"import sys\n{statements}\nfrom adepoll.__main__ import main; main()"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=-1, stderr=-1)
+    async with supervised(process):
+        _, err = await process.communicate()
+    return process.returncode, err.decode()
+
+
+async def test_without_the_cli_extra_the_command_says_how_to_install_it():
+    code, err = await run_main_after("sys.modules['click'] = None")
+    assert code == 2
+    assert 'pip install ".[cli]"' in err
+
+
+async def test_ctrl_c_while_modules_are_imported_prints_no_traceback():
+    code, err = await run_main_after(
+        "import signal\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'adepoll.cli': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())"
     )
-    _, err = await process.communicate()
-    assert process.returncode == 1
-    assert 'pip install ".[cli]"' in err.decode()
+    assert (code, err) == (130, "")
 
 
 async def test_without_a_command_the_help_is_printed(ade):
