@@ -486,7 +486,8 @@ async def test_a_journal_with_v2_jobs_of_another_service_is_refused(ade, journal
     assert (code, out, ade.truth.requests.get) == (2, "", requests)
     assert f"has v2 jobs of {ade.base_url}, but the base URL for v2 jobs is https://api.ade" in err
     end_now(ade.world, job_id)
-    confirmed = ("--base-url", ade.base_url, "--v2-base-url", ade.base_url)
+    # The journal contains --timeout 0.1.
+    confirmed = ("--base-url", ade.base_url, "--v2-base-url", ade.base_url, "--timeout", "60")
     code, _, err = await adepoll(ade, "resume", journal, *confirmed, variables=other)
     assert code == 0
     assert ade.truth.requests.get > requests
