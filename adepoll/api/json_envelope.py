@@ -54,6 +54,7 @@ class ObjectScanner:
         *,
         cut: str | None = None,
         within: "ObjectScanner | None" = None,
+        inside: "Callable[[str], ObjectScanner | None] | None" = None,
         max_value: int = 2**16,
         max_total: int = 2**20,
         max_members: int | None = 256,
@@ -65,6 +66,8 @@ class ObjectScanner:
                 is no such member.
             within: Another new scanner, which reads the members of the value of `cut`. This value
                 must then be an object or null. None: that value is not read.
+            inside: Called with the name of each other member whose value is an object. Returns a
+                new scanner that reads this value, too, or None.
             max_value: Size in bytes of the longest value to keep.
             max_total: Size in bytes of all names and values to keep. Later members are ignored,
                 except `cut`.
@@ -76,6 +79,8 @@ class ObjectScanner:
         self.is_complete = False
         self._cut = cut
         self._within = within
+        self._inside = inside
+        self._inner: ObjectScanner | None = None  # reads the current value, too
         self._max_value = max_value
         self._max_members = max_members
         self._left = max_total  # bytes of names and values that can still be kept
@@ -180,7 +185,12 @@ class ObjectScanner:
         if first not in b'"[{':
             self._read = self._rest_of_scalar
             return start
-        if self._is_cutting and self._within is not None and first != b"n":
+        self._inner = None
+        if self._is_cutting:
+            self._inner = self._within
+        elif self._inside is not None and self._name is not None and first == b"{":
+            self._inner = self._inside(self._name)
+        if self._inner is not None:
             if first != b"{":
                 raise self._error("an object", start)
             self._read = self._rest_of_object
@@ -206,15 +216,15 @@ class ObjectScanner:
         return stop
 
     def _rest_of_object(self, text: bytes, position: int) -> int:
-        """Read the value of `cut`, whose members the scanner `within` reads.
+        """Read more of an object whose members another scanner reads.
 
-        Return the offset after the end of the value or of the chunk.
+        Return the offset after the end of the object or of the chunk.
         """
-        stop, within = position, self._within
-        while within is not None and not within.is_complete and stop < len(text):
-            stop = within._read(text, stop)  # noqa: SLF001 - of the same class
+        stop, inner = position, self._inner
+        while inner is not None and not inner.is_complete and stop < len(text):
+            stop = inner._read(text, stop)  # noqa: SLF001 - of the same class
         self._keep(text, position, stop)
-        if within is None or within.is_complete:
+        if inner is None or inner.is_complete:
             self._finish_value()
         return stop
 

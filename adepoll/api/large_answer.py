@@ -5,6 +5,7 @@ to a file if there is a folder for it; otherwise it is left out. Imports `json_e
 `result_folder`.
 """
 
+import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -22,6 +23,8 @@ _log = logging.getLogger(__name__)
 _WRITE_SIZE: Final = 2**18  # bytes that are collected for each write to the file
 _CHUNK: Final = 2**17  # bytes that are read in one step; limits the memory
 _LARGEST: Final = 2**30  # bytes; a larger answer raises AnswerTooLargeError
+_MAX_STEPS: Final = 100  # steps of a workflow that are read
+_MAX_STEP_VALUE: Final = 2**14  # bytes of a value of a step that is read
 
 
 class LargeAnswer:
@@ -34,7 +37,8 @@ class LargeAnswer:
             result_field: Name of the result in the JSON of the answer.
             folder: Folder for the file of the result; None to leave the result out.
         """
-        self._result = ObjectScanner()
+        self._result = ObjectScanner(inside=self._scan_output)
+        self._steps: list[ObjectScanner] = []  # scanners of the steps of a workflow
         self._envelope = ObjectScanner(cut=result_field, within=self._result)
         self._folder = folder
         self._kept: KeptResult | None = None
@@ -108,12 +112,12 @@ class LargeAnswer:
         if metadata is not None and not self._envelope.has("metadata"):
             comma = b"," if self._envelope.members else b""
             body = b'%b%b"metadata":%b}' % (body[:-1], comma, metadata)
-        violation = "schema_violation_error"
-        without = (b"null", b'""')
-        violates = self._result.has(violation) and (
-            self._result.members.get(violation) not in without
+        is_partial = (
+            _violates_schema(self._result)
+            or any(map(_violates_schema, self._steps))
+            or any(map(_has_failed_pages, self._steps))
         )
-        return ReadAnswer(body=body, violates_schema=violates, result=self._keep())
+        return ReadAnswer(body=body, is_partial=is_partial, result=self._keep())
 
     def close(self) -> None:
         """Delete the file, unless `finish` has returned it."""
@@ -124,6 +128,25 @@ class LargeAnswer:
         if self._kept is not None:
             self._kept.delete()
             self._kept = None
+
+    def _scan_output(self, name: str) -> ObjectScanner | None:
+        """Return a scanner for the output of a workflow, which contains the results of its steps.
+
+        None for any other member of a result.
+        """
+        if name != "output":
+            return None
+        return ObjectScanner(inside=self._scan_workflow, max_value=0, max_members=_MAX_STEPS)
+
+    def _scan_workflow(self, _name: str) -> ObjectScanner:
+        return ObjectScanner(inside=self._scan_step, max_value=0, max_members=_MAX_STEPS)
+
+    def _scan_step(self, _name: str) -> ObjectScanner | None:
+        if len(self._steps) == _MAX_STEPS:
+            return None
+        scanner = ObjectScanner(max_value=_MAX_STEP_VALUE, max_total=4 * _MAX_STEP_VALUE)
+        self._steps.append(scanner)
+        return scanner
 
     async def _flush(self) -> None:
         """Write the buffered bytes of the result to its file."""
@@ -168,3 +191,17 @@ class LargeAnswer:
         if kept is not None:
             kept.size = self._size
         return kept
+
+
+def _violates_schema(result: ObjectScanner) -> bool:
+    """Return whether a result, or the result of a step, says that its data violates the schema."""
+    name = "schema_violation_error"
+    return result.has(name) and result.members.get(name) not in {b"null", b'""'}
+
+
+def _has_failed_pages(step: ObjectScanner) -> bool:
+    """Return whether the metadata of a step says that pages of the document have failed."""
+    metadata = None
+    with suppress(ValueError, RecursionError):
+        metadata = json.loads(step.members.get("metadata", b"null"))
+    return isinstance(metadata, dict) and bool(metadata.get("failed_pages"))

@@ -122,7 +122,7 @@ def read_job(
     """
     if status not in rules.success:
         raise status_error(status, headers, body, job_id=job_id, now=now, secret=secret)
-    if large is not None and large.violates_schema:
+    if large is not None and large.is_partial:
         status = SOME_FAILED
     try:
         snapshot = rules.decode_job(body, status)

@@ -72,12 +72,13 @@ class ReadAnswer:
 
     Attributes:
         body: JSON of the envelope. It contains the metadata of the result, but not the result.
-        violates_schema: True if the result says that it does not conform to the caller's schema.
+        is_partial: True if the result says that it does not conform to the caller's schema, or if a
+            step of a workflow says so, or says that pages have failed.
         result: File with the bytes of the result; None if they were not kept.
     """
 
     body: bytes
-    violates_schema: bool
+    is_partial: bool
     result: KeptResult | None
 
 

@@ -237,7 +237,7 @@ class WorldSource:
         large = LargeAnswer(rules.result_field, None)
         await large.feed(body)
         read = await large.finish()
-        snapshot = rules.decode_job(read.body, _PARTIAL if read.violates_schema else status)
+        snapshot = rules.decode_job(read.body, _PARTIAL if read.is_partial else status)
         return evolve(snapshot, data_omitted=True)
 
     async def _time_out(self, job_id: str | None) -> NoReturn:

@@ -60,7 +60,14 @@ def test_scanner_agrees_with_json_loads(data):
     cut = data.draw(st.sampled_from([*members, "absent"]))
     is_object = members.get(cut, "null")[0] in "{n"
     within = ObjectScanner() if is_object and data.draw(st.booleans()) else None
-    scanner = ObjectScanner(cut=cut, within=within)
+    inner = {}
+
+    def inside(name):
+        return inner.setdefault(name, ObjectScanner())
+
+    scanner = ObjectScanner(
+        cut=cut, within=within, inside=data.draw(st.sampled_from([None, inside]))
+    )
 
     found = _fed(scanner, text, data.draw(st.lists(st.integers(0, len(text)))))
 
@@ -70,6 +77,9 @@ def test_scanner_agrees_with_json_loads(data):
     assert not scanner.has("absent")
     expected = {name: json.loads(text) for name, text in members.items() if name != cut}
     assert json.loads(scanner.short_members()) == expected
+    for name, other in inner.items():
+        assert other.is_complete
+        assert json.loads(other.short_members()) == json.loads(members[name])
     if within is not None and found.startswith(b"{"):
         assert within.is_complete
         assert json.loads(within.short_members()) == json.loads(found)

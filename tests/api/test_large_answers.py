@@ -35,7 +35,10 @@ RESULT = {
 ENVELOPE = {"job_id": "j-1", "status": "completed", "completed_at": "2026-07-01T12:00:00Z"}
 
 
-async def poll(body, *, status=200, pause=0.0, end=True, declared=False, **options):
+WORKFLOW = JobRef("j-1", kind=JobKind.V2_WORKFLOW)
+
+
+async def poll(body, *, ref=REF, status=200, pause=0.0, end=True, declared=False, **options):
     """Return the snapshot of a job whose answer has this body, sent in pieces of 200 kB.
 
     The connection breaks after the body if `end` is False. If it is "length", headers and body are
@@ -56,12 +59,12 @@ async def poll(body, *, status=200, pause=0.0, end=True, declared=False, **optio
         return response
 
     app = web.Application()
-    app.add_routes([web.get("/v2/extract/jobs/j-1", answer)])
+    app.add_routes([web.get(f"/{ref.kind.name.replace('-', '/')}/jobs/j-1", answer)])
     once = RetryPolicy(attempts=1)
     async with TestServer(app) as server:
         url = str(server.make_url("/"))
         async with AdeClient("key", base_url=url, retry=once, **options) as client:
-            return await client.get_job(REF)
+            return await client.get_job(ref)
 
 
 def answer_with(result=RESULT, *, first=False, **fields):
@@ -107,6 +110,36 @@ async def test_a_result_that_violates_its_schema_is_partial(problem):
     for none in (None, ""):
         assert not (await poll(answer_with({**RESULT, "schema_violation_error": none}))).partial
     assert (await poll(answer_with(), status=206)).partial
+
+
+def workflow_result(*, markdown="x" * 3_000_000, failed_pages=(), **extract):
+    parsed = {"markdown": markdown, "metadata": {"failed_pages": [*failed_pages], "page_count": 3}}
+    steps = {"parse": parsed, "extract": {"extraction": {"total": 7}, **extract}, "ground": {}}
+    return {"output": {"parse-extract": steps}, "metadata": {"job_id": "j-1"}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "partial"),
+    [
+        ({}, False),
+        ({"schema_violation_error": None}, False),
+        ({"schema_violation_error": "no total"}, True),
+        ({"failed_pages": [2]}, True),
+    ],
+)
+async def test_a_workflow_is_partial_if_one_of_its_steps_is(facts, partial):
+    """Whether the result is in memory or not."""
+    for markdown in ("x", "x" * 3_000_000):
+        body = answer_with(workflow_result(markdown=markdown, **facts))
+        job = await poll(body, ref=WORKFLOW)
+        assert (job.partial, job.data_omitted) == (partial, len(markdown) > 1)
+
+
+@pytest.mark.parametrize("output", [None, [], {"a": 1}, {"a": []}, {"a": {"b": {"metadata": []}}}])
+async def test_an_odd_output_of_a_large_workflow_settles_the_job(output):
+    result = {"output": output, "filler": "x" * 3_000_000}
+    job = await poll(answer_with(result), ref=WORKFLOW)
+    assert (job.status, job.partial) == (JobStatus.COMPLETED, False)
 
 
 @pytest.mark.parametrize("first", [True, False])
