@@ -71,7 +71,7 @@ class Plan:
         delay = EDGES[until] + rest - age
         # Above the known ages, many jobs may settle, even if few jobs settle at the known ages. So
         # do not pass over those ages in one long delay.
-        unknown = max(age, EDGES[self.distribution.known])
+        unknown = max(age, self.unknown_from)
         delay = min(delay, unknown - age + stretch * max(self.stride, unknown * _STRIDE))
         return max(min(delay, self.bound(age, number) * shorten), self.minimum)
 
@@ -82,6 +82,11 @@ class Plan:
         if number < len(quiet) and quiet[number]:
             longest += quiet[number] - age
         return min(longest, bound_while_watching(age, self.target_lag), self.maximum)
+
+    @property
+    def unknown_from(self) -> float:
+        """Age from which no job was seen to end, in seconds; 0 if nothing is known."""
+        return EDGES[self.distribution.known]
 
     @property
     def price(self) -> float:

@@ -4,10 +4,10 @@ adepoll learns how long jobs take, and so can make a delay shorter than this bou
 longer. Times are seconds.
 
 *A job that somebody waits for.* The bound is ``0.4 * w`` after a wait of ``w`` seconds, at least
-1 s and at most 7 s. It is compared with the waiter of the official SDK. That waiter pauses for 1 s,
-and then 1.5 times as long after each poll, up to 10 s: its pause after ``w`` seconds is
-``1 + w / 2``. The bound is never longer than that pause. A single job can still be detected later
-than by that waiter, because the polls come at other moments.
+1 s, at most 4 s in the first minute, and at most 7 s later. It is compared with the waiter of the
+official SDK. That waiter pauses for 1 s, and then 1.5 times as long after each poll, up to 10 s:
+its pause after ``w`` seconds is ``1 + w / 2``. The bound is never longer than that pause. A single
+job can still be detected later than by that waiter, because the polls come at other moments.
 
 Why the delay grows with the wait: the job ends at an unknown time. Delays in proportion to the wait
 need at most a constant factor more than the best search for an unknown point (A. Beck & D. Newman,
@@ -17,7 +17,15 @@ product does not depend on the delay either.
 
 Why at most 7 s, not 10 s: polls in the first seconds are more frequent than those of the SDK's
 waiter. Shorter delays later reduce the lag, so that the product of polls and lag is about as small
-as that of the SDK's waiter, or smaller.
+as that of the SDK's waiter, or smaller. A job that ends in the first minute has had few later
+polls, so 4 s then.
+
+*The same at unknown ages.* If no job was seen to end at the age of the job or later, nothing is
+known of when it will end. Then the delay is also at most twice the target lag. So the mean lag is
+about the target lag, however long the job takes. If the delays grew, a job that ends late would
+have the long lag of the late delays, and the many polls of the early delays. With delays in
+proportion to ``w ** p``, the product of polls and lag is ``1 / (1 - p)`` times that of equal
+delays.
 
 *Any other job.* The bound is half of the time for which the job has been watched, or twice the
 target lag if that is longer. Twice the target lag is enough, because the mean lag of regular polls
@@ -41,12 +49,15 @@ LONGEST_AFTER_FAILURE: Final = 10.0
 
 _SHORTEST: Final = 1.0  # seconds of the shortest bound for a job that somebody waits for
 _SHARE_WAITED: Final = 0.4  # bound, as a share of the time for which somebody has waited
+_FIRST_MINUTE: Final = 60.0
+_LONGEST_AT_FIRST: Final = 4.0  # longest bound, in seconds, in the first minute of a wait
 _SHARE_WATCHED: Final = 0.5  # bound, as a share of the time for which the job has been watched
 
 
 def bound_while_waiting(waited_for: float) -> float:
     """Return the longest delay after somebody has waited for a job for `waited_for` seconds."""
-    return min(max(_SHORTEST, _SHARE_WAITED * waited_for), LONGEST)
+    longest = LONGEST if waited_for >= _FIRST_MINUTE else _LONGEST_AT_FIRST
+    return min(max(_SHORTEST, _SHARE_WAITED * waited_for), longest)
 
 
 def bound_while_watching(watched_for: float, target_lag: float) -> float:

@@ -297,8 +297,50 @@ KNOWLEDGE = {
 def test_a_wait_is_never_behind_the_official_waiter(distribution, older):
     """The official SDK pauses 1 s, then 1.5 times as long after each poll, 10 s at most."""
     for waited, delay in delays(distribution, until=200, waits=True, older=older):
-        assert delay <= min(max(1.0, 0.4 * waited), 7.0)
+        assert delay <= min(max(1.0, 0.4 * waited), 4.0 if waited < 60 else 7.0)
         assert delay <= min(1 + waited / 2, 10.0)
+
+
+def polls_and_lag(pause, about):
+    """Return the mean polls and the mean lag of a wait for a job that takes 0.7 to 1.3 x `about`.
+
+    `pause` returns the delay after a wait of some seconds. Requests take no time.
+    """
+    shortest, longest = 0.7 * about, 1.3 * about
+    time = after = polls = lag = 0.0
+    number = 1
+    while after < longest:
+        time, after = after, after + pause(after)
+        number += 1
+        first, last = max(time, shortest), min(after, longest)
+        if last > first:
+            share = (last - first) / (longest - shortest)
+            polls += share * number
+            lag += share * (after - (first + last) / 2)
+    return polls, lag
+
+
+@pytest.mark.parametrize("about", [2.0, 5.0, 15.0, 30.0, 60.0, 120.0, 400.0, 1_800.0, 7_200.0])
+@pytest.mark.parametrize("distribution", [PRIOR, learnt(5.0)], ids=["nothing", "5 s"])
+def test_for_a_job_of_unknown_length_polls_and_lag_are_those_of_the_official_waiter(
+    distribution, about
+):
+    """The product of both does not depend on the delays, as long as the delays are equal."""
+
+    def pause(waited):
+        job = PollContext(
+            polls=3,
+            watched_for=waited,
+            awaited_for=waited,
+            age=waited,
+            distribution=distribution,
+        )
+        return Adaptive(jitter=0).delay(job, Random(0))
+
+    polls, lag = polls_and_lag(pause, about)
+    sdk_polls, sdk_lag = polls_and_lag(lambda waited: min(1 + waited / 2, 10.0), about)
+    assert lag <= min(sdk_lag, 2.05)
+    assert polls * lag <= 1.05 * sdk_polls * sdk_lag
 
 
 @pytest.mark.parametrize("older", [0.0, 7200.0, 1e6])
