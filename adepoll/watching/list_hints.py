@@ -39,6 +39,8 @@ class ListHints:
         gaps: Finds jobs that a sweep can have missed because they moved between two pages.
         poll_wait: Mean seconds from the end of a sweep to the end of the polls of the jobs that the
             sweep did not show.
+        waits_replaced_until: Time until which the list counts as replacing polls of jobs that
+            somebody waits for.
         is_busy: Returns True if requests wait for the request budget now, or have waited in the
             last seconds. The arguments are the present time, and the number of these seconds.
     """
@@ -50,6 +52,7 @@ class ListHints:
     accuracy: ListAccuracy = field(init=False)
     gaps: PageGaps = field(factory=PageGaps, init=False)
     poll_wait: float = field(default=0.0, init=False)
+    waits_replaced_until: float = field(default=-math.inf, init=False)
     is_busy: Callable[[float, float], bool] = field(default=_never_busy, init=False)
     # Number of jobs that polls have found settled since the last sample was taken.
     _settled: int = field(default=0, init=False)
@@ -118,6 +121,8 @@ class ListHints:
                 return now
             later = max(later, now + _CHECK_LATER)
         if awaited:
+            if later > now:
+                self.waits_replaced_until = now + _RECENT
             later = min(later, now + max(self.timing.delay(state, now), _MIN_LATER))
         return later
 
@@ -370,7 +375,7 @@ class ListHints:
         age = now - states[len(states) // 2].received_at if states else 0.0
         count = self.accuracy.samples(len(states), age=age, settled=self._settled)
         self._settled = 0
-        is_short = self.timing.throughput.is_short
+        is_short = self.timing.throughput.is_short or now < self.waits_replaced_until
         count = sum(self.list_trust.may_check(is_short=is_short) for _ in range(count))
         drawn = [
             state

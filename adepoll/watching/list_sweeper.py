@@ -103,8 +103,9 @@ class ListSweeper:
         """Return the present figures by which the policy decides."""
         watched_jobs = self._watched_jobs
         accuracy = watched_jobs.list_hints.accuracy
+        now = asyncio.get_running_loop().time()
         return Situation(
-            now=asyncio.get_running_loop().time(),
+            now=now,
             watched=len(watched_jobs),
             settled=watched_jobs.counts.settled,
             wasted_polls=watched_jobs.list_trust.wasted_polls,
@@ -115,6 +116,7 @@ class ListSweeper:
             list_is_bad=accuracy.is_bad or self.turns.mean_duration > _SLOW * accuracy.limit,
             list_is_proven=accuracy.is_proven,
             compare_at=accuracy.compare_at,
+            replaces_waits=now < watched_jobs.list_hints.waits_replaced_until,
         )
 
     async def _run(self) -> None:

@@ -33,6 +33,8 @@ class Situation:
         list_is_bad: True if polls have shown that the list is too late or wrong.
         list_is_proven: True if polls have shown that the list is right.
         compare_at: Time at which the next sweep should start at the latest; see `ListAccuracy`.
+        replaces_waits: True if the list replaces polls of jobs that somebody waits for, because the
+            request budget is short.
     """
 
     now: float
@@ -46,6 +48,7 @@ class Situation:
     list_is_bad: bool = False
     list_is_proven: bool = False
     compare_at: float = math.inf
+    replaces_waits: bool = False
 
 
 @define(kw_only=True, eq=False)
@@ -195,7 +198,12 @@ class SweepPolicy:
             pages = len(ACTIVE) if self.last is None else self.last.needed_pages
             every *= min(math.sqrt(pages / max(at.watched, 1)), 1.0)
             after = self.duration / 2 + at.poll_wait
-            every = max(every, 2 * max(self.target_lag - after, self.target_lag / 2))
+            enough = 2 * max(self.target_lag - after, self.target_lag / 2)
+            if at.replaces_waits:
+                # Without the list, polls of these jobs would use the whole budget. So more sweeps
+                # are worth their requests, as long as they take at most half of the time.
+                return max(every, min(2 * self.duration, enough))
+            every = max(every, enough)
         if self.discovery == "auto":
             # The jobs of other programs make the list longer, and sweeps more expensive. Then
             # sweeps are up to 20% less frequent, which saves requests and adds a little lag.

@@ -141,6 +141,19 @@ def test_a_late_list_is_useful_while_polls_would_be_later():
     assert 125.0 < accuracy.limit < 500.0, "1 poll/s was made"
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_few_listed_jobs_are_polled_while_the_list_replaces_polls_of_waits(replaced):
+    """These polls would take the budget of the jobs that are missing from the list."""
+    letters = [chr(number) for number in range(ord("A"), ord("z"))]
+    watched_jobs = make_sweeping(letters)
+    if replaced:
+        watched_jobs.list_hints.waits_replaced_until = 100.0
+    watched_jobs.list_hints.accuracy.restart()  # the list is not proven
+    read(watched_jobs, 20.0, letters)
+    samples = len([*iter(lambda: watched_jobs.pop_due(20.0), None)])
+    assert samples == (1 if replaced else 5)
+
+
 @pytest.mark.parametrize("lag", [0.0, 5.0])
 def test_jobs_that_a_late_list_showed_are_polled_sooner_when_sweeps_end(lag):
     """The page showed them as they were before; the lag bound counts from then."""

@@ -422,6 +422,16 @@ def test_the_time_between_sweeps_is_twice_the_target_lag():
     assert policy.delay(at(now=9.0, watched=1_000)) == 0
 
 
+@pytest.mark.parametrize(("took", "expected"), [(0.1, 0.4), (1.0, 2.0)])
+def test_sweeps_that_replace_polls_of_waits_use_up_to_half_of_the_time(took, expected):
+    """A page costs one request, and replaces polls of 100 jobs: the square root of 100 counts."""
+    policy = make_policy()
+    policy.record_end(sweep_of(policy, at(-took, watched=1_000), 10), at(0.0, watched=1_000))
+    policy.start(at(0.0))
+    situation = at(watched=1_000, mean_delay=4.0, replaces_waits=True)
+    assert policy.delay(situation) == pytest.approx(expected)
+
+
 def test_a_long_sweep_is_followed_sooner_by_the_next():
     policy = make_policy(lag=2.0)
     policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(now=0.5, watched=1_000))

@@ -152,6 +152,22 @@ def test_separate_waits_share_the_list_while_the_budget_is_short(replay):
     replay(script)
 
 
+def test_while_sweeps_replace_polls_of_waits_they_use_the_free_budget(replay):
+    """A loop that sweeps, and polls what is missing, has a mean lag of about 0.9 s here."""
+
+    async def script():
+        service = paced(4.0)
+        job_ids = [
+            job_id
+            for number in range(90)
+            for job_id in service.submit(1, processing_time=30.0 + number)
+        ]
+        async with JobWatcher(service, rng=Random(0)) as watcher:
+            assert await wait_for_all(watcher, service, job_ids) < 1.2
+
+    replay(script)
+
+
 def test_first_polls_of_many_new_waits_do_not_delay_other_jobs(replay):
     async def script():
         service = paced(1.0)
@@ -176,10 +192,13 @@ def test_first_polls_of_many_new_waits_do_not_delay_other_jobs(replay):
 
 
 def test_the_first_poll_of_a_wait_is_immediate_when_requests_no_longer_wait(replay):
-    """Its job can have settled long ago, so it does not wait for the next sweep."""
+    """Its job can have settled long ago, so it does not wait for the next sweep.
+
+    It waits only if a page of the list waits at this moment.
+    """
 
     async def script():
-        service = paced(4.0)
+        service = paced(8.0)
         job_ids = service.submit(40, processing_time=5_000.0)
         async with JobWatcher(service, rng=Random(0)) as watcher:
             waits = [asyncio.create_task(watcher.wait(job_id)) for job_id in job_ids]
@@ -190,7 +209,8 @@ def test_the_first_poll_of_a_wait_is_immediate_when_requests_no_longer_wait(repl
                 began = service.source.world.now()
                 await watcher.wait(settled)
                 delays.append(service.source.world.now() - began)
-            assert max(delays[1:]) < 0.2  # the first one comes in the burst of first polls
+            assert sorted(delays)[5] < 0.15
+            assert max(delays[1:]) < 0.5  # the first one comes in the burst of first polls
             for wait in waits:
                 wait.cancel()
 
