@@ -6,7 +6,7 @@ it was not new when the watcher got it; `scheduling.durations` decides that.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Final
 
@@ -186,6 +186,13 @@ class Learning:
             self.durations.censor(state.first_active_age, state.last_active_age)
             state.first_active_age = None
 
+    def record_all_dropped(self, states: Iterable[JobState]) -> Iterator[None]:
+        """Record that these jobs are no longer polled; yield after every 500 jobs."""
+        for number, state in enumerate(states, 1):
+            self.record_dropped(state)
+            if number % _CHUNK == 0:
+                yield
+
     def chance(self, state: JobState, now: float) -> float:
         """Return the chance that a job has settled."""
         if state.first_active_age is None:
@@ -255,6 +262,7 @@ UNKNOWN_CHANCE: Final = 0.5
 _KNOWN_FOR: Final = 0.1
 _OLDEST: Final = 3600.0  # seconds; an age up to this one on arrival is always plausible
 _TOLERANCE: Final = 2.0  # seconds; the service's clock and times of receipt are in whole seconds
+_CHUNK: Final = 500  # jobs in one step of an iterator
 _ON_TIME: Final = 0.5  # seconds after its due time in which a poll can start and is still on time
 _SAMPLE_EVERY: Final = 2  # every second poll is in the sample
 _FADING: Final = 1 - 1 / 40_000  # factor by which older polls count less at each poll of the sample

@@ -76,7 +76,7 @@ class Semaphore(AbstractAsyncContextManager[None, None]):
         return self._done
 
 
-class Turns:
+class Turns(AbstractAsyncContextManager[object, bool | None]):
     """Wraps the semaphore that is held during each request, and measures the waits for a turn.
 
     Attributes:
@@ -113,9 +113,20 @@ class Turns:
         """Return the longer of two waits: the longest present wait, and `last_wait`."""
         return max(self.last_wait, now - next(iter(self.waiting.values())))
 
-    async def __aenter__(self) -> None:
+    def __aenter__(self) -> Awaitable[object]:  # type: ignore[override]  # `async with` accepts any awaitable
         """Acquire the semaphore. After that, the request of this task no longer waits."""
-        await self.places.__aenter__()
+        acquiring = self.places.__aenter__()
+        if isinstance(acquiring, asyncio.Future):  # only from a `Semaphore` with a free place
+            self._acquired()
+            return acquiring
+        return self._acquire(acquiring)
+
+    async def _acquire(self, acquiring: Awaitable[object]) -> None:
+        await acquiring
+        self._acquired()
+
+    def _acquired(self) -> None:
+        """Record that the request of this task no longer waits."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         if task is not None and (began := self.waiting.pop(task, None)) is not None:

@@ -4,17 +4,18 @@ Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, WrongJobError
+from adepoll.scheduling.durations import Arrivals
 from adepoll.watching.failure_handling import FailureMemory, FailureRules, Verdict
 from adepoll.watching.job_state import JobState, Subscriber
-from adepoll.watching.learning import UNKNOWN_CHANCE, exact_duration
+from adepoll.watching.learning import UNKNOWN_CHANCE, Learning, exact_duration
 from adepoll.watching.list_hints import ListHints
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
@@ -22,54 +23,47 @@ from adepoll.watching.schedule_calls import ScheduleCalls
 from adepoll.watching.statistics import PollCounts
 
 
+@define(eq=False)
 class WatchedJobs:
     """The watched jobs of one kind, and the time of each job's next poll.
 
     Attributes:
-        timing: Calls the schedule.
+        timing: Calls the schedule, and has the object `learning`.
         failure_rules: Decides when failed polls make the watcher give a job up.
+        uses_list: True if the list may be read; if False, polls are not compared with the list.
+        kind: Kind of the jobs.
+        on_due: Called after jobs have become due because a subscriber's buffer has room again.
         learning: Keeps the ages of jobs, and learns how long jobs take.
         counts: Numbers of polls, settled jobs and given-up jobs so far.
         list_trust: Decides how far the list is trusted.
-        uses_list: True if the list may be read; if False, polls are not compared with the list.
-        list_hints: Moves the next polls of jobs, according to what the list shows.
         poll_queue: The jobs that are due now or later.
-        kind: Kind of the jobs.
-        on_due: Called after jobs have become due because a subscriber's buffer has room again.
+        list_hints: Moves the next polls of jobs, according to what the list shows.
     """
 
-    def __init__(
-        self,
-        timing: ScheduleCalls,
-        failure_rules: FailureRules,
-        *,
-        uses_list: bool = True,
-        kind: JobKind = JobKind.V1_EXTRACT,
-    ) -> None:
-        """Create an empty collection of jobs.
+    timing: ScheduleCalls
+    failure_rules: FailureRules
+    uses_list: bool = field(default=True, kw_only=True)
+    kind: JobKind = field(default=JobKind.V1_EXTRACT, kw_only=True)
+    on_due: Callable[[], None] = field(default=lambda: None, init=False)
+    learning: Learning = field(init=False)
+    counts: PollCounts = field(factory=PollCounts, init=False)
+    list_trust: ListTrust = field(init=False)
+    poll_queue: PollQueue = field(init=False)
+    list_hints: ListHints = field(init=False)
+    _states: dict[str, JobState] = field(factory=dict, init=False)
+    _memory: FailureMemory = field(factory=FailureMemory, init=False)
+    _arrivals: Arrivals = field(init=False)
+    _known_resets: int = field(init=False)  # `Arrivals.resets` at the last poll
 
-        Args:
-            timing: Calls the schedule, and has the object that learns how long jobs take.
-            failure_rules: Decides when failed polls make the watcher give a job up.
-            uses_list: True if the list may be read; if False, polls are not compared with the list.
-            kind: Kind of the jobs.
-        """
-        self.timing = timing
-        self.failure_rules = failure_rules
-        self.uses_list = uses_list
-        self.kind = kind
-        self.on_due: Callable[[], None] = lambda: None
-        self.learning = timing.learning
-        self.counts = PollCounts()
-        target_lag = timing.target_lag or _TARGET_LAG
-        self.list_trust = ListTrust(
-            learning=self.learning, delay=timing.delay, first_trust=_FIRST_TRUST * target_lag
-        )
+    def __attrs_post_init__(self) -> None:
+        """Create the objects that need other objects."""
+        timing, learning = self.timing, self.timing.learning
+        first_trust = _FIRST_TRUST * (timing.target_lag or _TARGET_LAG)
+        self.learning = learning
+        self.list_trust = ListTrust(learning=learning, delay=timing.delay, first_trust=first_trust)
         self.poll_queue = PollQueue(self.list_trust.chance)
-        self._states: dict[str, JobState] = {}
         self.list_hints = ListHints(self._states, timing, self.list_trust, self.poll_queue)
-        self._memory = FailureMemory()
-        self._arrivals = self.learning.durations.arrivals
+        self._arrivals = learning.durations.arrivals
         self._known_resets = self._arrivals.resets
 
     def __len__(self) -> int:
@@ -135,13 +129,7 @@ class WatchedJobs:
         self._states.clear()
         self.poll_queue.clear()
         self.list_trust.pending_confirmation = 0
-        return self._record_dropped(states)
-
-    def _record_dropped(self, states: Iterable[JobState]) -> Iterator[None]:
-        for number, state in enumerate(states, 1):
-            self.learning.record_dropped(state)
-            if number % _CHUNK == 0:
-                yield
+        return self.learning.record_all_dropped(states)
 
     def time_left(self, now: float) -> float | None:
         """Return the seconds until all jobs are expected to have settled; None if unknown."""
@@ -346,7 +334,8 @@ class WatchedJobs:
             self._continue(state, snapshot, now)
             return
         submitted_at = snapshot.submitted_at
-        exact = exact_duration(submitted_at, snapshot.completed_at)
+        completed_at = snapshot.completed_at
+        exact = None if completed_at is None else exact_duration(submitted_at, completed_at)
         was_old = self.learning.record_settled(state, submitted_at, now, exact=exact)
         if changed:
             # The list shows the job as it was some time ago, so the lag of the list is subtracted.
@@ -355,8 +344,12 @@ class WatchedJobs:
             if exact is not None:
                 lag = min(lag, max(self.learning.age(state, now) - exact, 0.0))
             self.counts.record_settled(lag)
-        if was_old is not None:
-            self._record_first_settled(state, now, was_old=was_old)
+        # If a new job was polled late, it may have been active for seconds before. Then it says
+        # nothing that the first poll found it settled.
+        if was_old or (was_old is False and state.polled_at < state.added_at + _EARLY):
+            self.list_trust.record_first(settled=True)
+            if self.list_trust.jobs_come_settled:
+                self.poll_queue.recall(now)  # postponed jobs have probably settled, too
         if refused:
             # These subscribers joined during the poll, and their buffers are full. When one has
             # room, the job is polled again, and the subscriber gets that snapshot.
@@ -364,16 +357,6 @@ class WatchedJobs:
             self._set_aside(state)
         else:
             self._remove(state)
-
-    def _record_first_settled(self, state: JobState, now: float, *, was_old: bool) -> None:
-        """Record that the first poll of a job found it settled, unless that says nothing.
-
-        If a new job was polled late, it may have been active for seconds before.
-        """
-        if was_old or state.polled_at < state.added_at + _EARLY:
-            self.list_trust.record_first(settled=True)
-            if self.list_trust.jobs_come_settled:
-                self.poll_queue.recall(now)  # postponed jobs have probably settled, too
 
     def _continue(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
         """Record that a poll found a job active, and choose the time of the next poll."""
@@ -419,7 +402,8 @@ class WatchedJobs:
         del self._states[state.job_id]
         if state.failures is not None:
             self._memory.keep(state.job_id, state.failures)
-        self.poll_queue.drop(state)
+        if state.ticket:
+            self.poll_queue.drop(state)
         if state.ignore_list:
             self.list_trust.trust(state)
         if state.first_active_age is not None:
@@ -439,4 +423,3 @@ _FIRST_TRUST: Final = 2.5  # `first_trust` in target lags; sweeps are about two 
 _SHARED_FOR: Final = 1.0  # seconds after the start of a poll in which further waiters cause no poll
 _EARLY: Final = 0.5  # seconds after a job was added; a poll that starts before this time is early
 _MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one step
-_CHUNK: Final = 500  # jobs in one step of an iterator
