@@ -270,6 +270,27 @@ class JobState:
         else:
             self.subscribers = tuple(other for other in self.subscribers if other is not subscriber)
 
+    def reserve_places(self) -> bool:
+        """Reserve a place for a poll in each subscriber's buffer; return False if all are full."""
+        for subscriber in self.subscribers:
+            if (buffer := subscriber.buffer) is None or buffer.free > 0:
+                break
+        else:
+            return False
+        self.reserved_by = tuple(self.subscribers)
+        for subscriber in self.reserved_by:
+            if (buffer := subscriber.buffer) is not None:
+                buffer.free -= 1
+        return True
+
+    def release_places(self) -> tuple[Subscriber, ...]:
+        """Free the places that were reserved for a poll; return the subscribers of the poll."""
+        reserved, self.reserved_by = self.reserved_by or (), None
+        for subscriber in reserved:
+            if (buffer := subscriber.buffer) is not None:
+                buffer.free += 1
+        return reserved
+
 
 # Up to this number of subscribers are in a tuple, because all jobs of a watch, up to a million, can
 # share one tuple. More subscribers are in a dict, because a job in a server can have thousands of

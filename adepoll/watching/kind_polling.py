@@ -26,7 +26,12 @@ from adepoll.api.source import (
     origin_of,
 )
 from adepoll.common.tasks import finish
-from adepoll.errors import ClosedError, ConfigurationError, InvalidJobIdError
+from adepoll.errors import (
+    ClosedError,
+    ConfigurationError,
+    InvalidJobIdError,
+    JobTimeoutError,
+)
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.schedules import Schedule
 from adepoll.watching.failure_handling import FailureRules
@@ -143,6 +148,11 @@ class KindPolling:
         """Cancel all polls and sweeps, start no new ones, and wait until all tasks have ended."""
         await finish(set() if self.sweeper is None else self.sweeper.close())
         await self.pollers.aclose()
+
+    def timeout_error(self, job_id: str, timeout: float) -> JobTimeoutError:
+        """Return the error for a job that has not settled within `timeout` seconds."""
+        jobs = self.watched_jobs
+        return jobs.failure_rules.timeout_error(job_id, jobs.get(job_id), timeout)
 
     def stats(self) -> WatcherStats:
         """Return the figures of this kind of jobs.

@@ -28,7 +28,6 @@ from adepoll.errors import (
     AdePollError,
     InvalidJobIdError,
     JobIdsCancelledError,
-    JobTimeoutError,
 )
 from adepoll.watching.job_state import JobState, SnapshotBuffer, Subscriber
 from adepoll.watching.kind_polling import NamedJob, SubscriptionOwner
@@ -186,7 +185,7 @@ class Subscription:
             )
         # The iterable belongs to the caller: it is read in the caller's context.
         self._reader = start(self._read(), self._owner.tasks, context=copy_context())
-        self._reader.add_done_callback(self._reader_ended)
+        self._reader.add_done_callback(self._ids_ended)
 
     def end_of_ids(self) -> None:
         """Record that no more ids are read."""
@@ -262,7 +261,7 @@ class Subscription:
             for key in step:
                 job = self._owner.find(key)
                 if job is not None and not isinstance(self._jobs.get(key, UNRESOLVED), Ended):
-                    self.give_up(key, _timeout_error(job, timeout))
+                    self.give_up(key, job.polling.timeout_error(job.job_id, timeout))
                     job.polling.pollers.unsubscribe(job.job_id, self)
             await asyncio.sleep(0)
         if self.complete or not isinstance(self._job_ids, Collection):
@@ -271,7 +270,7 @@ class Subscription:
         while more := [*islice(unread, _JOBS_PER_STEP)]:
             for given in more:
                 if (job := self._register(given)) is not None:
-                    self._record_error(job.key, _timeout_error(job, timeout))
+                    self._record_error(job.key, job.polling.timeout_error(job.job_id, timeout))
             await asyncio.sleep(0)
 
     async def _read(self) -> None:
@@ -327,21 +326,16 @@ class Subscription:
         """Return the number of items, other than snapshots, that the consumer has not taken."""
         return len(self._to_yield)
 
-    def _reader_ended(self, reader: asyncio.Task[None]) -> None:
-        """Handle the end of the task that reads the ids."""
-        has_failed = not reader.cancelled() and reader.exception() is not None
-        # After the timeout, the end of the task `_expiry` is the end of the ids.
-        if has_failed or self._expiry is None:
-            self._ids_ended(reader)
-
     def _ids_ended(self, task: asyncio.Task[None]) -> None:
         """Record that no more ids are read, because `task` has ended; pass its error on."""
-        if task.cancelled():
-            if not self._stopped:  # otherwise, `close` or `fail` has cancelled the task
-                self.fail(JobIdsCancelledError())
-        elif (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
             self.fail(error)
-        elif not self._stopped:
+        elif self._stopped or (task is self._reader and self._expiry is not None):
+            return  # `close` or `fail` has cancelled the task; or the task `_expiry` goes on
+        elif task.cancelled():
+            self.fail(JobIdsCancelledError())
+        else:
             self.end_of_ids()
 
     def _register(self, given: str | JobRef) -> NamedJob | None:
@@ -392,12 +386,6 @@ class Subscription:
             self._labels.pop(key, None)
         if self._forgotten is not None:
             self._forgotten.add(key)
-
-
-def _timeout_error(job: NamedJob, timeout: float) -> JobTimeoutError:
-    watched_jobs = job.polling.watched_jobs
-    rules = watched_jobs.failure_rules
-    return rules.timeout_error(job.job_id, watched_jobs.get(job.job_id), timeout)
 
 
 ITERATOR_WINDOW: Final = 20_000

@@ -159,7 +159,7 @@ class WatchedJobs:
             if sweeping and (later := self.list_hints.postponed_to(state, now)) > now:
                 self.poll_queue.put(state, later)
                 continue
-            if not self._reserve(state):
+            if not state.reserve_places():
                 self._set_aside(state)
                 continue
             ignore_list = state.ignore_list
@@ -169,27 +169,6 @@ class WatchedJobs:
             state.polled_at = now
             return state
         return None
-
-    def _reserve(self, state: JobState) -> bool:
-        """Reserve a place for a poll in each subscriber's buffer; return False if all are full."""
-        for subscriber in state.subscribers:
-            if (buffer := subscriber.buffer) is None or buffer.free > 0:
-                break
-        else:
-            return False
-        state.reserved_by = tuple(state.subscribers)
-        for subscriber in state.reserved_by:
-            if (buffer := subscriber.buffer) is not None:
-                buffer.free -= 1
-        return True
-
-    def _release(self, state: JobState) -> tuple[Subscriber, ...]:
-        """Free the places that `_reserve` has reserved; return the subscribers of the poll."""
-        reserved, state.reserved_by = state.reserved_by or (), None
-        for subscriber in reserved:
-            if (buffer := subscriber.buffer) is not None:
-                buffer.free += 1
-        return reserved
 
     def wake(self, state: JobState, now: float) -> bool:
         """Make a job due now if it waits for room in a buffer; otherwise return False."""
@@ -225,7 +204,7 @@ class WatchedJobs:
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
         self.failure_rules.record_success()
-        reserved = self._release(state)
+        reserved = state.release_places()
         if self._states.get(state.job_id) is state:
             self._deliver(state, snapshot, now)
         self._wake_after_release(reserved, now)
@@ -241,7 +220,7 @@ class WatchedJobs:
         verdict = self.failure_rules.record(state, error, now)
         if verdict is Verdict.END_ALL:
             return True
-        reserved = self._release(state)
+        reserved = state.release_places()
         if self._states.get(state.job_id) is state:
             if isinstance(verdict, float):
                 self.list_trust.confirm_when_due(state)
@@ -262,7 +241,7 @@ class WatchedJobs:
     def cancelled(self, state: JobState, now: float) -> None:
         """Record that a poll was cancelled; poll the job again later if it is still watched."""
         if state.in_flight:
-            reserved = self._release(state)
+            reserved = state.release_places()
             if self._states.get(state.job_id) is state:
                 self.list_trust.confirm_when_due(state)
                 self._put_by_schedule(state, now)
