@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import cache
+from threading import Lock
 from typing import Final, TypeAlias
 
 from adepoll.common.threads import run_in_thread, start_in_thread, wait_until_done
@@ -16,9 +17,8 @@ from adepoll.fetcher.storage_rules import ObjectVersion
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes written so far, and the size of the result in bytes or None."""
 
-_BATCH: Final = 2**20  # bytes that one call in a thread writes
+_BATCH: Final = 2**20  # bytes that one call in a thread writes and hashes
 _BATCH_OF_BLOCKS: Final = 2**21  # bytes that one call writes if bytes arrive fast, in blocks
-_MAX_UNHASHED: Final = 2**22  # bytes that are kept in memory until they are hashed
 _HASHED_FROM_FILE: Final = 2**24  # bytes that one call in a thread reads from the file and hashes
 _SYNC_EVERY: Final = 2**26  # bytes between two syncs of the file
 _LARGE_ALLOCATION: Final = 2**24  # bytes of the block in `_keep_freed_memory`
@@ -49,13 +49,11 @@ class DiskWriter:
         self._progress = progress
         self._result_keys = result_keys
         self._prefix = 0  # bytes at the start of the file that are written without a gap
-        self._unhashed: list[Chunk] = []  # chunks in memory that are hashed next
-        self._unhashed_bytes = 0  # bytes of `_unhashed`, and of the chunks being hashed now
-        self._hash_end = 0  # offset after the last byte that was passed to the hash
-        self._work_added = asyncio.Event()
-        self._work_done = asyncio.Event()
-        self._is_complete = False
-        self._hashing: asyncio.Task[None] | None = None
+        self._hash_lock = Lock()  # acquired by the thread that hashes
+        self._hashing: asyncio.Task[None] | None = None  # hashes the bytes of an earlier process
+        self._syncing: asyncio.Future[None] | None = None
+        self._synced = 0  # value of `written` when the last sync began
+        self._is_published = False
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[ResumeState | None, None]:
@@ -66,10 +64,10 @@ class DiskWriter:
         try:
             yield await run_in_thread(self.part.open, self._result_keys)
         finally:
-            try:
-                await self._stop_hashing()
-            finally:
-                if self.part.is_open:
+            if not self._is_published:
+                try:
+                    await self._stop_background_work()
+                finally:
                     await run_in_thread(self.part.close)
 
     async def begin(
@@ -89,108 +87,100 @@ class DiskWriter:
             resume: The resume state that `open` yielded, to keep its bytes; None to begin with an
                 empty file.
         """
-        await self._stop_hashing()
+        await self._stop_background_work()
         _keep_freed_memory()
+        self.size = version.size
+        self.written = self._synced = self._prefix = 0
         if resume is None:
             options = {"multipart": multipart, "resumable": resumable}
             await run_in_thread(lambda: self.part.begin(version, **options))
-        self.size = version.size
-        present = resume.present if resume else []
-        self.written = sum([stop - start for start, stop in present])
-        self._prefix = present[0][1] if present and present[0][0] == 0 else 0
-        self._is_complete = False
-        self._unhashed = []
-        self._unhashed_bytes = 0
-        self._hash_end = self.part.hashed
-        self._hashing = asyncio.create_task(self._hash())
+        else:
+            self.written = sum([stop - start for start, stop in resume.present])
+            self._prefix = next((stop for start, stop in resume.present if start == 0), 0)
+            self._hashing = asyncio.create_task(self._finish_hash())
         self._report_progress()
 
-    def write(self, offset: int, chunks: list[Chunk], size: int) -> asyncio.Future[None]:
-        """Start writing chunks in a thread; return a future that is done when they are written.
+    def write(self, offset: int, chunks: list[Chunk]) -> asyncio.Future[None]:
+        """Start to write and hash chunks in a thread; return a future that is done after that.
 
-        If all earlier bytes of the file were passed to the hash, the chunks are passed to it, too.
-        Otherwise, they are read from the file later, and hashed then.
-
-        Args:
-            offset: Offset of the first chunk in the file.
-            chunks: The chunks.
-            size: Total size of the chunks in bytes.
+        `offset` is the offset of the first chunk in the file.
         """
-        if offset == self._hash_end:
-            self._hash_end += size
-            self._unhashed += chunks
-            self._unhashed_bytes += size
-            self._work_added.set()
-        return start_in_thread(self.part.write, offset, chunks)
-
-    async def wait_for_hash(self) -> None:
-        """Wait while more than 4 MiB in memory are not hashed yet."""
-        while self._unhashed_bytes > _MAX_UNHASHED and self._hashing and not self._hashing.done():
-            self._work_done.clear()
-            await self._work_done.wait()
+        return start_in_thread(self._write, offset, chunks)
 
     def record(self, count: int, prefix: int) -> None:
-        """Record that `count` more bytes, and all of the first `prefix` bytes, are written."""
+        """Record that `count` more bytes, and all of the first `prefix` bytes, are written.
+
+        Also start to sync the file after each 64 MiB, because a single sync at the end takes long.
+        Raise the error of the previous sync.
+        """
         self.written += count
         self._prefix = prefix
-        self._work_added.set()
         self._report_progress()
+        if self.written - self._synced >= _SYNC_EVERY:
+            if self._syncing is not None and not self._syncing.done():
+                return
+            if self._syncing is not None:
+                self._syncing.result()
+            self._synced = self.written
+            self._syncing = start_in_thread(self.part.sync)
 
     async def publish(self) -> str:
         """Finish the hash, and publish the completely written file; return its SHA-256 in hex."""
-        if self._hashing is not None:
-            self._is_complete = True
-            self._work_added.set()
-            await self._hashing
-            self._hashing = None
-        return await run_in_thread(self.part.publish)
+        await self._finish_hash()
+        if self._syncing is not None:
+            await wait_until_done(self._syncing)
+            self._syncing.result()
+        digest = await run_in_thread(self.part.publish)
+        self._is_published = True
+        return digest
 
-    async def _stop_hashing(self) -> None:
+    def _write(self, offset: int, chunks: list[Chunk]) -> None:
+        """Write chunks, and hash them if all earlier bytes of the file are hashed.
+
+        Otherwise, a later call hashes them, and reads them from the file for that.
+        """
+        self.part.write(offset, chunks)
+        if self._hash_lock.acquire(blocking=False):
+            try:
+                self._hash_from_file()
+                if offset == self.part.hashed:
+                    self.part.hash(chunks)
+            finally:
+                self._hash_lock.release()
+
+    def _hash_from_file(self) -> None:
+        """Hash at most 16 MiB of the bytes that are already in the file."""
+        stop = min(self._prefix, self.part.hashed + _HASHED_FROM_FILE)
+        if stop > self.part.hashed:
+            self.part.hash_to(stop)
+
+    async def _finish_hash(self) -> None:
+        """Hash all bytes before the first gap in the file that are not hashed yet."""
+
+        def hash_some() -> None:
+            with self._hash_lock:
+                self._hash_from_file()
+
+        while self.part.hashed < self._prefix:
+            await run_in_thread(hash_some)
+
+    async def _stop_background_work(self) -> None:
+        """Wait until no thread reads or syncs the file; ignore errors.
+
+        `publish` has raised such an error, or the download has failed with another error.
+        """
         hashing, self._hashing = self._hashing, None
-        if hashing is not None:
-            # An error of this task needs no handling here: `publish` has raised it, or the download
-            # has failed with another error.
-            await stop_task(hashing)
+        syncing, self._syncing = self._syncing, None
+        try:
+            if hashing is not None:
+                await stop_task(hashing)
+        finally:
+            if syncing is not None:
+                await wait_until_done(syncing)
 
     def _report_progress(self) -> None:
         if self._progress is not None:
             self._progress(self.written, self.size)
-
-    async def _hash(self) -> None:
-        """Hash all bytes in order, from memory if they are still in memory, or from the file.
-
-        Also sync the file after each 64 MiB, because a single sync at the end takes long.
-        """
-        part = self.part
-        synced = 0
-        syncing: asyncio.Future[None] | None = None
-        try:
-            while not (self._is_complete and part.hashed >= self._prefix):
-                if self._unhashed:
-                    size = self._hash_end - part.hashed
-                    chunks, self._unhashed = self._unhashed, []
-                    await run_in_thread(part.hash, chunks)
-                    del chunks
-                    self._unhashed_bytes -= size
-                    self._work_done.set()
-                elif part.hashed < self._prefix:
-                    self._hash_end = min(self._prefix, part.hashed + _HASHED_FROM_FILE)
-                    await run_in_thread(part.hash_to, self._hash_end)
-                else:
-                    self._work_added.clear()
-                    await self._work_added.wait()
-                if part.hashed - synced >= _SYNC_EVERY and (syncing is None or syncing.done()):
-                    if syncing is not None:
-                        syncing.result()
-                    synced = part.hashed
-                    syncing = start_in_thread(part.sync)
-            if syncing is not None:
-                await wait_until_done(syncing)
-                syncing.result()
-        finally:
-            self._work_done.set()
-            if syncing is not None:
-                await wait_until_done(syncing)
 
 
 @cache
@@ -275,12 +265,11 @@ class SegmentWriter:
         """Start to write the collected bytes in a thread, after the previous batch."""
         await self._finish_writing()
         if self._held_bytes:
-            self._writing = self._disk.write(self._offset, self._chunks, self._held_bytes)
+            self._writing = self._disk.write(self._offset, self._chunks)
             self._writing_bytes = self._held_bytes
             self._offset += self._held_bytes
             self._chunks = []
             self._held_bytes = 0
-            await self._disk.wait_for_hash()
 
     async def _finish_writing(self) -> None:
         """Wait until the last batch is written, and record its bytes."""
