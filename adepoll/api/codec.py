@@ -89,7 +89,7 @@ def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = 
     """Return why `read` cannot read the JSON: a list of texts, each "problem @ path".
 
     An array is checked only until about 20 problems are known. `path` is the place of `raw` in the
-    whole JSON.
+    whole JSON, and `shape` is that of `read`.
     """
     if not isinstance(raw, dict):
         return [f"expected an object, got {kind_of(raw)} @ {path}"]

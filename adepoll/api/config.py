@@ -96,6 +96,8 @@ def read_key(api_key: Secret[str] | None) -> Secret[str]:
 def read_base_url(base_url: str | None, region: str | None) -> str:
     """Return the address of the API for v1 jobs, without a slash at the end.
 
+    It is `base_url`, or that of the region. If both are None, environment variables decide.
+
     Raises:
         ConfigurationError: Both arguments were passed, or one cannot be used.
     """

@@ -294,7 +294,7 @@ class ObjectScanner:
         self._window = _FIRST_WINDOW
 
     def _keep(self, text: bytes, start: int, stop: int) -> None:
-        """Keep a part of the current key or value.
+        """Keep the bytes from `start` to `stop` as the next part of the current key or value.
 
         Keep all of the value of `cut`. Of another value, keep at most `_limit` + 1 bytes: the last
         byte shows that the value is too long.
@@ -323,7 +323,10 @@ class ObjectScanner:
             self.members[name] = bytes(self._kept)
 
     def _decoded_key(self, position: int) -> str | None:
-        """Return the key that was read; None if it is too long to be decoded."""
+        """Return the key that was read; None if it is too long to be decoded.
+
+        `position` is the end of the key in the chunk, for the error of an invalid key.
+        """
         if len(self._kept) > self._limit:
             return None
         text = self._kept.decode("utf-8", "replace")

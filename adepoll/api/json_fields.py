@@ -94,7 +94,7 @@ class ShapeError(ValueError):
 
 
 def expect(what: str, value: Json) -> NoReturn:
-    """Raise `ShapeError` with the expected type, such as "a string", and the type of the value."""
+    """Raise `ShapeError` for a value that is not `what`, such as "a string"."""
     raise ShapeError(f"expected {what}, got {kind_of(value)}")
 
 
@@ -256,7 +256,7 @@ class Field:
 
 @cache
 def fields_of(cls: type, shape: Shape | None = None) -> tuple[Field, ...]:
-    """Return the fields of an attrs class that are read from JSON."""
+    """Return the fields of an attrs class that are read from JSON, changed as `shape` declares."""
     declared = [_declared(field) for field in attrs.fields(cls) if json_key(field) is not None]
     return tuple(declared if shape is None else [_shaped(field, shape) for field in declared])
 

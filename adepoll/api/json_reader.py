@@ -42,8 +42,9 @@ _MAX_UNREADABLE: Final = 100
 def reader_of(cls: type, shape: Shape | None = None) -> Callable[..., Any]:
     """Return the generated function that reads an object of the class from parsed JSON.
 
-    Call it as `reader(raw, text)`: `text` is the JSON text from which `raw` was parsed. The
-    function raises one of the exceptions in `UNREADABLE` if `raw` cannot be read.
+    `shape` declares how the JSON differs from the class. Call the function as `reader(raw, text)`:
+    `text` is the JSON text from which `raw` was parsed. The function raises one of the exceptions
+    in `UNREADABLE` if `raw` cannot be read.
     """
     names: dict[str, object] = {
         "cls": cls,

@@ -271,7 +271,7 @@ _encoder: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def _pieces(raw: Json, indent: int | None) -> Iterator[str]:
-    """Yield the parts of the JSON text without recursion."""
+    """Yield the JSON text of a value of any depth in parts; `indent` is that of `dumps`."""
     colon = ":" if indent is None else ": "
     # For each object or array around the current one: its remaining values, and whether it is an
     # object.

@@ -219,7 +219,10 @@ def status_error(
 
 
 def _detail(body: bytes, secret: Secret[str] | None) -> str:
-    """Return the message in the body of an error, or the beginning of its text, on one line."""
+    """Return the message in the body of an error, or the beginning of the body, on one line.
+
+    `secret` is the API key, which is removed from the text.
+    """
     # The secret is removed after decoding, because the body can contain "=" as \u003d or &#61;.
     try:
         raw = loads(body[:_MAX_ERROR_BYTES])

@@ -11,7 +11,7 @@ _SHOWN_ITEMS: Final = 20  # items of an array, or names of unknown fields, that 
 
 
 def show_keys(extra: Mapping[str, Json]) -> str:
-    """Return the names of unknown fields, at most 20 of them."""
+    """Return a text with the names of the unknown fields in `extra`, at most 20 of them."""
     # The values are not shown, because they can be anything, even a presigned URL.
     names = [showable(key, 40) for key in islice(extra, _SHOWN_ITEMS)]
     more = [f"{len(extra) - len(names)} more"] if len(extra) > len(names) else []

@@ -80,7 +80,7 @@ class Transport(Connections):
         self.bytes_received = 0
 
     def root(self, base_url: str) -> Root:
-        """Return an address of the service with the proxy for it; raises `ConfigurationError`."""
+        """Return the base URL together with the proxy for it; raises `ConfigurationError`."""
         url = URL(base_url, encoded=True)
         return Root(url, self._options.proxies().for_url(url) if self.owns_session else None)
 

@@ -291,7 +291,10 @@ class Batch(AsyncCloseable):
         return by_rate if by_watcher is None else max(by_watcher, by_rate)
 
     async def _start(self, tasks: RunTasks) -> None:
-        """Start a run; raise `ClosedError` if another run is running or the batch is closed."""
+        """Start the tasks of a run.
+
+        Raise `ClosedError` if another run is running or the batch is closed.
+        """
         while self._tasks is not None and self._tasks.running:
             if not self._tasks.abandoned:
                 raise ClosedError("another run of this batch is running; close that run first")

@@ -327,7 +327,7 @@ async def record_pages(
 
 
 def outcome_of(snapshot: JobSnapshot) -> Outcome:
-    """Return the outcome of a settled job."""
+    """Return the outcome of a settled job, without a result file or error."""
     return Outcome(
         job_id=snapshot.job_id, kind=snapshot.kind, label=snapshot.label, snapshot=snapshot
     )

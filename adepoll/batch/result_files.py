@@ -62,7 +62,10 @@ def lost(records: Sequence[Record]) -> list[Record]:
 
 
 async def same_content(path: Path, chunks: AsyncIterable[bytes]) -> ResultFile | None:
-    """Compare a file with a result; return the file if it has the same bytes, else None."""
+    """Compare a file with a result, whose bytes are in `chunks`.
+
+    Return the file if it has the same bytes; otherwise None.
+    """
     # The file is not opened in a thread. After a cancellation, the thread would still open the
     # file, and nobody would close the file.
     file = _open_regular(path)

@@ -146,7 +146,7 @@ class RunTasks:
                 await self.acknowledge(self._unacknowledged)
 
     def _on_end(self, main: asyncio.Task[None]) -> None:
-        """Wake the consumer when the run has ended."""
+        """Wake a consumer that waits in `next`; called when the main task of the run has ended."""
         if not main.cancelled():
             # Mark the error as seen. Otherwise asyncio logs the error if nobody calls `next` again.
             main.exception()

@@ -262,7 +262,10 @@ class BatchRunner:
         self._advise(f"adepoll: continue with: {command}")
 
     def _command(self, out: Path | None) -> str | None:
-        """Return the command that continues the batch; None if the batch has no journal."""
+        """Return the command that continues the batch; None if the batch has no journal.
+
+        `out` is the folder for results; None if results are not written to files.
+        """
         if self.journal is None or self._endpoints is None:
             return None
         return self.options.resume_command(
@@ -276,7 +279,7 @@ class BatchRunner:
 
 
 def _is_same_folder(out: Path, recorded: Path) -> bool:
-    """Return whether two paths name the same folder, such as ``../out`` and an absolute path."""
+    """Return whether `out` names the folder that the journal has `recorded` as an absolute path."""
     try:
         return out.samefile(recorded)
     except (OSError, ValueError):  # a folder does not exist, or a path has a NUL character

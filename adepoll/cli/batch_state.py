@@ -147,7 +147,7 @@ class Speed:
 
 
 def describe(state: BatchState, speed: Speed) -> str:
-    """Return the whole state on one line."""
+    """Return the state of a batch and its speed as one line of text."""
     by_status = ", ".join(f"{count:,} {status.value}" for status, count in state.by_status())
     total = f"{state.known:,}" if state.complete else f"at least {state.known:,}"
     return ", ".join(

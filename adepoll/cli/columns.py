@@ -79,7 +79,10 @@ def read_text(
 
 
 def _lines(pieces: Iterable[str], source: str) -> Iterator[list[str]]:
-    """Yield complete lines, in batches."""
+    """Yield the lines of a text that arrives in pieces, in lists.
+
+    A list contains the lines that have become complete. `source` is the name of the text in errors.
+    """
     held: list[str] = []
     size = number = 0
     for piece in pieces:
@@ -213,7 +216,7 @@ def _has_key(value: Json, name: str) -> bool:
 
 
 def _value_at(value: Json, field: str, source: str, line: int) -> str:
-    """Return the value at a key, or at a path of keys with dots, as text; empty if it is null."""
+    """Return the value at `field`, a key or a path of keys with dots, as text; "" if it is null."""
     steps = [field] if isinstance(value, dict) and field in value else field.split(".")
     for depth, step in enumerate(steps):
         path = ".".join(steps[:depth])

@@ -91,7 +91,7 @@ class _Cells:
         ]
 
     def add(self, row: Sequence[str], line: int, found: FoundJobs) -> None:
-        """Add the job of a row."""
+        """Add the job in a row to `found`; `line` is the number of the line in the file."""
         found.add(
             row[self.job_id].strip(),
             line,
@@ -106,7 +106,11 @@ class _Cells:
 
 
 def _index_of(field: str, columns: Sequence[str], source: str, line: int) -> int:
-    """Return the position of the only column with this name; raise `IdsError` if there is none."""
+    """Return the position of the column `field`.
+
+    Raise `IdsError` if no column or several columns have this name. `source` and `line` are the
+    place of the header, for the error.
+    """
     if columns.count(field) == 1:
         return columns.index(field)
     if columns and columns[0].startswith("["):
@@ -133,10 +137,10 @@ def _read_header(lines: Iterator[str]) -> tuple[list[str], str | None]:
 
 
 def _columns(text: str, delimiter: str | None, field: str) -> tuple[list[str], str]:
-    """Return the names of the columns, and the delimiter.
+    """Return the names of the columns in the header `text`, and the delimiter of the table.
 
-    A delimiter that gives a column with the name `field` is preferred. Otherwise, the delimiter is
-    the one that gives the most columns.
+    If `delimiter` is None, it is found out: a delimiter that gives a column with the name `field`
+    is preferred. Otherwise, the delimiter is the one that gives the most columns.
     """
     splits = [(split_row(text, choice), choice) for choice in delimiter or DELIMITERS]
     return max(splits, key=lambda pair: (field in pair[0], len(pair[0])))

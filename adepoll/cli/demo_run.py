@@ -262,7 +262,10 @@ def compare(job_ids: Sequence[str], observations: Observations, truth: Json) -> 
 
 
 def _table(observations: Observations, truth: Json, findings: Sequence[str]) -> Table:
-    """Return the table with the results of the demo."""
+    """Return the table that the demo prints: jobs, requests and times, and whether all is right.
+
+    `findings` are the lines that `compare` has returned.
+    """
     finished = {job["job_id"]: job["finished_at"] for job in truth["jobs"]}
     lags = sorted(at - finished[job_id] for job_id, at in observations.settled_at.items())
     count = max(len(lags), 1)

@@ -120,5 +120,5 @@ def exit_code_of_error(error: Exception) -> ExitCode:
 
 
 def exit_code_of_signal(number: int) -> ExitCode:
-    """Return the exit code for SIGHUP, SIGINT or SIGTERM."""
+    """Return the exit code after a signal, given by its number: SIGHUP, SIGINT or SIGTERM."""
     return ExitCode(_SIGNAL_BASE + number)

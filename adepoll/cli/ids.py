@@ -34,7 +34,7 @@ class InvalidIdPlaces:
         self._places: dict[str, str] = {}
 
     def note(self, source: str, job_id: str, line: int) -> None:
-        """Record the file and line of an invalid id; may be called in any thread."""
+        """Record the file `source` and the line of an invalid id; may be called in any thread."""
         if len(self._places) < _MOST_PLACES:
             self._places.setdefault(job_id, f"{showable(source)}, line {line}")
 

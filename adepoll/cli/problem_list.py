@@ -82,7 +82,7 @@ class ProblemList:
 
 
 def _without_job(line: str, reference: str, label: str | None) -> str:
-    """Return a line without the id and label of its job, to find equal problems."""
+    """Return a line without the label and the id (`reference`) of its job, to find equal ones."""
     if label is not None:
         line = line.replace(f" ({shown(label)})", "")
     for prefix in (f"result of job {reference}: ", f"job {reference}: ", f"{reference}: "):

@@ -61,7 +61,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     async def run_cancellable(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run `main` in the current task; the first signal cancels the task."""
+        """Run the coroutine function `main` in the current task, which the first signal cancels."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is not None:
             self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)

@@ -216,7 +216,10 @@ def _total(total: int, parts: Mapping[str, int]) -> str:
 
 
 def _utc_time(seconds: float | None, pattern: str) -> str | None:
-    """Return a Unix time as text; None if the time is None or, in a damaged journal, invalid."""
+    """Return a Unix time as text in UTC, in the form `pattern` of `strftime`.
+
+    Return None if the time is None or, in a damaged journal, invalid.
+    """
     if seconds is None:
         return None
     try:

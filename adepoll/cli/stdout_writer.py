@@ -48,7 +48,10 @@ async def write_line_async(text: str) -> None:
 
 
 async def _write_bytes(line: bytes, encoding: str) -> None:
-    """Write a line in this thread if that does not block, otherwise in another thread."""
+    """Write a line to stdout: in this thread if that does not block, otherwise in another thread.
+
+    `encoding` is that of the line, for a stdout that is not a file.
+    """
     sys.stdout.flush()
     try:
         fd = sys.stdout.fileno()

@@ -52,7 +52,9 @@ _position = threading.Lock()  # held while the position of a file is moved and u
 
 
 def open_without_following(path: Path, flags: int, mode: int = 0o777) -> int:
-    """Open a file, but not through a symbolic link. A named pipe is opened without waiting.
+    """Open a file as `os.open` does, but not through a symbolic link; return the descriptor.
+
+    A named pipe is opened without waiting.
 
     Raises:
         OSError: The file cannot be opened, or its name is a symbolic link.
@@ -173,6 +175,9 @@ def make_private(fd: int, path: Path) -> None:
 
 def lock(fd: int, *, shared: bool = False) -> None:
     """Lock an open file without waiting; do nothing on systems without flock(2).
+
+    Several processes can have a `shared` lock at the same time. Otherwise, only one can have the
+    lock.
 
     Raises:
         BlockingIOError: Another process has locked the file.

@@ -34,7 +34,10 @@ class HtmlTable:
 
 
 def html_table(title: str, rows: Iterable[tuple[str, object]]) -> str:
-    """Return a table with two columns as HTML. Values that are None or empty are left out."""
+    """Return HTML of a table with a title, and one row for each name and value in `rows`.
+
+    Rows whose value is None or empty are left out.
+    """
     lines = [
         f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
         f"<td style='text-align:left'>{html.escape(showable(_text_of(value), _LONGEST))}</td></tr>"

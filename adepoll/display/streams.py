@@ -128,7 +128,10 @@ class _Bar:
 
 
 def _state_of(found: Any, name: str, yielded: int, *, ended: bool) -> State:
-    """Return what to show of a watch or run; `yielded` is the number of items so far."""
+    """Return what to show of the progress `found` of a watch or run.
+
+    `yielded` is the number of items so far, and `ended` is True after the last one.
+    """
     settled: Mapping[Any, int] = found.settled
     done = sum(settled.values()) + found.unresolved
     details = [f"{count:,} {status.value}" for status, count in settled.items() if count]

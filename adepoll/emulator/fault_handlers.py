@@ -120,7 +120,7 @@ class FaultHandlers:
         endpoint: Endpoint,
         rules: EmulatedKind | None,
     ) -> ResponseData:
-        """Return the refusal or redirect that replaces the answer."""
+        """Return the response with the error status or redirect that replaces the answer."""
         if isinstance(replacement, RefusalResponse):
             return self._refuse(replacement, endpoint, rules)
         location = self._location(replacement, request)
@@ -129,7 +129,10 @@ class FaultHandlers:
     def _refuse(
         self, refusal: RefusalResponse, endpoint: Endpoint, rules: EmulatedKind | None
     ) -> ResponseData:
-        """Return the answer with which the service refuses a request, and log the refusal."""
+        """Return the response with an error status, and record it in the request log.
+
+        `rules` are those of the kind of jobs; None for a request to the storage.
+        """
         log, now, status = self.world.request_log, self.world.now(), refusal.status
         log.statuses[status] += 1
         if refusal.until and rules is not None:
@@ -159,7 +162,7 @@ class FaultHandlers:
     async def _corrupted(
         self, request: web.Request, effect: CombinedEffect, handler: ApiHandler
     ) -> ResponseData:
-        """Return the answer of the handler, corrupted if the effect says so."""
+        """Return the answer of the handler; if it is a success, corrupted as `effect` says."""
         request[LIST_SHIFT] = effect.shift
         data = await handler(request)
         is_success = data.status < 300 and request.method == hdrs.METH_GET  # noqa: PLR2004 - HTTP
@@ -171,7 +174,7 @@ class FaultHandlers:
     async def _send(
         self, request: web.Request, data: ResponseData, effect: CombinedEffect
     ) -> web.StreamResponse:
-        """Send the answer, without aiohttp if aiohttp cannot produce a fault of the answer."""
+        """Send the answer as `effect` says; without aiohttp if aiohttp cannot do this."""
         if not effect.needs_raw_socket:
             return await send(request, data)
         return await FaultySender(request, data, effect, self.sleep).send(self.world.now())

@@ -169,7 +169,10 @@ class _TokenBucket:
     updated_at: float
 
     def take(self, limit: RateLimit, now: float) -> float:
-        """Take a token and return 0.0; if there is none, return the seconds until the next one."""
+        """Take a token, and return 0.0. If there is none, return the seconds until the next one.
+
+        `limit` has the size and rate of the bucket; `now` is in Unix seconds.
+        """
         elapsed = max(now - self.updated_at, 0.0)
         self.tokens = min(self.tokens + elapsed * limit.rate, limit.burst)
         self.updated_at = max(now, self.updated_at)

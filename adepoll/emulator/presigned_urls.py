@@ -109,7 +109,7 @@ class Presigner:
         return Verdict.EXPIRED if now > expires_at(raw_query) else Verdict.VALID
 
     def _sign(self, method: str, host: str, raw_path: str, query: str) -> str:
-        """Return the signature of a request."""
+        """Return the signature (an HMAC) of a request with this method, host, path and query."""
         signed = f"{method}\n{host}\n{raw_path}\n{query}"
         return hmac.new(
             self.secret, signed.encode("utf-8", "surrogateescape"), hashlib.sha256

@@ -109,18 +109,18 @@ class Profile:
         )
 
     def draw_tier(self, details: random.Random) -> str:
-        """Draw the `service_tier` of a v2 job."""
+        """Draw the `service_tier` of a v2 job; `details` is the generator of random numbers."""
         return PRIORITY if self.priority and details.random() < self.priority else STANDARD
 
     def _odd_values(self, details: random.Random) -> Sequence[OddValue]:
-        """Draw one to three of the configured odd values; none for most jobs."""
+        """Draw the odd values of a job: one to three of `odd_values`, or none for most jobs."""
         if not self.odd_values or details.random() >= self.odd:
             return ()
         candidates = sorted(self.odd_values, key=lambda odd: odd.value)
         return details.sample(candidates, min(details.randrange(1, 4), len(candidates)))
 
     def _outcome(self, draw: float) -> Outcome:
-        """Return the outcome for a random number from 0 to 1."""
+        """Return the outcome of a job; `draw` is a random number from 0 to 1."""
         for outcome, share in (
             (Outcome.FAILED, self.failed),
             (Outcome.CANCELLED, self.cancelled),

@@ -58,7 +58,10 @@ class ResponseData:
     def s3_error(
         cls, status: int, code: str, message: str, details: Mapping[str, str] | None = None
     ) -> Self:
-        """Return an error in S3's XML ("Error Responses", Amazon S3 API reference)."""
+        """Return an error in S3's XML ("Error Responses", Amazon S3 API reference).
+
+        `details` are further XML elements: texts by the name of the element.
+        """
         more = "".join(f"<{name}>{escape(text)}</{name}>" for name, text in (details or {}).items())
         text = (
             '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -131,7 +134,10 @@ def requested_range(header: str, size: int) -> tuple[int, int] | None:
 
 
 def _failed_condition(stored: StoredObject, headers: Mapping[str, str]) -> str | None:
-    """Return the name of the header whose condition is false; None if all are true."""
+    """Return the name of the request header whose condition the object does not meet.
+
+    It is If-Match or If-Unmodified-Since. Return None if the object meets the condition.
+    """
     if (tags := headers.get("If-Match")) is not None:
         return None if _is_among(stored.etag, tags, weakly=False) else "If-Match"
     since = _seconds(headers.get("If-Unmodified-Since"))
@@ -147,7 +153,10 @@ def _is_unchanged(stored: StoredObject, headers: Mapping[str, str]) -> bool:
 
 
 def _matches_if_range(stored: StoredObject, validator: str | None) -> bool:
-    """Return whether `If-Range` is absent, or has the object's strong tag or date."""
+    """Return whether a range may be sent: `If-Range` is absent, or matches the object.
+
+    `validator` is the value of `If-Range`, an entity tag or a date; None if it is absent.
+    """
     if validator is None or validator == stored.etag:
         return True
     since = _seconds(validator)

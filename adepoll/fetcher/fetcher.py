@@ -333,7 +333,10 @@ class ResultFetcher(AsyncCloseable):
     async def _open_reader(
         self, job: Job, start: int, stop: int | None, stack: AsyncExitStack
     ) -> Reader:
-        """Find and request a result, and wait for the response; `stack` closes the reader."""
+        """Find a result, request its bytes from `start` to `stop`, and wait for the response.
+
+        The returned reader reads the body. `stack` closes it.
+        """
         found = await stack.enter_async_context(self._sources.find(job))
         reader = await found.reader(start, stop)
         stack.push_async_callback(reader.aclose)
@@ -351,7 +354,7 @@ class ResultFetcher(AsyncCloseable):
             await reader.aclose()
 
     async def _decoded(self, found: FoundResult) -> JobResult:
-        """Read and decode a result; request it again if it may be the error page of a gateway."""
+        """Return the decoded result. If it may be the error page of a gateway, request it again."""
         while True:
             body = await self._into_memory(found)
             try:

@@ -174,7 +174,7 @@ class EmulatedKind(ABC):
     def page(
         self, jobs: Sequence[Job], query: PageQuery, *, now: float, org_id: str, has_more: bool
     ) -> Json:
-        """Return a page of the list.
+        """Return the JSON of a page of the job list.
 
         Args:
             jobs: The jobs of the page, which have arrived.
@@ -196,7 +196,7 @@ class EmulatedKind(ABC):
 
     @abstractmethod
     def invalid(self, problems: Sequence[Problem]) -> Json:
-        """Return the body of an answer with status 422."""
+        """Return the JSON body of an answer with status 422, which describes the problems."""
 
 
 MESSAGES: Final = {

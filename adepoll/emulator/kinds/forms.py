@@ -130,7 +130,10 @@ class FormReader:
             self.problem("options", message, "extra_forbidden")
 
     def json_object(self, name: str, *, required: bool = False) -> dict[str, Json]:
-        """Return the JSON object in a field; an empty object if the field is absent or invalid."""
+        """Return the JSON object in a field; an empty object if the field is absent or invalid.
+
+        Record a problem if the field is invalid, or if it is `required` and absent.
+        """
         value = self.json(name)
         if isinstance(value, dict):
             return value

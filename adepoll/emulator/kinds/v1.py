@@ -96,7 +96,7 @@ class V1Kind(EmulatedKind):
         org_id: str,
         has_more: bool,
     ) -> Json:
-        """Return a page of the list."""
+        """Return the JSON of a page of the v1 job list; see `EmulatedKind.page`."""
         items = [
             odd_envelope(self._summary(job, now=now), job.plan.odd_values, _moments(job))
             for job in jobs
@@ -113,7 +113,7 @@ class V1Kind(EmulatedKind):
         return {key: message or message_of(status)}
 
     def invalid(self, problems: Sequence[Problem]) -> Json:
-        """Return the body of an answer with status 422, in the form of FastAPI."""
+        """Return the JSON body of an answer with status 422: problems in the form of FastAPI."""
         return {
             "detail": [
                 {"loc": [*where], "msg": message, "type": kind} for where, message, kind in problems

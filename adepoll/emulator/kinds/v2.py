@@ -139,7 +139,7 @@ class V2Kind(EmulatedKind):
         org_id: str,  # noqa: ARG002 - the signature of the base class
         has_more: bool,
     ) -> Json:
-        """Return a page of the list."""
+        """Return the JSON of a page of the v2 job list; see `EmulatedKind.page`."""
         return {
             "jobs": [_summary(job, now=now) for job in jobs],
             "has_more": has_more,
@@ -155,13 +155,13 @@ class V2Kind(EmulatedKind):
         return {"code": _CODES.get(status, "internal_error"), "message": text}
 
     def invalid(self, problems: Sequence[Problem]) -> Json:
-        """Return the body of an answer with status 422."""
+        """Return the JSON body of an answer with status 422: one text with all problems."""
         texts = [f"{'.'.join(where)}: {message}" for where, message, _ in problems]
         return {"code": "validation_error", "message": "; ".join(texts)}
 
 
 def billing(job: Job, credits_used: float) -> dict[str, Json]:
-    """Return the JSON object `billing` of the metadata: what the job has cost."""
+    """Return the JSON object `billing` of the metadata: `credits_used` and the service tier."""
     return {"service_tier": job.tier, "total_credits": credits_used}
 
 
