@@ -67,7 +67,7 @@ class ArrivingBody:
         return answer.body, answer
 
     def _heard(self) -> None:
-        """Record that bytes have arrived."""
+        """Record the current time as that of the last received bytes."""
         self.sent.heard_at = asyncio.get_running_loop().time()
 
     def _received(self, size: int) -> None:

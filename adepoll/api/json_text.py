@@ -311,7 +311,7 @@ def bounded(value: Json) -> Json:
 
 
 def with_bounded_values(members: dict[str, Json]) -> dict[str, Json]:
-    """Return the members of an object, each with its `bounded` value."""
+    """Return a copy of an object in which values that are nested too deeply are JSON text."""
     if not _is_too_deep(members.values()):  # one check of all values is faster than one for each
         return members
     return {name: bounded(value) for name, value in members.items()}

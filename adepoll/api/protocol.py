@@ -58,7 +58,7 @@ class Root:
         return self.url.raw_path.rstrip("/")
 
     def at(self, path: str) -> URL:
-        """Return the URL of an encoded path of the service."""
+        """Return the whole URL of a percent-encoded `path` of the API."""
         # The path is already encoded. Without `encoded`, yarl would encode "%" again, as "%25".
         return self.url.with_path(self.path + path, encoded=True)
 

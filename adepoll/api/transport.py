@@ -199,7 +199,11 @@ class Transport(Connections):
         sent: Sent,
         restart: Callable[[float], None],
     ) -> tuple[bytes, ReadAnswer | None]:
-        """Read a body that is still arriving; see `ArrivingBody.read`."""
+        """Read a body that is still arriving.
+
+        The result is that of `ArrivingBody.read`, and so are the arguments, except that `sent` and
+        `restart` are attributes of `ArrivingBody`.
+        """
         body = ArrivingBody(response, sent, restart)
         self.reading.add(response)
         try:

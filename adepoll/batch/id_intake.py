@@ -82,7 +82,7 @@ class IdIntake:
         return isinstance(self._job_ids, Collection)
 
     async def add_all(self) -> None:
-        """Add all ids to the journal."""
+        """Read all ids of the run, and add them to the journal as they arrive."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read())
             tasks.create_task(self._write())
@@ -105,7 +105,7 @@ class IdIntake:
                 await self._added.wait()
 
     async def _read(self) -> None:
-        """Read all ids, and buffer them for `_write`."""
+        """Read all ids from the iterable of the caller, and buffer them for `_write`."""
         if isinstance(self._job_ids, AsyncIterable):
             try:
                 async for job_id in self._job_ids:

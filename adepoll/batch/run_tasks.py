@@ -100,7 +100,7 @@ class RunTasks:
         return self._main is not None and not self._main.done()
 
     def start(self) -> None:
-        """Start the tasks."""
+        """Start the tasks of the run."""
         self._main = asyncio.get_running_loop().create_task(self._run())
         self._main.add_done_callback(self._on_end)
 
@@ -346,7 +346,7 @@ class RunTasks:
             await self._save_durations()
 
     async def _save_statuses(self) -> None:
-        """Record the statuses that have changed since the last call in the journal."""
+        """Record in the journal the statuses that have changed since the last call."""
         if self._watch is None:
             return
         before, self._recorded_statuses = self._recorded_statuses, self._watch.last_statuses()

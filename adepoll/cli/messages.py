@@ -78,7 +78,7 @@ class LogHandler(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one record."""
+        """Print one log record on stderr."""
         text = self.format(record)
         if key := os.environ.get(API_KEY_VARIABLE, "").strip():
             text = text.replace(key, REDACTED)

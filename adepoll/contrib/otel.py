@@ -97,7 +97,7 @@ class TracedSource:
 
     @property
     def kind(self) -> JobKind:
-        """Kind of the jobs of the source."""
+        """Kind of the jobs that `get_job` and `list_jobs` poll and list."""
         return kind_of(self._source)
 
     def for_kind(self, kind: JobKind) -> "TracedSource":

@@ -33,20 +33,20 @@ class State:
 
     @property
     def text(self) -> str:
-        """The state as one line."""
+        """The progress as one line of text."""
         show: Callable[[int], str] = _format_bytes if self.is_size else _format_count
         total = "?" if self.total is None else show(self.total)
         return ", ".join([f"{self.name} {show(self.done)} of {total}", *self.details])
 
 
 class View(Protocol):
-    """Shows one state after the other."""
+    """Shows the progress of a watch, a batch or a download: the last `State` it was given."""
 
     def show(self, state: State) -> None:
         """Show a state in place of the previous one."""
 
     def close(self) -> None:
-        """Stop showing states; the last one stays visible."""
+        """Release the terminal or notebook. The last state stays visible."""
 
 
 def make_view() -> View | None:
@@ -68,7 +68,7 @@ def make_view() -> View | None:
 
 
 class NotebookView:
-    """Shows states as HTML below the cell of a notebook."""
+    """Shows the progress as HTML below the cell of a notebook."""
 
     def __init__(self, display: Callable[..., Any]) -> None:
         """Create a view that shows states with IPython's `display`."""
@@ -83,12 +83,12 @@ class NotebookView:
             self._handle.update(HtmlBar(state))
 
     def close(self) -> None:
-        """Leave the last state as it is."""
+        """Do nothing. The last state stays visible."""
 
 
 @frozen(repr=False)
 class HtmlBar:
-    """A state that IPython displays as HTML, or as a line of text where HTML is impossible."""
+    """The progress as an object that IPython displays as HTML, or as text without HTML."""
 
     state: State
 
@@ -104,7 +104,7 @@ class HtmlBar:
 
 
 class TerminalView:
-    """Shows states as a progress bar of rich on stderr. Printed text appears above the bar."""
+    """Shows the progress as a bar of rich on stderr. Printed text appears above the bar."""
 
     def __init__(self, console: Any) -> None:
         """Create a bar on `console`, a `Console` of rich; `show` draws it."""

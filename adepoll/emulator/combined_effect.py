@@ -99,7 +99,7 @@ class CombinedEffect:
 
     @property
     def is_corrupting(self) -> bool:
-        """True if a fault replaces the body of a correct answer by a wrong body."""
+        """True if a fault replaces the body of a correct answer with a wrong body."""
         return any(isinstance(f.effect, ListDistortion | Corruption) for f in self._applied)
 
     def corrupt(self, body: bytes) -> tuple[bytes, str]:

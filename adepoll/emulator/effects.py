@@ -121,7 +121,7 @@ class SlowBody:
 
 
 class Corruption(Enum):
-    """The body of the answer is wrong, although the status says success."""
+    """How the body of an answer is wrong, although the status says success."""
 
     HTML = "html"
     INVALID_JSON = "invalid-json"
@@ -146,7 +146,7 @@ class Corruption(Enum):
 
 
 class ListDistortion(Enum):
-    """A page of the job list is wrong, although each job on it is correct."""
+    """How a page of the job list is wrong, although each job on it is correct."""
 
     MISSING_ITEMS = "missing-items"
     MISSING_PAGE = "missing-page"

@@ -34,7 +34,7 @@ class Outcome(Enum):
 
     @property
     def has_result(self) -> bool:
-        """True if there is a result to fetch."""
+        """True if a job with this outcome has a result."""
         return self.status is JobStatus.COMPLETED
 
 

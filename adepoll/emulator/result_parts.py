@@ -54,9 +54,9 @@ class ResultParts:
 
 
 def make_row(before: str, after: str, close: str) -> tuple[str, str]:
-    """Return a row of `ROW_BYTES` bytes: the text before its number, and the text after it.
+    """Return a filler row of `ROW_BYTES` bytes as two texts: before and after its number.
 
-    Prose between `after` and `close` fills the row.
+    Prose between `after` and `close` fills the row up to this size.
 
     Args:
         before: Text before the number of the row.

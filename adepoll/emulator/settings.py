@@ -187,7 +187,7 @@ def _structure_fault(value: Json, _type: Json) -> Fault:
 
 
 def _structure_effect(name: str, options: dict[str, Json]) -> Json:
-    """Return the effect of this name with these options."""
+    """Return the effect of the fault `name`, with its options from the settings file."""
     if (cls := effect_class(name)) is None:
         return make_effect(name)
     kind = {"kind": name} if cls is Refusal else {}

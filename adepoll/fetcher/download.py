@@ -206,7 +206,7 @@ class ResultDownload:
         raise NoRangesError
 
     async def _is_served_whole(self) -> bool:
-        """Return whether the storage answers a request without a range."""
+        """Return whether the storage serves the result if no range is requested."""
         try:
             async with self._stored.open() as body:
                 await body.begin()

@@ -173,7 +173,7 @@ class ResultFetcher(AsyncCloseable):
 
     @property
     def stats(self) -> FetcherStats:
-        """The numbers at this moment; the returned object does not change later."""
+        """Statistics of the fetcher at this moment; the returned object does not change later."""
         return self._counters.stats(bytes_received=self._storage.bytes_received)
 
     def __repr__(self) -> str:

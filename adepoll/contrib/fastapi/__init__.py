@@ -65,15 +65,15 @@ class Tenant(starlette.Tenant):
     """
 
     def client(self, connection: HTTPConnection) -> AdeClient:
-        """Return the client, as a dependency."""
+        """Return the client of the tenant; a FastAPI dependency."""
         return self.resources(connection).client
 
     def watcher(self, connection: HTTPConnection) -> JobWatcher:
-        """Return the watcher, as a dependency."""
+        """Return the watcher of the tenant; a FastAPI dependency."""
         return self.resources(connection).watcher
 
     def fetcher(self, connection: HTTPConnection) -> ResultFetcher:
-        """Return the fetcher, as a dependency."""
+        """Return the fetcher of the tenant; a FastAPI dependency."""
         return self.resources(connection).fetcher
 
 

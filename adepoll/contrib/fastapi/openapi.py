@@ -30,7 +30,10 @@ _OBJECT: Final = {"type": "object"}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the argument ``responses`` for problem details with these statuses."""
+    """Return the argument ``responses`` of a route whose errors are problem details.
+
+    `statuses` are the HTTP statuses of these errors.
+    """
     schema = ProblemModel.model_json_schema()
     described: dict[int | str, dict[str, Any]] = {}
     for status in statuses:

@@ -140,7 +140,7 @@ class EmulatedKind(ABC):
 
     @abstractmethod
     def created(self, job: Job, *, now: float) -> Json:
-        """Return the body of the answer to a submission."""
+        """Return the JSON body of the answer to the request that created the job."""
 
     @abstractmethod
     def answer(
@@ -158,7 +158,10 @@ class EmulatedKind(ABC):
 
     @abstractmethod
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:
-        """Return the parts of the result of a job. The same arguments return the same parts.
+        """Return the JSON of the result of a job in parts, from which `ResultParts.fit` makes any
+        size.
+
+        The same arguments return the same parts.
 
         Args:
             job: The job.

@@ -48,7 +48,7 @@ class V1Kind(EmulatedKind):
         return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
     def created(self, job: Job, *, now: float) -> Json:  # noqa: ARG002 - the signature of the base class
-        """Return the body of the answer to a submission."""
+        """Return the JSON body of the answer to the request that created the job."""
         return {"job_id": job.job_id}
 
     def answer(

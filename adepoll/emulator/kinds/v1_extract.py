@@ -61,7 +61,7 @@ class V1Extract(V1Kind):
         return odd_metadata(metadata, job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:
-        """Return the parts of the `data` of a job."""
+        """Return the JSON of the result (`data`) of a job in parts; see `EmulatedKind.result`."""
         rng = self.rng(job, seed)
         return extraction_parts(job.schema, self.metadata(job, org_id=org_id), rng)
 

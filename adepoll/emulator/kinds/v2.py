@@ -66,7 +66,10 @@ class V2Kind(EmulatedKind):
         return self.id_prefix + "".join(letters)
 
     def created(self, job: Job, *, now: float) -> Json:
-        """Return the body of the answer to a submission. The job can have ended already."""
+        """Return the JSON body of the answer to the request that created the job.
+
+        The job can have ended already.
+        """
         status = job.status_at(now)
         if status is None or not status.is_terminal:
             status = JobStatus.PENDING

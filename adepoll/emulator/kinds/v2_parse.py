@@ -43,7 +43,7 @@ class V2Parse(V2Kind):
         return odd_metadata(parse_metadata(job), job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - the signature of the base class
-        """Return the parts of the `result` of a job."""
+        """Return the JSON of the `result` of a job in parts; see `EmulatedKind.result`."""
         return parse_parts(job, self.metadata(job))
 
 

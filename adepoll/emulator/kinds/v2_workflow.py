@@ -67,7 +67,7 @@ class V2Workflow(V2Kind):
         return odd_metadata(metadata, job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - the signature of the base class
-        """Return the parts of the `result` of a job.
+        """Return the JSON of the `result` of a job in parts; see `EmulatedKind.result`.
 
         If the submission has a field `output`, the result contains only the values that this field
         names, and the filler rows are in `_rows`. Otherwise, the filler rows are in the parsed
