@@ -1,5 +1,6 @@
 """Keeps the bytes of a result that a poll has received. Imports `json_envelope`."""
 
+import os
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -42,7 +43,7 @@ class ReceivedResult:
 class KeptResult:
     """A file with the bytes of a result that a poll has received.
 
-    The file is deleted when this object is garbage collected.
+    The file is deleted when this object is garbage collected, unless `keep` was called.
 
     Attributes:
         path: The file.
@@ -61,9 +62,26 @@ class KeptResult:
         self.size = 0
         self._delete = weakref.finalize(self, _delete, str(path), claim)
 
+    def keep(self) -> None:
+        """From now on, only `delete` deletes the file."""
+        self._delete.detach()
+
+    def rename(self, path: Path) -> None:
+        """Sync the file to the disk, rename it, and `keep` it. Blocks.
+
+        Raises:
+            OSError: The file was not renamed.
+        """
+        with self.path.open("r+b") as file:
+            os.fsync(file.fileno())
+        self.path.replace(path)
+        self.path = path
+        self.keep()
+
     def delete(self) -> None:
         """Delete the file now."""
-        self._delete()
+        self.keep()
+        _delete(str(self.path), None)
 
 
 @frozen(kw_only=True)

@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 from adepoll.api.file_names import label_name, result_name
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
-from adepoll.batch import result_files
+from adepoll.batch import kept_results, result_files
 from adepoll.batch.progress import RunCounters
 from adepoll.batch.resources import BatchResources
 from adepoll.common.threads import start_in_thread
@@ -159,6 +159,12 @@ class ResultFetching:
         }
         return {job: folder / names.get(job, result_name(job.job_id)) for job in jobs}
 
+    async def keep(self, snapshots: Sequence[JobSnapshot]) -> None:
+        """Keep the large results that polls have received until they are in their files."""
+        folder = self._resources.out_dir
+        if folder is not None and any(job.kept_result is not None for job in snapshots):
+            await start_in_thread(kept_results.keep, folder, snapshots)
+
     async def put(self, snapshot: JobSnapshot, path: Path) -> None:
         """Queue the result of a job; wait while the queue is full.
 
@@ -180,6 +186,9 @@ class ResultFetching:
                 self._idle -= 1
                 outcome, change = await self._fetch(fetch)
                 await self._journal.write(change)
+                kept = fetch.snapshot.kept_result
+                if kept is not None and outcome.file is not None:
+                    await start_in_thread(kept.delete)
                 self._counters.record_outcomes(1, asyncio.get_running_loop().time())
                 await self._deliver(outcome)
                 self._idle += 1
@@ -204,15 +213,18 @@ class ResultFetching:
 
     async def _put_again(self, record: Record) -> None:
         """Queue the result of a job that an earlier run has settled."""
+        snapshot, folder = record.snapshot, self._resources.out_dir
         path = (await self.targets([record.ref])).get(record.ref)
         if record.file is not None:
             path = _path_of_lost(record, record.file.path, path)
-        if path is None or record.snapshot is None:
+        if path is None or snapshot is None:
             return
+        if snapshot.data_omitted and folder is not None:
+            snapshot = await start_in_thread(kept_results.with_kept_result, folder, snapshot)
         if self._leftover_names:
             names = PartNames(path, record.job_id)
             await start_in_thread(names.remove_unused, self._leftover_names)
-        await self.put(record.snapshot, path)
+        await self.put(snapshot, path)
 
     async def _fetch(self, fetch: _ResultFetch) -> tuple[Outcome, Change]:
         """Write a result to its file; return the outcome, and the change that records it."""

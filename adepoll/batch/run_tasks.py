@@ -331,6 +331,7 @@ class RunTasks:
             changes.append(Settled(end, now, fetching=job in targets))
             recorded.append((end, targets[job]) if job in targets else outcome_of(end))
         await self._journal.write(*changes)
+        await self._results.keep([item[0] for item in recorded if isinstance(item, tuple)])
         self.counters.record_ends(ends)
         closed = sum(isinstance(item, Outcome) for item in recorded)
         if closed:

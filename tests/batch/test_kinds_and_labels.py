@@ -1,15 +1,18 @@
 """Jobs of all kinds in one batch, with labels, and with columns that outcomes contain again."""
 
+import asyncio
+import gc
 import json
 
 import pytest
 from attrs import evolve
 from batching import LARGE, NEVER, make_client, until
+from files import names
 
-from adepoll import JobKind, JobRef
+from adepoll import JobKind, JobRef, ResultFetcher
 from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.emulator import JobPlan
-from adepoll.errors import InvalidJobIdError, JobTimeoutError
+from adepoll.errors import InvalidJobIdError, JobTimeoutError, ResultTransferError
 from adepoll.journal import JournalReader
 from adepoll.journal.outcomes import BatchJob
 
@@ -78,6 +81,51 @@ async def test_a_result_of_any_kind_is_read_once(scene, size):
         assert all(result.get(key) == truth[key] for key in truth if key != "metadata")
     with JournalReader(scene.journal) as reader:
         assert reader.kinds() == dict.fromkeys(sorted(kind.name for kind in JobKind.all()), 1)
+
+
+async def test_a_large_result_that_was_polled_outlives_the_run(scene, monkeypatch):
+    """The service has deleted it, and the run has ended before it was in its file."""
+    plan = JobPlan(result_reads=1, result_bytes=LARGE)
+    job_id = scene.ade.submit(plan, kind=JobKind.V2_PARSE.name)
+    begun = asyncio.Event()
+
+    async def hang(*_args, **_options):
+        begun.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultFetcher, "download", hang)
+        async with scene.batch() as batch, batch.run([job_id]) as run:
+            taking = asyncio.ensure_future(anext(run))
+            await begun.wait()
+            (kept,) = (path for path in scene.out_dir.iterdir() if path.suffix == ".kept")
+            assert kept.stat().st_mode & 0o777 == 0o600
+            taking.cancel()
+    gc.collect()
+    assert kept.exists()
+    outcome = (await scene.run())[job_id]
+    assert outcome.error is None
+    result, truth = json.loads(outcome.file.path.read_bytes()), json.loads(scene.truth(job_id))
+    assert result["markdown"] == truth["markdown"]
+    assert names(scene.out_dir) == [f"{job_id}.json"]
+
+
+async def test_a_kept_file_of_somebody_else_is_not_used(scene, tmp_path, monkeypatch):
+    plan = JobPlan(result_bytes=LARGE)
+    job_id = scene.ade.submit(plan, kind=JobKind.V2_PARSE.name)
+
+    async def fail(_fetcher, job, *_args, **_options):
+        raise ResultTransferError("broken", job_id=job.job_id, received=0, expected=None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultFetcher, "download", fail)
+        await scene.run([job_id])
+    (kept,) = (path for path in scene.out_dir.iterdir() if path.suffix == ".kept")
+    kept.unlink()
+    (tmp_path / "foreign").write_text('{"markdown": "foreign"}')
+    kept.symlink_to(tmp_path / "foreign")
+    outcome = (await scene.run())[job_id]
+    assert "foreign" not in outcome.file.path.read_text()
 
 
 # --- names of files -----------------------------------------------------------------------------

@@ -1,0 +1,51 @@
+"""Keeps large results that polls have received until they are in their result files.
+
+The client deletes its file of a large result together with the snapshot. With zero data retention,
+the service has then deleted the result, too. So a batch renames the file, and the next run finds
+it, also if this process is killed. Blocking code; call it from threads.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from attrs import evolve
+
+from adepoll.api.models import JobSnapshot
+from adepoll.api.received_result import KeptResult
+from adepoll.common.file_system import is_own_file
+
+_log = logging.getLogger(__name__)
+
+
+def keep(folder: Path, snapshots: Iterable[JobSnapshot]) -> None:
+    """Rename the file of each large result that a poll has received."""
+    for snapshot in snapshots:
+        if snapshot.kept_result is None:
+            continue
+        try:
+            snapshot.kept_result.rename(_path_of(folder, snapshot))
+        except OSError as exc:  # this run still has the file
+            _log.warning("a large result is lost if the process is killed: %s", exc.strerror)
+
+
+def with_kept_result(folder: Path, snapshot: JobSnapshot) -> JobSnapshot:
+    """Return a snapshot with the file that an earlier run has kept, if there is one."""
+    path = _path_of(folder, snapshot)
+    try:
+        status = path.lstat()
+    except OSError:
+        return snapshot
+    if not is_own_file(status):
+        return snapshot
+    kept = KeptResult(path)
+    kept.size = status.st_size
+    kept.keep()
+    return evolve(snapshot, data_omitted=True, kept_result=kept)
+
+
+def _path_of(folder: Path, job: JobSnapshot) -> Path:
+    # A job id can be as long as a file name.
+    digest = hashlib.sha256(f"{job.kind.name}/{job.job_id}".encode()).hexdigest()
+    return folder / f".adepoll-{digest[:32]}.kept"
