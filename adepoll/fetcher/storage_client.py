@@ -6,12 +6,10 @@ checked like the first one.
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from inspect import isawaitable
 from typing import Final, TypeAlias
-from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -32,6 +30,7 @@ from adepoll.errors import (
 )
 from adepoll.fetcher.completed_job import request_completed
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
+from adepoll.fetcher.redirects import redirect_url
 from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import ObjectChangedError, ResponseInterpreter
 from adepoll.fetcher.sequential_reader import SequentialReader, make_reader
@@ -53,9 +52,6 @@ _READ_BUFFER: Final = 2**18
 _READ_BUFFER_IN_BULK: Final = 2**19
 _KEEP_ALIVE: Final = 15.0  # maximum seconds until an idle connection is closed
 _MAX_REDIRECTS: Final = 5
-# Characters that are not quoted: ASCII without the space. `SsrfGuard` refuses control characters.
-_UNQUOTED: Final = "".join(map(chr, range(0x80))).replace(" ", "")
-_ORIGIN: Final = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//[^/?#]*", re.IGNORECASE)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 _MAX_EXPIRED_URLS: Final = 2  # renewals in a row without a successful request
@@ -197,9 +193,8 @@ class StorageClient(Connections):
             if response.status not in _REDIRECTS or location is None:
                 return response, url
             response.release()
-            location = _quoted(location)
             try:
-                url = location if urlsplit(location).scheme else _joined(target, location)
+                url = redirect_url(target, location)
             except ValueError:
                 reason = "the URL of a redirect is malformed"
                 raise ResultUrlError(job_id=job_id, url=REDACTED, reason=reason) from None
@@ -242,26 +237,6 @@ class StorageClient(Connections):
             raise ResultUrlError(job_id=job_id, url=url, reason=private)
         cls = ResultProxyRefusedError if is_refused else ResultTransferError
         raise cls(reason, job_id=job_id, received=0, expected=None)
-
-
-def _quoted(location: str) -> str:
-    """Return a location in which spaces and characters beyond ASCII are percent-encoded.
-
-    Scheme and host stay unchanged. RFC 9110 does not allow such characters, but some servers send
-    them, and curl follows such a redirect, too.
-    """
-    origin = _ORIGIN.match(location)
-    rest = location if origin is None else location[origin.end() :]
-    quoted = quote(rest, safe=_UNQUOTED, errors="surrogateescape")
-    return quoted if origin is None else origin[0] + quoted
-
-
-def _joined(base: URL, location: str) -> str:
-    """Return the URL of a relative location (RFC 3986, section 5.2), without decoding any part."""
-    if not location.startswith(("/", "?", "#")) and location:
-        # urljoin would remove empty segments ("//") from a relative path.
-        location = f"{base.raw_path.rpartition('/')[0]}/{location}"
-    return urljoin(str(base), location)
 
 
 def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
