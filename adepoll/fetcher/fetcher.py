@@ -248,10 +248,15 @@ class ResultFetcher(AsyncCloseable):
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
+        job_id, target = ref_of(job).job_id, Path(path)
+
+        def prepare() -> PartFile:
+            part = PartFile(target, job_id=job_id, overwrite=overwrite)
+            part.check()
+            return part
+
         with self._counters.transfer():
-            target = Path(path)
-            part = PartFile(target, job_id=ref_of(job).job_id, overwrite=overwrite)
-            await start_in_thread(part.check)
+            part = await start_in_thread(prepare)
             async with self._sources.find(job, in_bulk=True) as found:
                 disk = DiskWriter(part, progress, result_keys=found.rules.result_keys)
                 published = await self._write(found, disk)
