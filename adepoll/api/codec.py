@@ -89,7 +89,7 @@ def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = 
     """Return why `read` cannot read the JSON: a list of texts, each "problem @ path".
 
     An array is checked only until about 20 problems are known. `path` is the place of `raw` in the
-    whole JSON, and `shape` is that of `read`.
+    whole JSON. `shape` is the argument of `read`.
     """
     if not isinstance(raw, dict):
         return [f"expected an object, got {kind_of(raw)} @ {path}"]
@@ -101,7 +101,7 @@ def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = 
 
 
 def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[str]:
-    """Return the problems of a required field of the object `raw`; `path` is that of the field."""
+    """Return the problems of a required field of the object `raw`; `path` leads to the field."""
     if field.key not in raw:
         return [f"required field missing @ {path}"]
     value = raw[field.key]

@@ -52,7 +52,7 @@ def result_name(job_id: str) -> str:
 
 
 def label_stem(label: str) -> str:
-    """Return a file name without an ending that is made from a label. Never empty.
+    """Make a file name without an extension from a label. The name is never empty.
 
     Slashes, backslashes, unprintable characters and characters that Windows forbids become "_".
     Dots and spaces at both ends are removed, and a long label is shortened. Different labels can

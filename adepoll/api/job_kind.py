@@ -189,7 +189,7 @@ class JobRef:
 
 
 def job_key(job: str | JobRef, default: JobKind) -> str:
-    """Return the key of a job: the same text for all names of a job, and different for other jobs.
+    """Return the key of a job: the same text for each id, text or `JobRef` that names the job.
 
     Args:
         job: The job; its id may be invalid.

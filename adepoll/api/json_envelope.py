@@ -306,7 +306,10 @@ class ObjectScanner:
             self._kept += text[start:stop]
 
     def _finish_value(self) -> None:
-        """Store the value that was read, unless it is that of `cut` or there is no room for it."""
+        """Store the value of the current member in `members`, and expect a comma or a brace.
+
+        The value of `cut` is not stored, nor is a value for which there is no room.
+        """
         self._read = self._after_value
         name = self._name
         if self._is_cutting or name is None:

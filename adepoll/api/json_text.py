@@ -271,7 +271,7 @@ _encoder: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def _pieces(raw: Json, indent: int | None) -> Iterator[str]:
-    """Yield the JSON text of a value of any depth in parts; `indent` is that of `dumps`."""
+    """Yield the JSON text of a value of any depth in parts; for `indent`, see `dumps`."""
     colon = ":" if indent is None else ": "
     # For each object or array around the current one: its remaining values, and whether it is an
     # object.
@@ -318,9 +318,9 @@ def with_bounded_values(members: dict[str, Json]) -> dict[str, Json]:
 
 
 def _is_too_deep(values: Iterable[Json]) -> bool:
-    """Return whether a value has more than `MAX_NESTING` levels.
+    """Return whether one of the values has more than `MAX_NESTING` levels.
 
-    All functions that are called for each value are written in C.
+    To be fast, this function calls only functions written in C for each value.
     """
     for _ in range(MAX_NESTING + 1):
         filled = [*filter(None, values)]

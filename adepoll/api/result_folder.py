@@ -37,7 +37,7 @@ class ResultFolder:
         self._mutex = threading.Lock()
 
     def create(self) -> KeptResult:
-        """Create an empty file of mode 0600. It is deleted with the returned object.
+        """Create an empty file of mode 0600, deleted when the returned object is garbage collected.
 
         The first call also removes the files of processes that have ended.
 

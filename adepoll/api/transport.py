@@ -201,8 +201,8 @@ class Transport(Connections):
     ) -> tuple[bytes, ReadAnswer | None]:
         """Read a body that is still arriving.
 
-        The result is that of `ArrivingBody.read`, and so are the arguments, except that `sent` and
-        `restart` are attributes of `ArrivingBody`.
+        `ArrivingBody.read` describes the result and `most`; the class `ArrivingBody` describes
+        `sent` and `restart`.
         """
         body = ArrivingBody(response, sent, restart)
         self.reading.add(response)

@@ -237,8 +237,8 @@ class Batch(AsyncCloseable):
                 in the journal are ignored. An id has the kind that its form says, or else the
                 client's kind.
             timeout: Seconds after which jobs that have not settled are given up for this run, and
-                no more ids are read from an iterator. The time begins when the run has yielded the
-                outcomes of earlier runs. None for no limit.
+                no further ids are read from an iterator. The time begins when the run has yielded
+                the outcomes of earlier runs. None for no limit.
             replay: If True, start with all outcomes of earlier runs, acknowledged or not.
 
         Returns:

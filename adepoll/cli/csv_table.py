@@ -123,7 +123,10 @@ def _index_of(field: str, columns: Sequence[str], source: str, line: int) -> int
 
 
 def _read_header(lines: Iterator[str]) -> tuple[list[str], str | None]:
-    """Return the lines of the header, and the delimiter if a line such as ``sep=;`` names it."""
+    """Return the lines of the header, and the delimiter if a line such as ``sep=;`` names it.
+
+    The header has several lines if a name in quotes contains a line break.
+    """
     header = [next(lines).lstrip(BYTE_ORDER_MARK)]
     delimiter = None
     if separator := _SEPARATOR_LINE.fullmatch(header[0].rstrip("\n")):

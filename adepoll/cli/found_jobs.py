@@ -49,8 +49,10 @@ class Fields:
 
     Attributes:
         job_id: Column or key with the id. None: the file has one id per line.
-        kind: Column or key with the kind. None: "kind", if it exists. Empty: no column or key.
-        label: Column or key with the label. None: "label", if it exists. Empty: no column or key.
+        kind: Column or key with the kind. None means "kind", if the file has it; "" means that the
+            file has no kinds.
+        label: Column or key with the label. None means "label", if the file has it; "" means that
+            the file has no labels.
     """
 
     job_id: str | None = None

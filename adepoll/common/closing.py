@@ -59,7 +59,7 @@ class EndsWhenLeft(AsyncCloseable, Generic[T_co]):
     """An async iterator that ends when its block or loop ends.
 
     In an ``async with`` block, the iteration ends with the block. Without a block, it ends with the
-    ``async for`` loop, also if the loop ends with `break`, `return` or an error. It also ends when
+    ``async for`` loop, even if the loop ends with `break`, `return` or an error. It also ends when
     the object is garbage collected.
     """
 

@@ -27,7 +27,7 @@ class LatencyShape(Enum):
 
 @frozen(kw_only=True)
 class Latency:
-    """The answer is delayed.
+    """The effect of a fault: the answer is delayed.
 
     Attributes:
         shape: Distribution of the delay. `UNIFORM` ranges from 0 to twice the median.
@@ -78,7 +78,9 @@ class ConnectionFailure(Enum):
 
 @frozen(kw_only=True)
 class OverlongBody:
-    """Blanks follow the body, which JSON allows. `Content-Length` includes the blanks.
+    """The effect of a fault: blanks follow the body, which JSON allows.
+
+    `Content-Length` includes the blanks.
 
     Attributes:
         extra_bytes: Number of blanks.
@@ -92,7 +94,7 @@ class OverlongBody:
 
 @frozen(kw_only=True)
 class WrongLength:
-    """`Content-Length` differs from the length of the body.
+    """The effect of a fault: `Content-Length` differs from the length of the body.
 
     Attributes:
         by: `Content-Length` minus the length of the sent body, in bytes. If it is negative, the
@@ -108,7 +110,7 @@ class WrongLength:
 
 @frozen(kw_only=True)
 class SlowBody:
-    """The body is sent slowly.
+    """The effect of a fault: the body is sent slowly.
 
     Attributes:
         rate: Bytes per second.
@@ -174,7 +176,7 @@ class StorageEffect(Enum):
 
 @frozen(kw_only=True)
 class Redirect:
-    """The answer is a redirect to another origin, with status 307.
+    """The effect of a fault: the answer is a redirect to another origin, with status 307.
 
     Attributes:
         location: Target URL. None for the storage of large results under another host name. There,

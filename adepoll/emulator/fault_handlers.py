@@ -131,7 +131,7 @@ class FaultHandlers:
     ) -> ResponseData:
         """Return the response with an error status, and record it in the request log.
 
-        `rules` are those of the kind of jobs; None for a request to the storage.
+        `rules` are the rules of the kind of jobs; None for a request to the storage.
         """
         log, now, status = self.world.request_log, self.world.now(), refusal.status
         log.statuses[status] += 1

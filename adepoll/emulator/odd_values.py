@@ -89,14 +89,17 @@ def odd_metadata(metadata: dict[str, Json], odd: Collection[OddValue]) -> dict[s
 
 
 def odd_warnings(warnings: Json, odd: Collection[OddValue]) -> Json:
-    """Return the warnings of a result in the unusual form that `odd` names, if it names one."""
+    """Return the warnings of a result, in an unusual form if `odd` contains one for warnings."""
     if OddValue.NULL_WARNINGS in odd:
         return None
     return _OBJECT_WARNINGS if OddValue.OBJECT_WARNINGS in odd else warnings
 
 
 def _odd_time(value: Json, odd: Collection[OddValue], moment: float) -> Json:
-    """Return a time in the unusual form that `odd` names; `value` if it names none."""
+    """Return a time in an unusual form if `odd` contains one for times; otherwise `value`.
+
+    `moment` is the same time in Unix seconds.
+    """
     if OddValue.NULL_TIMES in odd:
         return None
     if OddValue.MILLISECOND_TIMES in odd:

@@ -60,7 +60,7 @@ ABSURD_VALUES: Final = (
 
 @frozen(kw_only=True)
 class RateLimit:
-    """A fault: requests above a rate get a 429. A token bucket measures the rate.
+    """The effect of a fault: requests above a rate get a 429. A token bucket measures the rate.
 
     Attributes:
         rate: Tokens added per second; each request takes one.
@@ -127,7 +127,7 @@ STATUSES: Final[Mapping[RefusalKind, tuple[int, ...]]] = {
 
 @frozen(kw_only=True)
 class Refusal:
-    """A fault: the request gets an error status.
+    """The effect of a fault: the request gets an error status.
 
     Attributes:
         kind: The kind of error.

@@ -143,7 +143,10 @@ class FaultySender:
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
     def _body(self, stop: int | None) -> Iterator[bytes]:
-        """Yield the body up to the offset `stop`; if it is None, all of it and the extra bytes."""
+        """Yield the body up to the offset `stop`.
+
+        If `stop` is None, yield the whole body, and then the blanks that a fault adds.
+        """
         if self.request.method == hdrs.METH_HEAD:
             return
         effect, chunk_bytes = self.effect, _FAULTY_CHUNK_BYTES

@@ -65,7 +65,7 @@ class StorageHandlers:
             self.world.request_log.record_leak(str(name), raw_path, self.world.now())
 
     def response(self, request: web.Request, headers: Mapping[str, str]) -> ResponseData:
-        """Return the response to a GET.
+        """Return the response to a GET of a result: bytes of it, or an error in S3's XML.
 
         Args:
             request: The request, with its signature.

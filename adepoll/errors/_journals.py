@@ -29,7 +29,7 @@ class JournalNotFoundError(JournalError, FileNotFoundError):
 
 
 class JournalBusyError(JournalError):
-    """The journal is open in another process, or in this one.
+    """The journal is open already, in another process or in this one.
 
     Attributes:
         pid: Process that has the journal open; None if it is unknown.

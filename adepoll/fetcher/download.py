@@ -117,7 +117,7 @@ class ResultDownload:
         """Check the complete part file, and rename it to its target.
 
         Return the error, instead of raising it, if the bytes are wrong and another download may
-        succeed. `version` is that of the object in storage. `is_resumed` is True if the file
+        succeed. `version` is the version of the object in storage. `is_resumed` is True if the file
         contains bytes of an earlier process.
         """
         try:

@@ -18,7 +18,7 @@ class StatusChanged:
     given up.
 
     Attributes:
-        job: The job. A plain id means a v1 extract job, unless the id's form says another kind.
+        job: The job. A plain id means a v1 extract job, unless the id contains another kind.
         status_text: The status of the job as the service wrote it.
     """
 
@@ -47,7 +47,7 @@ class Fetched:
     """The result of a job has been written to a file, so the outcome of the job is complete.
 
     Attributes:
-        job: The job. A plain id means a v1 extract job, unless the id's form says another kind.
+        job: The job. A plain id means a v1 extract job, unless the id contains another kind.
         file: The file with the result.
         modified_ns: Modification time of that file, in nanoseconds since 1970.
         at: Time when the file was complete, in Unix seconds.
@@ -64,7 +64,7 @@ class GivenUp:
     """A job was given up: its outcome is not known, or its result could not be fetched.
 
     Attributes:
-        job: The job. A plain id means a v1 extract job, unless the id's form says another kind.
+        job: The job. A plain id means a v1 extract job, unless the id contains another kind.
         error: The reason.
         lasting: True if another attempt would fail in the same way.
         at: Time when the job was given up, in Unix seconds.
@@ -81,7 +81,7 @@ class Acknowledged:
     """The program that runs a batch has acknowledged an outcome: it has requested the next one.
 
     Attributes:
-        job: The job. A plain id means a v1 extract job, unless the id's form says another kind.
+        job: The job. A plain id means a v1 extract job, unless the id contains another kind.
         at: Time of the acknowledgement, in Unix seconds.
     """
 
@@ -94,7 +94,7 @@ class FileLost:
     """The result file of a job is missing or was changed; the result must be fetched again.
 
     Attributes:
-        job: The job. A plain id means a v1 extract job, unless the id's form says another kind.
+        job: The job. A plain id means a v1 extract job, unless the id contains another kind.
     """
 
     job: str | JobRef

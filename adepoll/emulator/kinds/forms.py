@@ -15,7 +15,7 @@ _BOOLEANS: Final = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off
 
 
 class InvalidRequestError(ValueError):
-    """A request is invalid. It gets the status 422.
+    """A request is invalid; the answer has the status 422.
 
     Attributes:
         problems: The problems in the request.
@@ -110,7 +110,7 @@ class FormReader:
         Args:
             name: The field with the document.
             url: The field with its URL.
-            only_one: True to record a problem also if the form has both.
+            only_one: True to record a problem as well if the form has both.
         """
         has_document, has_url = self.form.has(name), self.form.has(url)
         if not (has_document or has_url):

@@ -67,7 +67,7 @@ class V1Extract(V1Kind):
 
 
 def extraction_parts(schema: Json, metadata: dict[str, Json], rng: random.Random) -> ResultParts:
-    """Return the parts of the result of an extract job.
+    """Return the JSON of the result of an extract job in parts.
 
     Args:
         schema: JSON schema from the submission. With a schema, the extraction conforms to it, and
