@@ -5,6 +5,7 @@ the service has then deleted the result, too. So a batch renames the file, and t
 it, also if this process is killed. Blocking code; call it from threads.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterable
@@ -43,6 +44,14 @@ def with_kept_result(folder: Path, snapshot: JobSnapshot) -> JobSnapshot:
     kept.size = status.st_size
     kept.keep()
     return evolve(snapshot, data_omitted=True, kept_result=kept)
+
+
+def remove(folder: Path, snapshots: Iterable[JobSnapshot]) -> None:
+    """Remove the kept files of jobs whose results are in their result files."""
+    for snapshot in snapshots:
+        if snapshot.data_omitted:
+            with contextlib.suppress(OSError):
+                _path_of(folder, snapshot).unlink(missing_ok=True)
 
 
 def _path_of(folder: Path, job: JobSnapshot) -> Path:

@@ -11,6 +11,7 @@ from files import names
 
 from adepoll import JobKind, JobRef, ResultFetcher
 from adepoll.api.kinds.v1_extract import V1_EXTRACT
+from adepoll.api.received_result import KeptResult
 from adepoll.emulator import JobPlan
 from adepoll.errors import InvalidJobIdError, JobTimeoutError, ResultTransferError
 from adepoll.journal import JournalReader
@@ -107,6 +108,23 @@ async def test_a_large_result_that_was_polled_outlives_the_run(scene, monkeypatc
     assert outcome.error is None
     result, truth = json.loads(outcome.file.path.read_bytes()), json.loads(scene.truth(job_id))
     assert result["markdown"] == truth["markdown"]
+    assert names(scene.out_dir) == [f"{job_id}.json"]
+
+
+async def test_a_kept_file_is_removed_after_a_kill_between_its_result_and_its_removal(
+    scene, monkeypatch
+):
+    job_id = scene.ade.submit(JobPlan(result_bytes=LARGE), kind=JobKind.V2_PARSE.name)
+
+    def killed(_kept):
+        raise KeyError("in place of a kill")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeptResult, "delete", killed)
+        with pytest.raises(KeyError):
+            await scene.run([job_id])
+    assert len(names(scene.out_dir)) == 2
+    assert (await scene.run())[job_id].error is None
     assert names(scene.out_dir) == [f"{job_id}.json"]
 
 
