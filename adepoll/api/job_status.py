@@ -4,14 +4,17 @@ from enum import Enum
 from typing import Final
 
 
-class JobStatus(Enum):
+class _Terminal(Enum):
+    # If `JobStatus` declared this attribute, mypy would not know the type of `JobStatus.value`.
+    is_terminal: bool
+
+
+class JobStatus(_Terminal):
     """The status of a job. `UNKNOWN` stands for any text that this version does not know.
 
     Attributes:
         is_terminal: Whether a job with this status will never change again.
     """
-
-    is_terminal: bool
 
     PENDING = "pending"
     PROCESSING = "processing"
