@@ -29,8 +29,18 @@ class OddAnswers:
 
     def checked(self, answer: _Answer) -> _Answer:
         """Return the answer; log an unknown status and unreadable fields, unless already logged."""
-        if getattr(answer, "status", None) is _UNKNOWN or has_extra(answer):
+        if getattr(answer, "status", None) is _UNKNOWN:
             self._report(answer)
+            return answer
+        models: list[Any] = [answer]
+        for model in models:  # not recursive, because calls would make every poll slower
+            if getattr(model, "extra", None):
+                self._report(answer)
+                return answer
+            cls: type = type(model)
+            for name in _models_in(cls):
+                if (inner := getattr(model, name)) is not None:
+                    models.append(inner)  # noqa: PERF401 - a comprehension would be slower
         return answer
 
     def _report(self, answer: JobSnapshot | JobPage) -> None:
@@ -58,22 +68,6 @@ class OddAnswers:
                 __version__,
                 showable(text, 40),
             )
-
-
-def has_extra(model: Any) -> bool:
-    """Return whether a model, or a model within it, has JSON in `extra`.
-
-    The items of arrays are not searched.
-    """
-    models = [model]
-    for found in models:  # not recursive, because calls would make every poll slower
-        if getattr(found, "extra", None):
-            return True
-        cls: type = type(found)
-        for name in _models_in(cls):
-            if (inner := getattr(found, name)) is not None:
-                models.append(inner)  # noqa: PERF401 - a comprehension would be slower
-    return False
 
 
 def unread_fields(model: Any, path: str = "$") -> list[str]:

@@ -101,7 +101,7 @@ class Transport(Connections):
         try:
             with Block(self._time_limit, loop, sent.at, sent.task) as block:
                 session = self.session
-                if session is None or session.closed:
+                if session is None or self.is_closed or not self.owns_session:
                     session = self.open_session()
                 response = await session.get(
                     url,

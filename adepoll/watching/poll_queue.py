@@ -94,11 +94,17 @@ class PollQueue:
         heap = self._postponed if postponed else self._heap
         heapq.heappush(heap.items, (due, state.ticket, state))
 
-    def put_overdue(self, state: JobState, now: float, chance: float) -> None:
-        """Add a new job that is due now; `chance` is the chance that the job has settled."""
-        state.ticket = next(self._tickets)
-        state.due = now
-        self._push_overdue(state, now, chance)
+    def put_overdue(self, state: JobState, due: float, chance: float) -> None:
+        """Add an overdue job that is not in the queue.
+
+        `chance` is the chance that the job has settled. If it is 1, the job is urgent.
+        """
+        ticket = state.ticket = next(self._tickets)
+        state.due = due
+        if chance >= 1:
+            heapq.heappush(self._urgent.items, (due, ticket, state))
+        else:
+            heapq.heappush(self._overdue.items, (due - _HEAD_START * chance, ticket, state))
 
     def recall(self, now: float) -> None:
         """Make all postponed jobs due; each of the next calls of `pop` moves up to 64 of them."""
@@ -202,15 +208,7 @@ class PollQueue:
             if item is None or item[0] > now or item[1] != item[2].ticket:
                 return
             due, _, state = self._heap.pop()
-            self._push_overdue(state, due, self.chance(state, now))
-
-    def _push_overdue(self, state: JobState, due: float, chance: float) -> None:
-        """Add an overdue job to one of two heaps: `_urgent`, or `_overdue` if it is not urgent."""
-        if chance >= 1:
-            heapq.heappush(self._urgent.items, (due, state.ticket, state))
-        else:
-            due -= _HEAD_START * chance
-            heapq.heappush(self._overdue.items, (due, state.ticket, state))
+            self.put_overdue(state, due, self.chance(state, now))
 
     def _take(self, heap: _Heap, until: float) -> JobState | None:
         """Remove and return the first job of a heap, if it is due by `until`; else return None."""
