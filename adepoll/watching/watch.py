@@ -23,7 +23,7 @@ from adepoll.watching.job_state import SnapshotBuffer
 from adepoll.watching.kind_polling import SubscriptionOwner
 from adepoll.watching.subscriptions import (
     BUFFERED,
-    Ended,
+    UNRESOLVED,
     JobIds,
     Subscription,
 )
@@ -120,7 +120,7 @@ class WatchSubscription(Subscription):
         """
         text = snapshot.status_text
         last = self._jobs.get(key, BUFFERED)
-        if isinstance(last, Ended):
+        if last is BUFFERED or last is UNRESOLVED:
             return True  # the last item of the job is buffered, or the consumer has taken it
         settled = snapshot.status.is_terminal
         if not settled:
