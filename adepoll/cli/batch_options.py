@@ -61,6 +61,17 @@ _SAVED: Final[Mapping[str, Callable[[Any], bool]]] = {
 }
 
 
+def ids_may_be_missing(note: str | None, jobs: int) -> bool:
+    """Return whether the last run may have ended before it had read all ids.
+
+    Args:
+        note: The note `IDS_NOTE` of the journal. It is None if the run ended before it had begun to
+            read ids, and in a journal that a program has written.
+        jobs: Number of jobs in the journal.
+    """
+    return note == READING or (note is None and not jobs)
+
+
 @frozen(kw_only=True)
 class BatchOptions:
     """The options of a batch from the command line. None: the user did not give the option.

@@ -22,6 +22,7 @@ from adepoll.cli.batch_options import (
     READ,
     READING,
     BatchOptions,
+    ids_may_be_missing,
 )
 from adepoll.cli.batch_state import format_bytes, state_of_batch
 from adepoll.cli.exit_codes import ExitCode, exit_code_of_batch
@@ -65,6 +66,8 @@ class BatchRunner:
     _endpoints: Endpoints | None = field(default=None, init=False)  # set when the batch has started
     _saved_options: str | None = field(default=None, init=False)
     _out: Path | None = field(default=None, init=False)
+    # True if a resumed batch may lack ids, because the run before ended while it read them.
+    _ids_may_be_missing: bool = field(default=False, init=False)
     _progress: BatchProgress = field(factory=BatchProgress, init=False)
     _problems: ProblemList = field(factory=ProblemList, init=False)
     # Completed jobs whose result is not in the output, but at a URL.
@@ -128,6 +131,8 @@ class BatchRunner:
             say("adepoll: the time of --timeout was over before all ids had been read")
         if self._retryable or not self._progress.complete:
             self._say_how_to_continue()
+        if self._ids_may_be_missing:
+            return ExitCode.UNRESOLVED
         return exit_code_of_batch(self._progress, strict=self.options.strict)
 
     def _effective_options(self) -> BatchOptions:
@@ -161,7 +166,9 @@ class BatchRunner:
                 self._advise(f"adepoll: files of earlier runs stay in {', '.join(names)}")
         self._saved_options = await journal.note(OPTIONS_NOTE)
         if resumes:
-            if await journal.note(IDS_NOTE) == READING:
+            jobs = (await journal.counts()).jobs
+            self._ids_may_be_missing = ids_may_be_missing(await journal.note(IDS_NOTE), jobs)
+            if self._ids_may_be_missing:
                 say(f"adepoll: {IDS_MAY_BE_MISSING}")
         else:
             self._saved_options = self.options.to_note()

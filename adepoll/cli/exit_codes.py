@@ -5,6 +5,7 @@
 code:
 
 - `get`, `watch` and `resume` use `exit_code_of_job` and `exit_code_of_batch`, below
+- `resume` returns UNRESOLVED if the journal may lack ids
 - `export` returns UNRESOLVED if results are missing or unreadable, and IO_ERROR if it cannot write
 - `report` returns IO_ERROR if it cannot write the report
 - `emulate` returns USAGE if it cannot listen at its port

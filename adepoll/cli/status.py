@@ -16,8 +16,8 @@ from adepoll.cli.batch_options import (
     IDS_MAY_BE_MISSING,
     IDS_NOTE,
     OPTIONS_NOTE,
-    READING,
     BatchOptions,
+    ids_may_be_missing,
 )
 from adepoll.cli.batch_state import format_bytes
 from adepoll.cli.exit_codes import ExitCode
@@ -143,7 +143,7 @@ def read_status(reader: JournalReader, path: Path) -> Status:
         began_at=began_at,
         last_outcome_at=last_outcome_at,
         failures=failures,
-        ids_may_be_missing=process is None and notes.get(IDS_NOTE) == READING,
+        ids_may_be_missing=process is None and ids_may_be_missing(notes.get(IDS_NOTE), counts.jobs),
         resume_command=None,
         fetch_command=None,
     )

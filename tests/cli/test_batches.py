@@ -158,13 +158,25 @@ async def test_after_a_kill_while_reading_ids_resume_requests_the_ids_again(ade,
         await process.wait()
     _, out, _ = await adepoll(ade, "status", journal, "--json")
     assert json.loads(out)["ids_may_be_missing"]
-    _, out, err = await adepoll(ade, "resume", journal)
+    code, out, err = await adepoll(ade, "resume", journal)
+    assert code == 3
     assert "the last run may have ended before it had read all ids: pass them again" in err
     later = ade.submit(SOON)
     code, out, err = await adepoll(ade, "watch", later, "--journal", journal)
     assert (code, ids_of(out)) == (0, [later])
     _, out, _ = await adepoll(ade, "status", journal, "--json")
     assert not json.loads(out)["ids_may_be_missing"]
+
+
+async def test_a_journal_without_jobs_is_not_a_complete_batch(ade, journal):
+    """A run that is killed after it has created the journal leaves such a journal."""
+    async with await Journal.open(journal, endpoint=ade.base_url):
+        pass
+    _, out, _ = await adepoll(ade, "status", journal, "--json")
+    assert json.loads(out)["ids_may_be_missing"]
+    code, out, err = await adepoll(ade, "resume", journal)
+    assert (code, out) == (3, "")
+    assert "the last run may have ended before it had read all ids" in err
 
 
 async def test_after_sigterm_while_reading_ids_the_message_requests_the_ids_again(ade, journal):
