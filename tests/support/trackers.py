@@ -18,19 +18,25 @@ class _Recorder(Transport):
         self.events.append(envelope.get_event())
 
 
+RECORDER = _Recorder()
+CLIENT = sentry_sdk.Client(  # one, because each would look for its integrations again
+    dsn="http://key@127.0.0.1:9/1",
+    transport=RECORDER,
+    max_value_length=10**6,
+    auto_enabling_integrations=False,  # of web frameworks, which would be imported and patched
+)
+
+
 def recorded(exc):
-    """Return all text that sentry_sdk, with its defaults, and rich with locals show of an error."""
-    recorder = _Recorder()
-    client = sentry_sdk.Client(
-        dsn="http://key@127.0.0.1:9/1", transport=recorder, max_value_length=10**6
-    )
+    """Return all text that sentry_sdk and rich, with the locals of all frames, show of an error."""
     with sentry_sdk.new_scope() as scope:
-        scope.set_client(client)
+        scope.set_client(CLIENT)
         scope.capture_exception(exc)
     shown = Traceback.extract(  # without its layout, which takes most of the time
         type(exc), exc, exc.__traceback__, show_locals=True,
         locals_max_length=None, locals_max_string=None,
     )  # fmt: skip
-    (event,) = recorder.events
+    event = RECORDER.events.pop()
+    assert not RECORDER.events
     assert event["exception"]["values"][-1]["type"] == type(exc).__name__
     return f"{json.dumps(event)}\n{shown}"
