@@ -1,6 +1,6 @@
 """Thousands of clients of a server process: their cost, and that nothing remains of them.
 
-Only `nox -s thorough` runs these tests, with up to 5,000 clients, or as many as `ADEPOLL_CROWD`
+Only `nox -s thorough` runs these tests, with up to 2,000 clients, or as many as `ADEPOLL_CROWD`
 says. tests/contrib/test_servers.py has smaller crowds within one process.
 """
 
@@ -177,7 +177,7 @@ async def leave_waits(server, ade, waiters):
     assert set(statuses[::2]) == {504}
 
 
-LISTENERS, WAITERS = CROWD or 1_000, CROWD or 5_000
+LISTENERS, WAITERS = CROWD or 1_000, CROWD or 2_000
 
 
 @pytest.mark.thorough
@@ -204,6 +204,8 @@ async def test_nothing_remains_of_many_clients_that_leave(kind, crowd, clients, 
     # what was freed, in pieces that differ from round to round.
     assert after["blocks"] <= 1.1 * before["blocks"]
     assert later["blocks"] <= 1.1 * before["blocks"]
+    if crowd is leave_waits:  # the first round has filled all caches
+        assert later["blocks"] - after["blocks"] <= 2 * clients
 
 
 def test_the_benchmark_measures_the_cpu_time_of_the_loop_once(monkeypatch, replay):
