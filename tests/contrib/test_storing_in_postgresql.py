@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from deploying import Deploys
 from lazyimport import lazy_import
-from postgresql import BIN, running_postgresql
+from postgresql import BIN, USER, closed_folder, running_postgresql
 
 from adepoll import AdeClient, Fixed, JobWatcher, UnresolvedJob, repeat_query, store_outcomes
 from adepoll.emulator import JobPlan, Outcome
@@ -29,6 +29,8 @@ pytestmark = [
 @pytest.fixture
 async def postgresql():
     """A new server."""
+    if (folder := closed_folder()) is not None:
+        pytest.skip(f"the user {USER!r} of PostgreSQL cannot enter {folder}; set TMPDIR")
     async with running_postgresql() as server:
         yield server
 

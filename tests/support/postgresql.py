@@ -4,9 +4,10 @@ import asyncio
 import os
 import shutil
 import signal
+import stat
 from contextlib import asynccontextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import asyncpg
 import attrs
@@ -15,6 +16,13 @@ from waiting import bounded
 BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 USER = "nobody"  # PostgreSQL does not run as root
 IS_ROOT = os.getuid() == 0
+
+
+def closed_folder():
+    """Return a folder of temporary files that `USER` cannot enter; None if there is none."""
+    temporary = Path(gettempdir()).resolve()
+    folders = [temporary, *temporary.parents] if IS_ROOT else []
+    return next((path for path in folders if not path.stat().st_mode & stat.S_IXOTH), None)
 
 
 @attrs.define
