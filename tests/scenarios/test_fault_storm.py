@@ -3,7 +3,7 @@
 Each seed draws its own world, faults, watcher and consumers. The default run plays 7 seeds.
 `nox -s thorough` plays the others below 500, or below the number in `ADEPOLL_SEEDS`. The name of a
 failing test contains its seed, which reproduces it:
-``pytest "tests/scenarios/test_fault_storm.py::test_nothing_is_lost_in_a_storm[17]"``.
+``pytest -m "" "tests/scenarios/test_fault_storm.py::test_nothing_is_lost_in_a_storm[17]"``.
 """
 
 import asyncio

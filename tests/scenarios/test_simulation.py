@@ -2,7 +2,7 @@
 
 Each seed draws its own world, options, consumers and faults. `nox -s thorough` runs 60 seeds, or
 the number in `ADEPOLL_SEEDS`. The name of a failing test contains its seed, which reproduces it:
-``pytest "tests/scenarios/test_simulation.py::test_everything_is_accounted_for[17]"``.
+``pytest -m "" "tests/scenarios/test_simulation.py::test_everything_is_accounted_for[17]"``.
 """
 
 import asyncio
