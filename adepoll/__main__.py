@@ -18,6 +18,9 @@ def main() -> None:
         from adepoll import cli  # noqa: PLC0415 - the extra may be missing
 
         cli.main()
+    except MemoryError:  # while modules are imported; `cli.run` handles it later
+        sys.stderr.write("adepoll: out of memory\n")
+        sys.exit(74)
     except ModuleNotFoundError as exc:
         if exc.name not in {"click", "jinja2", "rich"}:
             raise

@@ -4,8 +4,10 @@
 """
 
 import asyncio
+import errno
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
@@ -20,6 +22,7 @@ from adepoll.cli.signals import StopSignals
 from adepoll.cli.stdout_writer import naming_stdout
 from adepoll.common.redaction import showable
 from adepoll.common.system_errors import NO_MEMORY, is_exhausted, reason_of, too_few_files_left
+from adepoll.common.threads import NO_THREAD, is_thread_limit
 from adepoll.errors import AdePollError
 
 _log = logging.getLogger(__name__)
@@ -27,6 +30,8 @@ _log = logging.getLogger(__name__)
 # Files that a command needs with an event loop, one connection and a journal. With fewer, asyncio
 # and SQLite would fail in ways that do not name the cause.
 _FILES: Final = 24
+# Texts of the dynamic linker of glibc.
+_NO_MEMORY: Final = re.compile("failed to map segment|[cC]annot (?:allocate|map)")
 
 
 def run(
@@ -89,7 +94,7 @@ def run_sync(
         raise  # `cli.main` prints the usage error
     except Exception as error:  # noqa: BLE001 - every bug is reported on one line
         _log.debug("%s was raised", type(error).__name__, exc_info=error)
-        cause = _cause_of(error)
+        cause = _with_known_limit(_cause_of(error))
         code = exit_code_of_error(cause)
         is_usage_error = code is ExitCode.USAGE  # printed last, because it says what to do
         if not is_usage_error:
@@ -113,6 +118,19 @@ def _cause_of(error: Exception) -> Exception:
     causes = [_cause_of(member) for member in error.exceptions]
     bugs = [cause for cause in causes if not isinstance(cause, AdePollError | OSError)]
     return (bugs or causes)[0]
+
+
+def _with_known_limit(error: Exception) -> Exception:
+    """Return an error that names the exhausted limit, if that is the cause of an error of Python.
+
+    Python has no class of its own for a thread that cannot be started, nor for a compiled module
+    for which there is no memory.
+    """
+    if isinstance(error, RuntimeError) and is_thread_limit(error):
+        return OSError(errno.EAGAIN, NO_THREAD)
+    if isinstance(error, ImportError) and _NO_MEMORY.search(str(error)):
+        return MemoryError()
+    return error
 
 
 def _report(error: Exception) -> None:

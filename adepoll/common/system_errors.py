@@ -28,7 +28,7 @@ def reason_of(exc: OSError) -> str:
 
 def is_exhausted(exc: OSError) -> bool:
     """Return whether a limit of the process or of the system causes the error."""
-    return exc.errno in _ADVICE
+    return exc.errno in _ADVICE or exc.errno == errno.EAGAIN
 
 
 def too_few_files_left(count: int = _OF_SQLITE) -> OSError | None:

@@ -96,14 +96,25 @@ async def test_a_command_that_may_open_12_files_says_why_it_fails(tmp_path, argu
     assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
 
 
-def test_a_command_that_gets_no_memory_says_so(capsys):
+NO_MEMORY = "adepoll: out of memory; free some memory"
+LIMITS = {
+    MemoryError(): NO_MEMORY,
+    ImportError("uvloop/loop.so: failed to map segment from shared object"): NO_MEMORY,
+    RuntimeError("can't start new thread"): "adepoll: the system cannot start another thread",
+    OSError(errno.EMFILE, os.strerror(errno.EMFILE)): "adepoll: Too many open files; raise",
+    ImportError("no such name"): "adepoll: this is a bug in adepoll: ImportError",
+}
+
+
+@pytest.mark.parametrize(("error", "text"), LIMITS.items(), ids=str)
+def test_a_command_names_the_limit_that_is_exhausted(error, text, capsys):
     def fail():
-        raise MemoryError
+        raise error
 
     with pytest.raises(SystemExit) as ended:
         run_sync(fail)
-    assert ended.value.code == 74
-    assert "out of memory; free some memory" in capsys.readouterr().err
+    assert ended.value.code == (70 if "bug" in text else 74)
+    assert capsys.readouterr().err.startswith(text)
 
 
 @pytest.mark.parametrize("error_of", [reading_error, writing_error])
