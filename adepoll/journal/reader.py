@@ -45,6 +45,7 @@ from adepoll.journal.sqlite_errors import READING_ERRORS, reading_error
 _T = TypeVar("_T")
 
 _PAGE: Final = 200  # maximum number of rows that one query returns
+_LAST_NUMBER: Final = 2**63 - 1  # the largest integer of SQLite
 _RECORDS: Final = f"SELECT {RECORD_COLUMNS} FROM jobs WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608 - built from constants
 
 _DATA: Final = "SELECT number, json FROM data WHERE number BETWEEN ? AND ? ORDER BY number"
@@ -139,7 +140,7 @@ class JournalReader(Closeable):
             last: The highest number. If the results reach 4 MiB at a lower number, the results
                 after that number are left out.
         """
-        return self._read(partial(_data_between, first, last))
+        return self._read(partial(_data_between, first, min(last, _LAST_NUMBER)))
 
     def span(self) -> tuple[float | None, float | None]:
         """Return when the first job was added, and when the last outcome was recorded.

@@ -23,10 +23,11 @@ from adepoll.journal import Acknowledged, Fetched, GivenUp, JournalReader, Recor
 from adepoll.journal.outcomes import ResultFile
 from adepoll.journal.schema import OUT_DIR
 from adepoll.report import write_report
+from adepoll.tables import export
 
 COLUMNS = {
     "jobs": (
-        "number", "job_id", "stage", "status", "added_at", "settled_at", "done_at", "delivered_at",
+        "number", "job_id", "kind", "label", "label_key", "columns", "stage", "status", "added_at", "settled_at", "done_at", "delivered_at",
         "result_path", "result_bytes", "result_sha256", "result_modified_ns", "error_kind", "error",
         "lasting", "partial", "credits", "snapshot",
     ),
@@ -34,7 +35,15 @@ COLUMNS = {
     "data": ("number", "json"),
 }  # fmt: skip
 VALUES = (None, 2**63 - 1, "\x1b]0;owned\x07\x1b[31m", b"\xff\xfe")
-MORE_VALUES = (-1, 0, 1.5, 9e999, "", "a/../b", "$(touch x)", "\0", "[" * 2_000, '{"job_id":7}')
+MORE_VALUES = (
+    *(-1, 0, 1.5, 9e999, "", "a/../b", "$(touch x)", "\0", "[" * 2_000, "a\r\nb"),
+    *(
+        "\u202e\u2028\u2066\x85\x9b31m",
+        '{"\x1b[31m\u202e":"\x1b[31m\u202e"}',
+        '{"a":"\\ud800"}',
+        "x" * 10**6,
+    ),
+)
 
 METADATA = {"job_id": "inline", "duration_ms": 1, "credit_usage": 1.0, "filename": "a.md"}
 DATA = {
@@ -104,6 +113,7 @@ USES = {
     "resume": lambda path, _out: asyncio.run(resume(path)),
     "show": lambda path, _out: show(path),
     "report": write_report,
+    "export": lambda path, out: export(path, out.with_suffix(".csv")),
 }
 
 
