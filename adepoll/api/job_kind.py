@@ -114,9 +114,19 @@ def _check_label(_ref: object, _attribute: object, label: Any) -> None:
         raise ConfigurationError(f"label must be a string, not an object of the type {name}")
 
 
+def _with_joined_surrogates(label: Any) -> Any:
+    """Return a label in which two surrogates that form a pair are the one character they mean.
+
+    JSON cannot tell them apart, so the label would be another after it was written and read.
+    """
+    if label is None or not isinstance(label, str) or label.isascii():
+        return label
+    return label.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
 @frozen
 class JobRef:
-    """Names a job by its id, with its kind and your own name for the job if necessary.
+    r"""Names a job by its id, with its kind and your own name for the job if necessary.
 
     ``str(ref)`` is a text such as ``v1-parse/cmg4x0q5p0001``, or the id alone if the kind follows
     from the id. Everything that takes a job id also takes this text or a `JobRef`. Only a `JobRef`
@@ -128,7 +138,9 @@ class JobRef:
             name. If it is None, a v2 id contains the kind, and every other id means a job of the
             client's default kind.
         label: Your own name for the job, such as the path of its document. Snapshots, outcomes and
-            journals contain it. References that differ only in the label are equal.
+            journals contain it. References that differ only in the label are equal. Two surrogates
+            that form a pair become the character for which they stand. In a journal, a surrogate
+            without its other half becomes an escape such as ``\udcff``.
 
     Raises:
         ConfigurationError: `kind` is not a `JobKind`, or `label` is not a string.
@@ -136,7 +148,13 @@ class JobRef:
 
     job_id: str
     kind: JobKind | None = field(default=None, kw_only=True, validator=_check_kind)
-    label: str | None = field(default=None, kw_only=True, eq=False, validator=_check_label)
+    label: str | None = field(
+        default=None,
+        kw_only=True,
+        eq=False,
+        converter=_with_joined_surrogates,
+        validator=_check_label,
+    )
 
     @classmethod
     def of(cls, job: "str | JobRef") -> "JobRef":

@@ -9,7 +9,7 @@ from attrs import evolve
 from batching import LARGE, NEVER, make_client, until
 from files import names
 
-from adepoll import JobKind, JobRef, ResultFetcher
+from adepoll import JobKind, JobRef, JobSnapshot, ResultFetcher
 from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.received_result import KeptResult
 from adepoll.emulator import JobPlan
@@ -31,6 +31,25 @@ async def test_a_label_is_part_of_outcome_record_and_snapshot(scene):
         (record,) = reader.records()
     assert (record.label, record.snapshot.label) == ("invoice 17", "invoice 17")
     assert record.outcome().ref.label == "invoice 17"
+
+
+@pytest.mark.parametrize(
+    ("label", "recorded"),
+    [
+        ("a\ud83d\ude00b", "a\U0001f600b"),
+        ("\ude00\ud83d", "\\ude00\\ud83d"),
+        ("caf\udce9.pdf", "caf\\udce9.pdf"),
+        ("\u202e\x1b[31m\u2028\0", "\u202e\x1b[31m\u2028\0"),
+    ],
+)
+async def test_a_label_keeps_its_characters_and_surrogates_are_readable(scene, label, recorded):
+    ref = JobRef(scene.submit(), label=label)
+    (outcome,) = await outcomes_of(scene, [ref])
+    assert outcome.label == recorded
+    assert JobSnapshot.from_json(outcome.snapshot.to_json()).label == recorded
+    if "\\" not in recorded:
+        assert ref.label == recorded
+        assert json.loads(json.dumps(ref.label)) == recorded
 
 
 async def test_unresolved_jobs_have_labels_too(scene):
