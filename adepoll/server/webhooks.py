@@ -34,6 +34,7 @@ _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,1000}")
 _SECONDS: Final = re.compile(r"[0-9]{1,15}")
 _MAX_SIGNATURES: Final = 32
 _MAX_CONTAINERS: Final = 10_000  # objects and arrays
+_MAX_VALUES: Final = 20_000
 _ID_KEYS: Final = ("job_id", "jobId", "run_id", "id")
 # Keys of the objects in which `_ID_KEYS` are looked for. ``data`` comes first, so that ``job`` in
 # ``data`` is found, too.
@@ -158,18 +159,21 @@ def job_ids_in(
         extract: Returns values of the parsed body that can be job ids, or a single such value.
             Values that are not valid job ids are left out. `default_job_ids` describes the default.
         max_bytes: Size of the largest body that is parsed, in bytes.
-        max_ids: Maximum number of ids in one webhook.
+        max_ids: Maximum number of ids in one webhook. The body may have twice as many values, but
+            at least 20,000.
 
     Raises:
         WebhookVerificationError: The body is not JSON, is too large, or has too many ids.
     """
     if len(body) > max_bytes:
         raise WebhookVerificationError(f"the body has more than {max_bytes} bytes")
-    # Parsing a body with very many objects and arrays would block the event loop.
+    # Parsing a body with very many values would block the event loop.
     if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS:
         raise WebhookVerificationError(
             f"the body has more than {_MAX_CONTAINERS} objects and arrays"
         )
+    if body.count(b",") > (most := max(_MAX_VALUES, 2 * max_ids)):
+        raise WebhookVerificationError(f"the body has more than {most} values")
     try:
         event = loads(body)
     except MalformedAnswerError:

@@ -138,6 +138,8 @@ def places(rules):
 IN_THREAD = {
     **dict.fromkeys(("list", *(f"{kind} answer" for kind in RULES)), is_costly),
     "id file": lambda _body: True,
+    "result": lambda _body: True,
+    "durations": lambda _body: True,  # in journals
     "snapshot": lambda _body: True,  # in journals
 }
 

@@ -234,6 +234,10 @@ def test_a_body_that_is_too_large_is_not_parsed():
         job_ids_in(body, max_bytes=len(body) - 1)
     with pytest.raises(WebhookVerificationError, match="more than 10000 objects and arrays"):
         job_ids_in(b"[" + b"{}," * 10_000 + b"{}]")
+    with pytest.raises(WebhookVerificationError, match="more than 20000 values"):
+        job_ids_in(b"[" + b"1," * 20_001 + b"1]")
+    many = json.dumps([f"j-{number}" for number in range(30_000)]).encode()
+    assert len(job_ids_in(many, lambda event: event, max_ids=30_000)) == 30_000
     with pytest.raises(WebhookVerificationError, match="more than 2 job ids"):
         job_ids_in(body, lambda _: ["a", "b", "b", "c"], max_ids=2)
     assert job_ids_in(body, lambda _: ["a", "b", "b"], max_ids=2) == ("a", "b")
