@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from adepoll.api.job_kind import JobKind
+from adepoll.common.threads import run_in_thread
 from adepoll.errors import ConfigurationError
 from adepoll.journal import Journal
 from adepoll.scheduling.durations import Durations
@@ -17,8 +18,13 @@ _NOTE: Final = "durations"
 
 async def read_durations(journal: Journal) -> dict[JobKind, Durations]:
     """Return what earlier runs have learnt about each kind; leave out what cannot be read."""
+    return await run_in_thread(_durations_in, await journal.note(_NOTE))
+
+
+def _durations_in(note: str | None) -> dict[JobKind, Durations]:
+    """Return the durations in a note. Blocks: the author of the journal can make the note long."""
     learnt = {}
-    for name, text in (await _read_note(journal)).items():
+    for name, text in _texts_in(note).items():
         try:
             learnt[JobKind(name)] = Durations.from_json(text)
         except ConfigurationError:  # written by another version of adepoll; the run learns again
@@ -34,13 +40,14 @@ async def write_durations(journal: Journal, learnt: Mapping[JobKind, Durations])
     """
     texts = {kind.name: known.to_json() for kind, known in learnt.items() if known.ended}
     if texts:
-        await journal.set_note(_NOTE, json.dumps(await _read_note(journal) | texts))
+        noted = await run_in_thread(_texts_in, await journal.note(_NOTE))
+        await journal.set_note(_NOTE, json.dumps(noted | texts))
 
 
-async def _read_note(journal: Journal) -> dict[str, str]:
+def _texts_in(note: str | None) -> dict[str, str]:
     """Return what is saved about each kind, as JSON text by the name of the kind."""
     try:
-        noted = json.loads(await journal.note(_NOTE) or "{}")
+        noted = json.loads(note or "{}")
     except (ValueError, RecursionError):
         return {}
     texts = noted.items() if isinstance(noted, dict) else ()

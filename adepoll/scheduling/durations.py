@@ -95,6 +95,9 @@ class Durations:
     def from_json(cls, text: str | bytes) -> "Durations":
         """Return a copy of the object whose `to_json` has returned `text`.
 
+        A megabyte can take a quarter of a second. So in a program with an event loop, read text of
+        unknown origin in a thread.
+
         Raises:
             ConfigurationError: `text` was not written by `to_json`, or was written by another
                 version of adepoll. In this case, start with a new `Durations`.
@@ -286,7 +289,10 @@ def nearest_edge(age: float) -> int:
 def _read(saved: Any) -> tuple[int, dict[Observation, float]]:
     if saved["format"] != _FORMAT:
         raise ValueError(f"its format is {saved['format']!r}, not {_FORMAT}")
-    return operator.index(saved["ended"]), dict(map(_read_observation, saved["seen"]))
+    ended = operator.index(saved["ended"])
+    if not 0 <= ended <= _MOST_ENDED:
+        raise ValueError("its number of ended jobs is impossible")
+    return ended, dict(map(_read_observation, saved["seen"]))
 
 
 def _read_observation(item: Sequence[Any]) -> tuple[Observation, float]:
@@ -295,7 +301,7 @@ def _read_observation(item: Sequence[Any]) -> tuple[Observation, float]:
     edges = (first, last) if ended is None else (first, last, ended)
     if [*edges] != sorted(map(operator.index, edges)) or edges[0] < 0 or edges[-1] > LAST:
         raise ValueError(f"{item} are not ages")
-    if not (isinstance(weight, int | float) and 0 < weight < math.inf):
+    if not (isinstance(weight, int | float) and 0 < weight <= _MOST_ENDED):
         raise ValueError(f"{weight} is not a weight")
     return (first, last, ended), float(weight)
 
@@ -307,6 +313,7 @@ def _checked(name: str, value: float) -> float:
 
 
 _FORMAT: Final = 1
+_MOST_ENDED: Final = 2**53  # a larger integer is not exact as a float
 _REFIT_SHARE: Final = 0.1  # change of the weight of ended jobs that requires a new estimate
 # The distribution is estimated again after one poll of each active job, and this number of polls.
 _REFIT_POLLS: Final = 1000

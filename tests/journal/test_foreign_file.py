@@ -27,9 +27,9 @@ from adepoll.tables import export
 
 COLUMNS = {
     "jobs": (
-        "number", "job_id", "kind", "label", "label_key", "columns", "stage", "status", "added_at", "settled_at", "done_at", "delivered_at",
-        "result_path", "result_bytes", "result_sha256", "result_modified_ns", "error_kind", "error",
-        "lasting", "partial", "credits", "snapshot",
+        "number", "job_id", "kind", "label", "label_key", "columns", "stage", "status", "added_at",
+        "settled_at", "done_at", "delivered_at", "result_path", "result_bytes", "result_sha256",
+        "result_modified_ns", "error_kind", "error", "lasting", "partial", "credits", "snapshot",
     ),
     "notes": ("key", "value"),
     "data": ("number", "json"),
@@ -39,7 +39,7 @@ MORE_VALUES = (
     *(-1, 0, 1.5, 9e999, "", "a/../b", "$(touch x)", "\0", "[" * 2_000, "a\r\nb"),
     *(
         "\u202e\u2028\u2066\x85\x9b31m",
-        '{"\x1b[31m\u202e":"\x1b[31m\u202e"}',
+        r'{"\u001b[31m\u202e":"\u001b[31m\u202e"}',
         '{"a":"\\ud800"}',
         "x" * 10**6,
     ),

@@ -400,6 +400,8 @@ KEPT = json.loads('{"format":1,"ended":1,"seen":[[1,2,3,1.0]]}')
         json.dumps(KEPT | {"format": 99}),
         json.dumps(KEPT | {"ended": 1.5}),
         json.dumps(KEPT | {"ended": None}),
+        json.dumps(KEPT | {"ended": -1}),
+        json.dumps(KEPT | {"ended": 10**400}),
         json.dumps(KEPT | {"arrivals": None}),
         json.dumps(KEPT | {"arrivals": [1, 2]}),
         json.dumps(KEPT | {"arrivals": [1, 2, -3]}),
@@ -422,6 +424,7 @@ KEPT = json.loads('{"format":1,"ended":1,"seen":[[1,2,3,1.0]]}')
                 [1, 2, 3, math.inf],
                 [1, 2, 3, "1"],
                 [1, 2, 3, 10**400],
+                [1, 2, 3, 1e308],
             )
         ),
     ],
