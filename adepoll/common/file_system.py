@@ -243,8 +243,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     If `path` exists and is not a regular file, such as ``/dev/stdout``, yield that file itself.
 
     Raises:
-        OSError: The file cannot be written; the temporary file is removed.
+        OSError: The file cannot be written; the temporary file is removed. Or another user, who is
+            not root, has put a link, a pipe or a device in the place of `path`.
     """
+    _check_owner(path)
     path = path.resolve()  # if `path` is a symbolic link, the file that it points to is replaced
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
@@ -261,6 +263,24 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _check_owner(path: Path) -> None:
+    """Raise if the name of a file leads to where another user wants it to lead.
+
+    In a folder like /tmp, every user can create a link or a pipe. Linux refuses to follow such a
+    link (protected_symlinks in proc_sys_fs(5)), but not in folders that are shared without the
+    sticky bit.
+    """
+    try:
+        found = path.lstat()
+    except OSError:
+        return  # it does not exist, or writing raises the same error
+    is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    if not is_plain and hasattr(os, "geteuid") and found.st_uid not in {0, os.geteuid()}:
+        raise PermissionError(
+            errno.EPERM, "it is a link, pipe or device of another user", str(path)
+        )
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -97,6 +97,26 @@ def test_a_symbolic_link_is_kept(tmp_path):
     assert (tmp_path / "real" / "r.html").read_text() == "page"
 
 
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_link_or_pipe_of_another_user_is_not_used(tmp_path, monkeypatch, is_link):
+    """It stays as it is, and so does the file that the link points to."""
+    planted, precious = tmp_path / "r.html", tmp_path / "precious"
+    precious.write_text("old")
+    if is_link:
+        planted.symlink_to(precious)
+    else:
+        os.mkfifo(planted)
+    if os.geteuid() == 0:
+        os.chown(planted, 65534, 65534, follow_symlinks=False)
+    else:
+        other = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: other)
+    with pytest.raises(PermissionError, match="of another user"):
+        write_atomically(planted, "page")
+    assert precious.read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"r.html", "precious"}
+
+
 def test_a_device_is_written_to_and_not_replaced(tmp_path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
