@@ -2,16 +2,22 @@
 
 import asyncio
 import copy
+import os
 import pickle
+import resource
+import sqlite3
+import threading
+from contextlib import closing, contextmanager
 
 import pytest
 from amounts import more
 from lazyimport import lazy_import
 
-from adepoll import AdeClient, JobWatcher, ResultFetcher, RetryPolicy, WebhookVerifier
+from adepoll import AdeClient, JobKind, JobWatcher, ResultFetcher, RetryPolicy, WebhookVerifier
 from adepoll.common.redaction import Secret
 from adepoll.emulator import FAULT_NAMES, Emulator, Endpoint, JobPlan, make_fault
-from adepoll.errors import AdePollError, ConfigurationError
+from adepoll.errors import AdePollError, ConfigurationError, WebhookVerificationError
+from adepoll.journal import Journal, Settled
 
 trackers = lazy_import("trackers")
 
@@ -144,3 +150,119 @@ def test_a_secret_shows_nothing(value):
 
 def test_a_client_that_was_not_constructed_has_a_repr():
     assert repr(AdeClient.__new__(AdeClient)) == "AdeClient(base_url=None)"
+
+
+@contextmanager
+def no_thread():
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        yield
+
+
+@contextmanager
+def no_file():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit", [no_thread, no_file])
+async def test_errors_of_an_exhausted_limit_show_no_secret(tmp_path, limit):
+    async with (
+        Emulator(seed=3, api_key=KEY) as ade,
+        AdeClient(KEY, base_url=ade.base_url, timeout=0.5, retry=RETRY) as client,
+        ResultFetcher(client, patience=0, read_timeout=0.5) as fetcher,
+    ):
+        job_id = ade.submit(JobPlan(result_bytes=1_500_000))
+        job = await client.get_job(job_id)
+        named = AdeClient(KEY, base_url=f"http://localhost:{ade.port}", timeout=0.5, retry=RETRY)
+        async with named:
+            with limit():
+                errors = await errors_of(
+                    lambda: named.get_job(job_id),
+                    lambda: fetcher.download(job, tmp_path / "a"),
+                    lambda: Journal.open(tmp_path / "a.db", endpoint=ade.base_url),
+                )
+    assert errors
+    for error in errors:
+        check(error)
+
+
+@pytest.mark.parametrize("name", ["unauthorized", "server-error", "missing-status", "redirect"])
+async def test_errors_of_a_renewal_show_no_secret(tmp_path, name):
+    """The URL has expired, and the request for a new one fails."""
+    async with (
+        Emulator(seed=3, api_key=KEY) as ade,
+        AdeClient(KEY, base_url=ade.base_url, timeout=0.3, retry=RETRY) as client,
+        ResultFetcher(client, patience=0, read_timeout=0.3) as fetcher,
+    ):
+        job = await client.get_job(ade.submit(JobPlan(result_bytes=1_500_000)))
+        ade.faults.add("expired-mid-download", endpoints=[Endpoint.RESULT])
+        ade.faults.add(name, endpoints=[Endpoint.GET])
+        errors = await errors_of(
+            lambda: fetcher.result(job), lambda: fetcher.download(job, tmp_path / "a")
+        )
+    assert len(errors) == 2
+    for error in errors:
+        check(error)
+
+
+@pytest.mark.parametrize("kind", [JobKind.V2_PARSE, JobKind.V2_EXTRACT, JobKind.V1_PARSE], ids=str)
+@pytest.mark.parametrize("name", ["unauthorized", "server-error", "truncated", "html"])
+async def test_errors_about_other_kinds_show_no_secret(tmp_path, kind, name):
+    async with (
+        Emulator(seed=3, api_key=KEY) as ade,
+        AdeClient(KEY, base_url=ade.base_url, kind=kind, timeout=0.3, retry=RETRY) as client,
+        ResultFetcher(client, patience=0, read_timeout=0.3) as fetcher,
+    ):
+        url = f"https://bucket.s3.example/r.json?{SECRETS[1]}CaNaRy-CoNtEnT"
+        job_id = ade.submit(JobPlan(), kind=kind, output_save_url=url)
+        job = await client.get_job(job_id)
+        ade.faults.add(name, endpoints=[Endpoint.GET])
+        errors = await errors_of(
+            lambda: client.get_job(job_id),
+            lambda: fetcher.result(job),
+            lambda: fetcher.result(job_id),
+            lambda: fetcher.download(job, tmp_path / "a"),
+        )
+    assert errors
+    for error in errors:
+        check(error)
+
+
+async def test_errors_of_webhooks_show_no_secret():
+    verifier = WebhookVerifier(KEY.encode() * 3)
+    headers = {"webhook-id": "m", "webhook-timestamp": "1", "webhook-signature": "v1,AAAA"}
+    for now in (1.0, 10_000.0):
+        with pytest.raises(WebhookVerificationError) as caught:
+            verifier.verify(headers, b'{"job_id":"a"}', now=now)
+        check(caught.value)
+
+
+async def test_errors_of_a_journal_show_no_secret(tmp_path, stored):
+    path = tmp_path / "a.db"
+    job = stored(f"https://bucket.s3.example/r.json?{SECRETS[1]}CaNaRy-CoNtEnT")
+    errors = []
+    async with await Journal.open(path, endpoint="https://api.va.landing.ai") as journal:
+        calls = [
+            lambda: Journal.open(path, endpoint="https://api.va.landing.ai"),  # busy
+            lambda: journal.write(Settled(job, 1.0, fetching=True)),  # an unknown job
+        ]
+        errors += await errors_of(*calls)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("DROP TABLE data")
+            other.commit()
+        await journal.add(["job-1"])
+        errors += await errors_of(lambda: journal.write(Settled(job, 1.0, fetching=True)))
+    errors += await errors_of(lambda: Journal.open(path, endpoint="https://api.va.landing.ai"))
+    assert len(errors) >= 3
+    for error in errors:
+        check(error)
