@@ -195,7 +195,7 @@ class RunTasks:
         )
 
     async def _run(self) -> None:
-        """Run the batch: yield earlier outcomes, read ids, watch jobs and fetch results."""
+        """Do the whole run: pass on earlier outcomes, read ids, watch jobs and fetch results."""
         results = self._results
         try:
             await self._journal.reopen(kinds=self._resources.curable)

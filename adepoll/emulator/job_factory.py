@@ -49,7 +49,7 @@ class JobFactory:
         job_id: str,
         received_at: float,
     ) -> Job:
-        """Make a job.
+        """Return the job that a submission creates.
 
         Args:
             rules: Rules of the kind of the job.

@@ -125,7 +125,7 @@ class DiskWriter:
             self._syncing = start_in_thread(self.part.sync)
 
     async def publish(self) -> str:
-        """Finish the hash, and publish the completely written file; return its SHA-256 in hex."""
+        """Finish the hash, and rename the complete part file to its target; return the SHA-256."""
         await self._finish_hash()
         if self._syncing is not None:
             await wait_until_done(self._syncing)
