@@ -116,7 +116,7 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
     def __aenter__(self) -> Awaitable[object]:  # type: ignore[override]  # `async with` accepts any awaitable
         """Acquire the semaphore. After that, the request of this task no longer waits."""
         acquiring = self.places.__aenter__()
-        if isinstance(acquiring, asyncio.Future):  # only from a `Semaphore` with a free place
+        if isinstance(acquiring, asyncio.Future) and acquiring.done():  # a place of `Semaphore`
             self._acquired()
             return acquiring
         return self._acquire(acquiring)
