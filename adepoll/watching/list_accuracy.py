@@ -289,13 +289,15 @@ class ListAccuracy:
             if job_id not in self._shown or started > settled_at + _KEPT_FOR:
                 del self._kept[job_id]
 
-    def samples(self, listed: int, *, age: float, settled: int) -> int:
+    def samples(self, listed: int, *, age: float, settled: int, chance: float = 0.0) -> int:
         """Return the number of watched jobs to poll after a sweep, only to check the list.
 
         Args:
             listed: Number of watched jobs.
             age: Age of a typical watched job, in seconds.
             settled: Number of jobs that polls have found settled since the last call.
+            chance: Chance that a typical watched job has settled since the last poll that found it
+                active, whatever the list says.
         """
         wanted = self._fraction
         late = self.ends.is_suspicious or self.kept.is_large
@@ -306,7 +308,14 @@ class ListAccuracy:
             wanted += min(listed, _MAX_SUSPICIOUS_SAMPLE)
         elif self.is_proven:
             few = self.kept.expected < _EXPECTED
-            wanted += _SAMPLES_PER_SWEEP + (_FIRST_SAMPLES if few else _SAMPLES) * settled
+            per_sweep, per_settled = _FIRST_SAMPLES if few else _SAMPLES
+            size = per_settled * settled
+            enough = min(_EXPECTED_SOON, _EXPECTED_SHARE * listed)
+            if self.kept.expected < enough and chance >= _MIN_CHANCE:
+                # Many listed jobs would have settled unnoticed by now if the list kept showing
+                # them. So find out soon whether it does.
+                size = max(size, min(_PER_SWEEP / chance, _MAX_SAMPLE))
+            wanted += per_sweep + size
         else:
             # The sample is smaller if the jobs are very young, because few of them have settled, or
             # very old, because few of them will settle soon. It is also smaller the more jobs the
@@ -355,9 +364,15 @@ _ENOUGH: Final = 4  # settled jobs that are enough to find out how late the list
 _YOUNG: Final = 16.0  # seconds; the sample is smaller if jobs are younger, as few have settled
 _OLD: Final = 60.0  # seconds; the sample is smaller if jobs are older, as few will settle soon
 # Once the list is proven: polls that only check the list, for each sweep and for each settled job.
-_SAMPLES_PER_SWEEP: Final = 0.25
-# Polls for each settled job. `_FIRST_SAMPLES` is used until `KeptShare.expected` is `_EXPECTED`. So
-# many polls are enough to find out whether the list shows 5% of the settled jobs as active.
-_SAMPLES: Final = 0.03
-_FIRST_SAMPLES: Final = 0.15
+# `_FIRST_SAMPLES` is used until `KeptShare.expected` is `_EXPECTED`. So many polls are enough to
+# find out whether the list shows 5% of the settled jobs as active.
+_SAMPLES: Final = 0.1, 0.03
+_FIRST_SAMPLES: Final = 0.25, 0.15
 _EXPECTED: Final = 30.0
+# The polls after each sweep would find `_PER_SWEEP` jobs if the list showed all settled jobs, until
+# `KeptShare.expected` is `_EXPECTED_SOON`, or a share of the listed jobs if these are few. If the
+# list shows 20% of the settled jobs, one job is found in the end.
+_EXPECTED_SOON: Final = 6.0
+_EXPECTED_SHARE: Final = 0.02
+_PER_SWEEP: Final = 2.0
+_MIN_CHANCE: Final = 0.1  # chance that a job has settled, below which a poll would show too little

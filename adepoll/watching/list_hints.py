@@ -373,7 +373,11 @@ class ListHints:
         if any(state.ticket and state.ignore_list for state in self._sample):
             return
         age = now - states[len(states) // 2].received_at if states else 0.0
-        count = self.accuracy.samples(len(states), age=age, settled=self._settled)
+        chance = 0.0
+        if self.timing.learning.durations.ended >= _MIN_ENDED:
+            some = self.timing.rng.sample(states, min(_CHANCES_SAMPLED, len(states)))
+            chance = sum(self._unseen_chance(state, now) for state in some) / max(len(some), 1)
+        count = self.accuracy.samples(len(states), age=age, settled=self._settled, chance=chance)
         self._settled = 0
         is_short = self.timing.throughput.is_short or now < self.waits_replaced_until
         count = sum(self.list_trust.may_check(is_short=is_short) for _ in range(count))
@@ -410,6 +414,7 @@ _RECENT: Final = 10.0  # seconds for which a request that had to wait shows a sh
 _KEPT_STEP: Final = 1.5
 _CHUNK: Final = 500  # jobs in one step of an iterator
 _DRAWN: Final = 4  # jobs drawn for each job of a sample; the jobs with the largest chance are taken
+_CHANCES_SAMPLED: Final = 8  # watched jobs whose chances `_take_sample` averages
 _DELAYS_SAMPLED: Final = 8  # jobs for which `sweep_ended` asks the schedule
 _MIN_LATER: Final = 1.0  # fewest seconds by which a poll is postponed for lack of request budget
 _CHECK_LATER: Final = 30.0  # seconds by which a poll is postponed if it would only check the list

@@ -253,6 +253,17 @@ def test_samples_are_few_and_fewer_once_the_list_is_proven(listed):
     assert accuracy.samples(listed, age=10.0, settled=100) in (3, 4)
 
 
+@pytest.mark.parametrize(("chance", "samples"), [(0.05, 0), (0.1, 20), (0.5, 4)])
+def test_a_proven_list_is_checked_soon_if_it_may_hide_many_settled_jobs(chance, samples):
+    """The jobs that the list has dropped say nothing about those that it goes on showing."""
+    accuracy = proven()
+    for _ in range(2):
+        assert accuracy.samples(300, age=30.0, settled=0, chance=chance) - samples in (0, 1)
+    for _ in range(7):
+        accuracy.kept.record_poll(1.0)
+    assert accuracy.samples(300, age=30.0, settled=0, chance=chance) <= 1
+
+
 def test_a_proven_list_that_shows_one_settled_job_needs_no_more_samples():
     """A list that is some seconds late, but less than the limit, shows such a job after a poll."""
     accuracy = proven()
