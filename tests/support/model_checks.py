@@ -129,6 +129,8 @@ def _check_long_poll(scenario, actor):
     disturbed = _overlap([*service.stops, *behaviour.outages], 0.0, actor.ended)
     settled = job.fault is None and job.ended_at < actor.ended - 60.0
     hopeless = job.fault not in {None, "down"}
+    if job.fault == "forbidden" and _is_silent(actor.source, actor.ended, 400.0):
+        return  # no job is accepted, so a firewall can be the reason of the 403
     if (settled or hopeless) and actor.ended - actor.started - disturbed > 400.0:
         service.violate(f"11: {actor.name} waits for {job_id} ({job.fault}), and is told nothing")
 

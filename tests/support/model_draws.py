@@ -36,12 +36,20 @@ def draw_scenario(seed):
     if flow:
         actors[0] = _draw_reader(rng, jobs)
     ids = [job.job_id for job in jobs]
+    more = Random(f"model/{seed}/budget")  # separate, so that the other draws stay the same
+    shared_budget = more.choice((0.5, 1.0, 5.0, 30.0)) if more.random() < 0.12 else None
+    if shared_budget is not None:
+        watchers = [options | {"budget": shared_budget} for options in watchers]
     return Scenario(
         seed=seed,
         behaviour=behaviour,
         jobs=jobs,
         watchers=watchers,
         shared_semaphore=shared,
+        shared_budget=shared_budget,
+        own_requests=sorted(more.uniform(0, 120) for _ in range(more.choice((0, 3, 20))))
+        if shared_budget is not None
+        else [],
         actors=actors,
         polled_now=[
             (rng.uniform(0, 100), rng.choice(ids)) for _ in range(rng.choice((0, 0, 3, 20)))

@@ -5,7 +5,6 @@ from contextlib import nullcontext
 
 from attrs import evolve, frozen
 
-from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
 
 
@@ -24,8 +23,7 @@ class BudgetedSource:
     slot: object = nullcontext()
 
     @classmethod
-    def make(cls, source, *, max_rate, rng):
-        limiter = RateLimiter(max_rate=max_rate, rng=rng)
+    def make(cls, source, *, limiter, rng):
         return cls(source=source, sender=RequestSender(limiter, rng=rng))
 
     def for_polling(self, slot):
@@ -43,6 +41,36 @@ class BudgetedSource:
         return await self.sender.call_once(
             lambda _at: self.source.list_jobs(**query), semaphore=self.slot
         )
+
+
+@frozen(kw_only=True)
+class OwnRequests:
+    """Requests of the user's own code, which take turns in the budget of the watchers.
+
+    Attributes:
+        sender: Sends the requests.
+        service: Is told when one of them waits for too long.
+        rate: Requests per second that the budget allows.
+        others: Number of watchers that share the budget.
+        excused: True if errors can close the gate, so that any wait is right.
+    """
+
+    sender: RequestSender
+    service: object
+    rate: float
+    others: int
+    excused: bool
+
+    async def send(self):
+        """Send one request, and check how long it waited for its turn."""
+        loop = asyncio.get_running_loop()
+        began, stopped = loop.time(), len(self.service.stops)
+        await self.sender.call_once(lambda _at: asyncio.sleep(0.1))
+        waited = loop.time() - began - 0.1
+        # Each watcher has up to 4 polls and 8 pages that wait for their turns.
+        longest = (12 * self.others + 4) / self.rate + 4.0
+        if not self.excused and len(self.service.stops) == stopped and waited > longest:
+            self.service.violate(f"6: a request of the user waits {waited:.1f} s for its turn")
 
 
 class CountingSemaphore(asyncio.Semaphore):

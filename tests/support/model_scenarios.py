@@ -9,7 +9,7 @@ from attrs import define, field
 from internals import timers
 from model_checks import check_all
 from model_faults import Behaviour
-from model_limits import BudgetedSource, CountingSemaphore
+from model_limits import BudgetedSource, CountingSemaphore, OwnRequests
 from model_source import (
     ModelService,
     ModelSource,
@@ -19,6 +19,8 @@ from model_source import (
 
 from adepoll import JobWatcher
 from adepoll.scheduling.durations import Durations
+from adepoll.throttling.rate_limiter import RateLimiter
+from adepoll.throttling.request_sender import RequestSender
 
 SLACK = 7_200.0
 """Virtual seconds after the last job, pause and outage, within which all consumers must end."""
@@ -33,6 +35,9 @@ class Scenario:
             "timed": True if its source knows the service's clock. "budget": Requests per second
             of its client; None without a client. "learnt": Mean duration of the jobs that it knows
             from before; None if it knows nothing.
+        shared_budget: Requests per second of one budget for all watchers and for the user's own
+            requests; None if each watcher has its own budget.
+        own_requests: Times at which the user's own code sends a request in that budget.
         polled_now: Times and ids at which `poll_now` is called.
         stops: Time and duration of each stop of the process.
         close_at: Time at which the first watcher is closed; None for the end.
@@ -44,6 +49,8 @@ class Scenario:
     jobs: list
     watchers: list
     shared_semaphore: int | None
+    shared_budget: float | None
+    own_requests: list
     actors: list
     polled_now: list
     stops: list
@@ -116,6 +123,9 @@ class Scenario:
             lambda _loop, context: service.violate(f"5: the loop complains: {context}")
         )
         shared = None if self.shared_semaphore is None else CountingSemaphore(self.shared_semaphore)
+        shared_limiter = None
+        if self.shared_budget is not None:
+            shared_limiter = RateLimiter(max_rate=self.shared_budget, rng=Random(self.seed))
         watchers = []
         for number, options in enumerate(self.watchers):
             limit = shared.places if shared else options["concurrency"]
@@ -125,7 +135,8 @@ class Scenario:
             given = {name: options[name] for name in ("discovery", "buffer", "patience")}
             rng = Random(self.seed + number)
             if options["budget"] is not None:
-                source = BudgetedSource.make(source, max_rate=options["budget"], rng=rng)
+                limiter = shared_limiter or RateLimiter(max_rate=options["budget"], rng=rng)
+                source = BudgetedSource.make(source, limiter=limiter, rng=rng)
             watchers.append(
                 JobWatcher(
                     source,
@@ -138,6 +149,7 @@ class Scenario:
         # For each watcher its workers and sweeps, for each consumer itself and a reader of ids.
         service.most_tasks = (
             3
+            + len(self.own_requests)
             + 2 * len(self.actors)
             + sum(
                 min(source.limit if shared is None else 256, len(self.jobs)) + 12
@@ -150,6 +162,15 @@ class Scenario:
             actor.source, actor.watcher = self.sources[number], watchers[number]
             tasks[actor] = loop.create_task(actor.run(), name=actor.name)
         chaos = [loop.create_task(self._chaos(tasks, watchers))]
+        if shared_limiter is not None:
+            own = OwnRequests(
+                sender=RequestSender(shared_limiter, rng=Random(self.seed)),
+                service=service,
+                rate=self.shared_budget,
+                others=len(watchers),
+                excused=bool(self.behaviour.stray or self.behaviour.outages),
+            )
+            chaos += [loop.create_task(_send_at(at, own)) for at in self.own_requests]
         pending = (await asyncio.wait([*tasks.values()], timeout=self.horizon))[1]
         task = None
         for task in pending:
@@ -226,6 +247,12 @@ class Scenario:
             self.service.violate(f"5: {actor.name} takes a while to be cancelled")
         elif not task.cancelled():
             self.service.violate(f"5: {actor.name} swallows CancelledError: {actor.outcome}")
+
+
+async def _send_at(at, own):
+    """Send a request of the user at the time `at`."""
+    await asyncio.sleep(at - asyncio.get_running_loop().time())
+    await own.send()
 
 
 def _taught(mean):
