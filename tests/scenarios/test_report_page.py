@@ -2,8 +2,10 @@
 
 import itertools
 import random
+import re
 
 import pytest
+from attrs import evolve
 from browser import expect
 from contrast import POOR_CONTRAST
 from reporting import ADDED, record, warning
@@ -179,6 +181,56 @@ async def test_an_injected_script_does_not_run(report, new_page, tmp_path):
         await page.goto(address)
     assert (await refused.value).failure == "csp"
     await expect(page).to_have_title("friday.db: batch report")
+
+
+ATTACKS = [
+    "<script>owned = 1</script>",
+    "<img src=x onerror='owned = 1'>",
+    '"><svg onload=owned=1>',
+    "' onmouseover='owned = 1' onfocus='owned = 1' autofocus='",
+    "</style></title></template></textarea><script>owned = 1</script>",
+    "<!--><script>owned = 1</script>-->",
+    "javascript:owned=1",
+    "&lt;script&gt;owned = 1&lt;/script&gt;",
+    "\u202e\u2028<script\x0c>owned = 1</script\x0c>",
+    "]]><script>owned = 1</script><![CDATA[",
+]
+PROBES = """() => [...document.querySelectorAll("*")].filter((element) =>
+  ["SCRIPT", "IMG", "IFRAME", "OBJECT", "EMBED", "FORM", "BASE"].includes(element.tagName) ||
+  [...element.attributes].some((attribute) =>
+    attribute.name.startsWith("on") || /^\\s*javascript:/i.test(attribute.value))
+).map((element) => element.outerHTML)"""
+
+
+async def test_no_text_of_a_journal_becomes_a_script(open_page, tmp_path):
+    """Even in a browser that ignores the Content-Security-Policy of the page."""
+    records = []
+    for number, text in enumerate(ATTACKS):
+        error = RecordedError(text, kind=text)
+        records += [
+            record(5 * number + 1, job_id=text, filename=text, version=text,
+                   warnings=(warning(text, text),), schema_violation_error=text),
+            record(5 * number + 2, "failed", job_id=f"{text}2", reason=text),
+            record(5 * number + 3, "unresolved", job_id=f"{text}3", error=error),
+            record(5 * number + 4, "not_fetched", job_id=f"{text}4", error=error),
+            record(5 * number + 5, "waiting", job_id=f"{text}5", reason=text),
+        ]  # fmt: skip
+    records = [
+        evolve(each, label=each.job_id, columns={each.job_id: each.job_id}) for each in records
+    ]
+    everything = " ".join(ATTACKS)
+    page = render(
+        records, name=everything, endpoint=everything, notes={everything: everything}, made_at=ADDED
+    )
+    without_policy = re.sub(r"<meta[^>]*Content-Security-Policy[^>]*>", "", page)
+    assert without_policy != page
+    path = tmp_path / "report.html"
+    path.write_text(without_policy, "utf-8")
+    opened = await open_page(path.as_uri())
+    for summary in await opened.locator("summary").all():
+        await summary.click()
+    assert await opened.evaluate("window.owned") is None
+    assert await opened.evaluate(PROBES) == []
 
 
 def luminance(color):
