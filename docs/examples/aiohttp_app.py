@@ -114,7 +114,7 @@ async def start(request: web.Request) -> web.Response:
     try:
         body = await request.json()
         count, kind = int(body["count"]), body.get("kind", "v1-extract")
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         count, kind = 0, "v1-extract"
     if not 1 <= count <= MAX_JOBS:
         raise web.HTTPUnprocessableEntity(text=f"count must be a number from 1 to {MAX_JOBS}")
