@@ -134,6 +134,14 @@ def test_links_point_to_files_and_headings_that_exist(page):
     assert broken_links(page) == []
 
 
+def test_pages_name_only_tests_that_exist():
+    named = [
+        name for page in PAGES for name in re.findall(r"`(tests/[^` ]+)`", page.read_text("utf-8"))
+    ]
+    assert named
+    assert [name for name in named if not [*ROOT.glob(name)]] == []
+
+
 def test_code_names_only_pages_and_headings_that_exist():
     sources = [*(ROOT / "adepoll").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
     sources.remove(Path(__file__))
