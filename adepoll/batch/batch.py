@@ -19,6 +19,7 @@ from adepoll.batch.result_files import NameBy, ProtectedFiles
 from adepoll.batch.run import BatchRun
 from adepoll.batch.run_tasks import RunTasks
 from adepoll.common.closing import AsyncCloseable
+from adepoll.common.file_system import plain_path
 from adepoll.common.redaction import showable
 from adepoll.common.threads import start_in_thread
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
@@ -123,7 +124,7 @@ class Batch(AsyncCloseable):
             check_is_local(out_dir, "out_dir")
         self._client = client
         self._journal_argument = journal
-        self._out_dir = None if out_dir is None else Path(out_dir).absolute()
+        self._out_dir = None if out_dir is None else plain_path(Path(out_dir))
         if name_by not in get_args(NameBy):
             raise ValueError(f"name_by must be 'job_id' or 'label', got {name_by!r}")
         self._name_by: NameBy = name_by

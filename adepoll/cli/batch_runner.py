@@ -32,6 +32,7 @@ from adepoll.cli.output_lines import json_line, text_line
 from adepoll.cli.problem_list import ProblemList
 from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
+from adepoll.common.file_system import plain_path
 from adepoll.common.threads import start_in_thread
 from adepoll.errors import InvalidJobIdError, JournalError, TargetExistsError
 from adepoll.journal import Journal, JournalReader, RecordFilter
@@ -103,7 +104,7 @@ class BatchRunner:
                 )
             )
             self._endpoints = Endpoints.of(client.base_url, client.v2_base_url)
-            self._out = None if options.out is None else options.out.absolute()
+            self._out = None if options.out is None else plain_path(options.out)
             view = stack.enter_context(
                 progress_view(lambda: state_of_batch(batch, client), quiet=options.quiet)
             )
@@ -290,7 +291,7 @@ def _is_same_folder(out: Path, recorded: Path) -> bool:
     try:
         return out.samefile(recorded)
     except (OSError, ValueError):  # a folder does not exist, or a path has a NUL character
-        return out.absolute() == recorded
+        return plain_path(out) == recorded
 
 
 async def _folders_of_files(journal: Journal) -> list[Path]:

@@ -51,6 +51,16 @@ _BETWEEN_RENAMES: Final = 0.05  # seconds
 _position = threading.Lock()  # held while the position of a file is moved and used
 
 
+def plain_path(path: Path) -> Path:
+    """Return a path as an absolute path without "..".
+
+    A journal contains only such paths. Symbolic links are resolved only if the path contains "..":
+    then ".." can mean another folder than the one before it in the text.
+    """
+    absolute = path.absolute()
+    return Path(os.path.realpath(absolute)) if ".." in absolute.parts else absolute
+
+
 def open_without_following(path: Path, flags: int, mode: int = 0o777) -> int:
     """Open a file as `os.open` does, but not through a symbolic link; return the descriptor.
 

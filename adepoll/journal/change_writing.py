@@ -11,6 +11,7 @@ from typing import Final
 
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobStatus
+from adepoll.common.file_system import plain_path
 from adepoll.common.redaction import showable
 from adepoll.errors import AdePollError, JournalError
 from adepoll.journal.changes import (
@@ -162,7 +163,7 @@ def _shown_error(error: AdePollError) -> tuple[str, str]:
 
 def _path_value(path: Path) -> str | bytes:
     """Return the absolute form of a path, as text, or as bytes if it is not valid UTF-8."""
-    absolute = str(path.absolute())
+    absolute = str(plain_path(path))
     try:
         absolute.encode()
     except UnicodeEncodeError:

@@ -65,6 +65,27 @@ async def test_every_id_has_a_file_name(scene):
         assert outcome.file.path.read_bytes() == scene.truth(outcome.job_id)
 
 
+@pytest.mark.parametrize("link", [False, True])
+async def test_a_folder_with_dots_is_recorded_without_them(scene, link):
+    """A journal whose paths contain ".." is refused."""
+    elsewhere = scene.out_dir.parent / "elsewhere" / "deep"
+    elsewhere.mkdir(parents=True)
+    work = scene.out_dir.parent / "work"
+    if link:
+        work.symlink_to(elsewhere)
+    else:
+        work.mkdir()
+    out_dir = work / ".." / "results"
+    job_id, later = scene.submit(), scene.submit()
+    found = await scene.run([job_id], out_dir=out_dir)
+    parent = elsewhere.parent if link else scene.out_dir.parent
+    assert found[job_id].file.path == parent.resolve() / "results" / f"{job_id}.json"
+    assert found[job_id].file.path.is_file()
+    assert [*await scene.run([later], out_dir=out_dir)] == [later]
+    assert [*await scene.run(replay=True, out_dir=None)] == [job_id, later]
+    assert scene.records()[job_id].file.path == found[job_id].file.path
+
+
 # --- existing files ------------------------------------------------------------------------------
 
 
