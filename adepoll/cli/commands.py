@@ -180,7 +180,7 @@ def emulate() -> None:
 @click.option(
     "-o",
     "--out",
-    type=LocalPath(allow_dash=True),
+    type=LocalPath(dir_okay=False, allow_dash=True),
     metavar="FILE",
     help='Output file; "-" for standard output. An existing file is replaced. Default: the name of '
     "the journal, but with the ending of the format (batch.parquet for batch.db).",
@@ -296,7 +296,7 @@ def list_jobs() -> None:
 @click.option(
     "-o",
     "--out",
-    type=LocalPath(allow_dash=True),
+    type=LocalPath(dir_okay=False, allow_dash=True),
     metavar="FILE",
     help='Output file; "-" for standard output. An existing file is replaced. Default: the name of '
     "the journal without its ending, then -report.html, in the folder of the journal "

@@ -78,6 +78,20 @@ async def test_resume_prints_the_remaining_jobs_and_repeats_none(ade, journal, t
     assert (code, again) == (0, "")
 
 
+async def test_a_folder_above_the_current_one_can_be_resumed(ade, journal, tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    job_id = ade.submit(SOON)
+    words = ["--journal", journal, "--out", "../r", "--timeout", "5"]
+    code, out, err = await adepoll(ade, "watch", job_id, *words, cwd=here)
+    assert code == 0
+    assert json.loads(out)["result"]["path"] == str(tmp_path / "r" / f"{job_id}.json")
+    for folder, cwd in (("../r", here), (tmp_path / "r", None)):
+        code, out, err = await adepoll(ade, "resume", journal, "--out", folder, cwd=cwd)
+        assert (code, out) == (0, "")
+        assert "earlier runs" not in err
+
+
 async def test_all_prints_everything_again_without_requests_to_the_service(ade, journal):
     ids = [ade.submit(SOON) for _ in range(3)]
     await adepoll(ade, "watch", *ids, "--journal", journal)
@@ -404,6 +418,8 @@ async def test_kind_sets_the_kind_of_ids_that_do_not_say_it(ade):
         (["emulate", "--api-key", ""], "a key has printable ASCII characters and no spaces"),
         (["emulate", "--api-key", "a b"], "a key has printable ASCII characters and no spaces"),
         (["emulate", "--fault", "silent:x"], "'x' is not a chance from 0 to 1, as in silent:0.1"),
+        (["export", "b.db", "--out", "/"], "'-o' / '--out': File '/' is a directory; see"),
+        (["report", "b.db", "--out", "/"], "'-o' / '--out': File '/' is a directory; see"),
         (["watch", "a", "--timeout", "5m"], "'--timeout': '5m' is not a valid number; see"),
         (["watch", "a", "--timeout", "nan"], "'--timeout': not a finite number; see"),
         (["emulate", "--median", "inf"], "'--median': not a finite number; see"),
