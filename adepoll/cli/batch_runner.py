@@ -264,6 +264,10 @@ class BatchRunner:
                     "continue"
                 )
             return
+        if self.journal is not None and not self.journal.exists():
+            journal = shown(str(self.journal))
+            say(f"adepoll: {journal} was moved or deleted during the run; move it back to continue")
+            return
         if self.job_ids is not None and not self._progress.complete:
             say(f"adepoll: not all ids had been read: {GIVE_IDS_AGAIN}")
             return

@@ -60,6 +60,19 @@ async def test_an_interrupted_batch_prints_the_resume_command(ade, journal, numb
     assert err.splitlines()[-1] == f"adepoll: continue with: adepoll resume {quote(str(journal))}"
 
 
+async def test_a_batch_whose_journal_is_gone_does_not_say_that_it_can_continue(ade, journal):
+    ids = [ade.submit(SOON), ade.submit(NEVER)]
+    async with started(ade, "watch", *ids, "--journal", journal) as process:
+        await process.stdout.readline()
+        journal.unlink()
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
+    assert process.returncode == 143
+    last = err.decode().splitlines()[-1]
+    assert last.endswith("was moved or deleted during the run; move it back to continue")
+    assert b"adepoll resume" not in err
+
+
 async def test_resume_prints_the_remaining_jobs_and_repeats_none(ade, journal, tmp_path):
     ids = [ade.submit(SOON) for _ in range(3)]
     ids += [ade.submit(JobPlan(processing_time=2.0, result_bytes=1_500_000)) for _ in range(3)]
