@@ -6,6 +6,7 @@ option ``--seed`` draws the inputs of an earlier run again.
 """
 
 import random
+import tracemalloc
 from contextlib import contextmanager
 from functools import partial
 
@@ -119,6 +120,24 @@ def test_the_work_grows_at_most_with_the_size(name, make):
             check(BY_NAME[name], make(count))
         calls.append(count_of_calls())
     assert calls[1] <= 2.1 * calls[0] + 100
+
+
+MOST_BYTES = 1_000_000
+MOST_BYTES_PER_BYTE = 150
+
+
+@pytest.mark.parametrize(("name", "make"), SHAPES.values(), ids=SHAPES)
+def test_the_memory_is_bounded_by_the_size(name, make):
+    """Decoding needs at most 150 bytes of memory for each byte of the input, and a megabyte."""
+    body = make(3_000)
+    check(BY_NAME[name], body)  # generates what the first input of a shape needs
+    tracemalloc.start()
+    try:
+        check(BY_NAME[name], body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= MOST_BYTES + MOST_BYTES_PER_BYTE * len(body)
 
 
 def test_every_decoder_has_seeds_that_it_can_read():
