@@ -1,8 +1,8 @@
 """Any input of a decoder of foreign data is read or raises a typed error, in bounded time.
 
 ``nox -s fuzz -- --examples 1000000`` tries a million inputs for each decoder, ``nox -s fuzz -- -k
-answer`` those of one decoder. A failure prints the smallest failing input: save it as a seed. The
-option ``--seed`` draws the inputs of an earlier run again.
+answer`` those of the decoders of answers. A failure prints a short failing input: save it as a
+seed. The option ``--seed`` draws the inputs of an earlier run again, on the same version of Python.
 """
 
 import random
