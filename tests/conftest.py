@@ -18,7 +18,7 @@ import pytest
 from answering import AnsweringClient
 from batching import Scene, make_client
 from clocks import Clock
-from collecting import pytest_collection_modifyitems  # noqa: F401 - a hook
+from collecting import pytest_collection_modifyitems, pytest_configure_node  # noqa: F401 - hooks
 from hypothesis import settings
 from internals import timers
 from longlived import pytest_collection, pytest_runtest_protocol  # noqa: F401 - hooks
@@ -33,10 +33,20 @@ from adepoll.fetcher import ResultFetcher
 
 def pytest_addoption(parser):
     group = parser.getgroup("adepoll")
+    group.addoption(
+        "--order-seed",
+        type=int,
+        default=random.randrange(1_000_000),
+        help="seed of the order of tests within each file; default: a random one",
+    )
     group.addoption("--model-seeds", type=int, help="number of scenarios of the model test")
     group.addoption("--fuzz-examples", type=int, default=25, help="inputs for each decoder")
     group.addoption("--fuzz-seed", type=int, help="seed of these inputs; default: a random one")
     group.addoption("--model-first", type=int, default=0, help="seed of its first scenario")
+
+
+def pytest_report_header(config):
+    return f"Using --order-seed={config.option.order_seed}"
 
 
 def pytest_configure(config):

@@ -4,6 +4,8 @@ All processes collect all tests. If they did so in the same order, each process 
 file, because the others finish it at the same time.
 """
 
+import zlib
+
 import pytest
 
 
@@ -18,20 +20,19 @@ def start_elsewhere(config):
     config.args[:] = files[first:] + files[:first]
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Put the tests into the same order in each process, as pytest-xdist requires.
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Give a process of pytest-xdist the seed of all processes; a conftest registers this hook."""
+    node.workerinput["order_seed"] = node.config.option.order_seed
 
-    pytest-random-order shuffles them with a seed that all processes share. The tests of a file are
-    then in random order. The files are not: neighbours use the same browser and the same fork
-    server, so they should run in the same process. A conftest that imports this function registers
-    it as a hook.
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Sort the tests by file, and put those of a file into an order that `--order-seed` draws.
+
+    pytest-xdist requires the same order in each process. Neighbouring files use the same browser
+    and the same fork server, so they should run in the same process. A part of the tests has the
+    same order as in a run of all tests. A conftest that imports this function registers it.
     """
-    _sort_by_file(items)
-    result = yield
-    _sort_by_file(items)
-    return result
-
-
-def _sort_by_file(items):
-    items.sort(key=lambda item: item.path)  # the order within a file stays as it is
+    seed = getattr(config, "workerinput", vars(config.option))["order_seed"]
+    items.sort(key=lambda item: (item.path, zlib.crc32(f"{seed} {item.nodeid}".encode())))
