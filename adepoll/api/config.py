@@ -124,7 +124,7 @@ def read_base_urls(
     4. the argument `base_url`, or the environment variable `BASE_URL_VARIABLE`,
     5. the v2 address of the region in the environment.
 
-    The official SDK has the same order, but its number 5 comes before its number 4.
+    The official SDK has another order: 1, 3, 2, 5, 4.
 
     Raises:
         ConfigurationError: An argument or a variable cannot be used.
