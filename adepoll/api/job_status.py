@@ -10,10 +10,10 @@ class _Terminal(Enum):
 
 
 class JobStatus(_Terminal):
-    """The status of a job: `PENDING`, `PROCESSING`, `COMPLETED`, `FAILED`, `CANCELLED`, or `UNKNOWN`.
+    """The status of a job. `UNKNOWN` stands for any text that this version does not know.
 
-    `UNKNOWN` stands for any text that this version does not know. The value of a member is the
-    service's text, such as ``"completed"``.
+    The others are `PENDING`, `PROCESSING`, `COMPLETED`, `FAILED` and `CANCELLED`. The value of a
+    member is the service's text, such as ``"completed"``.
 
     Attributes:
         is_terminal: Whether a job with this status will never change again.
