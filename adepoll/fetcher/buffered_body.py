@@ -65,6 +65,7 @@ class BufferedBody(asyncio.BufferedProtocol):
         *,
         left: int,
         silence: float,
+        blocks: BlockPool,
     ) -> None:
         """Create a protocol; only `take_over` calls this.
 
@@ -74,6 +75,7 @@ class BufferedBody(asyncio.BufferedProtocol):
             handler: The protocol of aiohttp, which this object replaces.
             left: Bytes of the body that are not received yet.
             silence: Maximum seconds without a byte.
+            blocks: The memory for the body.
         """
         self._response = response
         self._transport: asyncio.Transport | None = transport
@@ -81,7 +83,7 @@ class BufferedBody(asyncio.BufferedProtocol):
         self._left = left  # bytes to receive
         self._silence = silence
         self._loop = asyncio.get_running_loop()
-        self._pool = BlockPool()
+        self._pool = blocks
         self._block = self._pool.take()  # the block that is being filled
         self._filled = 0  # bytes received into `_block`
         self._full: deque[Chunk] = deque()  # full blocks that are not read yet
@@ -127,6 +129,7 @@ class BufferedBody(asyncio.BufferedProtocol):
         paused.
         """
         self._lost = True
+        self._full.clear()  # so that the next response can use these blocks
         self._wake()
         if self._transport is not None:
             self._transport.abort()
@@ -187,13 +190,14 @@ class BufferedBody(asyncio.BufferedProtocol):
 
 
 def take_over(
-    response: aiohttp.ClientResponse, *, silence: float
+    response: aiohttp.ClientResponse, *, silence: float, blocks: BlockPool | None = None
 ) -> tuple[list[bytes], BufferedBody | None]:
     """Take over the connection of a response if at least 16 MiB of its body are not received yet.
 
     Args:
         response: A response whose body has no coding. No other task may be reading the body.
         silence: Maximum seconds without a byte.
+        blocks: The memory for the body, which several responses can share; None for new memory.
 
     Returns:
         The bytes that aiohttp has already received, which the caller must use first. Then the rest
@@ -214,7 +218,8 @@ def take_over(
     if handler is None or transport is None or transport.is_closing():
         return received, None
     left = length - content.total_bytes
-    body = BufferedBody(response, transport, handler, left=left, silence=silence)
+    blocks = blocks or BlockPool()
+    body = BufferedBody(response, transport, handler, left=left, silence=silence, blocks=blocks)
     handler.pause_reading()  # also stops the read timeout of aiohttp
     connection.add_callback(body.abort)
     transport.set_protocol(body)

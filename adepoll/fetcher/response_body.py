@@ -14,12 +14,13 @@ from adepoll.api.transport_errors import describe
 from adepoll.common.redaction import showable
 from adepoll.errors import ResultMalformedError, ResultTransferError
 from adepoll.fetcher.body_decoding import Chunk, Read, ReadChunk
+from adepoll.fetcher.buffered_body import BlockPool
 from adepoll.fetcher.storage_rules import ObjectVersion
 
 _ChunkT = TypeVar("_ChunkT", bound=Chunk)
 
-TakeOver: TypeAlias = Callable[[], tuple[list[bytes], ReadChunk | None]]
-"""Returns the bytes already received, and a function that reads the rest in large blocks."""
+TakeOver: TypeAlias = Callable[[BlockPool], tuple[list[bytes], ReadChunk | None]]
+"""Returns the bytes already received, and a function that reads the rest into blocks of a pool."""
 
 _BEFORE_JSON: Final = b"\xef\xbb\xbf \t\r\n"  # the byte order mark of UTF-8, and whitespace
 MAX_WHITESPACE: Final = 2**16
@@ -128,15 +129,17 @@ class ResponseBody:
             await self.begin()
         return self._unread.pop() if self._unread else await self._receive(self._read)
 
-    def read_in_blocks(self) -> ReadChunk:
+    def read_in_blocks(self, blocks: BlockPool) -> ReadChunk:
         """Return a function that replaces `read` and is faster for large bodies.
+
+        The function reads into `blocks`, which several responses can share.
 
         The function may read directly from the connection. Then no other request can reuse the
         connection.
         """
         if self._take_over is None or not self._is_checked:
             return self.read
-        received, read = self._take_over()
+        received, read = self._take_over(blocks)
         self._take_over = None
         self._position += sum(map(len, received))
         self._unread[:0] = received[::-1]

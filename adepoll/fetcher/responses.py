@@ -17,7 +17,7 @@ from adepoll.api.retry_after import parse_retry_after
 from adepoll.api.service_clock import parse_http_date
 from adepoll.errors import ResultError, ResultMalformedError
 from adepoll.fetcher.body_decoding import Decoder, Read, ReadChunk
-from adepoll.fetcher.buffered_body import take_over
+from adepoll.fetcher.buffered_body import BlockPool, take_over
 from adepoll.fetcher.patience import TransferRetries
 from adepoll.fetcher.response_body import PacedReader, ResponseBody
 from adepoll.fetcher.storage_rules import (
@@ -208,13 +208,15 @@ class ResponseInterpreter:
         read = response.content.readany
         return PacedReader(read, period=self.period, min_rate=self.min_rate).read
 
-    def _take_over(self, response: aiohttp.ClientResponse) -> tuple[list[bytes], ReadChunk | None]:
+    def _take_over(
+        self, response: aiohttp.ClientResponse, blocks: BlockPool
+    ) -> tuple[list[bytes], ReadChunk | None]:
         """Take the connection over from aiohttp, to read the body faster.
 
         Return the bytes that aiohttp has already received, and a function that reads the other
         bytes; None if there are no other bytes.
         """
-        received, body = take_over(response, silence=self.period)
+        received, body = take_over(response, silence=self.period, blocks=blocks)
         if body is None:
             return received, None
         return received, PacedReader(body.read, period=self.period, min_rate=self.min_rate).read

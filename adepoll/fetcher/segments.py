@@ -11,7 +11,7 @@ from typing import Final
 from attrs import define, field
 
 from adepoll.errors import ResultError, ResultRefusedError, ResultServerError
-from adepoll.fetcher.buffered_body import BLOCK_BYTES
+from adepoll.fetcher.buffered_body import BLOCK_BYTES, BlockPool
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter, stop_task
 from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import RemoteResult, UnusableRangeError
@@ -252,6 +252,7 @@ class DownloadConnections:
         self._group = asyncio.TaskGroup()
         self._open_connections = 0
         self._unusable_ranges = 0  # number of responses that were not the requested range
+        self._blocks = BlockPool()
         self._time = asyncio.get_running_loop().time
         self._plan = ConnectionPlan(allowed, self._time())
 
@@ -349,7 +350,7 @@ class DownloadConnections:
     async def _write(self, claim: Claim, body: ResponseBody) -> None:
         """Write the body of a segment to the disk."""
         is_fast = self._plan.is_fast(self._time())
-        read = body.read_in_blocks() if is_fast else body.read
+        read = body.read_in_blocks(self._blocks) if is_fast else body.read
         record = partial(self._record, claim)
         full_chunk = BLOCK_BYTES if is_fast else 0
         await SegmentWriter(self._disk, claim.start, record, full_chunk=full_chunk).copy(read)

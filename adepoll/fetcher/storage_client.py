@@ -46,10 +46,9 @@ ResolveUrl: TypeAlias = Callable[[JobSnapshot], str | Awaitable[str]]
 # Sizes are in bytes. Each read from the socket has a fixed cost, which is half of the event loop's
 # work for a fast body. So large reads save CPU time.
 _READ_SIZE: Final = 2**18
-_READ_SIZE_IN_BULK: Final = 2**20
+_READ_SIZE_IN_BULK: Final = 2**19
 # aiohttp buffers up to twice this size, then stops reading from the socket.
 _READ_BUFFER: Final = 2**18
-_READ_BUFFER_IN_BULK: Final = 2**19
 _KEEP_ALIVE: Final = 15.0  # maximum seconds until an idle connection is closed
 _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -154,7 +153,7 @@ class StorageClient(Connections):
             ResultError: The storage refused the request, or did not respond.
         """
         headers = request_headers(requested, version)
-        response, url = await self._follow(job_id, url, headers, in_bulk=in_bulk)
+        response, url = await self._follow(job_id, url, headers)
         async with response:
             limit_read_size(response, _READ_SIZE_IN_BULK if in_bulk else _READ_SIZE)
             if _log.isEnabledFor(logging.DEBUG):
@@ -183,12 +182,12 @@ class StorageClient(Connections):
         return ResponseInterpreter(job_id, self._read_timeout, self._min_rate)
 
     async def _follow(
-        self, job_id: str, url: str, headers: dict[str, str], *, in_bulk: bool
+        self, job_id: str, url: str, headers: dict[str, str]
     ) -> tuple[aiohttp.ClientResponse, str]:
         """Follow redirects; return the first response that is not a redirect, and its URL."""
         for _ in range(_MAX_REDIRECTS + 1):
             target = await self._guard.check(job_id, url)
-            response = await self._request(job_id, url, target, headers, in_bulk=in_bulk)
+            response = await self._request(job_id, url, target, headers)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 return response, url
@@ -203,7 +202,7 @@ class StorageClient(Connections):
         )
 
     async def _request(
-        self, job_id: str, url: str, target: URL, headers: dict[str, str], *, in_bulk: bool
+        self, job_id: str, url: str, target: URL, headers: dict[str, str]
     ) -> aiohttp.ClientResponse:
         """Send one GET without following redirects; raise an error of adepoll if it fails."""
         private = ""
@@ -218,7 +217,7 @@ class StorageClient(Connections):
                     target,
                     headers=headers,
                     allow_redirects=False,
-                    read_bufsize=_READ_BUFFER_IN_BULK if in_bulk else _READ_BUFFER,
+                    read_bufsize=_READ_BUFFER,
                     proxy=proxy,
                 )
         except TimeoutError:

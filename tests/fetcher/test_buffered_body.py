@@ -351,8 +351,8 @@ def taken(monkeypatch):
     monkeypatch.setattr(segments, "_FAST", 0.0)
     monkeypatch.setattr(segments, "_MIN_SEGMENT", 24 * MIB)
 
-    def spy(response, *, silence):
-        received, body = buffered_body.take_over(response, silence=silence)
+    def spy(response, **options):
+        received, body = buffered_body.take_over(response, **options)
         if body is not None:
             bodies.append(body)
         return received, body
@@ -377,6 +377,22 @@ async def test_a_fast_download_takes_over_its_connections(
     assert report.bytes == len(large) == fetcher.stats.bytes_received
     assert report.resumed == 0
     assert taken
+
+
+async def test_all_responses_of_a_download_share_their_memory(
+    bucket, large, fetch, stored, tmp_path, taken, monkeypatch
+):
+    pools, real = [], responses.take_over
+
+    def spy(response, **options):
+        pools.append(options["blocks"])
+        return real(response, **options)
+
+    monkeypatch.setattr(responses, "take_over", spy)
+    bucket.answers = [bucket.give(), bucket.give(20 * MIB, then="close"), bucket.give()]
+    await fetch(connections=1).download(stored(bucket.url()), tmp_path / "out")
+    assert len(pools) == 2
+    assert pools[0] is pools[1]
 
 
 async def test_a_download_resumes_where_a_body_read_in_blocks_broke(
