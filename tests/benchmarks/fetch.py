@@ -5,7 +5,12 @@ separate process. The clients take turns, so that a busy machine slows all of th
 in Python fetches a small result first, and measures its own time and CPU time. For the other
 clients, the time of the whole process counts. adepoll computes the digest and syncs the file. The
 clients "aiohttp, digest" and "curl, digest" do both, too; the latter is a shell that runs curl,
-sha256sum and sync. The client "curl, sync" computes no digest.
+openssl and sync. The clients "curl" and "curl, sync" compute no digest, and "aiohttp" and "curl" do
+not sync.
+
+adepoll receives its bytes with aiohttp and asyncio, which need more CPU time than curl does. So
+where CPU time is the limit, as on a busy machine, adepoll cannot reach the speed of curl if
+"aiohttp" does not reach it.
 """
 
 import argparse
@@ -118,10 +123,11 @@ def tls(nginx: Nginx, out: Path, options: "Options") -> None:
         clients={
             "adepoll": clients.adepoll,
             "adepoll, uvloop": clients.adepoll_on_uvloop,
+            "aiohttp": clients.aiohttp,
             "aiohttp, digest": clients.aiohttp_and_digest,
             "curl, sync": clients.curl_and_sync,
         },
-        goals={"aiohttp, digest": 1.0, "curl, sync": 1.0},
+        goals={"aiohttp": 1.0, "aiohttp, digest": 1.0, "curl, sync": 1.0},
         cpu_goals={"aiohttp, digest": 1.05},
         out=out,
     ).run(options.rounds)

@@ -64,7 +64,7 @@ async def download_together(folder, *, count, share, seed, outage=None):
     # Each reading of this clock moves it by a second, so that every renewed URL is different.
     clock = itertools.count(EPOCH).__next__
     # Without an outage, a failed download ends after its attempts and does not wait.
-    retry, patience = (RETRY, 0.0) if outage is None else (RetryPolicy(), 60.0)
+    retry, patience = (RETRY, 0.0) if outage is None else (RetryPolicy(), 120.0)
     async with (
         Emulator(seed=seed, clock=clock) as ade,
         AdeClient(ade.api_key, base_url=ade.base_url, retry=retry, rng=rng) as client,
