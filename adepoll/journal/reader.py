@@ -166,7 +166,7 @@ class JournalReader(Closeable):
                 before = self._state()
                 connection = self._connected(before)
                 limit_instructions(connection, size_of(self.path))
-                result = query(connection)
+                result = _in_one_snapshot(query, connection)
             except READING_ERRORS as exc:
                 if self._state() == before:
                     raise reading_error(exc, self.path) from exc
@@ -202,6 +202,20 @@ class JournalReader(Closeable):
         if status is None:
             raise JournalNotFoundError(path=str(self.path))
         return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _in_one_snapshot(
+    query: Callable[[sqlite3.Connection], _T], connection: sqlite3.Connection
+) -> _T:
+    """Return the result of a query whose statements all see the same state of the journal.
+
+    Otherwise, a job that settles between two statements could be counted twice.
+    """
+    connection.execute("BEGIN")
+    try:
+        return query(connection)
+    finally:
+        connection.rollback()
 
 
 def check_is_kept(journal: JournalReader, path: Path) -> None:

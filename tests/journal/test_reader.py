@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from adepoll.journal import (
     JournalReader,
     Settled,
 )
+from adepoll.journal import reader as reading
 from adepoll.journal.outcomes import ResultFile, Stage
 
 ENDPOINT = "https://api.example"
@@ -110,6 +113,28 @@ async def test_it_reads_after_the_batch_without_writing(path, tmp_path):
         assert [found.name for found in tmp_path.iterdir()] == ["batch.db"]
     assert [found.name for found in tmp_path.iterdir()] == ["batch.db"]
     assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+async def test_a_job_that_settles_while_jobs_are_counted_is_counted_once(
+    journal, path, monkeypatch
+):
+    count_jobs = reading.count_jobs
+
+    def count_before_and_after_a_change(path, connection):
+        before = count_jobs(path, connection)
+        with closing(sqlite3.connect(path)) as writer, writer:
+            writer.execute(
+                "UPDATE jobs SET stage = 'given_up', error_kind = 'E', error = 'e', lasting = 0,"
+                " done_at = 2.0 WHERE number = 1"
+            )
+        return before, count_jobs(path, connection)
+
+    with JournalReader(path) as reader:
+        monkeypatch.setattr(reading, "count_jobs", count_before_and_after_a_change)
+        before, after = reader.counts()
+        assert before == after
+        monkeypatch.undo()
+        assert reader.counts().by_stage == {Stage.WAITING: 9, Stage.GIVEN_UP: 1}
 
 
 async def test_it_keeps_reading_while_batches_start_and_end(path):
