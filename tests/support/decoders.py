@@ -204,9 +204,9 @@ def check_storage_error(body):
             now=datetime.now(UTC),
         )
         assert "canary-of-the-url" not in str(error)
-        # After an edit of its name, nothing tells that a word is a signature. The first letter is
-        # left out: a byte before it that is shown as "\\x1c" would end in the same one.
-        rest = CANARY[1:]
+        # After an edit of its name, nothing tells that a word is a signature. The first letters,
+        # "ca", are left out: a byte before the rest can be shown as "\\x1c" or "\\xca".
+        rest = CANARY[2:]
         assert rest not in str(error) or rest.encode() in MARKED.sub(b"", body)
         assert str(error).isprintable()
 
