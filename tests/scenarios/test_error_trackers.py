@@ -13,7 +13,15 @@ import pytest
 from amounts import more
 from lazyimport import lazy_import
 
-from adepoll import AdeClient, JobKind, JobWatcher, ResultFetcher, RetryPolicy, WebhookVerifier
+from adepoll import (
+    AdeClient,
+    Fixed,
+    JobKind,
+    JobWatcher,
+    ResultFetcher,
+    RetryPolicy,
+    WebhookVerifier,
+)
 from adepoll.common.redaction import Secret
 from adepoll.emulator import FAULT_NAMES, Emulator, Endpoint, JobPlan, make_fault
 from adepoll.errors import AdePollError, ConfigurationError, WebhookVerificationError
@@ -24,6 +32,7 @@ trackers = lazy_import("trackers")
 KEY = "CaNaRy-KeY-8f2e1"
 SECRETS = (KEY, "X-Amz-Signature=", "X-Amz-Credential=", "CaNaRy-CoNtEnT")
 RETRY = RetryPolicy(attempts=1, base=0.001, max_wait=0.01)
+OFTEN = Fixed(interval=0.01)
 SLOW = {"latency": {"shape": "constant", "median": 3_600.0}, "slow-body": {"rate": 500.0}}
 
 
@@ -67,7 +76,8 @@ async def test_no_error_shows_a_secret_in_the_locals_of_its_frames(tmp_path, end
         Emulator(seed=3, api_key=KEY) as ade,
         AdeClient(KEY, base_url=ade.base_url, timeout=0.3, retry=RETRY, max_body_bytes=400_000)
         as client,
-        JobWatcher(client, patience=0.05, not_found_grace=0.05) as watcher,
+        JobWatcher(client, schedule=OFTEN, patience=0.05, not_found_grace=0.05) as watcher,
+        JobWatcher(client, schedule=OFTEN) as patient_watcher,
         ResultFetcher(client, patience=0, read_timeout=0.3, connect_timeout=0.5) as fetcher,
     ):  # fmt: skip
         job_id = ade.submit(JobPlan(result_bytes=1_500_000))
@@ -83,6 +93,7 @@ async def test_no_error_shows_a_secret_in_the_locals_of_its_frames(tmp_path, end
             Endpoint.GET: [
                 lambda: client.get_job(job_id),
                 lambda: watcher.wait(job_id, timeout=5),
+                lambda: patient_watcher.wait(job_id, timeout=0.2),
                 lambda: fetcher.result(job_id),
             ],
             Endpoint.LIST: [client.list_jobs],
