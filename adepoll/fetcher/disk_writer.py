@@ -217,8 +217,6 @@ class SegmentWriter:
                 chunk is written without waiting for a full batch. 0 if chunks have any size.
         """
         self._batch = _BATCH_OF_BLOCKS if full_chunk else _BATCH
-        # Several connections can be open if bytes arrive slowly. So each of them holds less.
-        self._max_held = 2 * self._batch if full_chunk else self._batch
         self._full_chunk = full_chunk
         self._disk = disk
         self._offset = offset
@@ -231,8 +229,8 @@ class SegmentWriter:
     async def copy(self, read: ReadChunk) -> None:
         """Write all bytes that `read` returns, even if `read` raises an error after them.
 
-        `read` is not called while the chunks in memory fill a batch (two, if bytes arrive fast) and
-        an earlier batch is still being written.
+        `read` is not called while the chunks in memory fill a batch and an earlier batch is still
+        being written.
 
         Raises:
             ResultError: `read` raised this error, or the bytes cannot be written.
@@ -253,7 +251,7 @@ class SegmentWriter:
                 # may take long, so the batch is written without waiting for it.
                 if self._held_bytes >= self._batch or len(chunk) < self._full_chunk:
                     is_idle = self._writing is None or self._writing.done()
-                    if is_idle or self._held_bytes >= self._max_held:
+                    if is_idle or self._held_bytes >= self._batch:
                         await self._start_writing()
             await self._start_writing()
             await self._finish_writing()
