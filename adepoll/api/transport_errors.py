@@ -130,6 +130,8 @@ def _reason(exc: OSError) -> str:
     """Return the reason of an error as a text without secrets."""
     if isinstance(exc, ssl.SSLCertVerificationError) and exc.verify_message:
         return f"its certificate cannot be verified: {showable(exc.verify_message, 120)}"
+    if exc.errno is None and isinstance(exc, ConnectionError):
+        return "the connection was closed"  # asyncio gives no text, for example within a handshake
     # Look up the system's text for the number of the error, because asyncio has replaced the text.
     # DNS and TLS errors have numbers of their own, which the system does not know.
     if exc.errno is not None and not isinstance(exc, socket.gaierror | ssl.SSLError):

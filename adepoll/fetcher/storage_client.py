@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from http import HTTPStatus
 from inspect import isawaitable
 from typing import Final, TypeAlias
 
@@ -213,13 +214,18 @@ class StorageClient(Connections):
             # aiohttp's read timeout starts again with each byte, so it does not end an endless
             # header.
             async with asyncio.timeout(self._header_timeout):
-                return await session.get(
+                response = await session.get(
                     target,
                     headers=headers,
                     allow_redirects=False,
                     read_bufsize=_READ_BUFFER,
                     proxy=proxy,
                 )
+            if proxy is None or response.status != HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+                return response
+            response.release()
+            reason = "the proxy refused the request: 407 Proxy Authentication Required"
+            is_refused = True
         except TimeoutError:
             reason = "the storage does not respond"
         except (aiohttp.ClientError, OSError, RuntimeError) as exc:

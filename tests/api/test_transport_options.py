@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from downloading import completed
 from proxies import Authority, Proxy
+from rawstorage import RawStorage
 from yarl import URL
 
 from adepoll.api.client import AdeClient
@@ -425,6 +427,28 @@ async def test_a_refusal_of_the_proxy_ends_a_download_immediately(proxy, authori
                 with pytest.raises(ResultProxyRefusedError, match=r"the proxy refused .*403"):
                     await fetcher.result(job)
     assert len(proxy.targets) == 2
+
+
+async def test_407_for_a_result_over_plain_http_comes_from_the_proxy():
+    async with RawStorage() as proxy:
+        proxy.answers = [proxy.reply(status="407 Proxy Authentication Required")]
+        transport = TransportOptions(proxy=proxy.origin)
+        async with (
+            client_of() as client,
+            ResultFetcher(client, allow_private=True, patience=0, transport=transport) as fetcher,
+        ):
+            with pytest.raises(ResultProxyRefusedError, match="the proxy refused the request: 407"):
+                await fetcher.result(completed(f"http://{STORAGE}/r.json"))
+        assert proxy.targets == [f"http://{STORAGE}/r.json"]
+
+
+async def test_a_proxy_that_closes_the_connection_in_the_handshake_is_described():
+    async with RawStorage() as proxy:
+        proxy.answers = [b"HTTP/1.1 200 Connection established\r\n\r\n"]
+        async with client_of(proxy=proxy.origin) as client:
+            with pytest.raises(TransportError) as caught:
+                await client.get_job("j-1")
+    assert str(caught.value).endswith(f"cannot connect to {API}:443: the connection was closed")
 
 
 def test_the_hosts_of_proxies_are_known():
