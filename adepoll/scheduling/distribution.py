@@ -4,6 +4,7 @@ The prior is assumed before any job was observed. Imports nothing of adepoll. Ti
 age of a job is the number of seconds since the service received the job.
 """
 
+import math
 import operator
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -123,17 +124,32 @@ class Distribution:
     def time_until(self, ages: Sequence[float], left: float) -> float:
         """Return the time, at most a day, after which about `left` jobs are still active.
 
+        Beyond the known ages, jobs are assumed to end at the rate of the last third of the known
+        ages. There, the tail of the prior would make the time several times as long.
+
         Args:
             ages: Ages of the jobs now; each job is active.
             left: Expected number of jobs that are still active after the returned time.
         """
-        chances = [(age, self.survival_at(age)) for age in ages]
+        survival = self._survival_without_prior
+        chances = [(age, survival(age)) for age in ages]
         low, high = 0.0, EDGES[LAST]
         while high - low > 1 and high > _PRECISION * low:
             time = (low + high) / 2
-            active = sum(self.survival_at(age + time) / now for age, now in chances if now > 0)
+            active = sum(survival(age + time) / now for age, now in chances if now > 0)
             low, high = (time, high) if active > left else (low, time)
         return high if ages else 0.0
+
+    def _survival_without_prior(self, age: float) -> float:
+        """Return the chance that a job is active at `age`, as `time_until` assumes it."""
+        known = EDGES[self.known]
+        if age <= known or not 0 < self.known < LAST:
+            return self.survival_at(age)
+        last, before = self.survival_at(known), self.survival_at(known * _LAST_THIRD)
+        if not 0 < last < before:
+            return self.survival_at(age)
+        rate = math.log(before / last) / (known - known * _LAST_THIRD)
+        return last * math.exp(-rate * (age - known))
 
     def _area_from(self, age: float) -> float:
         """Return the area under the survival function from `age` to the end."""
@@ -144,6 +160,7 @@ class Distribution:
         return self._areas[after] + part
 
 
+_LAST_THIRD: Final = 2 / 3  # beginning of the last third of the known ages, as a share of them
 _PRECISION: Final = 1.02  # a result is exact enough if its bounds differ by less than this factor
 
 # The prior is a Lomax distribution, which has a heavy tail; its median is 37 s. It counts as much

@@ -175,4 +175,4 @@ _MIN_SETTLED: Final = 20  # settled jobs without which `time_left` does not use 
 # If fewer than this share of the late polls find a settled job, `time_left` assumes this share.
 _MIN_SHARE: Final = 0.5
 # `time_left` does not use the durations for ages above this multiple of the known ages.
-_FAR: Final = 2.0
+_FAR: Final = 4.0

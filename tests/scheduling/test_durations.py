@@ -495,3 +495,21 @@ def test_ages_are_quiet_only_below_those_at_which_jobs_end():
     quiet = durations.distribution.quiet
     assert 380.0 < quiet[bin_index(100.0)] < 420.0
     assert not any(quiet[bin_index(420.0) :])
+
+
+def test_the_time_until_the_last_jobs_end_is_not_that_of_the_prior():
+    """The rate at the highest known ages continues; the prior has a heavy tail."""
+    durations, rng = Durations(), Random(0)
+    ends = [60 * math.exp(rng.gauss(0, 0.5)) for _ in range(300)]
+    for _ in ends:
+        durations.begin()
+    for age in range(4, 112, 4):
+        for end in ends:
+            if end >= age:
+                durations.extend(age - 4.0, float(age))
+            elif end >= age - 4:
+                durations.end(0.0, age - 4.0, float(age))
+    active = sum(end >= 108 for end in ends)
+    assert active > 20
+    time = durations.distribution.time_until([108.0] * active, 0.5)
+    assert 0.5 < time / (max(ends) - 108) < 2
