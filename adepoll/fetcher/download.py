@@ -183,9 +183,10 @@ class ResultDownload:
             return version
 
     async def _first_segment(self, stack: AsyncExitStack) -> ResponseBody:
-        """Request the first range, and return the body of the response.
+        """Request the first bytes of the result, and return the body of the response.
 
-        Raise `NoRangesError` if the storage refuses ranges, but may serve the whole result.
+        `stack` closes the response. Raise `NoRangesError` if the storage refuses a range: then the
+        whole result must be requested.
         """
         failures = 0
         is_served_whole = False
@@ -217,9 +218,10 @@ class ResultDownload:
     async def _in_order(
         self, reader: SequentialReader | PolledReader | None = None
     ) -> ObjectVersion:
-        """Download without segments, from the first byte to the last; return the version.
+        """Download the result over one connection, from the first byte to the last.
 
-        `reader` reads a response that has already arrived; None to send a request.
+        Return the version of the object in storage. If a response has already arrived, `reader`
+        reads it. If `reader` is None, a request is sent.
         """
         disk = self._disk
         reader = reader or await self._stored.reader()
@@ -249,7 +251,10 @@ class ResultDownload:
 
 
 async def write_local(disk: DiskWriter, source: ByteSource) -> PublishedFile:
-    """Write a result to its file, from the bytes that a poll has already received."""
+    """Write a result that a poll has already received, and return size and digest of the file.
+
+    `source` reads the result from the snapshot or from a file.
+    """
     async with disk.open():
         await disk.begin(ObjectVersion(source.version.size), multipart=False)
         await _copy_in_order(disk, source.read)

@@ -349,7 +349,10 @@ class ResultFetcher(AsyncCloseable):
         return reader
 
     async def _write(self, found: FoundResult, disk: DiskWriter) -> PublishedFile:
-        """Write the result to the disk, from the source in which it was found."""
+        """Write a result to its file; return size and digest of the file.
+
+        `found` says where the result is: in a snapshot, a file, the API or a storage.
+        """
         if not isinstance(found.source, JobSnapshot):
             return await ResultDownload(found.source, disk, connections=self._connections).run()
         reader = await found.reader()

@@ -20,7 +20,7 @@ class LocalResult:
     """Base of the readers of a result, or a range of it, that a poll has already received.
 
     Attributes:
-        version: Size of the whole result, without an ETag.
+        version: An `ObjectVersion` with the size of the whole result, and without an ETag.
         start: Offset of the first byte to read.
         stop: Offset after the last byte to read.
         received: Bytes that `read` has returned so far.

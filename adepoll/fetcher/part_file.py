@@ -132,12 +132,10 @@ class PartFile:
         return own, state
 
     def _take_over(self, own: OwnFile, state: ResumeState | None) -> ResumeState | None:
-        """Use `own`, a copy of an earlier download's part file, as the part file.
+        """Continue with `own`, a copy of the part file that an earlier download left.
 
-        Rename it to the name that all processes share, unless another process uses that name.
-
-        Returns:
-            `state`, the resume state of the copy.
+        Give it the name that all processes share, unless another process uses that name. `state` is
+        the resume state of the copy, or None if the copy is empty. It is returned unchanged.
         """
         self._own = own
         self._own = self._names.move_to_shared(own)
@@ -162,7 +160,8 @@ class PartFile:
         Args:
             version: Size and ETag of the object that will be written, as far as they are known.
             multipart: True if several responses with the same size and ETag will make up the file.
-                If False, count braces, because a cut response can state the size of its cut text.
+                If False, one response does, and its stated size proves nothing: a storage can have
+                stored an incomplete text. Then braces are counted, to detect a missing end.
             resumable: True if the storage serves ranges, so that a part is worth keeping.
         """
         self._version = version
@@ -343,7 +342,10 @@ class PartFile:
         return self._open_file().fd
 
     def _replace_own(self) -> None:
-        """Replace the part file with a new one; another process may be copying the old one."""
+        """Replace the part file with a new, empty one.
+
+        The old file is not truncated, because another process may be copying it.
+        """
         old = self._open_file()
         self._own = new = self._names.create_private()
         if old.path == self._names.shared:

@@ -187,11 +187,11 @@ class PartNames:
                     path.unlink(missing_ok=True)
 
     def remove_names_of(self, published: os.stat_result) -> None:
-        """Remove the private names that the published file still has as hard links.
+        """Remove other names (hard links) of a finished file, whose status is `published`.
 
-        Such a name is left if a process was killed between linking the file to its target and
-        removing its private name. Then the resume state is removed, too, unless a part file with
-        the shared name exists, which the resume state can belong to.
+        If a process was killed after it had linked the file to its target, the file still has its
+        private name, and perhaps a resume state. The resume state is kept if a part file with the
+        shared name exists, because it can belong to that file.
         """
         for path in self._private_paths():
             with contextlib.suppress(OSError):

@@ -66,10 +66,10 @@ class StorageOrigin:
     async def request(self, retries: "TransferRetries") -> AsyncGenerator[None, None]:
         """Wait until a request of this transfer may be sent, and record how the request ends.
 
-        The code in the ``async with`` block sends the request. When the patience of the transfer
-        has ended, the request no longer waits for a probe of another transfer. So the transfer
-        fails with the error of its own request. The request still waits until a Retry-After, or the
-        wait between two probes, has ended.
+        The code in the ``async with`` block sends the request. While the storage is down, the
+        request waits for the probe of another transfer, but not after `retries.give_up_at`. Then it
+        is sent, so that the transfer ends with the error of its own request. Every request waits
+        until a Retry-After, or the wait between two probes, has ended.
 
         Raises:
             ClosedError: The fetcher was closed.
@@ -89,7 +89,11 @@ class StorageOrigin:
                 self._probe = None
 
     async def _wait_for_turn(self, give_up_at: float, check_open: Callable[[], None]) -> bool:
-        """Wait until a request may be sent; return whether it is a probe."""
+        """Wait until a request may be sent; return True if it is a probe.
+
+        After the time `give_up_at`, do not wait for the probe of another transfer. `check_open`
+        raises `ClosedError` if the fetcher was closed.
+        """
         time = asyncio.get_running_loop().time
         while True:
             check_open()
@@ -248,7 +252,7 @@ class TransferRetries:
         self.counters.resumed += 1
 
     def _record_progress(self, received: int) -> None:
-        """Count new bytes; if they are enough, forget the earlier failures."""
+        """Count `received` new bytes; after each mebibyte, forget the earlier failures."""
         self._new_bytes += received
         if self._new_bytes >= _PROGRESS:
             self._new_bytes = 0

@@ -102,7 +102,7 @@ class PolledResult:
     async def begin(self) -> JobSnapshot | None:
         """Request the answer, and read until the result begins or the answer ends.
 
-        Return None if the answer contains a result; otherwise return the answer.
+        Return None if the answer contains a result. Otherwise return the snapshot in the answer.
 
         Raises:
             AdePollError: As for `PolledReader.read`.
@@ -146,7 +146,9 @@ class PolledResult:
         return ObjectScanner(cut=self._rules.result_field)
 
     def snapshot_of(self, envelope: ObjectScanner) -> JobSnapshot:
-        """Return the snapshot of the job, without the result, that an answer contains.
+        """Return the snapshot of the job in an answer, without the result.
+
+        `envelope` is the scanner that has read the whole answer.
 
         Raises:
             ResultMalformedError: The answer is not about this job, or cannot be read.
@@ -182,7 +184,8 @@ class PolledReader:
         start: Offset of the first byte to read.
         stop: Offset after the last byte; None to read to the end.
         received: Bytes of the result that `read` has returned so far.
-        answer: The answer, if it has ended and contains no result; otherwise None.
+        answer: Snapshot of the job, if the whole answer was read and contains no result; otherwise
+            None.
     """
 
     def __init__(self, polled: PolledResult) -> None:
@@ -260,7 +263,7 @@ class PolledReader:
         await self._reader.aclose()
 
     def _skip_to_start(self) -> bool:
-        """Discard bytes before the range; return whether a piece of the range is there."""
+        """Discard buffered bytes before the range; return True if bytes of the range remain."""
         while self._pieces and self._position < self.start:
             piece = self._pieces.popleft()
             skipped = min(len(piece), self.start - self._position)
@@ -309,7 +312,7 @@ class PolledReader:
         raise ResultMalformedError(problems, job_id=self._polled.job_id)
 
     def _add(self, pieces: list[memoryview]) -> None:
-        """Buffer bytes of the result; raise if it is neither an object nor null."""
+        """Buffer the next bytes of the result; raise if the result is neither object nor null."""
         if pieces and self._is_null is None:
             first = bytes(pieces[0][:1])
             self._is_null = first == b"n"
@@ -330,10 +333,10 @@ class PolledReader:
 
 
 def changed_error(changed: ResultChangedError, *, expected: int | None) -> ResultTransferError:
-    """Return the error for a result that changed before the caller got any bytes of it.
+    """Return an error that makes adepoll request a changed result again.
 
-    After a `ResultTransferError`, adepoll requests the result again; after a `ResultChangedError`,
-    it does not.
+    Call this while the caller has not got any bytes yet. `changed` alone would end the transfer.
+    `expected` is the size of the result in bytes; None if it is not known.
     """
     return ResultTransferError(
         "the object in storage changed",

@@ -149,7 +149,11 @@ class ResponseBody:
         return self._unread.pop() if self._unread else await self._receive(read)
 
     async def _receive(self, read: Callable[[], Awaitable[_ChunkT]]) -> _ChunkT:
-        """Call `read` and return its chunk; raise `ResultTransferError` if it fails or is wrong."""
+        """Return the chunk that `read` returns.
+
+        Raise `ResultTransferError` if `read` fails, or if the body has fewer or more bytes than
+        announced.
+        """
         try:
             chunk = await read()
         except TooSlowError as exc:

@@ -200,7 +200,10 @@ class ResponseInterpreter:
         )
 
     def _unusable(self, problem: str) -> UnusableRangeError:
-        """Return the error for a 206; `problem` says what the response is."""
+        """Return the error for a response 206 that does not match its request.
+
+        `problem` says what the response contains, such as "an encoded byte range".
+        """
         # In the messages of all malformed results, "@" and a path follow: "$" is the whole result.
         return UnusableRangeError([f"{problem} @ $"], job_id=self.job_id)
 
@@ -211,10 +214,10 @@ class ResponseInterpreter:
     def _take_over(
         self, response: aiohttp.ClientResponse, blocks: BlockPool
     ) -> tuple[list[bytes], ReadChunk | None]:
-        """Take the connection over from aiohttp, to read the body faster.
+        """Stop aiohttp from reading the connection, so that adepoll can read the body faster.
 
-        Return the bytes that aiohttp has already received, and a function that reads the other
-        bytes; None if there are no other bytes.
+        Return the bytes that aiohttp has already received, and a function that reads the rest of
+        the body. The function is None if aiohttp has received the whole body.
         """
         received, body = take_over(response, silence=self.period, blocks=blocks)
         if body is None:

@@ -22,8 +22,8 @@ class ResultCheck:
 
         Args:
             keys: Top-level keys that a result must contain.
-            counts_braces: True to count braces. This detects a text that ends too early, but with a
-                brace.
+            counts_braces: True to compare the numbers of opening and closing braces. This detects a
+                text that ends too early, even if its last character is a brace.
         """
         self._counts_braces = counts_braces
         self._depth = 0  # opening minus closing braces, including those within strings
@@ -33,9 +33,10 @@ class ResultCheck:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The reasons why the text is not a result, each as "problem @ path"; empty for a result.
+        """The reasons why the bytes are not a result; empty if they are one.
 
-        All bytes must have been added before.
+        Each is a text such as "required field missing @ $.markdown". All bytes must have been added
+        before.
         """
         missing = [f"required field missing @ $.{key}" for key in sorted(self._missing)]
         return self._malformed or tuple(missing)
@@ -51,9 +52,9 @@ class ResultCheck:
     def is_cut(self, fd: int, size: int) -> bool:
         """Return whether the text ends before its JSON object ends.
 
-        All bytes must have been added before. Braces within strings can make the count wrong. So if
-        opening and closing braces differ in number, the file is read again without the strings. A
-        cut is not detected if braces within strings make the numbers equal.
+        All bytes must have been added before. The count of braces includes those within strings. So
+        if there are more opening than closing braces, or fewer, the file is read again, and braces
+        within strings are ignored. If the numbers are equal by chance, a missing end is not found.
 
         Args:
             fd: Descriptor of the file that contains the text.
@@ -62,7 +63,7 @@ class ResultCheck:
         return not _ends_with_brace(fd, size) or bool(self._depth and _is_unbalanced(fd))
 
     def _look_for_keys(self, chunk: Chunk) -> None:
-        """Read the top level until all keys are found, which usually takes only the first chunk."""
+        """Look for the required top-level keys; usually, the first chunk contains all of them."""
         try:
             self._scanner.feed(chunk)
         except MalformedAnswerError as exc:

@@ -176,7 +176,7 @@ class ResultItems:
         return items.popleft()
 
     def _parse(self, chunk: bytes) -> None:
-        """Parse bytes (empty at the end), and add the items that they complete.
+        """Parse the next bytes (empty at the end); items that are complete go to the builder.
 
         Raises:
             ResultMalformedError: The bytes are not JSON.

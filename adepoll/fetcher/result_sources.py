@@ -140,7 +140,11 @@ class ResultSources:
         return PolledResult(self._client, ref, rules, self._retries(), self._storage)
 
     def _stored(self, ref: JobRef, job: JobSnapshot, *, in_bulk: bool) -> StoredResult:
-        """Return the stored result of a job; calls for the same job share its URL."""
+        """Return the result of a job that is in a storage.
+
+        All transfers of the same result share one `PresignedUrl`, so it is renewed only once. With
+        `in_bulk`, large chunks are read.
+        """
         retries = self._retries()
         key = (ref, job.output_url)
         url = self._urls.get(key)

@@ -170,7 +170,10 @@ class ConnectionPlan:
         return self.wanted
 
     def is_fast(self, now: float) -> bool:
-        """Return whether a single connection is so fast that CPU time is its limit."""
+        """Return True if one connection is used, and is so fast that more would not help.
+
+        `now` is in seconds of the same clock as `since`.
+        """
         return self.wanted == 1 and self._rate(now) >= _FAST
 
     def limit(self, connections: int) -> None:
@@ -299,7 +302,11 @@ class DownloadConnections:
         return self._segments.claim(self._plan.segment_size(self._segments.missing, self._time()))
 
     async def _run_connection(self, claim: Claim | None, body: ResponseBody | None) -> None:
-        """Download one segment after another, as long as this connection is needed."""
+        """Download one segment after another, as long as this connection is needed.
+
+        `claim` is the first segment; None if nothing is left to download. `body` is a response that
+        has already arrived for this segment; None to send a request.
+        """
         while claim is not None:
             await self._fetch(claim, body)
             body = None  # only the first response of a download can have arrived already
@@ -308,9 +315,10 @@ class DownloadConnections:
         self._open_connections -= 1
 
     async def _fetch(self, claim: Claim, body: ResponseBody | None) -> None:
-        """Send one request for a claim, write the received bytes, and release the claim.
+        """Fetch the bytes of a claim with one request, write them, and release the claim.
 
-        After a temporary failure, wait until the next request may be sent.
+        If `body` is not None, it is the response, and no request is sent. After a temporary
+        failure, wait until the next request may be sent.
         """
         started = self._time()
         start = claim.start

@@ -65,9 +65,9 @@ class SequentialReader:
             start: Offset of the first byte to read.
             stop: Offset after the last byte; None to read to the end.
             version: The only version to accept; None accepts any.
-            is_complete: Called at the end of the bytes; returns whether the text is complete JSON.
-                If None, the reader finds that out itself. For a large text, it then only checks
-                that the last byte is a brace.
+            is_complete: Called when all bytes have arrived; returns True if they are complete JSON.
+                If None, the reader looks for the end of the JSON itself, and in a large text only
+                for a brace as the last byte.
         """
         self.version = version or ObjectVersion()
         self.start = start
@@ -142,7 +142,7 @@ class SequentialReader:
 
     @property
     def _left(self) -> int | None:
-        """Bytes still to read if the range ends within the result; None to read to the end."""
+        """Number of bytes still to read; None if the range goes to the end of the result."""
         size = self.version.size
         if self._stop is None or (size is not None and self._stop >= size):
             return None
@@ -303,7 +303,12 @@ class SequentialReader:
         return self._last != b"}" and (bool(self._last) or not self.start or not self.received)
 
     def _cut_error(self, received: int, expected: int | None = None) -> ResultTransferError:
-        """Return the error for a body that ended before the end of the result."""
+        """Return the error for a body that ended before the end of the result.
+
+        Args:
+            received: Number of bytes received.
+            expected: Size of the result in bytes; None if it is not known.
+        """
         return ResultTransferError(
             "the bytes ended within the result",
             job_id=self._stored.job_id,

@@ -205,7 +205,11 @@ class StorageClient(Connections):
     async def _request(
         self, job_id: str, url: str, target: URL, headers: dict[str, str]
     ) -> aiohttp.ClientResponse:
-        """Send one GET without following redirects; raise an error of adepoll if it fails."""
+        """Send one GET request, and return its response, which may be a redirect.
+
+        Raise an error of adepoll if there is no response. `url` is the requested address for error
+        messages, and `target` is the same address in the form that aiohttp sends.
+        """
         private = ""
         is_refused = False
         proxy = self._guard.proxies.for_url(target)
@@ -292,9 +296,9 @@ class PresignedUrl:
     async def renew(self, expired: str, error: ResultExpiredError) -> None:
         """Replace the URL `expired`; do nothing if another reader has already replaced it.
 
-        `error` is the refusal of `expired` by the storage. This error is raised if the service
-        returns the same URL again, and after two renewals in a row without a successful request.
-        The errors of `request_completed` are raised, too.
+        Raise `error`, with which the storage refused `expired`, in two cases: the service returns
+        the same URL again, or the last two new URLs were refused, too. Also raise the errors of
+        `request_completed`.
         """
         async with self._lock:
             if self._url != expired:

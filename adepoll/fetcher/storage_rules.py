@@ -153,10 +153,11 @@ def parse_content_range(header: str) -> tuple[int, int, int | None]:
 
 
 def may_succeed_without_range(error: ResultError) -> bool:
-    """Return whether to repeat a failed range request without its range and without If-Match.
+    """Return True if the whole object may be available, although a range request has failed.
 
-    Some storages refuse a range with any error status, even with 404. Return False for an outage
-    and for an expired URL: the caller repeats these requests with the range.
+    Some storages refuse a range with any error status, even with 404. So the request may succeed
+    without its range and without If-Match. The result is False for an outage and for an expired
+    URL: in these cases, the range is not the reason.
     """
     if isinstance(error, ResultServerError):
         return error.status in _NOT_SUPPORTED
