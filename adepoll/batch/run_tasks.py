@@ -198,7 +198,7 @@ class RunTasks:
         """Do the whole run: pass on earlier outcomes, read ids, watch jobs and fetch results."""
         results = self._results
         try:
-            await self._journal.reopen(kinds=self._resources.curable)
+            await self._journal.reopen(error_classes=self._resources.curable)
             if self._resources.out_dir is not None:
                 await self._journal.reopen_without_file()
             self._has_columns = await self._journal.has_columns()

@@ -10,7 +10,7 @@ from adepoll.api.models import JobSnapshot, JobStatus, JobSummary
 from adepoll.cli.batch_state import format_bytes, format_duration
 from adepoll.cli.messages import shown, text_of
 from adepoll.errors import InvalidJobIdError
-from adepoll.journal.outcomes import Outcome, kind_of
+from adepoll.journal.outcomes import Outcome, error_class_of
 
 _STATUS_WIDTH: Final = len("unresolved")
 
@@ -44,7 +44,7 @@ def json_line(outcome: Outcome) -> str:
         }
     if outcome.error is not None:
         line["error"] = text_of(outcome.error)
-        line["error_kind"] = kind_of(outcome.error)
+        line["error_kind"] = error_class_of(outcome.error)
     return json.dumps(line | columns, separators=(",", ":"))
 
 

@@ -7,7 +7,7 @@ from attrs import define, field
 
 from adepoll.cli.messages import shown
 from adepoll.cli.output_lines import error_line, job_name, reference_of
-from adepoll.journal.outcomes import Outcome, kind_of
+from adepoll.journal.outcomes import Outcome, error_class_of
 
 # Maximum number of groups. It is also the maximum number of jobs that are listed in all groups.
 _MOST: Final = 20
@@ -95,4 +95,4 @@ def _category_of(outcome: Outcome) -> str:
     if outcome.error is None:
         return "unknown" if outcome.snapshot is None else outcome.snapshot.status.value
     what = "unresolved" if outcome.snapshot is None else "result not fetched"
-    return f"{what}: {kind_of(outcome.error)}"
+    return f"{what}: {error_class_of(outcome.error)}"

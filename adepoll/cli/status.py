@@ -239,7 +239,7 @@ def _failure_table(failures: Sequence[Failure]) -> Table:
         reason = failure.reason or "no reason given"
         table.add_row(
             f"{failure.jobs:,}",
-            Text(shown(f"{failure.kind}: {reason}")),
+            Text(shown(f"{failure.error_class}: {reason}")),
             Text(shown(failure.example)),
             "no" if failure.lasting else "yes",
         )

@@ -34,7 +34,8 @@ class Settled:
         snapshot: The settled job. The query of its presigned URL is not recorded.
         at: Time when the job was observed as settled, in Unix seconds.
         fetching: True if the result of the job must still be fetched. If False, the outcome of the
-            job is complete. The journal keeps an inline result in both cases, until `Fetched`.
+            job is complete. An inline result is kept in the journal until a `Fetched` says that it
+            is in a file.
     """
 
     snapshot: JobSnapshot

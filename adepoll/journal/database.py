@@ -131,10 +131,10 @@ class Database:
         except BAD_CHANGE as exc:
             raise JournalError(f"cannot store an id: {exc}", path=self._shown_path) from exc
 
-    def reopen(self, kinds: Collection[str]) -> int:
+    def reopen(self, error_classes: Collection[str]) -> int:
         """Reopen given-up jobs; `Journal.reopen` describes the argument and the result."""
         with self._transaction(durable=True):
-            return self._connection.execute(_REOPEN, (json.dumps([*kinds]),)).rowcount
+            return self._connection.execute(_REOPEN, (json.dumps([*error_classes]),)).rowcount
 
     def reopen_without_file(self) -> int:
         """Reopen the completed jobs whose result is not in a file; return their number."""
@@ -148,7 +148,7 @@ class Database:
             )
 
     def set_note(self, key: str, value: str) -> None:
-        """Add or replace a note."""
+        """Set the value of a key in the table `notes`."""
         try:
             with self._transaction(durable=True):
                 self._connection.execute(
@@ -161,7 +161,7 @@ class Database:
         raise JournalError(f"cannot store the note {key!r}: {reason}", path=self._shown_path)
 
     def note(self, key: str) -> str | None:
-        """Return the value of a note; None if the note does not exist."""
+        """Return the value of a key in the table `notes`; None if the table has no such key."""
         with self._reading():
             return read_notes(self._connection, self.path).get(key)
 
@@ -182,7 +182,7 @@ class Database:
             return columns_of(self.path, jobs, self._connection)
 
     def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return the items of `keys` that are the label key of more than one job."""
+        """Return the items of `keys` that several jobs have as `stored_jobs.label_key`."""
         with self._reading():
             return shared_label_keys(keys, self._connection)
 

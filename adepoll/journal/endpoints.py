@@ -61,10 +61,14 @@ class Endpoints:
 
     @classmethod
     def recorded(cls, notes: Mapping[str, str], path: Path) -> Self:
-        """Return the endpoints that the notes of a journal contain.
+        """Return the endpoints that a journal records.
+
+        Args:
+            notes: The table `notes` of the journal, as a mapping from key to value.
+            path: Path of the journal, for errors.
 
         Raises:
-            JournalDamagedError: A URL is missing in the notes, or is not in normal form.
+            JournalDamagedError: A URL is missing in the table, or is not in normal form.
         """
         for key in (_V1, _V2):
             if key not in notes:
@@ -79,7 +83,7 @@ class Endpoints:
 
     @property
     def notes(self) -> Mapping[str, str]:
-        """The URLs as notes for a journal, by key. `recorded` turns the notes into endpoints."""
+        """The URLs as rows (key and value) for the table `notes` of a journal; see `recorded`."""
         return {_V1: self.v1, _V2: self.v2}
 
     @property

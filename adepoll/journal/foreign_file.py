@@ -87,11 +87,12 @@ def remove_limit(connection: sqlite3.Connection) -> None:
 
 
 def schema_problem(connection: sqlite3.Connection) -> str | None:
-    """Return a difference between the schema of a file and that of a journal; None if equal.
+    """Return how the schema of a file differs from that of a journal, as a text for an error.
 
-    A view, a trigger or a changed constraint would run SQL that the author of the file wrote. So a
-    file with any difference is refused. Switching off `PRAGMA trusted_schema` would also help, but
-    old versions of SQLite would then refuse `json_valid`.
+    Return None if the schemas are equal. A view, a trigger or a changed constraint would run SQL
+    that the author of the file wrote. So a file with any difference is refused. Switching off
+    `PRAGMA trusted_schema` would also help, but old versions of SQLite would then refuse
+    `json_valid`.
     """
     found = _objects(connection)
     for entry in _schema():

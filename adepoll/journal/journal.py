@@ -286,11 +286,14 @@ class Journal(AsyncCloseable):
         return await self._run(self._database.counts)
 
     async def note(self, key: str) -> str | None:
-        """Return the value of a note; None if the note does not exist."""
+        """Return the value of a key in the table `notes`; None if the table has no such key.
+
+        docs/journal.md lists the keys.
+        """
         return await self._run(self._database.note, key)
 
     async def set_note(self, key: str, value: str) -> None:
-        """Add or replace a note. A note must not contain secrets.
+        """Set the value of a key in the table `notes`. The value must not contain secrets.
 
         Raises:
             ConfigurationError: The key is that of an endpoint, which cannot be changed.
@@ -302,16 +305,16 @@ class Journal(AsyncCloseable):
             )
         await self._run(self._database.set_note, key, value)
 
-    async def reopen(self, *, kinds: Collection[str] = ()) -> int:
+    async def reopen(self, *, error_classes: Collection[str] = ()) -> int:
         """Reopen the given-up jobs whose `Record.lasting` is False; return their number.
 
         A reopened job gets the stage `WAITING`, or `FETCHING` if it has settled.
 
         Args:
-            kinds: Names of error classes. Jobs with these errors are reopened even if their
+            error_classes: Names of error classes. Jobs with these errors are reopened even if their
                 `Record.lasting` is True.
         """
-        return await self._run(self._database.reopen, kinds)
+        return await self._run(self._database.reopen, error_classes)
 
     async def reopen_without_file(self) -> int:
         """Reopen the completed jobs whose result is not in a file; return their number.

@@ -246,10 +246,10 @@ def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 def read_notes(connection: sqlite3.Connection, path: Path | None) -> dict[str, str]:
-    """Return all notes.
+    """Return the table `notes` as a dict from key to value; docs/journal.md lists the keys.
 
     Raises:
-        JournalDamagedError: A note is not text.
+        JournalDamagedError: A key or value is not text.
     """
     notes = dict(connection.execute("SELECT key, value FROM notes").fetchall())
     if all(isinstance(text, str) for note in notes.items() for text in note):
@@ -267,7 +267,10 @@ def _check_sqlite_version() -> None:
 
 
 def _load_code(path: Path | None) -> None:
-    """Import the code for writes now: during a batch, no further file can perhaps be opened."""
+    """Import the code for writes.
+
+    Later, the import could fail: a batch may have as many files open as the system allows.
+    """
     try:
         load_writer()
     except OSError as exc:

@@ -42,12 +42,12 @@ class RecordedError(AdePollError):
     """An error that an earlier run recorded in the journal.
 
     Attributes:
-        kind: Name of the error's class, such as ``JobNotFoundError``.
+        error_class: Name of the error's class, such as ``JobNotFoundError``.
     """
 
-    def __init__(self, message: str, *, kind: str) -> None:
+    def __init__(self, message: str, *, error_class: str) -> None:
         super().__init__(message)
-        self.kind = kind
+        self.error_class = error_class
 
 
 @frozen(kw_only=True)
@@ -139,7 +139,7 @@ class Outcome(TableRow):
         columns["file"] = None if self.file is None else str(self.file.path)
         columns |= {f"input.{name}": text for name, text in self.columns.items()}
         if self.error is not None:
-            columns |= {"error": kind_of(self.error), "failure": str(self.error)}
+            columns |= {"error": error_class_of(self.error), "failure": str(self.error)}
         elif self.snapshot is not None:
             columns["error"] = _ERRORS.get(self.snapshot.status)
         return columns
@@ -246,23 +246,23 @@ class Failure:
     """A group of jobs that failed for the same reason.
 
     Attributes:
-        kind: Name of the class of the error; ``JobFailedError`` if the status of the job is failed.
+        error_class: Name of the error's class. A job with the status failed has ``JobFailedError``.
         reason: Text of the error, with "..." in place of the job id; None if it has no text.
         lasting: True if another attempt would fail in the same way.
         jobs: Number of jobs in the group.
         example: Reference of one job of the group, such as ``v1-parse/ID``.
     """
 
-    kind: str
+    error_class: str
     reason: str | None
     lasting: bool
     jobs: int
     example: str
 
 
-def kind_of(error: AdePollError) -> str:
+def error_class_of(error: AdePollError) -> str:
     """Return the name of an error's class; for a `RecordedError`, the name that was recorded."""
-    return error.kind if isinstance(error, RecordedError) else type(error).__name__
+    return error.error_class if isinstance(error, RecordedError) else type(error).__name__
 
 
 def credits_of(job: JobSnapshot) -> float | None:

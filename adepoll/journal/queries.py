@@ -99,7 +99,7 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
             if file_path is None
             else ResultFile(path=Path(os.fsdecode(file_path)), bytes=size, sha256=sha256),
             modified_ns=modified_ns,
-            error=None if error_kind is None else RecordedError(error, kind=error_kind),
+            error=None if error_kind is None else RecordedError(error, error_class=error_kind),
             lasting=None if lasting is None else bool(lasting),
             added_at=added_at,
             settled_at=settled_at,
@@ -163,7 +163,7 @@ def columns_of(
 
 
 def shared_label_keys(keys: Collection[str], connection: sqlite3.Connection) -> set[str]:
-    """Return the items of `keys` that are the label key of more than one job."""
+    """Return the items of `keys` that several jobs have as `stored_jobs.label_key`."""
     rows = connection.execute(
         "SELECT label_key FROM jobs INDEXED BY jobs_labelled"
         " WHERE label_key IN (SELECT value FROM json_each(?))"
@@ -284,7 +284,7 @@ def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> li
             raise damaged("an error is not text", path)
         failures.append(
             Failure(
-                kind=error_kind,
+                error_class=error_kind,
                 reason=reason,
                 lasting=bool(lasting),
                 jobs=jobs,

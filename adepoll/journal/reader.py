@@ -70,7 +70,7 @@ class JournalReader(Closeable):
             JournalNotFoundError: The file does not exist.
             NotAJournalError: The file is not a journal.
             JournalFormatError: A newer version of adepoll wrote the journal.
-            JournalDamagedError: The header, the tables or the notes of the journal are damaged.
+            JournalDamagedError: The header, the schema or the table `notes` is damaged.
             JournalAccessError: The file cannot be read.
             JournalBusyError: Another program has locked the file.
         """
@@ -107,7 +107,10 @@ class JournalReader(Closeable):
         return self._read(partial(count_kinds, self.path))
 
     def notes(self) -> Mapping[str, str]:
-        """Return all notes by key: the endpoints, and what a batch needs in its next run."""
+        """Return the table `notes` as a mapping from key to value.
+
+        It has the endpoints and what a batch needs in its next run; docs/journal.md lists the keys.
+        """
         return self._read(lambda connection: read_notes(connection, self.path))
 
     def records(self) -> Iterator[Record]:
@@ -190,10 +193,10 @@ class JournalReader(Closeable):
         return self._connection
 
     def _state(self) -> object:
-        """Return a value to compare: if it is different later, SQLite may have overlooked a change.
+        """Return a value that changes when the present connection may return old data.
 
-        SQLite detects all changes while there is a WAL: then the value is True. Otherwise SQLite
-        does not check for changes. The value is then inode number, size and modification time of
+        With a WAL, SQLite notices all changes of the file, and the value is True. Without a WAL,
+        SQLite does not notice them: then the value is inode number, size and modification time of
         the file.
         """
         if has_wal(self.path):
@@ -219,10 +222,11 @@ def _in_one_snapshot(
 
 
 def check_is_kept(journal: JournalReader, path: Path) -> None:
-    """Raise if a path, to which a file will be written, is the journal or a file beside it.
+    """Raise if writing a file to `path` would overwrite the journal.
 
     Raises:
-        ConfigurationError: Writing to the path would overwrite the journal.
+        ConfigurationError: The path is that of the journal or of one of its other files: -wal,
+            -shm, -journal or .lock.
     """
     if path.resolve() in files_of(journal.path):
         shown = showable(str(path))
@@ -230,7 +234,10 @@ def check_is_kept(journal: JournalReader, path: Path) -> None:
 
 
 def _data_between(first: int, last: int, connection: sqlite3.Connection) -> dict[int, str]:
-    """Return the inline results of these jobs by number, up to a total size."""
+    """Return the JSON of inline results, by number of the job, from `first` to `last`.
+
+    If the results reach `_PAGE_BYTES`, those with higher numbers are left out.
+    """
     found: dict[int, str] = {}
     size = 0
     rows = connection.execute(_DATA, (first, last))

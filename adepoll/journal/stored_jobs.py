@@ -51,7 +51,7 @@ def check_job(job: JobToAdd) -> None:
 
 
 def label_key(label: str) -> str:
-    """Return a text that is equal for two labels if their files would have the same name.
+    """Return the label key: it is equal for two labels whose files would have the same name.
 
     Upper and lower case are not distinguished, because some file systems ignore the case of names.
     """

@@ -38,7 +38,7 @@ def render(
         records: All records, in any order.
         name: Path of the journal, for the title and for the command that the page shows.
         endpoint: URL of the API, or a text with both URLs.
-        notes: The notes of the journal.
+        notes: The table `notes` of the journal, as a mapping from key to value.
         made_at: Unix time at which the records were read.
         running: True if a process has the journal open.
     """

@@ -82,8 +82,8 @@ class Collector:
         self._unacknowledged += record.delivered_at is None
         if record.error is not None:
             self._errors.add(
-                f"{showable(record.error.kind, 60)}: {_pattern(str(record.error), record)}",
-                example=f"{record.error.kind}: {record.error}",
+                f"{showable(record.error.error_class, 60)}: {_pattern(str(record.error), record)}",
+                example=f"{record.error.error_class}: {record.error}",
                 job_id=record.job_id,
             )
             self._retryable += not record.lasting
@@ -243,7 +243,10 @@ class Collector:
         )
 
     def _ranked_costs(self) -> tuple[Cost, ...]:
-        """Return the costs by model version, the highest first; the group of all others is last."""
+        """Return the cost of each model version, the highest first.
+
+        The last item is the cost of all versions that are counted together, if there are any.
+        """
         costs = [
             Cost(version=version, jobs=int(jobs), credits=credit, fallbacks=int(fallbacks))
             for version, (jobs, credit, fallbacks) in self._costs.items()
@@ -317,7 +320,7 @@ def _version(snapshot: JobSnapshot, metadata: JobMetadata | None) -> str:
 
 
 def _pattern(text: str, record: Record) -> str:
-    """Return a message in which placeholders replace what differs from job to job."""
+    """Return a message about a job, with placeholders for its id, file name and numbers."""
     names = {showable(record.job_id, 80): "<job>"}
     snapshot = record.snapshot
     if snapshot is not None and (filename := _filename(snapshot.facts)):

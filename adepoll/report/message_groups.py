@@ -110,7 +110,10 @@ class Groups:
             group.job_ids.append(shown)
 
     def largest(self, most: int) -> tuple[Group, ...]:
-        """Return the `most` largest groups, and one with an empty pattern for other messages."""
+        """Return the `most` largest groups, and then one group with all other messages, if any.
+
+        The pattern of the last group is empty.
+        """
         ranked = self._ranked()
         groups = [
             Group(

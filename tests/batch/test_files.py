@@ -259,7 +259,7 @@ async def test_foreign_files_are_kept_by_the_run_after_an_interrupted_one(scene,
 
 
 def kind_of(error):
-    return error.kind if isinstance(error, RecordedError) else type(error).__name__
+    return error.error_class if isinstance(error, RecordedError) else type(error).__name__
 
 
 @pytest.mark.parametrize("left_early", [True, False])

@@ -38,7 +38,7 @@ async def test_an_outcome_is_in_the_journal_when_it_is_delivered(scene):
             else:
                 assert known.stage is Stage.GIVEN_UP
                 assert str(known.error) == str(outcome.error)
-                assert known.error.kind == type(outcome.error).__name__
+                assert known.error.error_class == type(outcome.error).__name__
 
 
 async def test_requesting_the_next_outcome_acknowledges_the_previous_one(scene):

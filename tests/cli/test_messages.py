@@ -107,7 +107,7 @@ def test_advice_is_translated_and_paths_are_not():
     assert text_of(MissingApiKeyError(variable="KEY")).endswith("the environment variable KEY")
     exists = TargetExistsError(job_id="a", path="/out_dir /a.json")
     assert "/out_dir /a.json exists already; use --overwrite" in text_of(exists)
-    assert "use --overwrite" in text_of(RecordedError(str(exists), kind="TargetExistsError"))
+    assert "use --overwrite" in text_of(RecordedError(str(exists), error_class="TargetExistsError"))
 
 
 def assert_names_options(error, says):

@@ -317,7 +317,7 @@ async def test_reopen_can_include_lasting_errors_of_some_kinds(journal):
         lasting = job_id.startswith("un")
         await journal.write(GivenUp(job_id, error, lasting=lasting, at=1.0))
     kinds = {"ResultUnavailableError"}
-    assert await journal.reopen(kinds=kinds) == 2
+    assert await journal.reopen(error_classes=kinds) == 2
     waiting = await waiting_in(journal, after=0, limit=9)
     assert [job_id for _, job_id in waiting] == ["unkept", "silent"]
 
@@ -334,13 +334,13 @@ async def test_an_error_is_recorded_with_kind_and_text(journal):
     await journal.add(["a", "b"])
     await journal.write(
         GivenUp("a", not_found("a"), lasting=True, at=1.0),
-        GivenUp("b", RecordedError("old", kind="TransportError"), lasting=False, at=1.0),
+        GivenUp("b", RecordedError("old", error_class="TransportError"), lasting=False, at=1.0),
     )
     a, b = await journal.records(RecordFilter.WITH_OUTCOME)
-    assert (a.error.kind, str(a.error), a.lasting) == (
+    assert (a.error.error_class, str(a.error), a.lasting) == (
         "JobNotFoundError", str(not_found("a")), True,
     )  # fmt: skip
-    assert (b.error.kind, str(b.error), b.lasting) == ("TransportError", "old", False)
+    assert (b.error.error_class, str(b.error), b.lasting) == ("TransportError", "old", False)
 
 
 async def test_counts_cover_stages_statuses_deliveries_and_bytes(journal):

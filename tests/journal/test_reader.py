@@ -66,13 +66,12 @@ def check_all(reader):
     assert records[1].snapshot == snapshot("j1")
     assert reader.counts().by_stage == {Stage.WAITING: 2, Stage.DONE: 5, Stage.GIVEN_UP: 3}
     reason = f"job ...: the service answered 404 ({JobNotFoundError.hint})"
+    bad, gone, reset = "JobFailedError", "JobNotFoundError", "TransportError"
     assert reader.failures() == [
-        Failure(kind="JobFailedError", reason="bad scan", lasting=True, jobs=3, example="j2"),
-        Failure(kind="JobNotFoundError", reason=reason, lasting=True, jobs=2, example="j6"),
-        Failure(kind="JobFailedError", reason=None, lasting=True, jobs=1, example="j5"),
-        Failure(
-            kind="TransportError", reason="job ...: reset", lasting=False, jobs=1, example="j8"
-        ),
+        Failure(error_class=bad, reason="bad scan", lasting=True, jobs=3, example="j2"),
+        Failure(error_class=gone, reason=reason, lasting=True, jobs=2, example="j6"),
+        Failure(error_class=bad, reason=None, lasting=True, jobs=1, example="j5"),
+        Failure(error_class=reset, reason="job ...: reset", lasting=False, jobs=1, example="j8"),
     ]
     assert len(reader.failures(most=2)) == 2
 

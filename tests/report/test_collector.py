@@ -208,8 +208,8 @@ def test_twenty_reasons_are_shown_and_the_rest_is_summed():
 
 
 def test_errors_are_grouped_by_class_and_retryable_ones_counted():
-    refused = RecordedError("no entry", kind="ResultForbiddenError")
-    late = RecordedError("no entry", kind="ResultServerError")
+    refused = RecordedError("no entry", error_class="ResultForbiddenError")
+    late = RecordedError("no entry", error_class="ResultServerError")
     facts = collect(
         [record(1, "not_fetched", error=refused, lasting=True), record(2, "unresolved", error=late)]
     )
@@ -302,7 +302,7 @@ EVIL = "\x1b[31m\u202e</title><script>alert(1)</script> Bearer canary-1 " + "x" 
 
 
 def test_texts_in_the_facts_are_redacted_printable_and_short():
-    error = RecordedError(EVIL, kind=EVIL)
+    error = RecordedError(EVIL, error_class=EVIL)
     facts = collect(
         [
             record(1, job_id=EVIL, filename=EVIL, version=EVIL, warnings=(warning(EVIL, EVIL),)),

@@ -259,7 +259,7 @@ EVIL = (
 
 
 def test_texts_from_the_service_are_shown_as_text_without_secrets():
-    error = RecordedError(EVIL, kind=EVIL)
+    error = RecordedError(EVIL, error_class=EVIL)
     html = html_of(
         [
             record(1, job_id=EVIL, filename=EVIL, version=EVIL, warnings=(warning(EVIL, EVIL),)),

@@ -100,7 +100,7 @@ class Storm:
 
 def is_final(outcome):
     error = outcome.error
-    kind = error.kind if isinstance(error, RecordedError) else type(error).__name__
+    kind = error.error_class if isinstance(error, RecordedError) else type(error).__name__
     return error is None or kind in LASTING
 
 

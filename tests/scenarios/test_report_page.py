@@ -36,7 +36,7 @@ def friday():
         elif kind < 0.04:
             yield record(number, "waiting", reason="processing", job_id=common["job_id"])
         elif kind < 0.05:
-            error = RecordedError("x" * 200, kind="ResultServerError")
+            error = RecordedError("x" * 200, error_class="ResultServerError")
             yield record(number, "not_fetched", error=error, **common)
         elif kind < 0.06:
             yield record(number, "unresolved", lasting=True, job_id=common["job_id"])

@@ -131,7 +131,7 @@ class Place:
         recorded = {}
         for job_id, record in self.records().items():
             file = record.file and (record.file.path.name, record.file.bytes, record.file.sha256)
-            error = record.error and (record.error.kind, str(record.error))
+            error = record.error and (record.error.error_class, str(record.error))
             recorded[job_id] = (str(record.stage), record.status_text, error, file)
         files = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.out.iterdir()

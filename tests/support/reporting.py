@@ -36,7 +36,7 @@ def record(
     if status == "waiting":
         return Record(stage=Stage.WAITING, status_text=reason, **base)
     if error is None and status in {"unresolved", "not_fetched"}:
-        error = RecordedError(f"job {job_id} is not there", kind="JobNotFoundError")
+        error = RecordedError(f"job {job_id} is not there", error_class="JobNotFoundError")
     given_up = {"stage": Stage.GIVEN_UP, "error": error, "lasting": lasting}
     delivered_at = ADDED + 10_000 if delivered else None
     if status == "unresolved":
