@@ -119,7 +119,7 @@ class Status:
             "without_file": self.counts.without_file,
             "began_at": _utc_time(self.began_at, _ISO_FORMAT),
             "last_outcome_at": _utc_time(self.last_outcome_at, _ISO_FORMAT),
-            "failures": [asdict(failure) for failure in self.failures[:_FAILURES_SHOWN]],
+            "failures": [_failure_json(failure) for failure in self.failures[:_FAILURES_SHOWN]],
             "ids_may_be_missing": self.ids_may_be_missing,
             "resume_command": self.resume_command,
             "fetch_command": self.fetch_command,
@@ -226,6 +226,12 @@ def _utc_time(seconds: float | None, pattern: str) -> str | None:
         return datetime.fromtimestamp(seconds, UTC).strftime(pattern)
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def _failure_json(failure: Failure) -> dict[str, object]:
+    """Return a group of failed jobs as JSON; ``error_kind`` is also a key of the outcome lines."""
+    fields = asdict(failure)
+    return {"error_kind": fields.pop("error_class"), **fields}
 
 
 def _failure_table(failures: Sequence[Failure]) -> Table:

@@ -51,9 +51,9 @@ class Distribution:
             the start of the bin.
         known: Number of the first bin at a greater age than all ages at which a job was seen to
             end. From this bin on, the distribution is a guess.
-        quiet: For each bin, the age at which the quiet ages around the bin end; 0 if the bin is not
-            quiet (see `estimation.quiet_until`). It has no items for the last bins, which are not
-            quiet.
+        quiet: For each bin, the result of `estimation.quiet_until`: 0 if jobs of this age end often
+            or little is known of them. Otherwise the age up to which jobs hardly ever end. It has
+            no items for the last bins, which count as 0.
         survival: For each bin, the chance that a job is still active at the start of the bin.
     """
 

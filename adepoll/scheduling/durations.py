@@ -169,7 +169,13 @@ class Durations:
             self._fade(0.5, censored=True)
 
     def _record_gone(self, first: float, last: float, ended: float | None) -> None:
-        """Record that a job is no longer polled; for the arguments, see `end`."""
+        """Record that a job is no longer polled.
+
+        Args:
+            first: Age at which the job was first seen active.
+            last: Age at which the job was last seen active.
+            ended: Age at which the job was seen to have ended; None if it was still active.
+        """
         self._running -= 1
         ages = (  # `nearest_edge` without calls
             bisect_right(MIDDLES, first),

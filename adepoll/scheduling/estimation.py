@@ -34,8 +34,8 @@ def estimate(
     Args:
         start: Distribution before the first round.
         gone: Observations of jobs that are no longer polled, with their weights.
-        passed: One number for each bin: the number of active jobs that polls have found active both
-            before and after the bin, minus the same number for the previous bin.
+        passed: For each bin, a change from the previous bin to this bin. What changes is the number
+            of jobs, among those still polled, that were active during the whole bin.
     """
     known_risk = list(passed)
     censored: dict[tuple[int, int], float] = {}  # number of ended jobs, by range of bins
@@ -61,16 +61,15 @@ def estimate(
 def _expected(
     survival: Sequence[float], censored: Mapping[tuple[int, int], float]
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Return two numbers for each bin: how many jobs ended in it, and how many were at risk in it.
+    """Return (ends, risk): for each bin, how many jobs ended in it, and how many were at risk.
 
-    Both are expected numbers, because a poll only shows that a job ended in one of several bins. A
-    job is at risk in a bin if it was active at the start of the bin. A job counts only in the bins
-    in which it may have ended. `estimate` adds the earlier bins, in which the job was certainly at
-    risk.
+    A job is at risk in a bin if it was active at the start of the bin. Polls only show that a job
+    ended in one of several bins. So these are expected numbers, and the job counts in these bins
+    only. `estimate` adds the earlier bins, in which the job was certainly at risk.
 
     Args:
         survival: Chance that a job is active at each edge.
-        censored: Number of jobs that ended, by the range of bins in which they may have ended.
+        censored: Number of jobs by the range (start, stop) of bins in which they may have ended.
     """
     # Of `weight` jobs that ended in the bins `first` to `stop - 1`, these numbers are expected in
     # one of these bins, from the edge `b` to the edge `b + 1`, where S is `survival`:

@@ -35,7 +35,8 @@ class Plan:
 
     Attributes:
         distribution: How long jobs take.
-        step: Growth of this integral from one poll to the next.
+        step: Growth of the integral of sqrt(h) from one poll to the next; a larger step means fewer
+            polls.
         minimum: Shortest delay.
         maximum: Longest delay at quiet ages (see `lag_bound`).
         target_lag: Mean lag that the caller asked for. In the first seconds of a job, the longest
@@ -90,11 +91,14 @@ class Plan:
 
     @property
     def price(self) -> float:
-        """Price of a poll, in seconds of lag."""
+        """Seconds of detection lag that one more poll is worth (c in the formula above)."""
         return self.step**2 / 2
 
     def cost(self) -> tuple[float, float]:
-        """Return the mean lag and the mean number of polls of a job that is watched from age 0."""
+        """Return the expected detection lag in seconds, and the expected number of polls.
+
+        Both are for a job that is watched from age 0.
+        """
         age, active, lag, polls = 0.0, 1.0, 0.0, 1.0
         for _ in range(_MAX_POLLS):
             if active <= _RARE:

@@ -1,7 +1,8 @@
 """The lag bound: the longest delay until the next poll of a job. Imports nothing of adepoll.
 
-adepoll learns how long jobs take, and so can make a delay shorter than this bound, but never
-longer. Times are seconds.
+No delay is longer than this bound, whatever adepoll has learnt of how long jobs take. The bound
+itself depends on what was learnt in two cases: at unknown ages and at quiet ages (see below). Times
+are seconds.
 
 *A job that somebody waits for.* The bound is ``0.4 * w`` after a wait of ``w`` seconds, at least
 1 s, at most 4 s in the first minute, and at most 7 s later. It is compared with the waiter of the

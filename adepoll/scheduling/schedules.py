@@ -5,7 +5,7 @@ These modules take part in the decision:
 1. `watching.schedule_calls` calls the schedule: in most cases `Adaptive.delay`, in this module.
 2. `inspection_plan` computes the delay (`Plan.delay`): polls are frequent at ages at which many
    jobs settle.
-3. `lag_bound` limits the delay, whatever was learnt.
+3. `lag_bound` limits the delay.
 4. `watching.watched_jobs` applies the delay, and may change it: after a failed poll
    (`watching.failure_handling`), during list sweeps (`watching.list_hints`), or because of the
    job's progress (`ScheduleCalls.expected_end`). It also chooses the time of the first poll, and
@@ -88,7 +88,8 @@ class FirstPollSchedule(Protocol):
         Args:
             job: The context of a new job: its age is 0 s, and it was never polled.
             rng: Source of jitter.
-            old_share: Probability that the job is old, so that it may have settled long ago.
+            old_share: Probability that the job is old: that the service received it long before
+                the watcher got it, so that it may have settled already.
         """
 
 
@@ -212,7 +213,7 @@ class Adaptive:
         """Return the seconds until the first poll of a job that is probably new.
 
         Waiting saves a poll of a new job, but delays the detection if the job is old. Return 0 if
-        the expected lag of an old job costs more than one poll.
+        the expected delay (`old_share` times the wait) is longer than one poll is worth.
         """
         delay = self.delay(job, rng)
         return delay if old_share * delay <= self.plan(job.distribution).price else 0.0

@@ -101,9 +101,10 @@ class HealthCheck:
     async def check(self, *, is_stopping: bool) -> Health:
         """Return the health of the server.
 
-        If the last request or the last probe failed, or the service has sent nothing for 30
-        seconds, a request probes the service first. Without such probes, a server with few requests
-        would not notice that the service is down, or that it is back.
+        First probe the service in two cases: the client's last request to the service failed, or
+        the service has sent nothing for 30 seconds. Without such probes, a server with few requests
+        would not notice that the service is down, or that it is back. `is_stopping` is True if the
+        server is stopping; then there is no probe.
         """
         condition = self._condition(is_stopping=is_stopping)
         is_bad = condition in {Condition.REFUSED, Condition.OUTAGE}

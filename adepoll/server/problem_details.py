@@ -162,7 +162,10 @@ def report_problem(
 
 
 def _detail(error: AdePollError | ClosedError, retry_after: int | None) -> str | None:
-    """Return facts about an error without text of the service; None if there are none."""
+    """Return sentences that explain the error, or None. They quote nothing that the service sent.
+
+    `retry_after` is the number of seconds after which the client may try again; None if unknown.
+    """
     sentences = []
     if isinstance(error, errors.JobTimeoutError):
         sentences.append(f"The wait ended after {error.timeout:g} s.")

@@ -187,7 +187,10 @@ class ServerResources:
         return snapshot
 
     def _why_unknown(self, job: JobRef, timeout: JobTimeoutError) -> AdePollError | None:
-        """Return why the present status of a job is unknown, as an error; None if it is known."""
+        """Return the error because of which the present status of a job is unknown.
+
+        Return None if the status is known. `timeout` is the error with which the wait ended.
+        """
         outage = self.client.outage(job.resolved(self.client.kind).kind)
         if outage is not None:
             return timeout.last_error or outage
@@ -374,8 +377,9 @@ def create_resources(
             concurrency=128)``.
         fetcher: Creates the fetcher from the client.
         grace: Seconds after a stop of the server in which results may still be sent.
-        probe_every: Minimum seconds between two probes; None for no probes. A readiness request
-            probes the service if the last request failed, or nothing has arrived for 30 seconds.
+        probe_every: Minimum seconds between two probes; None for no probes. When the server is
+            asked whether it is ready, it probes the service if its last request to the service
+            failed, or if nothing has arrived from the service for 30 seconds.
 
     Raises:
         ConfigurationError: The API key is missing, or another setting is invalid.

@@ -182,9 +182,14 @@ class JobEventStream(EndsWhenLeft[bytes]):
 
 
 def _read_id(text: str | None, jobs: int) -> list[str]:
-    """Return the letter of each job in the id of an event.
+    """Return one letter for each job: the last status that a browser got before it reconnected.
 
-    Return ``-`` for all jobs if there is no id, or the id does not fit the jobs.
+    Return ``-`` (nothing was sent) for all jobs if the id is missing, or was not made for a stream
+    with this number of jobs.
+
+    Args:
+        text: The id of an event, which the browser sends back; None if it sends no id.
+        jobs: Number of jobs of the stream.
     """
     if text is None or len(text) != jobs or not set(text) <= {*_STATUSES, _NOT_SENT}:
         return [_NOT_SENT] * jobs

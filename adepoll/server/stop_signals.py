@@ -47,7 +47,7 @@ class _SharedHandler:
     """The handler of one signal, which all open `on_stop_signal` blocks share.
 
     Attributes:
-        entries: Loop and callback of each open block.
+        entries: Loop and callback of each open block; the key is a number that the block got.
     """
 
     def __init__(self, number: signal.Signals, old: _Handler) -> None:
@@ -64,7 +64,7 @@ class _SharedHandler:
         self._old(number, frame)
 
     def leave(self, key: int) -> None:
-        """Remove an open block; if no other block is open, restore the old handler."""
+        """Remove the block with this key; if no other block is open, restore the old handler."""
         del self.entries[key]
         # Read the attributes before the comparison with `is`. After it, type checkers assume that
         # `self` has the type that `getsignal` returns.

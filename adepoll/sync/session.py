@@ -275,7 +275,11 @@ def _iterate(
     *,
     show_progress: bool,
 ) -> Generator[_T, None, None]:
-    """Yield the items of a stream, and end it; `take_ready` returns items that need no wait."""
+    """Yield the items of an asynchronous stream, then close the stream.
+
+    `take_ready` returns the items that have already arrived, so that one call of the loop takes
+    many items. With `show_progress`, a bar is shown.
+    """
     items: AsyncIterator[Any] = aiter(progress(stream) if show_progress else stream)
 
     async def take() -> list[_T]:

@@ -76,8 +76,8 @@ class Column:
     Attributes:
         name: Name of the column in the file.
         type: Type of the column.
-        get: Returns the values of the column from the objects that rows are made of; None where
-            there is no value.
+        get: Takes a block of rows, as objects of the table (such as `job_rows.Row`). Returns one
+            value for each row; None if the row has no value.
         convert: Converts a JSON value to `type`. None if the JSON value needs no conversion.
     """
 

@@ -41,7 +41,7 @@ def load_first_member(text: bytes | str, name: str) -> tuple[Json, int] | None:
     """Read the first member of an object as `load` does; do not read the other members.
 
     Return the value and the length of its text. Return None if the first member has another name,
-    or if only `load` can read the text.
+    or if the value is not standard JSON, such as NaN. In this case, call `load` instead.
 
     Raises:
         UnreadableError: Arrays and objects are nested in more than 100 levels.
@@ -80,7 +80,11 @@ def without_surrogates(value: Json) -> Any:
 
 
 def _checked(value: Json, text: bytes | str) -> Json:
-    """Return the value of a JSON text without halves of surrogate pairs; raise if it is deep."""
+    """Return `value`, the parsed `text`, with each lone surrogate replaced by U+FFFD.
+
+    Raises:
+        UnreadableError: Arrays and objects are nested in more than 100 levels.
+    """
     content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     # `_is_deep` is exact for UTF-8. `bounded` is exact for all encodings, but slow.
     if _is_deep(content) and bounded(value) is not value:

@@ -257,9 +257,15 @@ class _ListTable:
 
 
 def _elements(value: Json, keys: KeyPath, where: str) -> Iterator[tuple[int, str, Json]]:
-    """Follow the path `keys` in `value`; yield the elements of each list found there.
+    """Yield (index, path, element) for each element of the lists at the path `keys` in `value`.
 
-    Each element is yielded as (index, path, element). `where` is the path of `value` itself.
+    If the path leads through a list, it continues in each element, so several lists can be found. A
+    value that is not a list counts as a list with one element.
+
+    Args:
+        value: The value in which to follow the path.
+        keys: Path of the lists within `value`.
+        where: Path of `value` itself, with which the yielded paths begin.
     """
     if value is None:
         return
@@ -366,7 +372,12 @@ def _check_paths(table: _JobTable, paths: Collection[KeyPath]) -> None:
 
 
 def _names_of_lists(target: Path, paths: Collection[KeyPath]) -> list[Path]:
-    """Return the file for each list: ``invoices-line_items.parquet``."""
+    """Return the path of the file for each list, such as ``invoices-line_items.parquet``.
+
+    Args:
+        target: Path of the table of jobs, such as ``invoices.parquet``.
+        paths: Path of each list in the extracted data, such as ``line_items``.
+    """
     names: list[str] = []
     for path in paths:
         text = "".join(
@@ -390,7 +401,7 @@ def _item(index: int) -> Callable[[Sequence[Sequence[Any]]], list[Any]]:
 
 
 def _input_column(column: Column) -> Column:
-    """Return a column with the name ``input.NAME``; NAME is its name in the caller's own table."""
+    """Return a copy of a column of the caller's own texts, named ``input.NAME``, not ``NAME``."""
     name = f"{_INPUT}.{parse_path(column.name)[0]}" if column.name else _INPUT
     return evolve(column, name=name)
 

@@ -69,7 +69,7 @@ def columns_of(
         root: Name of the only column if the values are not objects. Also the prefix of a path that
             begins with a reserved name.
         reserved: Names of the other columns of the table.
-        get: Returns the observed values from the objects that rows are made of.
+        get: Takes a block of rows, and returns the observed value of each row.
         within: Prefix of the paths in conflicts, such as ``references.``.
     """
     resolver = _Resolver(dates=observer.dates, within=within)
@@ -162,7 +162,14 @@ class _Resolver:
         return kind
 
     def _report(self, node: Node, path: str, reason: str, written_as: str) -> None:
-        """Record that the values at a path have no common type."""
+        """Add a `TypeConflict` for a path whose values have no common type.
+
+        Args:
+            node: What was observed of the values.
+            path: The path of the values.
+            reason: The reason why the values have no common type.
+            written_as: The type in which the values are written.
+        """
         found = {kind: (count, job) for kind, (count, job) in node.kinds.items()}
         self.conflicts.append(
             TypeConflict(path=self.within + path, found=found, reason=reason, type=written_as)
@@ -174,9 +181,10 @@ def _column(name: str, kind: ColumnType, get: GetValues) -> Column:
 
 
 def _only(get: GetValues, *, is_object: bool) -> GetValues:
-    """Return a function that returns the values of `get`, with None in place of some of them.
+    """Return a function like `get`, which keeps either the objects or all other values.
 
-    If `is_object` is True, objects stay, and other values become None; otherwise, objects do.
+    If `is_object` is True, it returns None in place of each value that is not an object. If False,
+    it returns None in place of each object.
     """
     return lambda rows: [
         value if isinstance(value, dict) is is_object else None for value in get(rows)
@@ -184,12 +192,18 @@ def _only(get: GetValues, *, is_object: bool) -> GetValues:
 
 
 def _member(get: GetValues, key: str) -> GetValues:
-    """Return a function that returns the value at a key of each object that `get` returns."""
+    """Return a function that takes a block of rows, and returns one value for each row.
+
+    This value is at the key `key` of the object that `get` returns for the row.
+    """
     return lambda rows: [None if value is None else value.get(key) for value in get(rows)]
 
 
 def _parent(path: KeyPath, parents: dict[KeyPath, GetValues]) -> GetValues:
-    """Return the function for the objects at a path; all columns below the path share it."""
+    """Return a function that takes a block of rows, and returns the object at `path` in each row.
+
+    `parents` has the functions made so far, by path: all columns below a path share its function.
+    """
     if path not in parents:
         parents[path] = _Remembered(_member(_parent(path[:-1], parents), path[-1]))
     return parents[path]
@@ -197,7 +211,10 @@ def _parent(path: KeyPath, parents: dict[KeyPath, GetValues]) -> GetValues:
 
 @define(eq=False)
 class _Remembered:
-    """Calls a function once for each block of rows, although several columns need its values."""
+    """A function that keeps the values of the last block of rows.
+
+    Several columns need the same values of a block, but `_get` is called only once for them.
+    """
 
     _get: GetValues
     _rows: Sequence[Any] = field(default=(), init=False)

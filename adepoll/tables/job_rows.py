@@ -145,7 +145,7 @@ class RowReader:
         return self._inline.pop(number, None)
 
     def _parse(self, text: bytes | str, *, is_whole: bool) -> tuple[Json, Json, int]:
-        """Return the data of a result, the references of its values or None, and the size.
+        """Return the data of a result, its chunk references or None, and the length of its text.
 
         Args:
             text: The result.
@@ -201,7 +201,8 @@ def _time(seconds: float | None) -> datetime | None:
 def _without_references(output: Json) -> tuple[Json, dict[str, Json]]:
     """Return the output of a workflow job without references, and the references.
 
-    Each reference has the path of its value, or its path in `ground`.
+    In the second dict, the references of a value have the same keys as the value; those from the
+    object `ground` of a step have the keys that they have there.
     """
     if not isinstance(output, dict):
         return output, {}

@@ -40,8 +40,8 @@ class _Explode:
     """One key in the paths of the lists that become separate tables. The keys form a tree.
 
     Attributes:
-        here: True if one of these paths ends at this key.
-        below: The keys that follow this key in the paths, each with its own object.
+        here: True if the path of such a list ends at this key.
+        below: The keys that follow this key in the paths, each with its own `_Explode`.
     """
 
     here: bool = False
@@ -111,7 +111,7 @@ class _Block:
     job_ids: Sequence[str]
 
     def first_job(self, place: _Place, kind: str) -> str:
-        """Return the id of the first job that has a value of this kind at this path."""
+        """Return the id of the first job that has a value of this kind at `place`."""
         return next(
             job_id
             for value, job_id in zip(self.values, self.job_ids, strict=True)
@@ -156,7 +156,12 @@ class Observer:
     ) -> None:
         """Record the values of a block at one place, and all values in them.
 
-        None of the values is None.
+        Args:
+            node: The node in which to record the values.
+            values: The values at the place; none of them is None.
+            block: The values of the results, and the ids of their jobs.
+            place: Keys that lead from a result to the values; None stands for all items of a list.
+            explode: The keys of separate tables below this place.
         """
         types = Counter(map(type, values))
         for found, count in types.items():
@@ -191,7 +196,7 @@ class Observer:
     def _observe_containers(
         self, node: Node, values: Sequence[Json], block: _Block, place: _Place, explode: _Explode
     ) -> None:
-        """Record objects, or arrays."""
+        """Record values that are all objects or all arrays; see `_observe`."""
         if len(place) >= _MAX_DEPTH:
             node.is_too_large = True
         elif isinstance(values[0], dict):
@@ -251,7 +256,10 @@ class Observer:
 
 
 def leaves(node: Node, before: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
-    """Yield path and node for each node below `node` that becomes a column."""
+    """Yield each descendant of `node` that becomes a column, with its path.
+
+    `before` is the path of `node`.
+    """
     for key, child in node.children.items():
         path = (*before, key)
         if child.exploded:
@@ -267,7 +275,7 @@ def _present(values: Iterable[Json]) -> list[Json]:
 
 
 def _values_at(value: Json, place: _Place) -> Iterator[Json]:
-    """Yield all values at a place in a value."""
+    """Yield the values in `value` to which `place` leads: its keys, or None for all list items."""
     if not place:
         yield value
     elif place[0] is None:

@@ -624,7 +624,7 @@ async def test_status_shows_the_state_of_a_batch_without_a_key(ade, journal, tmp
     assert (found["jobs"], found["open"], found["acknowledged"]) == (3, 0, 3)
     assert found["by_stage"] == {"waiting": 0, "fetching": 0, "done": 2, "given_up": 1}
     assert found["bytes"] == 1_500_000
-    assert {failure["kind"] for failure in found["failures"]} >= {"JobFailedError"}
+    assert {failure["error_kind"] for failure in found["failures"]} >= {"JobFailedError"}
     assert found["began_at"] <= found["last_outcome_at"]
     assert found["process"] is None
 

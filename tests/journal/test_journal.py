@@ -198,7 +198,7 @@ async def test_statuses_in_other_case_are_counted_together(path):
     with JournalReader(path) as reader:
         assert reader.counts().by_status == {"failed": 3, "completed": 1}
         [failure] = reader.failures()
-        assert (failure.kind, failure.jobs) == ("JobFailedError", 3)
+        assert (failure.error_class, failure.jobs) == ("JobFailedError", 3)
         shown = {record.job_id: record.snapshot.status_text for record in reader.records()}
         assert shown == jobs  # as the service wrote it
 
