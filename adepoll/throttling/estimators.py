@@ -13,11 +13,13 @@ class Window:
 
     The size starts at 4 and grows up to `limit`. At first, it grows by one with every second
     successful request. So if the window is always full, the size grows by half in each round trip.
-    `begin_epoch` begins a new epoch. Requests of earlier epochs do not count against the size, and
-    do not change it. `restart` also sets the size to one. After a restart, the size grows by one
-    with each successful request. It may grow faster then, because the rate or an outage limits the
-    requests, too. The probes of an outage count only against `limit`: a probe that hangs must not
-    keep requests to other hosts waiting.
+
+    A 429 or an outage divides time into epochs. `begin_epoch` begins a new one, and `restart` also
+    sets the size to one. Requests that were sent in an earlier epoch do not count against the size,
+    and their success does not change it. After a restart, the size grows by one with each
+    successful request. It may grow faster then, because the rate or an outage limits the requests,
+    too. The probes of an outage count only against `limit`: a probe that hangs must not keep
+    requests to other hosts waiting.
 
     Attributes:
         limit: Largest possible size.

@@ -53,8 +53,8 @@ class Host:
         outage: Whether the host is down, and when the next probe may be sent.
         gate_opens_at: Time until which no request may be sent to the host, because an answer other
             than a 429 had a Retry-After. It is in the past while the gate of the host is open.
-        holds_back: True if callers wait in `held_back`, because the host is down or slow, or its
-            gate is closed.
+        holds_back: True if callers of this host wait in their own queue, `held_back`, and not in
+            that of all hosts: the host is down or slow, or its gate is closed.
         slow_until: Time until which the host counts as slow, see `slow_down`; minus infinity if the
             host does not count as slow.
         held_back: Callers of the host that wait while `holds_back` is True; the first has waited
@@ -165,7 +165,7 @@ class Sent:
 
     Attributes:
         at: Loop time at which the request was sent.
-        epoch: Number of restarts of the window (`Window.epoch`) before the request was sent.
+        epoch: `Window.epoch` at the time when the request was sent.
         host: The host to which it was sent.
         is_probe: True if the host was down when the request was sent.
         task: The task that sends the request.
@@ -302,11 +302,14 @@ class Hosts:
             self._release_timer = loop.call_later(_CHECK_EVERY, again, context=Context())
 
     def silent(self, now: float) -> tuple[Host | None, float]:
-        """Return a host that has sent nothing for `SLOW_AFTER` seconds, and a time.
+        """Find a host that has sent nothing for `SLOW_AFTER` seconds, while others wait.
 
         A host is checked only if requests to it are in flight, callers of another host wait, and
-        `holds_back` is False. If no host is returned, the time is that of the next check; it is
-        infinity if no host can become silent.
+        `holds_back` is False.
+
+        Returns:
+            The host, and `now`. If there is no such host: None, and the time of the next check,
+            which is infinity if no host can become silent.
         """
         again = math.inf
         hosts = self._by_origin.values()

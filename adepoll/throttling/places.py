@@ -24,11 +24,11 @@ from adepoll.throttling.hosts import SLOW_AFTER, Host, Sent
 
 @define(eq=False)
 class Share:
-    """When requests to a slow host may hold the place of a semaphore that has only one place.
+    """Limits for the requests to one slow host, if a semaphore has only one place.
 
     Attributes:
         rests_until: Time until which only requests to other hosts may hold the place.
-        patience: Seconds without a byte after which a request is ended.
+        patience: Seconds without a byte after which a request to the slow host is ended.
     """
 
     rests_until: float = -math.inf
@@ -68,7 +68,10 @@ class Places:
     def place(
         self, host: Host, semaphore: AbstractAsyncContextManager[object]
     ) -> AbstractAsyncContextManager[object]:
-        """Return a context manager that acquires a place from `semaphore` for a request."""
+        """Return a context manager that holds a place of `semaphore` during a request to `host`.
+
+        If requests go to several hosts, it also waits while a slow host may not hold more places.
+        """
         if self._is_new:
             self._is_new, self.only_host = False, host
         if host is self.only_host:
@@ -87,7 +90,10 @@ class Places:
         return now >= self._share(host).rests_until
 
     def check_later(self, sent: Sent) -> None:
-        """When a new request can count as slow, check whether it must be ended."""
+        """Set a timer that checks `sent`, a new request, after `SLOW_AFTER` seconds.
+
+        If it has received nothing by then, and callers of another host wait, it can be ended.
+        """
         self._check_at(sent.at + SLOW_AFTER)
 
     def ended(self, sent: Sent) -> None:

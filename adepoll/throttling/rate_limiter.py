@@ -133,10 +133,10 @@ class RateLimiter:
             )
 
     def ready(self, host: Host) -> float | None:
-        """Return a number if a request may be sent now; None if it must wait for its turn.
+        """Return the argument `due` for `start` if a request may be sent now.
 
-        The number is the present time. If only the window limits requests at present, the number is
-        minus infinity, because then reading the clock is not necessary.
+        It is the present time, or minus infinity if the time does not matter. Return None if the
+        request must wait for its turn.
         """
         if self._waiting or host.held_back or (self.hosts.woken and not self._has_room()):
             return None
@@ -313,7 +313,7 @@ class RateLimiter:
 
         Args:
             now: Present time.
-            host: The host of the request; None for a host that holds no callers back.
+            host: The host of the request; None for any host whose `holds_back` is False.
         """
         is_probe = host is not None and host.outage.is_on
         if self._window.is_at_limit if is_probe else self._window.full:

@@ -8,26 +8,26 @@ successful poll. Seconds count only if they are evidence against the job. These 
 
 - A job *was found before* if a poll or the list has shown it.
 - The *limit* is the number of counted seconds after which the job is given up.
-- *Weighted seconds* are seconds multiplied by a share. It is the share of polls that showed a
-  working host, among the polls of other jobs since this job's previous failed poll. The share is
-  0.95 if 5 of 100 such polls failed, and 0 if the host is down.
+- Seconds *count in part* if they are multiplied by the share of successful polls of other jobs
+  since this job's previous failed poll. The share is 0.95 if 5 of 100 such polls failed, and 0 if
+  the host is down. (A poll also counts as successful if its failure shows that the host works.)
 - A job is *probably bad* if it is probably the cause of its failed polls (see below).
 
 The failure decides which limit applies, and which seconds count:
 
 - 404, and the job was not found before: limit `not_found_grace`. All seconds count, because the
   service responds.
-- 403, and the job was not found before: limit `not_found_grace`. Weighted seconds count, with the
+- 403, and the job was not found before: limit `not_found_grace`. Seconds count in part, by the
   polls at all hosts. All seconds count if no other job was polled.
-- 404 or 403, and the job was found before: limit `patience`. Weighted seconds count. For a 404, the
-  share is that of the polls at the same host; for a 403, that of the polls at all hosts. All
-  seconds count if no other job was polled.
+- 404 or 403, and the job was found before: limit `patience`. Seconds count in part: for a 404, by
+  the polls at the same host; for a 403, by the polls at all hosts. All seconds count if no other
+  job was polled.
 - Malformed answer, undocumented status or redirect: limit `malformed_patience`, or `patience` if it
   is shorter. All seconds count, because the service responds.
-- No connection, 5xx or 408: limit `patience`. Weighted seconds count, with the polls at the same
-  host. If no other job was polled, for example because only one job is watched, no seconds count:
-  adepoll cannot tell a failing job from a failing service. But then all seconds of a job that is
-  probably bad count.
+- No connection, 5xx or 408: limit `patience`. Seconds count in part, by the polls at the same host.
+  If no other job was polled, for example because only one job is watched, no seconds count: adepoll
+  cannot tell a failing job from a failing service. But then all seconds of a job that is probably
+  bad count.
 - 401, bad certificate or refusal by the proxy, if it does not end all watches: as in the previous
   point, but with the polls at all hosts.
 - Any other error, such as a 422: the job is given up immediately.
@@ -82,8 +82,8 @@ from adepoll.watching.job_state import FailureKind, JobState, PollFailures
 from adepoll.watching.service_evidence import HostEvidence, KeyEvidence
 
 
-class Verdict(Enum):
-    """What to do after a failed poll if the job is not polled again.
+class FailureAction(Enum):
+    """What the watcher does after a failed poll if the job is not polled again.
 
     `GIVE_UP`: give the job up, so that it is unresolved. `END_ALL`: end all watches and waits,
     because the error concerns the client or the account.
@@ -129,15 +129,15 @@ class FailureRules:
         self.host.record_response()
         self.key.record_accepted()
 
-    def record(self, state: JobState, error: AdePollError, now: float) -> float | Verdict:
+    def record(self, state: JobState, error: AdePollError, now: float) -> float | FailureAction:
         """Record a failed poll of a job, and decide whether to poll the job again.
 
         Returns:
-            The seconds within which the job must be polled again, or infinity if the schedule alone
-            decides; a `Verdict` if the job is not polled again.
+            If the job is polled again: the seconds within which this must happen, or infinity if
+            the schedule alone decides. Otherwise a `FailureAction`.
         """
         if self._concerns_all(error, state.job_id, now):
-            return Verdict.END_ALL
+            return FailureAction.END_ALL
         if state.failures is None:
             state.failures = PollFailures(last_at=now, last_status=state.status)
         failures = state.failures
@@ -152,7 +152,7 @@ class FailureRules:
         kind = _kind(error, was_found=was_found)
         if kind is None:
             self.host.record_response()
-            return Verdict.GIVE_UP
+            return FailureAction.GIVE_UP
         within = self._count(failures, kind, gap, now)
         self._record_evidence(failures, error, now)
         failures.worked, failures.failed = self.host.worked, self.host.failed
@@ -162,20 +162,22 @@ class FailureRules:
         return within
 
     def first_check(self, failures: PollFailures, retry_at: float, now: float) -> float:
-        """Return the time at which to check for the first time whether the host works again.
+        """Return the time of the first check, after a failed poll, whether the host works again.
 
-        If the host works again at such a check, the job is polled before `retry_at`. Without these
-        checks, a job could be polled a minute after an outage has ended.
+        If the host works at a check, the job is polled immediately, and not only at `retry_at`, the
+        time of the next poll by the schedule. Otherwise, a job could be polled a minute after an
+        outage has ended.
         """
         failures.retry_at = retry_at
         failures.check_at = min(retry_at, now + _SOON)
         return failures.check_at
 
     def postponed_to(self, failures: PollFailures, now: float) -> float:
-        """Return the time of the next check whether the host works; `now` to poll the job now.
+        """Check whether the host works again; return the time of the next check.
 
-        The job is polled now if, since its last failed poll, a poll of another job has shown that
-        the host works, and no later poll has failed for a reason that can concern all jobs.
+        Return `now` if the job must be polled now: the schedule says so, or the host works. The
+        host works if a poll of another job has shown this since the last failed poll of this job,
+        and no later poll has failed for a reason that can concern all jobs.
         """
         works = self.host.worked > failures.worked and self.host.last_error is None
         if works or now >= failures.retry_at:
@@ -214,8 +216,11 @@ class FailureRules:
 
     def _count(
         self, failures: PollFailures, kind: FailureKind, gap: float, now: float
-    ) -> float | Verdict:
-        """Add the seconds that count since the last failed poll; return the result of `record`."""
+    ) -> float | FailureAction:
+        """Add the seconds that count since the last failed poll; return the result of `record`.
+
+        `gap` is the number of seconds between the last two failed polls.
+        """
         weight = self._weight(failures, kind)
         limit, longest = self._limit(kind), self._longest(kind)
         failures.total += min(gap, self._total_limit / _MIN_POLLS)
@@ -229,7 +234,7 @@ class FailureRules:
         silent_for = 0.0 if kind in _RESPONSES else self.host.silent_for
         total_left = longest_total - max(failures.total, silent_for)
         if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
-            return Verdict.GIVE_UP
+            return FailureAction.GIVE_UP
         if weight < _FEW:
             return math.inf  # the schedule alone decides, and polls become rarer
         within = min(longest, left / weight)

@@ -20,7 +20,10 @@ class JobOwner(Protocol):
     """Holds the states of jobs of one kind."""
 
     def wake(self, state: "JobState", now: float) -> bool:
-        """Make a job due now if it waits for room in a buffer; otherwise return False."""
+        """Make a job due now, and return True, if the job waits for room in a buffer.
+
+        Otherwise, return False.
+        """
 
     on_due: Callable[[], None]
     """Called after jobs have become due because a subscriber's buffer has room again."""
@@ -94,8 +97,8 @@ class SnapshotBuffer:
     def wake_waiting(self, now: float, caller: JobOwner | None = None) -> int:
         """Make waiting jobs due, one for each free place; return the number of these jobs.
 
-        Must be called whenever places may have become free. It calls `on_due` of each owner of
-        these jobs, except if the owner is `caller`.
+        Must be called whenever places may have become free. Each owner of these jobs is told by its
+        `on_due`. The owner `caller`, which calls this method, is not told.
         """
         woken = 0
         owners: set[JobOwner] = set()
@@ -189,11 +192,12 @@ class JobState:
         last_active_at: Start of the last poll or list request that showed the job as active.
         found_active_at: Start of the last poll that found the job active.
         last_listed_at: Start of the last list request that showed the job as active.
-        is_compared: True if the list has shown the job, or if polls have shown that the list was
-            late for the job.
+        is_compared: True if this job was counted in `ListAccuracy.arrivals`: the list has shown the
+            job, or polls have shown that the list was late for it. Each job is counted once.
         missing_at: Time of the list request that did not show the job, if the job is polled for
             this reason; otherwise infinity.
-        not_before: Earliest time of a poll whose reason is that the job is missing from the list.
+        not_before: If the job is missing from the list, it is not polled for this reason before
+            this time.
         list_trusted_until: Time until which the list alone says that the job is active; 0 if this
             time was not chosen yet.
         failures: Failed polls since the last successful poll; None if no poll has failed.
@@ -201,7 +205,8 @@ class JobState:
             the job is in flight.
         poll_again: True if another poll follows immediately after the poll in flight.
         ignore_list: True if the job is polled when it is due, whatever the list says.
-        pending_confirmation: True if `ignore_list` is True and the next poll is due immediately.
+        pending_confirmation: True if the next poll is due now, whatever the list says: in most
+            cases, because the list does not show the job.
         waits_for_room: True while the job is due, and all buffers of its subscribers are full.
         awaited_since: Time at which somebody began to wait for the job, if it is `awaited`.
         progress: Progress, 0 to 1, that the service reported last, and the time of that report.

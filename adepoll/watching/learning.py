@@ -68,7 +68,7 @@ class ClockOffset:
         service_time: Returns the Unix time of the service's clock; None if it is not known.
         seconds: Unix time minus monotonic time when the clock was last read; None if the service's
             clock was not known then.
-        known_until: Time until which `seconds` may be used.
+        known_until: Monotonic time until which `seconds` may be used.
     """
 
     service_time: Callable[[], float | None]

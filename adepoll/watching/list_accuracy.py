@@ -80,12 +80,12 @@ class ListAccuracy:
             seconds after the service had received the job.
         kept: Share of the settled jobs that the list goes on showing as active.
         dropped: Number of jobs that were missing from the list, and that a poll then found settled.
-        compare_at: Time at which the next sweep should start at the latest, because that sweep can
-            show whether the list is late, or which jobs have probably settled. Infinity if there
-            is no such reason.
-        no_drop_since: Start of the last sweep that did not show some watched jobs. It is also set
-            by a sweep that shows all jobs, if polls have shown the reason: the jobs take longer
-            than expected.
+        compare_at: Time at which the next sweep should start at the latest. That sweep can show
+            whether the list is late, or that further jobs have settled. Infinity if no sweep is
+            needed for this purpose.
+        no_drop_since: Start of the last sweep that did not cast doubt on the list. In such a sweep,
+            jobs were missing from the list; or none was missing, and polls have shown that the jobs
+            take longer than expected.
     """
 
     limit: float
@@ -186,7 +186,7 @@ class ListAccuracy:
             active_at: Time at which a poll last found the job active; if no poll has, the time at
                 which the service received the job.
             sweep_now: True to sweep immediately, as other listed jobs may have settled, too.
-            is_check: True if `kept.record_poll` was called for this poll.
+            is_check: True if this poll counts in `kept`, so `kept.record_poll` was called for it.
         """
         self._explained = 0.0
         settled = self._settled
@@ -236,7 +236,11 @@ class ListAccuracy:
             self.no_drop_since = started
 
     def record_listed(self, job_id: str, requested_at: float) -> None:
-        """Record that a page requested at `requested_at` shows an unwatched job as active."""
+        """Record that a page of the list shows a job as active that is no longer watched.
+
+        The page was requested at `requested_at`. If a poll had found the job settled before, the
+        list is late, or goes on showing the job.
+        """
         if job_id in self._kept:
             self._shown.add(job_id)
         if (settled := self._settled.get(job_id)) is None:
@@ -281,7 +285,11 @@ class ListAccuracy:
             self.compare_at = min(self.compare_at, earliest + self.limit)
 
     def _record_kept(self, started: float) -> None:
-        """Count the jobs in `_kept` that the list has dropped now: it was only late for them."""
+        """Correct the counts for settled jobs that a sweep, begun at `started`, did not show.
+
+        The list had shown these jobs for some time, and counted as showing them for ever. Now they
+        count as jobs for which the list was late.
+        """
         for job_id, settled_at in [*self._kept.items()]:
             if job_id not in self._shown:
                 self.kept.found = max(self.kept.found - 1, 0.0)

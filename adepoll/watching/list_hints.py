@@ -39,8 +39,8 @@ class ListHints:
         gaps: Finds jobs that a sweep can have missed because they moved between two pages.
         poll_wait: Mean seconds from the end of a sweep to the end of the polls of the jobs that the
             sweep did not show.
-        waits_replaced_until: Time until which the list counts as replacing polls of jobs that
-            somebody waits for.
+        waits_replaced_until: Time until which `SweepPolicy` is told that sweeps replace polls of
+            jobs that somebody waits for: the request budget was short a moment ago.
         is_busy: Returns True if requests wait for the request budget now, or have waited in the
             last seconds. The arguments are the present time, and the number of these seconds.
     """
@@ -99,12 +99,15 @@ class ListHints:
                 yield
 
     def postponed_to(self, state: JobState, now: float) -> float:
-        """Return the time at which to poll a due job that the list may still show as active.
+        """Return the time to which the poll of a due job is postponed.
 
-        `now` and minus infinity both mean to poll the job now. A job that somebody waits for is
-        polled now, unless other requests wait for the request budget: then the next page of the
-        list takes the place of this poll. This is also true if requests have waited recently, but
-        not for the first poll: the job can have ended long ago.
+        The list may show the job as active, so that the poll is not needed. The job is polled now
+        if the returned time is `now` or minus infinity.
+
+        A job that somebody waits for is polled now while the request budget is not short. If
+        requests wait for the budget, or have waited recently, the next page of the list takes the
+        place of this poll. The first poll of the job is postponed only if requests wait now,
+        because the job can have ended long ago.
         """
         awaited = state.awaited
         is_first = awaited and not state.polls and state.first_active_age is None

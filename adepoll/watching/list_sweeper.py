@@ -1,4 +1,4 @@
-"""Sweeps the job list in a task, with up to eight more tasks while a sweep is in progress.
+"""Sweeps the job list in one task. During a sweep, up to eight further tasks request its pages.
 
 A list request that gets a 429 is repeated here after `Retry-After`. Imports `listing`,
 `sweep_policy`, `turns`, `watched_jobs` and `source`.

@@ -36,9 +36,10 @@ class ListTrust:
         first_trust: Seconds for which a new job is not polled, because the list may show the job
             first. `list_lag` is added, but at most `first_trust` seconds again.
         sweeping: True while the list decides when jobs are polled.
-        list_lag: Seconds for which a new job may be missing from the list, as observed so far.
-        pending_confirmation: Number of jobs that are due now whatever the list says, most of them
-            because they are missing from the list.
+        list_lag: Seconds after the receipt of a job until the list shows the job, as observed so
+            far.
+        pending_confirmation: Number of jobs whose next poll is due now, whatever the list says: in
+            most cases, because the list does not show the job.
         wasted_polls: Number of polls of jobs that were missing from the list but still active.
         jobs_come_settled: True if a new job has probably settled already: the list will never show
             it as active.
@@ -121,7 +122,10 @@ class ListTrust:
         return self.learning.chance(state, now)
 
     def covers(self, state: JobState) -> bool:
-        """Return True if sweeps show, or will show, whether a job is active."""
+        """Return True if the list, not the schedule, decides when this job is polled.
+
+        Return False if the job is missing from the list, or if the list is ignored for it.
+        """
         return self.sweeping and not state.ignore_list and state.missing_at == math.inf
 
     def trusted_until(self, state: JobState, now: float) -> float:
@@ -205,7 +209,10 @@ class ListTrust:
 
 @define(kw_only=True)
 class _Pages:
-    """Progress of a sweep through the pages of one status; all values count pages except `jobs`."""
+    """How far a sweep has come with the pages of the jobs that have one status.
+
+    `jobs` is the number of jobs on the received pages. The other values are numbers of pages.
+    """
 
     expected: int  # estimated at the start, for example from the previous sweep
     requested: int = 0

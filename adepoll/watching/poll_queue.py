@@ -86,7 +86,10 @@ class PollQueue:
     _polls: int = field(default=0, init=False)  # number of polls of overdue jobs
 
     def put(self, state: JobState, due: float, *, postponed: bool = False) -> None:
-        """Add a job, or change its due time. If `postponed`, a call of `recall` makes it due."""
+        """Add a job, or change its due time.
+
+        With `postponed`, the job is also due before this time if `recall` is called.
+        """
         if state.ticket:
             self.drop(state)
         state.ticket = next(self._tickets)
@@ -107,7 +110,10 @@ class PollQueue:
             heapq.heappush(self._overdue.items, (due - _HEAD_START * chance, ticket, state))
 
     def recall(self, now: float) -> None:
-        """Make all postponed jobs due; each of the next calls of `pop` moves up to 64 of them."""
+        """Make all postponed jobs due at the time `now`.
+
+        To keep each call short, the next calls of `pop` do this for up to 64 jobs each.
+        """
         if self._postponed.items or self._postponed.old:
             self._recalled_at = now
 

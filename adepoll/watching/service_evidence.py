@@ -149,10 +149,10 @@ class KeyEvidence:
         return has_lasted and self._refusals > self._others
 
     def confirm_within(self, error: AdePollError, job_id: str) -> float:
-        """Return the seconds within which a refused job must be polled again.
+        """Return the seconds within which a job whose poll was refused must be polled again.
 
-        The next poll shows whether the key is refused for all jobs. Return infinity if another job
-        is polled for this purpose.
+        The job whose refusal began the series is polled soon, to find out whether the key is
+        refused for all jobs. For any other job, return infinity.
         """
         if self._refused_at is None or self._interrupted or job_id != self._refused_first:
             return math.inf

@@ -69,8 +69,8 @@ class WatcherStats(HtmlTable):
         sweeps: Number of finished list sweeps.
         list_requests: Number of requests for a page of the job list.
         wasted_polls: Number of polls of jobs that were missing from the list but still active.
-        pending_confirmation: Number of jobs that are due now whatever the list says, most of them
-            because they are missing from the list.
+        pending_confirmation: Number of jobs whose next poll is due now, whatever the list says: in
+            most cases, because the list does not show the job.
         detection_lag: Histogram of the detection lags of settled jobs.
     """
 

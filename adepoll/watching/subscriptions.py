@@ -144,7 +144,11 @@ class Subscription:
 
     @property
     def awaits(self) -> bool:
-        """True if at most eight jobs are open, and there is a timeout or `every_change`."""
+        """True if somebody probably waits for the open jobs: the lag bound of `wait` applies.
+
+        This is assumed if at most eight jobs are open, and the caller has passed a timeout or wants
+        every change of status.
+        """
         return self.open <= _MAX_AWAITED and (self.every_change or self._timeout is not None)
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
@@ -305,14 +309,17 @@ class Subscription:
         pump()
 
     async def _wait_for_room(self) -> None:
-        """Wait until the window has room. A timeout could lose an id that is read without room."""
+        """Wait until the window has room for one more job.
+
+        Only then is the next id read: an id that had to wait for room could get lost at a timeout.
+        """
         while self.open + self._untaken() >= self._window:
             self._owner.pump()
             self._room_changed.clear()
             await self._room_changed.wait()
 
     async def _wait_for_polls(self) -> None:
-        """Give other tasks a turn; for an iterator, also wait while over 1,000 jobs are due."""
+        """Let other tasks run; for an iterator of ids, also wait while over 1,000 jobs are due."""
         await asyncio.sleep(0)
         while self._paced and min(self.open, self._backlog()) > _READ_AHEAD:  # noqa: ASYNC110 - each poll would have to set an event
             await asyncio.sleep(_BACKLOG_PAUSE)

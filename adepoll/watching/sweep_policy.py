@@ -24,7 +24,7 @@ class Situation:
         settled: Number of jobs that polls have found settled so far.
         wasted_polls: Number of polls so far of jobs that were missing from the list but still
             active.
-        pending_confirmation: Number of jobs that are due now whatever the list says.
+        pending_confirmation: Number of jobs whose next poll is due now, whatever the list says.
         polls: Number of polls so far.
         mean_delay: Mean seconds between two polls of a job by the schedule; None before the first
             poll.
@@ -68,9 +68,9 @@ class SweepPolicy:
             also ends when twice as many jobs are watched.
         pauses: Number of pauses since the list was last useful; each pause is longer than the
             previous one.
-        is_trial: True if the list was too late or wrong. Sweeps then only compare the list with
-            polls, and the schedule alone decides when jobs are polled. False again when the list
-            has been proven.
+        is_trial: True after the list was too late or wrong, until polls have shown that the list is
+            right again (`ListAccuracy.is_proven`). Meanwhile, sweeps only compare the list with
+            polls, and the schedule alone decides when jobs are polled.
     """
 
     discovery: Discovery

@@ -98,12 +98,12 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
         self._turn_at = -math.inf  # time at which the last request got its turn
 
     def is_busy(self, now: float, *, within: float = 0.0) -> bool:
-        """Return True if requests wait for longer than 0.1 seconds, or waited so long before.
+        """Return True if requests wait for the request budget for more than 0.1 seconds.
 
         Args:
             now: The present time.
-            within: Seconds before now in which the last request got its turn. If that request
-                waited so long, return True also if no request waits now.
+            within: Also return True if the last request got its turn at most this number of
+                seconds ago, and had waited for more than 0.1 seconds.
         """
         if self.last_wait > _SPARE and now < self._turn_at + within:
             return True
@@ -223,7 +223,8 @@ class PageTurns(Turns):
     def request(self, timeout: asyncio.Timeout, seconds: float) -> Iterator[None]:
         """Record the wait and the duration of the request in the ``with`` block.
 
-        `timeout` expires `seconds` after the request was sent.
+        `timeout` is the time limit of the request. It starts when the request is sent, and ends
+        `seconds` later.
         """
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is None:

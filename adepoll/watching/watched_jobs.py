@@ -13,7 +13,7 @@ from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, WrongJobError
 from adepoll.scheduling.durations import Arrivals
-from adepoll.watching.failure_handling import FailureMemory, FailureRules, Verdict
+from adepoll.watching.failure_handling import FailureAction, FailureMemory, FailureRules
 from adepoll.watching.job_state import JobState, Subscriber
 from adepoll.watching.learning import UNKNOWN_CHANCE, Learning, exact_duration
 from adepoll.watching.list_hints import ListHints
@@ -217,14 +217,14 @@ class WatchedJobs:
         """
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=False)
-        verdict = self.failure_rules.record(state, error, now)
-        if verdict is Verdict.END_ALL:
+        action = self.failure_rules.record(state, error, now)
+        if action is FailureAction.END_ALL:
             return True
         reserved = state.release_places()
         if self._states.get(state.job_id) is state:
-            if isinstance(verdict, float):
+            if isinstance(action, float):
                 self.list_trust.confirm_when_due(state)
-                self._put_by_schedule(state, now, within=verdict)
+                self._put_by_schedule(state, now, within=action)
                 if state.failures is not None:
                     retry_at = state.due
                     check_at = self.failure_rules.first_check(state.failures, retry_at, now)

@@ -16,10 +16,10 @@ from adepoll.errors import (
     TransportError,
     UnprocessableError,
 )
-from adepoll.watching.failure_handling import FailureMemory, FailureRules, Verdict
+from adepoll.watching.failure_handling import FailureAction, FailureMemory, FailureRules
 from adepoll.watching.job_state import JobState, PollFailures
 
-GIVE_UP, END_ALL = Verdict.GIVE_UP, Verdict.END_ALL
+GIVE_UP, END_ALL = FailureAction.GIVE_UP, FailureAction.END_ALL
 UNKNOWN = JobNotFoundError(status=404, job_id="a")
 FORBIDDEN = PermissionDeniedError(status=403, job_id="a")
 REFUSED = AuthenticationError(status=401, job_id="a")
