@@ -362,7 +362,11 @@ class ResultFetcher(AsyncCloseable):
             await reader.aclose()
 
     async def _decoded(self, found: FoundResult) -> JobResult:
-        """Return the decoded result. If it may be the error page of a gateway, request it again."""
+        """Return the decoded result.
+
+        If the bytes are not a result, but may be the error page of a gateway, request the result
+        again.
+        """
         while True:
             body = await self._into_memory(found)
             try:

@@ -114,7 +114,8 @@ class PartFile:
     def _copy_of(self, leftover: int) -> tuple[OwnFile, ResumeState | None]:
         """Copy the part file that an earlier process left; return the copy and its resume state.
 
-        The copy is empty, and the state None, if the bytes cannot be used or copied.
+        `leftover` is the descriptor of that part file. If its bytes cannot be used or copied, the
+        copy is empty, and the state is None.
         """
         self._names.remove_unused()
         found = os.fstat(leftover)
@@ -189,7 +190,7 @@ class PartFile:
             raise self._storage_error(exc) from exc
 
     def hash(self, chunks: Sequence[Chunk]) -> None:
-        """Hash and check the next bytes; `write` need not have written them yet."""
+        """Add the next bytes to the SHA-256, and check them. They may be written later."""
         for chunk in chunks:
             self._hash_chunk(chunk)
 
@@ -306,7 +307,10 @@ class PartFile:
             raise
 
     def _record(self, start: int, stop: int) -> None:
-        """Record that bytes are in the file; after enough new bytes, write the resume state."""
+        """Record that the bytes from `start` to `stop` are in the file.
+
+        After enough new bytes (`ResumeStateFile.update_bytes`), write the resume state.
+        """
         with self._recording:
             if not self._resumable:
                 return
@@ -363,7 +367,11 @@ class PartFile:
             raise self._storage_error(exc) from exc
 
     def _give_name_of_target(self, replaced: os.stat_result | None) -> None:
-        """Rename the part file to the target, with the mode of the file that is replaced."""
+        """Rename the part file to the target.
+
+        The new file gets mode and owner of the file that it replaces, whose status is `replaced`;
+        None if it replaces no file.
+        """
         for left in reversed(range(_MAX_TRIES)):
             try:
                 self._own = self._names.make_private(self._open_file())

@@ -69,7 +69,10 @@ def can_be_continued(target: Path) -> bool:
 
 
 def _beginning_of(target: Path) -> str:
-    """Return the beginning of the names of all part files for a target, whatever its job."""
+    """Return the text with which the names of all part files for a target begin.
+
+    It is the same for all jobs.
+    """
     # Suffixes of up to 36 bytes follow, and eCryptfs allows names of 143 bytes.
     return f".{target.name.encode('utf-8', 'surrogatepass')[:80].decode('utf-8', 'ignore')}."
 

@@ -136,7 +136,11 @@ class ChangeWriter:
     def _update(
         self, statement: str, job: str | JobRef, *values: str | bytes | float | None
     ) -> None:
-        """Run a statement that changes a job; raise `JournalError` if there is no such job."""
+        """Run an SQL statement that changes one job.
+
+        The parameters of the statement are `values`, then the id and the kind of the job. Raise
+        `JournalError` if the journal does not contain the job.
+        """
         if not self._connection.execute(statement, (*values, *_name(job))).rowcount:
             raise JournalError(f"has no job {str(job)!r}; add it first", path=self._shown_path)
 

@@ -96,6 +96,8 @@ class Database:
     def write(self, calls: Sequence[Sequence[Change]], durable: bool) -> list[JournalError | None]:  # noqa: FBT001 - passed through an executor, which takes no keywords
         """Write the changes of several calls in one transaction.
 
+        If `durable` is True, the changes survive a power cut; see `_transaction`.
+
         Returns:
             One entry per call: None if all changes of the call were written. Otherwise none of them
             was written, and the entry is the error.
@@ -109,7 +111,8 @@ class Database:
     def add(self, jobs: Sequence[JobToAdd], default: JobKind, at: float, durable: bool) -> int:  # noqa: FBT001 - as in `write`
         """Add the jobs that the journal does not contain yet; return their number.
 
-        `default` is the kind to assume for an id that does not contain it; `at` is in Unix seconds.
+        `default` is the kind to assume for an id that does not contain its kind. `at` is the time
+        in Unix seconds. If `durable` is True, the jobs survive a power cut.
 
         Raises:
             InvalidJobIdError: A text is not a job id. No job was added.

@@ -37,8 +37,9 @@ class _Object(NamedTuple):
     Attributes:
         type: "table", "index", "view" or "trigger".
         name: Name of the table, index, view or trigger.
-        table: Name of the table that it belongs to.
-        sql: The statement that creates it; None for an index that SQLite creates itself.
+        table: Name of the table to which the row belongs.
+        sql: The SQL statement that creates the table, index, view or trigger; None for an index
+            that SQLite creates itself.
     """
 
     type: str

@@ -318,7 +318,10 @@ def _check_access(path: Path) -> None:
 
 
 def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
-    """Return a connection to a file that may come from a stranger; `mode` is as in "mode=ro"."""
+    """Return a connection to a journal that may come from an unknown source.
+
+    `mode` is the query of the file's URI, such as "mode=ro".
+    """
     # The URI on Windows is file:///C:/folder/file (sqlite.org/uri.html, section 3.1).
     prefix = "file:///" if path.drive else "file:"
     uri = f"{prefix}{quote_from_bytes(os.fsencode(path.as_posix()))}?{mode}"

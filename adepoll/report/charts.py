@@ -189,8 +189,9 @@ def curve(ident: str, drawn: Curve, *, jobs: int) -> Markup:
 def curve_rows(drawn: Curve, jobs: int) -> list[tuple[str, float, int]]:
     """Return the rows of the table below the curve.
 
-    A row contains a share of all jobs; the Unix time of the first point of the curve at which this
-    share had settled; and the number of settled jobs at this point.
+    Each row says when a share of all jobs had settled: the share as a text, such as "50 %"; the
+    Unix time; and the number of settled jobs at that time. The last row can be for the last settled
+    job instead.
     """
     rows = []
     previous = 0
@@ -366,7 +367,16 @@ def _wide_and_narrow(
     heights: tuple[float, float],
     top: float = _TOP,
 ) -> Markup:
-    """Return a chart as two SVG images, wide and narrow; `heights` are their heights."""
+    """Return a chart as two SVG images: a wide one, and a narrow one for a phone.
+
+    Args:
+        ident: Part of the element ids; unique on the page.
+        draw: Returns the SVG elements of one image.
+        title: Title of the chart.
+        description: Text for readers who do not see the image.
+        heights: Heights of the wide and of the narrow image.
+        top: Vertical position of the upper edge of the plot.
+    """
     wide = _Canvas(ident=f"{ident}-wide", width_class="wide", width=800, height=heights[0], top=top)
     narrow = _Canvas(
         ident=f"{ident}-narrow", width_class="narrow", width=340, height=heights[1], top=top

@@ -101,7 +101,7 @@ class Collector:
         return self._kinds.setdefault(name, KindCounter())
 
     def _add_open(self, record: Record, outcome: OutcomeKind) -> None:
-        """Count a job that is still open, by its state."""
+        """Count a job that is still open, by the text `OpenJob.state`."""
         if outcome is OutcomeKind.FETCHING:
             state = "completed, fetching result"
         elif record.status_text is None:
@@ -187,7 +187,7 @@ class Collector:
         return seconds
 
     def _add_metadata(self, record: Record, snapshot: JobSnapshot, metadata: JobMetadata) -> None:
-        """Count the warnings of a job, and add its credits to those of its version."""
+        """Count the warnings of a job, and add its credits to the cost of its model version."""
         self._warned += bool(metadata.warnings)
         for warning in metadata.warnings:
             code = showable(warning.code, 80) if warning.code else "no code"

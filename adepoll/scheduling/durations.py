@@ -61,8 +61,8 @@ class Durations:
     def distribution(self) -> Distribution:
         """Present distribution of durations.
 
-        Reading this property estimates the distribution again in two cases: the weight of ended
-        jobs has changed by over 10% since the last estimate, or there were many polls of active
+        It is estimated again when this property is read, in two cases: by over 10% more jobs have
+        ended since the last estimate (older jobs count less), or there were many polls of active
         jobs. Each estimate is a new object.
         """
         if self._is_outdated:

@@ -112,7 +112,10 @@ class BackgroundLoop:
         raise ClosedError("the session is closed; open it again with a `with` block")
 
     def _wait_for(self, done: concurrent.futures.Future[Any]) -> None:
-        """Wait until a call has ended; cancel it if the thread has ended without running it."""
+        """Wait until a call in the loop has ended, which sets `done`.
+
+        If the thread has ended without running the call, cancel `done`.
+        """
         while not done.done():
             concurrent.futures.wait([done], timeout=_SLICE)
             if not (done.done() or self._thread.is_alive()):

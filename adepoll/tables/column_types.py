@@ -58,7 +58,7 @@ class StructType:
 
     Attributes:
         fields: The type of the value at each key.
-        left_out: Other keys of the objects. They are not part of the column.
+        left_out: Keys of the objects whose values are not written.
     """
 
     fields: Mapping[str, "ColumnType"]
@@ -153,7 +153,12 @@ def _list_converter(convert: Convert | None) -> Convert | None:
 def _struct_converter(
     converters: Mapping[str, Convert | None], left_out: frozenset[str]
 ) -> Convert | None:
-    """Return a function that converts the fields of an object; None if no object needs it."""
+    """Return a function that converts the values of an object; None if no object needs it.
+
+    Args:
+        converters: The converter of the value at each key; None for a value that needs none.
+        left_out: Keys that the function removes from the object.
+    """
     needed = {name: convert for name, convert in converters.items() if convert is not None}
     if not needed and not left_out:
         return None

@@ -287,7 +287,10 @@ def _write(
     spool: Spool,
     make_writer: Callable[[BinaryIO, Sequence[Column]], Writer],
 ) -> list[int]:
-    """Write all tables; return the number of rows of each."""
+    """Write all tables; return the number of rows of each.
+
+    `names` are the paths of the files, one for each table; the first can also be an open file.
+    """
     counts = [0] * len(tables)
     with ExitStack() as stack:
         files = [

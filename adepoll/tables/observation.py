@@ -123,7 +123,8 @@ class Observer:
     """Observes values, and keeps what it has observed as a tree of nodes.
 
     Attributes:
-        root: What was observed of the values themselves.
+        root: What was observed of the values passed to `observe`; its children are the nodes of the
+            values in them.
         dates: True if texts that are all dates or times become dates and times.
     """
 

@@ -254,7 +254,10 @@ class Rate:
         return self._estimate
 
     def _next_rate(self) -> float:
-        """Return the rate after a 429; update the estimate and its deviation."""
+        """Return the rate after a 429, in requests per second.
+
+        Also update the estimate of the limit, and how much the last estimates differ.
+        """
         difference = abs(math.log(self._average / self._estimate))
         self._deviation = (self._deviation + difference) / 2
         self._estimate = self._average

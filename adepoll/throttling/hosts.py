@@ -128,7 +128,7 @@ class Host:
         )
 
     def slow_down(self, now: float) -> None:
-        """Record that a request was slow, and delayed requests to another host.
+        """Record that the host is slow, so that requests to another host had to wait.
 
         For a minute, requests to the host may be at most half of the requests in flight, and may
         hold at most half of the places of a semaphore.

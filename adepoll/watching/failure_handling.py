@@ -125,7 +125,7 @@ class FailureRules:
             self.record_accepted_key()
 
     def record_accepted_key(self) -> None:
-        """Record an answer about a poll or a list request that shows that the key is accepted."""
+        """Record that an answer to a poll or a list request shows that the key is accepted."""
         self.host.record_response()
         self.key.record_accepted()
 

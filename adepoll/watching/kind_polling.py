@@ -133,7 +133,11 @@ class KindPolling:
         self.pollers.pump()
 
     def _is_busy(self, now: float, within: float) -> bool:
-        """Return True if requests wait for the budget, or did so `within` seconds before."""
+        """Return True if requests wait for the request budget for more than 0.1 seconds.
+
+        Also return True if the last request got its turn less than `within` seconds ago, after such
+        a wait.
+        """
         if self.pollers.turns.is_busy(now, within=within):
             return True
         return self.sweeper is not None and self.sweeper.turns.is_busy(now, within=within)

@@ -249,7 +249,10 @@ class ListHints:
         return distribution.ends_between(seen, max(now - state.received_at, seen))
 
     def _check_earlier(self, state: JobState, now: float) -> None:
-        """Poll a listed job earlier, because the list shows more settled jobs than was known."""
+        """Poll a listed job earlier than planned.
+
+        Called when polls have shown that the list goes on showing more settled jobs than assumed.
+        """
         if state.ticket and not state.ignore_list and not state.awaited:
             due = now + self.timing.rng.random() * self.list_trust.check_every(state, now)
             if due < state.list_trusted_until:
@@ -261,8 +264,8 @@ class ListHints:
 
         Args:
             rate: Polls per second that the request budget allows; None if the budget is not short.
-                While the budget is short and no list is used, all jobs are polled in turn. The
-                mean detection lag is then half of the time that one poll of every job takes.
+                If it is short, a larger lag is useful, too: without the list, each job would wait
+                until all other jobs have been polled.
         """
         lag = _LIMIT * (self.timing.target_lag or _TARGET_LAG)
         if rate is None:

@@ -204,8 +204,14 @@ class ListSweeper:
     ) -> None:
         """Request pages of a sweep one after the other, until no page is left.
 
-        Up to eight of these calls run at the same time, and share the pages. `page` is the first
-        page of this call.
+        Up to eight of these calls run at the same time, and share the pages.
+
+        Args:
+            group: The tasks of the sweep; a call may start another one.
+            sweep: Chooses the pages, and records them.
+            page: Status and number of the first page of this call; None if no page is left.
+            silence: Time limit of the sweep; each received page restarts it.
+            oldest: See `Sweep.record_page`.
         """
         loop = asyncio.get_running_loop()
         hints = self._watched_jobs.list_hints

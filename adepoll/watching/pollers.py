@@ -135,7 +135,7 @@ class Pollers:
         self.pump()
 
     async def _work(self, state: JobState | None) -> None:
-        """Poll one due job after another, until none is due."""
+        """Poll `state`, then one due job after another, until no job is due."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         get_job, watched_jobs, in_flight = self._source.get_job, self.watched_jobs, self._in_flight

@@ -43,7 +43,10 @@ class HostEvidence:
         self.last_error = None
 
     def record_failure(self, error: AdePollError, now: float, *, longest: float) -> None:
-        """Record a failed poll; of the time since the previous one, `longest` seconds can count."""
+        """Record a poll that failed for a reason that can concern all jobs of the host.
+
+        At most `longest` of the seconds since the previous failed poll count in `silent_for`.
+        """
         if self.last_error is not None:
             self.silent_for += min(now - self._failed_at, longest)
         self.failed += 1

@@ -206,9 +206,10 @@ class Subscription:
         self.end_of_ids()
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Unsubscribe from all open jobs; return tasks. The caller must wait for their end.
+        """End the subscription; return tasks whose end the caller must await.
 
-        Only 500 jobs are unsubscribed immediately. One of the tasks unsubscribes from the others.
+        They are the tasks that are cancelled, and one that unsubscribes from further jobs: only 500
+        jobs are unsubscribed immediately.
         """
         self._stop_reading()
         self.ready.set()

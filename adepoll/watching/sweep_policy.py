@@ -222,7 +222,13 @@ class SweepPolicy:
         return at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)
 
     def _pause(self, now: float, seconds: float, *, until_watched: float = math.inf) -> None:
-        """Stop sweeping for some time, which doubles with each pause."""
+        """Stop sweeping for some time, which doubles with each pause.
+
+        Args:
+            now: The time.
+            seconds: Duration of the first pause.
+            until_watched: Number of watched jobs that ends the pause early; infinity for none.
+        """
         self.last = None
         self._until_watched = until_watched
         self._failures = self._useful = 0

@@ -356,7 +356,10 @@ class WatchedJobs:
             self._put_by_schedule(state, now, within=within)
 
     def _put_by_list(self, state: JobState, now: float, *, was_missing: bool) -> None:
-        """During sweeps, make a job due when the list alone is no longer trusted."""
+        """During sweeps, make a job due when the list alone is no longer trusted.
+
+        `was_missing` is True if the list did not show the job, but a poll has found it active.
+        """
         if was_missing:
             # The list may never show this job. So poll it no more often than the schedule would.
             state.not_before = now + self.timing.delay(state, now)
