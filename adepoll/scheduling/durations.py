@@ -61,9 +61,9 @@ class Durations:
     def distribution(self) -> Distribution:
         """Present distribution of durations.
 
-        It is estimated again when this property is read, in two cases: by over 10% more jobs have
-        ended since the last estimate (older jobs count less), or there were many polls of active
-        jobs. Each estimate is a new object.
+        When this property is read, the distribution is estimated again if, since the last estimate,
+        there were many polls of active jobs, or the number of ended jobs has changed by over 10%.
+        In this number, older jobs count less. Each estimate is a new object.
         """
         if self._is_outdated:
             self._refit()
@@ -222,14 +222,14 @@ class Arrivals:
     Attributes:
         new: Number of jobs that were new; earlier jobs count less.
         old: Number of jobs that were not new; earlier jobs count less.
-        run: Number of consecutive new jobs since the last old job.
-        resets: Number of times that an old job has set `run` back to 0.
+        new_in_a_row: Number of consecutive new jobs since the last old job.
+        resets: Number of times that an old job has set `new_in_a_row` back to 0.
         reset_at: Time at which the last old job was found.
     """
 
     new: float = 0.0
     old: float = 0.0
-    run: int = 0
+    new_in_a_row: int = 0
     resets: int = 0
     reset_at: float = -math.inf
 
@@ -247,11 +247,11 @@ class Arrivals:
         if new:
             self.new += 1
             # A job that arrived before the last old job was found says nothing about later jobs.
-            self.run += added_at > self.reset_at
+            self.new_in_a_row += added_at > self.reset_at
         else:
             self.old += 1
-            self.resets += self.run > 0
-            self.run = 0
+            self.resets += self.new_in_a_row > 0
+            self.new_in_a_row = 0
             self.reset_at = now
         if self.new + self.old > _MEMORY:
             self.new /= 2
@@ -261,7 +261,7 @@ class Arrivals:
     @property
     def trusted(self) -> bool:
         """True if the next job is expected to be new."""
-        return self.run >= _MIN_RUN
+        return self.new_in_a_row >= _MIN_RUN
 
     @property
     def old_share(self) -> float:
@@ -269,8 +269,8 @@ class Arrivals:
         return (self.old + 1) / (self.new + self.old + 2)
 
     def to_json(self) -> list[float]:
-        """Return the attributes `new`, `old` and `run`, for `from_json`."""
-        return [self.new, self.old, self.run]
+        """Return the attributes `new`, `old` and `new_in_a_row`, for `from_json`."""
+        return [self.new, self.old, self.new_in_a_row]
 
     @classmethod
     def from_json(cls, saved: object) -> "Arrivals":
@@ -281,10 +281,10 @@ class Arrivals:
         """
         if not isinstance(saved, list):
             raise TypeError("arrivals must be a list")
-        new, old, run = saved
+        new, old, new_in_a_row = saved
         if not all(isinstance(n, int | float) and 0 <= n < math.inf for n in saved):
             raise ValueError(f"{saved} are not counts of arrivals")
-        return cls(float(new), float(old), int(run))
+        return cls(float(new), float(old), int(new_in_a_row))
 
 
 def nearest_edge(age: float) -> int:
