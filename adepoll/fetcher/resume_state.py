@@ -149,7 +149,10 @@ class ResumeStateFile:
                 path.unlink()
 
     def _sync(self, part_fd: int) -> None:
-        """Sync the part file. After a failure, each later call raises the same error."""
+        """Sync the part file to the disk.
+
+        After a failure, each later call raises the same error, because bytes may be lost.
+        """
         if self._sync_error is not None:
             raise self._sync_error  # another sync could succeed, although bytes are lost
         try:
@@ -161,9 +164,9 @@ class ResumeStateFile:
     def _create(self, sealed: bytes) -> None:
         """Write a temporary file, and rename it to the path of the resume state.
 
-        If a file cannot have one of the two names, no file is created, and the next update tries
-        again. Without the file, only a later download takes longer. For example, a folder can have
-        the name, or, where locks do not work, another process creates the file at the same time.
+        If a file cannot get the temporary name or that path, no file is created, and the next update
+        tries again. For example, a folder has the name; or locks do not work, and another process
+        creates the file at the same time. Without the file, only a later download takes longer.
 
         Raises:
             OSError: The state cannot be written, for example because the disk is full.

@@ -197,9 +197,10 @@ class SequentialReader:
     async def _skip(self, body: ResponseBody) -> None:
         """Skip bytes before the range, and bytes that were read from an earlier response.
 
-        Raise `ObjectChangedError` if the bytes of the earlier response are different now. Raise
-        `ResultTransferError` if the body ends before these bytes and has not stated its size,
-        because it may be cut.
+        Raises:
+            ObjectChangedError: The bytes that were read from an earlier response are different now.
+            ResultTransferError: The body ends before all of them were skipped. It has not stated
+                its size, so its end may be missing.
         """
         if body.start < self.start:
             await self._skip_to_start(body)
@@ -239,7 +240,8 @@ class SequentialReader:
 
         Raises:
             RangePastEndError: The result ends before the range begins.
-            ResultTransferError: The body ended before the range, but not at the end of the JSON.
+            ResultTransferError: The body ended before the range began, but its last character is
+                not a brace, so its end is missing.
         """
         left = self.start - body.start
         last = b""

@@ -152,9 +152,9 @@ def _name(job: str | JobRef) -> tuple[str, str]:
 
 
 def _shown_status(status_text: str) -> str:
-    """Return a known status in lower case, or an unknown one as a text that may be shown.
+    """Return a status in lower case, if adepoll knows it.
 
-    Such a text has no unprintable characters and no secrets.
+    Return any other status as the service wrote it, without unprintable characters and secrets.
     """
     status = JobStatus.parse(status_text)
     return showable(status_text, _LONGEST_STATUS) if status is JobStatus.UNKNOWN else status.value

@@ -99,7 +99,10 @@ def holder_of(journal: Path) -> int | None:
 
 
 def _is_lock(path: Path) -> bool:
-    """Return True if a path may be used as a lock: it is free, or is a database without tables."""
+    """Return True if a lock file may have this path.
+
+    No file has the path yet, or the file is a database without tables.
+    """
     if not os.path.lexists(path):
         return True
     if path.is_symlink():
@@ -135,7 +138,10 @@ def _locked(path: Path) -> sqlite3.Connection | None:
 
 
 def _can_lock(path: Path) -> bool:
-    """Return whether the database is not locked; raise `sqlite3.Error` if it is not a database."""
+    """Return True if no connection has locked the database.
+
+    Raise `sqlite3.Error` if the file is not a database.
+    """
     with closing(_connect(path, timeout=0)) as connection:
         try:
             connection.execute("BEGIN IMMEDIATE")

@@ -124,7 +124,10 @@ class Endpoints:
 
 
 def _normalized(url: str, name: str) -> str:
-    """Return a URL in normal form: without a default port and without a slash at the end."""
+    """Return a URL in normal form: without a default port and without a slash at the end.
+
+    Raise `ConfigurationError` if the text is not such a URL; `name` is what the error calls it.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port or _PORTS.get(parts.scheme)

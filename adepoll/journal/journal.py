@@ -129,7 +129,10 @@ class Journal(AsyncCloseable):
 
     @classmethod
     async def _open(cls, opener: Callable[[], Database], endpoints: Endpoints) -> Self:
-        """Open the journal in its own thread; close it again if the caller is cancelled."""
+        """Open the journal in its own thread; close it again if the caller is cancelled.
+
+        `opener` is called in the thread, and returns the open database.
+        """
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adepoll-journal")
         loop = asyncio.get_running_loop()
         try:
@@ -356,7 +359,10 @@ class Journal(AsyncCloseable):
     def _written(
         self, calls: Sequence[_Call], writing: asyncio.Future[list[JournalError | None]]
     ) -> None:
-        """Wake the callers whose changes were written; then start to write the next changes."""
+        """Wake the callers whose changes were written; then start to write the next changes.
+
+        `writing` has ended; its result is the error of each call, or None if the call succeeded.
+        """
         failed = writing.exception()
         errors = [failed] * len(calls) if failed is not None else writing.result()
         for call, error in zip(calls, errors, strict=True):

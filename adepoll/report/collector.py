@@ -153,7 +153,7 @@ class Collector:
         metadata: JobMetadata | None,
         outcome: OutcomeKind,
     ) -> float:
-        """Add the times of a settled job; return its duration in seconds."""
+        """Add duration and detection lag of a settled job; return its duration in seconds."""
         reported = _reported_seconds(snapshot, metadata)
         ended = _end_of(snapshot, reported)
         if ended is None:
@@ -335,7 +335,12 @@ def _sample(values: Iterable[float]) -> Sample | None:
 
 
 def _curve(settled: list[float], added: float) -> Curve | None:
-    """Return the number of settled jobs over time; None if there are none. `settled` is sorted."""
+    """Return the number of settled jobs over time; None if no job has settled.
+
+    Args:
+        settled: Unix times at which the jobs settled, in rising order.
+        added: Unix time at which the first job was added.
+    """
     if not settled:
         return None
     first, last = settled[0], settled[-1]

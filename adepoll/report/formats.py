@@ -106,7 +106,7 @@ def format_iso_time(seconds: float) -> str:
 
 
 def _text_of(seconds: float, pattern: str) -> str:
-    """Return a Unix time as a text; "invalid time" if it is out of range."""
+    """Return a Unix time as text in the format `pattern`; "invalid time" if out of range."""
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime(pattern)
     except (ValueError, OverflowError, OSError):

@@ -46,7 +46,10 @@ def pattern_of(text: str, names: Mapping[str, str]) -> str:
 
 
 def _placeholder_of(match: re.Match[str]) -> str:
-    """Return what replaces a match: the match itself, or a placeholder such as ``<id>``."""
+    """Return the placeholder for a part of a message, such as ``<id>``.
+
+    `match` is a word, number or id in the message. A word without an id is returned unchanged.
+    """
     if match.lastgroup == "status":
         return match[0]
     if match.lastgroup != "word":

@@ -103,7 +103,7 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
     """Return a distribution whose hazard (ended jobs per job at risk and second) is smooth.
 
     If few jobs ended in a bin, the bin is pooled with neighbouring bins. In bins without jobs at
-    risk, the ratio between the hazard and the hazard of the prior comes closer to 1 in each bin.
+    risk, the hazard comes closer to that of the prior distribution from bin to bin.
     """
     known = len(ends)
     # `ends` goes up to the highest age at which a job ended. No bin at a higher age is quiet,

@@ -174,7 +174,10 @@ class JobEventStream(EndsWhenLeft[bytes]):
             self._updates.leave()
 
     def _frame(self, name: str, data: Json) -> bytes:
-        """Return an event as bytes, with the id from which a client can resume."""
+        """Return the bytes of a server-sent event with this name and data.
+
+        Its id tells the server, when the browser connects again, which statuses were sent.
+        """
         # JSON text has no line breaks, so it fits into one data line.
         text = json.dumps(data, separators=(",", ":"))
         event_id = f"id: {''.join(self._sent)}\n" if 0 < len(self._sent) <= _MAX_ID_LENGTH else ""

@@ -99,7 +99,7 @@ class BackgroundLoop:
         return os.getpid() != self._pid
 
     def _call(self, function: Callable[[], None]) -> None:
-        """Call a function in the loop soon; raise `ClosedError` if the loop is closed."""
+        """Schedule a call of `function` in the loop; raise `ClosedError` if the loop is closed."""
         if self._was_forked:
             raise ClosedError(
                 "the session was opened before this process was forked; open a session in this "

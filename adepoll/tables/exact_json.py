@@ -108,7 +108,10 @@ def _is_deep(text: bytes) -> bool:
 
 
 def _parse(text: bytes | str) -> Json:
-    """Parse JSON; read invalid numbers as null or text."""
+    """Return the value of a JSON text.
+
+    NaN and Infinity become None; a number that Python cannot represent becomes its text.
+    """
     for decoder in (_decoder, _tolerant_decoder):
         with suppress(ValueError, RecursionError):
             return decoder.decode(text if isinstance(text, str) else text.decode("utf-8"))

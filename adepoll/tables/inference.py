@@ -145,7 +145,10 @@ class _Resolver:
         return StructType(fields, left_out) if fields else Scalar.JSON
 
     def _number(self, node: Node, path: str) -> ColumnType:
-        """Return the smallest column type that represents all numbers of a node exactly."""
+        """Return the smallest column type that represents all numbers of a node exactly.
+
+        If there is none, report a conflict at `path`, the path of the node.
+        """
         if node.kinds.keys() == {"integer"}:
             if node.largest < _MAX_INT:
                 return Scalar.INTEGER

@@ -181,7 +181,7 @@ class Observer:
                 self._observe_scalars(node, found, group)
 
     def _observe_scalars(self, node: Node, found: type, values: Sequence[Any]) -> None:
-        """Record values of one type."""
+        """Record scalar values, all of the Python type `found`."""
         if found is str:
             if self.dates:
                 node.all_dates = node.all_dates and None not in map(parse_date, values)

@@ -245,7 +245,11 @@ class Rate:
         self._last_sent = max(self._last_sent, opens_at)
 
     def _first_rate(self, now: float, *, closed_for: float) -> float:
-        """Return the rate after the first 429, from the requests that succeeded before."""
+        """Return the rate after the first 429, from the requests that succeeded before.
+
+        `closed_for` is the number of seconds for which the 429 closes the gate: the longer it is,
+        the lower is the rate.
+        """
         lasted = self._open_for + max(now - self._last_sent, _MIN_ROUND_TRIP)
         share = (lasted / (lasted + closed_for)) ** _FIRST_EXPONENT
         self._estimate = max(self.granted, 1) / lasted * share

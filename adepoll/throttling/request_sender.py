@@ -244,7 +244,10 @@ class RequestSender:
         return due
 
     def _check_open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Raise ClosedError if no request may be sent in this loop; keep the first loop."""
+        """Raise ClosedError if the client is closed, or belongs to another event loop.
+
+        The client belongs to the loop of the first call.
+        """
         if self._closed.is_set():
             raise ClosedError(_CLOSED)
         if loop is not self._loop:

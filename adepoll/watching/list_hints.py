@@ -275,7 +275,10 @@ class ListHints:
         return max(lag, _ROUND_SHARE * len(self.states) / rate)
 
     def _record_missing(self, state: JobState, requested_at: float, now: float) -> None:
-        """Record that a sweep did not show a job; while sweeping, make the job due."""
+        """Record that a sweep, begun at `requested_at`, did not show a job.
+
+        If the list decides when jobs are polled, also make the job due.
+        """
         if not self.list_trust.sweeping:
             state.missing_at = requested_at
         elif not state.ignore_list:
@@ -372,7 +375,9 @@ class ListHints:
         self.accuracy.record_drops(missing, requested_at, expected=expected)
 
     def _take_sample(self, states: list[JobState], requested_at: float, now: float) -> None:
-        """Make some of the listed jobs due, to check whether listed jobs are really active.
+        """Make a few listed jobs due, to check whether listed jobs are really active.
+
+        `states` are the watched jobs, and `requested_at` is the time at which the sweep began.
 
         Do nothing if jobs of the previous sample still wait for their polls.
         """

@@ -188,10 +188,7 @@ class PollQueue:
         return heap.first()
 
     def _move_postponed(self, now: float) -> None:
-        """Move up to 64 postponed jobs that are due to `_heap`.
-
-        After `recall`, all postponed jobs count as due.
-        """
+        """Move up to 64 postponed jobs into `_heap`: those that are due or, after `recall`, any."""
         latest = now if self._recalled_at == math.inf else math.inf
         for _ in range(_MAX_MOVED):
             item = self._first(self._postponed)
@@ -217,7 +214,7 @@ class PollQueue:
             self.put_overdue(state, due, self.chance(state, now))
 
     def _take(self, heap: _Heap, until: float) -> JobState | None:
-        """Remove and return the first job of a heap, if it is due by `until`; else return None."""
+        """Remove and return the first job of a heap; None if it is due later than `until`."""
         items = heap.items
         if heap.old or not items or items[0][1] != items[0][2].ticket:
             item = self._first(heap)  # removes out-of-date items

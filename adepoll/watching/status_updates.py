@@ -129,7 +129,10 @@ class StatusUpdateSubscription(Subscription):
         snapshot: JobSnapshot | None = None,
         error: AdePollError | None = None,
     ) -> None:
-        """Keep an update for the consumer; it takes the place of an earlier update of the job."""
+        """Keep an update of a job for the consumer, in place of an earlier update of the job.
+
+        `StatusUpdate` describes the arguments.
+        """
         kind, job_id = self._owner.kind_and_id(key)
         self._updates[key] = StatusUpdate(
             job_id=job_id,

@@ -260,7 +260,10 @@ class Subscription:
         self._expiry.add_done_callback(self._ids_ended, context=Context())
 
     async def _expire(self, timeout: float) -> None:  # noqa: ASYNC109 - the timeout has already passed
-        """Give up all open jobs. If the ids are a collection, give up the unread ids, too."""
+        """Give up all open jobs, because `timeout` seconds have passed.
+
+        If the ids are a collection, give up the jobs of the unread ids, too.
+        """
         keys = iter([*self._jobs])
         while step := [*islice(keys, _JOBS_PER_STEP)]:
             for key in step:
@@ -335,7 +338,10 @@ class Subscription:
         return len(self._to_yield)
 
     def _ids_ended(self, task: asyncio.Task[None]) -> None:
-        """Record that no more ids are read, because `task` has ended; pass its error on."""
+        """Record that `task` has ended, so that no more ids are read.
+
+        If the task failed, end the subscription with its error.
+        """
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.fail(error)

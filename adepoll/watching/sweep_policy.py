@@ -238,7 +238,10 @@ class SweepPolicy:
         self._trial_ends = self.paused_until + _TRIAL
 
     def _count(self, at: Situation) -> None:
-        """Update the sums in which older events count less."""
+        """Update the numbers of requests, settled jobs and wasted polls, and the rate of polls.
+
+        Older events count less in them.
+        """
         before, self._counted = self._counted, at
         if before is None or at.now <= before.now:
             return

@@ -277,8 +277,9 @@ class WatchedJobs:
     def _await(self, state: JobState, now: float, *, was_awaited: bool) -> None:
         """Make a job due now, because somebody begins to wait for the job.
 
-        If others wait for the job already, it is due one second after the start of its last poll,
-        or now if this time has passed. So waiters that begin soon after each other share the polls.
+        If others waited for the job before (`was_awaited`), the job is due one second after the
+        start of its last poll, or now if this time has passed. So waiters that begin soon after
+        each other share the polls.
         """
         due = now
         if was_awaited:
@@ -289,7 +290,10 @@ class WatchedJobs:
             self.poll_queue.put(state, due)
 
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
-        """Wake the jobs that wait for the places that a poll has freed in buffers."""
+        """After a poll, make jobs due that wait for room in the buffers of some subscribers.
+
+        `reserved` are the subscribers in whose buffers the poll had reserved a place.
+        """
         # A poll that delivers no snapshot frees its places. Wake the jobs that wait for room here:
         # usually the consumer wakes them when it takes a snapshot, but there may be none to take.
         for subscriber in reserved:
