@@ -164,7 +164,7 @@ class ResumeStateFile:
     def _create(self, sealed: bytes) -> None:
         """Write a temporary file, and rename it to the path of the resume state.
 
-        If a file cannot get the temporary name or that path, no file is created, and the next update
+        If no file can have the temporary name or that path, no file is created, and the next update
         tries again. For example, a folder has the name; or locks do not work, and another process
         creates the file at the same time. Without the file, only a later download takes longer.
 
