@@ -47,7 +47,7 @@ class PolledResult:
 
     Attributes:
         job_id: The job.
-        retries: Decides whether this transfer goes on after a failure.
+        retries: Decides whether the transfer of this result goes on after a failure.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class PolledResult:
             client: Client of the API.
             ref: The job.
             rules: Rules for the kind of the job.
-            retries: Decides whether this transfer goes on after a failure.
+            retries: Decides whether the transfer of this result goes on after a failure.
             storage: Knows the time limits of the fetcher, and counts the received bytes.
         """
         self.job_id = ref.job_id

@@ -76,7 +76,7 @@ class RemoteResult(Protocol):
 
     Attributes:
         job_id: The job.
-        retries: Decides whether this transfer goes on after a failure.
+        retries: Decides whether the transfer of this result goes on after a failure.
     """
 
     job_id: str

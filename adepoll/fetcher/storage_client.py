@@ -170,7 +170,10 @@ class StorageClient(Connections):
 
     @contextmanager
     def receiving(self, response: aiohttp.ClientResponse) -> Iterator[None]:
-        """Count the bytes of a response that are read; `aclose` aborts the response."""
+        """Count the bytes of a response that the ``with`` block reads.
+
+        If `aclose` is called while the block runs, the response is aborted.
+        """
         self.reading.add(response)
         try:
             yield
@@ -329,7 +332,7 @@ class StoredResult:
 
     Attributes:
         job_id: The job.
-        retries: Decides whether this transfer goes on after a failure.
+        retries: Decides whether the transfer of this result goes on after a failure.
     """
 
     def __init__(
@@ -347,7 +350,7 @@ class StoredResult:
         Args:
             storage: Sends the requests.
             url: The URL of the result, which can be renewed.
-            retries: Decides whether this transfer goes on after a failure.
+            retries: Decides whether the transfer of this result goes on after a failure.
             origins: Knows which storages are down.
             job_id: The job.
             in_bulk: True to read large chunks, which need several megabytes of memory.
@@ -360,7 +363,7 @@ class StoredResult:
         self._origins = origins
 
     async def reader(self, start: int = 0, stop: int | None = None) -> SequentialReader:
-        """Return a reader of a range; raise the errors of `make_reader`."""
+        """Return a reader of the result, or of a range of it, as `make_reader` does."""
         return await make_reader(self, start, stop)
 
     @asynccontextmanager

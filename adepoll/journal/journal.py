@@ -188,8 +188,9 @@ class Journal(AsyncCloseable):
 
         When this method returns, all jobs survive a power cut. They are written in transactions of
         250,000 jobs each. After an error or a cancellation, the jobs of the first transactions may
-        have been added. Pass millions of ids in portions of 250,000, too, not in smaller ones. Ids
-        are random, so every transaction writes to all pages of their index.
+        have been added. To add millions of ids in several calls, pass 250,000 in each call. With
+        fewer ids, this takes longer: ids are random, so every transaction writes to all pages of
+        their index.
 
         Args:
             jobs: The jobs, each as an id, a `JobRef` or a `BatchJob`.

@@ -110,7 +110,7 @@ STATEMENTS: Final = (
 
 
 def companion(journal: Path, end: str) -> Path:
-    """Return the path of one of the journal's other files; `end` is such as "-wal"."""
+    """Return the path of one of the journal's other files, whose names end with `end` ("-wal")."""
     return journal.with_name(journal.name + end)
 
 

@@ -237,9 +237,9 @@ class Arrivals:
         """Record how old a job was when the watcher got the job; return True if it was new.
 
         Args:
-            age: Seconds from the time at which the service received the job to `added_at`. Below -2
-                s, the two clocks differ too much to know the age, and the job does not count as
-                new.
+            age: Seconds from the time at which the service received the job to `added_at`. If it is
+                less than -2 s, the clocks of service and machine differ too much to know the age;
+                then the job does not count as new.
             added_at: Time at which the watcher got the job.
             now: The time.
         """

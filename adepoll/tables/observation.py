@@ -288,7 +288,7 @@ def _values_at(value: Json, place: _Place) -> Iterator[Json]:
 
 
 def _measure_floats(node: Node, values: Iterable[float]) -> None:
-    """Record the digits of numbers before and after their decimal point."""
+    """Record in `node` how many digits the numbers have before and after the decimal point."""
     distinct = set(values)
     sizes = {*map(abs, distinct)} - {0.0}
     low, high = _PLAIN_FLOATS
@@ -302,7 +302,7 @@ def _measure_floats(node: Node, values: Iterable[float]) -> None:
 
 
 def _measure_decimals(node: Node, values: Iterable[Decimal]) -> None:
-    """Record the digits of numbers before and after their decimal point."""
+    """Record in `node` how many digits the numbers have before and after the decimal point."""
     for value in values:
         _, digits, exponent = value.as_tuple()
         node.digits = max(node.digits, len(digits) + int(exponent))

@@ -217,7 +217,10 @@ class Hosts:
         return host
 
     def add(self, caller: Caller) -> None:
-        """Add a caller to its queue. At the end of its wait, `Host.waiting` must be decreased."""
+        """Add a caller to its queue, and count it in `Host.waiting`.
+
+        The code that ends the wait must decrease `Host.waiting` again.
+        """
         host = caller.host
         (host.held_back if host.holds_back else self.waiting).append(caller)
         host.waiting += 1

@@ -212,8 +212,8 @@ class _Wait(AbstractAsyncContextManager[None, None]):
     """A context manager that waits for a place of the semaphore, and then holds the place.
 
     Attributes:
-        turn: A future that is completed when requests to the host may hold one more place. None if
-            they may, so that the caller waits only for a free place.
+        turn: A future that is completed when a request to the slow host may hold one more place.
+            None if it may already, so that only a free place is missing.
     """
 
     places: Places

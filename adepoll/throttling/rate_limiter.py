@@ -121,7 +121,7 @@ class RateLimiter:
         return max(0.0, max(self.gate_opens_at, *gates, -math.inf) - now)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Use `loop` from now on.
+        """Make this request budget belong to the event loop `loop`; called by each client.
 
         Raises:
             ClosedError: The request budget has been used in another event loop.

@@ -182,9 +182,10 @@ class ListHints:
                 self.accuracy.arrivals.count(late=False)
 
     def oldest(self, now: float) -> float:
-        """Return a Unix time that is a minute before the service received the oldest watched job.
+        """Return a Unix time before which the service received no watched job.
 
-        Minus infinity if that time is not known.
+        A sweep need not read jobs that are older. The time is a minute before the receipt of the
+        oldest watched job, or minus infinity if that is not known.
         """
         oldest = min(self.states.values(), key=_RECEIVED_AT, default=None)
         if oldest is None:

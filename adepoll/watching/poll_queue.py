@@ -25,9 +25,10 @@ class _Heap:
     Each new item of a job gets a number, its ticket, which is also stored in the job's state. An
     item with another ticket than the state is out of date. It is removed when it reaches the top.
 
-    If many items are out of date, the whole list `items` becomes `old`. Then each call of `move`
-    takes some items from the end of `old`, and puts those that are up to date into the new list
-    `items`. Both lists are valid heaps at any time.
+    If many items are out of date, the heap is cleaned in small steps, because one long step would
+    block the event loop. The list `items` becomes the list `old`, and a new list `items` begins.
+    Each call of `move` takes some items from the end of `old`, and puts those that are up to date
+    into `items`. Both lists are valid heaps at any time.
     """
 
     items: list[_Item] = field(factory=list)

@@ -98,8 +98,9 @@ class Subscription:
             owner: The kinds of jobs and the subscriptions of the watcher.
             job_ids: Ids of the jobs.
             timeout: Seconds after which the jobs still open are given up; None for no limit.
-            window: Maximum number of jobs that are watched, or whose error was not taken yet. None:
-                no limit if `job_ids` is a collection; otherwise `ITERATOR_WINDOW`.
+            window: Maximum number of jobs that are watched, or whose error the consumer has not
+                taken. None for the default: no limit for a collection, and `ITERATOR_WINDOW` for an
+                iterator.
             every_change: True if every change of status is delivered, False if only the final one.
             buffer: Room for snapshots; None if there is always room.
 
