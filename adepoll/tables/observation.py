@@ -87,7 +87,7 @@ class Node:
     all_dates: bool = True
     all_times: bool = True
 
-    def decided(self) -> str | None:
+    def only_kind(self) -> str | None:
         """Return the kind of all values; "" if their kinds differ, None if there are no values."""
         if not self.kinds:
             return None
@@ -208,7 +208,7 @@ class Observer:
     def _observe_arrays(
         self, node: Node, arrays: Sequence[Json], block: _Block, place: _Place, explode: _Explode
     ) -> None:
-        """Record the elements of arrays, except nulls, in the node `node.items`."""
+        """Record the elements of arrays, except nulls, in `node.items`; see `_observe`."""
         if node.is_too_large:
             return
         node.items = node.items or Node()
@@ -218,7 +218,11 @@ class Observer:
     def _observe_objects(
         self, node: Node, objects: Sequence[Json], block: _Block, place: _Place, explode: _Explode
     ) -> None:
-        """Record the values of objects in the children of `node`; drop all if they are too many."""
+        """Record the values of objects in the children of `node`; see `_observe`.
+
+        If the objects have too many different keys, remove the children again: the objects become
+        one column of JSON text.
+        """
         if node.is_too_large:
             return
         children = node.children
@@ -265,7 +269,7 @@ def leaves(node: Node, before: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
         path = (*before, key)
         if child.exploded:
             continue
-        if child.decided() == "object" and child.children:
+        if child.only_kind() == "object" and child.children:
             yield from leaves(child, path)
         else:
             yield path, child

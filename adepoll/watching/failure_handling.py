@@ -222,7 +222,7 @@ class FailureRules:
         `gap` is the number of seconds between the last two failed polls.
         """
         weight = self._weight(failures, kind)
-        limit, longest = self._limit(kind), self._longest(kind)
+        limit, longest = self._limit(kind), self._most_between_polls(kind)
         failures.total += min(gap, self._total_limit / _MIN_POLLS)
         if failures.kind is kind:  # the time since a failure of another kind is no evidence
             failures.seconds[kind] = failures.seconds.get(kind, 0.0) + weight * min(gap, longest)
@@ -259,9 +259,11 @@ class FailureRules:
 
     def _is_probably_bad(self, failures: PollFailures, kind: FailureKind) -> bool:
         """Return True if the job, not the service, is probably the cause of its failed polls."""
-        return failures.seconds.get(kind, 0.0) >= _PROBABLY_BAD_AFTER * self._longest(kind)
+        return failures.seconds.get(kind, 0.0) >= _PROBABLY_BAD_AFTER * self._most_between_polls(
+            kind
+        )
 
-    def _longest(self, kind: FailureKind) -> float:
+    def _most_between_polls(self, kind: FailureKind) -> float:
         """Return the largest number of seconds that count between two failed polls.
 
         They count towards the limit of this kind of failure; see the module's docstring.

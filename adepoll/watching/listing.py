@@ -160,8 +160,8 @@ class ListTrust:
         Args:
             state: The job.
             now: The time.
-            polled: True if a poll has just found the job active, and the job was not missing from
-                the list.
+            polled: True if a poll has just found the job active, although the list gave no reason
+                for that poll (the job was not missing from the list).
         """
         if state.first_active_age is None:
             lag = min(self.list_lag, self.first_trust)
