@@ -227,8 +227,11 @@ def test_a_subcommand_without_the_cli_extra_says_how_to_install_it():
     code = (
         "import sys; sys.modules['jinja2'] = None; sys.argv = ['adepoll', 'report', 'a']\n"
         "from adepoll.__main__ import main\n"
+        "sys.stderr = sys.stdout\n"
         "try: main()\n"
         "except SystemExit as error: print(error.code)"
     )
     message = 'adepoll: the command needs jinja2; install the extra "cli" of adepoll: pip install'
-    assert output_of(code).startswith(message)
+    output = output_of(code)
+    assert output.startswith(message)
+    assert output.endswith("\n2\n")

@@ -206,7 +206,7 @@ async def test_no_text_of_a_journal_becomes_a_script(open_page, tmp_path):
     """Even in a browser that ignores the Content-Security-Policy of the page."""
     records = []
     for number, text in enumerate(ATTACKS):
-        error = RecordedError(text, kind=text)
+        error = RecordedError(text, error_class=text)
         records += [
             record(5 * number + 1, job_id=text, filename=text, version=text,
                    warnings=(warning(text, text),), schema_violation_error=text),

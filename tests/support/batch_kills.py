@@ -20,6 +20,7 @@ import forkserver
 from attrs import define, field
 from waiting import first_lines, supervised
 
+from adepoll.cli.batch_options import IDS_NOTE, READ
 from adepoll.journal import JournalReader
 from adepoll.journal.outcomes import Stage
 
@@ -97,6 +98,7 @@ class Place:
     ids: Path
     journal: Path = field(init=False)
     out: Path = field(init=False)
+    has_read_ids: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self):
         self.folder.mkdir()
@@ -113,7 +115,11 @@ class Place:
         return (*self.command, "resume", self.journal, "--out", self.out)
 
     def records(self):
-        """Return all records by id, read from a copy so that the journal is not changed."""
+        """Return all records by id, read from a copy so that the journal is not changed.
+
+        Also note whether the journal says that all ids have been read.
+        """
+        self.has_read_ids = False
         if not self.journal.exists():
             return {}
         with tempfile.TemporaryDirectory() as scratch:
@@ -124,6 +130,7 @@ class Place:
             if not copy.stat().st_size or (copy.with_name("batch.db-journal")).exists():
                 return {}  # the journal was being created
             with JournalReader(copy) as journal:
+                self.has_read_ids = journal.notes().get(IDS_NOTE) == READ
                 return {record.job_id: record for record in journal.records()}
 
     def outcomes(self):
@@ -376,7 +383,7 @@ async def kill_again_and_again(place, service, ids, *, kills, rng):
     first_gets = truth["requests"]["get"]
     while True:
         left = kills - tally.kills.total() if tally.runs < MOST_RUNS * kills else 0
-        known = len(records) == len(ids)
+        known = len(records) == len(ids) and place.has_read_ids
         kill = None
         if left > 0:
             open_ = len(ids) - len(printed)
