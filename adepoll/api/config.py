@@ -116,13 +116,15 @@ def read_base_urls(
 ) -> tuple[str, str]:
     """Return the address of the API for v1 jobs and that for v2 jobs, without a slash at the end.
 
-    The address for v2 jobs is the first of these that is set:
+    `read_base_url` chooses the address for v1 jobs. The address for v2 jobs is the first of these
+    that is set:
 
     1. the argument `v2_base_url`,
     2. the v2 address of the argument `region`,
     3. the environment variable `V2_BASE_URL_VARIABLE`,
     4. the argument `base_url`, or the environment variable `BASE_URL_VARIABLE`,
-    5. the v2 address of the region in the environment.
+    5. the v2 address of the region in the environment,
+    6. the v2 address of the region ``us``.
 
     The official SDK has another order: 1, 3, 2, 5, 4.
 

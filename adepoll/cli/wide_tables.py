@@ -18,8 +18,8 @@ def add_whole_column(table: Table, name: str, cells: Iterable[str]) -> None:
 def print_table(table: Table) -> None:
     """Print a table on stdout.
 
-    If the columns of `add_whole_column` are wider than the terminal, the terminal breaks the lines.
-    In a file or pipe, each row is one line.
+    Columns that `add_whole_column` has added are never shortened. If they are wider than the
+    terminal, the terminal breaks the lines. In a file or pipe, each row is one line.
     """
     console = Console(width=_UNLIMITED)
     if sys.stdout.isatty():

@@ -172,11 +172,12 @@ def _redact_urls(text: str) -> str:
 
 
 def redact_json(value: Json) -> Json:
-    """Return a copy of parsed JSON in which all texts and names are redacted, at any depth.
+    """Return a copy of parsed JSON without secrets.
 
-    The value of a name like ``X-Amz-Signature`` becomes ``REDACTED``. To limit the time, only the
-    first 256 KiB of text (or 32,768 texts) are kept, in the order of the document. Each further
-    text becomes ``REDACTED``, and each further object becomes empty.
+    `redact_text` is applied to each text and each name, at any depth. The value of a name like
+    ``X-Amz-Signature`` becomes ``REDACTED``. To limit the time, only the first 256 KiB of text (or
+    32,768 texts) are treated and copied, in the order of the document. Each further text becomes
+    ``REDACTED``, and each further object becomes empty.
     """
     rest = _LONGEST_JSON
     root = [value]

@@ -17,13 +17,16 @@ _PROSE: Final = "the quick amber lantern crossed the harbour ledger while copper
 
 @frozen(kw_only=True)
 class ResultParts:
-    """The parts of a result, as compact JSON. Joined, the parts are one JSON value.
+    """The parts of a result, as compact JSON.
+
+    A result is `head`, any number of copies of `row`, `middle`, filler text, and `tail`.
 
     Attributes:
         head: Everything before the rows.
-        row: Text of a row before its number, and text after its number; see `make_row`.
-        middle: Text after the rows. It ends within a JSON string, which prose continues.
-        tail: Text after the prose. It begins with the closing quote of the string.
+        row: One filler row: the text before the number of the row, and the text after it;
+            `make_row` makes it.
+        middle: Text after the last row. It ends within a JSON string; the filler text follows.
+        tail: Text after the filler text. It begins with the closing quote of that string.
     """
 
     head: str

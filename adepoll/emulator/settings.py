@@ -100,9 +100,9 @@ def _describe(exc: BaseException, expected: type | None) -> str:
 
 
 def _scalar(expected: str, is_valid: Callable[[Json], bool]) -> _Hook:
-    """Return a hook of cattrs that returns a value for which `is_valid` is True.
+    """Return a hook of cattrs that returns its argument unchanged if `is_valid` accepts it.
 
-    For any other value, it raises a ValueError that names what was `expected`.
+    Otherwise, the hook raises a ValueError that names what was `expected`.
     """
 
     def check(value: Json, _type: Json) -> Json:

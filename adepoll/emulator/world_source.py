@@ -168,8 +168,8 @@ class WorldSource:
     ) -> CombinedEffect | None:
         """Wait for the delays of faults; return the effect on the answer, or None if there is none.
 
-        Raise the error that a client would raise if a fault sends an error status or a redirect
-        instead of the answer, or delays the answer for longer than the timeout.
+        If a fault sends an error status or a redirect instead of the answer, or delays the answer
+        beyond the timeout, raise the error that a client would raise. `latency` is in seconds.
         """
         now = self.world.now()
         if not (applied := self.world.faults.select(endpoint, job_id, now, kind=self.kind.name)):

@@ -168,7 +168,7 @@ class ResultMalformedError(ResultError):
     """The bytes from the storage are not a result.
 
     The bytes can be the error page of a gateway. Therefore adepoll requests the result again,
-    unless a whole download has more than 1 MiB.
+    unless the complete body has more than 1 MiB: no error page is so large.
 
     Attributes:
         problems: Descriptions of what is wrong, each as "problem @ path".

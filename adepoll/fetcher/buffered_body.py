@@ -1,7 +1,8 @@
-"""Receives the rest of a large body in reused memory, to save CPU time.
+"""Receives a large body in reused memory, to save CPU time.
 
-aiohttp parses each chunk of a body, and copies it into new memory. If the length of a body is known
-and it has no coding, nothing needs to be parsed. So this module takes over the connection, and the
+aiohttp reads the headers and the first bytes of the body. It would parse each chunk of the body,
+and copy it into new memory. If the length of a body is known, and the body has no coding, nothing
+needs to be parsed. So this module takes over the connection, and the
 event loop writes the bytes into reused blocks of memory (`asyncio.BufferedProtocol`). This also
 works with TLS.
 """

@@ -41,8 +41,8 @@ class Plan:
         maximum: Longest delay at quiet ages (see `lag_bound`).
         target_lag: Mean lag that the caller asked for. In the first seconds of a job, the longest
             delay is twice this lag.
-        stride: Longest delay at ages at which no job was seen to end, or a quarter of the age if
-            this is longer.
+        stride: Longest delay, in seconds, at ages at which no job was seen to end. If a quarter of
+            the age is longer, the longest delay is that quarter.
     """
 
     distribution: Distribution

@@ -107,7 +107,8 @@ def problem_details(
     - 4xx: the request is wrong, or its job or result is not usable or not known;
     - 500: this server failed;
     - 502: the service refused this server, or sent an unusable response;
-    - 503: try again later, because the service, the storage or this server fails or is busy;
+    - 503: try again later, because the service or the storage fails, or this server is busy,
+      starting or stopping;
     - 504: try again, because the time limit was reached.
 
     If a wait for a job times out before any poll has succeeded, the status is that of the last

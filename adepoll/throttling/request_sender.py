@@ -1,7 +1,9 @@
 """Sends the requests of one client within a request budget, and repeats failed requests.
 
-`call` repeats a request after a 429, as after any temporary error. `rate_limiter` decides when it
-is sent. `call_once` repeats no request. The module `rate_limiter` lists all effects of a 429.
+`call` repeats a request after any temporary error; `call_once` repeats no request.
+
+A 429 has two effects here: `RateLimiter.failed` makes all requests of the budget wait and lowers
+their rate, and `call` sends the request again. `rate_limiter` lists the effects in other modules.
 Imports the rest of `throttling`.
 """
 

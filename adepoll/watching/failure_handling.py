@@ -11,7 +11,8 @@ successful poll. Seconds count only if they are evidence against the job. These 
 - Seconds *count in part* if they are multiplied by the share of successful polls of other jobs
   since this job's previous failed poll. The share is 0.95 if 5 of 100 such polls failed, and 0 if
   the host is down. (A poll also counts as successful if its failure shows that the host works.)
-- A job is *probably bad* if it is probably the cause of its failed polls (see below).
+- A job is *probably bad* if it is probably the cause of its failed polls. It becomes probably bad
+  when its counted seconds reach three tenths of the limit (three fifths of `not_found_grace`).
 
 The failure decides which limit applies, and which seconds count:
 
@@ -26,10 +27,10 @@ The failure decides which limit applies, and which seconds count:
   is shorter. All seconds count, because the service responds.
 - No connection, 5xx or 408: limit `patience`. Seconds count in part, by the polls at the same host.
   If no other job was polled, for example because only one job is watched, no seconds count: adepoll
-  cannot tell a failing job from a failing service. But then all seconds of a job that is probably
-  bad count.
-- 401, bad certificate or refusal by the proxy, if it does not end all watches: as in the previous
-  point, but with the polls at all hosts.
+  cannot tell a failing job from a failing service. Exception: if the job is probably bad, all
+  seconds count in this case.
+- 401, bad certificate or refusal by the proxy, if it does not end all watches: limit `patience`.
+  Seconds count as after a 5xx, but by the polls at all hosts.
 - Any other error, such as a 422: the job is given up immediately.
 
 If two consecutive polls fail in different ways, the seconds between them do not count. The seconds
@@ -45,16 +46,14 @@ allows it and at least a fifth of the polls of other jobs succeed. If the poll f
 408, a refusal or without a connection, the next poll comes within 15 s, unless the job is probably
 bad.
 
-A job becomes probably bad when its counted seconds reach three tenths of the limit (three fifths of
-`not_found_grace`). This takes at least four failed polls. After that, failed polls of this job do
+A job becomes probably bad after at least four failed polls. After that, failed polls of this job do
 not count as failures of the service. Otherwise the last open jobs of a batch, if all are bad, would
 look like an outage. With a lower threshold, good jobs would become probably bad, because some of
 their polls fail just before an outage begins.
 
-`outage_patience` limits the seconds that do not count, too. A job is given up at its next failed
-poll if either of two times has reached this limit. The first is the time for which polls of this
-job have failed. The second is the time in which the host has responded to no request of the
-watcher.
+Seconds that do not count are limited, too: a job is given up at its next failed poll when either of
+two times has reached `outage_patience`. The first is the time for which polls of this job have
+failed. The second is the time in which the host has responded to no request of the watcher.
 
 Imports `job_state`, `service_evidence` and `errors`. Times are seconds of one monotonic clock,
 passed in as `now`.
@@ -102,7 +101,7 @@ class FailureRules:
             (404) or forbidden (403): a new job can take a moment to appear.
         patience: Seconds for which polls of a job may fail while polls of other jobs succeed.
         outage_patience: Maximum seconds for which polls of a job may fail, whatever the reason, or
-            for which its host may not work; None for 12 times `patience`.
+            for which its host may be down; None for 12 times `patience`.
         malformed_patience: Seconds for which the answers about a job may be malformed. `patience`
             applies if it is shorter. A service that sends a malformed answer about a job will
             rarely send a better one later.
@@ -364,7 +363,7 @@ _FEW: Final = 0.2
 # a share of all polls that they would look like an outage.
 _SOON: Final = 15.0
 # A job becomes probably bad when its counted seconds reach this multiple of the seconds that count
-# at most between two polls (`_longest`).
+# at most between two polls (`_most_between_polls`).
 _PROBABLY_BAD_AFTER: Final = 3
 _MOST_REMEMBERED: Final = 1_000  # jobs in a `FailureMemory`
 _REMEMBERED_FOR: Final = 600.0  # seconds from the last failed poll of a job until it is forgotten

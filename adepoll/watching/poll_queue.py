@@ -1,4 +1,7 @@
-"""Decides which job is polled next, also if more jobs are due than can be polled.
+"""Orders the jobs by the times of their next polls, and chooses the first of the due jobs.
+
+`scheduling.schedules` decides when a job is due; its docstring lists all modules that take part.
+`watched_jobs` passes that time to `PollQueue.put`. More jobs can be due than can be polled.
 
 The jobs are in heaps. Removing a job only marks its heap item as out of date; the item is removed
 later. Every call costs O(log n) for n jobs, apart from the removal of out-of-date items, which

@@ -5,7 +5,8 @@
 collects the figures of one kind of jobs, and `total` adds up all kinds. Times are seconds of one
 monotonic clock, passed in as `now`.
 
-For the metrics of all packages, see `contrib.prometheus`.
+`throttling.statistics` and `fetcher.statistics` have the figures of requests and downloads, and say
+where each is counted. `contrib.prometheus` lists the metrics of all packages.
 """
 
 import math

@@ -1,5 +1,8 @@
 """Holds the watched jobs, chooses when each is polled, and records the result. Without I/O.
 
+The time of the next poll comes from the schedule (`scheduling.schedules`), and during list sweeps
+from `listing` and `list_hints`.
+
 Times are seconds of one monotonic clock, passed in as `now`.
 """
 

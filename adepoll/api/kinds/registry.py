@@ -4,8 +4,8 @@ To add a kind:
 
 1. `api/job_kind.py`: its line in `_KINDS`, and its class variable in `JobKind`.
 2. `api/v2_results.py`, or `v1_results.py`: the class of its result, and the class of its metadata
-   unless an existing one fits. Add both to `_CLASSES` and to the types in `api/results.py`, and to
-   the public names there and in `adepoll/__init__.py`.
+   unless an existing one fits. In `api/results.py`, add both to `_CLASSES`, to the types and to
+   the public names; also to the public names in `adepoll/__init__.py`.
 3. `api/kinds/`: a module with its `KindRules`, like `v2_workflow.py`. Add the rules to `RULES`
    below, and the key of its result to `_LOOKS` in `envelope.py`.
 4. `emulator/kinds/`: a module with its `EmulatedKind`, like `v2_workflow.py`. Add it to `KINDS` in
