@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -41,6 +42,8 @@ from adepoll.journal import (
 from adepoll.journal.outcomes import BatchJob, Outcome
 from adepoll.journal.stored_jobs import JobToAdd
 from adepoll.watching.watch import UnresolvedJob, Watch
+
+_log = logging.getLogger(__name__)
 
 _OUTCOMES_BUFFERED: Final = 32
 _PAGE: Final = 200  # waiting jobs read from the journal at the same time
@@ -265,8 +268,11 @@ class RunTasks:
                 async for end in watch:
                     await self._record_ends((end, *watch.take_ready()))
             except asyncio.CancelledError:
-                while ends := watch.take_ready():  # they arrived while others were recorded
-                    await self._record_ends(ends)
+                try:
+                    while ends := watch.take_ready():  # they arrived while others were recorded
+                        await self._record_ends(ends)
+                except AdePollError as exc:  # must not replace the cancellation
+                    _log.warning("the last %d polled jobs are not recorded: %s", len(ends), exc)
                 raise
         if self._timeout is not None:
             if not self._ids.is_collection:

@@ -10,7 +10,7 @@ from adepoll.batch.resources import BatchResources
 from adepoll.batch.result_files import ProtectedFiles
 from adepoll.batch.run_tasks import RunTasks
 from adepoll.emulator import Emulator, JobPlan
-from adepoll.errors import JobNotFoundError
+from adepoll.errors import JobNotFoundError, JournalError
 from adepoll.journal.outcomes import Stage
 
 SOON = JobPlan(processing_time=0.0)
@@ -148,6 +148,31 @@ async def test_what_was_polled_is_recorded_when_the_run_is_left(monkeypatch):
         await run.stop()
         assert source.polled > 100
         assert await settled_in(journal) == source.polled
+
+
+async def test_a_run_can_be_left_although_the_journal_cannot_be_written(monkeypatch, caplog):
+    """The error of the last results does not replace the cancellation that ends the run."""
+    real, is_left = Journal.write, asyncio.Event()
+
+    async def write(journal, *changes, **options):
+        await asyncio.sleep(0.02)
+        if is_left.is_set():
+            raise JournalError("is full", path=None)
+        await real(journal, *changes, **options)
+
+    monkeypatch.setattr(Journal, "write", write)
+    jobs = [f"job-{number}" for number in range(2_000)]
+    async with run_without_service(jobs, concurrency=1_000) as (source, journal, run):
+        await run.next()
+        # 32 outcomes are ready, one waits for room, and further jobs are being recorded.
+        async with asyncio.timeout(60):
+            while await settled_in(journal) < 40:  # noqa: ASYNC110 - the journal has no event
+                await asyncio.sleep(0)
+        assert source.polled > await settled_in(journal)
+        is_left.set()
+        async with asyncio.timeout(30):
+            await run.stop()
+    assert "polled jobs are not recorded: the journal is full" in caplog.text
 
 
 async def test_jobs_that_were_given_up_have_places_in_the_window_until_they_are_taken():
