@@ -15,6 +15,7 @@ from attrs import define, field
 from adepoll.api.models import JobPage, JobStatus, JobSummary
 from adepoll.scheduling.distribution import EDGES
 from adepoll.watching.job_state import JobState
+from adepoll.watching.left_jobs import LeftJobs
 from adepoll.watching.list_accuracy import ListAccuracy
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.page_gaps import PageGaps
@@ -32,6 +33,7 @@ class ListHints:
 
     Attributes:
         states: The watched jobs, by id.
+        left: Jobs that were left a moment ago. The list can show that they are active.
         timing: Calls the schedule.
         list_trust: Decides how far the list is trusted.
         poll_queue: The jobs that are due now or later.
@@ -46,6 +48,7 @@ class ListHints:
     """
 
     states: Mapping[str, JobState]
+    left: LeftJobs
     timing: ScheduleCalls
     list_trust: ListTrust
     poll_queue: PollQueue
@@ -144,6 +147,7 @@ class ListHints:
             return
         state = self.states.get(job.job_id)
         if state is None:
+            self.left.record_listed(job.job_id, requested_at)
             self.accuracy.record_listed(job.job_id, requested_at)
             return
         state.last_listed_at = requested_at

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
+from typing import Final
 
 from adepoll.api.source import JobSource, for_polling
 from adepoll.common.tasks import finish, is_cancelled, join, start
@@ -25,8 +26,8 @@ class Pollers:
     Attributes:
         watched_jobs: Chooses which jobs are due.
         turns: Knows which polls wait for their turn, and limits how many.
-        on_idle: Called when the last job has lost its last subscriber. Must cancel all tasks that
-            sweep the list for these jobs, and return the tasks.
+        on_idle: Called when no job is watched any more. Must cancel all tasks that sweep the list
+            for these jobs, and return the tasks.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Pollers:
         self._in_flight: dict[JobState, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
@@ -88,12 +90,26 @@ class Pollers:
             self._in_flight[state] = task
             task.add_done_callback(self._worker_ended, context=Context())
 
-    def unsubscribe(self, job_id: str, subscriber: Subscriber) -> list[asyncio.Task[None]]:
-        """Remove `subscriber` from a job; cancel and return the tasks that nobody needs now."""
-        state = self.watched_jobs.unsubscribe(job_id, subscriber)
+    def unsubscribe(
+        self, job_id: str, subscriber: Subscriber, *, keep_from: float | None = None
+    ) -> list[asyncio.Task[None]]:
+        """Remove `subscriber` from a job; cancel and return the tasks that nobody needs now.
+
+        `keep_from` is explained in `WatchedJobs.unsubscribe`. With it, sweeps of the list are
+        cancelled only a second after the last job was left, if nobody waits for a job then.
+        """
+        state = self.watched_jobs.unsubscribe(job_id, subscriber, keep_from=keep_from)
         if state is None:
             return []
-        tasks = [] if len(self.watched_jobs) else self.on_idle()
+        tasks = []
+        if not len(self.watched_jobs):
+            if keep_from is None:
+                tasks = self.on_idle()
+            elif self._idle_timer is None:
+                loop = asyncio.get_running_loop()
+                self._idle_timer = loop.call_later(
+                    _IDLE_FOR, self._on_idle_timer, context=Context()
+                )
         if (task := self._in_flight.get(state)) is not None:
             task.cancel()  # when the task ends, `_worker_ended` starts another poller
             tasks.append(task)
@@ -111,8 +127,9 @@ class Pollers:
     async def aclose(self) -> None:
         """Start no further polls, cancel those in flight, and wait for the end of all tasks."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
         await finish(self._workers)
         await join(self._forgetting)
 
@@ -133,6 +150,11 @@ class Pollers:
         self._timer = None
         self._timer_at = math.inf
         self.pump()
+
+    def _on_idle_timer(self) -> None:
+        self._idle_timer = None
+        if not len(self.watched_jobs):
+            self.on_idle()
 
     async def _work(self, state: JobState | None) -> None:
         """Poll `state`, then one due job after another, until no job is due."""
@@ -189,3 +211,7 @@ async def _in_steps(steps: Iterator[None]) -> None:
     """Exhaust an iterator, one item in each step of the loop."""
     for _ in steps:
         await asyncio.sleep(0)
+
+
+# Seconds after the last wait in which sweeps go on: somebody may wait for the same jobs again.
+_IDLE_FOR: Final = 1.0

@@ -16,9 +16,10 @@ from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, WrongJobError
 from adepoll.scheduling.durations import Arrivals
-from adepoll.watching.failure_handling import FailureAction, FailureMemory, FailureRules
+from adepoll.watching.failure_handling import FailureAction, FailureRules
 from adepoll.watching.job_state import JobState, Subscriber
 from adepoll.watching.learning import UNKNOWN_CHANCE, Learning, exact_duration
+from adepoll.watching.left_jobs import LeftJobs
 from adepoll.watching.list_hints import ListHints
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
@@ -54,7 +55,7 @@ class WatchedJobs:
     poll_queue: PollQueue = field(init=False)
     list_hints: ListHints = field(init=False)
     _states: dict[str, JobState] = field(factory=dict, init=False)
-    _memory: FailureMemory = field(factory=FailureMemory, init=False)
+    _left: LeftJobs = field(init=False)
     _arrivals: Arrivals = field(init=False)
     _known_resets: int = field(init=False)  # `Arrivals.resets` at the last poll
 
@@ -65,7 +66,10 @@ class WatchedJobs:
         self.learning = learning
         self.list_trust = ListTrust(learning=learning, delay=timing.delay, first_trust=first_trust)
         self.poll_queue = PollQueue(self.list_trust.chance)
-        self.list_hints = ListHints(self._states, timing, self.list_trust, self.poll_queue)
+        self._left = LeftJobs(learning)
+        self.list_hints = ListHints(
+            self._states, self._left, timing, self.list_trust, self.poll_queue
+        )
         self._arrivals = learning.durations.arrivals
         self._known_resets = self._arrivals.resets
 
@@ -82,6 +86,9 @@ class WatchedJobs:
     ) -> JobState:
         """Add `subscriber` to a job; a new job is polled immediately, unless it can wait.
 
+        If somebody waits for a job that the last waiter has left a moment ago, the job is not new:
+        its state is used again.
+
         Args:
             job_id: Id of the job.
             key: Text of the job's reference; see `JobState`.
@@ -90,13 +97,15 @@ class WatchedJobs:
             can_wait: True if a job that is probably new may be polled later.
         """
         state = self._states.get(job_id)
+        if state is None and self._left.states:
+            state = self._resume(job_id, key, subscriber, now)
         if state is None:
             state = self._states[job_id] = JobState(
                 job_id, key, subscriber.alone, now, now, owner=self
             )
             state.awaited_since = now
-            if self._memory.failures:
-                state.failures = self._memory.recall(job_id, now)
+            if self._left.memory.failures:
+                state.failures = self._left.memory.recall(job_id, now)
             if can_wait and (delay := self._first_delay()):
                 self.poll_queue.put(state, now + delay, postponed=True)
             else:
@@ -111,15 +120,27 @@ class WatchedJobs:
             self._join(state, subscriber, now, can_wait=can_wait)
         return state
 
-    def unsubscribe(self, job_id: str, subscriber: Subscriber) -> JobState | None:
-        """Remove `subscriber`. If it was the last one, forget the job, and return its state."""
+    def unsubscribe(
+        self, job_id: str, subscriber: Subscriber, *, keep_from: float | None = None
+    ) -> JobState | None:
+        """Remove `subscriber`. If it was the last one, forget the job, and return its state.
+
+        With `keep_from`, the present time, the job is not forgotten yet: what is known of it is
+        kept for somebody who waits for it again a few seconds later.
+        """
         state = self._states.get(job_id)
         if state is None or subscriber not in state.subscribers:
             return None
         state.remove_subscriber(subscriber)
         if state.subscribers:
             return None
-        self._remove(state)
+        if keep_from is None:
+            self._remove(state)
+        else:
+            # A poll in flight is about to be cancelled, so the job still needs this poll.
+            ignore_list = state.ignore_list or state.in_flight
+            self._stop_watching(state)
+            self._left.keep(state, keep_from, ignore_list=ignore_list)
         return state
 
     def clear(self) -> Iterator[None]:
@@ -130,6 +151,7 @@ class WatchedJobs:
         """
         states = [*self._states.values()]
         self._states.clear()
+        self._left.forget_all()
         self.poll_queue.clear()
         self.list_trust.pending_confirmation = 0
         return self.learning.record_all_dropped(states)
@@ -249,6 +271,17 @@ class WatchedJobs:
                 self.list_trust.confirm_when_due(state)
                 self._put_by_schedule(state, now)
             self._wake_after_release(reserved, now)
+
+    def _resume(self, job_id: str, key: str, subscriber: Subscriber, now: float) -> JobState | None:
+        """Watch a job again that was left a moment ago; return None if its state is not kept."""
+        state = self._left.resume(job_id, now, awaits=subscriber.awaits)
+        if state is not None:
+            self._states[job_id] = state
+            state.key, state.subscribers = key, subscriber.alone
+            if state.ignore_list:
+                self.list_trust.confirm_now(state)
+            self.poll_queue.put(state, state.due)
+        return state
 
     def _first_delay(self) -> float:
         """Return the seconds until the first poll of a new job that can wait; 0 to poll it now."""
@@ -387,16 +420,16 @@ class WatchedJobs:
         self.poll_queue.put(state, min(due, now + within))
 
     def _remove(self, state: JobState) -> None:
-        """Stop watching a job; remember its failures and what is known of its duration."""
+        """Stop watching a job, and forget it."""
+        self._stop_watching(state)
+        self._left.forget(state)
+
+    def _stop_watching(self, state: JobState) -> None:
         del self._states[state.job_id]
-        if state.failures is not None:
-            self._memory.keep(state.job_id, state.failures)
         if state.ticket:
             self.poll_queue.drop(state)
         if state.ignore_list:
             self.list_trust.trust(state)
-        if state.first_active_age is not None:
-            self.learning.record_dropped(state)
 
     def _set_aside(self, state: JobState) -> None:
         """Postpone a due job until a buffer of its subscribers has room."""

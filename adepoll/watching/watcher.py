@@ -297,7 +297,7 @@ class JobWatcher(AsyncCloseable):
             if timer is not None:
                 timer.cancel()
             self._waiters.discard(waiter)
-            polling.pollers.unsubscribe(named.job_id, waiter)
+            polling.pollers.unsubscribe(named.job_id, waiter, keep_from=loop.time())
             waiter.forget()
         return snapshot if named.label is None else evolve(snapshot, label=named.label)
 

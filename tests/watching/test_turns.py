@@ -1,12 +1,14 @@
 """Polls that wait for the request budget: few are chosen before they can be sent."""
 
 import asyncio
+import contextlib
 from random import Random
 
 import pytest
 from attrs import evolve, frozen
 
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock
+from adepoll.errors import JobTimeoutError
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
 from adepoll.watching.turns import PollTurns
@@ -148,6 +150,72 @@ def test_separate_waits_share_the_list_while_the_budget_is_short(replay):
         ]
         async with JobWatcher(service, rng=Random(0)) as watcher:
             assert await wait_for_all(watcher, service, job_ids) < 3.5
+
+    replay(script)
+
+
+@pytest.mark.parametrize(("timeout", "pause", "limit"), [(1, 0, 7), (1, 0.3, 15), (5, 0.3, 8)])
+def test_repeated_short_waits_share_the_list_while_the_budget_is_short(
+    replay, timeout, pause, limit
+):
+    """With one wait for each job, without a timeout, the mean lag is 5 to 6 s here."""
+
+    async def script():
+        service = paced(2.0)
+        rng = Random(0)
+        job_ids = [
+            job_id
+            for _ in range(50)
+            for job_id in service.submit(1, processing_time=rng.gauss(60, 6))
+        ]
+
+        async def lag(job_id):
+            await asyncio.sleep(rng.random() * pause)
+            while True:
+                with contextlib.suppress(JobTimeoutError):
+                    return service.lag(await watcher.wait(job_id, timeout=timeout))
+                await asyncio.sleep(pause)
+
+        async with JobWatcher(service, rng=Random(0)) as watcher:
+            lags = await asyncio.gather(*map(lag, job_ids))
+        assert sum(lags) / len(lags) < limit
+
+    replay(script)
+
+
+def test_a_sweep_goes_on_if_all_jobs_are_left_for_a_moment(replay):
+    """Otherwise, no sweep would end here, because it takes longer than each wait."""
+
+    async def script():
+        service = paced(4.0)
+        job_ids = service.submit(400, processing_time=5_000.0)
+        async with JobWatcher(service, rng=Random(0)) as watcher:
+            for _ in range(15):
+                waits = [watcher.wait(job_id, timeout=1.5) for job_id in job_ids]
+                await asyncio.gather(*waits, return_exceptions=True)
+                await asyncio.sleep(0.5)
+            assert watcher.stats.sweeps > 5
+
+    replay(script)
+
+
+def test_a_sweep_ends_if_nobody_waits_again(replay):
+    async def script():
+        service = paced(1.0)
+        job_ids = service.submit(1_000, processing_time=5_000.0)
+        async with JobWatcher(service, rng=Random(0), discovery="list") as watcher:
+            waits = [watcher.wait(job_id, timeout=2) for job_id in job_ids]
+            await asyncio.gather(*waits, return_exceptions=True)
+            pages = watcher.stats.list_requests
+            assert pages
+            await asyncio.sleep(0.9)
+            assert watcher.stats.sweeping
+            await asyncio.sleep(0.2)
+            assert not watcher.stats.sweeping
+            assert watcher.stats.list_requests <= pages + 1
+            before = watcher.stats
+            await asyncio.sleep(100)
+            assert watcher.stats == before
 
     replay(script)
 

@@ -1,0 +1,234 @@
+"""Jobs that nobody waits for any more, and what is still known when somebody waits again."""
+
+import asyncio
+import math
+from random import Random
+
+import pytest
+from internals import at_risk
+from scripted import snapshot
+from subscribing import add_id, subscription_of
+
+from adepoll.api.models import JobPage, JobStatus, JobSummary, from_timestamp
+from adepoll.errors import TransportError
+from adepoll.scheduling.schedules import Fixed
+from adepoll.watching.failure_handling import FailureRules
+from adepoll.watching.learning import Learning
+from adepoll.watching.schedule_calls import ScheduleCalls
+from adepoll.watching.waiter import Waiter
+from adepoll.watching.watched_jobs import WatchedJobs
+
+
+@pytest.fixture
+def loop():
+    with asyncio.Runner() as runner:
+        yield runner.get_loop()
+
+
+@pytest.fixture
+def jobs():
+    schedule = ScheduleCalls(
+        schedule=Fixed(interval=10.0, jitter=0), rng=Random(0), learning=Learning()
+    )
+    return WatchedJobs(schedule, FailureRules(not_found_grace=15.0, patience=60.0))
+
+
+@pytest.fixture
+def wait(jobs, loop):
+    """Begin to wait for a job; return a function that ends the wait."""
+
+    def begin(job_id, now):
+        waiter = Waiter(loop.create_future())
+        jobs.subscribe(job_id, job_id, waiter, now)
+        return lambda at: jobs.unsubscribe(job_id, waiter, keep_from=at)
+
+    return begin
+
+
+def poll(jobs, now, *, status="processing"):
+    """Poll the next due job; return its id."""
+    state = jobs.pop_due(now)
+    if state is None:
+        return None
+    jobs.succeeded(state, snapshot(state.job_id, status), now)
+    return state.job_id
+
+
+def show(jobs, job_id, now):
+    """Let a page of the list, requested at the time `now`, show only this job."""
+    status = JobStatus.PROCESSING
+    job = JobSummary(
+        job_id=job_id,
+        status=status,
+        status_text=status.value,
+        received_at=from_timestamp(0),
+        progress=0.0,
+    )
+    jobs.list_hints.page_listed(status, 0, JobPage(jobs=(job,), has_more=False), now, now)
+
+
+def end_sweep(jobs, started):
+    for _ in jobs.list_hints.sweep_ended(started, started):
+        pass
+
+
+def test_a_job_keeps_its_place_in_the_queue(jobs, wait):
+    leave = wait("a", 0.0)
+    wait("b", 0.5)
+    leave(1.0)
+    wait("c", 1.0)
+    wait("a", 1.25)  # it was overdue for longer than the other jobs
+    assert [poll(jobs, 2.0) for _ in range(4)] == ["a", "b", "c", None]
+
+
+def test_a_poll_that_was_cancelled_comes_first_again(jobs, wait):
+    leave = wait("a", 0.0)
+    wait("b", 0.5)
+    cancelled = jobs.pop_due(0.0)
+    jobs.poll_now("a", 0.5)
+    leave(1.0)
+    wait("a", 1.0)
+    assert not jobs.get("a").in_flight
+    jobs.succeeded(cancelled, snapshot("a", "completed"), 1.0)
+    jobs.cancelled(cancelled, 1.0)
+    assert [poll(jobs, 2.0) for _ in range(3)] == ["a", "b", None]
+
+
+def test_a_poll_that_was_cancelled_is_repeated_although_the_list_shows_the_job(jobs, wait):
+    leave = wait("a", 0.0)
+    assert poll(jobs, 0.0) == "a"
+    jobs.list_hints.start_sweeping()
+    show(jobs, "a", 5.0)
+    assert jobs.pop_due(10.0).job_id == "a"
+    leave(11.0)
+    jobs.list_hints.is_busy = lambda _now, _within: True
+    wait("a", 11.0)
+    assert poll(jobs, 11.0) == "a"
+    assert poll(jobs, 1e6) is None, "the next one is postponed"
+
+
+def test_nothing_is_polled_while_nobody_waits(jobs, wait):
+    leave = wait("a", 0.0)
+    leave(1.0)
+    assert (len(jobs), jobs.get("a"), jobs.poll_queue.next_due()) == (0, None, None)
+    assert not jobs.poll_now("a", 2.0)
+    assert poll(jobs, 100.0) is None
+
+
+@pytest.mark.parametrize("gap", [0.0, 9.9, 10.0])
+def test_a_new_wait_is_polled_immediately(jobs, wait, gap):
+    leave = wait("a", 0.0)
+    assert poll(jobs, 0.0) == "a"
+    leave(1.0)
+    wait("a", 1.0 + gap)
+    assert poll(jobs, 1.0 + gap) == "a"
+    assert jobs.get("a").polls == (2 if gap < 10 else 1)
+    assert poll(jobs, 10.9 + gap) is None  # the next poll follows 10 s later, by the schedule
+
+
+def test_seconds_in_which_nobody_waits_do_not_make_polls_late(jobs, wait):
+    """Otherwise, the request budget would seem to be short."""
+    for now in range(0, 65, 13):
+        leaves = [wait(job_id, now) for job_id in "abcde"]
+        while poll(jobs, now):  # by the schedule, the next polls are due 10 s later
+            pass
+        for leave in leaves:
+            leave(now + 8)
+    assert not jobs.timing.throughput.is_short
+
+
+def test_a_job_that_sweeps_did_not_show_is_still_urgent(jobs, wait):
+    leave = wait("a", 0.0)
+    assert poll(jobs, 0.0) == "a"
+    jobs.list_hints.start_sweeping()
+    end_sweep(jobs, 3.0)
+    assert jobs.list_trust.pending_confirmation == 1
+    leave(3.5)
+    assert jobs.list_trust.pending_confirmation == 0
+    jobs.list_hints.is_busy = lambda _now, _within: True
+    wait("a", 3.6)
+    assert jobs.list_trust.pending_confirmation == 1
+    assert poll(jobs, 3.6) == "a"
+    assert jobs.list_trust.pending_confirmation == 0
+
+
+def test_a_sweep_that_takes_longer_than_each_wait_finds_missing_jobs(jobs, wait):
+    leave = wait("a", 0.0)
+    assert poll(jobs, 0.0) == "a"
+    jobs.list_hints.start_sweeping()
+    leave(2.0)
+    wait("a", 2.0)
+    end_sweep(jobs, 1.5)
+    assert jobs.get("a").missing_at == 1.5
+
+
+def test_a_page_that_shows_a_job_between_two_waits_counts(jobs, wait):
+    leave = wait("a", 0.0)
+    assert poll(jobs, 0.0) == "a"
+    jobs.list_hints.start_sweeping()
+    end_sweep(jobs, 1.0)
+    assert jobs.get("a").missing_at == 1.0
+    leave(2.0)
+    show(jobs, "a", 2.5)
+    wait("a", 3.0)
+    end_sweep(jobs, 1.5)
+    assert (jobs.get("a").missing_at, jobs.get("a").last_active_at) == (math.inf, 2.5)
+
+
+def test_learning_counts_a_job_once_and_until_it_is_forgotten(jobs, wait):
+    durations = jobs.learning.durations
+    leave = wait("a", 0.0)
+    assert poll(jobs, 0.0) == "a"
+    for now in (1.0, 2.0):
+        leave(now)
+        leave = wait("a", now)
+    assert at_risk(durations)[0] == 1
+    assert not durations._gone
+    leave(3.0)
+    wait("b", 13.0)
+    assert at_risk(durations)[0] == 0
+    assert sum(durations._gone.values()) == 1
+
+
+def test_a_watch_of_a_left_job_begins_anew(jobs, wait):
+    leave = wait("a", 0.0)
+    assert poll(jobs, 0.0) == "a"
+    leave(1.0)
+    subscription = subscription_of(limit=1)
+    add_id(subscription, "a")
+    state = jobs.subscribe("a", "a", subscription, 2.0)
+    assert (state.polls, state.added_at) == (0, 2.0)
+    assert at_risk(jobs.learning.durations)[0] == 0
+
+
+def test_of_many_left_jobs_the_latest_thousand_are_kept(jobs, wait):
+    leaves = [wait(f"job-{number}", 0.0) for number in range(1_001)]
+    while poll(jobs, 0.0):
+        pass
+    for leave in leaves:
+        leave(1.0)
+    assert at_risk(jobs.learning.durations)[0] == 1_000
+    wait("job-0", 1.0)
+    wait("job-1", 1.0)
+    assert (jobs.get("job-0").polls, jobs.get("job-1").polls) == (0, 1)
+
+
+def test_failed_polls_are_remembered_for_longer(jobs, wait):
+    leave = wait("a", 0.0)
+    state = jobs.pop_due(0.0)
+    jobs.failed(state, TransportError("reset", job_id="a"), 0.0)
+    for gap in (1.0, 100.0):
+        leave(1.0)
+        leave = wait("a", 1.0 + gap)
+        assert jobs.get("a").failures.polls == 1
+
+
+def test_clearing_forgets_left_jobs(jobs, wait):
+    leave = wait("a", 0.0)
+    assert poll(jobs, 0.0) == "a"
+    leave(1.0)
+    for _ in jobs.clear():
+        pass
+    assert at_risk(jobs.learning.durations)[0] == 0
+    wait("a", 1.5)
+    assert jobs.get("a").polls == 0
