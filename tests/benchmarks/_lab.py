@@ -6,6 +6,7 @@ consumer gets the snapshot of the job.
 """
 
 import asyncio
+import contextlib
 import math
 import pickle
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,7 +26,7 @@ from attrs import evolve, frozen
 
 from adepoll import JobWatcher
 from adepoll.emulator import run
-from adepoll.errors import UnresolvedJobsError
+from adepoll.errors import JobTimeoutError, UnresolvedJobsError
 from adepoll.scheduling.durations import Durations
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
@@ -98,6 +99,8 @@ class Row:
         groups: The jobs.
         alone: True if a separate watcher waits for each job with `wait`, without other jobs.
         waits: True if one watcher waits for all jobs, each with its own call of `wait`.
+        wait_timeout: Seconds after which each of these calls is ended and repeated; None for no
+            limit.
         discovery: The option `discovery` of `JobWatcher`.
         learnt: A batch from which the watcher has learnt durations before; None without one.
         handed_after: Seconds from the arrival of a job to the moment the watcher gets its id.
@@ -113,6 +116,7 @@ class Row:
     groups: tuple[Group, ...]
     alone: bool = False
     waits: bool = False
+    wait_timeout: float | None = None
     discovery: str = "auto"
     learnt: Group | None = None
     handed_after: float = 0.0
@@ -332,7 +336,10 @@ def wait_for_jobs(row: Row, jobs: Sequence[Job], seed: int, durations: Durations
         longest = max(job.ended_at for job in jobs) + PATIENCE
 
         async def wait(job_id: str) -> None:
-            await watcher.wait(job_id)
+            settled = None
+            while settled is None:
+                with contextlib.suppress(JobTimeoutError):
+                    settled = await watcher.wait(job_id, timeout=row.wait_timeout)
             lags[job_id] = setting.service.jobs[job_id].lag(setting.now())
 
         try:

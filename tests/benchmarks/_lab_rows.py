@@ -302,6 +302,14 @@ def _waits_rows() -> Iterator[Row]:
         spread=1_200,
         **_short(1.0),
     )
+    for jobs, budget in ((50, 2), (300, 5)):
+        yield _watch(
+            f"waits: {jobs}, about 60 s, budget {budget}/s, with a timeout of 1 s in a loop",
+            about(60),
+            jobs=jobs,
+            wait_timeout=1.0,
+            **_short(budget),
+        )
 
 
 def _short(budget: float) -> dict[str, object]:
