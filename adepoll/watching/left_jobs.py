@@ -40,16 +40,24 @@ class LeftJobs:
     def keep(self, state: JobState, now: float, *, ignore_list: bool) -> None:
         """Keep a copy of the state of a job; of more than 1,000 jobs, forget the oldest.
 
-        A poll that is being cancelled can still use `state` itself.
+        A poll that is being cancelled can still use `state` itself. The copy has no polls and no
+        status: these are what the polls of one `wait` have found.
 
         Args:
             state: The state.
             now: The time.
             ignore_list: True if the job must be polled next, whatever the list says.
         """
-        left = evolve(state, ignore_list=ignore_list, reserved_by=None, poll_again=False)
+        left = evolve(
+            state,
+            ignore_list=ignore_list,
+            reserved_by=None,
+            poll_again=False,
+            polls=0,
+            status=None,
+        )
         self.states[state.job_id] = left, now
-        self._forget_old(now)
+        self.forget_old(now)
 
     def resume(self, job_id: str, now: float, *, awaits: bool) -> JobState | None:
         """Return the state of a job that is watched again; None if the job begins a new state.
@@ -58,7 +66,7 @@ class LeftJobs:
         which it was overdue. The state is forgotten if `awaits` is False, that is, if nobody waits
         for the job now.
         """
-        self._forget_old(now)
+        self.forget_old(now)
         if job_id not in self.states:
             return None
         state, left_at = self.states.pop(job_id)
@@ -77,7 +85,7 @@ class LeftJobs:
 
     def forget_all(self) -> None:
         """Forget all jobs."""
-        self._forget_old(math.inf)
+        self.forget_old(math.inf)
 
     def record_listed(self, job_id: str, requested_at: float) -> None:
         """Record that a list request, sent at `requested_at`, shows a job as active."""
@@ -87,13 +95,19 @@ class LeftJobs:
             state.last_active_at = max(state.last_active_at, requested_at)
             state.missing_at = math.inf
 
-    def _forget_old(self, now: float) -> None:
+    def forget_old(self, now: float) -> float:
+        """Forget the jobs that were left too long ago.
+
+        Returns:
+            Time at which the next job must be forgotten; infinity if no job is kept.
+        """
         while self.states:
             job_id, (state, left_at) = next(iter(self.states.items()))
             if now < left_at + _KEPT_FOR and len(self.states) <= _MOST_KEPT:
-                break
+                return left_at + _KEPT_FOR
             del self.states[job_id]
             self.forget(state)
+        return math.inf
 
 
 _KEPT_FOR: Final = 10.0  # seconds; longer than a client needs between two calls of `wait`

@@ -61,6 +61,7 @@ class Pollers:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._forget_timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
@@ -101,6 +102,8 @@ class Pollers:
         state = self.watched_jobs.unsubscribe(job_id, subscriber, keep_from=keep_from)
         if state is None:
             return []
+        if keep_from is not None and self._forget_timer is None:
+            self._forget_left()
         tasks = []
         if not len(self.watched_jobs):
             if keep_from is None:
@@ -127,7 +130,7 @@ class Pollers:
     async def aclose(self) -> None:
         """Start no further polls, cancel those in flight, and wait for the end of all tasks."""
         self._closed = True
-        for timer in (self._timer, self._idle_timer):
+        for timer in (self._timer, self._idle_timer, self._forget_timer):
             if timer is not None:
                 timer.cancel()
         await finish(self._workers)
@@ -150,6 +153,14 @@ class Pollers:
         self._timer = None
         self._timer_at = math.inf
         self.pump()
+
+    def _forget_left(self) -> None:
+        """Forget the jobs that nobody has waited for again, and set a timer for the other ones."""
+        loop = asyncio.get_running_loop()
+        at = self.watched_jobs.forget_left(loop.time())
+        self._forget_timer = None
+        if at < math.inf:
+            self._forget_timer = loop.call_at(at, self._forget_left, context=Context())
 
     def _on_idle_timer(self) -> None:
         self._idle_timer = None

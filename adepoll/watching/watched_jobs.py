@@ -143,6 +143,14 @@ class WatchedJobs:
             self._left.keep(state, keep_from, ignore_list=ignore_list)
         return state
 
+    def forget_left(self, now: float) -> float:
+        """Forget the jobs that nobody has waited for again in time.
+
+        Returns:
+            Time of the next call; infinity if no such job is kept.
+        """
+        return self._left.forget_old(now)
+
     def clear(self) -> Iterator[None]:
         """Forget all jobs; results of polls in flight will be ignored.
 

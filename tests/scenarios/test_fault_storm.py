@@ -359,6 +359,7 @@ class Storm:
             stats = self.watcher.stats
             assert (stats.watched, stats.in_flight, stats.subscribers) == (0, 0, 0)
             assert stats.pending_confirmation == 0
+            await asyncio.sleep(10)  # after the last `wait`, its job is not forgotten before
             assert at_risk(self.watcher.durations) == (0, {})
         assert self.in_flight == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -9,8 +9,10 @@ from internals import at_risk
 from scripted import snapshot
 from subscribing import add_id, subscription_of
 
+from adepoll import JobWatcher
 from adepoll.api.models import JobPage, JobStatus, JobSummary, from_timestamp
-from adepoll.errors import TransportError
+from adepoll.emulator import JobPlan, World, WorldSource, loop_clock, run
+from adepoll.errors import JobTimeoutError, TransportError
 from adepoll.scheduling.schedules import Fixed
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.learning import Learning
@@ -122,7 +124,7 @@ def test_a_new_wait_is_polled_immediately(jobs, wait, gap):
     leave(1.0)
     wait("a", 1.0 + gap)
     assert poll(jobs, 1.0 + gap) == "a"
-    assert jobs.get("a").polls == (2 if gap < 10 else 1)
+    assert jobs.get("a").added_at == (0.0 if gap < 10 else 1.0 + gap)
     assert poll(jobs, 10.9 + gap) is None  # the next poll follows 10 s later, by the schedule
 
 
@@ -210,7 +212,7 @@ def test_of_many_left_jobs_the_latest_thousand_are_kept(jobs, wait):
     assert at_risk(jobs.learning.durations)[0] == 1_000
     wait("job-0", 1.0)
     wait("job-1", 1.0)
-    assert (jobs.get("job-0").polls, jobs.get("job-1").polls) == (0, 1)
+    assert (jobs.get("job-0").added_at, jobs.get("job-1").added_at) == (1.0, 0.0)
 
 
 def test_failed_polls_are_remembered_for_longer(jobs, wait):
@@ -223,6 +225,32 @@ def test_failed_polls_are_remembered_for_longer(jobs, wait):
         assert jobs.get("a").failures.polls == 1
 
 
+def test_the_error_of_a_wait_names_no_status_of_an_earlier_wait(jobs, wait):
+    leave = wait("a", 0.0)
+    assert poll(jobs, 0.0) == "a"
+    leave(1.0)
+    wait("a", 1.0)
+    error = jobs.failure_rules.timeout_error("a", jobs.get("a"), 0.5)
+    assert (error.last_status, error.polls) == (None, 0)
+
+
+def test_an_idle_watcher_forgets_the_job_in_time():
+    """Until then, the job counts as active in what the watcher has learnt."""
+
+    async def main():
+        source = WorldSource(world=World(clock=loop_clock()))
+        job_id = source.world.submit(JobPlan(processing_time=math.inf))
+        async with JobWatcher(source) as watcher:
+            with pytest.raises(JobTimeoutError):
+                await watcher.wait(job_id, timeout=1.0)
+            await asyncio.sleep(9.9)
+            assert at_risk(watcher.durations)[0] == 1
+            await asyncio.sleep(0.2)
+            assert at_risk(watcher.durations)[0] == 0
+
+    run(main())
+
+
 def test_clearing_forgets_left_jobs(jobs, wait):
     leave = wait("a", 0.0)
     assert poll(jobs, 0.0) == "a"
@@ -231,4 +259,4 @@ def test_clearing_forgets_left_jobs(jobs, wait):
         pass
     assert at_risk(jobs.learning.durations)[0] == 0
     wait("a", 1.5)
-    assert jobs.get("a").polls == 0
+    assert jobs.get("a").added_at == 1.5
