@@ -16,8 +16,9 @@ from internals import end_now
 from waiting import until
 
 from adepoll import AdePollError, JobKind, Journal
+from adepoll.cli.batch_options import IDS_NOTE, READ
 from adepoll.emulator import Emulator, JobPlan, Outcome
-from adepoll.journal import GivenUp
+from adepoll.journal import GivenUp, JournalReader
 from adepoll.journal.schema import OUT_DIR
 
 FAILED = JobPlan(outcome=Outcome.FAILED, failure_reason="bad scan")
@@ -40,9 +41,14 @@ def journal(tmp_path):
 
 
 async def stopped_after_one_line(ade, journal, *ids, options=(), number=signal.SIGINT):
-    """Start a batch, and stop it after one line; return its exit code and output."""
+    """Start a batch, and stop it after one line; return its exit code and output.
+
+    The journal then says that all ids have been read.
+    """
     async with started(ade, "watch", *ids, "--journal", journal, *options) as process:
         line = await process.stdout.readline()
+        with JournalReader(journal) as reader:
+            await until(lambda: reader.notes().get(IDS_NOTE) == READ)
         process.send_signal(number)
         out, err = await process.communicate()
     return process.returncode, (line + out).decode(), err.decode()
