@@ -449,7 +449,7 @@ async def test_programs_can_use_the_routes_for_single_jobs(server, ade):
         for text in ("{", "[" * 100_000, '{"count": "1e999"}', '{"count": [1]}'):
             broken = {"data": text, "headers": {"Content-Type": "application/json"}}
             async with http.post("/jobs", **broken) as response:
-                assert response.status == 422
+                assert response.status in {400, 422}  # FastAPI: 400 if JSON is nested too deeply
         async with http.post("/jobs", data=json.dumps({"count": 1})) as response:
             assert response.status in {415, 422}  # as a form of another site could send it
         async with http.get("/events", params={"ids": "a," * 200}) as response:
