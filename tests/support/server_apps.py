@@ -205,7 +205,7 @@ async def run_uvicorn(app):
         async with bounded("for uvicorn to stop"):
             await serving
             # A connection that was accepted during the shutdown is made a few steps later.
-            for _ in range(5):
+            for _ in range(50):
                 await asyncio.sleep(0)
             while connections := list(server.server_state.connections):
                 for connection in connections:
