@@ -127,18 +127,43 @@ class Authority:
         return context
 
     def _build(self, name, key, extension):
+        """Return a certificate with all that Python 3.13 demands (`ssl.VERIFY_X509_STRICT`)."""
         now = dt.datetime.now(dt.UTC)
+        is_authority = isinstance(extension, x509.BasicConstraints)
+        usage = dict.fromkeys(_USAGES, False) | {
+            "digital_signature": not is_authority,
+            "key_cert_sign": is_authority,
+        }
+        own, issuer = key.public_key(), self.key.public_key()
         return (
             x509.CertificateBuilder()
             .subject_name(_common_name(name))
             .issuer_name(_common_name("private authority"))
-            .public_key(key.public_key())
+            .public_key(own)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(days=1))
             .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+            .add_extension(extension, critical=is_authority)
+            .add_extension(x509.KeyUsage(**usage), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(own), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False
+            )
             .sign(self.key, hashes.SHA256())
         )
+
+
+_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
 
 
 def _common_name(text):
