@@ -6,12 +6,12 @@ import os
 import pickle
 import resource
 import sqlite3
-import threading
 from contextlib import closing, contextmanager
 
 import pytest
 from amounts import more
 from lazyimport import lazy_import
+from threadlimit import no_thread
 
 from adepoll import (
     AdeClient,
@@ -161,16 +161,6 @@ def test_a_secret_shows_nothing(value):
 
 def test_a_client_that_was_not_constructed_has_a_repr():
     assert repr(AdeClient.__new__(AdeClient)) == "AdeClient(base_url=None)"
-
-
-@contextmanager
-def no_thread():
-    def refuse(_thread):
-        raise RuntimeError("can't start new thread")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        yield
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import aiohttp
 import pytest
+from threadlimit import no_thread
 
 from adepoll import AdeClient, JobSnapshot, RetryPolicy, TransportOptions
 from adepoll.common.threads import items_of_thread, run_in_thread
@@ -15,18 +15,6 @@ from adepoll.journal import Journal
 from adepoll.sync import Session
 
 ENDPOINT = "https://api.va.landing.ai"
-
-
-@contextmanager
-def no_thread():
-    """Make every start of a thread fail."""
-
-    def refuse(_thread):
-        raise RuntimeError("can't start new thread")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        yield
 
 
 async def test_blocking_work_is_done_in_the_thread_of_the_loop():
