@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import pytest
 from waiting import until
 
 from adepoll import AdeClient, Batch, JobKind, JobSnapshot, JobStatus, JobWatcher, Journal
@@ -133,46 +134,64 @@ async def test_jobs_that_were_given_up_do_not_delay_the_recording_of_results():
         await until_all_are_recorded(source, journal, least=8)
 
 
-async def test_what_was_polled_is_recorded_when_the_run_is_left(monkeypatch):
-    """Results that arrive while others are recorded are not lost."""
-    real = Journal.write
+class SlowJournal:
+    """Patches `Journal.write`: while the journal is slow, it writes only after the run is left."""
 
-    async def write(journal, *changes, **options):
-        await asyncio.sleep(0.05)
-        await real(journal, *changes, **options)
+    def __init__(self, monkeypatch, *, is_full):
+        self.is_slow = False
+        self._is_left = asyncio.Event()
+        self._write = Journal.write
+        self._writing = 0
+        self._is_full = is_full
 
-    monkeypatch.setattr(Journal, "write", write)
-    jobs = [f"job-{number}" for number in range(1_000)]
-    async with run_without_service(jobs, concurrency=100) as (source, journal, run):
-        await run.next()
-        await run.stop()
-        assert source.polled > 100
-        assert await settled_in(journal) == source.polled
+        async def write(journal, *changes, **options):
+            await self._write_slowly(journal, *changes, **options)
 
+        monkeypatch.setattr(Journal, "write", write)
 
-async def test_a_run_can_be_left_although_the_journal_cannot_be_written(monkeypatch, caplog):
-    """The error of the last results does not replace the cancellation that ends the run."""
-    real, is_left = Journal.write, asyncio.Event()
+    async def _write_slowly(self, journal, *changes, **options):
+        if self.is_slow:
+            await self._is_left.wait()
+            if self._is_full:
+                raise JournalError("is full", path=None)
+        self._writing += 1
+        await self._write(journal, *changes, **options)
+        self._writing -= 1
 
-    async def write(journal, *changes, **options):
-        await asyncio.sleep(0.02)
-        if is_left.is_set():
-            raise JournalError("is full", path=None)
-        await real(journal, *changes, **options)
-
-    monkeypatch.setattr(Journal, "write", write)
-    jobs = [f"job-{number}" for number in range(2_000)]
-    async with run_without_service(jobs, concurrency=1_000) as (source, journal, run):
-        await run.next()
-        # 32 outcomes are ready, one waits for room, and further jobs are being recorded.
+    async def leave(self, source, journal, run):
+        """Leave the run when more jobs were polled than recorded; return the recorded number."""
         async with asyncio.timeout(60):
-            while await settled_in(journal) < 40:  # noqa: ASYNC110 - the journal has no event
+            while self._writing:  # noqa: ASYNC110 - a write that began before sets no event
                 await asyncio.sleep(0)
-        assert source.polled > await settled_in(journal)
-        is_left.set()
+            recorded = await settled_in(journal)
+            while source.polled <= recorded + 100:  # noqa: ASYNC110 - polls of this source set no event
+                await asyncio.sleep(0)
+        assert await settled_in(journal) == recorded
+        self._is_left.set()
         async with asyncio.timeout(30):
             await run.stop()
-    assert "polled jobs are not recorded: the journal is full" in caplog.text
+        return recorded
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+async def test_what_was_polled_is_recorded_when_the_run_is_left(monkeypatch, caplog, is_full):
+    """Results that arrive while others are recorded are not lost.
+
+    If they cannot be recorded, this error does not replace the cancellation that ends the run.
+    """
+    slow = SlowJournal(monkeypatch, is_full=is_full)
+    jobs = [f"job-{number}" for number in range(2_000)]
+    async with run_without_service(jobs, concurrency=100) as (source, journal, run):
+        await run.next()
+        slow.is_slow = True
+        recorded = await slow.leave(source, journal, run)
+        in_the_journal = await settled_in(journal)
+    if is_full:
+        assert in_the_journal == recorded
+        assert "polled jobs are not recorded: the journal is full" in caplog.text
+    else:
+        assert in_the_journal == source.polled > recorded
+        assert "not recorded" not in caplog.text
 
 
 async def test_jobs_that_were_given_up_have_places_in_the_window_until_they_are_taken():
