@@ -82,7 +82,8 @@ class AdeClient(AsyncCloseable):
             v2_base_url: Address of the API for v2 jobs. None for the first of these that is set:
                 `region`, ``LANDINGAI_ADE_V2_BASE_URL``, `base_url`, ``LANDINGAI_ADE_BASE_URL``,
                 ``LANDINGAI_ADE_ENVIRONMENT``, region ``us``.
-            kind: Kind of a job that is given by an id that does not contain its kind.
+            kind: Default kind: the kind of each job for which neither the id (as v2 ids do) nor a
+                `JobRef` names a kind.
             kinds: Rules of your own kinds of jobs, in addition to the kinds of the service.
             session: Your own aiohttp session, which the client does not close. None for a session
                 that the client creates and closes; it keeps no cookies and ignores netrc files.

@@ -152,7 +152,7 @@ class PollingClient:
 
 @define(eq=False, kw_only=True)
 class JobRequests:
-    """Creates the requests of one client, `ClientOfKind` and `PollingClient` included.
+    """Creates the requests of an `AdeClient`, and of its `ClientOfKind` and `PollingClient`.
 
     Attributes:
         sender: Decides when a request is sent.

@@ -110,7 +110,7 @@ class RunCounters:
     complete: bool = False
 
     def begin(self, counts: Counts) -> None:
-        """Set the counters at the start of a run to `counts`, the numbers in the journal."""
+        """At the start of a run, set the counters to the numbers in the journal, `counts`."""
         given_up = counts.by_stage.get(Stage.GIVEN_UP, 0)
         settled = sum(counts.by_status.values())
         not_missed = counts.by_stage.get(Stage.DONE, 0) + counts.by_stage.get(Stage.FETCHING, 0)

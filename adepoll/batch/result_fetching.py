@@ -344,7 +344,7 @@ async def record_pages(
 
 
 def outcome_of(snapshot: JobSnapshot) -> Outcome:
-    """Return the outcome of a settled job, without a result file or error."""
+    """Return an `Outcome` with a settled job; its `file` and `error` are None."""
     return Outcome(
         job_id=snapshot.job_id, kind=snapshot.kind, label=snapshot.label, snapshot=snapshot
     )

@@ -42,7 +42,7 @@ def read_text(
 
     Args:
         pieces: The text in pieces of any length; lines end with ``\n``.
-        source: The name of the text in error messages.
+        source: Where the text comes from, for error messages: a file name, or "standard input".
         fields: Names of the columns or keys that describe a job; dots separate the keys of nested
             objects. In a CSV table, the columns that `fields` does not name become the columns of
             a `BatchJob`.

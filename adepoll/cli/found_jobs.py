@@ -99,7 +99,7 @@ class FoundJobs:
         """Create an empty collection.
 
         Args:
-            source: The name of the text in error messages.
+            source: Where the text comes from, for error messages: a file name, or "standard input".
             emit: Called by `flush` with the collected jobs.
             note_invalid: Called with each text that cannot be a job id, and its line number.
         """

@@ -150,7 +150,7 @@ def _state_of(found: Any, name: str, yielded: int, *, ended: bool) -> State:
 
 
 def _number(found: object, name: str) -> int:
-    """Return a number of a progress, such as "partial"; 0 if a `WatchProgress` does not have it."""
+    """Return the attribute `name` of a progress object; 0 if it has none of this name."""
     number: int = getattr(found, name, 0)
     return number
 

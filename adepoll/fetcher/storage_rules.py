@@ -208,7 +208,7 @@ def error_for(
 
 
 def timing_of(url: str, body: bytes, now: datetime) -> Timing:
-    """Return whether a storage refused a URL because of the time.
+    """Return why a storage refused a URL: expired, not valid yet, or another reason.
 
     The body of the response decides. If the body does not name the reason, as with CloudFront and
     Ceph, which only say "access denied", the times in the URL decide.

@@ -34,11 +34,11 @@ MIDDLES: Final[Sequence[float]] = tuple((a + b) / 2 for a, b in pairwise(EDGES))
 """Age in the middle of each bin except the last."""
 
 LAST: Final = len(EDGES) - 1
-"""Number of the last bin."""
+"""Index of the last bin."""
 
 
 def bin_index(age: float) -> int:
-    """Return the number of the bin that contains `age`."""
+    """Return the index of the bin that contains `age`."""
     return bisect_right(EDGES, age) - 1 if age > 0 else 0
 
 
@@ -49,11 +49,11 @@ class Distribution:
     Attributes:
         chances: For each bin of `EDGES`, the chance that a job ends in the bin, if it was active at
             the start of the bin.
-        known: Number of the first bin at a greater age than all ages at which a job was seen to
-            end. From this bin on, the distribution is a guess.
-        quiet: For each bin, the result of `estimation.quiet_until`: 0 if jobs of this age end often
-            or little is known of them. Otherwise the age up to which jobs hardly ever end. It has
-            no items for the last bins, which count as 0.
+        known: Index of the first bin after the greatest age at which a job was seen to end. From
+            this bin on, the distribution is a guess.
+        quiet: For each bin, the age up to which this bin and the next bins are quiet: jobs hardly
+            ever end there. 0 for a bin that is not quiet, because jobs end there, or because too
+            few were observed. Missing last items count as 0. See `estimation.quiet_until`.
         survival: For each bin, the chance that a job is still active at the start of the bin.
     """
 
@@ -108,7 +108,10 @@ class Distribution:
         return max(age, EDGES[number] + WIDTHS[number] * (start - left) / (start - end))
 
     def active_time(self, age: float) -> float:
-        """Return the mean time for which a job is active before the age `age`, in seconds."""
+        """Return how long a job is active up to the age `age`, on average, in seconds.
+
+        This is the mean of min(duration, `age`).
+        """
         return self._areas[0] - self._area_from(age)
 
     def expected_lag(self, seen: float, age: float) -> float:

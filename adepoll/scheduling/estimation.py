@@ -64,8 +64,9 @@ def _expected(
     """Return (ends, risk): for each bin, how many jobs ended in it, and how many were at risk.
 
     A job is at risk in a bin if it was active at the start of the bin. Polls only show that a job
-    ended in one of several bins. So these are expected numbers, and the job counts in these bins
-    only. `estimate` adds the earlier bins, in which the job was certainly at risk.
+    ended in one of several bins. So `ends` and `risk` are expected numbers, and each job adds to
+    them only in the bins in which it may have ended. `estimate` adds the earlier bins, in which the
+    job was certainly at risk.
 
     Args:
         survival: Chance that a job is active at each edge.

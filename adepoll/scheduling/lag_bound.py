@@ -5,10 +5,11 @@ itself depends on what was learnt in two cases: at unknown ages and at quiet age
 are seconds.
 
 *A job that somebody waits for.* The bound is ``0.4 * w`` after a wait of ``w`` seconds, at least
-1 s, at most 4 s in the first minute, and at most 7 s later. It is compared with the waiter of the
-official SDK. That waiter pauses for 1 s, and then 1.5 times as long after each poll, up to 10 s:
-its pause after ``w`` seconds is ``1 + w / 2``. The bound is never longer than that pause. A single
-job can still be detected later than by that waiter, because the polls come at other moments.
+1 s, at most 4 s in the first minute, and at most 7 s later. For comparison: the waiter of the
+official SDK pauses for 1 s, and then 1.5 times as long after each poll, up to 10 s. So its pause
+after ``w`` seconds is ``1 + w / 2``, until it reaches 10 s. The bound is never longer than that
+pause. A single job can still be detected later than by that waiter, because the polls come at other
+moments.
 
 Why the delay grows with the wait: the job ends at an unknown time. Delays in proportion to the wait
 need at most a constant factor more than the best search for an unknown point (A. Beck & D. Newman,
@@ -18,8 +19,8 @@ product does not depend on the delay either.
 
 Why at most 7 s, not 10 s: polls in the first seconds are more frequent than those of the SDK's
 waiter. Shorter delays later reduce the lag, so that the product of polls and lag is about as small
-as that of the SDK's waiter, or smaller. A job that ends in the first minute has had few later
-polls, so 4 s then.
+as that of the SDK's waiter, or smaller. A job that ends in the first minute has had few of
+these later polls, so the bound is only 4 s in the first minute.
 
 *The same at unknown ages.* If no job was seen to end at the age of the job or later, nothing is
 known of when it will end. Then the delay is also at most twice the target lag. So the mean lag is

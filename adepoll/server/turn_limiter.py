@@ -1,4 +1,4 @@
-"""TurnLimiter: limits the tasks that continue in one iteration of the event loop.
+"""TurnLimiter: limits how many waiting tasks continue in one iteration of the event loop.
 
 Imports nothing of adepoll.
 """

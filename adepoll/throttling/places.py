@@ -1,4 +1,4 @@
-"""Prevents that requests to a slow host hold all places of a semaphore.
+"""Prevents requests to a slow host from holding all places of a semaphore.
 
 A watcher has jobs at two hosts at most. Each of its requests holds one place of the semaphore while
 it is in flight. While both hosts respond, requests to one host may hold all places. If a host is

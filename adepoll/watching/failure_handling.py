@@ -3,8 +3,13 @@
 `watched_jobs` passes each failed poll on. After a 429, the job is polled again by its schedule, and
 no time counts against it. `throttling.rate_limiter` decides how all requests slow down.
 
-A job is given up after a number of failed polls *and* a number of counted seconds since its last
-successful poll. Seconds count only if they are evidence against the job. These terms are used:
+All watches and waits end after a 402, because it concerns the account. They also end after a 401, a
+403, a bad certificate or a refusal by the proxy, if `KeyEvidence.record_refusal` decides that the
+key is bad for all jobs.
+
+Otherwise, a job is given up after a number of failed polls *and* a number of counted seconds since
+its last successful poll. Seconds count only if they are evidence against the job. These terms are
+used:
 
 - A job *was found before* if a poll or the list has shown it.
 - The *limit* is the number of counted seconds after which the job is given up.
@@ -20,7 +25,8 @@ The failure decides which limit applies, and which seconds count:
   service responds.
 - 403, and the job was not found before: limit `not_found_grace`. Seconds count in part, by the
   polls at all hosts. All seconds count if no other job was polled.
-- 404 or 403, and the job was found before: limit `patience`. Seconds count in part: for a 404, by
+- 404 or 403, and the job was found before: limit `patience`, or `not_found_grace` if it is longer.
+  Seconds count in part: for a 404, by
   the polls at the same host; for a 403, by the polls at all hosts. All seconds count if no other
   job was polled.
 - Malformed answer, undocumented status or redirect: limit `malformed_patience`, or `patience` if it
@@ -42,9 +48,9 @@ five more polls must fail.) Therefore, time in which the process was stopped, or
 request budget was short, has little effect.
 
 The next poll of the job comes within this tenth (or fifth) of the limit, if the request budget
-allows it and at least a fifth of the polls of other jobs succeed. If the poll failed with a 5xx, a
-408, a refusal or without a connection, the next poll comes within 15 s, unless the job is probably
-bad.
+allows it and at least a fifth of the polls of other jobs succeed. After a 5xx, a 408, a
+failed connection, a 401, a bad certificate or a refusal by the proxy, the next poll comes within
+15 s, unless the job is probably bad.
 
 A job becomes probably bad after at least four failed polls. After that, failed polls of this job do
 not count as failures of the service. Otherwise the last open jobs of a batch, if all are bad, would
@@ -52,8 +58,10 @@ look like an outage. With a lower threshold, good jobs would become probably bad
 their polls fail just before an outage begins.
 
 Seconds that do not count are limited, too: a job is given up at its next failed poll when either of
-two times has reached `outage_patience`. The first is the time for which polls of this job have
-failed. The second is the time in which the host has responded to no request of the watcher.
+two times has reached `outage_patience`, or the limit if that is longer. The first is the time for
+which polls of this job have failed. The second is the time in which the host has responded to no
+request of the watcher. Of the seconds between two failed polls, at most a tenth of
+`outage_patience` counts in these times.
 
 Imports `job_state`, `service_evidence` and `errors`. Times are seconds of one monotonic clock,
 passed in as `now`.

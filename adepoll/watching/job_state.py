@@ -52,9 +52,9 @@ class Subscriber(Protocol):
         """Room for snapshots; None if the subscriber can always take another snapshot."""
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
-        """Accept a snapshot of a job, or ignore a snapshot that the subscriber does not want.
+        """Accept a snapshot of a job; return False if the buffer has no room for it.
 
-        Return False if the snapshot is wanted, and the buffer is full.
+        A snapshot that the subscriber does not want is ignored, and the result is True.
         """
 
     def give_up(self, key: str, error: AdePollError) -> None:

@@ -1,4 +1,4 @@
-"""Polls jobs of several kinds, and finds the kind of each named job.
+"""Polls jobs of several kinds, and finds the kind of each job that a caller names.
 
 `KindPolling` polls the jobs of one kind and sweeps their list. All kinds of a watcher share the
 semaphore, the request budget of the client, and `KeyEvidence`. Kinds at the same host of the

@@ -178,7 +178,7 @@ class ListAccuracy:
         sweep_now: bool = False,
         is_check: bool = False,
     ) -> None:
-        """Record that a poll found a job settled, although the job was not missing from the list.
+        """Record that a poll found a job settled that the list had not reported as missing.
 
         Args:
             job_id: Id of the job.
@@ -186,7 +186,8 @@ class ListAccuracy:
             active_at: Time at which a poll last found the job active; if no poll has, the time at
                 which the service received the job.
             sweep_now: True to sweep immediately, as other listed jobs may have settled, too.
-            is_check: True if this poll counts in `kept`, so `kept.record_poll` was called for it.
+            is_check: True if this poll counts in `KeptShare`: a list showed the job as active, and
+                enough jobs have ended to know the chance that the job had settled.
         """
         self._explained = 0.0
         settled = self._settled

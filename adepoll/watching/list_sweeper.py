@@ -1,7 +1,8 @@
-"""Sweeps the job list in one task. During a sweep, up to eight further tasks request its pages.
+"""Sweeps the job list: requests its pages, to find watched jobs that are no longer active.
 
-A list request that gets a 429 is repeated here after `Retry-After`. Imports `listing`,
-`sweep_policy`, `turns`, `watched_jobs` and `source`.
+One task runs the sweeps. During a sweep, up to eight further tasks request pages. A list request
+that gets a 429 is repeated here after `Retry-After`. Imports `listing`, `sweep_policy`, `turns`,
+`watched_jobs` and `source`.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Pollers: the tasks that poll due jobs. Also limits the number of polls in flight.
 
-There are as many tasks as polls in flight, and one timer. Tasks and timer serve all subscribers.
-Therefore they run in an empty `Context`, and do not keep or use the context variables of one
-caller. Imports `turns`, `watched_jobs` and `source`.
+Each poll in flight has a task of its own. One timer waits for the next due job. Tasks and timer
+serve all subscribers. Therefore they run in an empty `Context`, and do not keep or use the context
+variables of one caller. Imports `turns`, `watched_jobs` and `source`.
 """
 
 import asyncio

@@ -153,7 +153,10 @@ class Subscription:
         return self.open <= _MAX_AWAITED and (self.every_change or self._timeout is not None)
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
-        """Accept a snapshot of a job; return False if it is wanted and the buffer is full."""
+        """Accept a snapshot of a job; return False if the buffer has no room for it.
+
+        A snapshot that the subscriber does not want is ignored, and the result is True.
+        """
         raise NotImplementedError
 
     def take(self) -> Any:
@@ -387,7 +390,7 @@ class Subscription:
         return watched_jobs.subscribe(job.job_id, job.key, self, now, can_wait=can_wait)
 
     def _record_error(self, key: str, error: AdePollError) -> None:
-        """Record that a job was given up, and wake the consumer and the reader of ids."""
+        """Record that a job was given up; wake the consumer, and the task that reads the ids."""
         self._jobs[key] = UNRESOLVED
         self.errors[key] = error
         self.given_up += 1

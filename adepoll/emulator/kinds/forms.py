@@ -161,7 +161,10 @@ class FormReader:
         self.problem(name, "Field required", "missing")
 
     def problem(self, name: str, message: str, code: str) -> None:
-        """Record a problem in a field; `code` is its type in FastAPI, such as "missing"."""
+        """Record a problem in the field `name`.
+
+        `code` is FastAPI's name for this type of problem, such as "missing".
+        """
         self.problems.append((("body", name), message, code))
 
     def check(self) -> None:
