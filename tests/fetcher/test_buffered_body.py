@@ -391,8 +391,8 @@ async def test_all_responses_of_a_download_share_their_memory(
     monkeypatch.setattr(responses, "take_over", spy)
     bucket.answers = [bucket.give(), bucket.give(20 * MIB, then="close"), bucket.give()]
     await fetch(connections=1).download(stored(bucket.url()), tmp_path / "out")
-    assert len(pools) == 2
-    assert pools[0] is pools[1]
+    assert len(pools) >= 2
+    assert all(pool is pools[0] for pool in pools)
 
 
 async def test_a_download_resumes_where_a_body_read_in_blocks_broke(
