@@ -195,7 +195,7 @@ class Adaptive:
         if job.awaited_for is not None:
             bound = bound_while_waiting(job.awaited_for)
             if age >= plan.unknown_from:
-                delay = min(delay, stretch * 2 * self.target_lag)  # see `lag_bound`
+                bound = min(bound, 2 * self.target_lag)  # see `lag_bound`
         elif job.watched_for < age:
             bound = bound_while_watching(job.watched_for, self.target_lag)
         else:

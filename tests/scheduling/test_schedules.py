@@ -301,6 +301,20 @@ def test_a_wait_is_never_behind_the_official_waiter(distribution, older):
         assert delay <= min(1 + waited / 2, 10.0)
 
 
+@pytest.mark.parametrize("waited", [15.0, 59.0, 61.0, 1_800.0])
+@pytest.mark.parametrize("distribution", [PRIOR, learnt(5.0)], ids=["nothing", "5 s"])
+def test_jitter_makes_no_delay_of_a_wait_longer_than_the_bound_of_unknown_ages(
+    distribution, waited
+):
+    job = PollContext(
+        polls=9, watched_for=waited, awaited_for=waited, age=waited, distribution=distribution
+    )
+    schedule = Adaptive()
+    spread = {schedule.delay(job, Random(seed)) for seed in range(200)}
+    assert len(spread) == 200
+    assert max(spread) <= 4.0
+
+
 def polls_and_lag(pause, about):
     """Return the mean polls and the mean lag of a wait for a job that takes 0.7 to 1.3 x `about`.
 
