@@ -81,8 +81,7 @@ class JobWatcher(AsyncCloseable):
                 service answers other requests. A failed poll is a connection error, a 5xx, or a 404
                 or 403 of a job that was found before. Malformed answers are accepted for at most a
                 minute. Hardly any time counts while the process is stopped, the request budget is
-                short, or the whole service is down; docs/polling.md#when-a-job-is-given-up has the
-                rules.
+                short, or the whole service is down; docs/giving-up.md has the rules.
             outage_patience: Maximum seconds for which polls of a job may fail, whatever the reason,
                 such as an outage of the service; None for 12 times `patience`.
             rng: Source of jitter; pass a seeded one to make runs reproducible.
