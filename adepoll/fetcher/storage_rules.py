@@ -9,7 +9,7 @@ The rules that all storages follow are those of RFC 9110. For the rules of a fur
   contain these texts.
 - `_SIGNED_AT` or `validity_of`, for the parameters of a presigned URL that say when it is valid.
 - `common/redaction.py`, for the names of its parameters that are secret.
-- `docs/results.md`, the table of vendors; `tests/fetcher/test_storage_rules.py`, an error of each
+- `docs/transfers.md`, the table of vendors; `tests/fetcher/test_storage_rules.py`, an error of each
   kind and a presigned URL.
 """
 

@@ -1,4 +1,4 @@
-"""The example with tickets in docs/servers.md: who has the URL of the events from a log."""
+"""The example with tickets in docs/server-events.md: who has the URL of the events from a log."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 responses = pytest.importorskip("starlette.responses", reason="FastAPI is not installed")
 
-PAGE = (Path(__file__).parents[2] / "docs" / "servers.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "server-events.md").read_text("utf-8")
 (CODE,) = [
     block
     for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

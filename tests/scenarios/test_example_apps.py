@@ -459,8 +459,8 @@ async def test_programs_can_use_the_routes_for_single_jobs(server, ade):
     assert len(list(ade.truth.jobs())) == 2
 
 
-SERVERS = (ROOT / "docs" / "servers.md").read_text("utf-8")
-(TICKETS,) = re.findall(r"^```js\n(.*?)^```$", SERVERS, re.DOTALL | re.MULTILINE)
+EVENTS_PAGE = (ROOT / "docs" / "server-events.md").read_text("utf-8")
+(TICKETS,) = re.findall(r"^```js\n(.*?)^```$", EVENTS_PAGE, re.DOTALL | re.MULTILINE)
 STREAM = 'event: job\ndata: "{}"\n\nevent: {}\ndata: {{}}\n\n'
 
 
