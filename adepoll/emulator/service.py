@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from aiohttp import web
 from attrs import define, field
@@ -24,6 +24,7 @@ from adepoll.emulator.stored_objects import saved_path
 from adepoll.emulator.world import World
 
 _SHUTDOWN_TIMEOUT: Final = 0.1  # seconds that closing waits for answers in progress
+_STEPS: Final = 10  # of the loop; asyncio needs three to set up a connection that it has accepted
 
 
 def _tuple_of(faults: Iterable[Fault | str]) -> tuple[Fault | str, ...]:
@@ -205,7 +206,26 @@ class Emulator:
         )
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
-        await web.TCPSite(runner, self.host, port).start()
-        bound_port = runner.addresses[0][1]
+        handler = cast("web.Server", runner.server)  # None only before `setup`
+        server = await asyncio.get_running_loop().create_server(handler, self.host, port)
+        stack.push_async_callback(_stop_listening, server)
+        bound_port = server.sockets[0].getsockname()[1]
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{bound_port}"
+
+
+async def _stop_listening(server: asyncio.Server) -> None:
+    """Close the port, but lose no connection that was accepted just before.
+
+    asyncio sets up an accepted connection some steps later. If the port is closed by then, asyncio
+    does not close the connection, and Python warns about an unclosed socket.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+        for sock in server.sockets:
+            with suppress(NotImplementedError):  # on Windows, which accepts connections differently
+                loop.remove_reader(sock)
+        for _ in range(_STEPS):
+            await asyncio.sleep(0)
+    finally:
+        server.close()

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import socket
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 
 import aiohttp
@@ -436,6 +437,19 @@ class TestEmulator:
                 assert answer.status == 404
         with pytest.raises(aiohttp.ClientConnectorError):
             await storage.get(url)
+
+    @pytest.mark.parametrize("steps", range(5))
+    async def test_a_connection_that_was_accepted_just_before_the_end_is_closed(self, steps):
+        """Otherwise Python warns about an unclosed socket, in any later test of a user."""
+        async with Emulator() as ade:
+            url = URL(ade.base_url)
+            sock = socket.create_connection((url.host, url.port))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        with sock:
+            sock.settimeout(60)
+            with suppress(ConnectionResetError):
+                assert await asyncio.to_thread(sock.recv, 1) == b""
 
     async def test_jobs_are_kept_after_a_restart_on_other_ports(self):
         ade = Emulator()
