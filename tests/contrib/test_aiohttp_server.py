@@ -8,6 +8,7 @@ import pytest
 import server_apps
 from aiohttp import web
 from server_apps import get
+from waiting import until
 
 from adepoll import AdeClient, ConfigurationError, JobWatcher, ResultFetcher
 from adepoll.contrib.aiohttp import (
@@ -29,9 +30,7 @@ async def respond_when_settled(request):
 
 
 async def until_subscribers(app, number):
-    async with asyncio.timeout(5):
-        while app[WATCHER].stats.subscribers != number:  # noqa: ASYNC110 - there is no notification
-            await asyncio.sleep(0.01)
+    await until(lambda: app[WATCHER].stats.subscribers == number)
 
 
 async def test_application_keys_are_set_at_the_start_and_resources_closed_at_the_end(ade):
@@ -123,11 +122,10 @@ async def test_a_wait_ends_if_aiohttp_itself_cancels_the_handler(ade):
         await site.start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         job_id = ade.submit(JobPlan(processing_time=float("inf")))
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(get(f"{url}/wait/{job_id}"), 0.3)
-        async with asyncio.timeout(5):
-            while app[WATCHER].stats.subscribers:  # noqa: ASYNC110 - there is no notification
-                await asyncio.sleep(0.01)
+        waiting = asyncio.create_task(get(f"{url}/wait/{job_id}"))
+        await until_subscribers(app, 1)
+        waiting.cancel()
+        await until_subscribers(app, 0)
     finally:
         await runner.cleanup()
 

@@ -9,8 +9,10 @@ import aiohttp
 import pytest
 import server_apps
 from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketDisconnect
+from internals import end_now
 from server_apps import get
 from starlette.background import BackgroundTask
+from waiting import until
 
 from adepoll import AdeClient, JobWatcher, ResultFetcher
 from adepoll.contrib.fastapi import (
@@ -209,8 +211,7 @@ async def test_an_error_closes_a_websocket_with_its_name(ade, stops, code):
         http.ws_connect(f"{server.url}/{job_id}") as socket,
     ):
         if stops:
-            while not server.watcher.stats.subscribers:  # noqa: ASYNC110 - there is no notification
-                await asyncio.sleep(0.01)
+            await until(lambda: server.watcher.stats.subscribers)
             await server.watcher.aclose()
         message = await socket.receive()
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, code)
@@ -243,16 +244,14 @@ async def test_a_websocket_that_disconnects_ends_only_its_own_wait(ade):
             await socket.send_json({"status": job.status.value})
 
     async with server_apps.run_uvicorn(app) as server, aiohttp.ClientSession() as http:
-        job_id = ade.submit(JobPlan(processing_time=1))
+        job_id = ade.submit(ENDLESS)
         leaving, remaining = [await http.ws_connect(f"{server.url}/{job_id}") for _ in range(2)]
         await leaving.send_str("a message during the wait")
-        while server.watcher.stats.subscribers < 2:  # noqa: ASYNC110 - there is no notification
-            await asyncio.sleep(0.01)
+        await until(lambda: server.watcher.stats.subscribers == 2)
         await leaving.close()
-        async with asyncio.timeout(5):
-            while not disconnected:  # noqa: ASYNC110 - there is no notification
-                await asyncio.sleep(0.01)
+        await until(lambda: disconnected)
         assert server.watcher.stats.subscribers == 1
+        end_now(ade.world, job_id)
         assert await remaining.receive_json() == {"status": "completed"}
         await remaining.close()
 
@@ -260,8 +259,7 @@ async def test_a_websocket_that_disconnects_ends_only_its_own_wait(ade):
 async def test_an_error_after_a_websocket_disconnected_is_not_logged(ade, caplog):
     async with server_apps.run_uvicorn(sockets_app(ade)) as server, aiohttp.ClientSession() as http:
         async with http.ws_connect(f"{server.url}/{ade.submit(ENDLESS)}"):
-            while not server.watcher.stats.subscribers:  # noqa: ASYNC110 - there is no notification
-                await asyncio.sleep(0.01)
+            await until(lambda: server.watcher.stats.subscribers)
         await server.watcher.aclose()
         await server.stop()
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
@@ -308,14 +306,11 @@ async def test_a_disconnect_is_noticed_behind_a_middleware(ade):
             url = f"{server.url}/{path.format(ade.submit(ENDLESS))}"
             async with aiohttp.ClientSession() as http:
                 requesting = asyncio.create_task(http.get(url))
-                async with asyncio.timeout(5):
-                    while not server.watcher.stats.subscribers:  # noqa: ASYNC110 - there is no notification
-                        await asyncio.sleep(0.01)
-                    if path.startswith("events"):
-                        (await requesting).close()
-                    requesting.cancel()
-                    while server.watcher.stats.subscribers:  # noqa: ASYNC110 - there is no notification
-                        await asyncio.sleep(0.01)
+                await until(lambda: server.watcher.stats.subscribers)
+                if path.startswith("events"):
+                    (await requesting).close()
+                requesting.cancel()
+                await until(lambda: not server.watcher.stats.subscribers)
 
 
 async def test_wait_works_after_the_body_was_read(ade):

@@ -16,13 +16,15 @@ import aiohttp
 import pytest
 import server_apps
 from aiohttp import web
-from internals import end_now
+from internals import change_plan, end_now
+from waiting import bounded, until
 
 from adepoll import AdeClient, Fixed, JobKind, JobWatcher, RetryPolicy
 from adepoll.emulator import JobPlan, Outcome, make_fault
 from adepoll.server import resources
 
 ENDLESS = JobPlan(processing_time=float("inf"))
+PENDING = JobPlan(queue_time=float("inf"))
 
 
 @pytest.fixture(params=["aiohttp", "fastapi"])
@@ -42,15 +44,9 @@ async def http():
         yield session
 
 
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the server sends no notification of its state
-            await asyncio.sleep(0.01)
-
-
-async def until_true(call, *, equals):
-    async with asyncio.timeout(10):
-        while await call() != equals:
+async def until_equal(call, expected):
+    async with bounded(f"for the answer {expected}"):
+        while await call() != expected:
             pass
 
 
@@ -196,9 +192,9 @@ async def test_a_job_that_was_active_before_an_outage_is_not_active_for_ever(kin
             async with http.get(f"{server.url}/status/{job_id}?timeout=0.3") as response:
                 return response.status
 
-        await until_true(status, equals=202)
+        await until_equal(status, 202)
         ade.faults.add("server-error")
-        await until_true(status, equals=503)
+        await until_equal(status, 503)
 
 
 async def test_the_status_of_a_job_is_200_once_it_has_settled_and_202_before(server, ade, http):
@@ -225,19 +221,21 @@ async def test_an_unknown_or_invalid_job_id_gets_4xx(server, http, job_id, statu
 
 
 async def test_a_client_that_disconnects_ends_only_its_own_wait(server, ade, http):
-    job_id = ade.submit(JobPlan(processing_time=1.5))
+    job_id = ade.submit(ENDLESS)
     leaving = asyncio.create_task(http.get(f"{server.url}/wait/{job_id}"))
     staying = asyncio.create_task(http.get(f"{server.url}/wait/{job_id}"))
     await until(lambda: server.watcher.stats.subscribers == 2)
     leaving.cancel()
     await until(lambda: server.watcher.stats.subscribers == 1)
+    end_now(ade.world, job_id)
     assert (await staying).status == 200
 
 
 async def test_a_client_that_disconnects_ends_all_waits_of_its_request(server, ade, http):
-    soon, never = ade.submit(JobPlan(processing_time=0.3)), ade.submit(ENDLESS)
+    soon, never = ade.submit(ENDLESS), ade.submit(ENDLESS)
     leaving = asyncio.create_task(http.get(f"{server.url}/all?id={soon}&id={never}"))
     await until(lambda: server.watcher.stats.subscribers == 2)
+    end_now(ade.world, soon)
     await until(lambda: server.watcher.stats.subscribers == 1)
     leaving.cancel()
     await until(lambda: server.watcher.stats.subscribers == 0)
@@ -290,12 +288,17 @@ async def test_a_client_that_disconnects_during_an_event_is_no_error(server, ade
 
 
 async def test_events_contain_each_status_and_end_with_the_last_job(server, ade, http):
-    good = ade.submit(JobPlan(queue_time=0.3, processing_time=0.3))
+    good = ade.submit(PENDING)
     bad = ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="blurred"))
     async with http.get(f"{server.url}/events?id={good}&id={bad}") as response:
         assert response.content_type == "text/event-stream"
         assert response.headers["Cache-Control"] == "no-store"
-        events = events_in(await response.text())
+        text = await response.content.readuntil(b'"pending"')
+        change_plan(ade.world, good, ENDLESS)
+        text += await response.content.readuntil(b'"processing"')
+        end_now(ade.world, good)
+        text += await response.read()
+    events = events_in(text.decode())
     assert events[-1] == ("end", {})
     jobs = [data for name, data in events if name == "job"]
     assert [data["status"] for data in jobs if data["job_id"] == good] == [
@@ -549,10 +552,10 @@ def signed(body, key=b"the secret of the webhooks", moment=None):
 async def test_after_a_genuine_webhook_the_watcher_polls_immediately(kind, ade, http):
     watcher = partial(JobWatcher, schedule=Fixed(interval=3600))
     async with server_apps.run_server(kind, ade, watcher=watcher) as server:
-        job_id = ade.submit(JobPlan(processing_time=0.3))
+        job_id = ade.submit(ENDLESS)
         waiting = asyncio.create_task(http.get(f"{server.url}/wait/{job_id}"))
-        await until(lambda: ade.truth(job_id).gets == 1)
-        await asyncio.sleep(0.5)  # until the job has settled; the emulator uses real time
+        await until(lambda: server.watcher.stats.polls == 1)
+        end_now(ade.world, job_id)
         body = json.dumps({"type": "job.completed", "data": {"job_id": job_id}}).encode()
         async with http.post(f"{server.url}/hook", data=body, headers=signed(body)) as response:
             assert response.status == 204
@@ -724,7 +727,7 @@ async def test_a_stopping_server_ends_waits_and_streams_within_seconds(server, a
     waits = [asyncio.create_task(http.get(f"{server.url}/wait/{endless}")) for _ in range(20)]
     streams = [await http.get(f"{server.url}/events?id={endless}") for _ in range(20)]
     await until(lambda: server.watcher.stats.subscribers == 40)
-    async with asyncio.timeout(10):
+    async with bounded("for the server to stop"):
         await server.stop()
     for response in await asyncio.gather(*waits):
         assert response.status == 503
@@ -747,7 +750,7 @@ async def test_a_client_that_accepts_no_events_does_not_delay_the_stop(kind, ade
         stopping = asyncio.create_task(server.stop())
         await until(lambda: "aborted" in caplog.text)
         writer.transport.abort()  # the server's own option bounds an open connection
-        async with asyncio.timeout(10):
+        async with bounded("for the server to stop"):
             await stopping
 
 
@@ -756,7 +759,7 @@ async def test_a_result_is_aborted_after_the_grace_time(kind, ade, http):
     async with server_apps.run_server(kind, ade, grace=0.2) as server:
         response = await http.get(f"{server.url}/result/{job_id}")
         await response.content.readexactly(1000)
-        async with asyncio.timeout(10):
+        async with bounded("for the server to stop"):
             stopping = asyncio.create_task(server.stop())
             await until(lambda: server.fetcher.stats.under_way == 0)
             with pytest.raises(aiohttp.ClientError):
