@@ -82,7 +82,8 @@ class Batch(AsyncCloseable):
             name_by: With "label", the file of a job with a label is ``LABEL.json``. Characters that
                 a file name cannot have become "_". If another job has the same name, the file is
                 ``LABEL-JOB_ID.json``.
-            concurrency: Maximum number of polls at the same time.
+            concurrency: Maximum number of requests (polls and pages of the job list) at the same
+                time.
             downloads: Maximum number of results fetched at the same time.
             connections: Maximum number of connections for one result; see `ResultFetcher`.
             window: Maximum number of jobs watched at the same time. The other jobs wait in the

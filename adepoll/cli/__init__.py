@@ -19,8 +19,8 @@ EPILOG = """\b
 Environment variables:
   VISION_AGENT_API_KEY       API key; there is no option for it, because other
                              users of the machine can see options
-  LANDINGAI_ADE_ENVIRONMENT  region of the key: us (the default; production
-                             means the same) or eu
+  LANDINGAI_ADE_ENVIRONMENT  region of the key: production (the US region, the
+                             default) or eu
   LANDINGAI_ADE_BASE_URL     URL of the API, for example of an emulator
   LANDINGAI_ADE_V2_BASE_URL  URL of the API for v2 jobs; needed only if it
                              differs from LANDINGAI_ADE_BASE_URL
@@ -32,9 +32,10 @@ The first option or variable that is set decides where requests go:
   v2 jobs  --v2-base-url, --region, LANDINGAI_ADE_V2_BASE_URL,
            --base-url, LANDINGAI_ADE_BASE_URL, LANDINGAI_ADE_ENVIRONMENT,
            region us
+  resume   as above, but the URLs of the journal in place of region us
 
 \b
-Exit codes (docs/command-line.md has details):
+Exit codes (docs/command-line.md in the repository has details):
   0  all jobs completed              70   bug in adepoll
   1  jobs failed or were cancelled   74   cannot read or write a file
   2  wrong usage                     129  terminal closed (SIGHUP)

@@ -88,7 +88,7 @@ class BatchOptions:
         out: Folder for results.
         name: "id" or "label": result files are named after the id or the label of their job.
         timeout: Seconds after which the run gives up the jobs that have not settled.
-        concurrency: Maximum number of simultaneous polls.
+        concurrency: Maximum number of simultaneous requests: polls and pages of the job list.
         downloads: Maximum number of simultaneous downloads.
         discovery: How the watcher finds jobs that may have settled; see `JobWatcher`.
         overwrite: True to replace existing files.

@@ -150,8 +150,8 @@ def demo() -> None:
     shell_complete=complete_fault,
     metavar="NAME[:CHANCE]",
     help="Simulate failing or slow requests. NAME is the name of a fault, such as "
-    "server-error; docs/emulator.md lists all names. CHANCE is the share of the requests that the "
-    "fault affects, from 0 to 1 (default: 1, all of them). May be repeated.",
+    "server-error; docs/emulator.md in the repository lists all names. CHANCE is the share of the "
+    "requests that the fault affects, from 0 to 1 (default: 1, all of them). May be repeated.",
 )
 @click.option(
     "--verbose",
@@ -175,7 +175,7 @@ def emulate() -> None:
     "--to",
     type=click.Choice(["parquet", "csv", "jsonl", "arrow"]),
     help='Format of the table. parquet and arrow need the extra "table" of adepoll.  [default: by '
-    "the ending of FILE, otherwise parquet]",
+    "the ending of FILE; parquet if FILE has no ending or is -]",
 )
 @click.option(
     "-o",
@@ -247,7 +247,8 @@ def fetch() -> None:
     """Download the result of a completed job.
 
     JOB_ID is the id of the job. A v2 id contains the kind of its job. For any other id, write the
-    kind in front of it, as in v1-parse/JOB_ID, or use --kind.
+    kind in front of it, as in v1-parse/JOB_ID, or use --kind. If the job has not settled yet, the
+    command does not wait: it exits with 3.
 
     The file appears only when it is complete. If a large download is interrupted, the received
     bytes can remain in a hidden file in the same folder. Run the same command to continue.
@@ -267,6 +268,9 @@ def get() -> None:
     The JSON contains the result if the result is small (up to about 1 MB). To download a result of
     any size, use "adepoll fetch". URLs of results are printed without their query, which is a
     secret.
+
+    If your organisation has zero data retention, do not use this command: it reads the result of a
+    completed job, and the service then deletes the result.
     """
 
 

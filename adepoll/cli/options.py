@@ -134,7 +134,11 @@ def endpoint_options(*, resumes: bool = False) -> _Decorator:
     They are region, URLs, maximum rate, proxy and certificates. `resumes` is True for ``resume``,
     whose help describes other defaults.
     """
-    address = "see above" if resumes else 'see "adepoll --help"'
+    address = (
+        "the environment variables, or else the URLs of the journal"
+        if resumes
+        else 'see "adepoll --help"'
+    )
     max_rate = _default("as many as the service accepts", resumes=resumes)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -259,12 +263,12 @@ def batch_options(*, resumes: bool) -> _Decorator:
     """Return a decorator that adds the options of a batch, which `BatchOptions` describes.
 
     `resumes` is True for ``resume``, whose defaults come from the journal. Its help says so. The
-    help of ``watch`` says which options need ``--journal``.
+    help of ``watch`` says which options need ``--out`` or ``--journal``.
     """
     default = functools.partial(_default, resumes=resumes)
 
-    def with_journal(text: str) -> str:
-        return text if resumes else f"With --journal: {text[0].lower()}{text[1:]}"
+    def needing(options: str, text: str) -> str:
+        return text if resumes else f"With {options}: {text[0].lower()}{text[1:]}"
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @click.option(
@@ -279,10 +283,17 @@ def batch_options(*, resumes: bool) -> _Decorator:
             "--name",
             "name",
             type=click.Choice(NAME_CHOICES),
-            help="With --out: name the files after the ids of the jobs (JOB_ID.json), or after "
-            f"their labels.  [default: {default('id')}]",
+            help=needing(
+                "--out or --journal",
+                "Name the result files after the ids of the jobs (JOB_ID.json), or after their "
+                f"labels.  [default: {default('id')}]",
+            ),
         )
-        @click.option("--overwrite", is_flag=True, help="Replace result files that already exist.")
+        @click.option(
+            "--overwrite",
+            is_flag=True,
+            help=needing("--out", "Replace result files that already exist."),
+        )
         @click.option(
             "--timeout",
             type=NumberRange(min=0),
@@ -295,7 +306,7 @@ def batch_options(*, resumes: bool) -> _Decorator:
             "--concurrency",
             type=CountRange(min=1),
             metavar="N",
-            help="Maximum number of jobs that are polled at the same time.  "
+            help="Maximum number of requests (polls and pages of the job list) at the same time.  "
             f"[default: {default('64')}]",
         )
         @click.option(
@@ -320,17 +331,19 @@ def batch_options(*, resumes: bool) -> _Decorator:
             is_flag=True,
             flag_value=False,
             default=True,
-            help=with_journal(
+            help=needing(
+                "--journal",
                 "Do not check whether the result files of earlier runs still exist and are "
-                "unchanged."
+                "unchanged.",
             ),
         )
         @click.option(
             "--all",
             "replay",
             is_flag=True,
-            help=with_journal(
-                "First print all outcomes of earlier runs, also those that were printed before."
+            help=needing(
+                "--journal",
+                "First print all outcomes of earlier runs, also those that were printed before.",
             ),
         )
         @click.option(

@@ -599,11 +599,24 @@ async def test_the_help_of_every_command_fits_80_columns(ade):
         ["list"],
         ["fetch"],
         ["emulate"],
+        ["export"],
         ["completion"],
     ):
         code, out, _ = await adepoll(ade, *command, "--help")
         assert code == 0
         assert all(len(line) <= 80 for line in out.splitlines())
+
+
+async def test_the_help_of_resume_names_the_default_of_each_url(ade):
+    _, out, _ = await adepoll(ade, "resume", "--help")
+    default = "Default: the environment variables, or else the URLs of the journal."
+    assert " ".join(out.split()).count(default) == 3
+
+
+async def test_fetch_of_an_active_job_exits_with_3(ade, tmp_path):
+    job_id = ade.submit(JobPlan(processing_time=3600))
+    code, _, err = await adepoll(ade, "fetch", job_id, "-o", str(tmp_path / "r.json"))
+    assert code == 3, err
 
 
 async def test_fetch_and_get_of_a_failed_job_have_the_code_of_a_failed_job(ade, tmp_path):
