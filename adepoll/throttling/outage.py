@@ -13,9 +13,9 @@ class Outage:
 
     `OUTAGE` consecutive failed requests about at least three jobs are an outage. During an outage,
     single requests (probes) are sent after increasing waits, until a request succeeds. If a request
-    about a job fails, and another request then succeeds, the job is probably bad. For 120 s,
-    further failed requests about this job do not count. So a bad job does not slow the other jobs
-    down.
+    about a job fails, and a later request to the host succeeds, whatever it is about, the job is
+    suspect. For 120 s, further failed requests about this job do not count. So a bad job does not
+    slow the other jobs down.
 
     Attributes:
         failures: Number of counted failed requests since the last successful request.
@@ -25,9 +25,9 @@ class Outage:
     """
 
     __slots__ = (
-        "_bad_jobs",
         "_failing",
         "_new_waits",
+        "_suspects",
         "_unnamed",
         "_waits",
         "failures",
@@ -47,9 +47,9 @@ class Outage:
         self._failing: dict[str, float] = {}
         # Number of failed requests, since the last success, that concern no job.
         self._unnamed = 0
-        # Jobs that are probably bad: a request about them failed before the last success. Time of
-        # the last failed request, by job id; oldest first.
-        self._bad_jobs: dict[str, float] = {}
+        # Suspect jobs: a request about them failed before the last success. Time of the last failed
+        # request, by job id; oldest first.
+        self._suspects: dict[str, float] = {}
         self.failures = 0
         self.is_on = False
         self.probe_at = -math.inf
@@ -77,7 +77,7 @@ class Outage:
         if job_id is None:
             self.failures += 1
             self._unnamed += 1
-        elif now - self._bad_jobs.get(job_id, -math.inf) > _BAD_FOR:
+        elif now - self._suspects.get(job_id, -math.inf) > _SUSPECT_FOR:
             self.failures += 1
             self._failing[job_id] = now
         jobs = len(self._failing) + self._unnamed
@@ -93,10 +93,10 @@ class Outage:
         """Record a successful request; return True if an outage ends now."""
         ends, self.is_on = self.is_on, False
         for job_id, failed_at in self._failing.items():
-            self._bad_jobs.pop(job_id, None)  # so that the job moves to the end of the dict
-            self._bad_jobs[job_id] = failed_at
-        while len(self._bad_jobs) > _MOST_BAD_JOBS:
-            del self._bad_jobs[next(iter(self._bad_jobs))]
+            self._suspects.pop(job_id, None)  # so that the job moves to the end of the dict
+            self._suspects[job_id] = failed_at
+        while len(self._suspects) > _MOST_SUSPECTS:
+            del self._suspects[next(iter(self._suspects))]
         self._failing.clear()
         self._unnamed = self.failures = 0
         self.probe_at = -math.inf
@@ -108,5 +108,5 @@ OUTAGE: Final = 10
 
 _MAX_PROBE_WAIT: Final = 30.0  # maximum seconds to wait before a probe
 _FEWEST_JOBS: Final = 3  # the failed requests of an outage concern at least this number of jobs
-_BAD_FOR: Final = 120.0  # seconds for which further failed requests about a bad job do not count
-_MOST_BAD_JOBS: Final = 1_000  # bad jobs that are remembered
+_SUSPECT_FOR: Final = 120.0  # seconds for which failed requests about a suspect job do not count
+_MOST_SUSPECTS: Final = 1_000  # suspect jobs that are remembered

@@ -36,9 +36,9 @@ class ClientStats(HtmlTable):
             shown.
         failures_in_a_row: Number of failed requests since the last success, at the host with the
             most. Ten or more, of several jobs, are an outage of this host; `AdeClient.outage` says
-            whether the host of a kind is down. These do not count: a 429, a malformed answer, and a
-            failed request about a job that is probably bad. A job is probably bad if an earlier
-            request about it failed while others succeeded.
+            whether the host of a kind is down. These do not count: a 429, a malformed answer, and
+            failed requests about a suspect job. A job is suspect for 120 s after a request about it
+            failed and a later request to the host succeeded.
         last_failure: Text of the last failure that counts in `failures_in_a_row`; None if that is
             0.
         refused: The status (401, 402 or 403) with which the service last refused the key or the
