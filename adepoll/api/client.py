@@ -78,7 +78,8 @@ class AdeClient(AsyncCloseable):
                 region is ``us``.
             base_url: Address of the API, for example of a proxy or an emulator; not together with
                 `region`. If both are None, ``LANDINGAI_ADE_BASE_URL`` is read first, then
-                ``LANDINGAI_ADE_ENVIRONMENT``, as in the official SDK.
+                ``LANDINGAI_ADE_ENVIRONMENT``. (The official SDK raises an error if both variables
+                are set.)
             v2_base_url: Address of the API for v2 jobs. None for the first of these that is set:
                 `region`, ``LANDINGAI_ADE_V2_BASE_URL``, `base_url`, ``LANDINGAI_ADE_BASE_URL``,
                 ``LANDINGAI_ADE_ENVIRONMENT``, region ``us``.

@@ -235,9 +235,9 @@ class Batch(AsyncCloseable):
 
         Args:
             job_ids: An iterable or async iterable of ids, `JobRef` or `BatchJob`. It can have any
-                size and contain all kinds, and is read while the run goes on. Jobs that are already
-                in the journal are ignored. An id has the kind that its form says, or else the
-                client's kind.
+                size and contain all kinds, and is read while the run goes on. A job that is already
+                in the journal is not added again. An id has the kind that its form says, or else
+                the client's kind.
             timeout: Seconds after which jobs that have not settled are given up for this run, and
                 no further ids are read from an iterator. The time begins when the run has yielded
                 the outcomes of earlier runs. None for no limit.

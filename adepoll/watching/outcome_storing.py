@@ -51,7 +51,8 @@ async def store_outcomes(
     The outcome of a job is stored when `store` has returned. If `store` raises an error, it is
     called again with the same outcome after 1 to 30 seconds, until it returns; the other jobs
     continue in this time. An error that concerns all jobs, such as a refused key or no credits, is
-    logged and not stored. The jobs are then watched again, until an operator has removed the cause.
+    logged and not stored. The jobs are then watched again after 1 to 30 seconds, until an operator
+    has removed the cause.
 
     The function returns when all ids were read and all outcomes are stored. It also returns soon
     after the watcher was closed, for example when a server shuts down. Then it completes the calls
