@@ -145,8 +145,8 @@ class JobSnapshot(TableRow):
         data: The result, if the response contains it; otherwise None. Its class depends on the
             kind; see `JobResult`. A v1 response contains a result of up to about 1 MB. For larger
             v2 results, see `data_omitted`.
-        data_omitted: True if the response contained a result that was too large to be kept in
-            memory. `ResultFetcher` fetches such a result.
+        data_omitted: True if the response contained a result that is not in `data`, because the
+            response was larger than the client's `inline_limit`. `ResultFetcher` fetches it.
         kept_result: The file with the result that is missing from `data`; None unless
             `data_omitted` is True and the client could write the file to its `result_dir`. The file
             is deleted when no snapshot refers to it any more.
