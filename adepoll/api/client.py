@@ -86,8 +86,9 @@ class AdeClient(AsyncCloseable):
             kind: Default kind: the kind of each job for which neither the id (as v2 ids do) nor a
                 `JobRef` names a kind.
             kinds: Rules of your own kinds of jobs, in addition to the kinds of the service.
-            session: Your own aiohttp session, which the client does not close. None for a session
-                that the client creates and closes; it keeps no cookies and ignores netrc files.
+            session: Your own aiohttp session, with its own proxies and certificates. The client
+                does not close it, and a `ResultFetcher` does not use it. None for a session that
+                the client creates and closes; it keeps no cookies and ignores netrc files.
             transport: Proxies, certificates and header limits; not together with `session`. None
                 for the defaults, which read the proxies of the environment.
             timeout: Longest time of one request in seconds, including connecting and the body.
@@ -96,7 +97,8 @@ class AdeClient(AsyncCloseable):
                 instead.
             max_rate: Largest number of requests per second; None for no limit.
             retry: Decides when failed requests are sent again. If it is None, the policy of
-                `rate_limiter` decides; without a `rate_limiter`, a default `RetryPolicy`.
+                `rate_limiter` decides; without a `rate_limiter`, a default `RetryPolicy`. The retry
+                budget is always that of the `rate_limiter`, if one is passed.
             rate_limiter: A request budget that this client shares with other clients of the same
                 organisation and event loop; None for a budget of its own. The client does not close
                 it.
@@ -259,12 +261,13 @@ class AdeClient(AsyncCloseable):
         return self._transport.clock.unix_time(asyncio.get_running_loop().time())
 
     async def get_job(self, job: str | JobRef) -> JobSnapshot:
-        """Poll one job once.
+        """Poll one job once, and return what the service says about it.
 
         For the longest time that a call can take, see docs/budget.md#retries.
 
         Raises:
             InvalidJobIdError: The id cannot be a job id; nothing was sent.
+            ConfigurationError: The kind is unknown; nothing was sent.
             RequestError: No usable response arrived, even after retries of temporary failures. It
                 is a `StatusError` if the service answered with an error status, and a
                 `TransportError` if no response arrived.
@@ -310,7 +313,7 @@ class AdeClient(AsyncCloseable):
         status: JobStatus | None = None,
         kind: JobKind | None = None,
     ) -> JobPage:
-        """List one page of the key's jobs of one kind.
+        """Return one page of the list of the key's jobs of one kind.
 
         Args:
             page: Number of the page, counted from 0.
@@ -320,6 +323,7 @@ class AdeClient(AsyncCloseable):
 
         Raises:
             ValueError: An argument is out of range; nothing was sent.
+            ConfigurationError: The kind is unknown; nothing was sent.
             RequestError: As for `get_job`.
             ClosedError: The client is closed.
         """
@@ -342,6 +346,7 @@ class AdeClient(AsyncCloseable):
             kind: Kind of the jobs; None for the client's kind.
 
         Raises:
+            ConfigurationError: The kind is unknown.
             RequestError: As for `get_job`.
             ClosedError: The client is closed.
         """

@@ -44,6 +44,10 @@ class TransportOptions:
         max_header_bytes: Longest accepted header line of a response, in bytes.
         max_headers: Largest accepted number of response headers.
         resolver: Your own name resolution. adepoll does not close it.
+
+    Raises:
+        ConfigurationError: A file or a proxy cannot be used.
+        ValueError: A number is out of range, or options contradict each other.
     """
 
     proxy: str | None = field(default=None, repr=_show_proxy)
@@ -57,12 +61,7 @@ class TransportOptions:
     _loaded: ssl.SSLContext | None = field(init=False, default=None, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        """Check the options, and load the files.
-
-        Raises:
-            ConfigurationError: A file or a proxy cannot be used.
-            ValueError: A number is out of range, or options contradict each other.
-        """
+        """Check the options, and load the files."""
         for name in ("max_header_bytes", "max_headers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")

@@ -90,9 +90,12 @@ class Batch(AsyncCloseable):
                 journal, where they take no memory, until a watched job ends.
             schedule: When to poll a job again; None for `Adaptive()`.
             discovery: How the watcher finds jobs that may have settled; see `JobWatcher`.
-            not_found_grace: Seconds for which the service may answer 404; see `JobWatcher`.
-            patience: Seconds for which polls of a job may fail; see `JobWatcher`.
-            outage_patience: Seconds for which the whole service may fail; see `JobWatcher`.
+            not_found_grace: Seconds for which the service may not know or may forbid a job that was
+                never found; see `JobWatcher`.
+            patience: Seconds for which polls of a job may fail while the service answers other
+                requests; see `JobWatcher`.
+            outage_patience: Maximum seconds for which polls of a job may fail, whatever the reason;
+                see `JobWatcher`.
             download_patience: Seconds without progress after which a download is given up; see
                 `ResultFetcher`.
             allow_private: If True, results may come from private addresses; see `ResultFetcher`.
@@ -253,6 +256,9 @@ class Batch(AsyncCloseable):
             TypeError: `job_ids` is a single string, or is not iterable.
             ValueError: `timeout` is negative or not finite.
             ClosedError: The batch is not open. The iterator raises it if another run is running.
+
+        The iterator also raises the errors that stop a run; docs/batches.md#errors-that-stop-a-run
+        lists them.
         """
         check_ids(job_ids)
         check_timeout(timeout)

@@ -184,7 +184,7 @@ class Journal(AsyncCloseable):
         kind: JobKind = JobKind.V1_EXTRACT,
         at: float | None = None,
     ) -> int:
-        """Add waiting jobs; jobs that the journal already contains are ignored.
+        """Add waiting jobs; a job that the journal already contains is not added again.
 
         When this method returns, all jobs survive a power cut. They are written in transactions of
         250,000 jobs each. After an error or a cancellation, the jobs of the first transactions may

@@ -77,8 +77,10 @@ class Durations:
     def quantile(self, share: float, *, age: float = 0.0) -> float:
         """Return the age at which a share of the jobs that were active at `age` have ended.
 
-        The result is at most a day. Raise ValueError if `share` is not between 0 and 1, or if `age`
-        is negative.
+        Ages are in seconds. The result is at most a day.
+
+        Raises:
+            ValueError: `share` is not between 0 and 1, or `age` is negative.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share must be 0 to 1, got {share}")

@@ -119,6 +119,9 @@ class Fixed:
     Attributes:
         interval: Seconds between two polls.
         jitter: Largest random change of a delay, as a share of the delay, 0 to below 1.
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
     interval: float = field(default=5.0, validator=_positive)
@@ -138,6 +141,9 @@ class Exponential:
         factor: Growth from delay to delay, 1 or more.
         maximum: Longest delay, in seconds.
         jitter: Largest random change of a delay, as a share of the delay, 0 to below 1.
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
     initial: float = field(default=1.0, validator=_positive)
@@ -168,6 +174,9 @@ class Adaptive:
             is longer. The lag bound is shorter in the first seconds of a job, and if somebody waits
             for the job (see `lag_bound`).
         jitter: Largest random change of a delay, as a share of the delay, 0 to below 1.
+
+    Raises:
+        ValueError: A number is out of range, or `minimum` is above `maximum`.
     """
 
     target_lag: float = field(default=2.0, validator=_positive)

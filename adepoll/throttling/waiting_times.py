@@ -25,7 +25,8 @@ class RetryPolicy:
     The wait before each retry is a random number of seconds between 0 and a maximum that grows
     exponentially ("full jitter", M. Brooker, AWS Architecture Blog, 2015). All retries of a client
     share one retry budget, which successful requests refill (Finagle's RetryBudget). So retries do
-    not multiply the requests during an outage.
+    not multiply the requests during an outage. If clients share a `RateLimiter`, its policy decides
+    the retry budget, and `budget` and `refill` of the clients' own policies have no effect.
 
     Attributes:
         attempts: Largest number of requests for one call; 1 means no retry.
@@ -36,6 +37,9 @@ class RetryPolicy:
             the largest number that can be available later.
         refill: Number of retries that one successful request adds to the retry budget. With 0.2,
             there can be one retry for every five successful requests in the long run.
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
     attempts: int = field(default=5, validator=ge(1))

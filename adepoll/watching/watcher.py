@@ -189,6 +189,9 @@ class JobWatcher(AsyncCloseable):
         after that, the job is watched again. So memory grows only with the open jobs and, if
         `errors` is "raise", with the jobs that were given up.
 
+        The iteration also raises the errors that end all watches, such as a refused key;
+        docs/giving-up.md#what-ends-all-watches lists them.
+
         Args:
             job_ids: An iterable or async iterable of any size, read while jobs are polled.
             timeout: Seconds from the first iteration until jobs that have not settled are given up
@@ -226,7 +229,9 @@ class JobWatcher(AsyncCloseable):
         """Watch jobs like `watch`, and yield a snapshot at every observed change of status.
 
         The first snapshot of a job is yielded, too. A status that begins and ends between two polls
-        is not observed. A slow consumer makes polls pause, and so misses more statuses.
+        is not observed. A slow consumer makes polls pause, and so misses more statuses. The
+        arguments and errors are those of `watch`; jobs that were given up are in an
+        `UnresolvedJobsError` at the end.
         """
         subscription = WatchSubscription(
             self._owner, job_ids, limit=self._buffer, timeout=timeout, every_change=True
@@ -268,9 +273,11 @@ class JobWatcher(AsyncCloseable):
             timeout: Maximum seconds to wait; None for no limit.
 
         Raises:
+            ValueError: `timeout` is not a number of 0 or more.
             JobTimeoutError: The job has not settled in time.
             InvalidJobIdError: The id is not valid; no request was sent.
-            RequestError: Polls failed for too long, or the service does not know the job.
+            RequestError: Polls failed for too long, the service does not know the job, or an error
+                has ended all waits, such as a refused key.
             ClosedError: The watcher or its client was closed.
         """
         check_timeout(timeout)
