@@ -726,6 +726,7 @@ async def test_a_stopping_server_ends_waits_and_streams_within_seconds(server, a
     endless = ade.submit(ENDLESS)
     waits = [asyncio.create_task(http.get(f"{server.url}/wait/{endless}")) for _ in range(20)]
     streams = [await http.get(f"{server.url}/events?id={endless}") for _ in range(20)]
+    begun = [await stream.content.readuntil(b"event: job") for stream in streams]
     await until(lambda: server.watcher.stats.subscribers == 40)
     async with bounded("for the server to stop"):
         await server.stop()
@@ -733,8 +734,9 @@ async def test_a_stopping_server_ends_waits_and_streams_within_seconds(server, a
         assert response.status == 503
         assert (await response.json())["error"] == "ClosedError"
         assert int(response.headers["Retry-After"]) > 0
-    for stream in streams:
-        events = events_in(await stream.text())  # complete; the browser will connect again
+    for start, stream in zip(begun, streams, strict=True):
+        text = (start + await stream.read()).decode()
+        events = events_in(text)  # complete; the browser will connect again
         assert [name for name, _ in events] == ["job"]
 
 
