@@ -1,5 +1,7 @@
 """Fixtures for the tests of the fetcher's parts."""
 
+import asyncio
+
 import pytest
 
 from adepoll.fetcher.ssrf_guard import SsrfGuard
@@ -17,3 +19,17 @@ async def storage_client():
     )
     yield running
     await running.aclose()
+
+
+@pytest.fixture
+async def leap(monkeypatch):
+    """Move the time of the running loop forward by some seconds."""
+    loop = asyncio.get_running_loop()
+    real, ahead = loop.time, 0.0
+
+    def move(seconds):
+        nonlocal ahead
+        ahead += seconds
+
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead)
+    return move

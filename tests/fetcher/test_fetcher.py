@@ -15,6 +15,7 @@ import pytest
 from attrs import evolve
 from files import mode_of_new_files, names, sha256
 from internals import sessions
+from rawstorage import LONG
 from streams import collect
 
 from adepoll.api.client import AdeClient
@@ -618,17 +619,17 @@ async def test_a_failed_connection_is_a_transfer_error(storage, fetch, stored):
 
 @pytest.mark.parametrize("before_headers", [True, False])
 async def test_a_storage_that_stops_sending_is_given_up(
-    storage, fetch, stored, tmp_path, before_headers
+    storage, fetch, stored, tmp_path, leap, before_headers
 ):
     async def fall_silent(reader, writer):
         if not before_headers:
             writer.write(storage.reply(b'{"extraction"', length=1_000))
-        await reader.read()  # until the client disconnects
+        await storage.hang(reader, leap)
 
     storage.answers = [fall_silent]
     match = "does not respond" if before_headers else "stopped sending"
     with pytest.raises(ResultTransferError, match=match):
-        await fetch(attempts=2, read_timeout=0.02).download(stored(storage.url()), tmp_path / "out")
+        await fetch(attempts=2, read_timeout=LONG).download(stored(storage.url()), tmp_path / "out")
     await storage.left_alone()
     assert len(storage.heads) == 2 + before_headers  # the last one without a range
     assert names(tmp_path) == []

@@ -5,6 +5,7 @@ import gzip
 import zlib
 
 import pytest
+from rawstorage import LONG
 
 from adepoll.errors import (
     ResultForbiddenError,
@@ -495,16 +496,10 @@ async def test_endless_whitespace_is_not_a_result(storage, answering, stored, tm
     assert [*tmp_path.iterdir()] == []
 
 
-async def test_a_slow_error_page_is_not_waited_for(storage, answering, stored):
-    async def trickle(_reader, writer):
-        writer.write(storage.reply(b"<Message>header", status="403 Forbidden", length=4_000))
-        while True:  # until the client disconnects
-            writer.write(b".")
-            await writer.drain()
-            await asyncio.sleep(0.02)
-
-    storage.answers = [trickle]
-    async with ResultFetcher(answering(attempts=1), patience=0, read_timeout=0.1) as fetcher:
+async def test_a_slow_error_page_is_not_waited_for(storage, answering, stored, leap):
+    page = storage.reply(b"<Message>header", status="403 Forbidden", length=4_000)
+    storage.answers = [endless(page, b".", leap)]
+    async with ResultFetcher(answering(attempts=1), patience=0, read_timeout=LONG) as fetcher:
         with pytest.raises(ResultForbiddenError):
             await fetcher.result(stored(storage.url()))
     await storage.left_alone()
@@ -522,20 +517,6 @@ async def _use(fetcher, use, job, path):
 # --- Responses without end ------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def leap(monkeypatch):
-    """Move the time of the running loop forward by some seconds."""
-    loop = asyncio.get_running_loop()
-    real, ahead = loop.time, 0.0
-
-    def move(seconds):
-        nonlocal ahead
-        ahead += seconds
-
-    monkeypatch.setattr(loop, "time", lambda: real() + ahead)
-    return move
-
-
 def endless(begin, part, leap):
     """Send `begin`, then `part` again and again, a tenth of every timeout apart."""
 
@@ -545,12 +526,11 @@ def endless(begin, part, leap):
             writer.write(part)
             await writer.drain()
             await asyncio.sleep(0.005)  # in which the client, in the same loop, receives it
-            leap(TIMEOUT / 10)
+            leap(LONG / 10)
 
     return send
 
 
-TIMEOUT = 30  # seconds of the loop; a busy machine needs fewer real ones
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -571,7 +551,7 @@ async def test_a_response_whose_next_byte_never_comes_is_given_up(
 ):
     storage.answers = [endless(begin, part, leap)]
     client = answering(attempts=2)
-    timeouts = {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT}
+    timeouts = {"connect_timeout": LONG, "read_timeout": LONG}
     options = timeouts | {"min_rate": 0, "patience": 0}
     async with ResultFetcher(client, **options) as fetcher:
         with pytest.raises(ResultTransferError, match=message):

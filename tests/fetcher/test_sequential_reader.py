@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 
 import pytest
+from rawstorage import LONG, pass_time
 from streams import collect
 
 from adepoll.errors import (
@@ -262,56 +263,47 @@ async def test_a_large_beginning_is_compared_completely_in_constant_memory(
 # --- Storages without progress ------------------------------------------------------------------
 
 
-async def test_a_stream_resumes_after_silence(bucket, body, fetch, stored):
-    bucket.answers = [bucket.give(1_000, then="hang"), bucket.give()]
-    got, resumed, error = await read_all(fetch(read_timeout=0.05), stored(bucket.url()))
+async def test_a_stream_resumes_after_silence(bucket, body, fetch, stored, leap):
+    bucket.answers = [bucket.give(1_000, then="hang", leap=leap), bucket.give()]
+    got, resumed, error = await read_all(fetch(read_timeout=LONG), stored(bucket.url()))
     assert (got, resumed, error) == (body, 1, None)
     assert bucket.ranges == [None, (1_000, None)]
 
 
-def trickling(bucket, body, start=0):
+def trickling(bucket, body, leap):
+    """Return a response whose bytes are a tenth of a timeout apart."""
+
     async def trickle(_reader, writer):
-        writer.write(bucket.reply(length=len(body) - start, headers=['ETag: "one"']))
-        while True:  # until the client disconnects
+        writer.write(bucket.reply(length=len(body), headers=['ETag: "one"']))
+        for start in range(len(body)):  # until the client disconnects
             writer.write(body[start : start + 1])
             await writer.drain()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.005)  # in which the client, in the same loop, receives it
+            leap(LONG / 10)
 
     return trickle
 
 
-async def test_a_stream_below_the_minimum_rate_resumes(bucket, body, fetch, stored):
-    bucket.answers = [trickling(bucket, b"{" * SIZE), bucket.give()]
+async def test_a_stream_below_the_minimum_rate_resumes(bucket, body, fetch, stored, leap):
+    bucket.answers = [trickling(bucket, b"{" * SIZE, leap), bucket.give()]
     bucket.body = b"{" * 4_999 + b"}"
-    fetcher = fetch(read_timeout=0.1, min_rate=1_000_000)
+    fetcher = fetch(read_timeout=LONG, min_rate=1_000_000)
     got, resumed, error = await read_all(fetcher, stored(bucket.url()))
     assert (got, resumed, error) == (bucket.body, 1, None)
 
 
-async def test_the_error_names_the_minimum_rate(bucket, body, fetch, stored):
-    bucket.answers = [trickling(bucket, b"{" * SIZE)]
-    fetcher = fetch(attempts=1, read_timeout=0.4, min_rate=1_000_000)
+async def test_the_error_names_the_minimum_rate(bucket, body, fetch, stored, leap):
+    bucket.answers = [trickling(bucket, b"{" * SIZE, leap)]
+    fetcher = fetch(attempts=1, read_timeout=LONG, min_rate=1_000_000)
     with pytest.raises(ResultTransferError, match=r"less than 1e\+06 bytes a second"):
         await fetcher.result(stored(bucket.url()))
 
 
-async def test_a_minimum_rate_of_zero_accepts_any_rate(bucket, body, fetch, stored):
-    count = 0
-
-    async def trickle(_reader, writer):
-        nonlocal count
-        writer.write(bucket.reply(length=None))
-        for start in range(20):
-            writer.write(body[start : start + 1])
-            await writer.drain()
-            await asyncio.sleep(0.01)
-            count += 1
-        writer.write(body[20:])
-
-    bucket.answers = [trickle]
-    fetcher = fetch(attempts=1, read_timeout=0.1, min_rate=0)
+async def test_a_minimum_rate_of_zero_accepts_any_rate(bucket, fetch, stored, leap):
+    body = b"{" + b" " * 20 + b"}"
+    bucket.answers = [trickling(bucket, body, leap)]
+    fetcher = fetch(attempts=1, read_timeout=LONG, min_rate=0)
     assert (await read_all(fetcher, stored(bucket.url())))[0] == body
-    assert count == 20
 
 
 @pytest.mark.parametrize("etag", ['"one"', None])
@@ -360,13 +352,13 @@ async def test_whitespace_before_and_after_a_break_is_counted_together(bucket, f
 
 
 async def test_a_reader_that_pauses_longer_than_the_timeout_loses_nothing(
-    bucket, fetch, stored, result_body
+    bucket, fetch, stored, result_body, leap
 ):
     """The timeout applies to the storage, not to the reader."""
     bucket.body = result_body(4 * MIB)
-    async with fetch(attempts=1, read_timeout=0.25).stream(stored(bucket.url())) as stream:
+    async with fetch(attempts=1, read_timeout=LONG).stream(stored(bucket.url())) as stream:
         got = await anext(stream)
-        await asyncio.sleep(0.3)
+        await pass_time(leap)
         got += await collect(stream)
     assert got == bucket.body
     assert len(bucket.heads) == 1

@@ -7,6 +7,22 @@ import struct
 
 from waiting import bounded
 
+LONG = 30.0
+"""Seconds of a timeout that a busy machine does not reach, and that `pass_time` exceeds."""
+
+
+async def pass_time(leap, *, ends=lambda: False):
+    """Move the time of the loop on by twice `LONG`, or until `ends` returns true.
+
+    It moves a little in each of many rounds. In each round, whatever has been sent in this loop is
+    received, however slow the machine is.
+    """
+    for _ in range(200):
+        await asyncio.sleep(0.001)
+        if ends():
+            break
+        leap(LONG / 100)
+
 
 class RawStorage:
     """A storage on loopback that sends the given responses in turn, and repeats the last.
@@ -69,6 +85,13 @@ class RawStorage:
             return True
 
         return send
+
+    @staticmethod
+    async def hang(reader, leap=None):
+        """Send nothing until the client disconnects; with `leap`, for more than `LONG` seconds."""
+        if leap is not None:
+            await pass_time(leap, ends=lambda: reader.at_eof() or reader.exception())
+        await reader.read()
 
     @staticmethod
     def resetting(answer):
@@ -135,10 +158,11 @@ class Bucket(RawStorage):
             asked.append((int(first), int(last) + 1 if last else None) if first else None)
         return asked
 
-    def give(self, most=None, *, then="keep", before=None):
+    def give(self, most=None, *, then="keep", before=None, leap=None):
         """Return a response with the requested bytes, or `most` of them and then `then`.
 
         `then` is "close", "reset" or "hang". `before` is called with the number of the request.
+        With `leap`, a response that hangs exceeds each timeout of up to `LONG` seconds.
         """
 
         async def send(reader, writer):
@@ -154,7 +178,7 @@ class Bucket(RawStorage):
             if most is None or then == "keep":
                 return True
             if then == "hang":
-                await reader.read()  # until the client disconnects
+                await self.hang(reader, leap)
             if then == "reset":
                 await self.resetting(b"")(reader, writer)
             return False
