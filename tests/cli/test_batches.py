@@ -27,6 +27,7 @@ NO_KIND = (
     "there are v1-extract, v1-parse, v2-parse, v2-extract, v2-workflow"
 )
 LARGE = JobPlan(processing_time=0.05, result_bytes=1_500_000)
+READS = "2"  # seconds of a timeout within which a slow machine, too, reads the ids of a batch
 
 
 @pytest.fixture
@@ -40,6 +41,11 @@ def journal(tmp_path):
     return tmp_path / "batch.db"
 
 
+async def until_all_ids_are_read(journal):
+    with JournalReader(journal) as reader:
+        await until(lambda: reader.notes().get(IDS_NOTE) == READ)
+
+
 async def stopped_after_one_line(ade, journal, *ids, options=(), number=signal.SIGINT):
     """Start a batch, and stop it after one line; return its exit code and output.
 
@@ -47,8 +53,7 @@ async def stopped_after_one_line(ade, journal, *ids, options=(), number=signal.S
     """
     async with started(ade, "watch", *ids, "--journal", journal, *options) as process:
         line = await process.stdout.readline()
-        with JournalReader(journal) as reader:
-            await until(lambda: reader.notes().get(IDS_NOTE) == READ)
+        await until_all_ids_are_read(journal)
         process.send_signal(number)
         out, err = await process.communicate()
     return process.returncode, (line + out).decode(), err.decode()
@@ -101,7 +106,7 @@ async def test_a_folder_above_the_current_one_can_be_resumed(ade, journal, tmp_p
     here = tmp_path / "here"
     here.mkdir()
     job_id = ade.submit(SOON)
-    words = ["--journal", journal, "--out", "../r", "--timeout", "5"]
+    words = ["--journal", journal, "--out", "../r", "--timeout", "60"]
     code, out, err = await adepoll(ade, "watch", job_id, *words, cwd=here)
     assert code == 0
     assert json.loads(out)["result"]["path"] == str(tmp_path / "r" / f"{job_id}.json")
@@ -141,7 +146,7 @@ async def test_the_exit_code_is_that_of_the_whole_batch_not_of_its_last_run(ade,
 
 async def test_the_resume_command_is_printed_if_another_run_may_resolve_jobs(ade, journal):
     never = ade.submit(NEVER)
-    code, out, err = await adepoll(ade, "watch", never, "--journal", journal, "--timeout", "0.2")
+    code, out, err = await adepoll(ade, "watch", never, "--journal", journal, "--timeout", READS)
     assert code == 3
     assert json.loads(out)["error_kind"] == "JobTimeoutError"
     assert f"continue with: adepoll resume {quote(str(journal))}" in err
@@ -169,14 +174,14 @@ async def test_all_prints_permanent_errors_again_and_no_resume_command(ade, jour
 async def test_options_are_saved_for_resume_and_can_be_overridden(ade, journal):
     never = ade.submit(NEVER)
     await adepoll(
-        ade, "watch", never, "--journal", journal, "--timeout", "0.2", "--concurrency", "7"
+        ade, "watch", never, "--journal", journal, "--timeout", READS, "--concurrency", "7"
     )
     with closing(sqlite3.connect(journal)) as connection:
         (note,) = connection.execute("SELECT value FROM notes WHERE key = 'options'").fetchone()
-    assert json.loads(note) == {"concurrency": 7, "timeout": 0.2}
+    assert json.loads(note) == {"concurrency": 7, "timeout": float(READS)}
     code, out, _ = await adepoll(ade, "resume", journal)
     assert code == 3
-    assert "did not settle in 0.2 s" in json.loads(out)["error"]
+    assert f"did not settle in {READS} s" in json.loads(out)["error"]
     code, out, err = await adepoll(ade, "resume", journal, "--timeout", "0.3", "--allow-private")
     assert "did not settle in 0.3 s" in json.loads(out)["error"]
     assert err.endswith(f"adepoll resume {quote(str(journal))} --timeout 0.3 --allow-private\n")
@@ -526,14 +531,14 @@ async def test_a_journal_of_another_service_is_refused_with_both_endpoints(
 
 async def test_a_journal_with_v2_jobs_of_another_service_is_refused(ade, journal):
     job_id = ade.submit(NEVER, kind=JobKind.V2_PARSE)
-    await adepoll(ade, "watch", job_id, "--journal", journal, "--timeout", "0.1")
+    await adepoll(ade, "watch", job_id, "--journal", journal, "--timeout", READS)
     requests = ade.truth.requests.get
     other = {"LANDINGAI_ADE_V2_BASE_URL": "https://api.ade.landing.ai"}
     code, out, err = await adepoll(ade, "resume", journal, variables=other)
     assert (code, out, ade.truth.requests.get) == (2, "", requests)
     assert f"has v2 jobs of {ade.base_url}, but the base URL for v2 jobs is https://api.ade" in err
     end_now(ade.world, job_id)
-    # The journal contains --timeout 0.1.
+    # The journal contains a short timeout.
     confirmed = ("--base-url", ade.base_url, "--v2-base-url", ade.base_url, "--timeout", "60")
     code, _, err = await adepoll(ade, "resume", journal, *confirmed, variables=other)
     assert code == 0
@@ -544,7 +549,7 @@ async def test_the_resume_command_contains_the_endpoint_if_necessary(ade, journa
     elsewhere = {"LANDINGAI_ADE_BASE_URL": ""}
     never = ade.submit(NEVER)
     _, _, err = await adepoll(
-        *(ade, "watch", never, "--journal", journal, "--timeout", "0.1"),
+        *(ade, "watch", never, "--journal", journal, "--timeout", READS),
         *("--base-url", ade.base_url), variables=elsewhere,
     )  # fmt: skip
     assert err.endswith(f"adepoll resume {quote(str(journal))} --base-url {ade.base_url}\n")
@@ -614,7 +619,8 @@ async def test_resume_needs_an_existing_journal(ade, journal):
 async def test_status_shows_the_state_of_a_batch_without_a_key(ade, journal, tmp_path):
     ids = [ade.submit(LARGE), ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="[b]blur"))]
     out_dir = str(tmp_path / "r")
-    await adepoll(ade, "watch", *ids, "unknown", "-j", journal, "-o", out_dir, "--timeout", "1")
+    await adepoll(ade, "watch", *ids, "-j", journal, "-o", out_dir)
+    await adepoll(ade, "watch", "unknown", "-j", journal, "-o", out_dir, "--timeout", "1")
     code, out, err = await adepoll(ade, "status", journal, key="", real=True)
     assert (code, err) == (0, "")
     rows = [line.split(maxsplit=1) for line in out.splitlines() if line]
@@ -684,6 +690,7 @@ async def test_a_stopped_reader_of_stdout_delays_neither_ctrl_c_nor_the_exit(ade
     async with started(ade, "watch", *ids, "-j", journal, stdout=write_end) as process:
         os.close(write_end)
         await until(lambda: ade.truth.requests.get >= len(ids))
+        await until_all_ids_are_read(journal)
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
     os.close(read_end)

@@ -84,10 +84,13 @@ async def test_watch_exits_with_3_and_names_the_job_if_one_is_unresolved(ade):
 
 async def test_watch_gives_up_after_its_timeout(ade):
     never = ade.submit(NEVER)
-    code, out, err = await adepoll(ade, "watch", never, "--timeout", "1.5")
-    assert (code, ids_of(out)) == (3, [never])
-    assert json.loads(out)["error_kind"] == "JobTimeoutError"
-    assert "did not settle in 1.5 s (last seen processing; " in err
+    for seconds in ("1.5", "15", "60"):  # within 1.5 s, a slow machine may get no answer
+        code, out, err = await adepoll(ade, "watch", never, "--timeout", seconds)
+        assert (code, ids_of(out)) == (3, [never])
+        assert json.loads(out)["error_kind"] == "JobTimeoutError"
+        if "last seen" in err:
+            break
+    assert f"did not settle in {seconds} s (last seen processing; " in err
 
 
 async def test_watch_exits_with_4_and_one_line_if_the_key_is_refused(ade):
@@ -232,7 +235,7 @@ async def test_ctrl_c_exits_with_130_and_prints_a_summary(ade):
 
 
 async def test_files_are_said_to_be_kept_only_if_there_are_any(ade, tmp_path):
-    options = ("--timeout", "0.1", "--out", tmp_path / "r")
+    options = ("--timeout", "2", "--out", tmp_path / "r")  # a slow machine reads the id in time
     code, _, err = await adepoll(ade, "watch", ade.submit(NEVER), *options)
     assert code == 3
     assert "progress was not saved; with" in err
@@ -471,7 +474,7 @@ async def test_ctrl_c_of_a_fetch_keeps_the_partial_download_and_the_same_command
     ade, tmp_path
 ):
     job_id = ade.submit(JobPlan(result_bytes=12_000_000))
-    slow = ade.faults.add("slow-body", rate=3_000_000.0)
+    stalled = ade.faults.add("stalled", endpoints=["result"])
     async with started(ade, "fetch", job_id, cwd=tmp_path) as process:
         await until(lambda: any(part.stat().st_blocks > 4096 for part in tmp_path.glob(".*.part")))
         process.send_signal(signal.SIGINT)
@@ -480,7 +483,7 @@ async def test_ctrl_c_of_a_fetch_keeps_the_partial_download_and_the_same_command
     assert err.decode() == (
         "adepoll: the partial download is kept; the same command continues it\n"
     )
-    ade.faults.remove(slow)
+    ade.faults.remove(stalled)
     code, _, _ = await adepoll(ade, "fetch", job_id, cwd=tmp_path)
     assert code == 0
     assert sha256_of(tmp_path / f"{job_id}.json") == ade.truth(job_id).result_sha256
@@ -489,7 +492,7 @@ async def test_ctrl_c_of_a_fetch_keeps_the_partial_download_and_the_same_command
 
 async def test_ctrl_c_of_a_fetch_without_data_prints_nothing(ade, tmp_path):
     job_id = ade.submit(JobPlan(result_bytes=12_000_000))
-    ade.faults.add("slow-body", rate=1000.0)
+    ade.faults.add("silent", endpoints=["result"])
     async with started(ade, "fetch", job_id, cwd=tmp_path) as process:
         await until(lambda: ade.truth.requests.get)
         process.send_signal(signal.SIGINT)

@@ -59,6 +59,12 @@ async def errors_of(*calls):
     return found
 
 
+async def polled(ade, job_id, **options):
+    """Return the snapshot of a job; the short timeouts of the tests do not apply to this poll."""
+    async with AdeClient(KEY, base_url=ade.base_url, **options) as client:
+        return await client.get_job(job_id)
+
+
 USUAL = {
     Endpoint.GET: ("unauthorized", "forbidden", "server-error", "not-found", "redirect", "html"),
     Endpoint.LIST: ("unauthorized", "too-many-requests", "missing-status"),
@@ -81,7 +87,7 @@ async def test_no_error_shows_a_secret_in_the_locals_of_its_frames(tmp_path, end
         ResultFetcher(client, patience=0, read_timeout=0.3, connect_timeout=0.5) as fetcher,
     ):  # fmt: skip
         job_id = ade.submit(JobPlan(result_bytes=1_500_000))
-        job = await client.get_job(job_id)
+        job = await polled(ade, job_id)
         ade.faults.add(name, endpoints=[endpoint], **SLOW.get(name, {}))
 
         async def stream():
@@ -183,7 +189,7 @@ async def test_errors_of_an_exhausted_limit_show_no_secret(tmp_path, limit):
         ResultFetcher(client, patience=0, read_timeout=0.5) as fetcher,
     ):
         job_id = ade.submit(JobPlan(result_bytes=1_500_000))
-        job = await client.get_job(job_id)
+        job = await polled(ade, job_id)
         named = AdeClient(KEY, base_url=f"http://localhost:{ade.port}", timeout=0.5, retry=RETRY)
         async with named:
             with limit():
@@ -205,7 +211,7 @@ async def test_errors_of_a_renewal_show_no_secret(tmp_path, name):
         AdeClient(KEY, base_url=ade.base_url, timeout=0.3, retry=RETRY) as client,
         ResultFetcher(client, patience=0, read_timeout=0.3) as fetcher,
     ):
-        job = await client.get_job(ade.submit(JobPlan(result_bytes=1_500_000)))
+        job = await polled(ade, ade.submit(JobPlan(result_bytes=1_500_000)))
         ade.faults.add("expired-mid-download", endpoints=[Endpoint.RESULT])
         ade.faults.add(name, endpoints=[Endpoint.GET])
         errors = await errors_of(
@@ -226,7 +232,7 @@ async def test_errors_about_other_kinds_show_no_secret(tmp_path, kind, name):
     ):
         url = f"https://bucket.s3.example/r.json?{SECRETS[1]}CaNaRy-CoNtEnT"
         job_id = ade.submit(JobPlan(), kind=kind, output_save_url=url)
-        job = await client.get_job(job_id)
+        job = await polled(ade, job_id, kind=kind)
         ade.faults.add(name, endpoints=[Endpoint.GET])
         errors = await errors_of(
             lambda: client.get_job(job_id),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -350,11 +351,18 @@ CALLS = {
 @pytest.mark.parametrize("call", CALLS)
 def test_ctrl_c_interrupts_a_call_and_the_session_goes_on(ade, session, call):
     (job_id,) = submit(ade, processing_time=1e6)
-    timer = threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT])
-    timer.start()
+    polls = ade.world.traffic.get
+
+    def interrupt():
+        while ade.world.traffic.get == polls:
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
         CALLS[call](session, job_id)
-    timer.join()
+    thread.join()
     assert watched(session).watched == 0
     (other,) = submit(ade)
     assert session.wait(other).job_id == other
