@@ -25,6 +25,21 @@ def run(*arguments):
     return CliRunner().invoke(cli, ["export", *map(str, arguments)])
 
 
+def test_a_file_without_an_ending_is_a_parquet_file(journal, tmp_path):
+    assert run(journal, "-o", tmp_path / "table").exit_code == 0
+    assert (tmp_path / "table").read_bytes()[:4] == b"PAR1"
+
+
+def test_a_file_with_an_unknown_ending_needs_a_format(journal, tmp_path):
+    path = tmp_path / "table.txt"
+    refused = run(journal, "-o", path)
+    assert refused.exit_code == 2
+    assert "--to" in refused.stderr
+    assert not path.exists()
+    assert run(journal, "-o", path, "--to", "csv").exit_code == 0
+    assert path.read_text().startswith("job_id,")
+
+
 def test_the_table_stands_beside_the_journal(journal):
     done = run(journal, "--to", "csv", "--explode", "items")
     assert done.exit_code == 0
