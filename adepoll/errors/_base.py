@@ -29,7 +29,8 @@ class AdePollError(Exception):
             malformed, or the status was 408, 429 or 5xx. A repeated call can then succeed, although
             neither the job nor the arguments have changed.
         fatal: True if calls for other jobs fail as well until an operator removes the cause: the
-            key is refused, there are no credits, or the certificate cannot be verified.
+            key is refused, there are no credits, the certificate cannot be verified, or the proxy
+            refuses the connection.
     """
 
     transient: ClassVar[bool] = False

@@ -110,7 +110,7 @@ class MalformedAnswerError(AnswerError):
 
 
 class AnswerTooLargeError(AnswerError):
-    """The body is larger than the client's `max_body_bytes`.
+    """The body is larger than the client's `max_body_bytes`; about a v2 job, larger than 1 GiB.
 
     Attributes:
         limit: The limit that was exceeded, in bytes.
