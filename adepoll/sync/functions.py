@@ -92,7 +92,7 @@ def download(
     Args:
         job: A snapshot of the job, a `JobRef`, or its id.
         path: The file; its folder must exist.
-        progress: Called in a background thread with the bytes received so far and in total; see
+        progress: Called in a background thread with the bytes written so far and in total; see
             `adepoll.download_progress`.
         overwrite: True to replace an existing file.
         client: Creates the client; see `Session`.
