@@ -47,15 +47,19 @@ V2_BASE_URL_VARIABLE: Final = "LANDINGAI_ADE_V2_BASE_URL"
 _HOST: Final = re.compile(
     r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?\])(?::[0-9]*)?"
 )
+# A text that is shown although it may be no URL. It is too short for a key, and it has none of the
+# characters before which a URL has a password, or after which it has a query.
+_HARMLESS: Final = re.compile(r"[A-Za-z0-9._:/-]{1,30}")
 _KEY: Final = re.compile(r"[!-~]+")  # printable ASCII without spaces
 
 
-def region_url(region: str, urls: Mapping[str, str] = REGIONS) -> str:
+def region_url(region: str, urls: Mapping[str, str] = REGIONS, *, source: str = "") -> str:
     """Return the base URL of a region: ``us`` (or ``production``) or ``eu``.
 
     Args:
         region: Name of the region.
         urls: Base URL of each region.
+        source: Where the region was found, for the error message.
 
     Raises:
         ConfigurationError: The region is not known.
@@ -66,8 +70,14 @@ def region_url(region: str, urls: Mapping[str, str] = REGIONS) -> str:
     except KeyError:
         known = ", ".join(sorted({*REGIONS, *_REGION_ALIASES}))
         raise ConfigurationError(
-            f"unknown region {showable(str(region), 40)!r}; there are {known}"
+            f"unknown region {showable(str(region), 40)!r}{source}; there are {known}"
         ) from None
+
+
+def _region_url_of_environment(urls: Mapping[str, str]) -> str:
+    """Return the base URL of the region that the environment names, or else of ``us``."""
+    region = os.environ.get(REGION_VARIABLE) or "us"
+    return region_url(region, urls, source=f" in {REGION_VARIABLE}")
 
 
 def read_key(api_key: Secret[str] | None) -> Secret[str]:
@@ -105,10 +115,11 @@ def read_base_url(base_url: str | None, region: str | None) -> str:
         if base_url is not None:
             raise ConfigurationError("pass region= or base_url=, not both")
         return region_url(region)
-    base_url = base_url or os.environ.get(BASE_URL_VARIABLE)
-    if not base_url:
-        return region_url(os.environ.get(REGION_VARIABLE) or "us")
-    return _checked(base_url, "base_url")
+    if base_url:
+        return _checked(base_url, "base_url")
+    if url := os.environ.get(BASE_URL_VARIABLE):
+        return _checked(url, BASE_URL_VARIABLE)
+    return _region_url_of_environment(REGIONS)
 
 
 def read_base_urls(
@@ -134,11 +145,13 @@ def read_base_urls(
     v1 = read_base_url(base_url, region)
     if v2_base_url is None and region is not None:
         return v1, region_url(region, V2_REGIONS)
-    if v2_base_url := v2_base_url or os.environ.get(V2_BASE_URL_VARIABLE):
+    if v2_base_url:
         return v1, _checked(v2_base_url, "v2_base_url")
+    if url := os.environ.get(V2_BASE_URL_VARIABLE):
+        return v1, _checked(url, V2_BASE_URL_VARIABLE)
     if base_url or os.environ.get(BASE_URL_VARIABLE):
         return v1, v1
-    return v1, region_url(os.environ.get(REGION_VARIABLE) or "us", V2_REGIONS)
+    return v1, _region_url_of_environment(V2_REGIONS)
 
 
 def environment_of(base_url: str, api_key: str) -> dict[str, str]:
@@ -168,7 +181,7 @@ def _checked(base_url: str, name: str) -> str:
         raise ConfigurationError(
             f"{name} must be a string, not an object of the type {type(base_url).__name__}"
         )
-    shown = showable(redact_url(base_url), 120)
+    shown = base_url if _HARMLESS.fullmatch(base_url) else showable(redact_url(base_url), 120)
     try:
         parts = urlsplit(base_url)
         _ = parts.port  # raises if it is not a number

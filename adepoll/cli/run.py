@@ -94,7 +94,7 @@ def run_sync(
         raise  # `cli.main` prints the usage error
     except Exception as error:  # noqa: BLE001 - every bug is reported on one line
         _log.debug("%s was raised", type(error).__name__, exc_info=error)
-        cause = _with_known_limit(_cause_of(error))
+        cause = _with_known_cause(_cause_of(error))
         code = exit_code_of_error(cause)
         is_usage_error = code is ExitCode.USAGE  # printed last, because it says what to do
         if not is_usage_error:
@@ -120,17 +120,28 @@ def _cause_of(error: Exception) -> Exception:
     return (bugs or causes)[0]
 
 
-def _with_known_limit(error: Exception) -> Exception:
-    """Return an error that names the exhausted limit, if that is the cause of an error of Python.
+def _with_known_cause(error: Exception) -> Exception:
+    """Return an error that names the cause, if the text of an error of Python does not.
 
-    Python has no class of its own for a thread that cannot be started, nor for a compiled module
-    for which there is no memory.
+    The cause is an exhausted limit or a deleted folder. Python has no class of its own for a thread
+    that cannot be started, nor for a compiled module for which there is no memory.
     """
+    if isinstance(error, FileNotFoundError) and error.filename is None and _is_folder_deleted():
+        return FileNotFoundError(error.errno, "the current folder has been deleted")
     if isinstance(error, RuntimeError) and is_thread_limit(error):
         return OSError(errno.EAGAIN, NO_THREAD)
     if isinstance(error, ImportError) and _NO_MEMORY.search(str(error)):
         return MemoryError()
     return error
+
+
+def _is_folder_deleted() -> bool:
+    """Return whether the current folder does not exist any more."""
+    try:
+        os.getcwd()  # noqa: PTH109 - the simplest call that fails without the folder
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _report(error: Exception) -> None:

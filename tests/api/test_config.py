@@ -98,6 +98,45 @@ def test_names_and_addresses_are_hosts(host):
     assert config.read_base_url(f"https://{host}", None) == f"https://{host}"
 
 
+@pytest.mark.parametrize("text", ["nonsense", "localhost:8000", "//h", "http:/h", "http://h:99999"])
+def test_a_short_text_that_is_no_url_is_shown(text):
+    with pytest.raises(ConfigurationError, match=f": {text}$"):
+        config.read_base_url(text, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user:canary@host",
+        "http://user:canary@h:port",
+        "h?sig=canary",
+        "canary=",
+        "canary" * 6,  # as long as a key
+        "h:port#canary",
+        "canary\n",
+    ],
+)
+def test_a_text_that_can_contain_a_secret_is_not_shown(text):
+    with pytest.raises(ConfigurationError, match=": REDACTED$"):
+        config.read_base_url(text, None)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        (config.BASE_URL_VARIABLE, "ftp://h", "LANDINGAI_ADE_BASE_URL must start with https://"),
+        (config.V2_BASE_URL_VARIABLE, "h", "LANDINGAI_ADE_V2_BASE_URL must start with https://"),
+        (config.REGION_VARIABLE, "asia", "unknown region 'asia' in LANDINGAI_ADE_ENVIRONMENT"),
+    ],
+)
+def test_the_variable_of_a_wrong_value_is_named(monkeypatch, variable, value, message):
+    for name in config.environment_of("", ""):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match=f"^{message}"):
+        config.read_base_urls(None, None, None)
+
+
 def test_the_name_of_a_kind_is_refused_when_the_reference_is_made():
     message = "not 'v1-parse'; JobKind.named returns the kind of a name"
     with pytest.raises(ConfigurationError, match=message):

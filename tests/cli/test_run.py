@@ -271,6 +271,26 @@ def test_a_command_without_an_event_loop_has_the_same_exit_codes():
     assert (code, err) == (130, "")
 
 
+def test_a_deleted_current_folder_is_named():
+    plain = (
+        BEGIN_PLAIN
+        + """
+import pathlib, tempfile
+folder = tempfile.mkdtemp()
+os.chdir(folder)
+os.rmdir(folder)
+def main():
+    pathlib.Path("b.db").absolute()
+run_sync(main)
+"""
+    )
+    code, _, err = output_of(plain)
+    assert (code, err) == (
+        74,
+        "adepoll: cannot read or write: the current folder has been deleted\n",
+    )
+
+
 async def test_a_closed_stderr_does_not_end_the_command(begin):
     read_end, write_end = os.pipe()
     os.close(read_end)
