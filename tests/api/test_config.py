@@ -100,7 +100,7 @@ def test_names_and_addresses_are_hosts(host):
 
 @pytest.mark.parametrize("text", ["nonsense", "localhost:8000", "//h", "http:/h", "http://h:99999"])
 def test_a_short_text_that_is_no_url_is_shown(text):
-    with pytest.raises(ConfigurationError, match=f": {text}$"):
+    with pytest.raises(ConfigurationError, match=rf": {text}$"):
         config.read_base_url(text, None)
 
 
@@ -117,7 +117,7 @@ def test_a_short_text_that_is_no_url_is_shown(text):
     ],
 )
 def test_a_text_that_can_contain_a_secret_is_not_shown(text):
-    with pytest.raises(ConfigurationError, match=": REDACTED$"):
+    with pytest.raises(ConfigurationError, match=r": REDACTED$"):
         config.read_base_url(text, None)
 
 
