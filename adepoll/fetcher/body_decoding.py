@@ -1,5 +1,6 @@
 """Decompresses bodies, with a limit on their decompressed size. Imports `errors` only."""
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
@@ -32,6 +33,9 @@ _MAX_DECODED: Final = 2**34
 # Maximum number of encoded bytes in a row that decode to nothing. Without this limit, a body could
 # consist of such bytes, and be endless.
 _MAX_WITHOUT_TEXT: Final = 2**20
+# Number of steps, each of at most 256 KiB of text, after which other tasks may run. Some bytes
+# decode to far more text, or consist of very many tiny members.
+_STEPS_IN_A_ROW: Final = 16
 # First bytes of JSON that is not compressed. Compressed JSON begins with none of them.
 _PLAIN: Final = b"{ \t\r\n"
 
@@ -55,6 +59,7 @@ class Decoder:
         self._is_ended = False  # True if the next bytes do not belong to the compressed data
         self._member = 0  # number of the current member: its predecessors are complete
         self._bytes_of_member = 0  # decoded bytes of the current member
+        self._steps = 0  # calls of `_decode`
 
     async def read(self) -> bytes:
         """Return the next decoded bytes; empty at the end.
@@ -86,6 +91,9 @@ class Decoder:
                     chunk, self._encoded = self._encoded, b""
                     self._bytes_out += len(chunk)
                     return chunk
+            self._steps += 1
+            if not self._steps % _STEPS_IN_A_ROW:
+                await asyncio.sleep(0)
             if chunk := self._decode():
                 return chunk
         return b""

@@ -37,6 +37,8 @@ _PRECONDITION_FAILED: Final = 412
 MAX_ERROR_BODY: Final = 4096
 """Bytes that are read of the body of a response with an error status."""
 
+# Largest number of codings of one body, as in curl. Each of them costs time, memory and stack.
+_MAX_CODINGS: Final = 5
 MAX_ERROR_PAGE: Final = 2**20
 """Bytes of the largest body that may be the error page of a gateway, and is requested again."""
 
@@ -160,14 +162,16 @@ class ResponseInterpreter:
         # Some storages name codings that they have not applied. So an unsupported coding is an
         # error only if the body is not a JSON object.
         unsupported = [coding for coding in codings if coding in UNSUPPORTED_CODINGS]
-        if is_decoded := not CODINGS.isdisjoint(codings):
-            for coding in reversed(codings):
-                if coding in CODINGS:
-                    read = Decoder(read, job_id=self.job_id).read
+        decoded = [coding for coding in codings if coding in CODINGS]
+        if len(decoded) > _MAX_CODINGS:
+            problem = f"more than {_MAX_CODINGS} content codings @ $"
+            raise ResultMalformedError([problem], job_id=self.job_id)
+        for _ in decoded:
+            read = Decoder(read, job_id=self.job_id).read
         # Length and ETag of the response describe the encoded bytes. So they are ignored if the
         # body is decoded.
-        length = None if is_decoded else response.content_length
-        version = ObjectVersion(length, None if is_decoded else response.headers.get("ETag"))
+        length = None if decoded else response.content_length
+        version = ObjectVersion(length, None if decoded else response.headers.get("ETag"))
         return ResponseBody(
             read,
             job_id=self.job_id,

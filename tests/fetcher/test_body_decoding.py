@@ -1,5 +1,6 @@
 """Decoding of compressed bodies is limited in size, not in ratio."""
 
+import asyncio
 import gzip
 import zlib
 
@@ -44,6 +45,32 @@ async def test_endless_members_without_text_are_malformed(monkeypatch):
     monkeypatch.setattr(body_decoding, "_MAX_WITHOUT_TEXT", 10_000)
     with pytest.raises(ResultMalformedError, match="hardly any"):
         await decoded(*[gzip.compress(b"")] * 1_000)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [gzip.compress(b"{" + b"0" * 99) * 1_000, zlib.compress(b"{" + b"0" * 250_000_000)],
+    ids=["many members", "much text"],
+)
+async def test_other_tasks_run_while_one_chunk_is_decoded(encoded):
+    turns = 0
+
+    async def take_turns():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def read():
+        return left.pop()
+
+    left = [b"", encoded]
+    decoder = Decoder(read, job_id="job-1")
+    task = asyncio.create_task(take_turns())
+    while await decoder.read():
+        pass
+    task.cancel()
+    assert turns > 50
 
 
 PADDINGS = [b"\0" * 600, b"\r\n", b"\x1f", b"\x1f\x8b", b"\x1f\x8bjunk" * 9, b"{}", b"xx", b"x\x9c"]

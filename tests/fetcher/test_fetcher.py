@@ -791,6 +791,16 @@ async def test_lists_of_content_encodings_are_decoded(
     assert use != "download" or (tmp_path / "out").read_bytes() == result_body()
 
 
+@USES
+async def test_more_codings_than_curl_decodes_are_malformed(
+    storage, fetch, stored, result_body, tmp_path, use
+):
+    codings = ", ".join(["gzip"] * 1_000)
+    storage.answers = [storage.reply(result_body(), headers=[f"Content-Encoding: {codings}"])]
+    with pytest.raises(ResultMalformedError, match="more than 5 content codings"):
+        await _use(fetch(attempts=1), use, stored(storage.url()), tmp_path / "out")
+
+
 # --- Expiry -------------------------------------------------------------------------------------
 
 
