@@ -345,7 +345,7 @@ async def test_bad_responses_to_a_list_are_reported_in_the_same_manner(
 
 async def test_a_silent_service_causes_a_timeout(start_server, all_text_of):
     server = await start_server(silent)
-    async with client_of(server, timeout=0.05, retry=ONCE) as client, asyncio.timeout(2):
+    async with client_of(server, timeout=0.05, retry=ONCE) as client, asyncio.timeout(60):
         with pytest.raises(
             AnswerTimeoutError, match=r"no complete answer within 0\.05 s"
         ) as caught:

@@ -206,13 +206,18 @@ async def test_a_window_smaller_than_the_number_of_jobs_settles_all_jobs(scene):
 async def test_after_the_timeout_every_remaining_job_has_an_outcome(scene, window):
     quick = scene.many(2)
     slow = scene.many(5, processing_time=NEVER)
-    found = await scene.run([*quick, *slow], timeout=0.5, window=window)
-    assert set(found) == {*quick, *slow}
+    for timeout in (0.5, 5.0, 50.0):  # a slow machine may need longer for the quick jobs
+        found = await scene.run(
+            [*quick, *slow], timeout=timeout, window=window, journal=None, out_dir=None
+        )
+        assert set(found) == {*quick, *slow}
+        for job_id in slow:
+            assert type(found[job_id].error) is JobTimeoutError
+            assert found[job_id].error.timeout == timeout
+        if not any(found[job_id].error for job_id in quick):
+            break
     for job_id in quick:
         assert found[job_id].error is None
-    for job_id in slow:
-        assert type(found[job_id].error) is JobTimeoutError
-        assert found[job_id].error.timeout == 0.5
 
 
 async def test_the_next_run_watches_jobs_that_timed_out_again(scene):

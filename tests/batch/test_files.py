@@ -10,8 +10,9 @@ import subprocess
 from contextlib import closing, suppress
 
 import pytest
-from batching import LARGE, gather, gather_until, until
+from batching import LARGE, gather, gather_until
 from files import mode_of_new_files, names, sha256
+from waiting import until
 
 from adepoll import JobStatus
 from adepoll.batch import result_files

@@ -6,8 +6,9 @@ import json
 
 import pytest
 from attrs import evolve
-from batching import LARGE, NEVER, make_client, until
+from batching import LARGE, NEVER, make_client
 from files import names
+from waiting import until
 
 from adepoll import JobKind, JobRef, JobSnapshot, ResultFetcher
 from adepoll.api.kinds.v1_extract import V1_EXTRACT

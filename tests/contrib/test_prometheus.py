@@ -9,6 +9,7 @@ from attrs import fields
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
+from waiting import until
 
 from adepoll import (
     AdeClient,
@@ -98,9 +99,7 @@ async def test_throttling_appears_in_a_scrape_from_another_thread(ade, collector
     async with resources_of(ade) as parts:
         collector.add(**parts)
         waiting = asyncio.create_task(work(**parts, ade=ade))
-        async with asyncio.timeout(10):
-            while not parts["client"].stats.throttled:  # noqa: ASYNC110 - there is no notification
-                await asyncio.sleep(0.01)
+        await until(lambda: parts["client"].stats.throttled)
         samples = await asyncio.to_thread(scrape)  # as a metrics server in its own thread does
         assert samples["adepoll_throttled_total",] >= 1
         assert samples["adepoll_gate_closed_seconds",] > 0

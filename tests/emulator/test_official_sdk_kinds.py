@@ -55,7 +55,7 @@ KINDS_OF_SDK = ["v1-extract", "v1-parse", "v2-parse", "v2-extract"]
 
 async def completed(resource, job_id):
     """Poll a v1 job until it has completed; the SDK waits for v2 jobs only."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (job := await resource.get(job_id)).status != "completed":  # noqa: ASYNC110 - polls
             await asyncio.sleep(0.01)
     return job

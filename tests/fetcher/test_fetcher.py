@@ -1231,7 +1231,7 @@ async def test_closing_the_fetcher_ends_the_reading_of_an_error_page(storage, fe
     fetcher = fetch(attempts=1)
     task = await _wait_for_bytes(storage, fetcher.result(stored(storage.url())), sent)
     await fetcher.aclose()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         with pytest.raises(ClosedError):
             await task
     await storage.left_alone()

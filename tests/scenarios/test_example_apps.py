@@ -102,7 +102,7 @@ class Server:
             return (await response.json())["watcher"]["subscribers"]
 
     async def until_subscribers(self, number):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await self.subscribers() != number:  # noqa: ASYNC110 - another process, which sends no notification
                 await asyncio.sleep(0.05)
 

@@ -1,7 +1,5 @@
 """Batches against an emulator over HTTP: one service, one journal, one folder, several runs."""
 
-import asyncio
-
 import attrs
 from internals import end_now
 
@@ -90,13 +88,6 @@ async def gather_until(run, error):
         assert await anext(run, None) is None  # the error is raised only once
         return found, caught
     raise AssertionError(f"the run ended without {error}")
-
-
-async def until(condition):
-    """Wait until the condition is true, at most 30 seconds."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - the public API of a batch has no event
-            await asyncio.sleep(0.002)
 
 
 def make_client(ade, **options):
