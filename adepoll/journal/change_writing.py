@@ -23,13 +23,11 @@ from adepoll.journal.changes import (
     Settled,
     StatusChanged,
 )
-from adepoll.journal.outcomes import credits_of, error_class_of
+from adepoll.journal.outcomes import LONGEST_ERROR, LONGEST_NAME, credits_of, error_class_of
 from adepoll.journal.sqlite_errors import BAD_CHANGE
 from adepoll.journal.stored_jobs import result_json, snapshot_json, stored_job
 
 _LONGEST_STATUS: Final = 100  # characters of a recorded status
-_LONGEST_ERROR: Final = 1_000  # characters of the recorded text of an error
-_LONGEST_NAME: Final = 80  # characters of the recorded name of an error's class
 
 _STATUS_CHANGED: Final = (
     "UPDATE jobs SET status = ? WHERE job_id = ? AND kind = ? AND stage = 'waiting'"
@@ -162,7 +160,7 @@ def _shown_status(status_text: str) -> str:
 
 def _shown_error(error: AdePollError) -> tuple[str, str]:
     """Return class name and text of an error, without unprintable characters and secrets."""
-    return showable(error_class_of(error), _LONGEST_NAME), showable(str(error), _LONGEST_ERROR)
+    return showable(error_class_of(error), LONGEST_NAME), showable(str(error), LONGEST_ERROR)
 
 
 def _path_value(path: Path) -> str | bytes:

@@ -19,6 +19,12 @@ from adepoll.errors import AdePollError, ConfigurationError
 MOST_CREDITS: Final = 1e12
 """Credits. If the service states more for one job, the number counts as wrong."""
 
+LONGEST_ERROR: Final = 1_000
+"""Characters of the recorded text of an error."""
+
+LONGEST_NAME: Final = 80
+"""Characters of the recorded name of an error's class."""
+
 _NO_SNAPSHOT: Final = tuple(
     JobSnapshot(job_id="-", status=JobStatus.PENDING, status_text="pending").to_dict()
 )
@@ -41,13 +47,15 @@ class Stage(StrEnum):
 class RecordedError(AdePollError):
     """An error that an earlier run recorded in the journal.
 
+    Its texts have no unprintable characters and no secrets, whoever has written the journal.
+
     Attributes:
         error_class: Name of the error's class, such as ``JobNotFoundError``.
     """
 
     def __init__(self, message: str, *, error_class: str) -> None:
-        super().__init__(message)
-        self.error_class = error_class
+        super().__init__(showable(message, LONGEST_ERROR))
+        self.error_class = showable(error_class, LONGEST_NAME)
 
 
 @frozen(kw_only=True)

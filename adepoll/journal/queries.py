@@ -15,6 +15,7 @@ from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.kinds.registry import decode_result
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.api.received_result import ReceivedResult
+from adepoll.common.redaction import redact_text, showable
 from adepoll.errors import AdePollError
 from adepoll.journal.foreign_file import (
     are_columns,
@@ -25,6 +26,7 @@ from adepoll.journal.foreign_file import (
     row_problem,
 )
 from adepoll.journal.outcomes import (
+    LONGEST_NAME,
     MOST_CREDITS,
     Counts,
     Failure,
@@ -284,8 +286,8 @@ def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> li
             raise damaged("an error is not text", path)
         failures.append(
             Failure(
-                error_class=error_kind,
-                reason=reason,
+                error_class=showable(error_kind, LONGEST_NAME),
+                reason=None if reason is None else redact_text(reason),
                 lasting=bool(lasting),
                 jobs=jobs,
                 example=str(JobRef(job_id, kind=JobKind(kind))),

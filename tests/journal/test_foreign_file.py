@@ -11,7 +11,9 @@ from amounts import more
 from journalling import ENDPOINT, snapshot
 
 from adepoll import Journal
+from adepoll.cli.output_lines import error_line, json_line, text_line
 from adepoll.cli.status import read_status, show_status
+from adepoll.cli.stdout_writer import write_line
 from adepoll.errors import (
     AdePollError,
     JournalAccessError,
@@ -109,7 +111,16 @@ def show(path):
         show_status(read_status(reader, path))
 
 
+def print_lines(path):
+    """Print the lines that `adepoll resume` prints about each job."""
+    with JournalReader(path) as reader:
+        for record in reader.records():
+            for line in (json_line, text_line, error_line):
+                write_line(line(record.outcome()))
+
+
 USES = {
+    "lines": lambda path, _out: print_lines(path),
     "resume": lambda path, _out: asyncio.run(resume(path)),
     "show": lambda path, _out: show(path),
     "report": write_report,
@@ -152,6 +163,25 @@ def test_any_value_is_accepted_or_reported_as_damage(made, tmp_path, capsys, tab
         report.unlink(missing_ok=True)
     # A job with another number is another job, and a status can be any text.
     assert refused or column in {"number", "status"}
+
+
+def test_a_recorded_error_is_shown_without_secrets_and_on_one_line(made, capsys):
+    text = "https://h/r?sig=canary\x1b[31m\r\nadepoll: no error"
+    rewrite(
+        made,
+        "UPDATE jobs SET error = ?1, error_kind = ?1 WHERE stage = 'given_up'",
+        "UPDATE jobs SET snapshot = json_set(snapshot, '$.failure_reason', ?1) "
+        "WHERE status = 'failed'",
+        values=(text,),
+    )
+    with JournalReader(made) as reader:
+        (outcome,) = (record.outcome() for record in reader.records() if record.error is not None)
+        failures = reader.failures()
+    assert str(outcome.error).isprintable()
+    assert outcome.error.error_class.isprintable()
+    assert len(error_line(outcome).splitlines()) == 1
+    print_lines(made)
+    assert "canary" not in f"{capsys.readouterr().out} {outcome.to_dict()} {failures}"
 
 
 @pytest.mark.parametrize("recorded", ["file.json", "/tmp/../etc/file.json", "", "/a\0b"])
