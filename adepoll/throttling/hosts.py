@@ -330,6 +330,11 @@ class Hosts:
         hosts = self._by_origin.values()
         return max(hosts, key=lambda host: host.outage.failures, default=None)
 
+    @property
+    def is_outage(self) -> bool:
+        """True during an outage of at least one host."""
+        return any(host.is_down for host in self._by_origin.values())
+
 
 _REPORT_EVERY: Final = 60.0  # seconds between two log messages about a host that does not respond
 _CHECK_EVERY: Final = 1.0  # seconds between two calls of `Hosts._release_expired`

@@ -228,6 +228,7 @@ class RequestSender:
             retry_budget=limiter.retry_budget,
             gate_closed_for=limiter.gate_closed_for,
             failures_in_a_row=0 if worst is None else worst.outage.failures,
+            is_outage=limiter.hosts.is_outage,
             last_failure=None if last_failure is None else str(last_failure),
             refused=self._refused,
         )

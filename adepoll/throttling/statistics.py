@@ -1,4 +1,4 @@
-"""The counters of a client. Imports `hosts`.
+"""The counters of a client.
 
 `request_sender` counts requests, retries, 429s and failures. `api.transport` counts bytes. The
 other figures are the state of `rate_limiter`, `estimators` and `hosts`.
@@ -9,7 +9,6 @@ For the metrics of all packages, see `contrib.prometheus`.
 from attrs import frozen
 
 from adepoll.common.html_tables import HtmlTable
-from adepoll.throttling.outage import OUTAGE
 
 
 @frozen(kw_only=True)
@@ -35,10 +34,12 @@ class ClientStats(HtmlTable):
             if the gate is open. A Retry-After without a 429 concerns one host; the longest time is
             shown.
         failures_in_a_row: Number of failed requests since the last success, at the host with the
-            most. Ten or more, of several jobs, are an outage of this host; `AdeClient.outage` says
-            whether the host of a kind is down. These do not count: a 429, a malformed answer, and
-            failed requests about a suspect job. A job is suspect for 120 s after a request about it
-            failed and a later request to the host succeeded.
+            most. These do not count: a 429, a malformed answer, and failed requests about a suspect
+            job. A job is suspect for 120 s after a request about it failed and a later request to
+            the host succeeded.
+        is_outage: True if the service, or one of its two hosts, seems to be down: at least ten
+            consecutive requests failed, about at least three jobs. `AdeClient.outage` says whether
+            the host of a kind is down.
         last_failure: Text of the last failure that counts in `failures_in_a_row`; None if that is
             0.
         refused: The status (401, 402 or 403) with which the service last refused the key or the
@@ -57,10 +58,6 @@ class ClientStats(HtmlTable):
     retry_budget: float
     gate_closed_for: float
     failures_in_a_row: int = 0
+    is_outage: bool = False
     last_failure: str | None = None
     refused: int | None = None
-
-    @property
-    def is_outage(self) -> bool:
-        """True if the service, or one of its two hosts, seems to be down."""
-        return self.failures_in_a_row >= OUTAGE

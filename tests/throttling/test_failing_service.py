@@ -73,6 +73,8 @@ def test_a_single_job_is_no_outage_of_the_service():
         for _ in range(100):
             with suppress(ServerError):
                 await sender.call_once(failing("a"))
+        assert sender.stats().failures_in_a_row == 100
+        assert not sender.stats().is_outage
         await sender.call_once(answer)
         assert now() == 0.0
 
