@@ -5,13 +5,15 @@ Imports nothing of adepoll.
 
 import errno
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Final
 
 _ADVICE: Final[Mapping[int, str]] = {
     errno.EMFILE: "raise the limit of this process (ulimit -n), or lower the concurrency",
     errno.ENFILE: "end other programs, or raise the limit of the system",
+    errno.EFBIG: "raise the limit of this process (ulimit -f), or use another file system",
     errno.ENOMEM: "free some memory, or raise the limit of this process (ulimit -v)",
 }
 NO_MEMORY: Final = f"out of memory; {_ADVICE[errno.ENOMEM]}"
@@ -42,4 +44,24 @@ def too_few_files_left(count: int = _OF_SQLITE) -> OSError | None:
                 stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
         except OSError as exc:
             return OSError(exc.errno, exc.strerror) if is_exhausted(exc) else None
+    return None
+
+
+def too_large_error(files: Iterable[Path], room: int) -> OSError | None:
+    """Return the error of making one of the files larger by `room` bytes; None if it can grow.
+
+    It can grow if the process has no limit of the size of files, or a larger one. Use it after a
+    call of a library that does not tell why it cannot write to a file.
+    """
+    try:
+        import resource  # noqa: PLC0415 - Windows does not have this module
+    except ModuleNotFoundError:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    for file in files:
+        with suppress(OSError):
+            if file.stat().st_size + room > limit:
+                return OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return None

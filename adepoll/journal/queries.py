@@ -277,12 +277,9 @@ def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> li
     )
     failures = []
     for error_kind, reason, lasting, jobs, _, job_id, kind in rows:
-        if not (
-            isinstance(error_kind, str)
-            and isinstance(reason, str | None)
-            and isinstance(job_id, str)
-            and is_kind(kind)
-        ):
+        if (problem := problem_of_job(job_id, kind, None)) is not None:
+            raise damaged(f"a job with an error: {problem}", path)
+        if not (isinstance(error_kind, str) and isinstance(reason, str | None)):
             raise damaged("an error is not text", path)
         failures.append(
             Failure(

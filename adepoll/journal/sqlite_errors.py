@@ -11,7 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from adepoll.common.system_errors import NO_MEMORY, reason_of, too_few_files_left
+from adepoll.common.system_errors import (
+    NO_MEMORY,
+    reason_of,
+    too_few_files_left,
+    too_large_error,
+)
 from adepoll.errors import (
     JournalAccessError,
     JournalBusyError,
@@ -19,6 +24,7 @@ from adepoll.errors import (
     JournalError,
     JournalWriteError,
 )
+from adepoll.journal.schema import files_of
 
 # An extended result code has the primary result code in its lowest eight bits
 # (sqlite.org/rescode.html).
@@ -42,7 +48,8 @@ BAD_CHANGE: Final = (
 SQLite or JSON cannot store a value, or the stage of the job does not allow the change.
 """
 
-# A disk with fewer free bytes counts as full. SQLite's files grow by 32 KiB.
+# A disk with fewer free bytes counts as full, and a file that is nearer to the size limit of the
+# process as too large. SQLite's files grow by 32 KiB.
 _FULL: Final = 2**16
 _DAMAGE: Final = frozenset(
     {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR}
@@ -82,6 +89,8 @@ def reading_error(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) ->
         return JournalBusyError(path=shown, pid=None)
     if code == sqlite3.SQLITE_CANTOPEN and (limit := too_few_files_left()) is not None:
         return JournalAccessError(reason_of(limit), path=shown, errno=limit.errno)
+    if (limit := _size_limit(code, path)) is not None:
+        return JournalAccessError(reason_of(limit), path=shown, errno=limit.errno)
     reason = {
         sqlite3.SQLITE_FULL: "the disk is full; free some space",
         sqlite3.SQLITE_READONLY: "the file or its folder is read-only; make both writable",
@@ -100,6 +109,9 @@ def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
     shown = None if path is None else str(path)
     if code in _DAMAGE:
         return JournalDamagedError([str(exc)], path=shown)
+    name = getattr(exc, "sqlite_errorname", "SQLITE_MISUSE")
+    if (limit := _size_limit(code, path)) is not None:
+        return JournalWriteError(reason_of(limit), path=shown, code=name, errno=limit.errno)
     reason = {
         sqlite3.SQLITE_FULL: "the disk is full; free some space",
         sqlite3.SQLITE_IOERR: f"the disk failed ({exc}); check the disk",
@@ -109,7 +121,6 @@ def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
             "another program, such as a sqlite3 shell, has locked it; end that program"
         ),
     }.get(code, f"{exc}; solve this problem")
-    name = getattr(exc, "sqlite_errorname", "SQLITE_MISUSE")
     return JournalWriteError(reason, path=shown, code=name, errno=_ERRNOS.get(code))
 
 
@@ -124,3 +135,13 @@ def _code_of(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> int:
             if shutil.disk_usage(path.parent).free < _FULL:
                 return sqlite3.SQLITE_FULL
     return code
+
+
+def _size_limit(code: int, path: Path | None) -> OSError | None:
+    """Return the error of the system if a file of the journal has reached the limit of its size.
+
+    SQLite reports `SQLITE_IOERR` in this case, too.
+    """
+    if code != sqlite3.SQLITE_IOERR or path is None:
+        return None
+    return too_large_error(files_of(path), _FULL)

@@ -1,4 +1,4 @@
-"""A process that can open no more files or gets no memory: typed errors that say what to do."""
+"""A process at a limit of files, file sizes or memory: typed errors that say what to do."""
 
 import errno
 import os
@@ -13,7 +13,13 @@ from commandline import adepoll
 
 from adepoll import AdeClient, RetryPolicy
 from adepoll.cli.run import run_sync
-from adepoll.errors import ConnectionFailedError, JournalAccessError, JournalError, StorageError
+from adepoll.errors import (
+    ConnectionFailedError,
+    JournalAccessError,
+    JournalError,
+    JournalWriteError,
+    StorageError,
+)
 from adepoll.journal import Journal
 from adepoll.journal.sqlite_errors import reading_error, writing_error
 
@@ -68,6 +74,30 @@ async def test_a_journal_that_cannot_be_opened_says_why(tmp_path):
     assert {*errors} == {(errno.EMFILE, True)}
     async with await Journal.open(tmp_path / "a.db", endpoint=ENDPOINT) as journal:
         assert journal.path.name == "a.db"
+
+
+@contextmanager
+def files_of_at_most(size):
+    """Let this process write no file beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_journal_that_has_reached_the_size_limit_of_files_says_why(tmp_path):
+    advice = "File too large.*ulimit -f"
+    with files_of_at_most(4_096), pytest.raises(JournalAccessError, match=advice) as caught:
+        await Journal.open(tmp_path / "new.db", endpoint=ENDPOINT)
+    assert caught.value.errno == errno.EFBIG
+    async with await Journal.open(tmp_path / "a.db", endpoint=ENDPOINT) as journal:
+        many = [f"job-{number}" for number in range(10_000)]
+        with files_of_at_most(2**17), pytest.raises(JournalWriteError, match=advice) as caught:
+            await journal.add(many)
+        assert caught.value.errno == errno.EFBIG
+        assert await journal.add(many) == 10_000
 
 
 COMMANDS = {
