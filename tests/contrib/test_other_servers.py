@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from arrivals import Arrivals
 from ports import free_port
 from waiting import supervised
 
@@ -38,10 +39,13 @@ async def test_a_signal_ends_waits_and_streams_in_order(name, ade_env):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
+    arrivals = Arrivals()
     async with (
         supervised(process),
         aiohttp.ClientSession(
-            f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)
+            f"http://127.0.0.1:{port}",
+            connector=aiohttp.TCPConnector(limit=0),
+            trace_configs=arrivals.traces,
         ) as http,
     ):
         async with asyncio.timeout(60):
@@ -51,7 +55,8 @@ async def test_a_signal_ends_waits_and_streams_in_order(name, ade_env):
         for stream in streams:
             await stream.content.readuntil(b"event: job")
         waits = [asyncio.create_task(http.get(f"/jobs/{endless}")) for _ in range(5)]
-        await asyncio.sleep(0.5)
+        await arrivals.until_read(port, waits)
+        await asyncio.sleep(0.5)  # granian reads in threads of its own, and then calls Python
         process.send_signal(signal.SIGTERM)
         for response in await asyncio.gather(*waits):
             assert response.status == 503

@@ -12,6 +12,7 @@ import aiohttp
 import forkserver
 import pytest
 from amounts import more
+from arrivals import Arrivals
 from ports import free_port
 from waiting import supervised
 
@@ -105,8 +106,11 @@ async def test_several_workers_serve_one_port_and_end_in_order(ade_env):
         while log.count(b"startup complete") < 2:
             log += (line := await process.stderr.readline())
             assert line, log.decode()
+        arrivals = Arrivals()
         async with aiohttp.ClientSession(
-            f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)
+            f"http://127.0.0.1:{port}",
+            connector=aiohttp.TCPConnector(limit=0),
+            trace_configs=arrivals.traces,
         ) as http:
             stream = await http.get(f"/events?ids={endless},{short}")
             frame = await stream.content.readuntil(b'"completed","is_last":true')
@@ -116,6 +120,7 @@ async def test_several_workers_serve_one_port_and_end_in_order(ade_env):
             # Any of the workers may serve these requests.
             streams = [await http.get(f"/events?ids={ids}", headers=last_id) for _ in range(20)]
             waits = [asyncio.create_task(http.get(f"/jobs/{endless}")) for _ in range(20)]
+            await arrivals.until_read(port, waits)
             for number in range(20):
                 async with http.get(f"/jobs/{short}") as response:
                     assert response.status == 200, number
