@@ -1,5 +1,6 @@
 """Entry point of the `adepoll` command and of ``python -m adepoll``."""
 
+import io
 import os
 import sys
 from typing import Final
@@ -14,6 +15,7 @@ _INTERRUPTED: Final = 130
 def main() -> None:
     """Run the command. If a dependency is missing, print how to install it, and exit with 2."""
     _open_closed_streams()
+    _buffer_stdout()
     try:
         from adepoll import cli  # noqa: PLC0415 - the extra may be missing
 
@@ -43,6 +45,22 @@ def _open_closed_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is `number`
             setattr(sys, name, os.fdopen(number, mode))
+
+
+def _buffer_stdout() -> None:
+    """Give stdout a buffer if it has none, so that each write is complete.
+
+    With PYTHONUNBUFFERED, `sys.stdout.buffer` is a raw file. Its `write` ends early if a signal
+    interrupts it, such as the signal that continues a stopped process. The rest would be lost.
+    """
+    raw = sys.stdout.buffer
+    if isinstance(raw, io.FileIO):
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors,
+            line_buffering=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The command as a process: its output and its exit code."""
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import pty
 import re
 import signal
 import sys
+import termios
 import tomllib
 from pathlib import Path
 
@@ -461,6 +463,38 @@ async def test_fetch_to_stdout_streams_the_bytes(ade):
     code, out, _ = await adepoll(ade, "fetch", job_id, "-o", "-")
     assert code == 0
     assert hashlib.sha256(out.encode()).hexdigest() == ade.truth(job_id).result_sha256
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_a_command_that_is_stopped_and_continued_loses_no_output(ade, unbuffered):
+    """The kernel then ends the write to a full pipe early."""
+    job_id = ade.submit(JobPlan(result_bytes=2_500_000))
+    read_end, write_end = os.pipe()
+    size = fcntl.fcntl(read_end, fcntl.F_GETPIPE_SZ)
+    variables = {"PYTHONUNBUFFERED": unbuffered}
+    words = ["fetch", job_id, "-o", "-"]
+    async with started(ade, *words, stdout=write_end, variables=variables) as process:
+        os.close(write_end)
+        await until(lambda: bytes_in(read_end) == size)
+        process.send_signal(signal.SIGSTOP)
+        await until(lambda: is_stopped(process.pid))
+        process.send_signal(signal.SIGCONT)
+        pieces = []
+        while piece := await asyncio.to_thread(os.read, read_end, 2**16):
+            pieces.append(piece)
+        await process.wait()
+    os.close(read_end)
+    assert process.returncode == 0
+    assert hashlib.sha256(b"".join(pieces)).hexdigest() == ade.truth(job_id).result_sha256
+
+
+def bytes_in(pipe):
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def is_stopped(pid):
+    return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(") ")[2].startswith("T")
 
 
 async def test_fetch_of_an_active_job_says_so(ade, tmp_path):
