@@ -58,12 +58,6 @@ class BatchState:
         return [(status, count) for status in JobStatus if (count := self.settled.get(status))]
 
     @property
-    def requests_per_job(self) -> float | None:
-        """Requests of this run for each job that it has settled; None before it has settled one."""
-        count = self.settled_count - self.settled_before
-        return self.requests / count if count > 0 else None
-
-    @property
     def total(self) -> int | None:
         """Number of all jobs; None while more ids may follow."""
         return self.known if self.complete else None
@@ -175,8 +169,8 @@ def describe_problems(state: BatchState) -> list[str]:
 def describe_speed(state: BatchState, speed: Speed) -> list[str]:
     """Return phrases for speed, requests, downloads and remaining time."""
     phrases = [format_rate(speed.jobs)]
-    if (requests := state.requests_per_job) is not None:
-        phrases.append(f"{requests:.2f} requests per job")
+    if state.requests:
+        phrases.append(f"{state.requests:,} request{'s' * (state.requests != 1)}")
     if state.throttled_for >= 1:
         phrases.append(f"throttled for {format_duration(state.throttled_for)}")
     if state.fetching:
