@@ -12,6 +12,7 @@ from pathlib import Path
 import forkserver
 import pytest
 from commandline import adepoll, started
+from terminals import read_all
 from waiting import supervised, until
 
 from adepoll.emulator import Emulator
@@ -158,7 +159,7 @@ async def test_its_streams_are_those_it_was_given(start, tmp_path):
         status, _, _ = await end_of(start, code, stdin=theirs, stdout=theirs, stderr=file)
     os.close(theirs)
     assert status == 0
-    assert os.read(ours, 100) == b"[True, True, False]\r\n"
+    assert read_all(ours) == b"[True, True, False]\r\n"
     os.close(ours)
     assert (tmp_path / "err").read_bytes() == b"to the file"
     _, out, _ = await end_of(

@@ -13,6 +13,7 @@ from shlex import quote
 import pytest
 from commandline import KEY, NEVER, SOON, adepoll, ids_of, sha256_of, started
 from internals import end_now
+from terminals import read_all
 from waiting import until
 
 from adepoll import AdePollError, JobKind, Journal
@@ -468,7 +469,7 @@ async def test_a_terminal_gets_text_and_json_only_on_request(ade, tmp_path):
         async with started(ade, "watch", job_id, *options, stdout=theirs) as process:
             os.close(theirs)
             await process.communicate()
-        shown = os.read(ours, 65536).decode()
+        shown = read_all(ours).decode()
         os.close(ours)
         assert "\x1b" not in shown
         if options:

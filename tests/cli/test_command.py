@@ -26,6 +26,7 @@ from commandline import (
     started,
 )
 from proxies import Proxy
+from terminals import read_all
 from waiting import supervised, until
 
 from adepoll import JobSnapshot
@@ -428,7 +429,7 @@ async def test_list_prints_a_whole_table_without_control_characters_on_a_narrow_
     async with started(ade, "list", stdout=theirs, variables={"COLUMNS": "30"}) as process:
         os.close(theirs)
         await process.communicate()
-    shown = os.read(ours, 65536).decode()
+    shown = read_all(ours).decode()
     os.close(ours)
     assert re.search(rf"{job_id} +(\x1b\S*)?failed\S* +20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", shown)
     assert "\x1b]0;" not in shown
@@ -441,7 +442,7 @@ async def test_list_prints_json_lines_on_a_terminal_with_json(ade):
     async with started(ade, "list", "--json", stdout=theirs) as process:
         os.close(theirs)
         await process.communicate()
-    shown = os.read(ours, 65536).decode()
+    shown = read_all(ours).decode()
     os.close(ours)
     assert ids_of(shown) == [job_id]
 

@@ -4,7 +4,6 @@ import asyncio
 import io
 import os
 import pty
-import select
 import sys
 from contextlib import contextmanager
 
@@ -271,11 +270,13 @@ def at_terminal():
 
 
 def all_of(terminal):
-    """Return everything that was shown; one read may not suffice."""
+    """Return everything that was shown; the kernel passes it on in pieces, and later."""
+    sys.stderr.write("\0")  # the last piece ends with it
+    sys.stderr.flush()
     shown = b""
-    while select.select([terminal], [], [], 0)[0]:
+    while not shown.endswith(b"\0"):
         shown += os.read(terminal, 65536)
-    return shown.decode()
+    return shown.removesuffix(b"\0").decode()
 
 
 def test_the_display_is_updated_and_removed_at_the_end(replay):

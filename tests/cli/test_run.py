@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import forkserver
 import pytest
+from terminals import read_all
 from waiting import supervised
 
 KEY = "canary-key-8f2e1"
@@ -177,7 +178,7 @@ async def test_the_cursor_is_shown_again_after_an_immediate_exit(begin):
         assert await line_of(process) == "cleaning"
         process.send_signal(signal.SIGINT)
         await process.wait()
-    assert b"\x1b[?25h" in os.read(ours, 1000)
+    assert b"\x1b[?25h" in read_all(ours)
     os.close(ours)
 
 

@@ -89,7 +89,7 @@ async def test_a_terminal_shows_one_line_of_statistics_that_is_redrawn():
             os.close(theirs)
             await request_list()
             shown = b""
-            while b"1 list" not in shown:
+            while b"1 faults" not in shown:
                 shown += await asyncio.to_thread(os.read, ours, 4_096)
             await ended(process)
     finally:
