@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import attrs
 
+from adepoll.api.error_text import error_text
 from adepoll.api.job_ids import is_job_id
-from adepoll.api.json_fields import is_own_data
+from adepoll.api.json_fields import fields_of, is_own_data
 from adepoll.common.redaction import redact_json, redact_text, redact_url
 
 _T = TypeVar("_T")
@@ -20,11 +21,19 @@ def redacted(model: _T) -> _T:
     are. Return the model itself if there is nothing to redact.
     """
     cls: type = type(model)  # `_names_of` needs a hashable argument, and mypy refuses a type[_T]
-    changes = {}
+    changes: dict[str, Any] = {}
     for name in _names_of(cls):
         value = getattr(model, name)
-        if (shown := _redacted_value(name, value)) is not value:
-            changes[name] = shown
+        if (copy := _redacted_value(name, value)) is not value:
+            changes[name] = copy
+    # A text for people can be a part of an object that the service sent, which is in `extra`. The
+    # text is made again from the redacted object, as it is made when the copy is written and read.
+    sent, shown = getattr(model, "extra", {}), changes.get("extra", {})
+    for name, key in _messages_of(cls) if shown else ():
+        if isinstance(shown.get(key), dict | list) and getattr(model, name) == error_text(
+            sent[key]
+        ):
+            changes[name] = error_text(shown[key])
     return attrs.evolve(model, **changes) if changes else model  # type: ignore[misc]  # an attrs class
 
 
@@ -43,6 +52,14 @@ def _redacted_value(name: str, value: Any) -> Any:
         items = tuple([redacted(item) for item in value])
         return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
     return redacted(value) if attrs.has(type(value)) else value
+
+
+@cache
+def _messages_of(cls: type) -> tuple[tuple[str, str], ...]:
+    """Return the attributes that are texts for people, each with its key in JSON."""
+    return tuple(
+        (field.name, field.key) for field in fields_of(cls) if field.is_message and not field.many
+    )
 
 
 @cache

@@ -161,6 +161,17 @@ def test_each_model_has_its_own_extra():
     assert make_job().extra is not make_job().extra
 
 
+@pytest.mark.parametrize("kind", [JobKind.V1_EXTRACT, JobKind.V2_PARSE])
+def test_the_redacted_text_of_an_error_object_stays_the_same_in_json(kind):
+    error = {"message": "refused", "code": f"Bearer {CANARY}"}
+    text = json.dumps(
+        {"job_id": "j", "status": "failed", "kind": kind.name, "failure_reason": error}
+    )
+    redacted = JobSnapshot.from_json(text).redacted()
+    assert redacted.failure_reason == "refused (Bearer REDACTED)"
+    assert JobSnapshot.from_json(redacted.to_json()) == redacted
+
+
 def test_a_redacted_copy_differs_in_secrets_only():
     redacted = FULL.redacted()
     assert redacted.output_url == "https://bucket.s3.example/r.json?REDACTED"
