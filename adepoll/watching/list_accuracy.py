@@ -96,7 +96,7 @@ class ListAccuracy:
     compare_at: float = field(default=math.inf, init=False)
     no_drop_since: float = field(default=-math.inf, init=False)
     # Expected number of settled jobs that polls of listed jobs would have found if the lag of the
-    # list were `limit`.
+    # list were `limit`, minus the number of settled jobs that these polls have found.
     _expected: float = field(default=0.0, init=False)
     # Recently settled jobs, by id. The times are those of the poll that found the job settled, and
     # of the last poll that found the job active. The bool is True if `kept` includes the poll.
@@ -141,8 +141,10 @@ class ListAccuracy:
         """True if polls show that the list adds new jobs and drops settled ones in time."""
         if self.ends.is_suspicious or self.arrivals.is_suspicious or self.kept.is_large:
             return False
-        enough = max(self.ends.in_time, self.arrivals.in_time) >= _MIN_IN_TIME
-        return enough or self._expected >= _PROOF
+        if max(self.ends.in_time, self.arrivals.in_time) >= _MIN_IN_TIME:
+            return True
+        # Sweeps must first show whether the list drops the jobs in `_settled` in time.
+        return self._expected >= _PROOF and not self._settled
 
     def restart(self) -> None:
         """Set all scores and counts to zero, but keep the jobs that settled recently."""
@@ -186,10 +188,12 @@ class ListAccuracy:
             active_at: Time at which a poll last found the job active; if no poll has, the time at
                 which the service received the job.
             sweep_now: True to sweep immediately, as other listed jobs may have settled, too.
-            is_check: True if this poll counts in `KeptShare`: a list showed the job as active, and
-                enough jobs have ended to know the chance that the job had settled.
+            is_check: True if this poll counts in `KeptShare` and in `record_expected`: a list showed
+                the job as active, and enough jobs have ended to know the chance that the job had
+                settled.
         """
         self._explained = 0.0
+        self._expected -= is_check
         settled = self._settled
         settled[job_id] = now, active_at, is_check
         if sweep_now:

@@ -309,6 +309,43 @@ def test_a_list_that_dropped_a_job_before_a_late_poll_is_not_known_to_be_in_time
         assert accuracy.is_proven is in_time
 
 
+def dropping():
+    """Return an object for a list that has dropped many jobs; how soon, is not known."""
+    accuracy = make_accuracy()
+    accuracy.dropped = 10
+    return accuracy
+
+
+def test_a_list_is_proven_if_polls_of_its_jobs_find_fewer_settled_jobs_than_a_late_list_had():
+    accuracy = dropping()
+    accuracy.record_expected(2.9)
+    assert not accuracy.is_proven
+    accuracy.record_expected(0.1)
+    assert accuracy.is_proven
+
+
+def test_settled_jobs_that_polls_find_in_the_list_count_against_the_proof():
+    accuracy = dropping()
+    accuracy.record_expected(3.9)
+    settle(accuracy, "job", 10.0, listed_until=10.0, every=LIMIT + 2.0, is_check=True)
+    assert not accuracy.is_proven
+    accuracy.record_expected(0.1)
+    assert accuracy.is_proven
+
+
+def test_a_settled_job_that_the_list_still_shows_must_be_dropped_before_the_list_is_proven():
+    accuracy = dropping()
+    accuracy.record_expected(9.0)
+    accuracy.record_settled("job", 10.0, active_at=0.0, is_check=True)
+    assert not accuracy.is_proven
+    accuracy.record_listed("job", 11.0)
+    accuracy.record_sweep(11.0)
+    assert not accuracy.is_proven
+    assert accuracy.compare_at == 10.0 + LIMIT
+    accuracy.record_sweep(10.0 + LIMIT)
+    assert accuracy.is_proven
+
+
 def test_few_settled_jobs_are_remembered():
     accuracy = make_accuracy()
     for number in range(10_000):

@@ -503,7 +503,7 @@ def test_a_list_that_is_a_few_seconds_late_for_old_jobs_usually_gives_way_to_pol
         ]
         assert mean(lag for lags, _ in batches for lag in lags) < 5
         assert all(lags[94] < 10 for lags, _ in batches)
-        assert sum(sweeping for _, sweeping in batches) < 6
+        assert sum(sweeping for _, sweeping in batches) < 2
 
     replay(script)
 
