@@ -166,8 +166,8 @@ class Adaptive:
 
     Attributes:
         target_lag: Mean detection lag to aim at, in seconds. Half of the lag needs about twice as
-            many polls. If `target_lag` is at most 5 s, and the waiter of the official SDK has a
-            shorter mean lag, as for jobs of a few seconds, then this shorter lag is the aim.
+            many polls. If `target_lag` is at most 5 s, the aim is shorter for jobs of a few
+            seconds: three quarters of the mean lag of the official SDK's waiter for these jobs.
         minimum: Shortest delay, in seconds, even if the lag bound is shorter.
         maximum: Longest delay, in seconds, while polls fail, and at quiet ages: ages at which jobs
             hardly ever end. At other ages, a delay is at most 7 s, or twice the target lag if that
@@ -231,11 +231,13 @@ class Adaptive:
         """Return the mean lag to aim at for jobs with these durations, in seconds.
 
         If `target_lag` is above 5 s, return `target_lag`. Otherwise, return the smaller of two
-        lags: `target_lag`, and the mean lag of the official SDK's waiter for these jobs.
+        lags: `target_lag`, and three quarters of the mean lag of the official SDK's waiter for
+        these jobs. Not the whole lag, because the real lag of short jobs is longer than the aim:
+        the first jobs end before it is known how long jobs take.
         """
         if self.target_lag > OFFICIAL_LAG:
             return self.target_lag
-        return min(self.target_lag, official_lag(distribution))
+        return min(self.target_lag, _SHARE_OF_OFFICIAL * official_lag(distribution))
 
     def plan(self, distribution: Distribution, *, lag_ratio: float = 1.0) -> Plan:
         """Return the plan for jobs with these durations; keep it for later calls.
@@ -263,5 +265,6 @@ class Adaptive:
         return plan
 
 
+_SHARE_OF_OFFICIAL: Final = 0.75  # aim for short jobs, as a share of the lag of the SDK's waiter
 _MAX_CORRECTION: Final = 1.5  # largest factor by which `lag_ratio` makes the aim longer or shorter
 _PLANS_KEPT: Final = 4  # more than one, because several watchers can share a schedule

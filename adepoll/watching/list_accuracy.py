@@ -188,7 +188,7 @@ class ListAccuracy:
             active_at: Time at which a poll last found the job active; if no poll has, the time at
                 which the service received the job.
             sweep_now: True to sweep immediately, as other listed jobs may have settled, too.
-            is_check: True if this poll counts in `KeptShare` and in `record_expected`: a list showed
+            is_check: True if this poll counts in `KeptShare` and `record_expected`: a list showed
                 the job as active, and enough jobs have ended to know the chance that the job had
                 settled.
         """

@@ -353,7 +353,7 @@ def test_for_a_job_of_unknown_length_polls_and_lag_are_those_of_the_official_wai
 
     polls, lag = polls_and_lag(pause, about)
     sdk_polls, sdk_lag = polls_and_lag(lambda waited: min(1 + waited / 2, 10.0), about)
-    assert lag <= min(sdk_lag, 2.05)
+    assert lag <= min(sdk_lag, 2.15)
     assert polls * lag <= 1.05 * sdk_polls * sdk_lag
 
 
@@ -387,18 +387,18 @@ def test_after_failures_a_wait_is_polled_every_ten_seconds_at_least():
 
 
 @pytest.mark.parametrize("seconds", [2.0, 3.5, 5.0, 9.0])
-def test_for_short_jobs_adaptive_aims_at_the_lag_of_the_official_waiter(seconds):
+def test_for_short_jobs_adaptive_aims_at_less_than_the_lag_of_the_official_waiter(seconds):
     distribution = learnt(seconds)
     assert official_lag(distribution) < 4.0
     lag, polls = Adaptive(target_lag=4.0).plan(distribution).cost()
-    assert lag <= 1.02 * official_lag(distribution)
+    assert lag <= 0.77 * official_lag(distribution)
     assert Adaptive(target_lag=6.0).plan(distribution).cost()[1] <= polls
 
 
 def test_the_aim_is_the_target_unless_the_official_waiter_does_better():
     short = learnt(5.0)
     assert Adaptive().aim(MINUTE) == 2.0
-    assert Adaptive().aim(short) == official_lag(short) < 2.0
+    assert Adaptive().aim(short) == 0.75 * official_lag(short) < 2.0
     assert Adaptive(target_lag=6.0).aim(short) == 6.0
 
 
