@@ -692,13 +692,14 @@ async def test_an_idle_server_whose_service_is_down_is_not_ready_until_it_is_bac
 async def test_an_outage_is_reported(kind, ade, http):
     async with server_apps.run_server(kind, ade, probe_every=0.0) as server:
         ade.faults.add(make_fault("server-error"))
-        job_id = ade.submit(ENDLESS)
-        waiting = asyncio.create_task(http.get(f"{server.url}/wait/{job_id}"))
+        urls = [f"{server.url}/wait/{ade.submit(ENDLESS)}" for _ in range(3)]
+        waits = [asyncio.create_task(http.get(url)) for url in urls]
         await until(lambda: server.client.stats.is_outage)
         async with http.get(f"{server.url}/ready") as response:
             assert response.status == 503
             assert (await response.json())["status"] == "outage"
-        waiting.cancel()
+        for wait in waits:
+            wait.cancel()
 
 
 async def test_a_closed_watcher_is_not_ready(server, http):
