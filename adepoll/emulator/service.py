@@ -208,13 +208,13 @@ class Emulator:
         await runner.setup()
         handler = cast("web.Server", runner.server)  # None only before `setup`
         server = await asyncio.get_running_loop().create_server(handler, self.host, port)
-        stack.push_async_callback(_stop_listening, server)
+        stack.push_async_callback(stop_listening, server)
         bound_port = server.sockets[0].getsockname()[1]
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{bound_port}"
 
 
-async def _stop_listening(server: asyncio.Server) -> None:
+async def stop_listening(server: asyncio.Server) -> None:
     """Close the port, but lose no connection that was accepted just before.
 
     asyncio sets up an accepted connection some steps later. If the port is closed by then, asyncio

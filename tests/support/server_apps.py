@@ -15,6 +15,7 @@ from waiting import bounded
 from adepoll import AdeClient, Fixed, JobWatcher, WebhookVerifier
 from adepoll.contrib import aiohttp as for_aiohttp
 from adepoll.contrib import fastapi as for_fastapi
+from adepoll.emulator.service import stop_listening
 from adepoll.server.sse import as_event
 
 VERIFIER = WebhookVerifier(b"the secret of the webhooks")
@@ -166,15 +167,19 @@ def fastapi_app(**options):
 async def run_aiohttp(app):
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
+    server = await asyncio.get_running_loop().create_server(runner.server, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
     keys = (for_aiohttp.CLIENT, for_aiohttp.WATCHER, for_aiohttp.FETCHER)
+
+    async def stop():
+        await stop_listening(server)
+        await runner.cleanup()
+
     try:
         parts = [app.get(key) for key in keys]
-        yield RunningServer(f"http://127.0.0.1:{port}", *parts, runner.cleanup)
+        yield RunningServer(f"http://127.0.0.1:{port}", *parts, stop)
     finally:
-        await runner.cleanup()
+        await stop()
 
 
 class _Uvicorn(uvicorn.Server):
@@ -201,16 +206,11 @@ async def run_uvicorn(app):
     async def stop():
         if resources is not None:
             resources.stop()  # as `on_stop_signal` does
+        for listening in server.servers:
+            await stop_listening(listening)
         server.should_exit = True
         async with bounded("for uvicorn to stop"):
             await serving
-            # A connection that was accepted during the shutdown is made a few steps later.
-            for _ in range(50):
-                await asyncio.sleep(0)
-            while connections := list(server.server_state.connections):
-                for connection in connections:
-                    connection.shutdown()
-                await asyncio.sleep(0.01)
 
     try:
         parts = [getattr(resources, name, None) for name in ("client", "watcher", "fetcher")]
