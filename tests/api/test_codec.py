@@ -475,8 +475,10 @@ def test_timestamps_may_have_a_fraction():
     assert json.loads(job.to_json())["received_at"] == 1_780_000_000.25
 
 
-def test_whole_seconds_are_written_as_integers():
-    assert '"received_at":1780000000,' in v1_extract.decode_job(json.dumps(PENDING)).to_json()
+@pytest.mark.parametrize("time", [1780000000, 1, 0.5])
+def test_a_time_is_written_as_the_number_of_seconds_that_was_read(time):
+    job = v1_extract.decode_job(json.dumps({**PENDING, "received_at": time}))
+    assert f'"received_at":{time},' in job.to_json()
 
 
 def test_an_unknown_status_keeps_its_text_and_is_active():
@@ -953,14 +955,21 @@ def test_other_threads_run_while_very_many_values_are_parsed(item):
 @pytest.mark.parametrize(
     ("sent", "read"),
     [
-        (b"\xed\xa0\xbd\xed\xb8\x80", "\U0001f600"),  # CESU-8
+        (b"\xed\xa0\xbd\xed\xb8\x80", "\U0001f600"),
         (b"\\ud83d\xed\xb8\x80", "\U0001f600"),
         (b"\xed\xa0\xbd\\ude00", "\U0001f600"),
         (b"\\\\\xed\xa0\xbd\xed\xb8\x80", "\\\U0001f600"),
         (b"\xc3\xa9\xed\xb8\x80\xed\xa0\xbd", "é\ude00\ud83d"),
         (b"\xed\xa0\xbd", "\ud83d"),
     ],
-    ids=ascii,
+    ids=[
+        "CESU-8",
+        "second half as CESU-8",
+        "first half as CESU-8",
+        "after a backslash",
+        "in the wrong order",
+        "half a pair",
+    ],
 )
 def test_texts_with_surrogates_are_the_same_after_they_were_written_and_read(sent, read):
     answer = b'{"job_id":"j","status":"failed","received_at":1,"failure_reason":"%b","%b":"%b"}'

@@ -11,6 +11,7 @@ from adepoll.common.redaction import (
     redact_json,
     redact_text,
     redact_url,
+    shell_line,
     showable,
 )
 
@@ -201,3 +202,19 @@ def test_the_part_of_a_text_that_is_not_shown_is_not_escaped():
     with counted_calls() as count:
         assert showable("\ud800" * 10_000, 40) == r"\ud800" * 6 + r"\ud8..."
     assert count() < 300
+
+
+@pytest.mark.parametrize(
+    ("word", "quoted"),
+    [
+        ("a.db", "a.db"),
+        ("a b", "'a b'"),
+        ("=a", "'=a'"),  # zsh would replace it with the path of the program "a"
+        ("= a", "'= a'"),
+        ("aZ09\n", r"$'aZ09\x0a'"),
+        ("é\t", r"$'\xc3\xa9\x09'"),
+        ("\udcff", r"$'\xff'"),  # a byte of a file name that is not UTF-8
+    ],
+)
+def test_a_shell_reads_the_same_words(word, quoted):
+    assert shell_line(["adepoll", word]) == f"adepoll {quoted}"
