@@ -131,9 +131,9 @@ class Proxies:
         or a network; or ``*`` for every host. An entry with a port is valid for this port only.
         """
         proxy = self.by_scheme.get(url.scheme) or self.by_scheme.get("all")
-        if proxy is None or url.host is None:
+        if proxy is None:
             return None
-        host, port = url.host.lower().rstrip("."), url.port
+        host, port = (url.host or "").lower().rstrip("."), url.port
         return None if any(_matches(entry, host, port) for entry in self.no_proxy) else proxy
 
 

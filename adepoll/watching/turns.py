@@ -191,7 +191,6 @@ class PollTurns(Turns):
         """Allow twice as many waiting polls; if polls were held back, start more polls."""
         self._allowed *= 2.0
         if self.held_back:
-            self.held_back = False
             self._on_turn()
 
 
