@@ -1452,3 +1452,22 @@ async def test_a_list_of_cancelled_v2_jobs_is_empty_without_a_request(start_serv
         listed = await client.list_jobs(status=JobStatus.CANCELLED, kind=JobKind.V2_PARSE)
         assert (listed.jobs, listed.has_more) == ((), False)
     assert server.targets == []
+
+
+@pytest.mark.parametrize("polls", [False, True])
+async def test_a_client_of_one_kind_lists_the_first_page_by_default(start_server, polls):
+    server = await start_server(answer(body=b'{"jobs": []}'))
+    async with client_of(server) as client:
+        of_kind = client.for_kind(JobKind.V1_PARSE)
+        await (of_kind.for_polling(contextlib.nullcontext()) if polls else of_kind).list_jobs()
+    assert server.targets == ["/v1/ade/parse/jobs?page=0&pageSize=100"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(JobKind.V2_PARSE, None), (JobKind.V1_EXTRACT, JobStatus.CANCELLED)]
+)
+async def test_any_other_list_is_requested(start_server, kind, status):
+    server = await start_server(answer(body=b'{"jobs": []}'))
+    async with client_of(server) as client:
+        await client.list_jobs(status=status, kind=kind)
+    assert len(server.targets) == 1

@@ -90,6 +90,12 @@ def test_a_base_url_whose_host_cannot_be_one_is_refused(host):
         AdeClient("key", base_url=f"https://{host}")
 
 
+@pytest.mark.parametrize("path", ["/a b", "/\t", "/\x7f", "/é"])
+def test_a_base_url_must_be_printable_ascii_without_spaces(path):
+    with pytest.raises(ConfigurationError, match="a space or a character that is not printable"):
+        AdeClient("key", base_url=f"https://h{path}")
+
+
 @pytest.mark.parametrize(
     "host",
     ["h", "a_b.example", "10.0.0.1:8080", "[::1]", "[fe80::1%25eth0]:9", "h:", "4.example", "h."],

@@ -85,7 +85,7 @@ def test_a_killed_process_leaves_files_that_the_next_one_removes(tmp_path):
     ],
 )
 def test_other_files_stay(tmp_path, name):
-    leave(tmp_path, [name])
+    leave(tmp_path, [*LEFT, name])
     remove_unused(tmp_path)
     assert names(tmp_path) == [name]
 

@@ -121,6 +121,10 @@ async def test_a_refusal_of_the_proxy_is_the_proxys_and_is_not_retried(proxy, st
     assert len(proxy.targets) == 1
 
 
+def test_proxies_do_not_show_their_passwords():
+    assert "canary" not in repr(TransportOptions(proxy="http://user:canary@p").proxies())
+
+
 async def test_wrong_credentials_are_the_proxys_and_appear_in_no_message(proxy):
     proxy.credentials = "user:right"
     url = proxy.url.replace("//", "//user:canary@")
@@ -248,7 +252,16 @@ def test_no_proxy_names_hosts_domains_and_networks(url, no_proxy, direct, monkey
 
 
 @pytest.mark.parametrize(
-    "value", ["socks5://p:1", "http://", "http://p:port", "http://p q:1", "ftp://p"]
+    "value",
+    [
+        "socks5://p:1",
+        "http://",
+        "http://p:port",
+        "http://p q:1",
+        "ftp://p",
+        "http://p\t:1",
+        "http://é:1",
+    ],
 )
 def test_a_proxy_that_cannot_be_used_is_refused(value, monkeypatch):
     with pytest.raises(ConfigurationError, match="proxy"):

@@ -186,6 +186,39 @@ def test_a_request_that_receives_bytes_is_not_ended():
     run(main())
 
 
+def test_a_host_that_was_slow_may_hold_all_places_again_after_a_minute():
+    async def main():
+        requests = Requests(Semaphore(4))
+        await requests.warm_up(8)
+        for _ in range(4):
+            requests.start(requests.bad, 10.0)
+        await asyncio.sleep(0.1)
+        await requests.send(requests.good, 0.1)
+        await requests.end()
+        await asyncio.sleep(61.0)
+        await asyncio.gather(*[requests.send(requests.bad, 0.1) for _ in range(4)])
+        in_flight = [requests.start(requests.bad, 1.0) for _ in range(4)]
+        await asyncio.sleep(0.5)
+        assert requests.in_flight[requests.bad] == 4
+        await asyncio.gather(*in_flight)
+
+    run(main())
+
+
+def test_a_wait_of_a_moment_ends_no_request_to_a_slow_host():
+    async def main():
+        requests = Requests(Semaphore(3))
+        await requests.warm_up(4)
+        slow = [requests.start(requests.bad, 6.0) for _ in range(2)]
+        await asyncio.sleep(4.0)
+        requests.start(requests.good, 0.03)
+        await asyncio.sleep(0.01)
+        assert await requests.send(requests.good, 0.1) == pytest.approx(0.02)
+        assert await asyncio.gather(*slow) == [0.0, 0.0]
+
+    run(main())
+
+
 def test_a_host_that_is_alone_is_never_limited():
     async def main():
         requests = Requests(Semaphore(2))

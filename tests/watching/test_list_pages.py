@@ -96,7 +96,7 @@ def make_sweeping(letters, *, rate=None):
     return watched_jobs
 
 
-def read(watched_jobs, now, *pages):
+def read(watched_jobs, now, *pages, pages_waited=False):
     """Sweep the list; return the number of missing jobs."""
     hints: ListHints = watched_jobs.list_hints
     hints.gaps.sweep_started()
@@ -112,18 +112,23 @@ def read(watched_jobs, now, *pages):
             for letter in letters
         ]
         hints.page_listed(PROCESSING, number, JobPage(jobs=tuple(jobs), has_more=True), now, now)
-    return sum(hints.sweep_ended(now, now))
+    return sum(hints.sweep_ended(now, now, pages_waited=pages_waited))
 
 
-@pytest.mark.parametrize(("rate", "missing"), [(0.5, [1, 2]), (None, [2, 2])])
-def test_a_job_between_two_pages_is_not_polled_while_the_budget_is_short(rate, missing):
+@pytest.mark.parametrize(
+    ("rate", "pages_waited", "missing"),
+    [(0.5, False, [1, 2]), (None, True, [1, 2]), (None, False, [2, 2])],
+)
+def test_a_job_between_two_pages_is_not_polled_while_the_budget_is_short(
+    rate, pages_waited, missing
+):
     """With enough budget, its poll costs little, and the lag bound holds."""
     watched_jobs = make_sweeping("abcdef", rate=rate)
     assert read(watched_jobs, 1.0, "abc", "def") == 0
-    found = [read(watched_jobs, 5.0, "ac", "ef"), read(watched_jobs, 9.0, "ac", "ef")]
+    found = [read(watched_jobs, now, "ac", "ef", pages_waited=pages_waited) for now in (5.0, 9.0)]
     assert found == missing
     assert watched_jobs.get("b").due == 5.0
-    assert watched_jobs.get("d").due == (5.0 if rate is None else 9.0)
+    assert watched_jobs.get("d").due == (9.0 if missing == [1, 2] else 5.0)
 
 
 def test_a_late_list_is_useful_while_polls_would_be_later():

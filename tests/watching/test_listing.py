@@ -414,6 +414,14 @@ def test_wasted_polls_are_counted_once_however_many_sweeps_follow():
     assert not policy.should_sweep(at(6.0))
 
 
+def test_jobs_that_settled_long_ago_do_not_justify_wasted_polls():
+    policy = make_policy("list")
+    for situation in (at(0.0), at(1.0, settled=500), at(3_000.0, settled=500, wasted_polls=150)):
+        assert policy.should_sweep(situation)
+        policy.record_end(sweep_of(policy, situation, 2), situation)
+    assert not policy.should_sweep(at(3_001.0, settled=500, wasted_polls=150))
+
+
 def test_the_time_between_sweeps_is_twice_the_target_lag():
     policy = make_policy(lag=2.0)
     policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(watched=1_000))
