@@ -91,7 +91,7 @@ async def test_resume_prints_the_remaining_jobs_and_repeats_none(ade, journal, t
     out_dir = str(tmp_path / "r")
     _, first, _ = await stopped_after_one_line(ade, journal, *ids, options=["--out", out_dir])
     code, _, err = await adepoll(ade, "resume", journal)
-    assert (code, f"confirm it with --out {out_dir}" in err) == (2, True)
+    assert (code, f"confirm it with --out {quote(out_dir)}" in err) == (2, True)
     code, rest, err = await adepoll(ade, "resume", journal, "--out", out_dir, real=True)
     assert code == 0
     assert Counter(ids_of(first + rest)) == Counter(ids)

@@ -1,5 +1,6 @@
 """One Chromium for all tests of a pytest process, with pages that share its processes."""
 
+import os
 import shutil
 
 import pytest
@@ -23,6 +24,8 @@ async def chromium():
         browser = await driver.chromium.launch(
             executable_path=path,
             args=["--no-sandbox", "--disable-dev-shm-usage", "--process-per-site"],
+            # With LC_ALL=C, Chromium cannot save files in a folder with other letters.
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
         )
         yield browser
         await browser.close()

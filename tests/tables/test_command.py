@@ -1,5 +1,7 @@
 """``adepoll export``: what it prints, and its exit codes."""
 
+from shlex import quote
+
 import pytest
 from click.testing import CliRunner
 from journalling import snapshot
@@ -103,7 +105,7 @@ async def test_results_that_were_not_downloaded_are_named_with_the_remedy(tmp_pa
     done = run(tmp_path / "b.db", "-o", tmp_path / "t.csv")
     assert done.exit_code == 3
     assert "results of 1 completed job is" not in done.stderr
-    assert f"adepoll resume {tmp_path / 'b.db'} --out DIR" in done.stderr
+    assert f"adepoll resume {quote(str(tmp_path / 'b.db'))} --out DIR" in done.stderr
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
