@@ -303,9 +303,14 @@ forkserver.stop_servers()
     assert done.stdout.split() == ["-1", "-2", "-3", "-15"], done.stderr
 
 
-async def test_a_test_that_waits_too_long_fails_with_what_the_process_has_said(start):
-    code = "import sys, time; print('this far', flush=True); time.sleep(3600)"
-    process = await start(sys.executable, "-W", "error", "-c", code, stdout=-1)
+async def test_a_test_that_waits_too_long_fails_with_what_the_process_has_said(start, tmp_path):
+    code = (
+        "import os, sys, time; print('this far', flush=True); os.mkdir(sys.argv[1]);"
+        "time.sleep(3600)"
+    )
+    has_said = tmp_path / "has said"
+    process = await start(sys.executable, "-W", "error", "-c", code, has_said, stdout=-1)
+    await until(has_said.exists)
     with pytest.raises(
         AssertionError, match=r"after 2 s the test still waits: process .* runs.*this far"
     ):
