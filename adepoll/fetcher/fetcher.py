@@ -47,13 +47,16 @@ _T = TypeVar("_T")
 
 
 def _hide_frames(function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
-    """Decorate a coroutine function: the tracebacks of adepoll's errors do not show its frames."""
+    """Decorate a coroutine function: the tracebacks of adepoll's errors do not show its frames.
+
+    Neither does the traceback of a CancelledError, which is the context of a TimeoutError.
+    """
 
     @functools.wraps(function)
     async def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
             return await function(*args, **kwargs)
-        except (AdePollError, ClosedError) as error:
+        except (AdePollError, ClosedError, asyncio.CancelledError) as error:
             raise without_frames(error)  # noqa: B904 - it is the same error
 
     return call

@@ -1,5 +1,6 @@
 """ResultStream: the bytes of a result as an async iterator, from a snapshot, file or storage."""
 
+import asyncio
 from typing import Protocol, Self
 
 from adepoll.errors import AdePollError, ClosedError
@@ -103,6 +104,8 @@ class ResultStream:
         except (AdePollError, ClosedError) as error:
             if self._transfer is not None:
                 self._transfer.fail()
+            raise without_frames(error)  # noqa: B904 - it is the same error
+        except asyncio.CancelledError as error:
             raise without_frames(error)  # noqa: B904 - it is the same error
         if not chunk:
             if self._transfer is not None:

@@ -151,11 +151,12 @@ class RequestSender:
                     self._record_failure(error, sent)
                     raise without_frames(error)  # noqa: B904 - it is the same error
                 except asyncio.CancelledError as exc:
+                    # It becomes the context of an error: below, or of a TimeoutError of the caller.
+                    without_frames(exc)
                     if (ended := error_of_ended(sent, job_id)) is None:
                         limiter.withdrawn(sent)
                         raise
                     self._record_failure(ended, sent)
-                    without_frames(exc)  # it becomes the context of the error
                     raise ended from None
                 except BaseException:
                     limiter.withdrawn(sent)

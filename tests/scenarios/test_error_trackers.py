@@ -6,12 +6,13 @@ import os
 import pickle
 import resource
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import AsyncExitStack, closing, contextmanager
 
 import pytest
 from amounts import more
 from lazyimport import lazy_import
 from threadlimit import no_thread
+from waiting import until
 
 from adepoll import (
     AdeClient,
@@ -111,6 +112,55 @@ async def test_no_error_shows_a_secret_in_the_locals_of_its_frames(tmp_path, end
         }[endpoint]
         for exc in await errors_of(*calls):
             check(exc)
+
+
+def is_in_locals(text, task):
+    """Return whether a local variable of the functions that a task is in shows the text."""
+    awaited = task.get_coro()
+    while (frame := getattr(awaited, "cr_frame", None)) is not None:
+        if any(text in repr(value) for value in frame.f_locals.values()):
+            return True
+        awaited = awaited.cr_await
+    return False
+
+
+async def say_nothing(_reader, _writer):
+    await asyncio.Event().wait()
+
+
+async def begin_an_answer(_reader, writer):
+    """Send the first half of an answer with a secret, and nothing more."""
+    writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"output_url":"' + KEY.encode())
+    await writer.drain()
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("call", ["get_job", "list_jobs", "result", "download", "stream"])
+async def test_a_call_that_is_cancelled_shows_no_secret(storage, stored, tmp_path, call):
+    """A TimeoutError of `asyncio.timeout` has the CancelledError as its context."""
+    is_of_api = call in {"get_job", "list_jobs"}
+    storage.answers = [begin_an_answer if is_of_api else say_nothing]
+    job = stored(storage.url(f"/result.json?sig={KEY}"))
+    async with (
+        AdeClient("key", base_url=storage.origin) as client,
+        ResultFetcher(client) as fetcher,
+        AsyncExitStack() as stack,
+    ):
+        calls = {
+            "get_job": lambda: client.get_job("job-1"),
+            "list_jobs": client.list_jobs,
+            "result": lambda: fetcher.result(job),
+            "download": lambda: fetcher.download(job, tmp_path / "result.json"),
+            "stream": lambda: stack.enter_async_context(fetcher.stream(job)),
+        }
+        task = asyncio.create_task(calls[call]())
+        await until(lambda: storage.heads)
+        if is_of_api:
+            await until(lambda: is_in_locals(KEY, task))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+    check(caught.value)
 
 
 @pytest.mark.parametrize("call", [AdeClient, WebhookVerifier])
