@@ -218,3 +218,8 @@ def test_the_part_of_a_text_that_is_not_shown_is_not_escaped():
 )
 def test_a_shell_reads_the_same_words(word, quoted):
     assert shell_line(["adepoll", word]) == f"adepoll {quoted}"
+
+
+def test_names_count_towards_the_amount_of_json_that_is_copied():
+    names = dict.fromkeys([f"{number:05}" for number in range(11_000)], 0)
+    assert [len(copy) for copy in redact_json([names, names])] == [11_000, 0]

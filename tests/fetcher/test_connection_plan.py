@@ -43,6 +43,12 @@ def test_connections_with_a_speedup_of_a_quarter_stay_for_good():
     assert play(plan, (2 * MIB, 1), (4 * MIB, 3), (MIB, 60)) == [8, 8, 8]
 
 
+def test_no_time_gives_no_rate():
+    plan = ConnectionPlan(8, 0.0)
+    plan.received = FIRST_SEGMENT
+    assert plan.segment_size(MIB, 0.0) == FIRST_SEGMENT
+
+
 def test_less_than_a_mebibyte_decides_nothing():
     assert play(ConnectionPlan(8, 0.0), (MIB // 100, 90)) == [1]
     assert play(ConnectionPlan(8, 0.0), (MIB // 100, 101)) == [8]

@@ -167,6 +167,12 @@ async def test_an_item_over_the_limit_raises(text):
     assert caught.value.limit == 100_000
 
 
+async def test_the_limit_is_that_of_one_item_although_each_chunk_ends_within_an_item():
+    items = [["x" * 91]] * 100
+    text = json.dumps({"a": items}, separators=(",", ":")).encode()
+    assert await parse(text, "a.item", chunk=96, most=300) == items
+
+
 async def test_values_outside_the_path_may_have_any_size():
     text = b'{"b": [' + b"1," * 200_000 + b'1], "a": [7]}'
     assert await parse(text, "a.item", chunk=1000, most=10_000) == [7]

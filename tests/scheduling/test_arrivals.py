@@ -88,6 +88,17 @@ def test_arrivals_can_be_saved_and_read(ages):
 
 
 @pytest.mark.parametrize(
+    ("ages", "resets"),
+    [([100], 0), ([0, 100], 1), ([0, 100, 100], 1), ([0, 0, 100, 0, 100], 2)],
+)
+def test_only_an_old_job_after_a_new_one_is_a_reset(ages, resets):
+    arrivals = Arrivals()
+    for time, age in enumerate(ages):
+        arrivals.record(age, added_at=time, now=time)
+    assert arrivals.resets == resets
+
+
+@pytest.mark.parametrize(
     "saved",
     [
         None,

@@ -175,6 +175,17 @@ def found(limit=10.0, seconds=120.0):
             return rate, now
 
 
+def test_requests_of_an_earlier_epoch_count_towards_the_limit_of_a_window():
+    window = Window(4)
+    assert window.size == 4
+    for _ in range(3):
+        window.sent()
+    window.begin_epoch()
+    assert not window.full
+    window.sent()
+    assert window.full
+
+
 def test_the_first_429_sets_the_rate_to_what_was_granted():
     rate = Rate()
     for n in range(100):
@@ -183,6 +194,9 @@ def test_the_first_429_sets_the_rate_to_what_was_granted():
     assert rate.value is None
     rate.throttled(10.0, sent_at=9.9, gate_opens_at=10.0)
     assert rate.value == pytest.approx(10.0, rel=0.02)
+    assert rate.interval == 1 / rate.value
+    assert rate.sent(10.1, held_back=True)
+    assert rate.interval == 1 / rate.value
 
 
 def test_the_first_rate_is_lower_if_the_gate_is_closed_for_longer_than_requests_were_sent():

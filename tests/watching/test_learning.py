@@ -2,7 +2,7 @@
 
 import json
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
@@ -11,7 +11,7 @@ from internals import at_risk
 from adepoll.api.models import from_timestamp
 from adepoll.scheduling.durations import Durations, nearest_edge
 from adepoll.watching.job_state import JobState
-from adepoll.watching.learning import Learning
+from adepoll.watching.learning import Learning, exact_duration
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
@@ -22,6 +22,11 @@ def make_state(added_at=100.0):
 
 def make_learning(service_time):
     return Learning(service_time=lambda: service_time)
+
+
+@pytest.mark.parametrize(("ended", "seconds"), [(NOON, 0.0), (NOON - timedelta(seconds=1), None)])
+def test_a_duration_is_not_negative(ended, seconds):
+    assert exact_duration(NOON, ended) == seconds
 
 
 def test_without_a_service_clock_ages_count_from_when_the_watcher_got_the_job():

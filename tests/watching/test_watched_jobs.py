@@ -751,6 +751,12 @@ def test_a_new_job_waits_for_the_list():
     assert 1.0 + TRUST >= watched_jobs.poll_queue.next_due() > 10.0
 
 
+def test_a_subscriber_that_joins_a_new_job_waits_for_the_list_too():
+    watched_jobs = make_sweeping("a")
+    subscribe(watched_jobs, make_subscription(), "a", can_wait=False)
+    assert watched_jobs.poll_queue.next_due() == FIRST_TRUST
+
+
 @pytest.mark.parametrize(("lag", "due"), [(0.0, 5.0), (3.0, 8.0), (60.0, 10.0)])
 def test_a_new_job_that_no_sweep_has_shown_is_polled(lag, due):
     """A sweep can fail or come late, and the list can be later than it seems."""
