@@ -64,7 +64,7 @@ class PartFile:
         self._present: list[tuple[int, int]] = []
         self._resumable = False
         self._unrecorded = 0  # bytes written since the last update of the resume state
-        self._has_state = False
+        self._has_state: bool  # set by `open` and `begin`
         self._recording = Lock()
         self._hash = hashlib.sha256()
         self._keys: Collection[str] = ()
