@@ -57,6 +57,11 @@ async def test_objects_say_what_they_do(tmp_path):
         async with batch:
             run = batch.run(job_ids)
             assert repr(run).startswith("<BatchRun not started")
+            await anext(run)
+            assert repr(run).startswith("<BatchRun running: ")
+            await run.aclose()
+            assert repr(run).startswith("<BatchRun ended: ")
+            run = batch.run(job_ids)
             async for _ in run:
                 pass
             assert repr(run) == "<BatchRun ended: 3 settled, 0 unresolved, 0 open of 3 jobs>"

@@ -3,7 +3,7 @@
 import pytest
 
 from adepoll.api.config import REGIONS, V2_REGIONS
-from adepoll.errors import ConfigurationError
+from adepoll.errors import ConfigurationError, JournalEndpointError
 from adepoll.journal.endpoints import Endpoints
 
 ELSEWHERE = "https://api.elsewhere.example"
@@ -30,3 +30,19 @@ def test_the_address_for_v2_jobs_is_normalized_and_shown():
     assert endpoints.shown == f"{REGIONS['us']}, v2 jobs at {ELSEWHERE}"
     with pytest.raises(ConfigurationError, match=r"^v2_endpoint must be a URL"):
         Endpoints.of(REGIONS["us"], "https://user:secret@a.example")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "api"),
+    [
+        (Endpoints.of(REGIONS["us"]), "v1"),
+        (Endpoints.of(REGIONS["us"], ELSEWHERE), "v1"),
+        (Endpoints.of(ELSEWHERE, REGIONS["us"]), "v2"),
+    ],
+)
+def test_the_error_says_which_address_differs(theirs, api):
+    ours = Endpoints.of(ELSEWHERE)
+    with pytest.raises(JournalEndpointError) as caught:
+        theirs.check(ours, None)
+    assert (caught.value.api, caught.value.theirs) == (api, REGIONS["us"])
+    assert caught.value.ours == ELSEWHERE

@@ -143,7 +143,7 @@ def test_a_complete_batch_has_no_next_command():
 @pytest.mark.parametrize(
     ("records", "sentence", "missing"),
     [
-        ([], "This journal contains no jobs yet.", {"Outcomes", "Durations"}),
+        ([], "Summary This journal contains no jobs yet. Created by", {"Outcomes", "Durations"}),
         ([record()], "The only job completed.", {"Why jobs failed", "Still open"}),
         (
             [record(n, "failed", measured=False) for n in (1, 2)],

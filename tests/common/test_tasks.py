@@ -1,0 +1,20 @@
+"""Tasks: waiting for tasks that were cancelled, in virtual time."""
+
+import asyncio
+
+import pytest
+
+from adepoll.common.tasks import join
+
+
+def test_a_cancelled_join_waits_for_all_tasks_before_it_raises(replay):
+    async def main():
+        tasks = [asyncio.create_task(asyncio.sleep(seconds)) for seconds in (1, 2, 3)]
+        joining = asyncio.create_task(join(tasks))
+        await asyncio.sleep(1.5)
+        joining.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await joining
+        assert all(task.done() for task in tasks)
+
+    replay(main)
