@@ -25,7 +25,8 @@ _GZIP: Final = "\x1f\udc8b"
 # Matches the first line of a file that is not UTF-8 text: an Excel workbook, a compressed file, a
 # PDF, or UTF-16 without a byte order mark.
 _BINARY: Final = re.compile(f"{_GZIP}|%PDF-|[^\x00]*\x00")
-_QUOTES: Final = "\"'`"
+# Opening quotes and their closing ones. Word processors write the last two pairs.
+_QUOTES: Final = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019"}
 
 
 def read_text(
@@ -129,7 +130,7 @@ def _bare(text: str) -> str:
     """Return a text without the quotes around it and the delimiter after it, as in ``"ID",``."""
     bare = text.rstrip(",;|\t ")
     inner = bare[1:-1]
-    if inner and bare[0] in _QUOTES and bare[0] == bare[-1] and bare[0] not in inner:
+    if inner and _QUOTES.get(bare[0]) == bare[-1] and bare[-1] not in inner:
         bare = inner.strip()
     return bare or text
 

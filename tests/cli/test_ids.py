@@ -111,7 +111,11 @@ async def test_control_characters_make_one_bad_id_that_is_printed_escaped(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "line", ['"a-1"', "'a-1'", "`a-1`", "a-1,", '"a-1",', "a-1;", "a-1\t", ' "a-1" , ', '" a-1 "']
+    "line",
+    [
+        *('"a-1"', "'a-1'", "`a-1`", "a-1,", '"a-1",', "a-1;", "a-1\t", ' "a-1" , ', '" a-1 "'),
+        *("\u201ca-1\u201d", "\u2018a-1\u2019,"),
+    ],
 )
 def test_quotes_and_a_last_delimiter_are_no_part_of_an_id(line):
     assert ids_in(f"{line}\n{line}\nb-2\n") == ["a-1", "a-1", "b-2"]
