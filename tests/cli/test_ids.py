@@ -25,13 +25,14 @@ from adepoll.cli.found_jobs import Fields, IdsError
 from adepoll.cli.ids import check_sources, read_id_batches, read_ids
 from adepoll.errors import InvalidJobIdError
 
+# Texts without quotes and delimiters, which are not the name of a column, such as "job_id".
 ID_TEXT = st.text(
-    st.characters(min_codepoint=33, exclude_categories=("Cs", "Cc", "Cf", "Z"))
+    st.characters(min_codepoint=33, exclude_categories=("Cs", "Cc", "Cf", "Z", "Pi", "Pf"))
     .filter(str.isprintable)
-    .filter(lambda char: char not in ',;|#"[{/\\?%'),
+    .filter(lambda char: char not in ",;|#\"'`[{/\\?%"),
     min_size=1,
     max_size=30,
-)
+).filter(lambda text: not text.lower().endswith(("id", "ids", "identifier")))
 
 
 def id_of(job):
