@@ -286,10 +286,14 @@ def _aware(time: datetime) -> datetime:
 
 
 def _without_query_values(text: str, url: str) -> str:
-    """Replace all long values of the URL's query in the text: they can be secret."""
+    """Replace all long values of the URL's query in the text: they can be secret.
+
+    If the text contains a value with other percent-encodings than the URL, return the decoded text.
+    """
+    decoded = unquote(unquote(text))
     for pair in urlsplit(url).query.split("&"):
         value = pair.partition("=")[2]
         for quoted in (value, unquote(value)):
             if len(quoted) >= _SHORTEST_SECRET:
-                text = text.replace(quoted, REDACTED)
-    return text
+                text, decoded = (each.replace(quoted, REDACTED) for each in (text, decoded))
+    return decoded if decoded.count(REDACTED) > text.count(REDACTED) else text

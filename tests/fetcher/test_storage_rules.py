@@ -216,3 +216,11 @@ def test_no_url_is_too_odd(name, value, other):
     url = f"https://h/k?{name}={value}&X-Amz-Date={other}&sig=1"
     assert len(validity_of(url)) == 2
     error_for("job-1", url, 403, b"", now=NOW)
+
+
+@pytest.mark.parametrize("slash", ["/", "%2F", "%2f", "%252F"])
+def test_a_secret_of_the_url_is_redacted_in_any_encoding(slash):
+    url = "https://h/o?X-Amz-Security-Token=CaNaRy0123456789%2FabCDef"
+    said = f"<Message>bad CaNaRy0123456789{slash}abCDef here</Message>"
+    error = error_for("job-1", url, 403, said.encode(), now=NOW)
+    assert error.detail == "bad REDACTED here"
