@@ -22,6 +22,7 @@ from collecting import pytest_collection_modifyitems, pytest_configure_node  # n
 from hypothesis import settings
 from internals import timers
 from longlived import pytest_collection, pytest_runtest_protocol  # noqa: F401 - hooks
+from openfiles import many_files
 from rawstorage import Bucket, RawStorage
 from scripted import ScriptedSource
 from stacks import pytest_runtest_makereport  # noqa: F401 - the import registers the hook
@@ -158,6 +159,13 @@ def folder_as_nobody():
         finally:
             if is_root:
                 os.seteuid(0)
+
+
+@pytest.fixture
+def thousand_files():
+    """Let the test open 1,000 files; some systems allow 256 unless a program asks for more."""
+    with many_files(1_000):
+        yield
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import random
-import resource
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ import forkserver
 import pytest
 from clocks import LeapingClock
 from observing import LoopBlocking
+from openfiles import many_files
 from waiting import supervised
 
 from adepoll.emulator import JobPlan
@@ -38,13 +38,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="read
 @pytest.fixture(autouse=True)
 def enough_files():
     """Raise the limit of open files, for thousands of sockets."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_FILES
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"only {hard} files may be open here")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with many_files(MOST_FILES):
+        yield
 
 
 @attrs.define

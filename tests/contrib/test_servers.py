@@ -251,6 +251,7 @@ async def test_a_job_whose_clients_have_all_disconnected_is_no_longer_polled(ser
     assert server.watcher.stats.watched == 0
 
 
+@pytest.mark.usefixtures("thousand_files")
 async def test_many_waiters_of_a_job_share_its_polls(server, ade, http):
     async def wait(job_id):
         async with http.get(f"{server.url}/wait/{job_id}") as response:

@@ -7,6 +7,8 @@ import pytest
 from amounts import more
 from crowd import FAULTS, download_together
 
+pytestmark = pytest.mark.usefixtures("thousand_files")
+
 
 @pytest.mark.parametrize(("count", "seed"), more([(80, 0)], [(200, 0), (200, 1)]))
 async def test_each_of_many_downloads_is_correct_or_a_typed_error(tmp_path, count, seed):
