@@ -158,7 +158,8 @@ def mutation(session: nox.Session) -> None:
     A changed module is called a mutant. ``nox -s mutation -- job_ids estimators --sample 50`` tests
     50 random mutants of two modules. Without names, all modules of ``[tool.mutmut]`` are changed.
     Without ``--sample``, all mutants are tested. tests/equivalent_mutants.md lists mutants that do
-    the same as the original. mutmut changes neither properties nor module-level code.
+    the same as the original. mutmut changes neither properties nor module-level code, and its
+    changes of code that runs during imports, such as `api/json_reader.py`, have no effect.
     """
     parser = argparse.ArgumentParser(prog="nox -s mutation --")
     parser.add_argument("modules", nargs="*", help="such as: job_ids estimators")

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.watching.statistics import BOUNDS, LagHistogram, PollCounts
+from adepoll.watching.statistics import BOUNDS, LagHistogram, PollCounts, Throughput
 
 
 @given(st.lists(st.floats(0, 1e6) | st.sampled_from(BOUNDS)))
@@ -28,3 +28,13 @@ def test_a_histogram_is_a_copy():
     counts.record_settled(1e9)
     assert before == LagHistogram()
     assert counts.detection_lag().counts[-1] == 1
+
+
+def test_a_rate_is_known_only_while_most_polls_are_more_than_two_seconds_late():
+    throughput = Throughput()
+    for second in range(30):
+        throughput.record(float(second), second + 2.0, settled=False)
+    assert throughput.rate(32.0) is None
+    for second in range(30, 90):
+        throughput.record(float(second), second + 2.25, settled=False)
+    assert math.isclose(throughput.rate(91.25), 1.0, rel_tol=0.1)
