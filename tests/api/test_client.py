@@ -1455,11 +1455,15 @@ async def test_a_list_of_cancelled_v2_jobs_is_empty_without_a_request(start_serv
 
 
 @pytest.mark.parametrize("polls", [False, True])
-async def test_a_client_of_one_kind_lists_the_first_page_by_default(start_server, polls):
+async def test_a_client_of_one_kind_has_the_first_page_as_default_and_the_same_clock(
+    start_server, polls
+):
     server = await start_server(answer(body=b'{"jobs": []}'))
     async with client_of(server) as client:
         of_kind = client.for_kind(JobKind.V1_PARSE)
-        await (of_kind.for_polling(contextlib.nullcontext()) if polls else of_kind).list_jobs()
+        source = of_kind.for_polling(contextlib.nullcontext()) if polls else of_kind
+        await source.list_jobs()
+        assert source.service_time == client.service_time
     assert server.targets == ["/v1/ade/parse/jobs?page=0&pageSize=100"]
 
 

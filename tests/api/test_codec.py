@@ -481,6 +481,12 @@ def test_a_time_is_written_as_the_number_of_seconds_that_was_read(time):
     assert f'"received_at":{time},' in job.to_json()
 
 
+def test_the_bytes_of_a_result_are_not_shown():
+    job = v1_extract.decode_job(json.dumps(JOB))
+    assert job.data is not None
+    assert "received_result" not in repr(job)
+
+
 def test_an_unknown_status_keeps_its_text_and_is_active():
     job = v1_extract.decode_job(json.dumps({**PENDING, "status": "paused"}))
     assert job.status is JobStatus.UNKNOWN
