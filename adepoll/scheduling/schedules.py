@@ -231,13 +231,16 @@ class Adaptive:
         """Return the mean lag to aim at for jobs with these durations, in seconds.
 
         If `target_lag` is above 5 s, return `target_lag`. Otherwise, return the smaller of two
-        lags: `target_lag`, and three quarters of the mean lag of the official SDK's waiter for
-        these jobs. Not the whole lag, because the real lag of short jobs is longer than the aim:
-        the first jobs end before it is known how long jobs take.
+        lags: `target_lag`, and the mean lag of the official SDK's waiter for these jobs. If the
+        second lag is below 2.5 s, only three quarters of it count. The real lag of short jobs is
+        longer than the aim, because the first jobs end before it is known how long jobs take.
         """
         if self.target_lag > OFFICIAL_LAG:
             return self.target_lag
-        return min(self.target_lag, _SHARE_OF_OFFICIAL * official_lag(distribution))
+        official = official_lag(distribution)
+        if official < _SHORT_LAG:
+            official *= _SHARE_OF_SHORT_LAG
+        return min(self.target_lag, official)
 
     def plan(self, distribution: Distribution, *, lag_ratio: float = 1.0) -> Plan:
         """Return the plan for jobs with these durations; keep it for later calls.
@@ -265,6 +268,7 @@ class Adaptive:
         return plan
 
 
-_SHARE_OF_OFFICIAL: Final = 0.75  # aim for short jobs, as a share of the lag of the SDK's waiter
+_SHORT_LAG: Final = 2.5  # seconds; the mean lag of the SDK's waiter is shorter for short jobs
+_SHARE_OF_SHORT_LAG: Final = 0.75  # aim for short jobs, as a share of that lag
 _MAX_CORRECTION: Final = 1.5  # largest factor by which `lag_ratio` makes the aim longer or shorter
 _PLANS_KEPT: Final = 4  # more than one, because several watchers can share a schedule
