@@ -40,8 +40,12 @@ class Notes:
         """Open the notes; raises `sqlite3.OperationalError` while another process uses them."""
         database = sqlite3.connect(path, timeout=0, isolation_level=None)
         self.query, self.close = database.execute, database.close
-        for statement in TABLE.split(";"):
-            self.query(statement)
+        try:
+            for statement in TABLE.split(";"):
+                self.query(statement)
+        except sqlite3.Error:
+            self.close()
+            raise
 
     def begin(self, document: str, kind: JobKind) -> tuple[str, str | None]:
         """Return the file name to upload a document with, and the id of its job if it has one."""
