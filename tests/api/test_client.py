@@ -1462,7 +1462,7 @@ async def test_a_client_of_one_kind_has_the_first_page_as_default_and_the_same_c
     async with client_of(server) as client:
         of_kind = client.for_kind(JobKind.V1_PARSE)
         source = of_kind.for_polling(contextlib.nullcontext()) if polls else of_kind
-        await source.list_jobs()
+        assert (await source.list_jobs()).jobs == ()
         assert source.service_time == client.service_time
     assert server.targets == ["/v1/ade/parse/jobs?page=0&pageSize=100"]
 

@@ -10,7 +10,7 @@ from batching import LARGE, NEVER, gather, gather_until, make_client
 from internals import at_risk, watcher_of
 from waiting import until
 
-from adepoll import Batch, JobKind, JobRef, Journal
+from adepoll import Batch, JobKind, JobRef, Journal, ResultFetcher
 from adepoll.api.models import JobStatus
 from adepoll.batch import BatchProgress
 from adepoll.emulator import JobPlan
@@ -358,6 +358,25 @@ async def test_watcher_statistics_are_available_while_the_batch_is_open(scene):
         await gather(batch.run(scene.many(3)))
         assert batch.watching.settled == 3
     assert (batch.watching, batch.time_left()) == (None, None)
+
+
+async def test_jobs_that_wait_for_their_downloads_count_in_the_time_left(scene, monkeypatch):
+    real, begun = ResultFetcher.download, 0
+
+    async def download(*args, **options):
+        nonlocal begun
+        begun += 1
+        if begun > 20:
+            await asyncio.Event().wait()
+        return await real(*args, **options)
+
+    monkeypatch.setattr(ResultFetcher, "download", download)
+    async with scene.batch() as batch, batch.run(scene.many(40)) as run:
+        for _ in range(20):
+            await anext(run)
+        await until(lambda: batch.watching.settled == 40)
+        await until(lambda: batch.time_left() is not None)
+        assert batch.time_left() > 0
 
 
 # --- arguments -----------------------------------------------------------------------------------
