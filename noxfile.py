@@ -45,9 +45,17 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(name="tests-all", python=PYTHONS)
 def tests_all(session: nox.Session) -> None:
-    """Run the tests on each supported Python that is installed."""
+    """Run the tests on each supported Python that is installed, and some in development mode.
+
+    The development mode finds tasks and coroutines that nobody awaits, and calls in wrong threads.
+    It makes asyncio several times slower.
+    """
     install(session)
     session.run("pytest", *PARALLEL, *session.posargs)
+    if not session.posargs:
+        session.env["PYTHONDEVMODE"] = "1"
+        areas = ("api", "batch", "throttling", "watching/test_eager_tasks.py")
+        session.run("pytest", *PARALLEL, *(f"tests/{area}" for area in areas))
 
 
 @nox.session
