@@ -2,9 +2,8 @@
 
 aiohttp reads the headers and the first bytes of the body. It would parse each chunk of the body,
 and copy it into new memory. If the length of a body is known, and the body has no coding, nothing
-needs to be parsed. So this module takes over the connection, and the
-event loop writes the bytes into reused blocks of memory (`asyncio.BufferedProtocol`). This also
-works with TLS.
+needs to be parsed. So this module takes over the connection, and the event loop writes the bytes
+into reused blocks of memory (`asyncio.BufferedProtocol`). This also works with TLS.
 """
 
 import asyncio

@@ -19,8 +19,8 @@ product does not depend on the delay either.
 
 Why at most 7 s, not 10 s: polls in the first seconds are more frequent than those of the SDK's
 waiter. Shorter delays later reduce the lag, so that the product of polls and lag is about as small
-as that of the SDK's waiter, or smaller. A job that ends in the first minute has had few of
-these later polls, so the bound is only 4 s in the first minute.
+as that of the SDK's waiter, or smaller. A job that ends in the first minute has had few of these
+later polls, so the bound is only 4 s in the first minute.
 
 *The same at unknown ages.* If no job was seen to end at the age of the job or later, nothing is
 known of when it will end. Then the delay is also at most twice the target lag. So the mean lag is

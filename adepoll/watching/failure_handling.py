@@ -26,9 +26,8 @@ The failure decides which limit applies, and which seconds count:
 - 403, and the job was not found before: limit `not_found_grace`. Seconds count in part, by the
   polls at all hosts. All seconds count if no other job was polled.
 - 404 or 403, and the job was found before: limit `patience`, or `not_found_grace` if it is longer.
-  Seconds count in part: for a 404, by
-  the polls at the same host; for a 403, by the polls at all hosts. All seconds count if no other
-  job was polled.
+  Seconds count in part: for a 404, by the polls at the same host; for a 403, by the polls at all
+  hosts. All seconds count if no other job was polled.
 - Malformed answer, undocumented status or redirect: limit `malformed_patience`, or `patience` if it
   is shorter. All seconds count, because the service responds.
 - No connection, 5xx or 408: limit `patience`. Seconds count in part, by the polls at the same host.
@@ -48,9 +47,9 @@ five more polls must fail.) Therefore, time in which the process was stopped, or
 request budget was short, has little effect.
 
 The next poll of the job comes within this tenth (or fifth) of the limit, if the request budget
-allows it and at least a fifth of the polls of other jobs succeed. After a 5xx, a 408, a
-failed connection, a 401, a bad certificate or a refusal by the proxy, the next poll comes within
-15 s, unless the job is probably bad.
+allows it and at least a fifth of the polls of other jobs succeed. After a 5xx, a 408, a failed
+connection, a 401, a bad certificate or a refusal by the proxy, the next poll comes within 15 s,
+unless the job is probably bad.
 
 A job becomes probably bad after at least four failed polls. After that, failed polls of this job do
 not count as failures of the service. Otherwise the last open jobs of a batch, if all are bad, would
