@@ -1,4 +1,4 @@
-"""IdIntake: adds the ids of a run to the journal as they arrive, and yields the waiting jobs."""
+"""IdIntake: adds the ids of a run to the journal as they arrive, and yields the jobs to watch."""
 
 import asyncio
 from collections.abc import (
@@ -37,12 +37,12 @@ _PAGE: Final = 1_000  # waiting jobs read from the journal at the same time
 
 
 class IdIntake:
-    """Adds the ids of a run to the journal, and yields its waiting jobs for the watcher.
+    """Adds the ids of a run to the journal, and yields the jobs that must still be watched.
 
     An id that arrives late, for example from a pipe, does not delay other jobs.
 
     Attributes:
-        has_columns: True once a job with columns was read.
+        has_columns: True after a job with `BatchJob.columns` was read.
     """
 
     def __init__(
@@ -90,7 +90,10 @@ class IdIntake:
         self._added.set()
 
     async def waiting(self) -> AsyncGenerator[JobRef, None]:
-        """Yield the waiting jobs in the order of the journal; end when all ids were added."""
+        """Yield the jobs of the journal that must still be watched, in their order.
+
+        Wait for further ids as long as `add_all` is reading. Then the generator ends.
+        """
         after = 0
         while True:
             self._added.clear()

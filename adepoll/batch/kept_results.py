@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def keep(folder: Path, snapshots: Iterable[JobSnapshot]) -> None:
-    """Rename the file of each large result that a poll has received."""
+    """Rename the file of each large result, so that the client does not delete it."""
     for snapshot in snapshots:
         if snapshot.kept_result is None:
             continue
@@ -32,7 +32,7 @@ def keep(folder: Path, snapshots: Iterable[JobSnapshot]) -> None:
 
 
 def with_kept_result(folder: Path, snapshot: JobSnapshot) -> JobSnapshot:
-    """Return a snapshot with the file that an earlier run has kept, if there is one."""
+    """Return the snapshot; if an earlier run has kept the file of its result, with this file."""
     path = _path_of(folder, snapshot)
     try:
         status = path.lstat()

@@ -1,6 +1,6 @@
 """Saves in the journal what a batch has learnt about how long jobs take, for its next run.
 
-It is the value of the key "durations" in the journal's table `notes`.
+The durations are stored in the journal's table `notes`, under the key "durations".
 """
 
 import json
@@ -22,7 +22,7 @@ async def read_durations(journal: Journal) -> dict[JobKind, Durations]:
 
 
 def _durations_in(note: str | None) -> dict[JobKind, Durations]:
-    """Return the durations in a note. Blocks: the author of the journal can make the note long."""
+    """Return the durations in a note. Blocks: the journal may contain a long text of a stranger."""
     learnt = {}
     for name, text in _texts_in(note).items():
         try:

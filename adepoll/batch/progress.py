@@ -67,10 +67,7 @@ class OutcomeRate:
         self._total += count
 
     def per_second(self, now: float) -> float | None:
-        """Return the rate; None if it would not be precise yet.
-
-        It is precise after the 20th outcome, and one second after the first outcome.
-        """
+        """Return the rate; None before the 20th outcome, and in the second after the first one."""
         passed = now - self._started
         if self._total < _MIN_OUTCOMES or passed < _MIN_TIME:
             return None

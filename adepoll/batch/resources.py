@@ -23,14 +23,14 @@ class BatchResources:
         fetcher: Fetcher that downloads the results.
         kind: Kind to assume for an id that does not contain its kind.
         out_dir: Folder for the results; None if results are not written to files.
-        name_by: "job_id" or "label": the property of a job after which its result file is named.
+        name_by: "job_id" or "label": what gives a result file its name.
         downloads: Maximum number of results fetched at the same time.
         window: Maximum number of jobs watched at the same time.
         protected: Files that are never replaced, not even with `overwrite`.
         overwrite: True if existing files are replaced.
         verify: True if the result files of earlier runs are checked.
-        curable: Class names of lasting errors after which this batch tries a job again, because its
-            settings can remove the cause of the error.
+        curable: Class names of lasting errors whose cause the settings of this batch can remove.
+            The batch tries jobs with these errors again.
         service_time: Returns the Unix time by the service's clock; None if that is unknown.
     """
 

@@ -1,9 +1,12 @@
 """ResultFetching: writes the results of settled jobs to files, and checks files of earlier runs.
 
-An existing file is replaced only with `overwrite`. Without `overwrite`, an existing file with
-exactly the bytes of the result counts as the result. A file with other bytes is kept, and the job
-is given up. What the journal says about the file does not count, because a journal may come from a
-stranger.
+An existing file is replaced only with `overwrite`. Without `overwrite`, the file is compared with
+the result. If all bytes are equal, the file counts as the result. Otherwise the file is kept, and
+the job is given up.
+
+Size, modification time and SHA-256 in the journal only show which files of earlier runs are
+unchanged (`result_files.lost`). They never allow a file to be replaced, because somebody else may
+have written the journal.
 """
 
 import asyncio
@@ -113,9 +116,8 @@ class ResultFetching:
     async def keep_unchanged(self, page: Sequence[Record]) -> Sequence[Record]:
         """Return the records whose files are unchanged.
 
-        The journal records that the results of all other jobs must be fetched again.
-
-        If `verify` is False, return all records without a check.
+        For every other job, record in the journal that the result must be fetched again. If
+        `verify` is False, return all records without a check.
         """
         # A run that was killed while it recorded a result file has not removed the kept file.
         written = [record.snapshot for record in page if record.file and record.snapshot]
@@ -300,7 +302,7 @@ class ResultFetching:
     async def _record_lost(self, page: Sequence[Record]) -> Sequence[Record]:
         """Return the records whose files are missing or changed.
 
-        The journal records that the results of these jobs must be fetched again.
+        For each of these jobs, record in the journal that the result must be fetched again.
         """
         if not any(record.file for record in page):
             return ()

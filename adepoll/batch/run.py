@@ -14,10 +14,13 @@ from adepoll.journal.outcomes import Outcome
 class BatchRun(EndsWhenLeft[Outcome]):
     """An async iterator of outcomes, and an async context manager; created by `Batch.run`.
 
-    A run starts at the first iteration, or when its ``async with`` block begins. It ends when every
-    job has an outcome, when its batch is closed, or when the run is closed, left or garbage
-    collected. A run is left at the end of its ``async with`` block or, without such a block, when a
-    loop over the run ends, for example by `break`.
+    A run starts at the first iteration, or when its ``async with`` block begins. It ends in one of
+    these cases:
+
+    - Every job has an outcome.
+    - The ``async with`` block ends. Without such a block: a loop over the run ends, for example by
+      `break`.
+    - `aclose` is called, the batch is closed, or the run is garbage collected.
     """
 
     _closed = True

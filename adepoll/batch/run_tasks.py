@@ -169,7 +169,7 @@ class RunTasks:
         raise error
 
     async def _deliver(self, *outcomes: Outcome) -> None:
-        """Pass outcomes of this run on to `next`. Each outcome gets the columns of its job."""
+        """Put outcomes into the buffer of the run; add the texts in `BatchJob.columns` to each."""
         columns: Mapping[JobRef, Mapping[str, str]] = {}
         if self._has_columns or self._ids.has_columns:
             columns = await self._journal.columns([outcome.ref for outcome in outcomes])
@@ -182,7 +182,7 @@ class RunTasks:
         self._changed.set()
 
     async def _refuse_id(self, error: InvalidJobIdError, job: JobToAdd) -> None:
-        """Pass on an outcome for an invalid id, which is not in the journal."""
+        """Put an outcome for an invalid id into the buffer; the journal does not contain the id."""
         self.counters.unresolved += 1
         self.counters.known += 1
         batch_job = job if isinstance(job, BatchJob) else BatchJob(JobRef(error.job_id))
@@ -198,7 +198,7 @@ class RunTasks:
         )
 
     async def _run(self) -> None:
-        """Do the whole run: pass on earlier outcomes, read ids, watch jobs and fetch results."""
+        """Do the whole run: yield earlier outcomes, read ids, watch jobs and fetch results."""
         results = self._results
         try:
             await self._journal.reopen(error_classes=self._resources.curable)
@@ -223,9 +223,9 @@ class RunTasks:
             await self._save_durations()
 
     async def _deliver_earlier(self) -> None:
-        """Pass on the outcomes of earlier runs that were not acknowledged.
+        """Put the outcomes of earlier runs that were not acknowledged into the buffer.
 
-        In a replay, pass on all outcomes of earlier runs.
+        In a replay, put all outcomes of earlier runs into the buffer.
         """
         which = RecordFilter.WITH_OUTCOME if self._replay else RecordFilter.UNACKNOWLEDGED
         async with aclosing(record_pages(self._journal, which, data=True)) as pages:
@@ -234,7 +234,7 @@ class RunTasks:
                     await self._put(record.outcome())
 
     async def _settle(self, intake: asyncio.Task[None]) -> None:
-        """Watch all waiting jobs, record how they end, and pass on their outcomes.
+        """Watch all jobs that have not settled, record how they end, and deliver their outcomes.
 
         `intake` is the task that adds the ids of the run to the journal.
         """
@@ -250,12 +250,12 @@ class RunTasks:
             raise error
 
     async def _record_all(self, intake: asyncio.Task[None]) -> None:
-        """Watch all waiting jobs, and record how they end.
+        """Watch all jobs that have not settled, and record how they end.
 
         Each end is recorded immediately, even while the consumer or the downloads are slow, because
-        the service may have deleted the result after the poll. Until `_pass_on` releases an end, it
-        keeps its place in the watch. So the buffer of the watch limits the number of snapshots in
-        memory, and the window limits the number of jobs that were given up.
+        the service may have deleted the result after the poll. Memory is limited nevertheless:
+        until `_pass_on` has handled an ended job, the watch still counts it. A settled job counts
+        in the buffer of the watch, and a job that was given up counts in the window.
         """
         watcher, window = self._resources.watcher, self._resources.window
         waiting = self._ids.waiting()
@@ -296,7 +296,8 @@ class RunTasks:
         after = 0
         while page := await self._journal.waiting(after=after, limit=_PAGE):
             after = page[-1][0]
-            await self._recorded.join()  # these jobs have no place in the watch
+            # The watch does not count these jobs, so its limits do not apply to them.
+            await self._recorded.join()
             await self._record_ends(
                 UnresolvedJob(
                     job.job_id,

@@ -1,4 +1,4 @@
-"""Decompresses bodies, with a limit on their decompressed size. Imports `errors` only."""
+"""Decompresses bodies, with a limit on their decompressed size."""
 
 import asyncio
 import zlib
@@ -43,7 +43,7 @@ _PLAIN: Final = b"{ \t\r\n"
 class Decoder:
     """Decodes gzip and deflate, which some storages send although they were not requested.
 
-    Some storages send the header `Content-Encoding` with a text that is not encoded. Such a text is
+    Some storages send `Content-Encoding` although the text is not encoded. Then the text is
     returned unchanged. Bytes after the compressed data, such as padding, are ignored.
     """
 
@@ -100,9 +100,9 @@ class Decoder:
 
     @property
     def _may_be_padding(self) -> bool:
-        """True if the bytes after a complete gzip member may be padding, not another member.
+        """True if the next bytes may be padding after a gzip member, not another member.
 
-        This is so until a byte of another member was decoded.
+        It becomes False when a byte of another member was decoded.
         """
         return self._member > 0 and not self._bytes_of_member
 

@@ -1,9 +1,10 @@
 """Receives a large body in reused memory, to save CPU time.
 
-aiohttp reads the headers and the first bytes of the body. It would parse each chunk of the body,
-and copy it into new memory. If the length of a body is known, and the body has no coding, nothing
-needs to be parsed. So this module takes over the connection, and the event loop writes the bytes
-into reused blocks of memory (`asyncio.BufferedProtocol`). This also works with TLS.
+aiohttp parses each chunk of a body, and copies the chunk into new memory. This is not necessary if
+the length of the body is known, and the body is neither compressed nor chunked. Then aiohttp reads
+only the headers and the first bytes. This module takes over the connection, and the event loop
+writes the other bytes into reused blocks of memory (`asyncio.BufferedProtocol`). This also works
+with TLS.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ class BlockPool:
         self._blocks: list[tuple[bytearray, weakref.ref[memoryview]]] = []
 
     def take(self) -> memoryview:
-        """Return an unused block, in use until the returned memoryview itself is deleted.
+        """Return an unused block. It can be reused when the returned memoryview was deleted.
 
         Other memoryviews of the block, such as slices, do not prevent its reuse.
         """
@@ -53,8 +54,8 @@ class BlockPool:
 class BufferedBody(asyncio.BufferedProtocol):
     """The protocol of a connection that was taken over from aiohttp in the middle of a body.
 
-    aiohttp does not see that the body ends. So when the response is closed, aiohttp does not reuse
-    the connection, and `abort` closes the transport.
+    aiohttp does not see the end of the body. So it does not reuse the connection. When the response
+    is closed, `abort` closes the transport.
     """
 
     def __init__(
@@ -195,13 +196,14 @@ def take_over(
     """Take over the connection of a response if at least 16 MiB of its body are not received yet.
 
     Args:
-        response: A response whose body has no coding. No other task may be reading the body.
+        response: A response whose body is not compressed. No other task may be reading the body.
         silence: Maximum seconds without a byte.
         blocks: The memory for the body, which several responses can share; None for new memory.
 
     Returns:
-        The bytes that aiohttp has already received, which the caller must use first. Then the rest
-        of the body, or None if the caller must read the rest from `response`.
+        Two values: the bytes that aiohttp has already received, which come first; and the object
+        from which the caller reads the rest of the body. The object is None if the caller must read
+        the rest from `response`.
     """
     length, content = response.content_length, response.content
     if length is None or length - content.total_bytes < _MIN_BYTES:

@@ -1,4 +1,4 @@
-"""Checks that a job has completed, and so can have a result. Imports `api` and `errors`."""
+"""Checks that a job has completed, because only a completed job can have a result."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ def raise_unless_completed(job: JobSnapshot) -> None:
 async def request_completed(client: AdeClient, ref: JobRef) -> JobSnapshot:
     """Request a job that is known to have completed, and return its snapshot.
 
-    A server of the service can have an older state, and answer that the job is still active. Then
+    One of the service's servers can be out of date, and answer that the job is still active. Then
     the job is requested again, up to `RetryPolicy.attempts` times in total.
 
     Raises:

@@ -101,17 +101,20 @@ class DiskWriter:
         self._report_progress()
 
     def write(self, offset: int, chunks: list[Chunk]) -> asyncio.Future[None]:
-        """Start to write and hash chunks in a thread; return a future that is done after that.
+        """Start to write and hash chunks in a thread; return a future that is done at the end.
 
         `offset` is the offset of the first chunk in the file.
         """
         return start_in_thread(self._write, offset, chunks)
 
     def record(self, count: int, prefix: int) -> None:
-        """Record that `count` more bytes, and all of the first `prefix` bytes, are written.
+        """Record that bytes were written; after each 64 MiB, start to sync the file.
 
-        Also start to sync the file after each 64 MiB, because a single sync at the end takes long.
-        Raise the error of the previous sync.
+        A single sync at the end would take long. Raise the error of the previous sync.
+
+        Args:
+            count: Number of newly written bytes.
+            prefix: Number of bytes at the start of the file that are written without a gap.
         """
         self.written += count
         self._prefix = prefix
@@ -137,7 +140,8 @@ class DiskWriter:
     def _write(self, offset: int, chunks: list[Chunk]) -> None:
         """Write chunks, and hash them if all earlier bytes of the file are hashed.
 
-        Otherwise, a later call hashes them, and reads them from the file for that.
+        If earlier bytes are still missing, a later call reads these chunks from the file and hashes
+        them.
         """
         self.part.write(offset, chunks)
         if self._hash_lock.acquire(blocking=False):
@@ -165,9 +169,10 @@ class DiskWriter:
             await run_in_thread(hash_some)
 
     async def _stop_background_work(self) -> None:
-        """Wait until no thread reads or syncs the file; ignore errors.
+        """Wait until no thread reads or syncs the file.
 
-        `publish` has raised such an error, or the download has failed with another error.
+        Errors of these threads are ignored: the download has ended, either well or with its own
+        error.
         """
         hashing, self._hashing = self._hashing, None
         syncing, self._syncing = self._syncing, None
@@ -196,7 +201,7 @@ def _keep_freed_memory() -> None:
 
 
 class SegmentWriter:
-    """Writes consecutive bytes in batches: one is written in a thread while the next arrives."""
+    """Writes consecutive bytes in batches: a thread writes one batch while the next one arrives."""
 
     def __init__(
         self,
@@ -213,8 +218,9 @@ class SegmentWriter:
             offset: Offset of the first byte in the file.
             record: Called after each batch with the number of its bytes. Returns the number of
                 bytes at the start of the file that are written without a gap.
-            full_chunk: Size in bytes of the chunks that arrive while bytes arrive fast. A smaller
-                chunk is written without waiting for a full batch. 0 if chunks have any size.
+            full_chunk: Size in bytes of the chunks of a fast connection. A smaller chunk shows that
+                bytes arrive slowly, so the batch is written before it is full. 0 if the sizes of
+                chunks have no such meaning.
         """
         self._batch = _BATCH_OF_BLOCKS if full_chunk else _BATCH
         self._full_chunk = full_chunk

@@ -116,9 +116,12 @@ class ResultDownload:
     ) -> PublishedFile | ResultError:
         """Check the complete part file, and rename it to its target.
 
-        Return the error, instead of raising it, if the bytes are wrong and another download may
-        succeed. `version` is the version of the object in storage. `is_resumed` is True if the file
-        contains bytes of an earlier process.
+        If the bytes are wrong, but another download may succeed, return the error instead of
+        raising it.
+
+        Args:
+            version: Version of the object in storage.
+            is_resumed: True if the file contains bytes of an earlier process.
         """
         try:
             digest = await self._disk.publish()
@@ -207,7 +210,7 @@ class ResultDownload:
         raise NoRangesError
 
     async def _is_served_whole(self) -> bool:
-        """Return whether the storage serves the result if no range is requested."""
+        """Return whether the storage sends the result if the request names no range."""
         try:
             async with self._stored.open() as body:
                 await body.begin()

@@ -47,9 +47,11 @@ _T = TypeVar("_T")
 
 
 def _hide_frames(function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
-    """Decorate a coroutine function: the tracebacks of adepoll's errors do not show its frames.
+    """Decorate a coroutine function, so that tracebacks do not show its frames.
 
-    Neither does the traceback of a CancelledError, which is the context of a TimeoutError.
+    The variables of a frame can contain secrets. The frames are removed from the tracebacks of
+    adepoll's errors and of CancelledError. (`asyncio.timeout` turns a CancelledError into a
+    TimeoutError, whose traceback shows both.)
     """
 
     @functools.wraps(function)
@@ -121,18 +123,18 @@ class ResultFetcher(AsyncCloseable):
                 the established connection to the end of the headers.
             min_rate: Minimum bytes per second, averaged over periods of `read_timeout` seconds. A
                 slower response counts as a failed request, and is repeated.
-            patience: Seconds without progress after which a transfer may be given up. It is not
-                given up before as many requests have failed as the client's retry policy has
-                attempts.
+            patience: Maximum seconds without progress. A transfer is given up when this time has
+                passed, and as many requests have failed as the `RetryPolicy.attempts` of the client
+                allows.
             allow_private: True to fetch results from a storage in your own network: from private,
-                loopback and link-local addresses, and over plain http. If False, this is allowed
-                only if the API has such an address or scheme itself.
+                loopback and link-local addresses, and over plain http. If False, such addresses are
+                allowed only if the API has one, and plain http only if the API uses it.
             resolve_url: Function that returns the URL from which the result of a job can be read.
                 You need it for jobs whose `output_save_url` was presigned for writing only, and for
                 results that the service does not keep (zero data retention). It is called with the
                 snapshot, and again with a new snapshot when that URL has expired. It may be a
                 coroutine function.
-            transport: Proxies, certificates and header limits; None for those of the client.
+            transport: Proxies, certificates and header limits; None to use those of the client.
 
         Raises:
             ConfigurationError: A proxy in the environment variables cannot be used.
@@ -291,8 +293,9 @@ class ResultFetcher(AsyncCloseable):
         Args:
             job: A snapshot of the job, a `JobRef`, or its id.
             start: Offset of the first byte. A negative number counts from the end of the result.
-                Then one more request to the storage finds the size. If the storage does not state
-                the size, or the API sends the result, the whole result is read to find it.
+                Then one more request asks the storage for the size. If the storage does not state
+                the size, or the API sends the result, the whole result is read first, to find its
+                size.
             stop: Offset after the last byte; None for the end of the result.
 
         Raises:

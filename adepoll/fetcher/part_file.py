@@ -160,9 +160,9 @@ class PartFile:
 
         Args:
             version: Size and ETag of the object that will be written, as far as they are known.
-            multipart: True if several responses with the same size and ETag will make up the file.
-                If False, one response does, and its stated size proves nothing: a storage can have
-                stored an incomplete text. Then braces are counted, to detect a missing end.
+            multipart: True if the file will consist of several responses with the same size and
+                ETag. If False, one response will fill the file, and its stated size does not prove
+                that the text is complete. So braces are counted, to detect a missing end.
             resumable: True if the storage serves ranges, so that a part is worth keeping.
         """
         self._version = version
@@ -371,8 +371,8 @@ class PartFile:
     def _give_name_of_target(self, replaced: os.stat_result | None) -> None:
         """Rename the part file to the target.
 
-        The new file gets mode and owner of the file that it replaces, whose status is `replaced`;
-        None if it replaces no file.
+        The part file gets mode and owner of the file that it replaces. `replaced` is the status of
+        that file; None if there is no such file.
         """
         for left in reversed(range(_MAX_TRIES)):
             try:

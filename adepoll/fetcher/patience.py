@@ -1,7 +1,7 @@
 """Decides how long failed requests to a storage are retried, and detects that a storage is down.
 
 `TransferRetries` counts the failures of one transfer. `StorageOrigin` counts the failures of all
-transfers from one storage. Imports `errors` and `throttling`. Times are seconds of `loop.time()`.
+transfers from one storage. Times are seconds of `loop.time()`.
 """
 
 import asyncio
@@ -40,8 +40,9 @@ def is_outage(error: ResultError) -> bool:
 class StorageOrigin:
     """Detects that one storage is down, and makes requests wait until it may be up again.
 
-    A storage is down after three failed requests in a row. Then one request at a time is sent, as a
-    probe. The other requests wait until the probe has ended.
+    A storage counts as down after three failed requests in a row. (For the API, `throttling.outage`
+    has another rule.) While the storage is down, only one request at a time is sent: the probe. The
+    other requests wait until the probe has ended.
 
     Attributes:
         failures: Failed requests in a row. Failures of simultaneous requests count as one.
@@ -66,10 +67,11 @@ class StorageOrigin:
     async def request(self, retries: "TransferRetries") -> AsyncGenerator[None, None]:
         """Wait until a request of this transfer may be sent, and record how the request ends.
 
-        The code in the ``async with`` block sends the request. While the storage is down, the
-        request waits for the probe of another transfer, but not after `retries.give_up_at`. Then it
-        is sent, so that the transfer ends with the error of its own request. Every request waits
-        until a Retry-After, or the wait between two probes, has ended.
+        The code in the ``async with`` block sends the request. Every request waits until a
+        Retry-After, or the wait between two probes, has ended. While the storage is down, a request
+        also waits for the probe of another transfer, at the latest until `retries.give_up_at`.
+        After that time the request is sent, so that its transfer ends with the error of its own
+        request.
 
         Raises:
             ClosedError: The fetcher was closed.

@@ -1,7 +1,6 @@
 """Reads the result of a v2 job: it is part of the answer about the job, however large it is.
 
-The result is cut out of the answer while the answer arrives. Imports `api`, and the modules that
-read results from storages.
+The result is cut out of the answer while the answer arrives.
 """
 
 import asyncio
@@ -42,7 +41,7 @@ _READ_SIZE: Final = 2**18  # bytes of one read from the socket
 class PolledResult:
     """A result in the answer about its job, which can be requested any number of times.
 
-    Before the answer is read, nobody knows at which offset of the answer the result begins. So the
+    The offset of the result within the answer is not known before the answer was read. So the
     result is always read from its beginning.
 
     Attributes:
@@ -180,7 +179,8 @@ class PolledReader:
     """Reads a result, or a range of it, from the answer about its job, in order.
 
     Attributes:
-        version: Without size and ETag, because the API states only those of the whole answer.
+        version: An `ObjectVersion` without size and ETag, because the API states only the size and
+            ETag of the whole answer.
         start: Offset of the first byte to read.
         stop: Offset after the last byte; None to read to the end.
         received: Bytes of the result that `read` has returned so far.
@@ -335,8 +335,12 @@ class PolledReader:
 def changed_error(changed: ResultChangedError, *, expected: int | None) -> ResultTransferError:
     """Return an error that makes adepoll request a changed result again.
 
-    Call this while the caller has not got any bytes yet. `changed` alone would end the transfer.
-    `expected` is the size of the result in bytes; None if it is not known.
+    The error `changed` itself would end the transfer. Call this only if the user has not got any
+    bytes yet.
+
+    Args:
+        changed: The error that says that the result has changed.
+        expected: Size of the result in bytes; None if it is not known.
     """
     return ResultTransferError(
         "the object in storage changed",

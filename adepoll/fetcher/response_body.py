@@ -58,8 +58,8 @@ class ResponseBody:
             start: Offset of the body's first byte in the object.
             stop: Offset after the body's last byte in the object; None if not known.
             is_partial: True if this is the response to a range request, and contains that range.
-            coding: Content coding that the response names and adepoll cannot decode, for an error
-                message; empty if there is none.
+            coding: Compression, such as "br", that the response names and adepoll does not know,
+                for an error message; empty if there is none.
             take_over: Function that `read_in_blocks` calls; None if the connection of the response
                 cannot be taken over from aiohttp.
         """

@@ -1,7 +1,7 @@
-"""Interprets the response of a storage: a whole object, a range of it, or an error.
+"""Interprets the status and the headers of a storage's response, for storages of all vendors.
 
-If a response does not match its request, the functions raise before any byte of its body is used
-(RFC 9110, sections 13 to 15).
+A response contains a whole object, a range of it, or an error. If it does not match its request,
+the functions raise before any byte of its body is used (RFC 9110, sections 13 to 15).
 """
 
 import asyncio
@@ -152,8 +152,9 @@ class ResponseInterpreter:
 
         Args:
             response: The response.
-            was_encoded: True if the body arrived with a content coding, and aiohttp decodes it.
-                Then length and ETag of the response are ignored: they describe the encoded bytes.
+            was_encoded: True if the body arrived compressed, and aiohttp decompresses it. Then
+                length and ETag of the response are ignored, because they describe the compressed
+                bytes.
         """
         read = self._paced(response)
         if was_encoded:
@@ -248,7 +249,7 @@ class ResponseInterpreter:
 
 
 def _codings(response: aiohttp.ClientResponse) -> list[str]:
-    """Return the names of the content codings, in the order in which the storage applied them."""
+    """Return the compressions of a response, such as "gzip", in the order of their application."""
     values = ",".join(response.headers.getall("Content-Encoding", ()))
     return [coding.strip().lower() for coding in values.split(",")]
 

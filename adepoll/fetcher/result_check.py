@@ -1,7 +1,4 @@
-"""Checks whether the bytes of a file are a complete result, in constant memory. Blocking code.
-
-Imports `errors`, `api.json_envelope` and `file_system`.
-"""
+"""Checks whether the bytes of a file are a complete result, in constant memory. Blocking code."""
 
 from collections.abc import Collection
 from typing import Final
@@ -52,9 +49,10 @@ class ResultCheck:
     def is_cut(self, fd: int, size: int) -> bool:
         """Return whether the text ends before its JSON object ends.
 
-        All bytes must have been added before. The count of braces includes those within strings. So
-        if there are more opening than closing braces, or fewer, the file is read again, and braces
-        within strings are ignored. If the numbers are equal by chance, a missing end is not found.
+        All bytes must have been added before. First, the numbers of opening and closing braces are
+        compared. They include braces within strings. So if the numbers differ, the file is read
+        again, and now braces within strings are ignored. If the numbers are equal by chance, a
+        missing end is not found.
 
         Args:
             fd: Descriptor of the file that contains the text.

@@ -47,7 +47,7 @@ class ItemBuilder:
 
     @property
     def is_within_item(self) -> bool:
-        """True if an item that is an object or array has begun and not ended."""
+        """True while the events of an item that is an object or array are being added."""
         return bool(self._open)
 
     def add(self, events: Iterable[_Event]) -> None:
@@ -77,7 +77,7 @@ class ItemBuilder:
             self._joined_path = ".".join(self._path)
 
     def _begin(self, container: dict[str, Json] | list[Json]) -> None:
-        """Begin an object or array, which is an item, a part of an item, or contains items."""
+        """Begin an object or array: an item, a part of an item, or a container of items."""
         if len(self._path) + len(self._open) >= _MAX_DEPTH:
             raise ValueError("nested too deeply")
         if self._open or self._joined_path == self.prefix:
@@ -91,7 +91,7 @@ class ItemBuilder:
                 self.is_found = f"{self.prefix}.".startswith(f"{self._joined_path}.")
 
     def _end(self) -> None:
-        """End the innermost object or array; if it belongs to an item, add it to the item."""
+        """End the innermost object or array. If it is part of an item, add it to the item."""
         if self._open:
             self._keys.pop()
             self._add_value(self._open.pop())

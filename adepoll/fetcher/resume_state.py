@@ -3,10 +3,11 @@
 The file is in the folder of the part file. It is overwritten in place, because creating a new file
 after each write would take longer than writing the bytes. A checksum shows whether it is complete.
 
-A killed process loses nothing that it has written. A crash of the machine loses writes that are not
-synced, in any order: the resume state can survive without the bytes. So the resume state contains
-the kernel's boot id (Linux), and is ignored after a reboot. On systems without a boot id, the part
-file is synced before each update of the resume state.
+If a process is killed, everything that it has written is kept. If the machine crashes, writes that
+were not synced can be lost: perhaps the bytes of the part file, but not the resume state, which
+says that the bytes are there. So on Linux, the resume state contains the boot id of the kernel, and
+is ignored after a reboot. On systems without a boot id, the part file is synced before each update
+of the resume state.
 """
 
 import errno
@@ -164,9 +165,9 @@ class ResumeStateFile:
     def _create(self, sealed: bytes) -> None:
         """Write a temporary file, and rename it to the path of the resume state.
 
-        If no file can have the temporary name or that path, no file is created, and the next update
-        tries again. For example, a folder has the name; or locks do not work, and another process
-        creates the file at the same time. Without the file, only a later download takes longer.
+        This can be impossible: a folder has one of the two names, or another process creates the
+        file at the same time because locks do not work. Then no file is created, and the next
+        update tries again. Without the file, a later download only takes longer.
 
         Raises:
             OSError: The state cannot be written, for example because the disk is full.

@@ -66,8 +66,8 @@ class SequentialReader:
             stop: Offset after the last byte; None to read to the end.
             version: The only version to accept; None accepts any.
             is_complete: Called when all bytes have arrived; returns True if they are complete JSON.
-                If None, the reader looks for the end of the JSON itself, and in a large text only
-                for a brace as the last byte.
+                If None, the reader checks this itself: it finds the end of the JSON in a small
+                text, and checks in a large text only that the last byte is a brace.
         """
         self.version = version or ObjectVersion()
         self.start = start
@@ -199,8 +199,8 @@ class SequentialReader:
 
         Raises:
             ObjectChangedError: The bytes that were read from an earlier response are different now.
-            ResultTransferError: The body ends before all of them were skipped. It has not stated
-                its size, so its end may be missing.
+            ResultTransferError: The body ends before all these bytes were skipped, and the response
+                does not state the size. So the end of the body may be missing.
         """
         if body.start < self.start:
             await self._skip_to_start(body)
@@ -240,8 +240,8 @@ class SequentialReader:
 
         Raises:
             RangePastEndError: The result ends before the range begins.
-            ResultTransferError: The body ended before the range began, but its last character is
-                not a brace, so its end is missing.
+            ResultTransferError: The body ended before the range began, and is not complete: its
+                last character is not a brace.
         """
         left = self.start - body.start
         last = b""
@@ -256,7 +256,7 @@ class SequentialReader:
         raise RangePastEndError(self.start - left)
 
     def _record(self, chunk: bytes) -> None:
-        """Record a chunk, which is empty at the end. At the end, raise if the JSON is cut."""
+        """Record a chunk. An empty chunk means the end: then raise if the JSON is not complete."""
         if not chunk:
             if self._ends_early():
                 # The storage may have stated a wrong size. Forget this size, so that a correct size
@@ -280,10 +280,11 @@ class SequentialReader:
             self._digest.update(chunk)
 
     def _scan(self, chunk: bytes) -> None:
-        """Look for the end of the JSON, to detect a text that is cut after a brace.
+        """Parse the next bytes, to find the end of the JSON.
 
-        This takes several times the CPU time of receiving the bytes. So it is not done for a range,
-        and not for an object whose stated size is large.
+        Without this, a text that was cut directly after a brace would look complete. Parsing takes
+        several times the CPU time of receiving the bytes. So a range, and an object whose stated
+        size is large, are not parsed.
         """
         if not self.received and not self._is_range and self._is_complete is None:
             is_large = (self.version.size or 0) > _MAX_SCANNED

@@ -128,7 +128,8 @@ class SsrfGuard(AbstractResolver):
     async def _is_allowed(self, target: URL) -> bool:
         """Return whether the host of a URL may be requested.
 
-        Without a proxy, only a host that is an IP address is checked here; `resolve` checks names.
+        Without a proxy, this method checks only hosts that are IP addresses; `resolve` checks
+        names.
         """
         host = target.host or ""
         is_private = _is_private(host)

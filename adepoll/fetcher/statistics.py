@@ -1,4 +1,4 @@
-"""The statistics of a fetcher. Imports `errors` and `html_tables`.
+"""The statistics of a fetcher.
 
 Other modules count: `fetcher` and `result_stream` count transfers, `patience` counts resumptions,
 and `storage_client` counts bytes and renewed URLs.

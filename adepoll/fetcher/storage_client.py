@@ -251,8 +251,8 @@ class StorageClient(Connections):
         raise cls(reason, job_id=job_id, received=0, expected=None)
 
 
-def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
-    """Set to `most` the largest number of bytes that one read from the socket returns.
+def limit_read_size(response: aiohttp.ClientResponse, max_bytes: int) -> None:
+    """Limit the number of bytes that one read from the socket of a response returns.
 
     This works with asyncio's own transport, whose default is 256 KiB. With uvloop and TLS, do
     nothing: their buffers have a fixed size.
@@ -260,7 +260,7 @@ def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
     connection = response.connection  # None if the whole body has arrived
     transport = None if connection is None else connection.transport
     if transport is not None and hasattr(transport, "max_size"):
-        transport.max_size = most
+        transport.max_size = max_bytes
 
 
 class PresignedUrl:
@@ -299,9 +299,14 @@ class PresignedUrl:
     async def renew(self, expired: str, error: ResultExpiredError) -> None:
         """Replace the URL `expired`; do nothing if another reader has already replaced it.
 
-        Raise `error`, with which the storage refused `expired`, in two cases: the service returns
-        the same URL again, or the last two new URLs were refused, too. Also raise the errors of
-        `request_completed`.
+        Args:
+            expired: The URL that the storage has refused.
+            error: The error with which the storage refused the URL.
+
+        Raises:
+            ResultExpiredError: This is `error`. The service returns the same URL again, or the
+                storage has also refused the last two new URLs.
+            AdePollError: As for `request_completed`.
         """
         async with self._lock:
             if self._url != expired:

@@ -1,16 +1,26 @@
-"""Rules for the storages of different vendors: request headers, ETags and error responses. No I/O.
+"""Rules for the storages of different vendors, such as S3, Google and Azure. No I/O.
 
-The rules that all storages follow are those of RFC 9110. For the rules of a further vendor, change:
+All rules that differ between vendors are here. The rules of RFC 9110, which all storages follow,
+are in `fetcher/responses.py`: statuses and headers of responses. To add a rule for one vendor,
+change:
 
-- `request_headers` and `DEFAULT_HEADERS`, if its requests need other headers; `CODINGS`, for its
-  content codings.
-- `_MAY_MEAN_EXPIRED` and `_TRANSIENT`, for the statuses of its errors.
-- `_EXPIRED` and `_TOO_EARLY`, for the texts of its errors; `_SAID`, for the XML elements that
-  contain these texts.
+- `request_headers` and `DEFAULT_HEADERS`, if requests to the vendor need other headers; `CODINGS`,
+  for compressions that the vendor uses.
+- `_MAY_MEAN_EXPIRED` and `_TRANSIENT`, for the statuses of errors.
+- `_EXPIRED` and `_TOO_EARLY`, for texts of errors in lower case; `_SAID`, for the XML elements that
+  contain these texts; `_MESSAGE`, for the element that an error of adepoll quotes. A text that
+  needs more than a search, such as Azure's times (`_AZURE_TIMES`), is read at the start of
+  `timing_of`.
 - `_SIGNED_AT` or `validity_of`, for the parameters of a presigned URL that say when it is valid.
-- `common/redaction.py`, for the names of its parameters that are secret.
-- `docs/transfers.md`, the table of vendors; `tests/fetcher/test_storage_rules.py`, an error of each
-  kind and a presigned URL.
+  They decide only if the text of the error does not name the reason.
+- `common/redaction.py`, for the parameters of a presigned URL that are secret.
+- The table of vendors in `docs/transfers.md`; `tests/fetcher/test_storage_rules.py`: an error of
+  each kind, and a presigned URL.
+
+For example, Google has no branch of its own in the code. Its rules are the status 400 in
+`_MAY_MEAN_EXPIRED`, the pair ``x-goog-date``, ``x-goog-expires`` in `_SIGNED_AT`, the older
+parameter ``Expires`` in `validity_of`, and ``X-Goog-Signature`` and ``X-Goog-Credential`` in
+`common/redaction.py`. The texts of its errors are like those of S3.
 """
 
 import json
@@ -286,9 +296,10 @@ def _aware(time: datetime) -> datetime:
 
 
 def _without_query_values(text: str, url: str) -> str:
-    """Replace all long values of the URL's query in the text: they can be secret.
+    """Replace each long value of the URL's query in a text, because the value can be secret.
 
-    If the text contains a value with other percent-encodings than the URL, return the decoded text.
+    If the text contains such a value with other percent-encodings than the URL, return the decoded
+    text.
     """
     decoded = unquote(unquote(text))
     for pair in urlsplit(url).query.split("&"):

@@ -1,6 +1,6 @@
 """Checks that a download may write to its target, and sets mode and owner of the new file.
 
-Blocking code. Imports `file_system`.
+Blocking code.
 """
 
 import errno
@@ -52,13 +52,14 @@ def _leads_to_special_file(link: Path) -> bool:
 def set_mode_and_owner(fd: int, replaced: os.stat_result | None, probe: Path) -> None:
     """Give a new file the mode and owner of the file that it replaces.
 
-    If it replaces no file, it gets the mode that other programs' new files get in that folder.
+    If there is no such file, the new file gets the mode that other programs' new files get in that
+    folder.
 
     Args:
         fd: Descriptor of the new file.
         replaced: Status of the file that will be replaced; None if there is none.
-        probe: Unused path in the same folder. A file is created there and removed again. Its mode
-            shows what umask(2) and the access control lists of the folder give to a new file.
+        probe: Unused path in the same folder. A file is created there, to see its mode, and removed
+            again. umask(2) and the access control lists of the folder decide about this mode.
 
     Raises:
         OSError: The mode could not be set.
