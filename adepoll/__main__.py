@@ -13,7 +13,10 @@ _INTERRUPTED: Final = 130
 
 
 def main() -> None:
-    """Run the command. If a dependency is missing, print how to install it, and exit with 2."""
+    """Run the command. `cli.exit_codes` lists the codes with which this function exits.
+
+    If a dependency is missing, print how to install it.
+    """
     _open_closed_streams()
     _buffer_stdout()
     try:

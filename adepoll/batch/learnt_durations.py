@@ -22,7 +22,7 @@ async def read_durations(journal: Journal) -> dict[JobKind, Durations]:
 
 
 def _durations_in(note: str | None) -> dict[JobKind, Durations]:
-    """Return the durations in a note. Blocks: the journal may contain a long text of a stranger."""
+    """Return the durations in a note. Blocks: somebody else may have written a long note."""
     learnt = {}
     for name, text in _texts_in(note).items():
         try:

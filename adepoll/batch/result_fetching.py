@@ -324,7 +324,8 @@ def _path_of_lost(record: Record, earlier: Path, new: Path | None) -> Path:
         earlier: Recorded path of the lost file.
         new: Path that a run would choose for the file now; None if this run writes no new files.
     """
-    # A journal may come from a stranger. So a recorded name is used only if a run gives such names.
+    # Somebody else may have written the journal. So a recorded name is used only if a run gives
+    # such names.
     has_our_name = earlier.name in result_files.names_of(record.job_id, record.label)
     if new is None:
         return earlier if has_our_name else earlier.with_name(result_name(record.job_id))

@@ -1,7 +1,8 @@
 """The `adepoll` command (extra "cli"), built on the public library.
 
 `commands` declares the subcommands, and names the function that does the work of each. `run` runs
-that function, `signals` handles SIGINT, and `exit_codes` decides the exit code.
+that function. `signals` handles SIGINT. `exit_codes` lists all exit codes, and says where each is
+decided.
 """
 
 import logging
@@ -70,8 +71,7 @@ def cli(*, debug: bool) -> None:
 def main() -> NoReturn:
     """Run the subcommand that the command line names, and exit.
 
-    The module `cli.run` decides the exit code, with three exceptions: 0 after ``--help``, 2 after a
-    usage error (which is printed as one line on stderr), and 130 after `click.Abort`.
+    A usage error is printed as one line on stderr. `exit_codes` lists the exit codes.
     """
     try:
         code = cli.main(prog_name="adepoll", standalone_mode=False)
@@ -102,7 +102,7 @@ def _show(error: click.UsageError) -> None:
 
 
 def _command_line() -> str:
-    """Return ``adepoll COMMAND``, or ``adepoll`` alone if the arguments name no command."""
+    """Return ``adepoll COMMAND`` for an error message; ``adepoll`` if no command was given."""
     # Some errors of click have no context. Only flags can precede the name of the command.
     word = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     return f"adepoll {word}" if word in cli.commands else "adepoll"

@@ -50,7 +50,7 @@ def _is_number(value: Any) -> bool:
 
 
 # The options that a journal saves. Each has a function that returns whether a value is valid.
-# Values are checked because a journal may come from a stranger.
+# Values are checked because somebody else may have written the journal.
 _SAVED: Final[Mapping[str, Callable[[Any], bool]]] = {
     "concurrency": _is_count,
     "discovery": lambda value: value in get_args(Discovery),
@@ -154,9 +154,9 @@ class BatchOptions:
     def with_endpoints_of(self, endpoints: Endpoints, journal: Path) -> "BatchOptions":
         """Return these options; if no URL of the API is set, with the URLs of the journal.
 
-        Such a URL (endpoint) can be set by an option or an environment variable. The API key is
-        sent to it, and a journal may come from a stranger. Therefore only LandingAI's own URLs are
-        taken from a journal.
+        An option or an environment variable can set the URLs of the API (endpoints). The API key is
+        sent to these URLs, and somebody else may have written the journal. Therefore only
+        LandingAI's own URLs are taken from a journal.
 
         Raises:
             ConfigurationError: An endpoint of the journal is not one of LandingAI; the user must
@@ -177,8 +177,8 @@ class BatchOptions:
     def check_folder(self, recorded: str | None, journal: Path) -> None:
         """Raise if the journal names a folder for results, but the user does not.
 
-        The user must confirm the folder with ``--out``: a journal may come from a stranger, and in
-        some folders, a file with a certain name does harm.
+        The user must confirm the folder with ``--out``: somebody else may have written the journal,
+        and in some folders, a file with a certain name does harm.
 
         Args:
             recorded: The folder that the journal names; None if it names no folder.

@@ -315,10 +315,10 @@ async def _folders_of_files(journal: Journal) -> list[Path]:
 
 @asynccontextmanager
 async def _updating_ids_note(batch: Batch, journal: Journal) -> AsyncGenerator[None, None]:
-    """Record in the journal that all ids have been read, as soon as this happens in the block.
+    """While the block runs, record in the journal when all ids have been read.
 
-    `status` and `resume` warn if this is not recorded: ids may be missing. It is recorded before
-    the end of the block, because the run may be killed at any time.
+    Without this note, `status` and `resume` warn that ids may be missing. The note is written as
+    early as possible, because the run may be killed at any time.
     """
 
     async def set_note() -> None:

@@ -80,9 +80,10 @@ def read_text(
 
 
 def _lines(pieces: Iterable[str], source: str) -> Iterator[list[str]]:
-    """Yield the lines of a text that arrives in pieces, in lists.
+    """Yield lists of the lines of a text that arrives in pieces.
 
-    A list contains the lines that have become complete. `source` is the name of the text in errors.
+    Each list contains the lines that the last piece has completed. `source` is the name of the text
+    in errors.
     """
     held: list[str] = []
     size = number = 0
@@ -114,7 +115,7 @@ def _content(line: str) -> str:
 
 
 def _read_plain(batches: Iterable[list[str]], number: int, found: FoundJobs) -> None:
-    """Pass one id from each line to `found`; `number` is the number of lines before the first."""
+    """Pass the id in each line to `found`; `number` lines of the file come before the first one."""
     for lines in batches:
         stripped = [line.strip() for line in lines]
         if all(map(is_plain, stripped)):  # the fast path: nearly all files contain only plain ids
@@ -127,7 +128,7 @@ def _read_plain(batches: Iterable[list[str]], number: int, found: FoundJobs) -> 
 
 
 def _bare(text: str) -> str:
-    """Return a text without the quotes around it and the delimiter after it, as in ``"ID",``."""
+    """Return a text without quotes and without a delimiter at its end: ``"ID",`` becomes ``ID``."""
     bare = text.rstrip(",;|\t ")
     inner = bare[1:-1]
     if inner and _QUOTES.get(bare[0]) == bare[-1] and bare[-1] not in inner:
@@ -136,9 +137,9 @@ def _bare(text: str) -> str:
 
 
 def _refuse_binary(first: str, source: str, line: int) -> None:
-    """Raise `IdsError` if the file is not text, to judge by its first line that is not blank.
+    """Raise `IdsError` if the first line that is not blank shows that the file is not text.
 
-    Otherwise, each line would be reported as an invalid id.
+    Without this check, each line would be reported as an invalid id.
     """
     if _BINARY.match(first):
         problem = "this is not a text file: save the ids as text or CSV, in UTF-8"
@@ -148,9 +149,10 @@ def _refuse_binary(first: str, source: str, line: int) -> None:
 
 
 def _refuse_table(first: str, source: str, line: int) -> None:
-    """Raise `IdsError` if the first line is JSON or has several columns: ``--field`` is missing.
+    """Raise `IdsError` if the first line is JSON or has several columns.
 
-    Otherwise, each line would be reported as an invalid id.
+    The user has forgotten ``--field``. Without this check, each line would be reported as an
+    invalid id.
     """
     if first.startswith(("{", "[")):
         try:
@@ -179,7 +181,7 @@ def _refuse_table(first: str, source: str, line: int) -> None:
 def _read_json(batches: Iterable[list[str]], number: int, fields: Fields, found: FoundJobs) -> None:
     """Pass the job in each line to `found`. Each line must be a JSON object.
 
-    `number` is the number of lines before the first one.
+    `number` lines of the file come before the first one.
     """
     source = found.source
     for lines in batches:

@@ -1,7 +1,8 @@
-"""Declares the subcommands for click: names, arguments, options and help. Imports click only.
+"""Declares the subcommands for click: names, arguments, options and help.
 
-`adepoll --help` and shell completion are fast because they need no other module. The decorator
-`runs` names the function that does the work; its module is imported when the command runs.
+This module imports only click, `options` and `emulate_options`, so that `adepoll --help` and shell
+completion are fast. The decorator `runs` names the function that does the work; its module is
+imported when the command runs.
 """
 
 from pathlib import Path

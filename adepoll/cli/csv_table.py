@@ -108,8 +108,8 @@ class _Cells:
 def _index_of(field: str, columns: Sequence[str], source: str, line: int) -> int:
     """Return the position of the column `field`.
 
-    Raise `IdsError` if no column or several columns have this name. `source` and `line` are the
-    place of the header, for the error.
+    Raise `IdsError` if no column or several columns have this name. For this error, `source` is the
+    name of the file, and `line` the number of the header's line.
     """
     if columns.count(field) == 1:
         return columns.index(field)
@@ -142,15 +142,16 @@ def _read_header(lines: Iterator[str]) -> tuple[list[str], str | None]:
 def _columns(text: str, delimiter: str | None, field: str) -> tuple[list[str], str]:
     """Return the names of the columns in the header `text`, and the delimiter of the table.
 
-    If `delimiter` is None, it is found out: a delimiter that gives a column with the name `field`
-    is preferred. Otherwise, the delimiter is the one that gives the most columns.
+    If `delimiter` is None, all delimiters are tried. The best one gives a column with the name
+    `field`; among several such delimiters, or without any, the one that gives the most columns is
+    best.
     """
     splits = [(split_row(text, choice), choice) for choice in delimiter or DELIMITERS]
     return max(splits, key=lambda pair: (field in pair[0], len(pair[0])))
 
 
 def split_row(text: str, delimiter: str) -> list[str]:
-    """Return the cells of a row, stripped; the whole row as one cell if it is not valid CSV."""
+    """Return the stripped cells of a row. If the row is not valid CSV, it is a single cell."""
     try:
         row = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
     except csv.Error:

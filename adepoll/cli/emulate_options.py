@@ -1,4 +1,4 @@
-"""The options of `emulate` and `demo`. Imports click only, so that completion is fast.
+"""The options of `emulate` and `demo`. Imports only click and `options`, to be fast.
 
 The names of the faults are copied from a slow module; a test compares the copies.
 """

@@ -1,10 +1,15 @@
-"""The exit code of a command. `adepoll --help` lists the codes.
+"""All exit codes of the command, and where each is decided. `adepoll --help` lists the codes.
 
-`run.run` and `run.run_sync` run every command. They use `exit_code_of_error` and
-`exit_code_of_signal`, below, for all commands. A command that ends without an error returns its own
-code:
+Three rules apply to every command; `run.run` and `run.run_sync` apply them:
 
-- `get`, `watch` and `resume` use `exit_code_of_job` and `exit_code_of_batch`, below
+- An error ends the command: `exit_code_of_error`, below.
+- A signal ends a command with an event loop: `exit_code_of_signal`, below.
+- Ctrl-C ends a command without an event loop (`completion`, `export`, `status`): INTERRUPTED.
+
+A command that ends without an error returns its own code:
+
+- `get` uses `exit_code_of_job`, below
+- `watch` and `resume` use `exit_code_of_batch`, below
 - `resume` returns UNRESOLVED if the journal may lack ids
 - `export` returns UNRESOLVED if results are missing or unreadable, and IO_ERROR if it cannot write
 - `report` returns IO_ERROR if it cannot write the report
@@ -12,9 +17,13 @@ code:
 - `demo` returns FAILED_OR_CANCELLED if adepoll and the records of the emulator differ
 - in all other cases, a command returns COMPLETED
 
-Two codes do not come from a command: `cli.main` exits with USAGE after a usage error of click, and
-with INTERRUPTED after `click.Abort`. `run.run_sync` exits with INTERRUPTED after a
-`KeyboardInterrupt`.
+Two functions exit before a command runs:
+
+- `cli.main` exits with 0 after ``--help`` or ``--version``, and with USAGE after a usage error of
+  click, which a command can raise, too. After `click.Abort`, it exits with INTERRUPTED. If it
+  cannot print the help, `exit_code_of_error` decides.
+- `__main__.main` exits with IO_ERROR if there is not enough memory to import the modules, with
+  USAGE if a dependency is missing, and with INTERRUPTED after Ctrl-C during the imports.
 """
 
 from enum import IntEnum

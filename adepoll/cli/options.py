@@ -221,7 +221,7 @@ def _complete_region(
 
 
 def ids_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the argument for job ids, and the options that say which files contain ids, and where."""
+    """Add the argument for job ids, and the options for files with ids and their columns."""
 
     @click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
     @click.option(
@@ -262,8 +262,8 @@ def ids_options(command: Callable[..., None]) -> Callable[..., None]:
 def batch_options(*, resumes: bool) -> _Decorator:
     """Return a decorator that adds the options of a batch, which `BatchOptions` describes.
 
-    `resumes` is True for ``resume``, whose defaults come from the journal. Its help says so. The
-    help of ``watch`` says which options need ``--out`` or ``--journal``.
+    `resumes` is True for the command ``resume``: its help says that defaults come from the journal.
+    The help of ``watch`` says which options need ``--out`` or ``--journal``.
     """
     default = functools.partial(_default, resumes=resumes)
 

@@ -82,7 +82,10 @@ class ProblemList:
 
 
 def _without_job(line: str, reference: str, label: str | None) -> str:
-    """Return a line without the label and the id (`reference`) of its job, to find equal ones."""
+    """Remove label and id of the job from a line, so that lines about the same problem are equal.
+
+    `reference` is the id of the job as it is in the line. It can begin with the kind of the job.
+    """
     if label is not None:
         line = line.replace(f" ({shown(label)})", "")
     for prefix in (f"result of job {reference}: ", f"job {reference}: ", f"{reference}: "):

@@ -239,7 +239,7 @@ class Display:
         )
 
     def _bar(self, width: int) -> RenderableType:
-        """Return the line with the progress bar and the counts; without a bar if it is too wide."""
+        """Return the first line: bar, counts and time. On a narrow terminal, leave out the bar."""
         settled, total = self._state.settled_count, self._state.total
         minutes, seconds = divmod(int(self._elapsed), 60)
         clock = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
@@ -262,7 +262,7 @@ class Display:
 
 
 def _packed(parts: Iterable[Text], width: int) -> list[Text]:
-    """Distribute parts over lines of `width` characters; a part that is longer is cut."""
+    """Return lines of at most `width` characters that contain all parts; cut a longer part."""
     lines: list[Text] = []
     for part in parts:
         part.no_wrap = True

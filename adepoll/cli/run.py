@@ -1,6 +1,6 @@
 """Runs a subcommand: creates its event loop, prints its errors, and exits.
 
-`signals` handles SIGINT; `exit_codes` decides the exit code.
+`signals` says what happens on SIGINT; `exit_codes` says where each exit code is decided.
 """
 
 import asyncio
@@ -49,9 +49,10 @@ def run(
         main: The command; returns its exit code.
         on_stop: Called after a signal has cancelled the command and the command has cleaned up;
             prints how to continue.
-        on_error: Prints how to continue. Called after the error that ended the command was printed;
-            if the exit code is USAGE, called before that, so that the user reads the error last.
-            Not called after a usage error of click, after Ctrl-C, or if stdout is a closed pipe.
+        on_error: Called if an error ends the command; prints how to continue. It is called after
+            the error was printed. Only if the exit code is USAGE, it is called before that, so that
+            the user reads the error last. It is not called after a usage error of click, after
+            Ctrl-C, or if stdout is a closed pipe.
     """
 
     def run_loop() -> ExitCode:
@@ -121,10 +122,10 @@ def _cause_of(error: Exception) -> Exception:
 
 
 def _with_known_cause(error: Exception) -> Exception:
-    """Return an error that names the cause, if the text of an error of Python does not.
+    """Return another error in place of an error of Python whose text does not name the cause.
 
-    The cause is an exhausted limit or a deleted folder. Python has no class of its own for a thread
-    that cannot be started, nor for a compiled module for which there is no memory.
+    There are three such causes: the current folder was deleted, a thread cannot be started, or
+    there is not enough memory to load a compiled module. Any other error is returned unchanged.
     """
     if isinstance(error, FileNotFoundError) and error.filename is None and _is_folder_deleted():
         return FileNotFoundError(error.errno, "the current folder has been deleted")

@@ -1,11 +1,18 @@
-"""Handles SIGINT, SIGTERM and SIGHUP: the first signal cancels the command, which then cleans up.
+"""What happens on SIGINT, SIGTERM and SIGHUP: the first signal cancels the command.
 
-A second SIGINT or SIGTERM ends the process immediately. `StopSignals` installs the handlers, and
-`run.run` uses them for every command with an event loop. After the cleanup (connections and the
-journal are closed, part files are kept), `run.run` calls `on_stop`, with which `fetch`, `watch` and
-`resume` print how to continue. Then it exits with the code of the signal (`exit_codes`). In a
-command without an event loop, SIGINT is a `KeyboardInterrupt`, which `run.run_sync` handles. For
-servers, see `server.stop_signals`; for `adepoll.sync`, see `sync.background_loop`.
+`run.run` uses `StopSignals` for every command with an event loop:
+
+1. The first signal cancels the task of the command. The command closes connections and the journal,
+   and keeps part files.
+2. `fetch`, `watch` and `resume` print how to continue (the argument `on_stop` of `run.run`).
+3. `run.run` exits with 128 plus the number of the signal (130 after SIGINT).
+
+A second SIGINT or SIGTERM ends the process immediately, with the same codes. A second SIGHUP is
+ignored. In a command without an event loop (`completion`, `export`, `status`), SIGINT is a
+`KeyboardInterrupt`: `run.run_sync` exits with 130.
+
+For servers, see `server.stop_signals`; for programs that use `adepoll.sync`, see
+`sync.background_loop`.
 """
 
 import asyncio

@@ -229,7 +229,10 @@ def _utc_time(seconds: float | None, pattern: str) -> str | None:
 
 
 def _failure_json(failure: Failure) -> dict[str, object]:
-    """Return a group of failed jobs as JSON; ``error_kind`` is also a key of the outcome lines."""
+    """Return a group of failed jobs as JSON.
+
+    The key ``error_kind`` has the same values as in the lines of ``adepoll watch``.
+    """
     fields = asdict(failure)
     return {"error_kind": fields.pop("error_class"), **fields}
 

@@ -11,7 +11,7 @@ _UNLIMITED: Final = 10_000  # characters per line
 
 
 def add_whole_column(table: Table, name: str, cells: Iterable[str]) -> None:
-    """Add a column whose cells are never wrapped or cut; `cells` are the texts it will contain."""
+    """Add a column whose cells are never wrapped or cut. It will contain the texts `cells`."""
     table.add_column(name, no_wrap=True, min_width=max(map(len, (name, *cells))))
 
 

@@ -1,4 +1,4 @@
-"""ChangeWriter: writes changes of jobs to the tables of a journal. Imports `changes`.
+"""ChangeWriter: writes changes of jobs (`journal.changes`) to the tables of a journal.
 
 `database` begins and ends the transactions.
 """
@@ -76,7 +76,10 @@ class ChangeWriter:
         self._shown_path = None if path is None else str(path)
 
     def apply(self, changes: Sequence[Change]) -> JournalError | None:
-        """Apply all changes of one call; if one of them fails, undo all, and return the error."""
+        """Write all changes of one call of `Journal.write`.
+
+        If one of the changes fails, undo all of them, and return the error.
+        """
         execute = self._connection.execute
         execute("SAVEPOINT call")
         try:

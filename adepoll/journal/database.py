@@ -169,7 +169,7 @@ class Database:
             return read_notes(self._connection, self.path).get(key)
 
     def has_columns(self) -> bool:
-        """Return whether any job has columns."""
+        """Return whether any job has `BatchJob.columns`."""
         with self._reading():
             return (
                 self._connection.execute(
@@ -180,12 +180,12 @@ class Database:
             )
 
     def columns(self, jobs: Collection[JobRef]) -> dict[JobRef, Mapping[str, str]]:
-        """Return the columns of each of the jobs that has columns."""
+        """Return `BatchJob.columns` of each of these jobs that has such texts."""
         with self._reading():
             return columns_of(self.path, jobs, self._connection)
 
     def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return the items of `keys` that several jobs have as `stored_jobs.label_key`."""
+        """Return those of `keys` that several jobs have; `stored_jobs.label_key` makes the keys."""
         with self._reading():
             return shared_label_keys(keys, self._connection)
 

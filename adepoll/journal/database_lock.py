@@ -1,7 +1,8 @@
 """DatabaseLock: locks a journal on systems without flock(2), such as Windows.
 
 The locks of SQLite work on every system, and end with the process. So the lock is an unfinished
-transaction on a second database beside the journal. That database contains nothing but the pid.
+transaction on a second database beside the journal. That database has no tables; the number in its
+`user_version` is the pid of the process.
 """
 
 import errno
@@ -99,9 +100,9 @@ def holder_of(journal: Path) -> int | None:
 
 
 def _is_lock(path: Path) -> bool:
-    """Return True if a lock file may have this path.
+    """Return True if the path can be that of a lock file.
 
-    No file has the path yet, or the file is a database without tables.
+    This is the case if the file does not exist yet, or is a database without tables.
     """
     if not os.path.lexists(path):
         return True

@@ -1,7 +1,7 @@
 """Endpoints: the base URLs of the API that has the jobs of a journal.
 
 There is one URL for v1 jobs, and one for v2 jobs. They are checked, because the API key is sent to
-them, and a journal may come from an unknown source. Imports `api.config` and `foreign_file`.
+them, and somebody else may have written the journal.
 """
 
 import re
@@ -43,7 +43,7 @@ class Endpoints:
 
     @classmethod
     def of(cls, endpoint: str, v2_endpoint: str | None = None) -> Self:
-        """Return endpoints whose URLs are equal if they have the same address.
+        """Return endpoints with the URLs in normal form: URLs of the same address become equal.
 
         Args:
             endpoint: Base URL for v1 jobs.
@@ -126,7 +126,7 @@ class Endpoints:
 def _normalized(url: str, name: str) -> str:
     """Return a URL in normal form: without a default port and without a slash at the end.
 
-    Raise `ConfigurationError` if the text is not such a URL; `name` is what the error calls it.
+    Raise `ConfigurationError` if the text is not such a URL. The error calls the URL `name`.
     """
     try:
         parts = urlsplit(url)

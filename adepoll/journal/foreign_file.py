@@ -1,8 +1,7 @@
-"""Checks a journal file from an unknown source, and limits the time of its queries.
+"""Checks a journal file that somebody else may have written, and limits the time of its queries.
 
-Somebody may have crafted the file for an attack. So each value that is read from a journal is
-checked like an answer from the network (sqlite.org/security.html, "Untrusted SQLite Database
-Files").
+The file may have been made for an attack. So each value that is read from a journal is checked like
+an answer from the network (sqlite.org/security.html, "Untrusted SQLite Database Files").
 """
 
 import functools

@@ -188,9 +188,9 @@ class Journal(AsyncCloseable):
 
         When this method returns, all jobs survive a power cut. They are written in transactions of
         250,000 jobs each. After an error or a cancellation, the jobs of the first transactions may
-        have been added. To add millions of ids in several calls, pass 250,000 in each call. With
-        fewer ids, this takes longer: ids are random, so every transaction writes to all pages of
-        their index.
+        have been added. To add millions of ids in several calls, pass 250,000 in each call. Smaller
+        calls take longer in total: ids are random, so every transaction writes to all pages of the
+        index of ids.
 
         Args:
             jobs: The jobs, each as an id, a `JobRef` or a `BatchJob`.
@@ -246,17 +246,20 @@ class Journal(AsyncCloseable):
         await call.done
 
     async def has_columns(self) -> bool:
-        """Return whether any job has columns, which `BatchJob` adds."""
+        """Return whether any job has `BatchJob.columns`."""
         return await self._run(self._database.has_columns)
 
     async def columns(self, jobs: Collection[JobRef]) -> Mapping[JobRef, Mapping[str, str]]:
-        """Return the columns of each of the jobs that has columns. All jobs must have a kind."""
+        """Return `BatchJob.columns` of each of these jobs that has such texts.
+
+        The kind of each job must be set.
+        """
         return await self._run(self._database.columns, jobs)
 
     async def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return which of `keys` are the label key of several jobs; see `stored_jobs.label_key`.
+        """Return those of `keys` that several jobs have; `stored_jobs.label_key` makes the keys.
 
-        The labels of these jobs would lead to the same file name.
+        Jobs with the same key have labels that would give the same file name.
         """
         return await self._run(self._database.shared_label_keys, keys)
 

@@ -170,9 +170,10 @@ def file_status(path: Path) -> os.stat_result | None:
 
 
 def _check_companions(path: Path) -> None:
-    """Raise `NotAJournalError` if SQLite, which follows links, would write to another file.
+    """Raise `NotAJournalError` if a file beside the journal is a link or not a regular file.
 
-    The lock file is not checked here, but when the lock is taken.
+    These are the files -wal, -shm and -journal, which SQLite writes. SQLite would follow a link,
+    and write to another file. The lock file is checked later, when the lock is taken.
     """
     for end in (WAL_END, SHM_END, ROLLBACK_END):
         beside = companion(path, end)
@@ -267,9 +268,10 @@ def _check_sqlite_version() -> None:
 
 
 def _load_code(path: Path | None) -> None:
-    """Import the code for writes.
+    """Import the modules that later writes need.
 
-    Later, the import could fail: a batch may have as many files open as the system allows.
+    A later import could fail, because a running batch may have as many files open as the system
+    allows.
     """
     try:
         load_writer()
@@ -318,7 +320,7 @@ def _check_access(path: Path) -> None:
 
 
 def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
-    """Return a connection to a journal that may come from an unknown source.
+    """Return a connection to a journal that somebody else may have written.
 
     `mode` is the query of the file's URI, such as "mode=ro".
     """

@@ -1,6 +1,6 @@
 """The outcome of one job of a batch, and the record that a journal keeps of the job.
 
-This module imports only models and errors, because batch, journal, report and command use it.
+The packages `batch`, `report`, `tables` and `cli` use these classes, too.
 """
 
 from collections.abc import Mapping

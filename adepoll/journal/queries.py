@@ -165,7 +165,7 @@ def columns_of(
 
 
 def shared_label_keys(keys: Collection[str], connection: sqlite3.Connection) -> set[str]:
-    """Return the items of `keys` that several jobs have as `stored_jobs.label_key`."""
+    """Return those of `keys` that several jobs have; `stored_jobs.label_key` makes the keys."""
     rows = connection.execute(
         "SELECT label_key FROM jobs INDEXED BY jobs_labelled"
         " WHERE label_key IN (SELECT value FROM json_each(?))"

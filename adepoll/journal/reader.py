@@ -136,12 +136,12 @@ class JournalReader(Closeable):
     def inline_results(self, first: int, last: int) -> dict[int, str]:
         """Return the JSON of inline results, by the numbers of their jobs in rising order.
 
-        Jobs without an inline result are left out.
+        Jobs without an inline result are left out. At most about 4 MiB are returned: when the
+        results reach this size, those with higher numbers are left out.
 
         Args:
             first: The lowest number.
-            last: The highest number. If the results reach 4 MiB at a lower number, the results
-                after that number are left out.
+            last: The highest number.
         """
         return self._read(partial(_data_between, first, min(last, _LAST_NUMBER)))
 

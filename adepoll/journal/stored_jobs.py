@@ -1,7 +1,7 @@
 """Converts a job to the values that a journal stores.
 
-The values of an added job are id, kind, label and columns. The values of a settled job are its
-snapshot and, separately, its inline result. Imports `api` and `outcomes`.
+The values of an added job are id, kind, label and `BatchJob.columns`. The values of a settled job
+are its snapshot and, separately, its inline result.
 """
 
 import json
@@ -51,7 +51,7 @@ def check_job(job: JobToAdd) -> None:
 
 
 def label_key(label: str) -> str:
-    """Return the label key: it is equal for two labels whose files would have the same name.
+    """Return a text that is equal for two labels whose result files would have the same name.
 
     Upper and lower case are not distinguished, because some file systems ignore the case of names.
     """
