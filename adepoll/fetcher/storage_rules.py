@@ -14,7 +14,7 @@ change:
 - `_SIGNED_AT` or `validity_of`, for the parameters of a presigned URL that say when it is valid.
   They decide only if the text of the error does not name the reason.
 - `common/redaction.py`, for the parameters of a presigned URL that are secret.
-- The table of vendors in `docs/transfers.md`; `tests/fetcher/test_storage_rules.py`: an error of
+- The list of vendors in `docs/transfers.md`; `tests/fetcher/test_storage_rules.py`: an error of
   each kind, and a presigned URL.
 
 For example, Google has no branch of its own in the code. Its rules are the status 400 in
