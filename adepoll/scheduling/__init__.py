@@ -1,4 +1,4 @@
-"""Decides when a job is polled next, without I/O. `schedules` is the entry point.
+"""The schedules, and what adepoll learns about how long jobs take. No I/O.
 
-Internal: `adepoll` exports the public names.
+`schedules` is the entry point. Internal: `adepoll` exports the public names.
 """

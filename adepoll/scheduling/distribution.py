@@ -1,7 +1,8 @@
-"""The distribution of how long jobs take, in bins of age, and the prior distribution.
+"""How long jobs take: a probability distribution, in bins of age.
 
-The prior is assumed before any job was observed. Imports nothing of adepoll. Times are seconds. The
-age of a job is the number of seconds since the service received the job.
+The age of a job is the number of seconds since the service received the job. All times are seconds.
+The module also has the prior: the distribution that is assumed before any job was observed. Imports
+nothing of adepoll.
 """
 
 import math
@@ -44,16 +45,16 @@ def bin_index(age: float) -> int:
 
 @frozen(eq=False)
 class Distribution:
-    """Probability distribution of how long jobs take, in bins.
+    """How long jobs take: a probability distribution, in bins of age.
 
     Attributes:
         chances: For each bin of `EDGES`, the chance that a job ends in the bin, if it was active at
             the start of the bin.
-        known: Index of the first bin after the greatest age at which a job was seen to end. From
-            this bin on, the distribution is a guess.
-        quiet: For each bin, the age up to which this bin and the next bins are quiet: jobs hardly
-            ever end there. 0 for a bin that is not quiet, because jobs end there, or because too
-            few were observed. Missing last items count as 0. See `estimation.quiet_until`.
+        known: Number of bins up to the greatest age at which a job was seen to end. For the bins
+            after them, the distribution is a guess.
+        quiet: For each bin, the age at which the quiet time ends that contains the bin; 0 if jobs
+            may end in this bin. For example, 300 means that jobs hardly ever end from this bin
+            until they are 300 s old. Bins without an item count as 0. See `estimation.quiet_until`.
         survival: For each bin, the chance that a job is still active at the start of the bin.
     """
 
@@ -68,12 +69,13 @@ class Distribution:
 
     @survival.default
     def _compute_survival(self) -> tuple[float, ...]:
+        """Return `survival`, computed from `chances`."""
         stays = [1.0 - chance for chance in self.chances[:-1]]
         return tuple(accumulate(stays, operator.mul, initial=1.0))
 
     @_areas.default
     def _compute_areas(self) -> tuple[float, ...]:
-        """Return the area under the survival function from the start of each bin to the end."""
+        """Return the area under the survival function from each bin to the last bin."""
         # Summed from the last bin to the first: adding the smallest areas first is more exact.
         bins = zip(WIDTHS, self.survival, self.survival[1:], strict=False)
         areas = [w * (s + t) / 2 for w, s, t in bins]
@@ -81,6 +83,7 @@ class Distribution:
 
     @_falls.default
     def _compute_falls(self) -> tuple[float, ...]:
+        """For each bin, return by how much the survival decreases per second."""
         bins = zip(WIDTHS, self.survival, self.survival[1:], strict=False)
         return tuple([(s - t) / w for w, s, t in bins])
 
@@ -108,30 +111,35 @@ class Distribution:
         return max(age, EDGES[number] + WIDTHS[number] * (start - left) / (start - end))
 
     def active_time(self, age: float) -> float:
-        """Return how long a job is active up to the age `age`, on average, in seconds.
+        """Return for how many seconds a job is active, on average, until the age `age`.
 
-        This is the mean of min(duration, `age`).
+        A job that ends before counts with its whole duration, any other job with `age`.
         """
         return self._areas[0] - self._area_from(age)
 
     def expected_lag(self, seen: float, age: float) -> float:
-        """Return the expected detection lag of a poll at age `age`.
+        """Return the expected detection lag: the time from a job's end to a poll at age `age`.
 
-        The job was last known to be active at age `seen`. If it is still active at the poll, its
-        lag counts as 0.
+        If the job is still active at the poll, its lag counts as 0.
+
+        Args:
+            seen: Age at which the job was last seen active.
+            age: Age at the time of the poll.
         """
         chance = self.survival_at(seen)
         active = self.active_time(age) - self.active_time(seen)
         return max(age - seen - active / chance, 0.0) if chance > 0 else 0.0
 
     def time_until(self, ages: Sequence[float], left: float) -> float:
-        """Return the time, at most a day, after which about `left` jobs are still active.
+        """Return the number of seconds, at most a day, after which about `left` jobs are active.
 
-        Beyond the known ages, jobs are assumed to end at the rate of the last third of the known
-        ages. There, the tail of the prior would make the time several times as long.
+        For example, ``time_until(ages, 1.0)`` estimates when all jobs but one have ended. At ages
+        at which no job was seen to end yet, the prior would make the result several times too long.
+        So it is not used at these ages. Instead, jobs are assumed to end there at the same rate as
+        shortly before.
 
         Args:
-            ages: Ages of the jobs now; each job is active.
+            ages: Present ages of the jobs; all of them are active.
             left: Expected number of jobs that are still active after the returned time.
         """
         survival = self._survival_without_prior
@@ -144,7 +152,11 @@ class Distribution:
         return high if ages else 0.0
 
     def _survival_without_prior(self, age: float) -> float:
-        """Return the chance that a job is active at `age`, as `time_until` assumes it."""
+        """Return the chance that a job is active at `age`, without the guess of the prior.
+
+        Up to the greatest age at which a job was seen to end, this is `survival_at`. At higher
+        ages, jobs end at a constant rate: that of the last third of the lower ages.
+        """
         known = EDGES[self.known]
         if age <= known or not 0 < self.known < LAST:
             return self.survival_at(age)
@@ -155,7 +167,7 @@ class Distribution:
         return last * math.exp(-rate * (age - known))
 
     def _area_from(self, age: float) -> float:
-        """Return the area under the survival function from `age` to the end."""
+        """Return the area under the survival function from `age` to the last bin."""
         if age >= EDGES[LAST]:
             return 0.0
         after = bin_index(age) + 1

@@ -1,7 +1,7 @@
 """Learns from polls how long jobs take, and whether jobs are new when a watcher gets them.
 
-Imports `distribution`, `estimation` and `errors`. Times are seconds of one monotonic clock. The age
-of a job is the number of seconds since the service received the job.
+Imports `distribution`, `estimation` and `errors`. All times are in seconds and from one monotonic
+clock. The age of a job is the number of seconds since the service received the job.
 """
 
 import json
@@ -21,30 +21,31 @@ from adepoll.scheduling.estimation import Observation, estimate
 class Durations:
     """How long jobs take, learnt while they are polled.
 
-    No poll sees the moment at which a job ends. One poll finds the job active, a later poll finds
-    it ended (interval-censored). Other jobs are still active (right-censored), or were old when
-    they were first seen (left-truncated). From such observations, the distribution of durations is
-    estimated by self-consistency (B. W. Turnbull, JRSS B 38, 1976, in terms of the hazard),
-    starting from a weak prior. After that, the distribution is smoothed (B. W. Silverman et al.,
-    JRSS B 52, 1990).
+    A poll never sees the moment at which a job ends: one poll finds the job active, and a later
+    poll finds that it has ended. Some jobs are still active, and others were old already when they
+    were first seen. `Durations` estimates the distribution of durations from all of these
+    observations.
 
-    Older observations count less: the last 8,000 jobs count most. Jobs that were not seen to end
-    can count for at most four times the number of ended jobs, plus 200. Otherwise waits that end
-    early, by a timeout, would hide how long jobs take now. One object may serve several watchers of
-    one event loop, one after the other or at the same time.
+    Older observations count less: the last 8,000 jobs count most. The weight of jobs that were not
+    seen to end is limited. Without this limit, many waits with a short timeout would hide how long
+    jobs take. One object may serve several watchers of one event loop.
+
+    The method for observations that are interval-censored, right-censored and left-truncated:
+    self-consistency (B. W. Turnbull, JRSS B 38, 1976, in terms of the hazard) with a weak prior,
+    and smoothing after it (B. W. Silverman et al., JRSS B 52, 1990).
 
     Attributes:
         arrivals: Whether jobs were new when a watcher got them.
     """
 
     def __init__(self) -> None:
-        """Create an object that has learnt nothing; it starts with a weak prior."""
+        """Create an object that has observed no job yet."""
         self._gone: dict[Observation, float] = {}  # weights of jobs that are no longer polled
         self._known = 0.0  # sum of the weights in `_gone` of jobs that were seen to end
         self._censored = 0.0  # sum of the weights in `_gone` of the other jobs
         # Number of active jobs that were seen active before and after each bin. To save time, each
         # item is the difference between this number and that of the previous bin.
-        self._passed = [0.0] * (LAST + 1)
+        self._active_changes = [0.0] * (LAST + 1)
         self._running = 0  # number of active jobs
         self._ended = 0  # number of jobs that were seen to end
         self._distribution = PRIOR
@@ -59,11 +60,11 @@ class Durations:
 
     @property
     def distribution(self) -> Distribution:
-        """Present distribution of durations.
+        """The present estimate of how long jobs take.
 
-        When this property is read, the distribution is estimated again if, since the last estimate,
-        there were many polls of active jobs, or the number of ended jobs has changed by over 10%.
-        In this number, older jobs count less. Each estimate is a new object.
+        Reading this property makes a new estimate if much was observed since the last one: many
+        polls of active jobs, or over 10% more or fewer ended jobs (older jobs count less). Each
+        estimate is a new object.
         """
         if self._is_outdated:
             self._refit()
@@ -75,9 +76,10 @@ class Durations:
         return self._ended
 
     def quantile(self, share: float, *, age: float = 0.0) -> float:
-        """Return the age at which a share of the jobs that were active at `age` have ended.
+        """Return the age by which a share of the jobs has ended, in seconds, at most a day.
 
-        Ages are in seconds. The result is at most a day.
+        For example, ``quantile(0.5)`` is the median duration, and ``quantile(0.5, age=60)`` is the
+        age by which half of the jobs have ended that were active at 60 s.
 
         Raises:
             ValueError: `share` is not between 0 and 1, or `age` is negative.
@@ -87,7 +89,7 @@ class Durations:
         return self.distribution.quantile(share, age=_checked("age", age))
 
     def to_json(self) -> str:
-        """Return JSON for `from_json`: counts of jobs by age, and nothing about a single job."""
+        """Return what was learnt as JSON, for `from_json`: only counts of jobs by age."""
         seen = [[*ages, round(weight, 3)] for ages, weight in sorted(self._gone.items(), key=str)]
         arrivals = self.arrivals.to_json()
         saved = {"format": _FORMAT, "ended": self._ended, "seen": seen, "arrivals": arrivals}
@@ -95,13 +97,13 @@ class Durations:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Durations":
-        """Return a copy of the object whose `to_json` has returned `text`.
+        """Return an object that has learnt what another one had learnt at its `to_json`.
 
-        A megabyte can take a quarter of a second. So in a program with an event loop, read text of
-        unknown origin in a thread.
+        Reading a megabyte can take a quarter of a second. So in a program with an event loop, call
+        this method in a thread if the origin of the text is unknown.
 
         Raises:
-            ConfigurationError: `text` was not written by `to_json`, or was written by another
+            ConfigurationError: `text` does not come from `to_json`, or comes from an incompatible
                 version of adepoll. In this case, start with a new `Durations`.
         """
         durations = cls()
@@ -118,10 +120,10 @@ class Durations:
         return durations
 
     def record_arrival(self, age: float, *, added_at: float, now: float) -> bool:
-        """Record the age of a job at the time when a watcher got the job; see `Arrivals.record`.
+        """Record how old a job was when a watcher got the job. `Arrivals.record` has the arguments.
 
         Returns:
-            True if the job was new. A new job counts as a job that was seen active at age 0.
+            True if the job was new. A new job also counts as a job that was seen active at age 0.
         """
         is_new = self.arrivals.record(age, added_at=added_at, now=now)
         self._running += is_new
@@ -135,8 +137,8 @@ class Durations:
         """Record that a job was seen active at the age `seen`, and later at the age `age`."""
         near = bisect_right(MIDDLES, seen)  # the same as `nearest_edge(seen)`, but faster
         if near < LAST and age >= MIDDLES[near]:
-            self._passed[near] += 1
-            self._passed[bisect_right(MIDDLES, age)] -= 1
+            self._active_changes[near] += 1
+            self._active_changes[bisect_right(MIDDLES, age)] -= 1
         self._extended += 1
         if self._extended > self._running + _REFIT_POLLS:
             self._is_outdated = True
@@ -184,8 +186,8 @@ class Durations:
             bisect_right(MIDDLES, last),
             None if ended is None else bisect_right(MIDDLES, ended),
         )
-        self._passed[ages[0]] -= 1
-        self._passed[ages[1]] += 1
+        self._active_changes[ages[0]] -= 1
+        self._active_changes[ages[1]] += 1
         self._gone[ages] = self._gone.get(ages, 0.0) + 1.0
 
     def _refit(self) -> None:
@@ -193,12 +195,15 @@ class Durations:
         self._known_at_fit = self._known
         self._extended = 0
         self._is_outdated = False
-        self._distribution = estimate(self._distribution, self._gone, self._passed)
+        self._distribution = estimate(self._distribution, self._gone, self._active_changes)
 
     def _fade(self, factor: float, *, censored: bool) -> None:
-        """Multiply the weights of ended jobs by `factor`.
+        """Make earlier jobs count less: multiply their weights by `factor`.
 
-        If `censored` is True, multiply the weights of the jobs that were not seen to end instead.
+        Args:
+            factor: A number below 1.
+            censored: True to change the weights of the jobs that were not seen to end, False to
+                change those of the jobs that were seen to end.
         """
         weights = (
             (ages, weight * factor if (ages[2] is None) is censored else weight)
@@ -208,22 +213,23 @@ class Durations:
         self._count_known()
 
     def _count_known(self) -> None:
+        """Compute the total weight of the jobs that were seen to end, and that of the others."""
         self._known = sum(w for (_, _, ended), w in self._gone.items() if ended is not None)
         self._censored = sum(self._gone.values()) - self._known
 
 
 @define(eq=False)
 class Arrivals:
-    """Estimates whether the next jobs are new, from the ages of earlier jobs.
+    """Predicts whether the next jobs will be new, from the ages of earlier jobs.
 
-    A poll of a new job is wasted, because the job is still active. But old jobs should be polled
-    immediately, because they may have settled. They rarely come alone: when a batch is started
+    A poll of a new job is wasted, because the job is still active. An old job should be polled
+    immediately, because it may have settled. Old jobs rarely come alone: if a batch is started
     again, all of its jobs are old. So after one old job, adepoll polls all waiting and later jobs
     immediately, until 32 consecutive new jobs have arrived.
 
     Attributes:
         new: Number of jobs that were new; earlier jobs count less.
-        old: Number of jobs that were not new; earlier jobs count less.
+        old: Number of jobs that were old; earlier jobs count less.
         new_in_a_row: Number of consecutive new jobs since the last old job.
         resets: Number of times that an old job has set `new_in_a_row` back to 0.
         reset_at: Time at which the last old job was found.
@@ -238,12 +244,14 @@ class Arrivals:
     def record(self, age: float, *, added_at: float, now: float) -> bool:
         """Record how old a job was when the watcher got the job; return True if it was new.
 
+        A new job is at most 2 s old.
+
         Args:
-            age: Seconds from the time at which the service received the job to `added_at`. If it is
-                less than -2 s, the clocks of service and machine differ too much to know the age;
-                then the job does not count as new.
+            age: Seconds from the time at which the service received the job to `added_at`. It is
+                negative if the clocks of the service and of this machine differ. Below -2 s, the
+                job counts as old.
             added_at: Time at which the watcher got the job.
-            now: The time.
+            now: The present time.
         """
         new = abs(age) <= _MAX_NEW_AGE
         if new:
@@ -290,7 +298,7 @@ class Arrivals:
 
 
 def nearest_edge(age: float) -> int:
-    """Return the index in `EDGES` of the age that is nearest to `age`."""
+    """Return the index of the item of `EDGES` that is nearest to `age`."""
     return bisect_right(MIDDLES, age)
 
 

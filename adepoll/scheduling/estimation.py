@@ -1,7 +1,8 @@
-"""Estimates the distribution of durations from censored observations, by pure functions.
+"""Estimates how long jobs take from observations of active and ended jobs. Pure functions.
 
 Imports `distribution`. The age of a job is the number of seconds since the service received the
-job. An edge is an index in `EDGES`; a bin is between two edges.
+job. An edge is an index in `EDGES`; a bin is between two edges. A job is at risk in a bin if it was
+active at the start of the bin.
 """
 
 import math
@@ -27,17 +28,18 @@ The third is None if the job was not seen to end."""
 
 
 def estimate(
-    start: Distribution, gone: Mapping[Observation, float], passed: Sequence[float]
+    start: Distribution, gone: Mapping[Observation, float], active_changes: Sequence[float]
 ) -> Distribution:
-    """Return an estimate of the distribution of durations, computed in several rounds.
+    """Return the distribution of durations that fits the observations best.
 
     Args:
-        start: Distribution before the first round.
+        start: The previous estimate; the computation improves it in several rounds.
         gone: Observations of jobs that are no longer polled, with their weights.
-        passed: For each bin, a change from the previous bin to this bin. What changes is the number
-            of jobs, among those still polled, that were active during the whole bin.
+        active_changes: How the number of jobs that are still polled, and were active during a whole
+            bin, changes from bin to bin. For example, [2, 1, -3] means two jobs in the first bin,
+            three in the second, none in the third.
     """
-    known_risk = list(passed)
+    known_risk = list(active_changes)
     censored: dict[tuple[int, int], float] = {}  # number of ended jobs, by range of bins
     for (first, last, ended), weight in gone.items():
         known_risk[first] += weight
@@ -61,16 +63,15 @@ def estimate(
 def _expected(
     survival: Sequence[float], censored: Mapping[tuple[int, int], float]
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Return (ends, risk): for each bin, how many jobs ended in it, and how many were at risk.
+    """Return for each bin how many jobs have probably ended in it, and how many were at risk.
 
-    A job is at risk in a bin if it was active at the start of the bin. Polls only show that a job
-    ended in one of several bins. So `ends` and `risk` are expected numbers, and each job adds to
-    them only in the bins in which it may have ended. `estimate` adds the earlier bins, in which the
-    job was certainly at risk.
+    Polls show only that a job ended in one of several bins. So each job counts in these bins with
+    the chance that it has ended there. The bins before them are not included; `estimate` adds the
+    jobs that were certainly at risk in a bin.
 
     Args:
         survival: Chance that a job is active at each edge.
-        censored: Number of jobs by the range (start, stop) of bins in which they may have ended.
+        censored: Number of jobs for each range (start, stop) of bins in which they may have ended.
     """
     # Of `weight` jobs that ended in the bins `first` to `stop - 1`, these numbers are expected in
     # one of these bins, from the edge `b` to the edge `b + 1`, where S is `survival`:
@@ -101,10 +102,15 @@ def _expected(
 
 
 def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
-    """Return a distribution whose hazard (ended jobs per job at risk and second) is smooth.
+    """Return a distribution in which the rate of ending jobs changes smoothly from bin to bin.
 
-    If few jobs ended in a bin, the bin is pooled with neighbouring bins. In bins without jobs at
-    risk, the hazard comes closer to that of the prior distribution from bin to bin.
+    The rate is the hazard: ended jobs per job at risk and second. A bin in which few jobs ended is
+    combined with its neighbours. At ages that no job has reached, the rate gradually becomes that
+    of the prior distribution.
+
+    Args:
+        ends: Number of jobs that ended in each bin.
+        risk: Number of jobs at risk in each bin.
     """
     known = len(ends)
     # `ends` goes up to the highest age at which a job ended. No bin at a higher age is quiet,
@@ -135,16 +141,17 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
 
 
 def quiet_until(ends: Sequence[float], risk: Sequence[float]) -> tuple[float, ...]:
-    """Return one age for each bin: the age up to which this bin and the next bins are quiet.
+    """Find the quiet ages: ages at which jobs hardly ever end, so that polls can be rare.
 
-    The age is 0 for a bin that is not quiet. A bin is quiet if a job of its age will end with a
-    chance of at most 2% before it is 1.25 times as old. The calculated chance is an upper limit:
-    three jobs are added to the jobs that were seen to end ("rule of three", J. A. Hanley & A.
-    Lippman-Hand, JAMA 249, 1983). So at least 150 jobs must have been seen at these ages.
+    For each bin, return the age at which the quiet time ends that contains the bin; 0 if the bin is
+    not quiet. In a quiet bin, the chance that a job ends before it is 1.25 times as old is at most
+    2%. The chance is estimated with caution: three jobs are added to the jobs that were seen to end
+    ("rule of three", J. A. Hanley & A. Lippman-Hand, JAMA 249, 1983). So at least 150 jobs must
+    have been seen at these ages.
 
     Args:
         ends: Number of jobs seen to end in each bin.
-        risk: Number of jobs seen to reach each bin; it has at least as many items as `ends`.
+        risk: Number of jobs seen to reach each bin; at least as many items as `ends`.
     """
     sums = [*accumulate(ends, initial=0.0)]
     last = len(ends) - 1

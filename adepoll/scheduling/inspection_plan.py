@@ -1,7 +1,8 @@
-"""The inspection plan: the formula by which the `Adaptive` schedule chooses a delay.
+"""The formula by which the `Adaptive` schedule chooses a delay: the inspection plan.
 
 Pure functions. Imports `distribution` and `lag_bound`. All times are seconds. The age of a job is
-the time since the service received the job.
+the time since the service received the job. The detection lag is the time from a job's end to the
+poll that observes it.
 """
 
 import functools
@@ -23,9 +24,10 @@ _MAX_CHANCE: Final = 1 - 1e-9  # not 1, because a chance of 1 is an infinite haz
 
 @frozen(eq=False)
 class Plan:
-    """Decides when to poll jobs, if the distribution of their durations is known.
+    """Chooses the delays between polls, if it is known how long jobs take.
 
-    No other plan with the same number of polls has a shorter mean detection lag.
+    It polls often at ages at which many jobs end. No other plan with the same number of polls has a
+    shorter mean detection lag.
 
     The best density of polls at age a is ``n(a) = sqrt(h(a) / 2c)`` polls per second. Here h is the
     hazard: the rate at which active jobs of this age settle. c is the price of a poll in seconds of
@@ -38,11 +40,10 @@ class Plan:
         step: Growth of the integral of sqrt(h) from one poll to the next; a larger step means fewer
             polls.
         minimum: Shortest delay.
-        maximum: Longest delay at quiet ages (see `lag_bound`).
-        target_lag: Mean lag that the caller asked for. In the first seconds of a job, the longest
-            delay is twice this lag.
-        stride: Longest delay, in seconds, at ages at which no job was seen to end. If a quarter of
-            the age is longer, the longest delay is that quarter.
+        maximum: Longest delay at quiet ages, at which jobs hardly ever end (see `lag_bound`).
+        target_lag: Mean detection lag that the caller asked for.
+        stride: Longest delay at ages at which no job was seen to end. For old jobs, a quarter of
+            the age is allowed, if that is longer.
     """
 
     distribution: Distribution
@@ -60,9 +61,8 @@ class Plan:
 
         Args:
             age: Age of the job.
-            stretch: Random factor for jitter; a larger one makes the delay longer.
-            shorten: Random factor for jitter, at most 1, by which the longest allowed delay
-                (`bound`) is multiplied.
+            stretch: Random factor for jitter, around 1; a larger factor makes the delay longer.
+            shorten: Random factor for jitter, at most 1; the lag bound is multiplied by it.
         """
         number = bin_index(age)
         integral = self._integrals[number] + (age - EDGES[number]) * self._roots[number]
@@ -77,7 +77,12 @@ class Plan:
         return max(min(delay, self.bound(age, number) * shorten), self.minimum)
 
     def bound(self, age: float, number: int) -> float:
-        """Return the lag bound: the longest delay at age `age`, which is in the bin `number`."""
+        """Return the lag bound: the longest delay at this age. See `lag_bound`.
+
+        Args:
+            age: Age of the job.
+            number: Index of the bin that contains the age.
+        """
         longest = max(LONGEST, 2 * self.target_lag)
         quiet = self.distribution.quiet
         if number < len(quiet) and quiet[number]:
@@ -86,18 +91,18 @@ class Plan:
 
     @property
     def unknown_from(self) -> float:
-        """Age from which no job was seen to end, in seconds; 0 if nothing is known."""
+        """Age in seconds from which no job was seen to end; 0 if no job was seen to end at all."""
         return EDGES[self.distribution.known]
 
     @property
     def price(self) -> float:
-        """Seconds of detection lag that one more poll is worth (c in the formula above)."""
+        """Seconds of detection lag that are as bad as one more poll (c in the class docstring)."""
         return self.step**2 / 2
 
     def cost(self) -> tuple[float, float]:
         """Return the expected detection lag in seconds, and the expected number of polls.
 
-        Both are for a job that is watched from age 0.
+        Both numbers are for a job that is watched from age 0.
         """
         age, active, lag, polls = 0.0, 1.0, 0.0, 1.0
         for _ in range(_MAX_POLLS):
@@ -134,17 +139,18 @@ def make_plan(
     maximum: float,
     correction: float = 1.0,
 ) -> Plan:
-    """Return a plan whose mean lag is about ``target_lag * correction`` seconds.
+    """Return a plan whose mean detection lag is about ``target_lag * correction`` seconds.
 
     The mean lag is not exactly this number, because `minimum`, `maximum` and the lag bound limit
     each delay.
 
     Args:
         distribution: How long jobs take.
-        target_lag: Mean lag that the caller asked for.
+        target_lag: Mean detection lag that the caller asked for.
         minimum: Shortest delay.
-        maximum: Longest delay at quiet ages.
-        correction: Factor by which `target_lag` is multiplied.
+        maximum: Longest delay at quiet ages, at which jobs hardly ever end.
+        correction: Factor by which `target_lag` is multiplied, because real lags differ from the
+            calculated ones.
     """
     aim = target_lag * correction
     hazards = (
@@ -159,6 +165,7 @@ def make_plan(
     stride = 2 * aim / max(distribution.survival[distribution.known], _RARE)
 
     def with_step(step: float) -> Plan:
+        """Return a plan with this `step`; see `Plan`."""
         return Plan(
             distribution=distribution,
             step=step,
@@ -196,7 +203,7 @@ _TOLERANCE: Final = 0.01  # difference between mean lag and aim that is accepted
 
 @functools.lru_cache(maxsize=8)  # called often for the same distribution, at each list sweep
 def official_lag(distribution: Distribution) -> float:
-    """Return the mean lag that the official SDK's waiter has with jobs of these durations.
+    """Return the mean detection lag of the official SDK's waiter with jobs of these durations.
 
     The first pause of that waiter is 1 s. Each further pause is 1.5 times as long, up to 10 s.
     """

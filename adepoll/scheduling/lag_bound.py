@@ -1,44 +1,39 @@
 """The lag bound: the longest delay until the next poll of a job. Imports nothing of adepoll.
 
-No delay is longer than this bound, whatever adepoll has learnt of how long jobs take. The bound
-itself depends on what was learnt in two cases: at unknown ages and at quiet ages (see below). Times
-are seconds.
+What `Adaptive` has learnt can make a delay shorter than the bound, but not longer. A delay is
+longer than the bound only if `Adaptive.minimum` is longer, after failed polls, while the job list
+shows the job as active, or if the request budget is short. Times are seconds. The target lag is
+`Adaptive.target_lag`: the mean time that the caller allows from a job's end to the poll that
+observes this end.
 
-*A job that somebody waits for.* The bound is ``0.4 * w`` after a wait of ``w`` seconds, at least
-1 s, at most 4 s in the first minute, and at most 7 s later. For comparison: the waiter of the
-official SDK pauses for 1 s, and then 1.5 times as long after each poll, up to 10 s. So its pause
-after ``w`` seconds is ``1 + w / 2``, until it reaches 10 s. The bound is never longer than that
-pause. A single job can still be detected later than by that waiter, because the polls come at other
-moments.
+*A job that somebody waits for.* After a wait of ``w`` seconds, the bound is ``0.4 * w``. It is at
+least 1 s, at most 4 s in the first minute, and at most 7 s later. An age is *unknown* if no job was
+seen to end at this age or later. At unknown ages, the bound is also at most twice the target lag.
 
-Why the delay grows with the wait: the job ends at an unknown time. Delays in proportion to the wait
-need at most a constant factor more than the best search for an unknown point (A. Beck & D. Newman,
-Israel J. Math. 8, 1970). With delays of ``c * w``, the number of polls is about ``log(w) / c``, and
-the mean lag is ``c * w / 2``, so their product hardly depends on ``c``. For constant delays, the
-product does not depend on the delay either.
+*Any other job.* After the job was watched for ``w`` seconds, the bound is ``w / 2``, but at least
+twice the target lag and at most 7 s. With the default target lag of 2 s, this means 4 s until ``w``
+is 8, and 7 s from ``w = 14`` on. With a target lag above 3.5 s, the bound is always twice the
+target lag. *Quiet* ages are an exception, because jobs hardly ever end there (see
+`estimation.quiet_until`). At quiet ages, the bound is ``w / 2`` up to `Adaptive.maximum`, but no
+delay ends more than 7 s, or twice the target lag, after the quiet ages.
 
-Why at most 7 s, not 10 s: polls in the first seconds are more frequent than those of the SDK's
-waiter. Shorter delays later reduce the lag, so that the product of polls and lag is about as small
-as that of the SDK's waiter, or smaller. A job that ends in the first minute has had few of these
-later polls, so the bound is only 4 s in the first minute.
+The reasons:
 
-*The same at unknown ages.* If no job was seen to end at the age of the job or later, nothing is
-known of when it will end. Then the delay is also at most twice the target lag. So the mean lag is
-about the target lag, however long the job takes. If the delays grew, a job that ends late would
-have the long lag of the late delays, and the many polls of the early delays. With delays in
-proportion to ``w ** p``, the product of polls and lag is ``1 / (1 - p)`` times that of equal
-delays.
-
-*Any other job.* The bound is half of the time for which the job has been watched, or twice the
-target lag if that is longer. Twice the target lag is enough, because the mean lag of regular polls
-is half of a delay. Except at quiet ages, the bound is also at most 7 s, or twice the target lag if
-that is longer. Only at quiet ages can a delay grow to the maximum of the schedule. A bound for the
-mean lag of all jobs would not be enough. Each of the last 1% of the jobs of a batch could be half a
-minute late, and the mean would hardly show that.
-
-Ages are *quiet* under three conditions (see `estimation.quiet_until`). Many jobs were observed at
-these ages. A job of such an age ends with a chance of at most 2% before it is 1.25 times as old.
-And other jobs ended later.
+- *The bound grows with the wait.* The end of a job is a point at an unknown distance. Steps in
+  proportion to the distance find such a point with at most a constant factor more effort than the
+  best possible search (A. Beck & D. Newman, Israel J. Math. 8, 1970).
+- *It is never longer than the pauses of the official SDK's waiter.* That waiter pauses for 1 s, and
+  then 1.5 times as long after each poll, up to 10 s. So after ``w`` seconds, its pause is ``1 + w /
+  2``, until it reaches 10 s. That waiter can still detect a single job earlier by chance, because
+  its polls come at other moments.
+- *At most 7 s, not 10 s.* The first polls are more frequent than those of that waiter. Short delays
+  later are useful, too: with 7 s, the number of polls times the lag is about as small as for that
+  waiter, or smaller. A job that ends in the first minute has few of these later polls. So the bound
+  is only 4 s in the first minute.
+- *No growth at unknown ages.* With growing delays, a job that ends late would need the many polls
+  of the short delays, and still have the lag of the long delays.
+- *A bound for each job, not only for the mean.* If each of the last 1% of the jobs of a batch were
+  half a minute late, the mean would hardly show it.
 """
 
 from typing import Final
@@ -57,11 +52,17 @@ _SHARE_WATCHED: Final = 0.5  # bound, as a share of the time for which the job h
 
 
 def bound_while_waiting(waited_for: float) -> float:
-    """Return the longest delay after somebody has waited for a job for `waited_for` seconds."""
+    """Return the lag bound of a job for which somebody has waited for `waited_for` seconds.
+
+    The limit for unknown ages (see above) is not included.
+    """
     longest = LONGEST if waited_for >= _FIRST_MINUTE else _LONGEST_AT_FIRST
     return min(max(_SHORTEST, _SHARE_WAITED * waited_for), longest)
 
 
 def bound_while_watching(watched_for: float, target_lag: float) -> float:
-    """Return the longest delay of a job that has been watched for `watched_for` seconds."""
+    """Return the lag bound of a job that was watched for `watched_for` seconds.
+
+    The limit of 7 s (see above) is not included.
+    """
     return max(2 * target_lag, _SHARE_WATCHED * watched_for)

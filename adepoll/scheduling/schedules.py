@@ -41,7 +41,7 @@ class PollContext:
         failures: Number of failed polls since the last successful poll.
         awaited_for: Seconds for which somebody has waited for the job; None if nobody waits.
         distribution: What is known of how long jobs take.
-        lag_ratio: Observed detection lag divided by the lag that `distribution` predicts.
+        lag_ratio: Observed detection lag divided by the lag that was expected from `distribution`.
     """
 
     polls: int
@@ -71,11 +71,11 @@ class Schedule(Protocol):
 
 @runtime_checkable
 class LagSchedule(Protocol):
-    """A schedule that has a target for the detection lag; list sweeps use the target, too."""
+    """A schedule with a target for the detection lag. List sweeps use this target, too."""
 
     @property
     def target_lag(self) -> float:
-        """Mean detection lag to aim at, in seconds."""
+        """Mean time to aim at, in seconds, from a job's end to the poll that observes it."""
 
 
 @runtime_checkable
@@ -88,8 +88,8 @@ class FirstPollSchedule(Protocol):
         Args:
             job: The context of a new job: its age is 0 s, and it was never polled.
             rng: Source of jitter.
-            old_share: Probability that the job is old: that the service received it long before
-                the watcher got it, so that it may have settled already.
+            old_share: Probability that the job is not new, so that it may have settled already. A
+                new job was received by the service at most 2 s before the watcher got it.
         """
 
 
@@ -134,7 +134,7 @@ class Fixed:
 
 @frozen(kw_only=True)
 class Exponential:
-    """Poll less and less often: the delay is `initial` x `factor` ** (polls - 1), up to `maximum`.
+    """Poll less and less often: each delay is `factor` times as long as the previous delay.
 
     Attributes:
         initial: Seconds between the first and the second poll.
@@ -164,15 +164,17 @@ class Exponential:
 class Adaptive:
     """Poll often at ages at which a job probably settles, as learnt from earlier jobs.
 
+    No delay is longer than the lag bound: at most 7 s, or twice the target lag if that is longer.
+    The bound is shorter in the first seconds of a job, and if somebody waits for the job. `minimum`
+    and `maximum` name the exceptions; `lag_bound` has the exact rules.
+
     Attributes:
-        target_lag: Mean detection lag to aim at, in seconds. Half of the lag needs about twice as
-            many polls. If `target_lag` is at most 5 s, the aim is shorter for jobs of a few
-            seconds: three quarters of the mean lag of the official SDK's waiter for these jobs.
+        target_lag: Mean detection lag to aim at, in seconds: the time from a job's end to the poll
+            that observes it. Half of the lag needs about twice as many polls. If `target_lag` is at
+            most 5 s, `Adaptive` aims at a shorter lag for jobs that take only seconds; see `aim`.
         minimum: Shortest delay, in seconds, even if the lag bound is shorter.
-        maximum: Longest delay, in seconds, while polls fail, and at quiet ages: ages at which jobs
-            hardly ever end. At other ages, a delay is at most 7 s, or twice the target lag if that
-            is longer. The lag bound is shorter in the first seconds of a job, and if somebody waits
-            for the job (see `lag_bound`).
+        maximum: Longest delay, in seconds, after failed polls and at quiet ages: ages at which jobs
+            hardly ever end. After failed polls of a job that somebody waits for, 10 s is the limit.
         jitter: Largest random change of a delay, as a share of the delay, 0 to below 1.
 
     Raises:
@@ -221,19 +223,21 @@ class Adaptive:
     def first_delay(self, job: PollContext, rng: Random, *, old_share: float) -> float:
         """Return the seconds until the first poll of a job that is probably new.
 
-        Waiting saves a poll of a new job, but delays the detection if the job is old. Return 0 if
-        the expected delay (`old_share` times the wait) is longer than one poll is worth.
+        Waiting saves a poll if the job is new, but delays the detection if the job is old. So
+        return 0 if the delay, multiplied by the probability `old_share`, is longer than one poll is
+        worth.
         """
         delay = self.delay(job, rng)
         return delay if old_share * delay <= self.plan(job.distribution).price else 0.0
 
     def aim(self, distribution: Distribution) -> float:
-        """Return the mean lag to aim at for jobs with these durations, in seconds.
+        """Return the mean detection lag to aim at, in seconds, for jobs with these durations.
 
-        If `target_lag` is above 5 s, return `target_lag`. Otherwise, return the smaller of two
-        lags: `target_lag`, and the mean lag of the official SDK's waiter for these jobs. If the
-        second lag is below 2.5 s, only three quarters of it count. The real lag of short jobs is
-        longer than the aim, because the first jobs end before it is known how long jobs take.
+        It is never longer than `target_lag`. If `target_lag` is at most 5 s, it is also not longer
+        than the mean lag that the official SDK's waiter has with these jobs. For jobs that take
+        only seconds, that lag is below 2.5 s, and only three quarters of it count. The reason for
+        this margin: the first jobs end before it is known how long jobs take, so their lag is
+        longer than the aim.
         """
         if self.target_lag > OFFICIAL_LAG:
             return self.target_lag
@@ -243,12 +247,12 @@ class Adaptive:
         return min(self.target_lag, official)
 
     def plan(self, distribution: Distribution, *, lag_ratio: float = 1.0) -> Plan:
-        """Return the plan for jobs with these durations; keep it for later calls.
+        """Return the plan for jobs with these durations. It is kept for later calls.
 
         Args:
             distribution: How long jobs take.
-            lag_ratio: Observed lag divided by expected lag. If it is 1.2, for example, the plan
-                aims at a lag that is shorter by the factor 1.2. The largest correction is 1.5.
+            lag_ratio: Observed detection lag divided by expected lag. For example, if it is 1.2,
+                the plan aims at a lag that is shorter by the factor 1.2. The largest factor is 1.5.
         """
         plan = self._plans.get(id(distribution))
         if plan is None:

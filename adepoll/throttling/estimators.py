@@ -1,6 +1,7 @@
 """Learns how many requests the service accepts: at the same time, and per second.
 
-Plain state without I/O. Times are seconds of one monotonic clock, passed in. Imports nothing of
+Plain state without I/O. Times are seconds of one monotonic clock; the caller passes them in. The
+gate is what stops all requests after a 429, until Retry-After has passed. Imports nothing of
 adepoll.
 """
 
@@ -9,17 +10,18 @@ from typing import Final
 
 
 class Window:
-    """Limits the number of concurrent requests by slow start (RFC 5681, 2009, section 3.1).
+    """Limits the number of concurrent requests, and raises the limit while requests succeed.
 
-    The size starts at 4 and grows up to `limit`. At first, it grows by one with every second
-    successful request. So if the window is always full, the size grows by half in each round trip.
+    The size is the present limit. It starts at 4 and grows by one with every second success. So if
+    the window is always full, it grows by half in each round trip, up to `limit` (slow start, RFC
+    5681, 2009, section 3.1).
 
-    A 429 or an outage divides time into epochs. `begin_epoch` begins a new one, and `restart` also
-    sets the size to one. Requests that were sent in an earlier epoch do not count against the size,
-    and their success does not change it. After a restart, the size grows by one with each
-    successful request. It may grow faster then, because the rate or an outage limits the requests,
-    too. The probes of an outage count only against `limit`: a probe that hangs must not keep
-    requests to other hosts waiting.
+    A 429 restarts the window with size 1; so does an outage. Then the size grows by one with each
+    success. Requests that were sent before the restart belong to an earlier *epoch*: they do not
+    count against the size any more, and their success does not change it.
+
+    The probes of an outage count only against `limit`. So a probe without an answer does not delay
+    requests to other hosts.
 
     Attributes:
         limit: Largest possible size.
@@ -61,7 +63,11 @@ class Window:
         return self.in_flight >= self.limit
 
     def sent(self, *, is_probe: bool = False) -> None:
-        """Count a request as sent."""
+        """Count a request as sent.
+
+        Args:
+            is_probe: True for a request that only tests whether a host that is down works again.
+        """
         self.in_flight += 1
         self._in_flight_of_epoch += not is_probe
         # The size may grow only while at least half of it is used (RFC 7661, 2015, section 4).
@@ -70,7 +76,13 @@ class Window:
         self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
     def ended(self, epoch: int, *, succeeded: bool = False, is_probe: bool = False) -> None:
-        """Record the end of a request that was sent in the epoch `epoch`."""
+        """Count a request as ended.
+
+        Args:
+            epoch: Value of `epoch` at the time when the request was sent.
+            succeeded: True if the request succeeded, so that the window may grow.
+            is_probe: As in the call of `sent`.
+        """
         self.in_flight -= 1
         if epoch == self.epoch and not is_probe:
             self._in_flight_of_epoch -= 1
@@ -95,30 +107,31 @@ class Window:
         self._update_full()
 
     def _update_full(self) -> None:
+        """Set `full` from the other attributes."""
         self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
 
 class Rate:
     """Estimates the service's rate limit, in requests per second. No estimate before the first 429.
 
-    Each 429 lowers the rate a little. While no 429 comes, the rate grows with the fourth power of
-    the time: slowly at first, and then faster and faster. CUBIC probes for capacity in a similar
-    way (RFC 9438, 2023, section 4.2). So few requests are throttled, free capacity is used within
-    seconds, and a limit that no longer exists is forgotten.
+    Each 429 lowers the rate a little. While no 429 comes, the rate grows: slowly at first, then
+    faster and faster (with the fourth power of the time; CUBIC, RFC 9438, 2023, section 4.2,
+    searches for capacity in a similar way). So few requests are throttled, free capacity is used
+    within seconds, and a limit that no longer exists is forgotten.
 
-    Several processes can share a limit without knowing each other. A process with a higher rate is
-    throttled more often, and each rate grows in proportion to itself. So the rates of the processes
+    Several processes can share a limit without knowing each other. A process with a higher rate
+    gets more 429s, and each rate grows in proportion to its value. So the rates of the processes
     become equal (Bansal & Balakrishnan, Binomial Congestion Control Algorithms, 2001, section 3).
 
-    After a 429, the new rate is the recent average of the rate, lowered for one of two reasons:
+    After a 429, the new rate is the recent average of the rate, made lower:
 
-    - By up to 40%, if the 429 came soon after the gate had opened. While the gate was closed, a
-      limit such as a token bucket saved capacity, so the average is too high.
-    - Otherwise by 1% to 6%. If the last estimates are equal, 1% is enough. If they differ, other
-      processes probably use a changing share of the limit.
+    - By up to 40%, if the 429 came soon after the gate had opened. While the gate was closed, the
+      service may have saved capacity (token bucket), so that the average is too high.
+    - By 1% to 6% after any other 429. 1% is enough if the last estimates were equal. If they
+      differ, other processes probably use a changing share of the limit.
 
-    The rate grows more slowly in four cases: the last estimates were equal, the rate before the
-    last 429 lasted long, the last 429 closed the gate for more than a second, or few requests are
+    The rate grows more slowly if the last estimates were equal, if the rate before the last 429
+    lasted long, if the last 429 closed the gate for more than a second, or if few requests are
     sent. So the search for a higher limit costs only a small share of the time.
 
     Attributes:
@@ -231,8 +244,8 @@ class Rate:
     def gate_closed_until(self, opens_at: float) -> None:
         """Record the time at which the gate opens after the last 429.
 
-        A request that was sent before the last 429 can get a 429, too. It keeps the gate closed for
-        longer. Then call this method again.
+        Call this method again if the time becomes later. This happens if a request that was sent
+        before the last 429 gets a 429, too.
         """
         self._closed_for = max(0.0, opens_at - self._throttled_at)
         # While the gate is closed, a limit such as a token bucket saves capacity for about a
@@ -245,10 +258,12 @@ class Rate:
         self._last_sent = max(self._last_sent, opens_at)
 
     def _first_rate(self, now: float, *, closed_for: float) -> float:
-        """Return the rate after the first 429, from the requests that succeeded before.
+        """Return the rate after the first 429, from the number of requests that succeeded before.
 
-        `closed_for` is the number of seconds for which the 429 closes the gate: the longer it is,
-        the lower is the rate.
+        Args:
+            now: Time at which the 429 arrived.
+            closed_for: Seconds for which the 429 closes the gate. The longer this is, the lower the
+                rate.
         """
         lasted = self._open_for + max(now - self._last_sent, _MIN_ROUND_TRIP)
         share = (lasted / (lasted + closed_for)) ** _FIRST_EXPONENT
@@ -258,9 +273,9 @@ class Rate:
         return self._estimate
 
     def _next_rate(self) -> float:
-        """Return the rate after a 429, in requests per second.
+        """Return the rate after a further 429, in requests per second.
 
-        Also update the estimate of the limit, and how much the last estimates differ.
+        This also updates the estimate of the limit, and how much the last estimates differ.
         """
         difference = abs(math.log(self._average / self._estimate))
         self._deviation = (self._deviation + difference) / 2

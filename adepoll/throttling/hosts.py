@@ -35,9 +35,8 @@ class Caller:
     Attributes:
         host: Host of the request.
         give_up_at: Time from which the caller does not wait any more if the host is down.
-        turn: A future, whose result is the time from which the request may be sent. The result is
-            infinity if `Hosts.release` has ended the wait. The future is cancelled if the
-            caller was cancelled.
+        turn: Completed when the wait ends. The result is the time from which the request may be
+            sent. It is infinity if `Hosts.release` has ended the wait.
     """
 
     host: "Host"
@@ -51,18 +50,19 @@ class Host:
     Attributes:
         name: Name of the host for messages, such as ``the service at https://api.va.landing.ai``.
         outage: Whether the host is down, and when the next probe may be sent.
-        gate_opens_at: Time until which no request may be sent to the host, because an answer other
-            than a 429 had a Retry-After. It is in the past while the gate of the host is open.
-        holds_back: True if callers of this host wait in their own queue, `held_back`, and not in
-            that of all hosts: the host is down or slow, or its gate is closed.
-        slow_until: Time until which the host counts as slow, see `slow_down`; minus infinity if the
-            host does not count as slow.
+        gate_opens_at: Time until which no request may be sent to this host, because it answered
+            with a Retry-After (a 429 stops all hosts, and does not count here). In the past if
+            requests may be sent.
+        holds_back: True if requests to the host must wait: it is down or slow, or has asked for a
+            pause. Then its callers wait in `held_back`, and not in the queue of all hosts.
+        slow_until: Time until which the host counts as slow (see `slow_down`); minus infinity if it
+            has never been slow.
         held_back: Callers of the host that wait while `holds_back` is True; the first has waited
             longest. Some may have been cancelled or released.
-        waiting: Number of callers that wait for their turn, `held_back` included.
+        waiting: Number of callers of this host that wait for their turn, in any queue.
         in_flight: Number of requests that wait for the response of the host.
-        silent_since: Time of the last response, or of the oldest request in flight if that is
-            later. Without a meaning while no request is in flight.
+        silent_since: Time since which the host has sent no response to the requests in flight.
+            Without a meaning if there are none.
     """
 
     def __init__(self, waits: Callable[[], Iterator[float]], *, origin: str = "") -> None:
@@ -84,11 +84,17 @@ class Host:
 
     @property
     def last_failure(self) -> RequestError | None:
-        """Error of the last failed request, if `outage.failures` is not 0; otherwise None."""
+        """Error of the last failed request; None if a request has succeeded since then."""
         return self._last_failure if self.outage.failures else None
 
     def record_failure(self, error: RequestError, now: float, *, is_probe: bool) -> bool:
-        """Record a failed request; return True if an outage begins with it."""
+        """Record a failed request; return True if an outage begins with it.
+
+        Args:
+            error: The error of the request.
+            now: The present time.
+            is_probe: True if the host was down when the request was sent.
+        """
         outage = self.outage
         is_first = not outage.failures
         self._last_failure = error
@@ -118,11 +124,11 @@ class Host:
 
     @property
     def is_down(self) -> bool:
-        """True if many requests in a row have failed."""
+        """True during an outage: so many consecutive requests failed that only probes are sent."""
         return self.outage.is_on
 
     def error(self) -> ServiceDownError:
-        """Return the error for a call that must not wait until the host works again."""
+        """Return the error for a call that does not wait until the host works again."""
         return ServiceDownError(
             failures=self.outage.failures, cause=self.last_failure, host=self.name
         )
@@ -130,15 +136,15 @@ class Host:
     def slow_down(self, now: float) -> None:
         """Record that the host is slow, so that requests to another host had to wait.
 
-        For a minute, requests to the host may be at most half of the requests in flight, and may
-        hold at most half of the places of a semaphore.
+        For the next minute, at most half of the requests in flight may go to this host. They may
+        hold at most half of the places of a watcher's semaphore, too.
         """
         if now >= self.slow_until:
             _log.info("%s is slow, and delays requests to another host", self.name)
         self.slow_until = now + _SLOW_FOR
 
     def sent(self, now: float) -> bool:
-        """Count a request as sent; return True if it is a probe of an outage."""
+        """Count a request as sent; return True if it is a probe: the host is down."""
         if not self.in_flight:
             self.silent_since = now
         self.in_flight += 1
@@ -147,10 +153,15 @@ class Host:
         return is_probe
 
     def ended(self, sent: "Sent", now: float, *, responded: bool) -> None:
-        """Count a request as ended, with or without a response.
+        """Count a request as ended.
 
         Call `record_success` or `record_failure` after this, if the end of the request shows
         whether the host is down.
+
+        Args:
+            sent: The request.
+            now: The present time.
+            responded: True if the host has sent a response.
         """
         self.in_flight -= 1
         if responded:
@@ -170,10 +181,9 @@ class Sent:
         is_probe: True if the host was down when the request was sent.
         task: The task that sends the request.
         heard_at: Loop time of the last bytes of the response; minus infinity before the first.
-        ended_after: Seconds without bytes of the response after which the request was ended early,
-            because requests to another host waited; None if the request was not ended early.
-        shows_outage: True if a failure counts towards an outage. False if the request was ended
-            early, and other requests to the host are in flight.
+        ended_after: None, unless `Places` has ended the request early because requests to another
+            host had to wait. Then: the seconds without bytes of the response.
+        shows_outage: True if a failure of the request counts towards an outage.
     """
 
     at: float
@@ -211,7 +221,7 @@ class Hosts:
         self._release_timer: asyncio.TimerHandle | None = None  # runs `_release_expired`
 
     def get(self, origin: str) -> Host:
-        """Return the host with that scheme, name and port: the same object for each call."""
+        """Return the host with this scheme, name and port: always the same object."""
         if (host := self._by_origin.get(origin)) is None:
             host = self._by_origin[origin] = Host(self._waits, origin=origin)
         return host
@@ -219,7 +229,7 @@ class Hosts:
     def add(self, caller: Caller) -> None:
         """Add a caller to its queue, and count it in `Host.waiting`.
 
-        The code that ends the wait must decrease `Host.waiting` again.
+        The code that ends the wait of the caller must decrease `Host.waiting` again.
         """
         host = caller.host
         (host.held_back if host.holds_back else self.waiting).append(caller)
@@ -236,16 +246,16 @@ class Hosts:
                 (host.held_back if caller.host is host else self.waiting).append(caller)
 
     def let_go(self, host: Host) -> None:
-        """Move callers from the queue of a host to `waiting`: the host accepts requests again."""
+        """Move the callers of a host back to the queue of all hosts: it accepts requests again."""
         host.holds_back = False
         self.holding_back.remove(host)
         self.waiting.extendleft(reversed(host.held_back))  # they have waited longest
         host.held_back.clear()
 
     def let_go_open(self, now: float) -> bool:
-        """Call `let_go` for each host that is up and not slow, and whose gate is open.
+        """Call `let_go` for each host that is up and not slow, and has not asked for a pause.
 
-        Return True if a host was held back for another reason than being slow.
+        Return True if at least one of the hosts was down or had asked for a pause.
         """
         sent_nothing = False
         for host in [*self.holding_back]:
@@ -263,9 +273,12 @@ class Hosts:
                 callers.popleft()
 
     def wake_first(self, callers: deque[Caller], limit: int, due: float) -> int:
-        """Wake the first callers of a queue, at most `limit`; return how many were woken.
+        """Wake the first callers of a queue, and return how many were woken.
 
-        They may send their requests from the time `due` on.
+        Args:
+            callers: The queue.
+            limit: Maximum number of callers to wake.
+            due: Time from which they may send their requests.
         """
         woken = 0
         while callers and woken < limit:
@@ -288,6 +301,7 @@ class Hosts:
             self._release_expired()
 
     def _release_expired(self) -> None:
+        """Release the callers whose `give_up_at` has passed; check again in a second if needed."""
         self._release_timer = None
         loop = asyncio.get_running_loop()
         callers = [
@@ -307,12 +321,12 @@ class Hosts:
     def silent(self, now: float) -> tuple[Host | None, float]:
         """Find a host that has sent nothing for `SLOW_AFTER` seconds, while others wait.
 
-        A host is checked only if requests to it are in flight, callers of another host wait, and
-        `holds_back` is False.
+        Only a host that has requests in flight, and that is not held back, is checked. Callers of
+        another host must be waiting.
 
         Returns:
-            The host, and `now`. If there is no such host: None, and the time of the next check,
-            which is infinity if no host can become silent.
+            The host, and `now`. If there is no such host: None, and the time of the next check;
+            this time is infinity if no host can become silent.
         """
         again = math.inf
         hosts = self._by_origin.values()
@@ -326,7 +340,7 @@ class Hosts:
 
     @property
     def worst(self) -> Host | None:
-        """The host with the most counted failures since its last success; None if none is known."""
+        """The host with the most failures since its last success; None if no host is known."""
         hosts = self._by_origin.values()
         return max(hosts, key=lambda host: host.outage.failures, default=None)
 

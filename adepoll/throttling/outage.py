@@ -1,6 +1,6 @@
-"""Outage: decides whether one host of the service is down, and when it may be probed again.
+"""Decides whether one host of the service is down, and when it may be probed again.
 
-Imports nothing of adepoll. Times are seconds of `loop.time()`, passed in.
+Imports nothing of adepoll. Times are seconds of `loop.time()`; the caller passes them in.
 """
 
 import math
@@ -11,11 +11,13 @@ from typing import Final
 class Outage:
     """Decides whether a host of the service is down, and when it may be probed again.
 
-    `OUTAGE` consecutive failed requests about at least three jobs are an outage. During an outage,
-    single requests (probes) are sent after increasing waits, until a request succeeds. If a request
-    about a job fails, and a later request to the host succeeds, whatever it is about, the job is
-    suspect. For 120 s, further failed requests about this job do not count. So a bad job does not
-    slow the other jobs down.
+    An outage begins after `OUTAGE` (ten) consecutive failed requests about at least three jobs.
+    During an outage, only single requests (probes) are sent, with increasing waits between them,
+    until one succeeds.
+
+    A single bad job must not look like an outage. So a job becomes *suspect* if a request about it
+    failed and a later request to the host succeeded. For 120 s, further failures of requests about
+    this job do not count.
 
     Attributes:
         failures: Number of counted failed requests since the last successful request.
@@ -55,7 +57,7 @@ class Outage:
         self.probe_at = -math.inf
 
     def probe_sent(self) -> None:
-        """Record that a probe was sent; the next one may be sent after this one has ended."""
+        """Record that a probe was sent. The next one must wait until this one has ended."""
         self.probe_at = math.inf
 
     def probe_ended(self, now: float) -> None:
@@ -68,11 +70,11 @@ class Outage:
 
         Args:
             now: Time at which the request failed.
-            is_probe: True if the request was sent during the outage. Only the failure of such a
-                request postpones the next probe.
-            job_id: Id of the job that the request concerns; None if it concerns no job, such as a
-                request for the job list. Each failed request without a job counts like one about a
-                new job.
+            is_probe: True if the request was sent during the outage. Only the failure of a probe
+                postpones the next probe.
+            job_id: Id of the job that the request concerns; None for a request that concerns no
+                job, such as one for the job list. Each failed request without a job counts like one
+                about a further job.
         """
         if job_id is None:
             self.failures += 1

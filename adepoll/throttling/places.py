@@ -1,12 +1,12 @@
-"""Prevents requests to a slow host from holding all places of a semaphore.
+"""Prevents requests to a slow host from delaying requests to another host.
 
-A watcher has jobs at two hosts at most. Each of its requests holds one place of the semaphore while
-it is in flight. While both hosts respond, requests to one host may hold all places. If a host is
-slow, and requests to the other host wait for a place, requests to the slow host may hold only half
-of the places for the next minute. If they hold more places, the newest requests to the slow host
-are ended when they have received nothing for some seconds. If there is only one place, requests to
-the two hosts hold the place alternately. Imports `errors` and `hosts`. Times are seconds of
-`loop.time()`.
+v1 and v2 jobs are at two hosts. A watcher has one semaphore for both, and each request in flight
+holds one of its places. If one host is slow, its requests could hold all places. Therefore: while
+requests to the other host wait, requests to the slow host may hold only half of the places, for a
+minute. If they already hold more, the newest of them are ended, once they have received nothing for
+some seconds. If the semaphore has only one place, requests to the two hosts use it alternately.
+
+Imports `errors` and `hosts`. Times are seconds of `loop.time()`.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from adepoll.throttling.hosts import SLOW_AFTER, Host, Sent
 
 @define(eq=False)
 class Share:
-    """Limits for the requests to one slow host, if a semaphore has only one place.
+    """Limits for the requests to a slow host, if a semaphore has only one place.
 
     Attributes:
-        rests_until: Time until which only requests to other hosts may hold the place.
+        rests_until: Time until which only requests to the other host may use the place.
         patience: Seconds without a byte after which a request to the slow host is ended.
     """
 
@@ -45,8 +45,8 @@ class Places:
 
     Attributes:
         holders: The requests that hold a place, oldest first.
-        only_host: The host, if all callers so far named the same one. None before the first caller,
-            or if callers named several hosts.
+        only_host: The host of all callers so far. None before the first caller, or if callers named
+            several hosts.
         waiting: Callers that wait for a place, in their order.
     """
 
@@ -70,7 +70,8 @@ class Places:
     ) -> AbstractAsyncContextManager[object]:
         """Return a context manager that holds a place of `semaphore` during a request to `host`.
 
-        If requests go to several hosts, it also waits while a slow host may not hold more places.
+        Entering it waits for a free place. If `host` is slow and another host is in use, it also
+        waits until `allows` returns True.
         """
         if self._is_new:
             self._is_new, self.only_host = False, host
@@ -80,7 +81,10 @@ class Places:
         return _Wait(self, host, semaphore)
 
     def allows(self, host: Host) -> bool:
-        """Return whether a request to the host may hold one more place now."""
+        """Return whether a request to the host may hold one more place now.
+
+        False only if the host is slow, and its requests hold as many places as they may.
+        """
         if host is self.only_host or host.slow_until == -math.inf:
             return True
         if (now := asyncio.get_running_loop().time()) >= host.slow_until:
@@ -90,9 +94,9 @@ class Places:
         return now >= self._share(host).rests_until
 
     def check_later(self, sent: Sent) -> None:
-        """Set a timer that checks `sent`, a new request, after `SLOW_AFTER` seconds.
+        """Check a new request after `SLOW_AFTER` seconds, and end it if necessary.
 
-        If it has received nothing by then, and callers of another host wait, it can be ended.
+        It is ended if it has received nothing by then, and callers of another host wait.
         """
         self._check_at(sent.at + SLOW_AFTER)
 
@@ -118,6 +122,7 @@ class Places:
             self._timer = None
 
     def _others_wait(self, host: Host) -> bool:
+        """Return True if a caller of another host waits for a free place."""
         return any(wait.host is not host and wait.turn is None for wait in self.waiting)
 
     def _check_at(self, time: float) -> None:
@@ -145,7 +150,10 @@ class Places:
             self._check_at(again)
 
     def _limit(self, host: Host, now: float) -> float:
-        """Limit the places of a host whose requests are slow; return the time of the next check."""
+        """End the newest requests to a host if its requests are slow and hold too many places.
+
+        Return the time at which the host must be checked again.
+        """
         holders = [s for s in self.holders if s.host is host and s.ended_after is None]
         slow_at = min([sent.at for sent in holders], default=math.inf) + SLOW_AFTER
         if slow_at > now:
@@ -167,12 +175,13 @@ class Places:
         return again
 
     def _share(self, host: Host) -> Share:
+        """Return the limits for a slow host; they are created at the first call."""
         if (share := self._shares.get(host)) is None:
             share = self._shares[host] = Share()
         return share
 
     def _wake_first(self) -> None:
-        """Wake the first held-back caller of each host that may hold one more place."""
+        """Wake the first caller that `allows` stopped, for each host that may hold one more."""
         seen = set()
         for wait in self.waiting:
             if wait.turn is not None and wait.host not in seen:
@@ -182,9 +191,10 @@ class Places:
 
 
 def error_of_ended(sent: Sent, job_id: str | None) -> AnswerTimeoutError | None:
-    """Return the error of a request that raised CancelledError, if `Places` has ended it early.
+    """Return the error of a request that `Places` has ended early; None if it has not.
 
-    Return None if other code has cancelled the task, too: the CancelledError must reach that code.
+    The request was ended by cancelling its task. If other code has also cancelled the task, return
+    None, because the CancelledError must reach that code.
     """
     if sent.ended_after is None or sent.task is None or sent.task.uncancel():
         return None
@@ -194,7 +204,8 @@ def error_of_ended(sent: Sent, job_id: str | None) -> AnswerTimeoutError | None:
 class PlacesBySemaphore(dict[AbstractAsyncContextManager[object], Places]):
     """The `Places` of all semaphores that are held during the requests of one budget.
 
-    If a semaphore is a wrapper, its attribute `places` is the semaphore that it wraps.
+    A semaphore can be wrapped in another object, whose attribute `places` is the semaphore. Both
+    then have the same `Places`.
     """
 
     def __missing__(self, semaphore: AbstractAsyncContextManager[object]) -> Places:
@@ -212,8 +223,11 @@ class _Wait(AbstractAsyncContextManager[None, None]):
     """A context manager that waits for a place of the semaphore, and then holds the place.
 
     Attributes:
-        turn: A future that is completed when a request to the slow host may hold one more place.
-            None if it may already, so that only a free place is missing.
+        places: The object that decides whether the request may hold a place.
+        host: The host of the request.
+        semaphore: The semaphore.
+        turn: None if the caller waits only for a free place. If it also waits because its host is
+            slow: a future that is completed when this wait ends.
     """
 
     places: Places

@@ -11,8 +11,8 @@ often. Further effects of a 429 of the service:
 - `api.protocol` creates the `RateLimitedError`, and `api.retry_after` parses Retry-After.
 
 After a 429 of a storage, `fetcher.patience` waits and repeats the request; `fetcher.storage_rules`
-recognises it. Imports the rest of `throttling`, except `request_sender` and `statistics`; knows
-nothing of HTTP. Times are seconds of `loop.time()`.
+recognises it. Imports the rest of `throttling`, except `request_sender` and `statistics`. Times are
+seconds of `loop.time()`.
 """
 
 import asyncio
@@ -37,17 +37,22 @@ from adepoll.throttling.waiting_times import RetryPolicy
 class RateLimiter:
     """The request budget of one client, or of several clients of the same organisation.
 
-    Four limits can hold a request back. The window limits the number of concurrent requests. After
-    a 429, the rate limits the requests per second, and a gate is closed for all requests. After
-    another response with a Retry-After, a gate is closed for one host. In an outage of its host,
-    only single probes are sent. A host that is slow may use half of the window while requests to
-    other hosts wait. If several clients (`AdeClient`) of one event loop get the same object, all
-    their requests share these limits. A `RateLimiter` need not be closed.
+    Four limits can make a request wait:
+
+    - The window limits the number of concurrent requests. While requests to another host wait, a
+      slow host may use only half of the window.
+    - The rate limits the requests per second, after a 429.
+    - A gate stops requests until a Retry-After has passed: all requests after a 429, and the
+      requests to one host after another response with a Retry-After.
+    - In an outage of a host, only single probes are sent to it.
+
+    If several clients (`AdeClient`) of one event loop get the same object, all their requests share
+    these limits. A `RateLimiter` need not be closed.
 
     Attributes:
         retry: Retry policy of clients that have no policy of their own.
         hosts: The hosts to which requests are sent, and whether each is down.
-        places: For each semaphore of a watcher: the requests that hold a place of the semaphore,
+        places: For the semaphore of each watcher: the requests that hold a place of the semaphore,
             and the callers that wait for a place.
         gate_opens_at: Time at which the gate for all requests opens; in the past while it is open.
         retry_budget: Number of retries that are available now.
@@ -133,10 +138,10 @@ class RateLimiter:
             )
 
     def ready(self, host: Host) -> float | None:
-        """Return the argument `due` for `start` if a request may be sent now.
+        """Return a time if a request may be sent now, or None if it must wait for its turn.
 
-        It is the present time, or minus infinity if the time does not matter. Return None if the
-        request must wait for its turn.
+        The time is the argument `due` of `start`. It is minus infinity if no rate limits the
+        requests.
         """
         if self._waiting or host.held_back or (self.hosts.woken and not self._has_room()):
             return None
@@ -148,17 +153,17 @@ class RateLimiter:
     async def wait_for_turn(
         self, host: Host, callers: set[Caller] | None = None, *, give_up_at: float = math.inf
     ) -> float:
-        """Wait until one more request may be sent. The request is counted later, by `start`.
+        """Wait until one more request may be sent. Then call `start`, which counts the request.
 
         Args:
             host: The host to which the request will be sent.
-            callers: A set that contains the caller while it waits. Code that has this set can call
-                `Hosts.release` to end the wait. None if no code needs the set.
-            give_up_at: Time after which the caller is released while the host is down.
+            callers: A set that contains the caller while it waits. Code that has this set can end
+                the wait with `Hosts.release`. None if no code needs that.
+            give_up_at: Time from which the wait ends without a turn if the host is down.
 
         Returns:
-            The time from which the request may be sent. It is in the past if a timer fired late,
-            and infinity if the caller was released.
+            The time from which the request may be sent. It is in the past if a timer fired late. It
+            is infinity if the wait ended without a turn.
         """
         if (now := self.ready(host)) is not None:
             return now
@@ -191,7 +196,8 @@ class RateLimiter:
 
         Args:
             host: The host to which it is sent.
-            due: The result of `wait_for_turn`. The situation may have changed since then.
+            due: The result of `ready` or `wait_for_turn`. Other requests may have been sent since
+                then.
             places: The places of which the request holds one; None if it holds no place.
         """
         if places is not None and places.only_host is not host and not places.allows(host):
@@ -240,10 +246,10 @@ class RateLimiter:
 
         A 429 closes the gate for all requests, because the service limits the organisation. It also
         lowers the rate, and restarts the window at one request. Any other response with a
-        Retry-After closes the gate of its host. A gate is closed for at least Retry-After plus
-        jitter. Ten consecutive other failures, of several jobs, are an outage of their host. A
-        malformed answer, or an error that is not temporary, counts as a success, because the host
-        responds.
+        Retry-After closes the gate of its host only. A gate is closed for at least Retry-After; a
+        random time (jitter) is added. Ten consecutive failures of other kinds, about at least three
+        jobs, are an outage of their host. A malformed answer, or an error that is not temporary,
+        counts as a success, because the host responds.
         """
         is_answer = not isinstance(error, TransportError) and (
             isinstance(error, AnswerError) or not error.transient
@@ -309,11 +315,11 @@ class RateLimiter:
     def _due(self, now: float, host: Host | None = None) -> float:
         """Return the time from which the next request may be sent.
 
-        The result is infinity if a response must arrive before the next request may be sent.
+        It is infinity if this request must wait for the response to another request.
 
         Args:
             now: Present time.
-            host: The host of the request; None for any host whose `holds_back` is False.
+            host: The host of the request; None for any host that is not held back.
         """
         is_probe = host is not None and host.outage.is_on
         if self._window.is_at_limit if is_probe else self._window.full:
@@ -327,7 +333,7 @@ class RateLimiter:
         return max(due, self._next_slot) if self._interval else due
 
     def _has_room(self) -> bool:
-        """Return True if the window has room for the requests of all woken callers and one more."""
+        """Return True if one more request may be sent besides those of all woken callers."""
         # A busy loop always has a woken caller. If that made each new caller wait, the queue would
         # never become empty.
         return not self._interval and self.hosts.woken < self._window.room
@@ -336,8 +342,8 @@ class RateLimiter:
         """Wake the callers that may send now, or set a timer for the first caller.
 
         Args:
-            due_at: If a timer calls this method, the time at which the timer was due; otherwise
-                infinity.
+            due_at: The time at which the timer was due, if a timer calls this method; infinity in
+                any other call.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -368,7 +374,7 @@ class RateLimiter:
             self._set_timer(loop, next_due, now)
 
     def _update_hosts(self, now: float) -> float:
-        """Call `let_go` for hosts that need not be held back any more, and hold back a slow host.
+        """Stop holding hosts back if they work again, and hold back a host that has become slow.
 
         Return the time at which this method must be called again; infinity if never.
         """
@@ -393,7 +399,7 @@ class RateLimiter:
 
 
 def _longest_jitter(retry_after: float) -> float:
-    """Return the maximum seconds that are added at random to a Retry-After."""
+    """Return the maximum number of seconds that are added at random to a Retry-After."""
     return max(_MIN_JITTER, _JITTER_SHARE * retry_after)
 
 

@@ -1,6 +1,6 @@
 """Sends the requests of one client within a request budget, and repeats failed requests.
 
-`call` repeats a request after any temporary error; `call_once` repeats no request.
+`call` repeats a request after a temporary error; `call_once` sends it only once.
 
 A 429 has two effects here: `RateLimiter.failed` makes all requests of the budget wait and lowers
 their rate, and `call` sends the request again. `rate_limiter` lists the effects in other modules.
@@ -77,16 +77,17 @@ class RequestSender:
         self._refused: int | None = None
 
     async def call(self, send: Send[_T], host: Host | None = None) -> _T:
-        """Send a request, and repeat it after temporary errors, if the retry policy allows it.
+        """Send a request, and repeat it after temporary errors, as the `RetryPolicy` says.
 
-        A refusal (401, 403) of a key that has worked counts as a temporary error.
+        If the key has worked before, a refusal (401, 403) counts as a temporary error. A request is
+        not repeated after a `ServiceDownError`.
 
         Args:
             send: Sends the request once.
             host: The host to which it is sent; None if the service has one host.
 
         Raises:
-            RequestError: The last request has failed with this error.
+            RequestError: The last attempt has failed with this error.
             ServiceDownError: The host is down, and `outage_wait` seconds have passed since the call
                 began.
             ClosedError: `close` was called, or another event loop was used before.
@@ -122,13 +123,13 @@ class RequestSender:
 
         Args:
             send: Sends the request.
-            host: The host to which it is sent.
-            semaphore: Held during the request, but not while the request waits for its turn. If the
-                host does not respond while requests to another host wait for the semaphore, this
-                request can be ended early, with AnswerTimeoutError; see `places`.
+            host: The host to which it is sent; None if the service has one host.
+            semaphore: Held during the request, but not while the request waits for its turn. If
+                requests to another host wait for it while this host does not respond, this request
+                can be ended early with AnswerTimeoutError; see `places`.
             job_id: Id of the job that the request concerns, for AnswerTimeoutError; or None.
-            give_up_at: Time of the event loop. After this time, the call raises ServiceDownError
-                while the host is down, and does not wait.
+            give_up_at: Time of the event loop. From this time on, a call for a host that is down
+                raises ServiceDownError and does not wait.
         """
         limiter, loop, host = self._limiter, asyncio.get_running_loop(), host or self._only_host
         held = nullcontext() if semaphore is None else semaphore
@@ -171,10 +172,10 @@ class RequestSender:
 
     @asynccontextmanager
     async def turn(self, host: Host) -> AsyncGenerator[None, None]:
-        """Wait until one more request to a host may be sent; the block sends the request.
+        """Wait until one more request to a host may be sent; the `async with` block sends it.
 
-        The request is in flight while the block runs. A `RequestError` that leaves the block is
-        recorded like an error of `send` in `call_once`. Any other exception is not recorded,
+        The request counts as in flight while the block runs. If a `RequestError` leaves the block,
+        it is recorded like that of any other failed request. Any other exception is not recorded,
         because it says nothing about the service.
 
         Raises:
@@ -280,6 +281,7 @@ class RequestSender:
             self._limiter.withdrawn(sent)
 
     def _may_retry(self, error: RequestError) -> bool:
+        """Return True if repeating the request can help; see `call`."""
         is_refusal = isinstance(error, AuthenticationError | PermissionDeniedError)
         return error.transient or (is_refusal and self._key_works)
 

@@ -1,9 +1,10 @@
-"""The counters of a client.
+"""The counters of a client (`AdeClient.stats()`).
 
-`request_sender` counts requests, retries, 429s and failures. `api.transport` counts bytes. The
-other figures are the state of `rate_limiter`, `estimators` and `hosts`.
+`request_sender` counts requests, retries, 429s and failures, and records refusals of the key.
+`api.transport` counts bytes. The other numbers are the state of `rate_limiter`, `estimators`,
+`hosts` and `outage`.
 
-For the metrics of all packages, see `contrib.prometheus`.
+`contrib.prometheus` has the metrics of all packages.
 """
 
 from attrs import frozen
@@ -15,8 +16,9 @@ from adepoll.common.html_tables import HtmlTable
 class ClientStats(HtmlTable):
     """The counters of a client at one moment.
 
-    `in_flight`, `window`, `rate_limit`, `retry_budget`, `gate_closed_for` and `failures_in_a_row`
-    belong to the request budget, and are the same for all clients that share it.
+    `in_flight`, `window`, `rate_limit`, `retry_budget`, `gate_closed_for`, `failures_in_a_row`,
+    `is_outage` and `last_failure` belong to the request budget, and are the same for all clients
+    that share it.
 
     Attributes:
         requests: Number of requests sent, retries included.
@@ -25,26 +27,26 @@ class ClientStats(HtmlTable):
         failures: Number of requests without a usable response, 429 included.
         bytes_received: Bytes of response bodies, after decompression.
         in_flight: Number of requests that wait for their response now.
-        window: Largest number of concurrent requests now. It grows up to ``max_connections``
-            while requests succeed, and restarts at 1 after a 429 or an outage.
+        window: Largest number of concurrent requests now. It grows up to ``max_connections`` while
+            requests succeed, and restarts at 1 after a 429 or an outage.
         rate_limit: Estimate of the service's limit after a 429, in requests per second; None while
             no limit is known.
         retry_budget: Number of retries that are available now.
         gate_closed_for: Seconds until requests may be sent again after a 429 or a Retry-After; 0.0
-            if the gate is open. A Retry-After without a 429 concerns one host; the longest time is
-            shown.
+            if they may be sent now. A Retry-After without a 429 concerns one host; the longest time
+            is shown.
         failures_in_a_row: Number of failed requests since the last success, at the host with the
-            most. These do not count: a 429, a malformed answer, and failed requests about a suspect
-            job. A job is suspect for 120 s after a request about it failed and a later request to
-            the host succeeded.
+            most. A 429 or a malformed answer does not count. A failed request about a suspect job
+            does not count, either. A job is suspect for 120 s after a request about it failed and a
+            later request to the host succeeded.
         is_outage: True if the service, or one of its two hosts, seems to be down: at least ten
             consecutive requests failed, about at least three jobs. `AdeClient.outage` says whether
             the host of a kind is down.
         last_failure: Text of the last failure that counts in `failures_in_a_row`; None if that is
             0.
-        refused: The status (401, 402 or 403) with which the service last refused the key or the
-            account; None if the service has accepted the key since then. A 403 for a list, or for
-            one job after the key has worked, does not count.
+        refused: The status with which the service last refused the key (401, 403) or the account
+            (402); None if the service has accepted the key since then. A 403 for a list, or for one
+            job after the key has worked, does not count.
     """
 
     requests: int

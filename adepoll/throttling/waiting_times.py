@@ -1,6 +1,6 @@
 """RetryPolicy: how often a failed request is repeated, and the waits between the attempts.
 
-This module is the only importer of backoff, and imports nothing of adepoll.
+Only this module imports backoff. It imports nothing of adepoll.
 """
 
 import math
@@ -13,6 +13,7 @@ from attrs.validators import ge, gt
 
 
 def _finite(_instance: object, attribute: object, value: float) -> None:
+    """Raise ValueError if the value of an attribute is infinite or NaN."""
     if not math.isfinite(value):
         name = getattr(attribute, "name", "value")
         raise ValueError(f"{name} must be finite, got {value}")
@@ -25,16 +26,18 @@ class RetryPolicy:
     The wait before each retry is a random number of seconds between 0 and a maximum that grows
     exponentially ("full jitter", M. Brooker, AWS Architecture Blog, 2015). All retries of a client
     share one retry budget, which successful requests refill (Finagle's RetryBudget). So retries do
-    not multiply the requests during an outage. If clients share a `RateLimiter`, its policy decides
-    the retry budget, and `budget` and `refill` of the clients' own policies have no effect.
+    not multiply the requests during an outage.
+
+    If clients share a `RateLimiter`, the policy of the `RateLimiter` decides the retry budget. Then
+    `budget` and `refill` of the clients' own policies have no effect.
 
     Attributes:
         attempts: Largest number of requests for one call; 1 means no retry.
         base: Maximum of the first wait, in seconds.
         factor: Growth of the maximum from one wait to the next.
         max_wait: Upper limit of this maximum, in seconds.
-        budget: Size of the retry budget: the number of retries that are available at the start, and
-            the largest number that can be available later.
+        budget: Number of retries that are available at the start. Refilling never raises the number
+            above it.
         refill: Number of retries that one successful request adds to the retry budget. With 0.2,
             there can be one retry for every five successful requests in the long run.
 

@@ -43,7 +43,7 @@ def at_risk(durations):
 
     A job that stays in these numbers forever would make the learnt durations too long.
     """
-    by_bin = {number: count for number, count in enumerate(durations._passed) if count}
+    by_bin = {number: count for number, count in enumerate(durations._active_changes) if count}
     return durations._running, by_bin
 
 
