@@ -16,5 +16,5 @@ def test_the_page_lists_every_field_of_a_status_and_those_of_an_active_job():
     ref = JobRef("job-1", kind=JobKind.V1_EXTRACT, label="page one")
     body = active_reply(ref, error).body
     assert sorted(FIELDS) == sorted(body)
-    stated = re.search(r"the response states only (.*?):", SECTION, re.DOTALL)[1]
+    stated = re.search(r"\(202\), only (.*?) are known", SECTION, re.DOTALL)[1]
     assert {*re.findall(r"`(\w+)`", stated)} == {name for name in body if body[name]}

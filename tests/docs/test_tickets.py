@@ -43,7 +43,13 @@ async def http(clock):
 
 
 async def url_of(http, ids):
-    return (await http.post("/tickets", params={"ids": ids})).json()["url"]
+    signed_in = {"Authorization": "mine"}
+    response = await http.post("/tickets", params={"ids": ids}, headers=signed_in)
+    return response.json()["url"]
+
+
+async def test_only_a_user_who_has_signed_in_gets_a_ticket(http):
+    assert (await http.post("/tickets", params={"ids": "job-1"})).status_code == 403
 
 
 async def test_a_ticket_opens_the_events_of_its_jobs(http, clock):

@@ -461,6 +461,7 @@ async def test_programs_can_use_the_routes_for_single_jobs(server, ade):
 
 EVENTS_PAGE = (ROOT / "docs" / "server-events.md").read_text("utf-8")
 (TICKETS,) = re.findall(r"^```js\n(.*?)^```$", EVENTS_PAGE, re.DOTALL | re.MULTILINE)
+(SMALL_PAGE,) = re.findall(r'^PAGE = """(.*?)"""$', EVENTS_PAGE, re.DOTALL | re.MULTILINE)
 STREAM = 'event: job\ndata: "{}"\n\nevent: {}\ndata: {{}}\n\n'
 
 
@@ -495,6 +496,33 @@ async def test_a_page_with_tickets_requests_a_new_one_after_a_break_and_ends_at_
     assert await page.evaluate("shown") == ["pending", "completed"]
     assert asked == [("POST", "mine")] * 3
     assert opened == ["ticket=1", "ticket=2", "ticket=3"]
+
+
+async def test_the_small_page_shows_the_latest_status_of_each_job_and_closes_at_the_end(new_page):
+    opened = []
+    data = [
+        {"job_id": "job-1", "status": "pending", "error": None},
+        {"job_id": "<b>", "status": None, "error": "JobNotFoundError"},
+        {"job_id": "job-1", "status": "completed", "error": None},
+    ]
+    stream = "".join(f"event: job\ndata: {json.dumps(job)}\n\n" for job in data)
+
+    async def events(route):
+        opened.append(route.request.url.partition("?")[2])
+        await route.fulfill(
+            body=f"{stream}event: end\ndata: {{}}\n\n", content_type="text/event-stream"
+        )
+
+    page = await new_page()
+    await page.route("**/*", lambda route: route.fulfill(body=SMALL_PAGE, content_type="text/html"))
+    await page.route("**/events?*", events)
+    await page.goto("http://server.invalid/?ids=job-1,%3Cb%3E")
+    await page.wait_for_function("source.readyState === EventSource.CLOSED")
+    assert await page.locator("li").all_inner_texts() == [
+        "job-1: completed",
+        "<b>: JobNotFoundError",
+    ]
+    assert opened == ["ids=job-1,%3Cb%3E"]
 
 
 # Records each state of the connection and of jobs, and each announcement.
