@@ -205,6 +205,8 @@ def test_messages_say_what_to_do():
     assert "A_KEY" in str(errors.MissingApiKeyError(variable="A_KEY"))
     assert "VISION_AGENT_API_KEY" in str(AuthenticationError(status=401))
     assert "max_body_bytes" in str(errors.AnswerTooLargeError(limit=1, job_id=None))
+    fixed = errors.AnswerTooLargeError(limit=1, job_id=None, is_fixed=True)
+    assert "max_body_bytes" not in str(fixed)
     assert "base_url" in str(errors.RedirectRefusedError(status=302))
     assert "overwrite=True" in str(errors.TargetExistsError(job_id="a", path="b"))
     assert "output_save_url" in str(errors.ResultUnavailableError(job_id="a"))

@@ -75,7 +75,7 @@ class LargeAnswer:
                 size += len(chunk)
                 received(len(chunk))
                 if size > _LARGEST:
-                    raise AnswerTooLargeError(limit=_LARGEST, job_id=job_id)
+                    raise AnswerTooLargeError(limit=_LARGEST, job_id=job_id, is_fixed=True)
             return await self.finish()
         except MalformedAnswerError as exc:
             raise MalformedAnswerError(exc.problems, job_id=job_id) from None

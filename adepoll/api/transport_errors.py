@@ -120,7 +120,7 @@ def _describe_response(exc: aiohttp.ClientResponseError) -> str:
         return f"the proxy refused the connection: {exc.status} {message}".rstrip()
     if _has_too_large_headers(exc):
         return (
-            "the answer has too large or too many headers; to accept them, pass "
+            "the headers of the answer are too large, or too many; to accept them, pass "
             "transport=TransportOptions(max_header_bytes=..., max_headers=...)"
         )
     return f"the answer is not valid HTTP: {message}"

@@ -63,7 +63,7 @@ class JournalEndpointError(JournalError):
         jobs, url = ("v2 jobs", "base URL for v2 jobs") if api == "v2" else ("jobs", "base URL")
         super().__init__(
             f"has {jobs} of {showable(theirs)}, but the {url} is {showable(ours)}; set the region "
-            f"or {url} of the journal, or use another journal",
+            f"or {url} with which the journal was created, or use another journal",
             path=path,
         )
         self.theirs = theirs

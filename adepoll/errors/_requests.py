@@ -114,16 +114,16 @@ class AnswerTooLargeError(AnswerError):
 
     Attributes:
         limit: The limit that was exceeded, in bytes.
+        is_fixed: True if no argument of the client changes this limit.
     """
 
     transient = False
 
-    def __init__(self, *, limit: int, job_id: str | None) -> None:
-        super().__init__(
-            f"the answer is larger than {limit} bytes; pass a larger max_body_bytes to accept it",
-            job_id=job_id,
-        )
+    def __init__(self, *, limit: int, job_id: str | None, is_fixed: bool = False) -> None:
+        advice = "" if is_fixed else "; pass a larger max_body_bytes to accept it"
+        super().__init__(f"the answer is larger than {limit} bytes{advice}", job_id=job_id)
         self.limit = limit
+        self.is_fixed = is_fixed
 
 
 class HeadersTooLargeError(AnswerError):
@@ -205,7 +205,7 @@ class PermissionDeniedError(StatusError):
 class JobNotFoundError(StatusError):
     """404: the service does not know the job, or does not know it yet."""
 
-    hint = "no such job of this kind, key and region, or it was deleted"
+    hint = "no such job for this kind, key and region, or it was deleted"
 
 
 class ServerTimeoutError(StatusError):

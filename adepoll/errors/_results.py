@@ -103,7 +103,7 @@ class ResultForbiddenError(ResultRefusedError):
 
     hint = (
         "if the job was created with output_save_url, that URL may be presigned for PUT only: "
-        "pass ResultFetcher(resolve_url=...) a function that returns a readable one"
+        "pass a function as ResultFetcher(resolve_url=...) that returns a URL for reading"
     )
 
 
@@ -223,7 +223,7 @@ class TargetExistsError(ResultError, FileExistsError):
 
     def __init__(self, *, job_id: str, path: str, protected: bool = False) -> None:
         advice = (
-            "the batch needs it and never replaces it; use another folder"
+            "it is a file that the batch protects, such as its journal; use another folder"
             if protected
             else "pass overwrite=True to replace it"
         )

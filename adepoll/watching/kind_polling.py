@@ -270,7 +270,7 @@ class SubscriptionOwner:
         loop = asyncio.get_running_loop()
         self.loop = self.loop or loop
         if self.loop is not loop:
-            raise ClosedError("the watcher belongs to another event loop; make one for each")
+            raise ClosedError("the watcher belongs to another event loop; create one for each loop")
 
     def named(self, job: str | JobRef) -> NamedJob:
         """Return the job that is named by an id, by a reference, or by the text of a reference.
