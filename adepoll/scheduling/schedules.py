@@ -1,16 +1,24 @@
-"""Decides when a job is polled next: the schedules. They do no I/O.
+"""The schedules: they choose the delay until the next poll of a job. No I/O.
 
-These modules take part in the decision:
+Other modules decide about the next poll, too. This is the complete list:
 
 1. `watching.schedule_calls` calls the schedule: in most cases `Adaptive.delay`, in this module.
 2. `inspection_plan` computes the delay (`Plan.delay`): polls are frequent at ages at which many
    jobs settle.
 3. `lag_bound` limits the delay.
-4. `watching.watched_jobs` applies the delay, and may change it: after a failed poll
-   (`watching.failure_handling`), during list sweeps (`watching.list_hints`), or because of the
-   job's progress (`ScheduleCalls.expected_end`). It also chooses the time of the first poll, and
-   polls a job immediately after `JobWatcher.poll_now`.
-5. `watching.poll_queue` decides the order, if more jobs are due than can be polled.
+4. `watching.watched_jobs` sets the time of the next poll: `WatchedJobs.subscribe` that of the first
+   poll, `WatchedJobs.succeeded` and `WatchedJobs.failed` that of later ones. It shortens the delay
+   if the job's progress says that it ends earlier (`ScheduleCalls.expected_end`), and lets a job be
+   polled immediately after `JobWatcher.poll_now`. After a failed poll, it follows
+   `watching.failure_handling`, and for a job that nobody has watched for some seconds
+   `watching.left_jobs`.
+5. During list sweeps, the list replaces polls. `watching.listing` decides for how long
+   (`ListTrust.trusted_until`), and `watching.list_hints` makes jobs due that are missing from the
+   list. `watching.sweep_policy` decides when the list is read.
+6. `watching.poll_queue` decides the order, if more jobs are due than can be polled.
+7. `watching.pollers` starts the poll. A due job waits while no subscriber has room in its buffer
+   (`JobState.reserve_places`), while other polls wait for the request budget (`watching.turns`),
+   and until the request budget allows the request (`throttling.rate_limiter`).
 
 All times are seconds. Imports the rest of `scheduling`.
 """

@@ -211,7 +211,7 @@ class RequestSender:
             self._limiter.hosts.release(caller)
 
     def stats(self, *, bytes_received: int = 0) -> ClientStats:
-        """Return a copy of the counters.
+        """Return the statistics of the client, as a copy that does not change later.
 
         May be called in any thread, also after the event loop was closed.
         """

@@ -1,4 +1,4 @@
-"""The counters of a client (`AdeClient.stats()`).
+"""The statistics of a client (`AdeClient.stats`).
 
 `request_sender` counts requests, retries, 429s and failures, and records refusals of the key.
 `api.transport` counts bytes. The other numbers are the state of `rate_limiter`, `estimators`,
@@ -14,7 +14,7 @@ from adepoll.common.html_tables import HtmlTable
 
 @frozen(kw_only=True)
 class ClientStats(HtmlTable):
-    """The counters of a client at one moment.
+    """The statistics of a client at one moment.
 
     `in_flight`, `window`, `rate_limit`, `retry_budget`, `gate_closed_for`, `failures_in_a_row`,
     `is_outage` and `last_failure` belong to the request budget, and are the same for all clients

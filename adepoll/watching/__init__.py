@@ -1,1 +1,1 @@
-"""Watching many jobs: states, poll queue, pollers, list sweeps. Internal to `adepoll`."""
+"""Watching many jobs: states, poll queue, pollers, list sweeps. Internal: use `JobWatcher`."""

@@ -1,23 +1,25 @@
 """Decides after a failed poll: poll the job again, give the job up, or end all watches and waits.
 
-`watched_jobs` passes each failed poll on. After a 429, the job is polled again by its schedule, and
-no time counts against it. `throttling.rate_limiter` decides how all requests slow down.
+A 429 never counts against a job: it is polled again by its schedule (`throttling.rate_limiter`
+makes all requests slower).
 
 All watches and waits end after a 402, because it concerns the account. They also end after a 401, a
 403, a bad certificate or a refusal by the proxy, if `KeyEvidence.record_refusal` decides that the
 key is bad for all jobs.
 
-Otherwise, a job is given up after a number of failed polls *and* a number of counted seconds since
-its last successful poll. Seconds count only if they are evidence against the job. These terms are
-used:
+Any other error concerns one job. The job is given up if a number of its polls have failed *and* a
+number of seconds have counted since its last successful poll. Seconds count only if they are
+evidence against the job, and not against the service. Four terms are used below:
 
 - A job *was found before* if a poll or the list has shown it.
 - The *limit* is the number of counted seconds after which the job is given up.
-- Seconds *count in part* if they are multiplied by the share of successful polls of other jobs
-  since this job's previous failed poll. The share is 0.95 if 5 of 100 such polls failed, and 0 if
-  the host is down. (A poll also counts as successful if its failure shows that the host works.)
-- A job is *probably bad* if it is probably the cause of its failed polls. It becomes probably bad
-  when its counted seconds reach three tenths of the limit (three fifths of `not_found_grace`).
+- Seconds *count in part* if other jobs have failed polls, too: they are multiplied by the share of
+  successful polls of other jobs in the same time. For example, if 5 of 100 such polls failed, 10 s
+  count as 9.5 s. If the host is down, they count as 0 s. (A poll also counts as successful if its
+  failure shows that the host works.)
+- A job is *probably bad* if it, and not the service, is probably the cause of its failed polls. A
+  job becomes probably bad when its counted seconds reach three tenths of the limit (or three
+  fifths, if the limit is `not_found_grace`).
 
 The failure decides which limit applies, and which seconds count:
 
@@ -25,11 +27,11 @@ The failure decides which limit applies, and which seconds count:
   service responds.
 - 403, and the job was not found before: limit `not_found_grace`. Seconds count in part, by the
   polls at all hosts. All seconds count if no other job was polled.
-- 404 or 403, and the job was found before: limit `patience`, or `not_found_grace` if it is longer.
-  Seconds count in part: for a 404, by the polls at the same host; for a 403, by the polls at all
-  hosts. All seconds count if no other job was polled.
-- Malformed answer, undocumented status or redirect: limit `malformed_patience`, or `patience` if it
-  is shorter. All seconds count, because the service responds.
+- 404 or 403, and the job was found before: the limit is the larger of `patience` and
+  `not_found_grace`. Seconds count in part: for a 404, by the polls at the same host; for a 403, by
+  the polls at all hosts. All seconds count if no other job was polled.
+- Malformed answer, undocumented status or redirect: the limit is the smaller of
+  `malformed_patience` and `patience`. All seconds count, because the service responds.
 - No connection, 5xx or 408: limit `patience`. Seconds count in part, by the polls at the same host.
   If no other job was polled, for example because only one job is watched, no seconds count: adepoll
   cannot tell a failing job from a failing service. Exception: if the job is probably bad, all
@@ -43,24 +45,23 @@ before a 429 do not count either.
 
 Of the seconds between two failed polls, at most a tenth of the limit counts, so at least ten more
 polls must fail after the first one. (If the limit is `not_found_grace`, at most a fifth counts, and
-five more polls must fail.) Therefore, time in which the process was stopped, or in which the
-request budget was short, has little effect.
+five more polls must fail.) So little time counts while the process is stopped, or while the request
+budget is short.
 
 The next poll of the job comes within this tenth (or fifth) of the limit, if the request budget
 allows it and at least a fifth of the polls of other jobs succeed. After a 5xx, a 408, a failed
 connection, a 401, a bad certificate or a refusal by the proxy, the next poll comes within 15 s,
 unless the job is probably bad.
 
-A job becomes probably bad after at least four failed polls. After that, failed polls of this job do
-not count as failures of the service. Otherwise the last open jobs of a batch, if all are bad, would
-look like an outage. With a lower threshold, good jobs would become probably bad, because some of
-their polls fail just before an outage begins.
+After a job has become probably bad, its failed polls do not count as failures of the service. Why:
+if only bad jobs are left at the end of a batch, their failures must not look like an outage. Why
+not sooner: some polls of good jobs fail just before an outage begins, and these jobs must not
+become probably bad.
 
-Seconds that do not count are limited, too: a job is given up at its next failed poll when either of
-two times has reached `outage_patience`, or the limit if that is longer. The first is the time for
-which polls of this job have failed. The second is the time in which the host has responded to no
-request of the watcher. Of the seconds between two failed polls, at most a tenth of
-`outage_patience` counts in these times.
+There is also a limit for all seconds, whether they count or not. It is `outage_patience`, or the
+limit above if that is longer. A job is given up at its next failed poll if its polls have failed
+for this time, or if its host has responded to no request of the watcher for this time. Of the
+seconds between two failed polls, at most a tenth of `outage_patience` is added to these times.
 
 Imports `job_state`, `service_evidence` and `errors`. Times are seconds of one monotonic clock,
 passed in as `now`.
@@ -89,10 +90,10 @@ from adepoll.watching.service_evidence import HostEvidence, KeyEvidence
 
 
 class FailureAction(Enum):
-    """What the watcher does after a failed poll if the job is not polled again.
+    """What the watcher does after a failed poll if it does not poll the job again.
 
-    `GIVE_UP`: give the job up, so that it is unresolved. `END_ALL`: end all watches and waits,
-    because the error concerns the client or the account.
+    `GIVE_UP`: it gives the job up, so that the job is unresolved. `END_ALL`: it ends all watches
+    and waits, because the error concerns the client or the account.
     """
 
     GIVE_UP = 1
@@ -104,16 +105,16 @@ class FailureRules:
     """Decides when failed polls make the watcher give a job up, or end all watches and waits.
 
     Attributes:
-        not_found_grace: Seconds for which a job that was never found may be unknown to the service
-            (404) or forbidden (403): a new job can take a moment to appear.
+        not_found_grace: Seconds for which the service may answer 404 or 403 for a job that it has
+            never shown: a new job can take a moment to appear.
         patience: Seconds for which polls of a job may fail while polls of other jobs succeed.
         outage_patience: Maximum seconds for which polls of a job may fail, whatever the reason, or
-            for which its host may be down; None for 12 times `patience`.
-        malformed_patience: Seconds for which the answers about a job may be malformed. `patience`
-            applies if it is shorter. A service that sends a malformed answer about a job will
-            rarely send a better one later.
-        host: Whether the host of the jobs works, as the watcher's requests show.
-        key: Whether the service accepts the key, as the watcher's requests show.
+            for which its host may be down. None for 12 times `patience`. See the end of the
+            module's docstring.
+        malformed_patience: Seconds for which the answers about a job may be malformed; never more
+            than `patience`. After a malformed answer about a job, a better one rarely follows.
+        host: What polls have shown about the host of the jobs.
+        key: What polls have shown about the key.
     """
 
     not_found_grace: float
@@ -131,7 +132,7 @@ class FailureRules:
             self.record_accepted_key()
 
     def record_accepted_key(self) -> None:
-        """Record that an answer to a poll or a list request shows that the key is accepted."""
+        """Record an answer, to a poll or a list request, which shows that the key is accepted."""
         self.host.record_response()
         self.key.record_accepted()
 
@@ -139,8 +140,9 @@ class FailureRules:
         """Record a failed poll of a job, and decide whether to poll the job again.
 
         Returns:
-            If the job is polled again: the seconds within which this must happen, or infinity if
-            the schedule alone decides. Otherwise a `FailureAction`.
+            A number if the job is polled again: the seconds within which this must happen. The
+            number is infinity if the schedule alone decides. If the job is not polled again, a
+            `FailureAction`.
         """
         if self._concerns_all(error, state.job_id, now):
             return FailureAction.END_ALL
@@ -168,22 +170,29 @@ class FailureRules:
         return within
 
     def first_check(self, failures: PollFailures, retry_at: float, now: float) -> float:
-        """Return the time of the first check, after a failed poll, whether the host works again.
+        """Return when to check whether the host works again, after a poll of a job has failed.
 
-        If the host works at a check, the job is polled immediately, and not only at `retry_at`, the
-        time of the next poll by the schedule. Otherwise, a job could be polled a minute after an
-        outage has ended.
+        The checks let a job be polled soon after the end of an outage, and not only at `retry_at`,
+        which can be a minute later. `postponed_to` makes each check.
+
+        Args:
+            failures: The failed polls of the job.
+            retry_at: Time of the next poll by the schedule.
+            now: The present time.
         """
         failures.retry_at = retry_at
         failures.check_at = min(retry_at, now + _SOON)
         return failures.check_at
 
     def postponed_to(self, failures: PollFailures, now: float) -> float:
-        """Check whether the host works again; return the time of the next check.
+        """Check whether the host works again. If so, the job is polled immediately.
 
-        Return `now` if the job must be polled now: the schedule says so, or the host works. The
-        host works if a poll of another job has shown this since the last failed poll of this job,
-        and no later poll has failed for a reason that can concern all jobs.
+        The host works if a poll of another job has shown this since the last failed poll of this
+        job. No later poll may have failed for a reason that can concern all jobs.
+
+        Returns:
+            `now` if the job must be polled now, because the host works or the schedule says so. In
+            any other case, the time of the next check.
         """
         works = self.host.worked > failures.worked and self.host.last_error is None
         if works or now >= failures.retry_at:
@@ -192,7 +201,13 @@ class FailureRules:
         return failures.check_at
 
     def timeout_error(self, job_id: str, state: JobState | None, timeout: float) -> JobTimeoutError:
-        """Return the error for a job that has not settled; `state` is None if it is not watched."""
+        """Return the error for a job that has not settled in time.
+
+        Args:
+            job_id: Id of the job.
+            state: State of the job; None if it is not watched any more.
+            timeout: Seconds for which the caller has waited.
+        """
         polls, last_status, last_error = 0, None, self.host.last_error
         if state is not None and (state.polls or state.failures is not None):
             failures = state.failures or PollFailures(last_at=0.0)
@@ -209,12 +224,13 @@ class FailureRules:
 
     @property
     def _total_limit(self) -> float:
+        """`outage_patience`, or its default."""
         if self.outage_patience is None:
             return _OUTAGE_FACTOR * self.patience
         return self.outage_patience
 
     def _concerns_all(self, error: AdePollError, job_id: str, now: float) -> bool:
-        """Record whether the key was refused; return True if all watches and waits must end."""
+        """Return True if the error ends all watches and waits; record a refusal of the key."""
         if isinstance(error, _REFUSALS):
             return self.key.record_refusal(error, job_id, now, host=self.host)
         self.key.record_other_failure()
@@ -223,9 +239,13 @@ class FailureRules:
     def _count(
         self, failures: PollFailures, kind: FailureKind, gap: float, now: float
     ) -> float | FailureAction:
-        """Add the seconds that count since the last failed poll; return the result of `record`.
+        """Add the seconds since the last failed poll that count; return the result of `record`.
 
-        `gap` is the number of seconds between the last two failed polls.
+        Args:
+            failures: The failed polls of the job.
+            kind: Kind of the present failure.
+            gap: Seconds between the last two failed polls.
+            now: The present time.
         """
         weight = self._weight(failures, kind)
         limit, longest = self._limit(kind), self._most_between_polls(kind)
@@ -251,7 +271,7 @@ class FailureRules:
         return within
 
     def _weight(self, failures: PollFailures, kind: FailureKind) -> float:
-        """Return how much of the time since the previous failed poll counts: a share, 0 to 1."""
+        """Return the share, 0 to 1, of the time since the previous failed poll that counts."""
         if kind in _RESPONSES:
             return 1.0
         if isinstance(failures.last_error, _REFUSALS):
@@ -270,15 +290,15 @@ class FailureRules:
         )
 
     def _most_between_polls(self, kind: FailureKind) -> float:
-        """Return the largest number of seconds that count between two failed polls.
+        """Return the largest number of seconds that count between two failed polls of this kind.
 
-        They count towards the limit of this kind of failure; see the module's docstring.
+        It is a tenth or a fifth of the limit; see the module's docstring.
         """
         polls = _MIN_POLLS_OF_NEW_JOB if kind in _OF_NEW_JOB else _MIN_POLLS
         return self._limit(kind) / polls
 
     def _limit(self, kind: FailureKind) -> float:
-        """Return the counted seconds after which a job is given up, for this kind of failure."""
+        """Return the number of counted seconds after which a job is given up."""
         if kind in _OF_NEW_JOB:
             return self.not_found_grace
         if kind is FailureKind.MALFORMED:
@@ -288,7 +308,7 @@ class FailureRules:
         return self.patience
 
     def _record_evidence(self, failures: PollFailures, error: AdePollError, now: float) -> None:
-        """Record what a failed poll of one job shows about the host and the key."""
+        """Record what the failed poll of a job shows about the host and the key."""
         kind = failures.kind
         if kind is FailureKind.NOT_FOUND:
             self.host.worked += 1
@@ -306,8 +326,8 @@ class FailureRules:
 class FailureMemory:
     """Remembers the failed polls of jobs that nobody watches any more, for the next watch or wait.
 
-    Otherwise each call of `wait` with a short timeout would start `not_found_grace` and `patience`
-    anew, and a bad job would never be given up.
+    Without this memory, each call of `wait` with a short timeout would begin to count again at 0,
+    and a bad job would never be given up.
 
     Attributes:
         failures: The failed polls of each job by job id, oldest first.
@@ -318,7 +338,7 @@ class FailureMemory:
         self.failures: dict[str, PollFailures] = {}
 
     def keep(self, job_id: str, failures: PollFailures) -> None:
-        """Remember the failed polls of a job; of more than 1,000 jobs, forget the oldest."""
+        """Remember the failed polls of a job. If there are over 1,000 jobs, forget the oldest."""
         self.failures[job_id] = failures
         if len(self.failures) > _MOST_REMEMBERED:
             del self.failures[next(iter(self.failures))]
@@ -332,10 +352,10 @@ class FailureMemory:
 
 
 def _kind(error: AdePollError, *, was_found: bool) -> FailureKind | None:
-    """Return the kind of a failure; None if another poll would fail in the same way.
+    """Return the kind of a failure; None if repeating the poll cannot help.
 
     Args:
-        error: The error.
+        error: The error of the poll.
         was_found: True if a poll or the list has shown the job.
     """
     if isinstance(error, JobNotFoundError):

@@ -1,7 +1,8 @@
 """The state of one watched job, and the interface of its subscribers.
 
-Times are seconds of one monotonic clock. The age of a job is the number of seconds since the
-service received the job. Imports `models` and `errors`.
+A subscriber is any object that is notified about a job, such as a watch. Times are seconds of one
+monotonic clock. The age of a job is the number of seconds since the service received the job.
+Imports `models` and `errors`.
 """
 
 import math
@@ -17,12 +18,12 @@ from adepoll.errors import AdePollError
 
 
 class JobOwner(Protocol):
-    """Holds the states of jobs of one kind."""
+    """Holds the states of the watched jobs of one kind; see `WatchedJobs`."""
 
     def wake(self, state: "JobState", now: float) -> bool:
-        """Make a job due now, and return True, if the job waits for room in a buffer.
+        """If the job waits for room in a buffer, make it due now and return True.
 
-        Otherwise, return False.
+        In any other case, return False.
         """
 
     on_due: Callable[[], None]
@@ -49,12 +50,12 @@ class Subscriber(Protocol):
 
     @property
     def buffer(self) -> "SnapshotBuffer | None":
-        """Room for snapshots; None if the subscriber can always take another snapshot."""
+        """The subscriber's room for snapshots; None if it can always take another snapshot."""
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
         """Accept a snapshot of a job; return False if the buffer has no room for it.
 
-        A snapshot that the subscriber does not want is ignored, and the result is True.
+        If the subscriber does not want the snapshot, ignore it and return True.
         """
 
     def give_up(self, key: str, error: AdePollError) -> None:
@@ -63,15 +64,16 @@ class Subscriber(Protocol):
 
 @define(eq=False)
 class SnapshotBuffer:
-    """Bounded room for the snapshots of one subscriber.
+    """Limits the number of snapshots that wait for the consumer of one subscriber.
 
-    A poll reserves a place in the buffer before its request is sent. So the snapshot of the poll
-    will have room. While no place is free, the jobs of the subscriber are not polled for it.
+    A poll reserves a place in the buffer before its request is sent, so that there is room for its
+    snapshot. While no place is free, the jobs are not polled for this subscriber.
 
     Attributes:
         subscriber: The subscriber.
         free: Number of places that are neither used nor reserved; at first, the size of the buffer.
-            It can be below 0 while another subscriber's polls of the same jobs are in flight.
+            It can be below 0 while polls that were made for another subscriber of the same jobs are
+            in flight.
         snapshots: Keys and snapshots of the jobs that wait for the consumer, oldest first.
         waiting: Jobs that are due and wait for room, oldest first. It can contain a job twice, and
             jobs that no longer wait.
@@ -97,8 +99,12 @@ class SnapshotBuffer:
     def wake_waiting(self, now: float, caller: JobOwner | None = None) -> int:
         """Make waiting jobs due, one for each free place; return the number of these jobs.
 
-        Must be called whenever places may have become free. Each owner of these jobs is told by its
-        `on_due`. The owner `caller`, which calls this method, is not told.
+        Call this whenever a place may have become free. It calls `on_due` of each owner of these
+        jobs, except `caller`.
+
+        Args:
+            now: The present time.
+            caller: The owner that calls this method; None if no owner does.
         """
         woken = 0
         owners: set[JobOwner] = set()
@@ -133,10 +139,14 @@ class FailureKind(Enum):
 class PollFailures:
     """Failed polls of one job since its last successful poll.
 
+    The last four attributes are copies of counters of all jobs, made after the last failed poll of
+    this job that was not a 429. With them, `FailureRules` finds out how many polls of other jobs
+    have succeeded or failed since then.
+
     Attributes:
         last_at: Time of the last failed poll.
-        check_at: Time of the next check whether the host works, so that the job is polled before
-            `retry_at`.
+        check_at: Time of the next check whether the host works. If it does, the job is polled
+            before `retry_at`.
         retry_at: Time of the next poll by the schedule.
         last_status: Status text of the last successful poll; None if no poll was successful.
         was_listed: True if the list showed the job while polls failed, perhaps in an earlier watch.
@@ -145,12 +155,12 @@ class PollFailures:
         kind: Kind of the last failure other than a 429; None if all failures were 429.
         seconds: For each kind of failure, the seconds that count as evidence against the job; see
             `failure_handling`.
-        total: Sum of the seconds between consecutive failed polls of any kind. Of a long time
+        total: Seconds for which polls of the job have failed, in whatever way. Of a long time
             between two polls, only a part counts.
-        worked: `HostEvidence.worked` after the last failed poll other than a 429.
-        failed: `HostEvidence.failed` after the last failed poll other than a 429.
-        accepted: `KeyEvidence.accepted` after the last failed poll other than a 429.
-        failed_anywhere: `KeyEvidence.failed` after the last failed poll other than a 429.
+        worked: Copy of `HostEvidence.worked`.
+        failed: Copy of `HostEvidence.failed`.
+        accepted: Copy of `KeyEvidence.accepted`.
+        failed_anywhere: Copy of `KeyEvidence.failed`.
     """
 
     last_at: float
@@ -179,7 +189,7 @@ class JobState:
         subscribers: Subscribers of the job, each once, oldest first.
         added_at: Time at which the watcher got the job.
         received_at: Time at which the service received the job; `added_at` if that is not known.
-        ticket: Number of the job's up-to-date item in the poll queue; 0 if the job is not in the
+        ticket: Number of the job's present item in the poll queue; 0 if the job is not in the
             queue.
         due: Time of the next poll, if the job is in the poll queue.
         polled_at: Time at which the last poll started.
@@ -192,25 +202,25 @@ class JobState:
         last_active_at: Start of the last poll or list request that showed the job as active.
         found_active_at: Start of the last poll that found the job active.
         last_listed_at: Start of the last list request that showed the job as active.
-        is_compared: True if this job was counted in `ListAccuracy.arrivals`: the list has shown the
-            job, or polls have shown that the list was late for it. Each job is counted once.
-        missing_at: Time of the list request that did not show the job, if the job is polled for
-            this reason; otherwise infinity.
-        not_before: If the job is missing from the list, it is not polled for this reason before
-            this time.
-        list_trusted_until: Time until which the list alone says that the job is active; 0 if this
-            time was not chosen yet.
+        is_compared: True if it is already known whether the list showed this job in time when it
+            was new. `ListAccuracy.arrivals` counts each job once.
+        missing_at: Time of the list request that did not show the job. Infinity if the next poll of
+            the job has another reason.
+        not_before: The earliest time at which the job is polled again because the list does not
+            show it. 0 for no limit.
+        list_trusted_until: Time at which the job is polled even if the list still shows it as
+            active. 0 if this time was not chosen yet.
         failures: Failed polls since the last successful poll; None if no poll has failed.
         reserved_by: Subscribers with a reserved place for the poll in flight; None if no poll of
             the job is in flight.
-        poll_again: True if another poll follows immediately after the poll in flight.
+        poll_again: True if another poll must follow immediately after the poll in flight.
         ignore_list: True if the job is polled when it is due, whatever the list says.
-        pending_confirmation: True if the next poll is due now, whatever the list says: in most
-            cases, because the list does not show the job.
+        pending_confirmation: True if the next poll is due now, whatever the list says. In most
+            cases, the reason is that the list does not show the job.
         waits_for_room: True while the job is due, and all buffers of its subscribers are full.
         awaited_since: Time at which somebody began to wait for the job, if it is `awaited`.
         progress: Progress, 0 to 1, that the service reported last, and the time of that report.
-            None if there was no report, or if the progress of the job's kind says nothing.
+            None if there was no report, or if the progress of this kind of job is not useful.
         owner: Object that holds this state; None if no object holds it.
     """
 
@@ -246,7 +256,7 @@ class JobState:
 
     @property
     def is_queued(self) -> bool:
-        """True if the job is in the poll queue. Hot loops test `ticket` itself to save time."""
+        """True if the job is in the poll queue. Code that runs very often tests `ticket` itself."""
         return self.ticket > 0
 
     @property
@@ -256,7 +266,7 @@ class JobState:
 
     @property
     def awaited(self) -> bool:
-        """True if somebody waits for the job; then the lag bound of `wait` applies."""
+        """True if somebody waits for the job. Then the lag bound of `wait` applies."""
         return any(subscriber.awaits for subscriber in self.subscribers)
 
     def add_subscriber(self, subscriber: Subscriber) -> None:
@@ -289,7 +299,7 @@ class JobState:
         return True
 
     def release_places(self) -> tuple[Subscriber, ...]:
-        """Free the places that were reserved for a poll; return the subscribers of the poll."""
+        """Free the places that were reserved for a poll; return the subscribers that had them."""
         reserved, self.reserved_by = self.reserved_by or (), None
         for subscriber in reserved:
             if (buffer := subscriber.buffer) is not None:

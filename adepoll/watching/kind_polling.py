@@ -1,10 +1,11 @@
 """Polls jobs of several kinds, and finds the kind of each job that a caller names.
 
-`KindPolling` polls the jobs of one kind and sweeps their list. All kinds of a watcher share the
-semaphore, the request budget of the client, and `KeyEvidence`. Kinds at the same host of the
-service share `HostEvidence`. Each kind learns separately how long its jobs take. A
-`SubscriptionOwner` has all kinds and all open subscriptions of one watcher. Imports `list_sweeper`
-and `pollers`.
+A `KindPolling` polls the jobs of one kind, and sweeps their list. It learns how long the jobs of
+this kind take. All kinds of a watcher share the semaphore, the request budget of the client, and
+`KeyEvidence`. Kinds at the same host of the service share `HostEvidence`.
+
+A `SubscriptionOwner` has the `KindPolling` of all kinds, and all open subscriptions of one watcher.
+Imports `list_sweeper` and `pollers`.
 """
 
 import asyncio
@@ -127,16 +128,17 @@ class KindPolling:
             self.watched_jobs.list_hints.is_busy = self._is_busy
 
     def pump(self) -> None:
-        """Start to sweep if that saves requests, then poll the jobs that are due."""
+        """Start to sweep if that saves requests, and poll the jobs that are due."""
         if self.sweeper is not None:
             self.sweeper.pump()
         self.pollers.pump()
 
     def _is_busy(self, now: float, within: float) -> bool:
-        """Return True if requests wait for the request budget for more than 0.1 seconds.
+        """Return True if a request has waited over 0.1 s for the request budget, now or recently.
 
-        Also return True if the last request got its turn less than `within` seconds ago, after such
-        a wait.
+        Args:
+            now: The present time.
+            within: Number of seconds that count as recent.
         """
         if self.pollers.turns.is_busy(now, within=within):
             return True
@@ -159,7 +161,7 @@ class KindPolling:
         return jobs.failure_rules.timeout_error(job_id, jobs.get(job_id), timeout)
 
     def stats(self) -> WatcherStats:
-        """Return the figures of this kind of jobs.
+        """Return the statistics of this kind of jobs.
 
         `subscribers` is 0, because one subscriber can have jobs of several kinds.
         """
@@ -194,7 +196,7 @@ class NamedJob:
     Attributes:
         key: Text of the reference: ``KIND/ID``, or only the id if the id already means this kind.
         job_id: Id of the job.
-        polling: Polls the jobs of this job's kind.
+        polling: The `KindPolling` that polls the job.
         label: The caller's own name for the job; None if the caller gave no name.
     """
 
@@ -205,14 +207,14 @@ class NamedJob:
 
 
 class SubscriptionOwner:
-    """The kinds of jobs that a watcher polls, and its open subscriptions.
+    """What all subscriptions of one watcher share: the polling of each kind of jobs.
 
     Attributes:
         kind: Kind to assume for an id that does not contain its kind.
-        own: `KindPolling` of the watcher's own kind.
+        own: `KindPolling` of this kind, which is the watcher's own kind.
         by_kind: `KindPolling` of each kind that was named so far; the watcher's own kind is first.
-        subscriptions: Open subscriptions, oldest first: a dict without values, since a set has no
-            order.
+        subscriptions: Open subscriptions, oldest first. It is a dict without values, because a set
+            has no order.
         tasks: Tasks that read ids, or end subscriptions.
         closed: True if no subscription may start.
         loop: Event loop of the watcher; None before its first use.
@@ -259,7 +261,7 @@ class SubscriptionOwner:
         return polling
 
     def pump(self) -> None:
-        """For each kind, start to sweep if that saves requests; then poll the jobs that are due."""
+        """For each kind, start to sweep if that saves requests, and poll the jobs that are due."""
         for polling in self.by_kind.values():
             polling.pump()
 
@@ -292,7 +294,7 @@ class SubscriptionOwner:
         return NamedJob(key, ref.job_id, polling, ref.label)
 
     def find(self, key: str) -> NamedJob | None:
-        """Return the job with that key; None if no job of its kind was named."""
+        """Return the job with that key; None if no job of its kind was named yet."""
         kind, job_id = self.kind_and_id(key)
         polling = self.by_kind.get(kind)
         return None if polling is None else NamedJob(key, job_id, polling)
@@ -300,7 +302,7 @@ class SubscriptionOwner:
     def kind_and_id(self, key: str) -> tuple[JobKind, str]:
         """Return the kind and the id of the job with that key.
 
-        An invalid id has the watcher's own kind.
+        If the id is invalid, the kind is the watcher's own kind.
         """
         return kind_and_id(key, self.kind, self.by_kind)
 
@@ -313,8 +315,9 @@ class SubscriptionOwner:
     def overdue(self) -> int:
         """Return the number of due jobs that wait for a poller.
 
-        If there are jobs at two hosts, return the number of the host with fewer such jobs.
-        Otherwise, a slow host would delay the reading of ids that belong to the other host.
+        Subscriptions read no more ids while this number is large. If there are jobs at two hosts,
+        the smaller of their two numbers is returned. So a slow host does not delay the reading of
+        ids of jobs at the other host.
         """
         by_host: dict[HostEvidence, int] = {}
         for jobs in [polling.watched_jobs for polling in self.by_kind.values()]:

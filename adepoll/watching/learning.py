@@ -1,8 +1,8 @@
-"""Learns from polls and lists how old jobs are, and so how long jobs take.
+"""Learns from polls and lists how old jobs are, and how long jobs take.
 
 Imports `distribution`, `durations` and `job_state`. Times are seconds of one monotonic clock. The
-age of a job is the number of seconds since the service received the job. A job is old on arrival if
-it was not new when the watcher got it; `scheduling.durations` decides that.
+age of a job is the number of seconds since the service received the job. A job is new if it was at
+most 2 s old when the watcher got it, and old if not (`scheduling.durations.Arrivals`).
 """
 
 import math
@@ -21,16 +21,16 @@ _TRUNCATED: Final = 0.5
 
 
 def _unknown() -> None:
-    """Return None: the service's clock is not known."""
+    """Return None: the time of the service's clock is not known."""
 
 
 @define(eq=False)
 class LagRatio:
-    """Ratio of the observed detection lag to the lag that the distribution of durations predicts.
+    """Compares observed detection lags with the expected ones.
 
-    If the distribution is slightly wrong, polls are too rare or too frequent. The ratio shows by
-    how much. Polls that find a job still active count, too. Otherwise the ratio would be wrong
-    while many jobs of a batch are open.
+    If the estimated durations are slightly wrong, polls are too rare or too frequent. The ratio
+    shows by how much. It also counts polls that find a job still active; without them, the ratio
+    would be wrong while many jobs of a batch are open.
 
     Attributes:
         value: Observed lag divided by expected lag; 1 until about 500 sampled polls have found a
@@ -45,7 +45,14 @@ class LagRatio:
     _polls: int = 0  # number of recorded polls
 
     def record(self, distribution: Distribution, seen: float, age: float, *, settled: bool) -> None:
-        """Record a poll of a job at age `age`; the job was last known active at age `seen`."""
+        """Record a poll of a job.
+
+        Args:
+            distribution: How long jobs take; the source of the expected lag.
+            seen: Age at which the job was last known to be active.
+            age: Age at the time of the poll.
+            settled: True if the poll found the job settled.
+        """
         self._polls += 1
         if self._polls % _SAMPLE_EVERY or bin_index(age) > distribution.known:
             return  # a sample of the polls is enough; at unknown ages, the distribution is a guess
@@ -62,7 +69,7 @@ class LagRatio:
 
 @define(eq=False)
 class ClockOffset:
-    """Difference between the service's clock and the monotonic clock.
+    """Difference between the service's clock and the local monotonic clock.
 
     Attributes:
         service_time: Returns the Unix time of the service's clock; None if it is not known.
@@ -93,9 +100,9 @@ class Learning:
     Attributes:
         durations: What is learnt of how long jobs take.
         lag_ratio: Observed lag divided by expected lag, for polls whose time the schedule chose.
-        service_time: Returns the Unix time of the service's clock; None while it is not known. The
-            times that the service sends are of this clock, which can differ from the local clock.
-            While the clock is not known, ages count from the time when the watcher got a job.
+        service_time: Returns the Unix time of the service's clock, which can differ from the local
+            clock; None while it is not known. As long as it is None, ages count from the time when
+            the watcher got a job.
     """
 
     durations: Durations = field(factory=Durations)
@@ -105,6 +112,7 @@ class Learning:
 
     @_offset.default
     def _make_offset(self) -> ClockOffset:
+        """Return a new `ClockOffset` for `service_time`."""
         return ClockOffset(self.service_time)
 
     def age(self, state: JobState, now: float) -> float:
@@ -125,9 +133,13 @@ class Learning:
         *,
         as_of: float | None = None,
     ) -> None:
-        """Record that a job was active at time `as_of`, or now if `as_of` is None.
+        """Record that a job was active at a certain time.
 
-        `received_at` is the time at which the service received the job; None if it is not known.
+        Args:
+            state: The job.
+            received_at: Time at which the service received the job; None if it is not known.
+            now: The present time.
+            as_of: Time at which the job was active; None for `now`.
         """
         dated = self._date(state, received_at, now, is_active=True)
         if state.first_active_age is None and dated:
@@ -153,16 +165,20 @@ class Learning:
     ) -> bool | None:
         """Record that a poll found a job settled.
 
-        `exact` is the duration of the job in seconds. If it is None, the job ended between the last
-        two polls.
+        If the job was old when the watcher got it, and no poll has found it active, its duration is
+        not recorded. The reason: the watcher does not know how many other jobs of that age were
+        still active, so such durations would distort the estimate.
 
-        The duration is not recorded if the job was old when the watcher got it, and no poll has
-        found it active. Such jobs would be a biased sample, because the watcher does not know how
-        many other jobs of that age were still active.
+        Args:
+            state: The job.
+            received_at: Time at which the service received the job; None if it is not known.
+            now: The present time.
+            exact: Duration of the job in seconds, if the service has reported it. None if the job
+                ended at an unknown time between the last two polls.
 
         Returns:
-            None if an earlier poll found the job active. Otherwise, True if the job was old when
-            the watcher got it, or if its age is not known; False if it was new.
+            None if an earlier poll found the job active. If no poll did: False if the job was new
+            when the watcher got it; True if it was old, or if its age is not known.
         """
         was_old = None
         if state.first_active_age is None and state.polls <= 1:
@@ -181,7 +197,7 @@ class Learning:
         return was_old
 
     def record_dropped(self, state: JobState) -> None:
-        """Record that a job is no longer polled; if it was active, its duration is censored."""
+        """Record that a job is no longer polled, although it may not have settled."""
         if state.first_active_age is not None:
             self.durations.censor(state.first_active_age, state.last_active_age)
             state.first_active_age = None
@@ -205,12 +221,13 @@ class Learning:
     ) -> bool:
         """Record when the service received a job; return False if the time cannot be used.
 
-        The time cannot be used if it or the service's clock is not known, or if the age of the job
-        would be implausible. The age of an active job is implausible in two cases: the watcher got
-        the job before the service did, or the job was very old when the watcher got it. Very old
-        is older than an hour, and older than twice the known ages. If the time cannot be used, the
-        age counts from the time when the watcher got the job. A later answer with a different time
-        of receipt is ignored.
+        Then the age counts from the time when the watcher got the job. A later answer with a
+        different time of receipt is ignored. The time cannot be used in these cases:
+
+        - The time, or the service's clock, is not known.
+        - The job is active, but the service received it after the watcher got it.
+        - The job is active, and was over an hour old when the watcher got it. It was also more than
+          twice as old as any job that was seen to end.
         """
         if received_at is None:
             return False
@@ -232,8 +249,8 @@ class Learning:
     def _record_arrival(self, state: JobState, now: float) -> bool:
         """Record how old a job was when the watcher got the job; return True if it was new.
 
-        A new job counts as observed from age 0, whenever its first poll is. If the first poll finds
-        the job settled, the job ended at an age above 0 and up to its present age.
+        A new job counts as observed from age 0, even if its first poll is later. So if the first
+        poll finds the job settled, it ended between age 0 and its present age.
         """
         age = state.added_at - state.received_at
         is_new = self.durations.record_arrival(age, added_at=state.added_at, now=now)

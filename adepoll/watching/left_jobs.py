@@ -1,4 +1,4 @@
-"""Keeps what is known of jobs that are not watched any more.
+"""Keeps what is known of jobs that nobody watches any more, for a following `wait`.
 
 Imports `failure_handling`, `job_state` and `learning`. Times are seconds of one monotonic clock,
 passed in as `now`.
@@ -16,18 +16,18 @@ from adepoll.watching.learning import Learning
 
 @define(eq=False)
 class LeftJobs:
-    """Jobs that the last subscriber has left: for ten seconds, the next `wait` uses their states.
+    """Keeps the states of left jobs for ten seconds, so that a following `wait` can use them.
 
-    A server can wait for a job again and again, each time with a short timeout. If each of these
-    calls began with a new state, the job would be the last one in the poll queue each time, and no
-    sweep would find it missing: while the request budget is short, a sweep takes longer than such a
-    call. So the job would be polled very late.
+    A job is left when its last subscriber has gone. It is not polled, and has no subscribers.
 
-    These jobs are not watched: they are not polled, and they have no subscribers. Of a job that is
-    forgotten, only the failed polls are remembered.
+    Why: a server can wait for a job again and again, each time with a short timeout. If each `wait`
+    began with a new state, the job would be the last one in the poll queue each time. While the
+    request budget is short, it would be polled very late.
+
+    A job that nobody waits for again is forgotten. Then only its failed polls are remembered.
 
     Attributes:
-        learning: Learns from the forgotten jobs.
+        learning: Records what is known of the duration of each forgotten job.
         states: The kept states by job id, and the times at which the jobs were left; the job that
             was left first is first.
         memory: Remembers the failed polls of the forgotten jobs.
@@ -38,14 +38,14 @@ class LeftJobs:
     memory: FailureMemory = field(factory=FailureMemory, init=False)
 
     def keep(self, state: JobState, now: float, *, ignore_list: bool) -> None:
-        """Keep a copy of the state of a job; of more than 1,000 jobs, forget the oldest.
+        """Keep a copy of the state of a job. If there are over 1,000 jobs, forget the oldest.
 
-        A poll that is being cancelled can still use `state` itself. The copy has no polls and no
-        status: these are what the polls of one `wait` have found.
+        It is a copy, because a poll that is being cancelled can still use `state`. The copy has no
+        polls and no status, because these belong to one `wait`.
 
         Args:
-            state: The state.
-            now: The time.
+            state: State of the job.
+            now: The present time.
             ignore_list: True if the job must be polled next, whatever the list says.
         """
         left = evolve(
@@ -60,11 +60,15 @@ class LeftJobs:
         self.forget_old(now)
 
     def resume(self, job_id: str, now: float, *, awaits: bool) -> JobState | None:
-        """Return the state of a job that is watched again; None if the job begins a new state.
+        """Return the state of a job that is watched again; None if it needs a new state.
 
-        The job is due now. If it was overdue when it was left, it is due earlier by the seconds for
-        which it was overdue. The state is forgotten if `awaits` is False, that is, if nobody waits
-        for the job now.
+        The job is due now. If it was overdue when it was left, it counts as overdue by the same
+        number of seconds.
+
+        Args:
+            job_id: Id of the job.
+            now: The present time.
+            awaits: True if somebody waits for the job now. If False, the state is forgotten.
         """
         self.forget_old(now)
         if job_id not in self.states:
@@ -77,7 +81,7 @@ class LeftJobs:
         return state
 
     def forget(self, state: JobState) -> None:
-        """Remember only the failed polls of a job, and what is known of its duration."""
+        """Forget a job, except its failed polls, and record what is known of its duration."""
         if state.failures is not None:
             self.memory.keep(state.job_id, state.failures)
         if state.first_active_age is not None:
@@ -88,7 +92,7 @@ class LeftJobs:
         self.forget_old(math.inf)
 
     def record_listed(self, job_id: str, requested_at: float) -> None:
-        """Record that a list request, sent at `requested_at`, shows a job as active."""
+        """Record that a page of the list, requested at `requested_at`, shows a job as active."""
         if job_id in self.states:
             state, _ = self.states[job_id]
             state.last_listed_at = requested_at
@@ -96,7 +100,7 @@ class LeftJobs:
             state.missing_at = math.inf
 
     def forget_old(self, now: float) -> float:
-        """Forget the jobs that were left too long ago.
+        """Forget the jobs that were left over ten seconds ago.
 
         Returns:
             Time at which the next job must be forgotten; infinity if no job is kept.

@@ -1,8 +1,8 @@
 """Compares the job list with polls, to find out how late and how complete the list is.
 
-The list is late if it shows a settled job as active, or does not show a new job yet. It drops a
-settled job when it no longer shows the job as active. Imports nothing of adepoll. Times are seconds
-of one monotonic clock.
+The list is late if it still shows a settled job as active, or does not show a new job yet. It drops
+a job when it no longer shows the job as active. Imports nothing of adepoll. Times are seconds of
+one monotonic clock.
 """
 
 import math
@@ -13,13 +13,17 @@ from attrs import define, field
 
 @define(eq=False)
 class Score:
-    """Numbers of jobs for which the list was late, and in time; older jobs count less."""
+    """Counts the jobs for which the list was late, and in time; older jobs count less."""
 
     late: float = 0.0
     in_time: float = 0.0
 
     def count(self, *, late: bool) -> None:
-        """Count one more job; `late` is True if the list was late for it."""
+        """Count one more job.
+
+        Args:
+            late: True if the list was late for this job.
+        """
         self.late = self.late * _FADING + late
         self.in_time = self.in_time * _FADING + (not late)
 
@@ -36,12 +40,14 @@ class Score:
 
 @define(eq=False)
 class KeptShare:
-    """Estimates the share of the settled jobs that the list goes on showing as active.
+    """Estimates how many settled jobs the list never drops: their share of all settled jobs.
+
+    The estimate comes from polls of jobs that the list shows as active.
 
     Attributes:
-        found: Number of jobs that a poll found settled, and that the list goes on showing.
-        expected: Number of jobs that the same polls would have found if the list showed all settled
-            jobs as active. In both numbers, older polls count less.
+        found: Number of jobs that these polls found settled, and that the list has not dropped.
+        expected: Number of jobs that these polls would have found settled if the list dropped no
+            settled job. In both numbers, older polls count less.
     """
 
     found: float = 0.0
@@ -54,7 +60,7 @@ class KeptShare:
 
     @property
     def is_large(self) -> bool:
-        """True if the list probably shows so many settled jobs that it saves few requests."""
+        """True if the list keeps so many settled jobs that sweeps hardly save requests."""
         return self.value > _MAX_KEPT_SHARE
 
     def record_poll(self, chance: float) -> None:
@@ -70,22 +76,21 @@ class KeptShare:
 
 @define(eq=False, kw_only=True)
 class ListAccuracy:
-    """Compares the list with polls.
+    """Judges by polls whether the list can be used in place of polls.
 
     Attributes:
-        limit: Largest lag, in seconds, at which the list is useful.
+        limit: Largest lag of the list, in seconds, at which the list is useful.
         ends: Score of settled jobs. The list was late for a job if it still showed the job as
             active `limit` seconds after a poll had found the job settled.
         arrivals: Score of new jobs. The list was late for a job if it did not show the job `limit`
             seconds after the service had received the job.
-        kept: Share of the settled jobs that the list goes on showing as active.
+        kept: Share of the settled jobs that the list never drops.
         dropped: Number of jobs that were missing from the list, and that a poll then found settled.
-        compare_at: Time at which the next sweep should start at the latest. That sweep can show
-            whether the list is late, or that further jobs have settled. Infinity if no sweep is
-            needed for this purpose.
-        no_drop_since: Start of the last sweep that did not cast doubt on the list. In such a sweep,
-            jobs were missing from the list; or none was missing, and polls have shown that the jobs
-            take longer than expected.
+        compare_at: Latest time at which the next sweep should start, because it can show whether
+            the list is late, or that further jobs have settled. Infinity for no such time.
+        no_drop_since: Start of the last sweep from which some watched jobs were missing. Since
+            then, the list has dropped no job. A sweep without missing jobs also counts if polls
+            have shown that the jobs take longer than expected.
     """
 
     limit: float
@@ -118,10 +123,7 @@ class ListAccuracy:
 
     @property
     def is_bad(self) -> bool:
-        """True if the list was late for too many settled jobs, or for too many new jobs.
-
-        Also True if the list goes on showing too many settled jobs.
-        """
+        """True if the list was late for too many jobs, or keeps too many settled jobs."""
         too_many = self.kept.is_large and self.kept.found > _MIN_LATE
         return self.ends.is_bad or self.arrivals.is_bad or too_many
 
@@ -154,14 +156,15 @@ class ListAccuracy:
         self.dropped = 0
 
     def record_active(self, received_at: float, missing_at: float) -> bool:
-        """Record that a job was missing from the list, and that a poll found it active.
+        """Record that a job was missing from the list, but a poll has found it active.
 
         Args:
             received_at: Time at which the service received the job.
             missing_at: Time of the list request that did not show the job.
 
         Returns:
-            True if the list was late. False if the job was so new that this is not known.
+            True if the list was late for this job. False if that is not known, because the job was
+            so new that it did not have to be in the list yet.
         """
         informative = received_at + self.limit + _TRUNCATED
         if missing_at <= informative:
@@ -180,17 +183,18 @@ class ListAccuracy:
         sweep_now: bool = False,
         is_check: bool = False,
     ) -> None:
-        """Record that a poll found a job settled that the list had not reported as missing.
+        """Record that a poll found a job settled, although the job was not missing from the list.
+
+        Later sweeps then show when the list drops the job.
 
         Args:
             job_id: Id of the job.
-            now: The time.
+            now: The present time.
             active_at: Time at which a poll last found the job active; if no poll has, the time at
                 which the service received the job.
-            sweep_now: True to sweep immediately, as other listed jobs may have settled, too.
-            is_check: True if this poll counts in `KeptShare` and `record_expected`: a list showed
-                the job as active, and enough jobs have ended to know the chance that the job had
-                settled.
+            sweep_now: True to sweep immediately, because other listed jobs may have settled, too.
+            is_check: True if this poll also counts in `kept` and `record_expected`. The condition:
+                the list showed the job as active, and it is known how long jobs take.
         """
         self._explained = 0.0
         self._expected -= is_check
@@ -207,8 +211,8 @@ class ListAccuracy:
         """Record a poll of a listed job.
 
         Args:
-            chance: Probability that the poll would find the job settled if the list had a lag of
-                `limit` seconds.
+            chance: Probability that the poll finds the job settled if the list has a lag of `limit`
+                seconds.
         """
         self._expected += chance
 
@@ -222,10 +226,10 @@ class ListAccuracy:
         self._explained += chance
 
     def record_drops(self, missing: int, started: float, *, expected: float) -> None:
-        """Compare the number of missing jobs with the number of jobs that should have settled.
+        """Compare how many jobs a sweep did not show with how many should have settled.
 
-        A list that shows all jobs, although some of them should have settled, is no longer proven.
-        It is proven again if polls find that the jobs take longer than expected.
+        If jobs should have settled, but the list shows all of them, the list is no longer proven
+        (`is_proven`). It is proven again if polls find that the jobs take longer than expected.
 
         Args:
             missing: Number of watched jobs that a complete sweep did not show.
@@ -241,10 +245,13 @@ class ListAccuracy:
             self.no_drop_since = started
 
     def record_listed(self, job_id: str, requested_at: float) -> None:
-        """Record that a page of the list shows a job as active that is no longer watched.
+        """Record that the list shows a job as active that is no longer watched.
 
-        The page was requested at `requested_at`. If a poll had found the job settled before, the
-        list is late, or goes on showing the job.
+        If a poll had found the job settled before, the list is late for it, or never drops it.
+
+        Args:
+            job_id: Id of the job.
+            requested_at: Time at which the page was requested.
         """
         if job_id in self._kept:
             self._shown.add(job_id)
@@ -263,10 +270,13 @@ class ListAccuracy:
             self.ends.count(late=True)
 
     def record_sweep(self, started: float) -> None:
-        """Record the end of a complete sweep that began at `started`.
+        """Record the end of a complete sweep.
 
-        If `record_listed` was not called for a settled job during the sweep, the list has dropped
-        the job.
+        The list has dropped a settled job if `record_listed` was not called for the job during this
+        sweep.
+
+        Args:
+            started: Time at which the sweep began.
         """
         if started >= self.compare_at:
             self.compare_at = math.inf
@@ -290,10 +300,13 @@ class ListAccuracy:
             self.compare_at = min(self.compare_at, earliest + self.limit)
 
     def _record_kept(self, started: float) -> None:
-        """Correct the counts for settled jobs that a sweep, begun at `started`, did not show.
+        """Correct the counts for jobs that the list has now dropped after all.
 
-        The list had shown these jobs for some time, and counted as showing them for ever. Now they
-        count as jobs for which the list was late.
+        They were counted as settled jobs that the list never drops. Now they count as jobs for
+        which the list was late.
+
+        Args:
+            started: Time at which the sweep began.
         """
         for job_id, settled_at in [*self._kept.items()]:
             if job_id not in self._shown:
@@ -309,8 +322,8 @@ class ListAccuracy:
             listed: Number of watched jobs.
             age: Age of a typical watched job, in seconds.
             settled: Number of jobs that polls have found settled since the last call.
-            chance: Chance that a typical watched job has settled since the last poll that found it
-                active, whatever the list says.
+            chance: Probability that a typical watched job has settled since a poll last found it
+                active. What the list says does not matter.
         """
         wanted = self._fraction
         late = self.ends.is_suspicious or self.kept.is_large

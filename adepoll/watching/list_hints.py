@@ -1,7 +1,8 @@
 """Moves the next polls of watched jobs, according to what the job list shows. Without I/O.
 
-Imports `listing`, `job_state`, `poll_queue` and `schedule_calls`. Times are seconds of one
-monotonic clock, passed in as `now`.
+A job that the list shows as active is polled later, and a job that is missing from the list is
+polled now. Imports `listing`, `job_state`, `poll_queue` and `schedule_calls`. Times are seconds of
+one monotonic clock, passed in as `now`.
 """
 
 import math
@@ -24,6 +25,7 @@ from adepoll.watching.schedule_calls import ScheduleCalls
 
 
 def _never_busy(_now: float, _within: float) -> bool:
+    """Return False: requests are assumed not to wait for the request budget."""
     return False
 
 
@@ -33,18 +35,19 @@ class ListHints:
 
     Attributes:
         states: The watched jobs, by id.
-        left: Jobs that were left a moment ago. The list can show that they are active.
+        left: Jobs that nobody has watched for some seconds; the list can show them as active.
         timing: Calls the schedule.
-        list_trust: Decides how far the list is trusted.
+        list_trust: Decides for how long the list replaces the polls of a job.
         poll_queue: The jobs that are due now or later.
-        accuracy: Compares the list with polls.
-        gaps: Finds jobs that a sweep can have missed because they moved between two pages.
-        poll_wait: Mean seconds from the end of a sweep to the end of the polls of the jobs that the
-            sweep did not show.
-        waits_replaced_until: Time until which `SweepPolicy` is told that sweeps replace polls of
-            jobs that somebody waits for: the request budget was short a moment ago.
-        is_busy: Returns True if requests wait for the request budget now, or have waited in the
-            last seconds. The arguments are the present time, and the number of these seconds.
+        accuracy: Judges by polls how late and how complete the list is.
+        gaps: Finds jobs that a sweep may have missed because they moved to another page.
+        poll_wait: Mean number of seconds from the end of a sweep until a job that the sweep did not
+            show has been polled.
+        waits_replaced_until: Until this time, sweeps count as a replacement for the polls of jobs
+            that somebody waits for, because the request budget was short a moment ago.
+        is_busy: Returns True if a request has waited over 0.1 s for the request budget, now or
+            recently. The arguments are the present time, and the number of seconds that count as
+            recent.
     """
 
     states: Mapping[str, JobState]
@@ -66,6 +69,7 @@ class ListHints:
 
     @accuracy.default
     def _make_accuracy(self) -> ListAccuracy:
+        """Create the object for `accuracy`."""
         return ListAccuracy(limit=self._useful_lag(None))
 
     def start_sweeping(self) -> None:
@@ -77,8 +81,8 @@ class ListHints:
     def stop_sweeping(self, now: float) -> Iterator[None]:
         """From now on, poll jobs by schedule.
 
-        The caller must exhaust the returned iterator, which chooses new times for the jobs. The
-        iterator yields after every 500 jobs, so that other tasks can run.
+        Iterate to the end of the result: the iterator chooses new times for the jobs. It yields
+        after every 500 jobs, so that other tasks can run.
         """
         if not self.list_trust.sweeping:
             return
@@ -102,15 +106,14 @@ class ListHints:
                 yield
 
     def postponed_to(self, state: JobState, now: float) -> float:
-        """Return the time to which the poll of a due job is postponed.
+        """Return when to poll a due job: now (at most `now`), or at a later time.
 
-        The list may show the job as active, so that the poll is not needed. The job is polled now
-        if the returned time is `now` or minus infinity.
+        A poll is postponed while the list is enough to know that the job is active.
 
-        A job that somebody waits for is polled now while the request budget is not short. If
-        requests wait for the budget, or have waited recently, the next page of the list takes the
-        place of this poll. The first poll of the job is postponed only if requests wait now,
-        because the job can have ended long ago.
+        A job that somebody waits for is polled now, unless the request budget is short. If it is
+        short, the next page of the list replaces the poll. The first poll of a job is only
+        postponed if requests wait for the budget at this moment, because the job can have ended
+        long ago.
         """
         awaited = state.awaited
         is_first = awaited and not state.polls and state.first_active_age is None
@@ -135,14 +138,22 @@ class ListHints:
     def page_listed(
         self, status: JobStatus, number: int, page: JobPage, requested_at: float, now: float
     ) -> None:
-        """Record a page that was requested at `requested_at`; `listed` handles each of its jobs."""
+        """Record a page that was received; `listed` records each of its jobs.
+
+        Args:
+            status: Status of the jobs on the page.
+            number: Number of the page.
+            page: The page.
+            requested_at: Time at which the page was requested.
+            now: The present time.
+        """
         for job in page.jobs:
             self.listed(job, requested_at, now)
         watched = [self.states.get(job.job_id) for job in page.jobs]
         self.gaps.record_page(status, number, [state for state in watched if state is not None])
 
     def listed(self, job: JobSummary, requested_at: float, now: float) -> None:
-        """Record that a list request, sent at `requested_at`, shows a job."""
+        """Record that a page of the list, requested at `requested_at`, shows a job."""
         if job.is_terminal:
             return
         state = self.states.get(job.job_id)
@@ -173,7 +184,7 @@ class ListHints:
     def _record_active(
         self, state: JobState, job: JobSummary, requested_at: float, now: float
     ) -> None:
-        """Record that the list shows a job as active; count whether it shows a new job in time."""
+        """Record that the list shows a job as active, and whether it shows a new job in time."""
         new = state.first_active_age is None
         if new:
             self.list_trust.record_first(settled=False)
@@ -186,10 +197,10 @@ class ListHints:
                 self.accuracy.arrivals.count(late=False)
 
     def oldest(self, now: float) -> float:
-        """Return a Unix time before which the service received no watched job.
+        """Return a Unix time before which the service has received no watched job.
 
-        A sweep need not read jobs that are older. The time is a minute before the receipt of the
-        oldest watched job, or minus infinity if that is not known.
+        So a sweep can leave out older jobs. The time is a minute before the receipt of the oldest
+        watched job. It is minus infinity if that is not known.
         """
         oldest = min(self.states.values(), key=_RECEIVED_AT, default=None)
         if oldest is None:
@@ -198,23 +209,29 @@ class ListHints:
         return -math.inf if time is None else time - _OLDER
 
     def stop_sweeping_in_one_step(self, now: float) -> None:
-        """Do what `stop_sweeping` does, without letting other tasks run in between."""
+        """Do the same as `stop_sweeping`, but without letting other tasks run in between."""
         for _ in self.stop_sweeping(now):
             pass
 
     def sweep_ended(
         self, requested_at: float, now: float, *, pages_waited: bool = False
     ) -> Iterator[int]:
-        """Make the jobs due that a complete sweep, started at `requested_at`, did not show.
+        """After a complete sweep, make those jobs due that are missing from the list.
 
-        A job that is newer than the list's lag is not expected in the list. While jobs are polled
-        by schedule, missing jobs are only recorded, and not made due. If pages waited for the
-        request budget (`pages_waited`), or the last sweep was slow, there is time between the pages
-        of a sweep. Then a job that may have moved between two pages counts as missing only if the
-        next sweep does not show it either.
+        While jobs are polled by schedule, missing jobs are only recorded, and not made due. These
+        jobs do not count as missing, although the sweep did not show them:
 
-        The caller must exhaust the returned iterator. After each 500 jobs, it yields the number of
-        missing jobs among these 500.
+        - Jobs that are so new that the list may not show them yet.
+        - If there was time between the pages of a slow sweep: jobs that may have moved between two
+          pages. They count as missing if the next sweep does not show them either.
+
+        Iterate to the end of the result: the iterator does the work. After each 500 jobs, it yields
+        the number of missing jobs among these 500.
+
+        Args:
+            requested_at: Start of the sweep.
+            now: The present time.
+            pages_waited: True if requests for pages have waited for the request budget.
         """
         for state in islice(self.states.values(), _DELAYS_SAMPLED):
             self.timing.delay(state, now)  # keeps `mean_delay` up to date during sweeps
@@ -254,10 +271,7 @@ class ListHints:
         return distribution.ends_between(seen, max(now - state.received_at, seen))
 
     def _check_earlier(self, state: JobState, now: float) -> None:
-        """Poll a listed job earlier than planned.
-
-        Called when polls have shown that the list goes on showing more settled jobs than assumed.
-        """
+        """Poll a listed job earlier than planned: the list keeps more settled jobs than assumed."""
         if state.ticket and not state.ignore_list and not state.awaited:
             due = now + self.timing.rng.random() * self.list_trust.check_every(state, now)
             if due < state.list_trusted_until:
@@ -267,10 +281,11 @@ class ListHints:
     def _useful_lag(self, rate: float | None) -> float:
         """Return the largest lag of the list, in seconds, at which the list is useful.
 
+        If the request budget is short, a larger lag is useful, too. The reason: without the list,
+        each job would wait until all other jobs have been polled.
+
         Args:
             rate: Polls per second that the request budget allows; None if the budget is not short.
-                If it is short, a larger lag is useful, too: without the list, each job would wait
-                until all other jobs have been polled.
         """
         lag = _LIMIT * (self.timing.target_lag or _TARGET_LAG)
         if rate is None:
@@ -280,9 +295,12 @@ class ListHints:
         return max(lag, _ROUND_SHARE * len(self.states) / rate)
 
     def _record_missing(self, state: JobState, requested_at: float, now: float) -> None:
-        """Record that a sweep, begun at `requested_at`, did not show a job.
+        """Record that a sweep did not show a job. During list sweeps, also make the job due.
 
-        If the list decides when jobs are polled, also make the job due.
+        Args:
+            state: The job.
+            requested_at: Start of the sweep.
+            now: The present time.
         """
         if not self.list_trust.sweeping:
             state.missing_at = requested_at
@@ -331,7 +349,11 @@ class ListHints:
     ) -> None:
         """Record what the poll of a job that was missing from the list shows about the list.
 
-        `active_at` is the time at which the job was last seen active, before this poll.
+        Args:
+            state: The job.
+            now: The present time.
+            active_at: Time at which the job was last seen active, before this poll.
+            settled: True if the poll found the job settled.
         """
         if self.list_trust.sweeping:
             wait = now - state.due
@@ -343,7 +365,7 @@ class ListHints:
             state.is_compared = self.accuracy.record_active(state.received_at, state.missing_at)
 
     def _record_drop(self, active_at: float, missing_at: float) -> None:
-        """Record that the list stopped showing a job, and that a poll found the job settled.
+        """Record that the list stopped showing a job, and that a poll then found the job settled.
 
         Args:
             active_at: Time at which the job was last seen active.
@@ -361,9 +383,11 @@ class ListHints:
             self.accuracy.ends.count(late=False)
 
     def _record_drops(self, missing: int, requested_at: float) -> None:
-        """Compare the number of jobs missing from a sweep with the number that should be missing.
+        """Compare how many jobs a sweep did not show with how many should have settled.
 
-        The second number is the expected number of jobs that have settled since the previous sweep.
+        Args:
+            missing: Number of watched jobs that are missing from the list.
+            requested_at: Start of the sweep.
         """
         durations, before = self.timing.learning.durations, self._swept_at
         self._swept_at = requested_at
@@ -380,11 +404,14 @@ class ListHints:
         self.accuracy.record_drops(missing, requested_at, expected=expected)
 
     def _take_sample(self, states: list[JobState], requested_at: float, now: float) -> None:
-        """Make a few listed jobs due, to check whether listed jobs are really active.
+        """Make a few listed jobs due, to check by polls whether listed jobs are really active.
 
-        `states` are the watched jobs, and `requested_at` is the time at which the sweep began.
+        Do nothing while jobs of the previous sample still wait for their polls.
 
-        Do nothing if jobs of the previous sample still wait for their polls.
+        Args:
+            states: The watched jobs.
+            requested_at: Start of the sweep.
+            now: The present time.
         """
         if any(state.ticket and state.ignore_list for state in self._sample):
             return

@@ -73,7 +73,7 @@ class ListSweeper:
         self.requests = 0
 
     def pump(self) -> None:
-        """Start to sweep if that saves requests; to be called when jobs were added."""
+        """Start to sweep if that saves requests. Call this when jobs were added."""
         if self._running or self._closed:
             return
         if self._policy.should_sweep(self._situation()):
@@ -87,7 +87,7 @@ class ListSweeper:
             task.add_done_callback(self._run_ended, context=Context())
 
     def cancel_all(self) -> list[asyncio.Task[None]]:
-        """Cancel and return the running tasks; sweeping starts again when jobs are added."""
+        """Cancel and return the running tasks. Sweeping starts again when jobs are added."""
         for task in self._tasks:
             task.cancel()
         return list(self._tasks)
@@ -101,7 +101,7 @@ class ListSweeper:
         return set(self._tasks)
 
     def _situation(self) -> Situation:
-        """Return the present figures by which the policy decides."""
+        """Return the numbers on which the decisions of `SweepPolicy` depend."""
         watched_jobs = self._watched_jobs
         accuracy = watched_jobs.list_hints.accuracy
         now = asyncio.get_running_loop().time()
@@ -154,9 +154,10 @@ class ListSweeper:
         self._on_due()
 
     def _is_useful(self, started: float) -> bool:
-        """Compare a complete sweep with polls; return whether the list may decide what is polled.
+        """Compare a complete sweep with polls; return True if the list may replace polls.
 
-        `started` is the time at which the sweep began.
+        Args:
+            started: Time at which the sweep began.
         """
         accuracy = self._watched_jobs.list_hints.accuracy
         accuracy.record_sweep(started)
@@ -165,7 +166,7 @@ class ListSweeper:
     async def _sweep(self, sweep: Sweep) -> bool:
         """Request all pages, up to eight at the same time; return False if the sweep failed.
 
-        A sweep fails after an error, or after 30 seconds without a page.
+        A sweep fails after an error, or after 30 seconds in which no page arrives.
         """
         failure: RequestError | NotImplementedError | None = None
         silence = asyncio.timeout(_PAGE_TIMEOUT)
@@ -205,14 +206,15 @@ class ListSweeper:
     ) -> None:
         """Request pages of a sweep one after the other, until no page is left.
 
-        Up to eight of these calls run at the same time, and share the pages.
+        Up to eight tasks of a sweep run this method at the same time, and share the pages.
 
         Args:
-            group: The tasks of the sweep; a call may start another one.
+            group: The tasks of the sweep; this method may add one.
             sweep: Chooses the pages, and records them.
-            page: Status and number of the first page of this call; None if no page is left.
+            page: Status and number of the first page to request; None if no page is left.
             silence: Time limit of the sweep; each received page restarts it.
-            oldest: See `Sweep.record_page`.
+            oldest: Unix time before which the service received no watched job; see
+                `Sweep.record_page`.
         """
         loop = asyncio.get_running_loop()
         hints = self._watched_jobs.list_hints
@@ -240,9 +242,9 @@ class ListSweeper:
     async def _request(self, status: JobStatus, number: int) -> JobPage:
         """Request one page; repeat the request after a 429 or another temporary error.
 
-        Raise the error after the 20th 429, or after the third temporary error of another kind.
-        Raise an error that is not temporary immediately. A request that hangs is cancelled, so that
-        it does not hold a place of the semaphore. Such a request counts as two temporary errors.
+        The errors that are raised: the 20th 429, the third temporary error of another kind, and any
+        error that is not temporary. A request without an answer is cancelled after some time, so
+        that it does not hold a place of the semaphore. It counts as two temporary errors.
         """
         tries = throttled = 0
         while True:
@@ -276,7 +278,7 @@ class ListSweeper:
                 await asyncio.sleep(_PAGE_RETRY_DELAY)
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
-        """Handle the end of the sweeping task: report its error, or plan when to sweep again."""
+        """Handle the end of the sweeping task: report its error, or plan the next sweep."""
         self._running = False
         error = None if task.cancelled() else task.exception()
         if error is not None:
@@ -300,7 +302,7 @@ class ListSweeper:
 
 
 def _first_error(error: BaseException) -> Any:
-    """Return the first error within nested exception groups, or an error that is not a group."""
+    """Return the first error in nested exception groups; return any other error unchanged."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -1,7 +1,8 @@
-"""Sweeps of the job list, and how far the list is trusted. Without I/O.
+"""Sweeps of the job list, and for how long the list replaces polls. Without I/O.
 
 One list request shows up to 100 active jobs. The list is only a hint: it can move the next poll of
-a job, but never settles a job. Imports `learning`, `job_state` and `models`. Times are seconds of
+a job, but never settles a job. A listed job is shown as active by the list; a job is missing if a
+complete sweep did not show it. Imports `learning`, `job_state` and `models`. Times are seconds of
 one monotonic clock, passed in as `now`.
 """
 
@@ -27,27 +28,26 @@ ACTIVE: Final = (JobStatus.PROCESSING, JobStatus.PENDING)
 
 @define(eq=False, kw_only=True)
 class ListTrust:
-    """Decides how far the list is trusted: for how long a listed job needs no poll.
+    """Decides for how long a listed job needs no poll, because the list is trusted.
 
     Attributes:
         learning: Knows the ages of jobs, and how long jobs take.
         delay: Returns the seconds between two polls of a job by the schedule.
-        max_trust: Maximum seconds until a listed job is due again, so that the list is checked.
-        first_trust: Seconds for which a new job is not polled, because the list may show the job
-            first. `list_lag` is added, but at most `first_trust` seconds again.
-        sweeping: True while the list decides when jobs are polled.
-        list_lag: Seconds after the receipt of a job until the list shows the job, as observed so
-            far.
-        pending_confirmation: Number of jobs whose next poll is due now, whatever the list says: in
-            most cases, because the list does not show the job.
+        max_trust: Maximum seconds until a listed job is polled again, to check the list.
+        first_trust: Seconds for which a new job is not polled, because the list will probably show
+            it soon. This becomes longer by `list_lag`, but it is at most doubled.
+        sweeping: True while the list, not the schedule, decides when jobs are polled.
+        list_lag: Observed number of seconds from the receipt of a job until the list shows the job.
+        pending_confirmation: Number of jobs whose next poll is due now, whatever the list says. In
+            most cases, the reason is that the list does not show the job.
         wasted_polls: Number of polls of jobs that were missing from the list but still active.
-        jobs_come_settled: True if a new job has probably settled already: the list will never show
-            it as active.
-        kept_share: Share of the settled jobs that the list goes on showing as active, as observed
-            so far.
-        sweep_rate: Requests per second of the last sweep if it was slow, for example because the
-            request budget is short; otherwise None. A sweep is slow if it takes more than half of
-            the wanted time between two sweeps.
+        jobs_come_settled: True if most jobs have settled already when the watcher gets them. The
+            list never shows such jobs as active.
+        kept_share: Observed share of the settled jobs that the list never drops: it goes on showing
+            them as active.
+        sweep_rate: None, unless the last sweep was slow, for example because the request budget is
+            short. Then: the requests per second of this sweep. A sweep is slow if it takes more
+            than half of the wanted time between two sweeps.
     """
 
     learning: Learning
@@ -72,36 +72,36 @@ class ListTrust:
     _last_lag: float = 0.0
 
     def record_first(self, *, settled: bool) -> None:
-        """Record whether a new job had already settled when it was seen for the first time."""
+        """Record whether a job had already settled when it was seen for the first time."""
         self._settled_share += (settled - self._settled_share) / _SHARE_OF
         self.jobs_come_settled = self._settled_share > _MAX_SETTLED_SHARE
 
     def confirm_now(self, state: JobState) -> None:
-        """From now on, ignore the list for this job; the caller must make the job due now."""
+        """Ignore the list for this job, because the caller makes the job due now."""
         self.pending_confirmation += not state.pending_confirmation
         state.ignore_list = state.pending_confirmation = True
 
     def confirm_when_due(self, state: JobState) -> None:
-        """From now on, ignore the list for this job: poll the job when it is due."""
+        """Ignore the list for this job, so that it is polled when it is due."""
         self.trust(state)
         state.ignore_list = True
 
     def trust(self, state: JobState) -> None:
-        """From now on, trust the list if it shows this job as active."""
+        """Stop ignoring the list for this job: while it is listed, it needs no poll."""
         self.pending_confirmation -= state.pending_confirmation
         state.ignore_list = state.pending_confirmation = False
 
     def record_request(self) -> None:
         """Count a poll or a list request.
 
-        While the request budget is short, every 33 requests allow one poll that only checks the
-        list.
+        While the request budget is short, one poll that only checks the list is allowed for every
+        33 requests.
         """
         if self._checks < _MAX_CHECKS:
             self._checks += _CHECK_SHARE
 
     def may_check(self, *, is_short: bool) -> bool:
-        """Return whether a job may be polled only to check the list; if so, count that poll.
+        """Return True if a job may be polled only to check the list, and count that poll.
 
         Args:
             is_short: True if polls wait for the request budget. Then few such polls are allowed.
@@ -112,10 +112,10 @@ class ListTrust:
         return True
 
     def chance(self, state: JobState, now: float) -> float:
-        """Return the chance that a job has settled; 1 if its poll is urgent.
+        """Return the chance that a job has settled. Return 1 if its poll is urgent.
 
-        A poll is urgent if the job is missing from the list. It is also urgent if somebody waits
-        for the job, and the list does not decide when the job is polled.
+        The poll is urgent if the job is missing from the list. It is also urgent if somebody waits
+        for the job, unless the list decides when the job is polled.
         """
         if state.missing_at < math.inf or (state.awaited and not self.covers(state)):
             return 1.0
@@ -124,14 +124,14 @@ class ListTrust:
     def covers(self, state: JobState) -> bool:
         """Return True if the list, not the schedule, decides when this job is polled.
 
-        Return False if the job is missing from the list, or if the list is ignored for it.
+        False if the job is missing from the list, or if the list is ignored for it.
         """
         return self.sweeping and not state.ignore_list and state.missing_at == math.inf
 
     def trusted_until(self, state: JobState, now: float) -> float:
-        """Return the time until which the job is not polled because the list is trusted.
+        """Return the time until which the job needs no poll, because the list is trusted.
 
-        Minus infinity if the list is not trusted for this job, so that the job is polled now.
+        Minus infinity if the job must be polled now.
         """
         if state.ignore_list:
             # The lag of the list may be longer than was known when the job was found missing. If
@@ -149,19 +149,19 @@ class ListTrust:
         return state.list_trusted_until
 
     def next_check(self, state: JobState, now: float, *, polled: bool = False) -> float:
-        """Return the time at which to poll a listed job, because the list can be wrong.
+        """Return the time at which a listed job is polled, because the list can be wrong.
 
-        The job is polled when 99% of jobs of its age should have settled, and at the latest after
-        `max_trust` seconds. There are two exceptions. A job that neither the list nor a poll has
-        shown as active is polled sooner: the sweep that should show the job may fail, or may never
-        begin. While it is not known how long jobs take, the first new jobs are polled after a
-        second: if jobs are short, sweeps must be more frequent.
+        This is the time at which 99% of jobs of its age should have settled, and at the latest
+        `max_trust` seconds from now. Two kinds of jobs are polled earlier. First, new jobs that
+        neither the list nor a poll has shown as active: perhaps no sweep will show them. Second, a
+        few new jobs while it is not known how long jobs take: they are polled after a second. If
+        jobs are that short, sweeps must be more frequent.
 
         Args:
             state: The job.
-            now: The time.
-            polled: True if a poll has just found the job active, although the list gave no reason
-                for that poll (the job was not missing from the list).
+            now: The present time.
+            polled: True if a poll has just found the job active, and the reason for that poll was
+                not that the job was missing from the list.
         """
         if state.first_active_age is None:
             lag = min(self.list_lag, self.first_trust)
@@ -183,12 +183,12 @@ class ListTrust:
         return now + min(max(trust, _MIN_TRUST), longest)
 
     def check_every(self, state: JobState, now: float) -> float:
-        """Return the longest time between two polls of a listed job, if the list is partly wrong.
+        """Return the longest time between two polls of a listed job.
 
-        Suppose that the list goes on showing a share s of the settled jobs as active. Then the
-        hazard that a listed job settles unnoticed is s times the hazard of the schedule. So the
-        best density of polls is sqrt(s) times that of the schedule (see
-        `scheduling.inspection_plan`).
+        Suppose that the list never drops a share s of the settled jobs. Then listed jobs settle
+        unnoticed s times as often as jobs settle without a list. So the best number of polls is
+        sqrt(s) times that of the schedule (see `scheduling.inspection_plan`). Infinity if the list
+        drops all settled jobs.
         """
         return self.delay(state, now) / math.sqrt(self.kept_share) if self.kept_share else math.inf
 
@@ -211,7 +211,7 @@ class ListTrust:
 class _Pages:
     """How far a sweep has come with the pages of the jobs that have one status.
 
-    `jobs` is the number of jobs on the received pages. The other values are numbers of pages.
+    `jobs` is the number of jobs on the received pages. The other attributes are numbers of pages.
     """
 
     expected: int  # estimated at the start, for example from the previous sweep
@@ -226,8 +226,8 @@ class _Pages:
 class Sweep:
     """One pass through the list of active jobs: chooses the pages to request, and records them.
 
-    During a sweep, jobs move from page to page, so that a job can be missed or appear twice. If
-    three pages in a row show no new job, the sweep ends, even if the service announces more pages.
+    During a sweep, jobs move from page to page. So a job can be missed or appear twice. If three
+    pages in a row show no new job, the sweep ends, even if the service announces more pages.
 
     Attributes:
         started: Time at which the sweep started.
@@ -255,10 +255,10 @@ class Sweep:
         """Start a sweep.
 
         Args:
-            now: The time.
+            now: The present time.
             max_pages: Number of pages after which the sweep is abandoned.
-            watched: Number of watched jobs; without `previous`, the number of pages is estimated
-                from it.
+            watched: Number of watched jobs, from which the number of pages is estimated if there is
+                no `previous`.
             previous: The last complete sweep; None if there is none.
             statuses: Statuses of the jobs to list.
         """
@@ -287,11 +287,11 @@ class Sweep:
 
     @property
     def needed_pages(self) -> int:
-        """Number of received pages, without pages beyond the end of the list."""
+        """Number of received pages, without those beyond the end of the list."""
         return sum(self.pages_of(status) for status in self._by_status)
 
     def pages_of(self, status: JobStatus) -> int:
-        """Return the number of received pages of a status, without pages after the list's end."""
+        """Return the number of received pages of a status, without those beyond the list's end."""
         pages = self._by_status.get(status)
         return 0 if pages is None else int(min(pages.received, pages.total))
 
@@ -301,7 +301,7 @@ class Sweep:
         return self._by_status.keys()
 
     def jobs_of(self, status: JobStatus) -> int:
-        """Return the number of jobs with this status on the pages that were received."""
+        """Return the number of jobs with this status on the received pages."""
         return self._by_status[status].jobs
 
     def next_page(self) -> tuple[JobStatus, int] | None:
@@ -330,9 +330,9 @@ class Sweep:
             status: Status of the jobs on the page.
             number: Number of the page.
             page: The page.
-            oldest: Unix time before which no watched job was submitted, if the list shows the
-                newest jobs first. The sweep ends at a page whose jobs are all older. Minus infinity
-                if the order is not known.
+            oldest: Unix time before which no watched job was submitted. If the list shows the
+                newest jobs first, the sweep ends at a page whose jobs are all older. Minus infinity
+                if the list has another order.
         """
         pages = self._by_status[status]
         self.pages += 1

@@ -1,7 +1,7 @@
 """Stores the outcome of every job, for months, in a database or elsewhere.
 
 The caller's program must keep one thing across restarts: the ids of the jobs whose outcome was not
-stored yet. `store_outcomes` itself writes no file. Imports `watcher` and `watch`.
+stored yet. This module writes no file. Imports `watcher` and `watch`.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ async def store_outcomes(
 
 
 def repeat_query(query: Query, *, every: float = 2.0) -> "QueriedIds":
-    """Return an endless iterator over the ids that a query returns now and every `every` seconds.
+    """Return an endless iterator over the ids that a query returns, each time it is repeated.
 
     An error of the query is logged, and the query is repeated after 1 to 30 seconds. So the
     iterator continues after a restart of the database.
@@ -109,8 +109,8 @@ class QueriedIds(AsyncIterator[str | JobRef]):
     """An endless async iterator over the ids that a repeated query returns.
 
     Attributes:
-        began_at: Time of the event loop at which the last successful query began. That query may
-            have returned jobs whose outcomes were stored after this time.
+        began_at: Time of the event loop at which the last successful query began. If the outcome of
+            a job was stored after this time, the query may have returned the job nevertheless.
     """
 
     def __init__(self, query: Query, every: float) -> None:
@@ -153,6 +153,7 @@ class _Storing:
     def __init__(
         self, watcher: JobWatcher, store: Store, *, concurrency: int, unstored: int
     ) -> None:
+        """Create an object for one call of `store_outcomes`, which describes the arguments."""
         self._watcher = watcher
         self._store = store
         self._stores = asyncio.Semaphore(concurrency)
@@ -169,6 +170,7 @@ class _Storing:
         self._closed = asyncio.Event()  # set when the watcher was closed
 
     async def run(self, job_ids: JobIds) -> None:
+        """Watch the jobs and store their outcomes until all are stored or the watcher is closed."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 # The ids are read in a separate task. If a watch read them directly, an error that
@@ -210,7 +212,7 @@ class _Storing:
             await self._read.put(job)
 
     def _was_stored(self, key: str) -> bool:
-        """Return True if the outcome of a job was stored after the present query had begun."""
+        """Return True if the outcome of a job was stored after the start of the last query."""
         if self._query is None or not self._stored_at:
             return False
         began_at = self._query.began_at
@@ -287,6 +289,7 @@ class _Storing:
             self._room.release()
 
     def _key(self, job: str | JobRef) -> str:
+        """Return the text of the job's reference."""
         return job_key(job, self._watcher.kind)
 
     async def _pause(self, seconds: float) -> None:

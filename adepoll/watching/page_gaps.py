@@ -1,8 +1,8 @@
 """Finds jobs that a sweep can miss because they move between pages.
 
-The pages of a list are requested one after the other. When a job settles in this time, the jobs
-behind it move forward. Then the first job of a page can move to the previous page, which was read
-already, so that no page shows this job. While the request budget is short, this happens in most
+The pages of a list are requested one after the other. When a job settles in this time, all later
+jobs move forward by one place. So the first job of a page can move to the previous page, which was
+read already. Then no page shows this job. While the request budget is short, this happens in most
 sweeps, and each such job would cost a poll. Imports `job_state` and `models`.
 """
 

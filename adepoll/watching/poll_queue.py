@@ -1,11 +1,12 @@
-"""Orders the jobs by the times of their next polls, and chooses the first of the due jobs.
+"""The poll queue: orders the jobs by the times of their next polls, and chooses the next job.
 
-`scheduling.schedules` decides when a job is due; its docstring lists all modules that take part.
-`watched_jobs` passes that time to `PollQueue.put`. More jobs can be due than can be polled.
+It does not decide when a job is due; `scheduling.schedules` lists the modules that do.
+`watched_jobs` passes the time to `PollQueue.put`. More jobs can be due than can be polled; then
+`PollQueue` decides which is first.
 
 The jobs are in heaps. Removing a job only marks its heap item as out of date; the item is removed
-later. Every call costs O(log n) for n jobs, apart from the removal of out-of-date items, which
-happens once for each item. No job has a timer, a task or a closure of its own. Imports `job_state`.
+later. For n jobs, each call costs O(log n). No job has a timer, a task or a closure of its own.
+Imports `job_state`.
 """
 
 import heapq
@@ -25,8 +26,8 @@ _Item: TypeAlias = tuple[float, int, JobState]  # sort key, ticket, state of the
 class _Heap:
     """A heap that removes out-of-date items later.
 
-    Each new item of a job gets a number, its ticket, which is also stored in the job's state. An
-    item with another ticket than the state is out of date. It is removed when it reaches the top.
+    Each new item of a job gets a number, its ticket, which is also stored in the job's state. If
+    the two tickets differ, the item is out of date. It is removed when it reaches the top.
 
     If many items are out of date, the heap is cleaned in small steps, because one long step would
     block the event loop. The list `items` becomes the list `old`, and a new list `items` begins.
@@ -69,9 +70,9 @@ class PollQueue:
     """Jobs ordered by the time of their next poll; each job has at most one up-to-date item.
 
     If more jobs are due than can be polled, urgent jobs are polled first: jobs that somebody waits
-    for, and jobs that are missing from the list. The other overdue jobs are polled in the order of
-    their due time minus `_HEAD_START` seconds times the chance that the job has settled. Every
-    tenth poll of an overdue job takes one of these other jobs first, so that no job starves.
+    for, and jobs that are missing from the list. The order of the other overdue jobs depends on two
+    things: how long they have been due, and how probably they have settled. Every tenth poll of an
+    overdue job takes one of these other jobs first, so that no job waits for ever.
 
     Attributes:
         chance: Returns the chance, 0 to 1, that a job has settled at a given time; 1 also for an
@@ -92,7 +93,10 @@ class PollQueue:
     def put(self, state: JobState, due: float, *, postponed: bool = False) -> None:
         """Add a job, or change its due time.
 
-        With `postponed`, the job is also due before this time if `recall` is called.
+        Args:
+            state: The job.
+            due: Time of its next poll.
+            postponed: True if a call of `recall` may make the job due earlier.
         """
         if state.ticket:
             self.drop(state)
@@ -104,7 +108,10 @@ class PollQueue:
     def put_overdue(self, state: JobState, due: float, chance: float) -> None:
         """Add an overdue job that is not in the queue.
 
-        `chance` is the chance that the job has settled. If it is 1, the job is urgent.
+        Args:
+            state: The job.
+            due: Time from which the job counts as due.
+            chance: Chance that the job has settled; 1 if the job is urgent.
         """
         ticket = state.ticket = next(self._tickets)
         state.due = due
@@ -154,7 +161,7 @@ class PollQueue:
 
     @property
     def overdue(self) -> int:
-        """Number of overdue jobs; out-of-date items are counted, too."""
+        """Number of overdue jobs. It can be too large, because it includes out-of-date items."""
         return len(self._urgent) + len(self._overdue)
 
     def next_due(self) -> float | None:

@@ -1,8 +1,9 @@
 """Pollers: the tasks that poll due jobs. Also limits the number of polls in flight.
 
-Each poll in flight has a task of its own. One timer waits for the next due job. Tasks and timer
-serve all subscribers. Therefore they run in an empty `Context`, and do not keep or use the context
-variables of one caller. Imports `turns`, `watched_jobs` and `source`.
+A poller is a task that polls one due job after another, until no job is due. One timer waits for
+the next due job. Tasks and timer serve all subscribers. Therefore they run in an empty `Context`,
+and do not keep or use the context variables of one caller. Imports `turns`, `watched_jobs` and
+`source`.
 """
 
 import asyncio
@@ -72,7 +73,7 @@ class Pollers:
     def pump(self) -> None:
         """Start pollers for all jobs that are due, and set the timer for the next one.
 
-        To be called when a job may be due, or a subscriber's buffer may have room again.
+        Call this when a job may be due, or when a subscriber's buffer may have room again.
         """
         loop = asyncio.get_running_loop()
         pop_due, next_due = self.watched_jobs.pop_due, self.watched_jobs.poll_queue.next_due
@@ -96,8 +97,12 @@ class Pollers:
     ) -> list[asyncio.Task[None]]:
         """Remove `subscriber` from a job; cancel and return the tasks that nobody needs now.
 
-        `keep_from` is explained in `WatchedJobs.unsubscribe`. With it, sweeps of the list are
-        cancelled only a second after the last job was left, if nobody waits for a job then.
+        Args:
+            job_id: Id of the job.
+            subscriber: The subscriber.
+            keep_from: The present time, if what is known of the job is kept for a following `wait`.
+                In this case, list sweeps go on for a second after the last job was left. None to
+                forget the job.
         """
         state = self.watched_jobs.unsubscribe(job_id, subscriber, keep_from=keep_from)
         if state is None:
@@ -150,12 +155,13 @@ class Pollers:
         self._timer = loop.call_at(due, self._on_timer, context=Context())
 
     def _on_timer(self) -> None:
+        """Poll the jobs that are due now."""
         self._timer = None
         self._timer_at = math.inf
         self.pump()
 
     def _forget_left(self) -> None:
-        """Forget the jobs that nobody has waited for again, and set a timer for the other ones."""
+        """Forget the jobs that nobody has waited for again, and set a timer for the next ones."""
         loop = asyncio.get_running_loop()
         at = self.watched_jobs.forget_left(loop.time())
         self._forget_timer = None
@@ -163,12 +169,17 @@ class Pollers:
             self._forget_timer = loop.call_at(at, self._forget_left, context=Context())
 
     def _on_idle_timer(self) -> None:
+        """Cancel the list sweeps, if no job is watched."""
         self._idle_timer = None
         if not len(self.watched_jobs):
             self.on_idle()
 
     async def _work(self, state: JobState | None) -> None:
-        """Poll `state`, then one due job after another, until no job is due."""
+        """Poll a job, and then one due job after another, until no job is due.
+
+        Args:
+            state: The first job; None to begin with the next due job.
+        """
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         get_job, watched_jobs, in_flight = self._source.get_job, self.watched_jobs, self._in_flight

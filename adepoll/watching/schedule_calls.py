@@ -1,9 +1,8 @@
 """Asks the schedule (`scheduling.schedules`) for the delay until the next poll of a job.
 
-`watched_jobs` may change the delay: after a failed poll (`failure_handling`), for a listed job
-(`listing`, `list_hints`), or because of reported progress (`expected_end`, below). `poll_queue`
-decides the order in which due jobs are polled. Imports `learning`, `job_state`, `statistics` and
-`scheduling`. Times are seconds of one monotonic clock, passed in as `now`.
+Other modules can change the delay; `scheduling.schedules` lists them. Imports `learning`,
+`job_state`, `statistics` and `scheduling`. Times are seconds of one monotonic clock, passed in as
+`now`.
 """
 
 import math
@@ -49,6 +48,7 @@ class ScheduleCalls:
 
     @_first_poll_schedule.default
     def _find_first_poll_schedule(self) -> FirstPollSchedule | None:
+        """Return the schedule if it also chooses the first poll of a job; None if not."""
         return self.schedule if isinstance(self.schedule, FirstPollSchedule) else None
 
     @property
@@ -60,7 +60,8 @@ class ScheduleCalls:
     def aim(self) -> float | None:
         """Mean detection lag to aim at, in seconds; shorter than `target_lag` for short jobs.
 
-        None if the schedule has no target. `Adaptive.aim` chooses it from the durations so far.
+        `Adaptive.aim` chooses it from what is known of the durations. None if the schedule has no
+        target.
         """
         if isinstance(self.schedule, Adaptive):
             return self.schedule.aim(self.learning.durations.distribution)
@@ -88,7 +89,7 @@ class ScheduleCalls:
         return delay
 
     def first_delay(self) -> float:
-        """Return the seconds until the first poll of a job that seems to be new; 0 to poll it now.
+        """Return the seconds until the first poll of a job that is probably new; 0 to poll it now.
 
         5% of these jobs are polled now, to find out whether jobs are really new.
         """
@@ -109,11 +110,17 @@ class ScheduleCalls:
         return delay
 
     def expected_end(self, state: JobState, progress: float | None, now: float) -> float:
-        """Return the seconds until a job will probably have ended, if its progress is right.
+        """Return the seconds after which the progress of a job should reach its end.
 
-        `progress` is between 0 and 1. It is assumed to grow as fast as between the last two polls.
-        Return infinity if the progress is not known, has hardly changed, or is 0.98 or more. The
-        caller polls the job after this time, if the schedule does not poll it earlier.
+        The caller polls the job after this time, if the schedule does not poll it earlier. The
+        result is infinity if the progress says nothing: it is unknown, has hardly changed, or is
+        0.98 or more.
+
+        Args:
+            state: The job.
+            progress: Progress that the service has reported, 0 to 1; None if unknown. It is assumed
+                to grow as fast as between the last two polls.
+            now: The present time.
         """
         if progress is None or not 0 < progress < _DONE:
             return math.inf
@@ -129,16 +136,16 @@ class ScheduleCalls:
     def time_left(self, states: Collection[JobState], now: float) -> float | None:
         """Return the seconds until all jobs are expected to have settled; None if unknown.
 
-        The result is the larger of two estimates:
+        There are two estimates, and the result is the larger one:
 
-        - By the durations: the time after which the expected number of active jobs is 0.5, as
-          calculated from a sample of the jobs' ages. There is no such estimate if fewer than 20
-          jobs have settled, or if the time would depend on ages far above those of settled jobs.
+        - By the durations: the time after which half a job is expected to be active. There is no
+          such estimate if fewer than 20 jobs have settled, or if most of the time would be at ages
+          far above those of settled jobs.
         - By the request budget, if most polls are late: the time for one more poll of each job, or
           for up to two polls if few polls find a settled job.
 
-        Without an estimate by the durations, the result is the estimate by the request budget if
-        most late polls find a settled job; otherwise the time is unknown.
+        If there is no estimate by the durations, the estimate by the request budget counts only if
+        most late polls find a settled job.
         """
         if not states:
             return None
@@ -162,6 +169,7 @@ class ScheduleCalls:
         return time if max(ages) + time <= _FAR * EDGES[distribution.known] else None
 
     def _error(self, delay: float) -> ValueError:
+        """Return the error for a schedule that has returned an impossible delay."""
         return ValueError(f"{self.schedule!r} returned {delay} as the delay of a poll")
 
 

@@ -23,8 +23,8 @@ class HostEvidence:
             malformed, or a 404 of a job that was never found.
         failed: Number of polls that failed for a reason that can concern all jobs of the host.
             Polls of jobs that are probably bad (see `failure_handling`) are not counted.
-        silent_for: Sum of the seconds between consecutive failed polls since the last response of
-            the host. Of a long time between two polls, only a part counts.
+        silent_for: Seconds for which the host has not responded: the sum of the times between
+            failed polls. Of a long time between two polls, only a part counts.
         last_error: Last failure that can concern all jobs of the host; None if a later response has
             shown that the host works.
         jobs: The open jobs at the host: one collection for each kind.
@@ -45,7 +45,11 @@ class HostEvidence:
     def record_failure(self, error: AdePollError, now: float, *, longest: float) -> None:
         """Record a poll that failed for a reason that can concern all jobs of the host.
 
-        At most `longest` of the seconds since the previous failed poll count in `silent_for`.
+        Args:
+            error: The error of the poll.
+            now: The present time.
+            longest: Of the seconds since the previous failed poll, at most this number is added to
+                `silent_for`.
         """
         if self.last_error is not None:
             self.silent_for += min(now - self._failed_at, longest)
@@ -64,11 +68,13 @@ class HostEvidence:
         return self.last_error is None and any(self.jobs)
 
     def share_worked(self, worked: int, failed: int) -> float | None:
-        """Return the share of recent polls that showed a working host, 0 to 1.
+        """Return the share of recent polls that showed a working host, 0 to 1; None for no polls.
 
-        Only polls that ended after a certain moment count. `worked` and `failed` are the values
-        that the attributes of these names had at that moment. Return None if no poll has ended
-        after that moment.
+        Only polls since a certain moment count. The caller has kept the counters of that moment.
+
+        Args:
+            worked: Value that `self.worked` had at that moment.
+            failed: Value that `self.failed` had at that moment.
         """
         return _share(self.worked - worked, self.failed - failed)
 
@@ -77,17 +83,18 @@ class HostEvidence:
 class KeyEvidence:
     """What the polls of all jobs show: whether the service accepts the key.
 
-    A poll is refused if its error is a 401, a 403, a bad certificate, or a refusal by the proxy.
-    Several refusals form a series. The series ends when an answer shows that the service accepts
-    the key. It also ends if a poll fails for another reason, and no refusal follows within
+    A refusal is a poll whose error is a 401, a 403, a bad certificate, or a refusal by the proxy.
+    One refusal can be a mistake. So several refusals are needed, with no sign in between that the
+    key works. An answer that shows that the service accepts the key ends this series of refusals.
+    The series also ends if a poll fails for another reason, and no refusal follows within
     `CONFIRMATION_STEP` seconds of the last refusal.
 
     Attributes:
         key_works: True if an answer has shown that the service accepts the key.
         in_doubt: True at first, and after each refusal, until `record_accepted` is called. A 403
             does not set it if the key has worked.
-        refused_for: Sum of the seconds between the refusals of the present series. Between two
-            refusals, at most `CONFIRMATION_STEP` seconds count.
+        refused_for: Seconds for which the key has been refused, in the present series of refusals.
+            Between two refusals, at most `CONFIRMATION_STEP` seconds count.
         accepted: Number of polls, at all hosts, with an answer that shows that the key is accepted.
         failed: Number of polls, at all hosts, that failed for a reason that can concern all jobs.
             Polls of jobs that are probably bad (see `failure_handling`) are not counted.
@@ -154,8 +161,8 @@ class KeyEvidence:
     def confirm_within(self, error: AdePollError, job_id: str) -> float:
         """Return the seconds within which a job whose poll was refused must be polled again.
 
-        The job whose refusal began the series is polled soon, to find out whether the key is
-        refused for all jobs. For any other job, return infinity.
+        One job is polled again soon, to find out whether the key is refused for all jobs: the first
+        job whose poll was refused. For any other job, return infinity.
         """
         if self._refused_at is None or self._interrupted or job_id != self._refused_first:
             return math.inf
@@ -164,16 +171,18 @@ class KeyEvidence:
         return _NEW_KEY_DELAY
 
     def share_accepted(self, accepted: int, failed: int) -> float | None:
-        """Return the share of recent polls for which the key was accepted, 0 to 1.
+        """Return the share of recent polls for which the key was accepted, 0 to 1; None for none.
 
-        Only polls that ended after a certain moment count. `accepted` and `failed` are the values
-        that the attributes of these names had at that moment. Return None if no poll has ended
-        after that moment.
+        Only polls since a certain moment count. The caller has kept the counters of that moment.
+
+        Args:
+            accepted: Value that `self.accepted` had at that moment.
+            failed: Value that `self.failed` had at that moment.
         """
         return _share(self.accepted - accepted, self.failed - failed)
 
     def _end_series(self) -> None:
-        """Forget the refusals of the present series."""
+        """Forget all refusals so far, because the key works or the refusals are too far apart."""
         self.refused_for = 0.0
         self._refused_at = None
         self._refusals = self._others = 0
@@ -182,6 +191,7 @@ class KeyEvidence:
 
 
 def _share(part: int, rest: int) -> float | None:
+    """Return ``part / (part + rest)``; None if both are 0."""
     return part / (part + rest) if part or rest else None
 
 

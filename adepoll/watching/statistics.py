@@ -1,12 +1,14 @@
-"""The figures of a watcher, and how fast it can poll. Imports `html_tables`.
+"""The statistics of a watcher (`JobWatcher.stats`), and how fast it can poll.
 
-`watched_jobs` counts polls, settled jobs with their detection lags, and given-up jobs.
-`list_sweeper` counts sweeps and list requests, `listing` counts wasted polls. `KindPolling.stats`
-collects the figures of one kind of jobs, and `total` adds up all kinds. Times are seconds of one
-monotonic clock, passed in as `now`.
+Where each number comes from: `watched_jobs` counts watched, settled and given-up jobs, polls and
+detection lags. `pollers` counts the polls in flight. `list_sweeper` counts sweeps and list
+requests. `listing` has `sweeping`, `wasted_polls` and `pending_confirmation`. `JobWatcher.stats`
+counts the subscribers. `KindPolling.stats` collects the numbers of one kind of jobs, and `total`
+adds up all kinds.
 
-`throttling.statistics` and `fetcher.statistics` have the figures of requests and downloads, and say
-where each is counted. `contrib.prometheus` lists the metrics of all packages.
+The numbers of requests and downloads are in `throttling.statistics` and `fetcher.statistics`.
+`contrib.prometheus` lists the metrics of all packages. Imports `html_tables`. Times are seconds of
+one monotonic clock, passed in as `now`.
 """
 
 import math
@@ -57,7 +59,7 @@ class LagHistogram(HtmlTable):
 
 @frozen(kw_only=True)
 class WatcherStats(HtmlTable):
-    """Figures of what a watcher does now and has done so far.
+    """The statistics of a watcher: what it does now, and what it has done so far.
 
     Attributes:
         watched: Number of watched jobs.
@@ -70,8 +72,8 @@ class WatcherStats(HtmlTable):
         sweeps: Number of finished list sweeps.
         list_requests: Number of requests for a page of the job list.
         wasted_polls: Number of polls of jobs that were missing from the list but still active.
-        pending_confirmation: Number of jobs whose next poll is due now, whatever the list says: in
-            most cases, because the list does not show the job.
+        pending_confirmation: Number of jobs whose next poll is due now, whatever the list says. In
+            most cases, the reason is that the list does not show the job.
         detection_lag: Histogram of the detection lags of settled jobs.
     """
 
@@ -90,10 +92,11 @@ class WatcherStats(HtmlTable):
 
 
 def total(parts: Sequence[WatcherStats], *, subscribers: int) -> WatcherStats:
-    """Return the sums of the figures of several kinds of jobs.
+    """Return the sums of the statistics of several kinds of jobs.
 
-    `subscribers` is the number for all kinds together. In the result, `sweeping` is True if it is
-    True for any kind.
+    Args:
+        parts: Statistics of each kind. The result's `sweeping` is True if it is True for any kind.
+        subscribers: Number of subscribers of all kinds together.
     """
     histograms = [part.detection_lag for part in parts]
     lags = LagHistogram(
@@ -111,7 +114,7 @@ _NOT_ADDED: Final = {"subscribers", "sweeping", "detection_lag"}
 
 @define(eq=False)
 class PollCounts:
-    """Counts of the polls and jobs of one kind; `WatcherStats` describes the numbers."""
+    """Counts the polls and jobs of one kind; `WatcherStats` describes the numbers."""
 
     polls: int = 0
     settled: int = 0
@@ -126,7 +129,7 @@ class PollCounts:
         self._lag_sum += lag
 
     def detection_lag(self) -> LagHistogram:
-        """Return a histogram of the lags counted so far, as a copy."""
+        """Return a histogram of the lags so far, as a copy."""
         return LagHistogram(counts=tuple(self._lag_counts), sum=self._lag_sum)
 
 
@@ -135,9 +138,9 @@ class Throughput:
     """Measures how many polls per second are possible while the request budget is short.
 
     A poll is late if it ends more than two seconds after its job was due. Then other jobs, the
-    client's request budget or a slow service have delayed the poll. Only while most polls are late,
-    polls are sent as fast as possible. So only then, the measured rate of polls is the highest
-    possible rate. In all counts, older polls count less.
+    client's request budget or a slow service have delayed the poll. While most polls are late,
+    polls are sent as fast as possible. Only then does the rate of polls show the highest possible
+    rate. In all counts, older polls count less.
     """
 
     _started: float = math.nan  # due time of the first poll

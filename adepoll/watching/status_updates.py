@@ -33,8 +33,8 @@ class StatusUpdate:
         status: Status of the job; None if the job was given up.
         status_text: The status as the service wrote it; None if the job was given up.
         snapshot: Snapshot of the poll, without the result, and with an `output_url` without its
-            query. None if the job was given up, or if the status comes from an earlier poll that
-            was made for another subscriber.
+            query. None if the job was given up. Also None if the status comes from an earlier poll
+            that was made for another subscriber.
         error: Why the job was given up; None if it was not.
     """
 
@@ -98,10 +98,11 @@ class StatusUpdateSubscription(Subscription):
         return update
 
     def _untaken(self) -> int:
+        """Return the number of updates that the consumer has not taken."""
         return len(self._updates)
 
     def _subscribe(self, job: NamedJob, now: float) -> JobState:
-        """Watch a job; yield its status now if polls for other subscribers have found it."""
+        """Watch a job; if its status is known from polls for others, keep an update now."""
         self._jobs[job.key] = self._last_status.pop(job.key, None)
         state = super()._subscribe(job, now)
         text = state.status
@@ -117,6 +118,7 @@ class StatusUpdateSubscription(Subscription):
         return state
 
     def _record_error(self, key: str, error: AdePollError) -> None:
+        """Keep an update with the error of a job that was given up."""
         self._jobs[key] = BUFFERED
         self._keep(key, error=error)
 

@@ -1,6 +1,7 @@
 """Subscription: reads the ids of one consumer's jobs, and watches the jobs until all have ended.
 
-Subclasses decide which items the consumer gets. Imports `kind_polling` and `waiter`.
+Subclasses decide which items the consumer gets, for example snapshots or status updates. Imports
+`kind_polling` and `waiter`.
 """
 
 import asyncio
@@ -53,7 +54,7 @@ def check_timeout(timeout: float | None) -> None:
 
 
 class Ended(Enum):
-    """Why a job is no longer open: its last item waits for the consumer, or it was given up."""
+    """How a job has ended for a subscription: its last item is buffered, or it was given up."""
 
     BUFFERED = 1
     UNRESOLVED = 2
@@ -68,6 +69,7 @@ class Subscription:
 
     The consumer takes items: snapshots, status updates or errors of single jobs. When the last item
     of a job is taken, the job is forgotten, so that memory does not grow with an endless iterator.
+    A job is known by its key, the text of its reference.
 
     Attributes:
         alone: The tuple ``(self,)``, which all jobs of this subscription share.
@@ -95,12 +97,12 @@ class Subscription:
         """Create a subscription; `start` starts it.
 
         Args:
-            owner: The kinds of jobs and the subscriptions of the watcher.
+            owner: Polls the jobs, and knows all open subscriptions of the watcher.
             job_ids: Ids of the jobs.
             timeout: Seconds after which the jobs still open are given up; None for no limit.
-            window: Maximum number of jobs that are watched, or whose error the consumer has not
-                taken. None for the default: no limit for a collection, and `ITERATOR_WINDOW` for an
-                iterator.
+            window: Maximum number of jobs at the same time: those that are watched, and those whose
+                error waits for the consumer. None for no limit for a collection of ids, and
+                `ITERATOR_WINDOW` for an iterator.
             every_change: True if every change of status is delivered, False if only the final one.
             buffer: Room for snapshots; None if there is always room.
 
@@ -155,14 +157,14 @@ class Subscription:
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
         """Accept a snapshot of a job; return False if the buffer has no room for it.
 
-        A snapshot that the subscriber does not want is ignored, and the result is True.
+        If the consumer does not want the snapshot, ignore it and return True.
         """
         raise NotImplementedError
 
     def take(self) -> Any:
         """Return the next item for the consumer; None if there is none.
 
-        The type of the items is that of the `Stream`.
+        Each subclass has its own type of items; see `Stream`.
         """
         raise NotImplementedError
 
@@ -212,8 +214,8 @@ class Subscription:
     def close(self) -> list[asyncio.Task[None]]:
         """End the subscription; return tasks whose end the caller must await.
 
-        They are the tasks that are cancelled, and one that unsubscribes from further jobs: only 500
-        jobs are unsubscribed immediately.
+        These tasks are the ones that are cancelled. One further task unsubscribes from the
+        remaining jobs if there are more than 500.
         """
         self._stop_reading()
         self.ready.set()
@@ -258,13 +260,14 @@ class Subscription:
         await join(cancelled)
 
     def _give_up_open_jobs(self, timeout: float) -> None:
+        """Stop reading ids, and start to give up the open jobs: the timeout has passed."""
         if self._reader is not None:
             self._reader.cancel()
         self._expiry = start(self._expire(timeout), self._owner.tasks)
         self._expiry.add_done_callback(self._ids_ended, context=Context())
 
     async def _expire(self, timeout: float) -> None:  # noqa: ASYNC109 - the timeout has already passed
-        """Give up all open jobs, because `timeout` seconds have passed.
+        """Give up all open jobs in steps, because `timeout` seconds have passed.
 
         If the ids are a collection, give up the jobs of the unread ids, too.
         """
@@ -319,7 +322,8 @@ class Subscription:
     async def _wait_for_room(self) -> None:
         """Wait until the window has room for one more job.
 
-        Only then is the next id read: an id that had to wait for room could get lost at a timeout.
+        Read the next id only after that. If a read id had to wait for room, it could get lost at a
+        timeout.
         """
         while self.open + self._untaken() >= self._window:
             self._owner.pump()
@@ -342,7 +346,7 @@ class Subscription:
         return len(self._to_yield)
 
     def _ids_ended(self, task: asyncio.Task[None]) -> None:
-        """Record that `task` has ended, so that no more ids are read.
+        """Record that no more ids are read, because `task` has ended.
 
         If the task failed, end the subscription with its error.
         """
@@ -385,6 +389,7 @@ class Subscription:
             self._subscribe(job, now)
 
     def _subscribe(self, job: NamedJob, now: float) -> JobState:
+        """Add this subscription to the subscribers of a job, and return the job's state."""
         can_wait = self.known > _FIRST_JOBS and self._timeout is None and not self.every_change
         watched_jobs = job.polling.watched_jobs
         return watched_jobs.subscribe(job.job_id, job.key, self, now, can_wait=can_wait)

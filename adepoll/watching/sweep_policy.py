@@ -16,10 +16,10 @@ from adepoll.watching.listing import ACTIVE, Discovery, Sweep
 
 @frozen(kw_only=True)
 class Situation:
-    """The figures by which `SweepPolicy` decides.
+    """The numbers on which the decisions of `SweepPolicy` depend.
 
     Attributes:
-        now: The time.
+        now: The present time.
         watched: Number of watched jobs.
         settled: Number of jobs that polls have found settled so far.
         wasted_polls: Number of polls so far of jobs that were missing from the list but still
@@ -28,11 +28,11 @@ class Situation:
         polls: Number of polls so far.
         mean_delay: Mean seconds between two polls of a job by the schedule; None before the first
             poll.
-        poll_wait: Mean seconds from the end of a sweep to the end of the polls of the jobs that the
-            sweep did not show.
+        poll_wait: Mean number of seconds from the end of a sweep until a job that the sweep did not
+            show has been polled.
         list_is_bad: True if polls have shown that the list is too late or wrong.
         list_is_proven: True if polls have shown that the list is right.
-        compare_at: Time at which the next sweep should start at the latest; see `ListAccuracy`.
+        compare_at: Latest time at which the next sweep should start; see `ListAccuracy`.
         replaces_waits: True if the list replaces polls of jobs that somebody waits for, because the
             request budget is short.
     """
@@ -55,22 +55,25 @@ class Situation:
 class SweepPolicy:
     """Decides whether and when to sweep the job list.
 
+    A *pause* is a time without sweeps, after sweeps were useless or have failed. A *trial* follows
+    after the list was too late or wrong: sweeps only compare the list with polls, and the schedule
+    alone decides when jobs are polled.
+
     Attributes:
         discovery: When to sweep, apart from pauses. "get": never. "list": while any job is watched.
             "auto": while sweeps save requests.
         target_lag: Mean detection lag to aim at, in seconds; None to sweep as often as the schedule
             would poll a job.
         min_watched: Number of watched jobs that "auto" needs to start sweeping.
-        last: The last complete sweep; None if there is none, if sweeping has paused since, or if
-            the sweep is over a minute old.
+        last: The last complete sweep, if it ended in the last minute and no pause has followed;
+            None if there is none.
         duration: Seconds that the last complete sweep took.
-        paused_until: Time until which the list is not requested. A pause because of too many pages
-            also ends when twice as many jobs are watched.
+        paused_until: End of the present pause. If the reason was that the list has too many pages,
+            the pause also ends when twice as many jobs are watched.
         pauses: Number of pauses since the list was last useful; each pause is longer than the
             previous one.
-        is_trial: True after the list was too late or wrong, until polls have shown that the list is
-            right again (`ListAccuracy.is_proven`). Meanwhile, sweeps only compare the list with
-            polls, and the schedule alone decides when jobs are polled.
+        is_trial: True during a trial. It ends when polls have shown that the list is right again
+            (`ListAccuracy.is_proven`).
     """
 
     discovery: Discovery
@@ -128,7 +131,8 @@ class SweepPolicy:
     def max_pages(self, at: Situation) -> int:
         """Return the number of pages after which to abandon a sweep.
 
-        With "auto", a sweep with more pages would cost more requests than the polls it replaces.
+        With "auto", a sweep with more pages would need more requests than the polls that it
+        replaces.
         """
         return _MAX_PAGES if self.discovery == "list" else int(self._replaced_polls(at))
 
@@ -183,7 +187,8 @@ class SweepPolicy:
     def short_rate(self, sweep: Sweep, at: Situation) -> float | None:
         """Return the requests per second of a sweep that has just ended, if the sweep was slow.
 
-        Return None if the sweep took at most half of the wanted time between two sweeps.
+        A sweep is slow if it took more than half of the wanted time between two sweeps. If it was
+        not slow, return None.
         """
         return sweep.pages / self.duration if self.duration > self._interval(at) / 2 else None
 
@@ -212,9 +217,10 @@ class SweepPolicy:
         return every
 
     def _replaced_polls(self, at: Situation) -> float:
-        """Return the number of polls, of all jobs, that one sweep replaces.
+        """Return the number of polls that one sweep replaces.
 
-        Without sweeps, the schedule would make these polls in the time between two sweeps.
+        Without sweeps, the schedule would make these polls, of all jobs together, in the time
+        between two sweeps.
         """
         if at.mean_delay is None or self.target_lag is None:
             return at.watched
@@ -222,10 +228,10 @@ class SweepPolicy:
         return at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)
 
     def _pause(self, now: float, seconds: float, *, until_watched: float = math.inf) -> None:
-        """Stop sweeping for some time, which doubles with each pause.
+        """Stop sweeping for some time. Each further pause is twice as long as the previous one.
 
         Args:
-            now: The time.
+            now: The present time.
             seconds: Duration of the first pause.
             until_watched: Number of watched jobs that ends the pause early; infinity for none.
         """
@@ -238,9 +244,9 @@ class SweepPolicy:
         self._trial_ends = self.paused_until + _TRIAL
 
     def _count(self, at: Situation) -> None:
-        """Update the numbers of requests, settled jobs and wasted polls, and the rate of polls.
+        """Update the counts of requests, settled jobs and wasted polls, and the rate of polls.
 
-        Older events count less in them.
+        In these counts, older events count less.
         """
         before, self._counted = self._counted, at
         if before is None or at.now <= before.now:

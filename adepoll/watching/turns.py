@@ -1,7 +1,8 @@
-"""The semaphore of a watcher, and which requests wait for their turn. Imports nothing of adepoll.
+"""The semaphore of a watcher, and the waits of its requests for their turn.
 
-A request acquires the semaphore when it gets its turn in the request budget. `PollTurns` wraps the
-semaphore for polls, and `PageTurns` for pages of the list. Times are seconds of the event loop.
+The turn of a request comes when the request budget allows it to be sent; then the request acquires
+the semaphore. `PollTurns` wraps the semaphore for polls, and `PageTurns` for requests of list
+pages. Imports nothing of adepoll. Times are seconds of the event loop.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Any, Final
 class Semaphore(AbstractAsyncContextManager[None, None]):
     """An async context manager that at most `limit` tasks hold at the same time.
 
-    It works like `asyncio.Semaphore`. It creates no coroutine while a place is free, which saves
+    It works like `asyncio.Semaphore`, but creates no coroutine while a place is free, which saves
     time in every request. A place that becomes free goes to the task that has waited longest. All
     tasks must run in the same event loop; this is not checked.
     """
@@ -71,6 +72,7 @@ class Semaphore(AbstractAsyncContextManager[None, None]):
         self._free += 1
 
     def _make_done(self) -> asyncio.Future[None]:
+        """Return a future that is already done, for a place that is free."""
         self._done = asyncio.get_running_loop().create_future()
         self._done.set_result(None)
         return self._done
@@ -83,7 +85,7 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
         places: The wrapped semaphore.
         waiting: Tasks whose request was not sent yet, oldest first, and the times at which these
             requests began to wait.
-        last_wait: Seconds for which the request that was sent last had waited for its turn.
+        last_wait: Seconds for which the last request had waited when it was sent.
     """
 
     def __init__(self, semaphore: AbstractAsyncContextManager[object]) -> None:
@@ -98,12 +100,11 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
         self._turn_at = -math.inf  # time at which the last request got its turn
 
     def is_busy(self, now: float, *, within: float = 0.0) -> bool:
-        """Return True if requests wait for the request budget for more than 0.1 seconds.
+        """Return True if a request has waited over 0.1 s for the request budget, now or recently.
 
         Args:
             now: The present time.
-            within: Also return True if the last request got its turn at most this number of
-                seconds ago, and had waited for more than 0.1 seconds.
+            within: Number of seconds that count as recent; 0 to ask only for the present.
         """
         if self.last_wait > _SPARE and now < self._turn_at + within:
             return True
@@ -122,6 +123,7 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
         return self._acquire(acquiring)
 
     async def _acquire(self, acquiring: Awaitable[object]) -> None:
+        """Wait for the semaphore. After that, the request of this task no longer waits."""
         await acquiring
         self._acquired()
 
@@ -151,10 +153,10 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
 class PollTurns(Turns):
     """Limits how many polls wait for their turn.
 
-    While the request budget is short, polls wait. If many polls waited, the jobs to poll would be
-    chosen long before they are polled, and a job that becomes urgent meanwhile would come last. So
-    at first at most four polls may wait. Each poll that gets its turn within 0.25 seconds doubles
-    this number. After a longer wait, or when no poll waits, the number is four again.
+    While the request budget is short, polls wait. If many polls waited, their jobs would be chosen
+    long before they are polled, and a job that becomes urgent meanwhile would come last. So only
+    four polls may wait at first. Each poll that gets its turn within 0.25 seconds doubles this
+    number. After a longer wait, or when no poll waits, the number is four again.
 
     Attributes:
         held_back: True while no further poll may begin.
@@ -220,10 +222,11 @@ class PageTurns(Turns):
 
     @contextmanager
     def request(self, timeout: asyncio.Timeout, seconds: float) -> Iterator[None]:
-        """Record the wait and the duration of the request in the ``with`` block.
+        """Measure the request in the ``with`` block: its wait, and its duration.
 
-        `timeout` is the time limit of the request. It starts when the request is sent, and ends
-        `seconds` later.
+        Args:
+            timeout: Time limit of the request.
+            seconds: Length of the time limit. It begins when the request is sent.
         """
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is None:
@@ -240,6 +243,7 @@ class PageTurns(Turns):
                 self._requests += 1
 
     def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:
+        """Record that a request is sent now, and start its time limit."""
         self._sent[task] = now
         timeout, seconds = self._limits[task]
         timeout.reschedule(now + seconds)

@@ -24,7 +24,7 @@ class Waiter:
     def alone(self) -> tuple[Subscriber]:
         """A tuple that contains only this waiter.
 
-        An attribute with this tuple would be a reference cycle.
+        It is not stored in an attribute, because that would be a reference cycle.
         """
         return (self,)
 
@@ -44,9 +44,9 @@ class Waiter:
             self.future.set_exception(own_instance(error))
 
     def forget(self) -> None:
-        """Mark an error as retrieved, if there is one.
+        """Make sure that asyncio does not log the error as never retrieved.
 
-        Otherwise asyncio logs an error that was set after the caller had been cancelled.
+        It would log an error that was set after the caller had been cancelled.
         """
         if self.future.done() and not self.future.cancelled():
             self.future.exception()
@@ -55,6 +55,6 @@ class Waiter:
 def own_instance(error: BaseException) -> BaseException:
     """Return a copy of an error for one consumer; errors of other libraries are not copied.
 
-    If several consumers raised the same object, the object would collect all their tracebacks.
+    If several consumers raised the same object, it would collect all their tracebacks.
     """
     return copy.copy(error) if isinstance(error, AdePollError | ClosedError) else error

@@ -1,8 +1,8 @@
 """Watch: an async iterator that yields each job when it has settled. Imports `subscriptions`.
 
-`WatchSubscription` watches the jobs; the consumer iterates over a `Watch`. Pollers refer to the
-subscription only. So if the consumer abandons the `Watch`, Python's garbage collector removes the
-`Watch`, and this ends the subscription.
+The consumer iterates over a `Watch`; its `WatchSubscription` watches the jobs. Pollers refer only
+to the subscription. So Python's garbage collector can remove a `Watch` that the consumer has
+abandoned, and this ends the subscription.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ class WatchSubscription(Subscription):
     Attributes:
         settled: Number of settled jobs whose snapshot the consumer has taken, by status.
         holds: True if an item keeps its place until the consumer calls `release`: a snapshot in the
-            buffer, an error in the window. If False, taking the item frees the place.
+            buffer, an error in the window. If False, the place is free when the item is taken.
     """
 
     def __init__(
@@ -205,9 +205,11 @@ class WatchSubscription(Subscription):
         )
 
     def _untaken(self) -> int:
+        """Return the number of errors that keep their place in the window."""
         return super()._untaken() + self._held_errors
 
     def _record_error(self, key: str, error: AdePollError) -> None:
+        """Record that a job was given up; if the caller wants errors, yield this one."""
         if self._yield_errors:
             self._to_yield.append(key)
         super()._record_error(key, error)
@@ -218,7 +220,7 @@ ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 
 class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
-    """An async iterator over the items of a subscription; base class of what consumers get."""
+    """Yields the items of a subscription: the base class of `Watch` and `StatusUpdates`."""
 
     _finished = True  # the stream was closed or left, or its end was reached
     _started = False
@@ -282,11 +284,13 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
             self._subscription.close_soon()
 
     async def _close(self) -> None:
+        """Stop watching, and return the tasks whose end must be awaited."""
         self._finished, self._left = True, False
         if self._started:
             await join(self._subscription.close())
 
     def _start(self) -> None:
+        """Start the subscription, at the first iteration."""
         if not (self._started or self._finished):
             self._subscription.start()
             self._started = True
@@ -306,7 +310,7 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
             raise ClosedError("the watch was closed")
 
     def _raise_end(self) -> NoReturn:
-        """Raise the error with which the stream ends, once; otherwise raise StopAsyncIteration."""
+        """Raise the error with which the stream ends. In later calls, raise StopAsyncIteration."""
         is_first, self._end_raised = not self._end_raised, True
         if is_first and self._subscription.error is not None:
             raise self._subscription.error
@@ -345,10 +349,10 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
         return items
 
     def hold(self) -> None:
-        """From now on, let each item keep its place until `release` is called.
+        """From now on, let each item keep its place in the watch until `release` is called.
 
-        So a consumer can take and store items immediately, and work on them later. Polls and the
-        reading of ids still pause while this work is slow.
+        So a consumer can take items immediately and work on them later. While this work is slow,
+        polls and the reading of ids still pause.
         """
         self._subscription.holds = True
 
@@ -372,8 +376,8 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
         """The jobs without a yielded outcome: the key of each, and the error that is the reason.
 
         The error is the one with which the job was given up, or the one that ended the watch. It is
-        None if the job is still watched, or if its snapshot was not taken yet. It is also None if
-        the watcher was closed, because this says nothing about the job.
+        None in three cases: the job is still watched, its snapshot was not taken yet, or the
+        watcher was closed, which says nothing about the job.
 
         Each key is the `str` of the job's `JobRef`: the id alone, or the kind and the id, as in
         ``v1-parse/cmg4x0q5p0001``. The kind is left out if it is the watcher's own kind, or if the

@@ -1,7 +1,7 @@
-"""Holds the watched jobs, chooses when each is polled, and records the result. Without I/O.
+"""Holds the watched jobs, plans the next poll of each, and records the results. Without I/O.
 
-The time of the next poll comes from the schedule (`scheduling.schedules`), and during list sweeps
-from `listing` and `list_hints`.
+The time of the next poll comes from the schedule, and during list sweeps from `listing` and
+`list_hints`. `scheduling.schedules` lists all modules that take part in this decision.
 
 Times are seconds of one monotonic clock, passed in as `now`.
 """
@@ -39,7 +39,7 @@ class WatchedJobs:
         on_due: Called after jobs have become due because a subscriber's buffer has room again.
         learning: Keeps the ages of jobs, and learns how long jobs take.
         counts: Numbers of polls, settled jobs and given-up jobs so far.
-        list_trust: Decides how far the list is trusted.
+        list_trust: Decides for how long the list replaces the polls of a job.
         poll_queue: The jobs that are due now or later.
         list_hints: Moves the next polls of jobs, according to what the list shows.
     """
@@ -84,17 +84,17 @@ class WatchedJobs:
     def subscribe(
         self, job_id: str, key: str, subscriber: Subscriber, now: float, *, can_wait: bool = False
     ) -> JobState:
-        """Add `subscriber` to a job; a new job is polled immediately, unless it can wait.
+        """Add a subscriber to a job. A new job is polled immediately, unless it can wait.
 
-        If somebody waits for a job that the last waiter has left a moment ago, the job is not new:
-        its state is used again.
+        If the last `wait` for the job has ended a few seconds ago, the job is not new: its earlier
+        state is used again.
 
         Args:
             job_id: Id of the job.
             key: Text of the job's reference; see `JobState`.
             subscriber: Is notified of snapshots and of the error.
-            now: The time.
-            can_wait: True if a job that is probably new may be polled later.
+            now: The present time.
+            can_wait: True if the first poll may be later, in case the job is probably new.
         """
         state = self._states.get(job_id)
         if state is None and self._left.states:
@@ -123,10 +123,13 @@ class WatchedJobs:
     def unsubscribe(
         self, job_id: str, subscriber: Subscriber, *, keep_from: float | None = None
     ) -> JobState | None:
-        """Remove `subscriber`. If it was the last one, forget the job, and return its state.
+        """Remove a subscriber. If it was the last one, stop watching the job, and return its state.
 
-        With `keep_from`, the present time, the job is not forgotten yet: what is known of it is
-        kept for somebody who waits for it again a few seconds later.
+        Args:
+            job_id: Id of the job.
+            subscriber: The subscriber.
+            keep_from: The present time, to keep what is known of the job for some seconds, in case
+                somebody waits for it again. None to forget the job immediately.
         """
         state = self._states.get(job_id)
         if state is None or subscriber not in state.subscribers:
@@ -144,7 +147,7 @@ class WatchedJobs:
         return state
 
     def forget_left(self, now: float) -> float:
-        """Forget the jobs that nobody has waited for again in time.
+        """Forget the jobs that nobody has waited for again within ten seconds.
 
         Returns:
             Time of the next call; infinity if no such job is kept.
@@ -155,7 +158,7 @@ class WatchedJobs:
         """Forget all jobs; results of polls in flight will be ignored.
 
         The returned iterator removes the jobs from `learning`, 500 in each step, so that other
-        tasks can run between two steps. The caller must exhaust the iterator.
+        tasks can run between two steps. Iterate to its end.
         """
         states = [*self._states.values()]
         self._states.clear()
@@ -171,9 +174,9 @@ class WatchedJobs:
     def pop_due(self, now: float) -> JobState | None:
         """Return a job to poll now, and reserve room for its snapshot; None if no job was found.
 
-        A job whose subscribers all lack room is set aside until one has room. To stay short, a call
-        sets aside a limited number of jobs, and can return None although jobs are due:
-        `PollQueue.next_due` returns when the next job is due.
+        If no subscriber of a job has room for its snapshot, the job is not polled until one of them
+        has room. To stay short, a call skips a limited number of such jobs. So it can return None
+        although jobs are due; `PollQueue.next_due` returns when the next job is due.
         """
         if self._known_resets != self._arrivals.resets:
             self._known_resets = self._arrivals.resets
@@ -204,7 +207,7 @@ class WatchedJobs:
         return None
 
     def wake(self, state: JobState, now: float) -> bool:
-        """Make a job due now if it waits for room in a buffer; otherwise return False."""
+        """Make a job due now if it waits for room in a buffer; return False if it does not wait."""
         if not state.waits_for_room or self._states.get(state.job_id) is not state:
             return False
         state.waits_for_room = False
@@ -319,11 +322,16 @@ class WatchedJobs:
                 buffer.add_waiting(state)
 
     def _await(self, state: JobState, now: float, *, was_awaited: bool) -> None:
-        """Make a job due now, because somebody begins to wait for the job.
+        """Make a job due now, because somebody begins to wait for it.
 
-        If others waited for the job before (`was_awaited`), the job is due one second after the
-        start of its last poll, or now if this time has passed. So waiters that begin soon after
-        each other share the polls.
+        If others have waited for it already, the job is due one second after the start of its last
+        poll, or now if this time has passed. So waiters that begin soon after each other share the
+        polls.
+
+        Args:
+            state: The job.
+            now: The present time.
+            was_awaited: True if others have waited for the job already.
         """
         due = now
         if was_awaited:
@@ -334,9 +342,11 @@ class WatchedJobs:
             self.poll_queue.put(state, due)
 
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
-        """After a poll, make jobs due that wait for room in the buffers of some subscribers.
+        """After a poll, make jobs due that wait for room in the buffers of its subscribers.
 
-        `reserved` are the subscribers in whose buffers the poll had reserved a place.
+        Args:
+            reserved: Subscribers in whose buffers the poll had reserved a place.
+            now: The present time.
         """
         # A poll that delivers no snapshot frees its places. Wake the jobs that wait for room here:
         # usually the consumer wakes them when it takes a snapshot, but there may be none to take.
@@ -404,9 +414,14 @@ class WatchedJobs:
             self._put_by_schedule(state, now, within=within)
 
     def _put_by_list(self, state: JobState, now: float, *, was_missing: bool) -> None:
-        """During sweeps, make a job due when the list alone is no longer trusted.
+        """During list sweeps, plan the next poll of a job that a poll has found active.
 
-        `was_missing` is True if the list did not show the job, but a poll has found it active.
+        The next poll is at the time at which the list alone is not enough any more.
+
+        Args:
+            state: The job.
+            now: The present time.
+            was_missing: True if the job had been polled because the list did not show it.
         """
         if was_missing:
             # The list may never show this job. So poll it no more often than the schedule would.
@@ -433,6 +448,7 @@ class WatchedJobs:
         self._left.forget(state)
 
     def _stop_watching(self, state: JobState) -> None:
+        """Remove a job from the watched jobs and from the poll queue."""
         del self._states[state.job_id]
         if state.ticket:
             self.poll_queue.drop(state)
@@ -440,7 +456,7 @@ class WatchedJobs:
             self.list_trust.trust(state)
 
     def _set_aside(self, state: JobState) -> None:
-        """Postpone a due job until a buffer of its subscribers has room."""
+        """Do not poll a due job until a buffer of its subscribers has room."""
         state.waits_for_room = True
         for subscriber in state.subscribers:
             if (buffer := subscriber.buffer) is not None:

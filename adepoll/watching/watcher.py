@@ -229,7 +229,7 @@ class JobWatcher(AsyncCloseable):
         """Watch jobs like `watch`, and yield a snapshot at every observed change of status.
 
         The first snapshot of a job is yielded, too. A status that begins and ends between two polls
-        is not observed. A slow consumer makes polls pause, and so misses more statuses. The
+        is not observed. If the consumer is slow, polls pause, and more statuses are missed. The
         arguments and errors are those of `watch`; jobs that were given up are in an
         `UnresolvedJobsError` at the end.
         """
@@ -314,7 +314,7 @@ class JobWatcher(AsyncCloseable):
             job: A reference or an id. An id means every watched job with this id, of any kind.
 
         Returns:
-            True if the job is being watched; False if not, and then nothing happens.
+            True if the job is watched. If it is not, nothing happens, and the result is False.
         """
         if self._owner.closed:
             return False
@@ -331,7 +331,7 @@ class JobWatcher(AsyncCloseable):
 
     @property
     def stats(self) -> WatcherStats:
-        """Figures of what the watcher does now and has done so far; a copy that does not change."""
+        """The statistics of the watcher, as a copy that does not change later."""
         return total(
             [polling.stats() for polling in self._owner.by_kind.values()],
             subscribers=len(self._owner.subscriptions) + len(self._waiters),
@@ -348,11 +348,10 @@ class JobWatcher(AsyncCloseable):
         return self._owner.closed
 
     def time_left(self) -> float | None:
-        """Estimate the seconds until all watched jobs have settled.
+        """Estimate the seconds until all watched jobs have settled; None if the time is unknown.
 
-        Return None if no job is watched, or if the time is unknown. The time can be unknown while
-        fewer than 20 jobs of a kind have settled, or while watched jobs are much older than the
-        settled jobs were.
+        The time can be unknown while fewer than 20 jobs of a kind have settled, or while watched
+        jobs are much older than the settled jobs were. It is also None if no job is watched.
         """
         kinds = [polling.watched_jobs for polling in self._owner.by_kind.values()]
         busy = [watched_jobs for watched_jobs in kinds if len(watched_jobs)]
@@ -389,4 +388,5 @@ class JobWatcher(AsyncCloseable):
 
 
 def _expire(waiter: Waiter, rules: FailureRules, state: JobState, timeout: float) -> None:
+    """Give up the job of one `wait`, because its timeout has passed."""
     waiter.fail(rules.timeout_error(state.job_id, state, timeout))
