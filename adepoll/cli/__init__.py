@@ -20,8 +20,8 @@ EPILOG = """\b
 Environment variables:
   VISION_AGENT_API_KEY       API key; there is no option for it, because other
                              users of the machine can see options
-  LANDINGAI_ADE_ENVIRONMENT  region of the key: production (the US region, the
-                             default) or eu
+  LANDINGAI_ADE_ENVIRONMENT  region of the key: us (or production, which means
+                             the same; the default) or eu
   LANDINGAI_ADE_BASE_URL     URL of the API, for example of an emulator
   LANDINGAI_ADE_V2_BASE_URL  URL of the API for v2 jobs; needed only if it
                              differs from LANDINGAI_ADE_BASE_URL
