@@ -1,20 +1,25 @@
 """Prometheus metrics of clients, watchers and fetchers. Needs the extra ``prometheus``.
 
-Each metric is a field of a class in `statistics.py` of `throttling`, `watching` or `fetcher`.
-The values come from these modules:
+This module reads the statistics of these objects (`AdeClient.stats`, `JobWatcher.stats` and
+`ResultFetcher.stats`), and counts nothing itself. The values are counted in these modules (the
+names of the metrics are without ``adepoll_`` and ``_total``):
 
-- requests, retries, failures, 429s and refused keys: `throttling.request_sender`; received bytes:
-  `api.transport`;
-- rate limit, window and requests in flight: `throttling.estimators`; failures in a row and outage:
-  `throttling.hosts`;
-- retry budget, and seconds until the gate opens: `throttling.rate_limiter`;
-- watched jobs and polls in flight: `watching.kind_polling`; subscribers: `watching.watcher`;
-- polls, settled jobs, given-up jobs and detection lags: `watching.watched_jobs`, which calls
-  `watching.statistics`;
-- sweeps and list requests: `watching.list_sweeper`;
-- wasted polls, pending confirmations and `sweeping`: `watching.listing`;
-- transfers: `fetcher.fetcher` and `fetcher.result_stream`, which call `fetcher.statistics`;
-- resumptions: `fetcher.patience`; bytes of results and new URLs: `fetcher.storage_client`.
+- `requests`, `retries`, `throttled`, `failures` and `key_refused`: `throttling.request_sender`
+- `received_bytes`: `api.transport`
+- `rate_limit`, `request_window` and `requests_in_flight`: `throttling.estimators`
+- `failures_in_a_row` and `outage`: `throttling.hosts`
+- `retry_budget` and `gate_closed_seconds`: `throttling.rate_limiter`
+- `jobs_watched` and `polls_in_flight`: `watching.kind_polling`
+- `subscribers`: `watching.watcher`
+- `polls`, `jobs_settled`, `jobs_given_up` and `detection_lag_seconds`: `watching.watched_jobs`
+- `sweeps` and `list_requests`: `watching.list_sweeper`
+- `wasted_polls`, `pending_confirmation` and `sweeping`: `watching.listing`
+- `results_in_flight` and `results`: `fetcher.fetcher` and `fetcher.result_stream`
+- `results_resumed`: `fetcher.patience`
+- `result_bytes` and `result_urls_renewed`: `fetcher.storage_client`
+
+The classes of the statistics are in the module `statistics` of `throttling`, `watching` and
+`fetcher`.
 
 ``REGISTRY.register(AdepollCollector(client=client, watcher=watcher, fetcher=fetcher))``
 """

@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def ade(request: pytest.FixtureRequest) -> "Iterator[Emulator]":
     """An `adepoll.emulator.Emulator` that serves on loopback ports: base_url, api_key, submit(),
     truth, faults and more. Each test has its own emulator, which any thread may use. Jobs without a
-    plan, such as those of the official SDK, complete in 0.05 s unless the mark `ade` sets a
+    `JobPlan`, such as those of the official SDK, complete in 0.05 s unless the mark `ade` sets a
     profile.
     """
     from adepoll.contrib.testing import serve_in_thread  # noqa: PLC0415 - slow to import

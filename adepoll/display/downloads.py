@@ -1,4 +1,4 @@
-"""download_progress: show how far a download has come. Imports `views`."""
+"""download_progress: show how far a download has come."""
 
 import time
 from collections.abc import Callable, Iterator

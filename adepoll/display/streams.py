@@ -1,6 +1,6 @@
 """progress: iterates over a watch or the run of a batch, and shows how far it has come.
 
-Imports `views` only. A stream is any async iterable with the property `progress`, such as `Watch`.
+A stream is any async iterable with the property `progress`, such as `Watch`.
 """
 
 import asyncio
@@ -64,10 +64,10 @@ class _Shown(AsyncIterable[T_co], Generic[T_co]):
 class _Loop(AsyncIterator[T_co], Generic[T_co]):
     """The iterator of one loop over a stream.
 
-    When the loop ends in any way, Python deletes this object and with it the iterator of the
-    stream. This ends the stream. So nothing else may refer to this object. For example, its methods
-    are no coroutines: after an interrupted cell, a notebook keeps their frames, and with these the
-    object.
+    When the loop ends in any way, Python deletes this object and the iterator of the stream, which
+    ends the stream. This only works if nothing else refers to this object. So its methods are not
+    coroutine functions: after an interrupted cell, a notebook keeps the frame of a coroutine, and
+    the frame would refer to this object.
     """
 
     def __init__(self, iterator: AsyncIterator[T_co], bar: "_Bar") -> None:
@@ -128,7 +128,7 @@ class _Bar:
 
 
 def _state_of(found: Any, name: str, yielded: int, *, ended: bool) -> State:
-    """Return what to show of the progress `found` of a watch or run.
+    """Return what to show about `found`, the progress object of a watch or run.
 
     `yielded` is the number of items so far, and `ended` is True after the last one.
     """

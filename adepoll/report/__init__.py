@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 
 from adepoll.journal.outcomes import Record
 from adepoll.report.collector import Collector, collect
-from adepoll.report.facts import Facts
+from adepoll.report.facts import ReportFacts
 from adepoll.report.page import render_facts
 from adepoll.report.report_file import render_journal, write_atomically, write_report
 
 __all__ = [
     "Collector",
-    "Facts",
+    "ReportFacts",
     "collect",
     "render",
     "render_facts",

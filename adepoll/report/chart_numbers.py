@@ -80,10 +80,10 @@ class Bins:
     log: bool = False
 
     def position(self, value: float) -> float:
-        """Return the distance of a value from the first edge, in widths of bins.
+        """Return where a value is in the chart: the distance from the first edge, in bins.
 
-        A value below the first edge has the position -0.5. A value above the last edge has the
-        number of bins plus 0.5.
+        For example, 1.5 is the middle of the second bin. A value below the first edge has the
+        position -0.5. With 20 bins, a value above the last edge has the position 20.5.
         """
         edges = self.edges
         if value < edges[0]:
@@ -119,7 +119,7 @@ def summarize(ordered: Sequence[float]) -> Summary | None:
 
 
 def bins(ordered: Sequence[float]) -> Bins | None:
-    """Return a histogram of non-negative values in rising order; None if there is none.
+    """Return a histogram of non-negative values in rising order; None if there are no values.
 
     If the 99th percentile is more than 8 times the median, the scale is logarithmic. Otherwise the
     bins have equal width, and outliers are counted in `Bins.above`.
@@ -217,7 +217,7 @@ def log_time_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def count_ticks(most: int, wanted: int) -> list[int]:
-    """Return whole numbers from 0 to `most` or the next round number, in about `wanted` steps."""
+    """Return the labels of an axis from 0 to at least `most`, in about `wanted` equal steps."""
     most = max(most, 1)
     step = max(1, int(round_step(most / wanted)))
     return [*range(0, most + step, step)]

@@ -12,7 +12,7 @@ from attrs import frozen
 from markupsafe import Markup
 
 from adepoll.report.chart_numbers import Bins, count_ticks, log_time_ticks, time_step, time_ticks
-from adepoll.report.facts import Curve, Facts, OutcomeKind, Sample
+from adepoll.report.facts import Curve, OutcomeKind, ReportFacts, Sample
 from adepoll.report.formats import (
     format_count,
     format_duration,
@@ -190,8 +190,8 @@ def curve_rows(drawn: Curve, jobs: int) -> list[tuple[str, float, int]]:
     """Return the rows of the table below the curve.
 
     Each row says when a share of all jobs had settled: the share as a text, such as "50 %"; the
-    Unix time; and the number of settled jobs at that time. The last row can be for the last settled
-    job instead.
+    Unix time; and the number of settled jobs at that time. If the curve does not show the last
+    settled job, a row with the text "the last so far" is added.
     """
     rows = []
     previous = 0
@@ -250,7 +250,7 @@ def _draw_curve(canvas: _Canvas, drawn: Curve, jobs: int) -> Iterable[Markup]:
     )
 
 
-def outcomes(ident: str, facts: Facts) -> Markup:
+def outcomes(ident: str, facts: ReportFacts) -> Markup:
     """Draw one bar per outcome, with its name and number of jobs.
 
     Args:

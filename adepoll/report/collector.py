@@ -14,7 +14,7 @@ from adepoll.api.results import JobMetadata
 from adepoll.common.redaction import showable
 from adepoll.journal.outcomes import Record, Stage, credits_of
 from adepoll.report.chart_numbers import bins, quantile, summarize
-from adepoll.report.facts import Cost, Curve, Facts, OpenJob, OutcomeKind, Sample, SlowJob
+from adepoll.report.facts import Cost, Curve, OpenJob, OutcomeKind, ReportFacts, Sample, SlowJob
 from adepoll.report.kind_counter import KindCounter, floats, summaries
 from adepoll.report.message_groups import Groups, pattern_of
 
@@ -64,7 +64,7 @@ class Collector:
     _open_jobs: list[OpenJob] = field(factory=list, init=False)
     _sizes: "array[float]" = field(factory=floats, init=False)
     _bytes: int = field(default=0, init=False)
-    _inline: int = field(default=0, init=False)
+    _without_file: int = field(default=0, init=False)
 
     def add(self, record: Record) -> None:
         """Count one record."""
@@ -91,7 +91,7 @@ class Collector:
             self._sizes.append(float(record.file.bytes))
             self._bytes += record.file.bytes
         else:
-            self._inline += outcome is OutcomeKind.COMPLETED
+            self._without_file += outcome is OutcomeKind.COMPLETED
 
     def _kind_of(self, record: Record) -> KindCounter:
         """Return the counter of a job's kind. All kinds after the first 20 share one counter."""
@@ -101,7 +101,7 @@ class Collector:
         return self._kinds.setdefault(name, KindCounter())
 
     def _add_open(self, record: Record, outcome: OutcomeKind) -> None:
-        """Count a job that is still open, by the text `OpenJob.state`."""
+        """Count a job that is still open, in the group of its `OpenJob.state`."""
         if outcome is OutcomeKind.FETCHING:
             state = "completed, fetching result"
         elif record.status_text is None:
@@ -203,11 +203,11 @@ class Collector:
         cost[1] += credits_of(snapshot) or 0.0
         cost[2] += metadata.fallback_model_version is not None
 
-    def facts(self) -> Facts:
+    def facts(self) -> ReportFacts:
         """Return the facts of all records so far."""
         settled = sorted(self._settled_at)
         sizes = sorted(self._sizes)
-        return Facts(
+        return ReportFacts(
             jobs=self._jobs,
             outcomes={
                 outcome: self._outcomes[outcome]
@@ -238,7 +238,7 @@ class Collector:
             open_jobs=tuple(self._open_jobs),
             files=len(sizes),
             bytes=self._bytes,
-            inline=self._inline,
+            without_file=self._without_file,
             sizes=summarize(sizes),
         )
 
@@ -254,7 +254,7 @@ class Collector:
         return tuple(sorted(costs, key=lambda cost: (not cost.version, -cost.credits)))
 
 
-def collect(records: Iterable[Record]) -> Facts:
+def collect(records: Iterable[Record]) -> ReportFacts:
     """Return the facts of all records of a batch; read each record once."""
     collector = Collector()
     for record in records:

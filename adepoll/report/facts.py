@@ -1,6 +1,6 @@
-"""Facts: everything that the report shows about a batch.
+"""ReportFacts: everything that the report shows about a batch.
 
-All texts in it have been redacted and escaped by `showable`.
+The function `showable` has redacted and escaped all texts in these classes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -147,8 +147,8 @@ class Sample:
 
 
 @frozen(kw_only=True)
-class Facts(HtmlTable):
-    """Facts of a batch. Durations are in seconds, times are Unix times, sizes are in bytes.
+class ReportFacts(HtmlTable):
+    """All facts about a batch. Durations are in seconds, times are Unix times, sizes are in bytes.
 
     Attributes:
         jobs: Number of jobs.
@@ -178,7 +178,7 @@ class Facts(HtmlTable):
         open_jobs: The first 20 open jobs.
         files: Number of result files.
         bytes: Total size of the result files.
-        inline: Completed jobs without a result file, because none was requested.
+        without_file: Completed jobs without a result file, because no folder for results was named.
         sizes: Summary of the file sizes; None if there are no files.
     """
 
@@ -208,11 +208,11 @@ class Facts(HtmlTable):
     open_jobs: tuple[OpenJob, ...]
     files: int
     bytes: int
-    inline: int
+    without_file: int
     sizes: Summary | None
 
     def _html_rows(self) -> Iterable[tuple[str, object]]:
-        """Yield the main figures; the HTML report shows all figures."""
+        """Yield the main numbers; the HTML report shows all of them."""
         yield "jobs", self.jobs
         yield "outcomes", {kind: number for kind, number in self.outcomes.items() if number}
         for name, sample in (("duration", self.durations), ("detection lag", self.detection_lag)):

@@ -21,7 +21,7 @@ from adepoll.common.redaction import shell_line, showable
 from adepoll.journal.endpoints import ENDPOINT_NOTES
 from adepoll.journal.schema import OUT_DIR
 from adepoll.report import charts, formats
-from adepoll.report.facts import Facts, OutcomeKind
+from adepoll.report.facts import OutcomeKind, ReportFacts
 
 # Notes that the page leaves out. The page shows the endpoints elsewhere, and "durations" is only
 # for the program.
@@ -46,7 +46,7 @@ class Finding:
 
 
 def render_facts(
-    facts: Facts,
+    facts: ReportFacts,
     *,
     name: str,
     endpoint: str,
@@ -94,7 +94,7 @@ def _out_words(notes: Mapping[str, str]) -> list[str]:
     return ["--out", notes[OUT_DIR]] if OUT_DIR in notes else []
 
 
-def _findings(facts: Facts, *, running: bool) -> Iterator[Finding]:
+def _findings(facts: ReportFacts, *, running: bool) -> Iterator[Finding]:
     """Yield the lines of the summary; the first line is the state of the whole batch."""
     if not facts.jobs:
         yield Finding(kind="note", text="This journal contains no jobs yet.")
@@ -124,7 +124,7 @@ def _findings(facts: Facts, *, running: bool) -> Iterator[Finding]:
         yield Finding(kind="note", text=text, target="credits", link="Credits")
 
 
-def _problems(facts: Facts) -> Iterator[Finding]:
+def _problems(facts: ReportFacts) -> Iterator[Finding]:
     """Yield the lines of the summary about jobs that failed, were given up or were cancelled."""
     count = formats.format_count
     if failed := facts.count(OutcomeKind.FAILED):
@@ -149,7 +149,7 @@ def _problems(facts: Facts) -> Iterator[Finding]:
         yield Finding(kind="note", text=text)
 
 
-def _next_steps(facts: Facts) -> str:
+def _next_steps(facts: ReportFacts) -> str:
     """Return what another run would do; an empty string if nothing is left to do."""
     count = formats.format_count
     steps = []

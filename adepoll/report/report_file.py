@@ -7,7 +7,7 @@ from pathlib import Path
 from adepoll.common.file_system import replacing
 from adepoll.journal.reader import JournalReader, check_is_kept
 from adepoll.report.collector import collect
-from adepoll.report.facts import Facts
+from adepoll.report.facts import ReportFacts
 from adepoll.report.page import render_facts
 
 
@@ -33,7 +33,7 @@ def write_report(journal_path: str | os.PathLike[str], out_path: str | os.PathLi
     write_atomically(out, page)
 
 
-def render_journal(journal: JournalReader, facts: Facts, *, name: str, made_at: float) -> str:
+def render_journal(journal: JournalReader, facts: ReportFacts, *, name: str, made_at: float) -> str:
     """Return the page for the facts of an open journal.
 
     Args:

@@ -56,8 +56,8 @@ class RequestedRange:
 
     Attributes:
         start: Position of the first byte. A negative number counts from the end of the body.
-        stop: Position after the last byte; None for the end of the body; 0 if no bytes are
-            requested.
+        stop: Position after the last byte; None for the end of the body; 0 for the header
+            ``bytes=-0``, which requests no byte.
     """
 
     start: int

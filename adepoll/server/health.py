@@ -101,10 +101,10 @@ class HealthCheck:
     async def check(self, *, is_stopping: bool) -> Health:
         """Return the health of the server.
 
-        First probe the service in two cases: the client's last request to the service failed, or
-        the service has sent nothing for 30 seconds. Without such probes, a server with few requests
-        would not notice that the service is down, or that it is back. `is_stopping` is True if the
-        server is stopping; then there is no probe.
+        In two cases, first send a probe, which is a request to the service: the client's last
+        request has failed, or the service has sent nothing for 30 seconds. Without probes, a server
+        with few requests would not notice that the service is down, or that the service is back.
+        `is_stopping` is True if the server is stopping; then no probe is sent.
         """
         condition = self._condition(is_stopping=is_stopping)
         is_bad = condition in {Condition.REFUSED, Condition.OUTAGE}
@@ -138,8 +138,8 @@ class HealthCheck:
     def _is_silent(self) -> bool:
         """Return True if the service has sent nothing for 30 seconds.
 
-        The count of failures does not show this silence: a request that its caller cancels is not
-        counted as failed, even if the service never responds.
+        The number of failed requests does not show this. If a caller cancels a request because the
+        service does not respond, the request does not count as failed.
         """
         self._note_answers()
         return asyncio.get_running_loop().time() - self._seen_at >= _SILENCE

@@ -134,7 +134,7 @@ class ServerResources:
                 stream.reschedule(self._ends_at)
 
     async def take_turn(self) -> None:
-        """Wait for a later iteration of the event loop if too many tasks continue in this one."""
+        """If many tasks continue in this iteration of the event loop, wait for a later one."""
         await self._turns.wait_turn()
 
     @asynccontextmanager

@@ -1,7 +1,10 @@
-"""Calls a function when a signal stops the server. Imports nothing from adepoll.
+"""What happens in a server on SIGINT and SIGTERM: adepoll ends its event streams and waits.
 
-uvicorn waits for all open connections before it ends the lifespan of the application. Event streams
-would keep their connections open, so they must end as soon as the signal arrives.
+After a signal, uvicorn waits for all open connections before it ends the lifespan of the
+application. Event streams would keep their connections open. So `on_stop_signal` calls a function
+as soon as the signal arrives: `ServerResources.stop` or `TenantPool.stop`. `contrib.starlette` and
+`contrib.fastapi` use it. An aiohttp server calls the same functions by itself
+(`Application.on_shutdown`).
 """
 
 import asyncio
@@ -26,9 +29,9 @@ def on_stop_signal(callback: _Callback) -> Iterator[None]:
     """On SIGINT or SIGTERM, schedule `callback` on the running loop, then call the old handler.
 
     Do nothing outside of the main thread, because Python handles signals only there. Do nothing for
-    a signal that has no handler in Python. If the block installs another handler, only that handler
-    is called. Several blocks may be open, and end in any order. The end of the last block restores
-    the old handler.
+    a signal that has no handler in Python. If the code in the ``with`` block installs its own
+    handler, only that handler is called. Several blocks may be open, and end in any order. The end
+    of the last block restores the old handler.
     """
     entry = (asyncio.get_running_loop(), callback)
     joined: list[_SharedHandler] = []
@@ -47,7 +50,7 @@ class _SharedHandler:
     """The handler of one signal, which all open `on_stop_signal` blocks share.
 
     Attributes:
-        entries: Loop and callback of each open block; the key is a number that the block got.
+        entries: Loop and callback of each open ``with`` block, by the number of the block.
     """
 
     def __init__(self, number: signal.Signals, old: _Handler) -> None:
@@ -64,7 +67,7 @@ class _SharedHandler:
         self._old(number, frame)
 
     def leave(self, key: int) -> None:
-        """Remove the block with this key; if no other block is open, restore the old handler."""
+        """Remove the block with this number; if no other block is open, restore the old handler."""
         del self.entries[key]
         # Read the attributes before the comparison with `is`. After it, type checkers assume that
         # `self` has the type that `getsignal` returns.

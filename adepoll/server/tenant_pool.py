@@ -61,9 +61,9 @@ class TenantPool:
         """Create an empty pool.
 
         Args:
-            client: Creates the client of a tenant from the key of the tenant. By default, the
-                key is an API key. With your own function, the key can be any text, such as the name
-                of a customer.
+            client: Creates the client of a tenant from the key of the tenant. By default, this key
+                is an API key. With your own function, it can be any text, such as the name of a
+                customer.
             limit: Maximum number of tenants that are open at the same time. To open one more, the
                 pool closes the least recently used tenant that is not in use.
             idle_after: Seconds without use after which a tenant is closed.

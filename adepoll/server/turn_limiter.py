@@ -1,7 +1,4 @@
-"""TurnLimiter: limits how many waiting tasks continue in one iteration of the event loop.
-
-Imports nothing of adepoll.
-"""
+"""TurnLimiter: limits how many waiting tasks continue in one iteration of the event loop."""
 
 import asyncio
 from collections import deque

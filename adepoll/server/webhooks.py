@@ -159,8 +159,8 @@ def job_ids_in(
         extract: Returns values of the parsed body that can be job ids, or a single such value.
             Values that are not valid job ids are left out. `default_job_ids` describes the default.
         max_bytes: Size of the largest body that is parsed, in bytes.
-        max_ids: Maximum number of ids in one webhook. The body may have twice as many values, but
-            at least 20,000.
+        max_ids: Maximum number of ids in one webhook. The body can also contain values that are not
+            ids. In total, it may have 20,000 values, or twice `max_ids` if that is more.
 
     Raises:
         WebhookVerificationError: The body is not JSON, is too large, or has too many ids.

@@ -1,6 +1,8 @@
-"""BackgroundLoop: an event loop in a separate thread, which runs coroutines. Imports `errors`.
+"""BackgroundLoop: an event loop in a separate thread, which runs coroutines.
 
-If Ctrl-C interrupts a call of `run`, the coroutine is cancelled, and `run` waits for its end.
+What happens on SIGINT in a program that uses `adepoll.sync`: Python raises `KeyboardInterrupt` in
+the call of `BackgroundLoop.run`. `run` cancels its coroutine, waits for the end of the coroutine,
+and raises the `KeyboardInterrupt` again. adepoll installs no handler.
 """
 
 import asyncio
@@ -50,8 +52,8 @@ class BackgroundLoop:
         Raises:
             ClosedError: The loop is closed, was closed during the call, or belongs to the process
                 from which this process was forked.
-            RuntimeError: The call comes from the thread of the loop; it would block the loop, and
-                wait forever.
+            RuntimeError: The call comes from the thread of the loop. It would block the loop, and
+                so wait forever.
         """
         if self.owns_current_thread():
             main.close()

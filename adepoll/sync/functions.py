@@ -1,4 +1,4 @@
-"""Functions that open a session for a single call, and close it afterwards. Imports `session`."""
+"""Functions that open a session for a single call, and close it afterwards."""
 
 import os
 from collections.abc import Callable, Generator

@@ -1,7 +1,7 @@
 """The types of columns, and the functions that convert a JSON value to a type.
 
 A value of a column is None, bool, int, float, Decimal, str, date or datetime, or a list or dict of
-such values. Imports `exact_json`.
+such values.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -76,9 +76,9 @@ class Column:
     Attributes:
         name: Name of the column in the file.
         type: Type of the column.
-        get: Takes a block of rows, as objects of the table (such as `job_rows.Row`). Returns one
-            value for each row; None if the row has no value.
-        convert: Converts a JSON value to `type`. None if the JSON value needs no conversion.
+        get: Takes a list of rows, which are objects such as `job_rows.Row`. Returns one value for
+            each row; None if the row has no value.
+        convert: Function that converts a JSON value to `type`. None if no value needs a conversion.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Reads JSON without changing any number, and writes the same numbers as JSON text.
 
 A number with a point or an exponent is read as a float if a double can hold it exactly as it is
-written, and otherwise as a `Decimal`. Imports `api.json_text`.
+written, and otherwise as a `Decimal`.
 """
 
 import json
@@ -119,7 +119,7 @@ def _parse(text: bytes | str) -> Json:
 
 
 def _exact(text: str) -> float | Decimal:
-    """Return a float if it has exactly the value of the text, else a `Decimal`."""
+    """Return the number in a text: a float if a float can be equal to it, else a `Decimal`."""
     number = float(text)
     if len(text) <= _EXACT_LENGTH and number and "e" not in text and "E" not in text:
         return number

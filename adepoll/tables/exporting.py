@@ -1,4 +1,4 @@
-"""export: writes the jobs of a journal and their results as tables. Imports all of the package."""
+"""export: writes the jobs of a journal and their results as tables."""
 
 import os
 import tempfile
@@ -173,7 +173,7 @@ class _Table(Protocol):
 
 
 class _JobTable:
-    """The table with one row for each job; each of its rows is a `Row`."""
+    """The table with one row for each job; the rows are `job_rows.Row` objects."""
 
     def __init__(self, explode: Collection[KeyPath], *, dates: bool, references: bool) -> None:
         self.values = Observer(explode=explode, dates=dates)
@@ -221,7 +221,7 @@ class _JobTable:
 
 
 class _ListTable:
-    """The table of the elements of one list; its rows are (job id, index, path, element)."""
+    """The table with one row for each element of one list: (job id, index, path, element)."""
 
     def __init__(self, path: KeyPath, *, dates: bool) -> None:
         self._path = path
@@ -406,7 +406,7 @@ def _item(index: int) -> Callable[[Sequence[Sequence[Any]]], list[Any]]:
 
 
 def _input_column(column: Column) -> Column:
-    """Return a copy of a column of the caller's own texts, named ``input.NAME``, not ``NAME``."""
+    """Return a column of the caller's own texts with the name ``input.NAME``, not ``NAME``."""
     name = f"{_INPUT}.{parse_path(column.name)[0]}" if column.name else _INPUT
     return evolve(column, name=name)
 

@@ -69,7 +69,7 @@ def columns_of(
         root: Name of the only column if the values are not objects. Also the prefix of a path that
             begins with a reserved name.
         reserved: Names of the other columns of the table.
-        get: Takes a block of rows, and returns the observed value of each row.
+        get: Takes a list of rows, and returns the observed value of each row.
         within: Prefix of the paths in conflicts, such as ``references.``.
     """
     resolver = _Resolver(dates=observer.dates, within=within)
@@ -145,9 +145,10 @@ class _Resolver:
         return StructType(fields, left_out) if fields else Scalar.JSON
 
     def _number(self, node: Node, path: str) -> ColumnType:
-        """Return the smallest column type that represents all numbers of a node exactly.
+        """Return the smallest column type that represents all numbers at one path exactly.
 
-        If there is none, report a conflict at `path`, the path of the node.
+        `node` is what was observed of these values. If there is no such type, report a conflict at
+        `path`.
         """
         if node.kinds.keys() == {"integer"}:
             if node.largest < _MAX_INT:
@@ -184,10 +185,10 @@ def _column(name: str, kind: ColumnType, get: GetValues) -> Column:
 
 
 def _only(get: GetValues, *, is_object: bool) -> GetValues:
-    """Return a function like `get`, which keeps either the objects or all other values.
+    """Return a function that returns only some of the values of `get`, and None for the others.
 
-    If `is_object` is True, it returns None in place of each value that is not an object. If False,
-    it returns None in place of each object.
+    If `is_object` is True, these are the objects. If False, these are the values that are not
+    objects.
     """
     return lambda rows: [
         value if isinstance(value, dict) is is_object else None for value in get(rows)
@@ -195,17 +196,18 @@ def _only(get: GetValues, *, is_object: bool) -> GetValues:
 
 
 def _member(get: GetValues, key: str) -> GetValues:
-    """Return a function that takes a block of rows, and returns one value for each row.
+    """Return a function that takes a list of rows, and returns one value for each row.
 
-    This value is at the key `key` of the object that `get` returns for the row.
+    `get` returns an object for each row. The value is the one at the key `key` of this object.
     """
     return lambda rows: [None if value is None else value.get(key) for value in get(rows)]
 
 
 def _parent(path: KeyPath, parents: dict[KeyPath, GetValues]) -> GetValues:
-    """Return a function that takes a block of rows, and returns the object at `path` in each row.
+    """Return a function that takes a list of rows, and returns the object at `path` in each row.
 
-    `parents` has the functions made so far, by path: all columns below a path share its function.
+    `parents` contains the functions that were made before, by path. So all columns below a path
+    share one function.
     """
     if path not in parents:
         parents[path] = _Remembered(_member(_parent(path[:-1], parents), path[-1]))
@@ -214,9 +216,10 @@ def _parent(path: KeyPath, parents: dict[KeyPath, GetValues]) -> GetValues:
 
 @define(eq=False)
 class _Remembered:
-    """A function that keeps the values of the last block of rows.
+    """A function that calls `_get` with a list of rows, and remembers the last list and its values.
 
-    Several columns need the same values of a block, but `_get` is called only once for them.
+    Several columns need the same values one after the other. So `_get` is called only once for
+    them.
     """
 
     _get: GetValues

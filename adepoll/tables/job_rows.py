@@ -1,7 +1,4 @@
-"""Rows: the data of each job from a journal and its result file, before columns have types.
-
-Imports the `journal` and `exact_json`.
-"""
+"""Rows: the data of each job from a journal and its result file, before columns have types."""
 
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
@@ -149,8 +146,8 @@ class RowReader:
 
         Args:
             text: The result.
-            is_whole: True if the text is the result that was fetched. If False, somebody may have
-                changed it.
+            is_whole: True if the text is certainly the result as it was fetched. If False, somebody
+                may have changed its file.
         """
         if is_whole and not self._references:
             # The other members of an extraction are several times as long as its values.
@@ -199,10 +196,11 @@ def _time(seconds: float | None) -> datetime | None:
 
 
 def _without_references(output: Json) -> tuple[Json, dict[str, Json]]:
-    """Return the output of a workflow job without references, and the references.
+    """Split the output of a workflow job: return it without references, and then the references.
 
-    In the second dict, the references of a value have the same keys as the value; those from the
-    object `ground` of a step have the keys that they have there.
+    The references have the same keys as their values. For example, the references of ``{"w": {"s":
+    {"extraction": {"total": 7}}}}`` are ``{"w": {"s": {"extraction": {"total": REFERENCES}}}}``.
+    The object `ground` of a workflow contains only references, and is moved unchanged.
     """
     if not isinstance(output, dict):
         return output, {}
@@ -216,7 +214,7 @@ def _without_references(output: Json) -> tuple[Json, dict[str, Json]]:
 
 
 def _without_references_of_steps(steps: Json) -> tuple[Json, dict[str, Json]]:
-    """Return the steps of one workflow without references, and the references."""
+    """Split the steps of one workflow, as `_without_references` does for all workflows."""
     if not isinstance(steps, dict):
         return steps, {}
     if not any(isinstance(step, dict) and "extraction" in step for step in steps.values()):

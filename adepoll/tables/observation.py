@@ -1,9 +1,10 @@
 """Records the kinds, the sizes and the numbers of the values at each path of the results.
 
-Values are observed in blocks: all values of a block at the same path are observed together. This is
-several times faster than one value after another. Memory does not grow with the number of results:
-the tree of observed keys has at most 10,000 nodes, and an object with more than 1,000 different
-keys becomes one column of JSON text.
+Several results are observed together: first all their values at one path, then those at the next
+path. This is several times faster than one result after another. What was observed is kept in a
+tree with one `Node` for each path. Its memory does not grow with the number of results: the tree
+has at most 10,000 nodes, and an object with more than 1,000 different keys becomes one column of
+JSON text.
 """
 
 from collections import Counter
@@ -63,7 +64,8 @@ class Node:
 
     Attributes:
         exploded: True if a list at this path becomes a separate table.
-        kinds: For each kind of value: a list of the number of values and the id of the first job.
+        kinds: For each kind of value, such as "text": a list of two items, the number of values and
+            the id of the first job that has one.
         children: The values at each key of the objects at this path.
         items: The elements of the lists at this path; None before the first list.
         is_too_large: True if the values have too many keys or levels to become columns.
@@ -100,22 +102,22 @@ class Node:
 
 
 # A path from the root of the tree; None stands for the elements of a list.
-_Place: TypeAlias = tuple[str | None, ...]
+_Path: TypeAlias = tuple[str | None, ...]
 
 
 @frozen
 class _Block:
-    """Values that are observed together, and the id of the job of each value."""
+    """The data of several results, which are observed together, and the id of the job of each."""
 
     values: Sequence[Json]
     job_ids: Sequence[str]
 
-    def first_job(self, place: _Place, kind: str) -> str:
-        """Return the id of the first job that has a value of this kind at `place`."""
+    def first_job(self, path: _Path, kind: str) -> str:
+        """Return the id of the first job that has a value of this kind at `path`."""
         return next(
             job_id
             for value, job_id in zip(self.values, self.job_ids, strict=True)
-            if any(_KINDS.get(type(found)) == kind for found in _values_at(value, place))
+            if any(_KINDS.get(type(found)) == kind for found in _values_at(value, path))
         )
 
 
@@ -123,8 +125,8 @@ class Observer:
     """Observes values, and keeps what it has observed as a tree of nodes.
 
     Attributes:
-        root: What was observed of the values passed to `observe`; its children are the nodes of the
-            values in them.
+        root: What was observed of the values that were passed to `observe`. Its `children` and
+            `items` are the nodes of the values within these values.
         dates: True if texts that are all dates or times become dates and times.
     """
 
@@ -144,7 +146,7 @@ class Observer:
         self.root = Node()
 
     def observe(self, values: Sequence[Json], job_ids: Sequence[str]) -> None:
-        """Record the kinds of values and of all values in them; ignore None.
+        """Observe values and all values within them; ignore None.
 
         Args:
             values: The values.
@@ -153,22 +155,22 @@ class Observer:
         self._observe(self.root, _present(values), _Block(values, job_ids), (), self._explode)
 
     def _observe(
-        self, node: Node, values: Sequence[Json], block: _Block, place: _Place, explode: _Explode
+        self, node: Node, values: Sequence[Json], block: _Block, path: _Path, explode: _Explode
     ) -> None:
-        """Record the values of a block at one place, and all values in them.
+        """Observe all values at one path of several results, and all values within them.
 
         Args:
-            node: The node in which to record the values.
-            values: The values at the place; none of them is None.
-            block: The values of the results, and the ids of their jobs.
-            place: Keys that lead from a result to the values; None stands for all items of a list.
-            explode: The keys of separate tables below this place.
+            node: The node of this path, in which to record what is observed.
+            values: The values at this path; none of them is None.
+            block: The results, and the ids of their jobs.
+            path: Keys that lead from a result to the values; None stands for all items of a list.
+            explode: The keys below this path that lead to lists with a table of their own.
         """
         types = Counter(map(type, values))
         for found, count in types.items():
             kind = _KINDS[found]
             if (seen := node.kinds.get(kind)) is None:
-                node.kinds[kind] = [count, block.first_job(place, kind)]
+                node.kinds[kind] = [count, block.first_job(path, kind)]
             else:
                 seen[0] += count
         for found in types:
@@ -176,12 +178,12 @@ class Observer:
             if len(types) > 1:
                 group = [value for value in values if type(value) is found]
             if found in CONTAINERS:
-                self._observe_containers(node, group, block, place, explode)
+                self._observe_containers(node, group, block, path, explode)
             else:
                 self._observe_scalars(node, found, group)
 
     def _observe_scalars(self, node: Node, found: type, values: Sequence[Any]) -> None:
-        """Record scalar values, all of the Python type `found`."""
+        """Observe values that are neither objects nor arrays, all of the Python type `found`."""
         if found is str:
             if self.dates:
                 node.all_dates = node.all_dates and None not in map(parse_date, values)
@@ -195,33 +197,33 @@ class Observer:
             _measure_decimals(node, values)
 
     def _observe_containers(
-        self, node: Node, values: Sequence[Json], block: _Block, place: _Place, explode: _Explode
+        self, node: Node, values: Sequence[Json], block: _Block, path: _Path, explode: _Explode
     ) -> None:
-        """Record values that are all objects or all arrays; see `_observe`."""
-        if len(place) >= _MAX_DEPTH:
+        """Observe values that are all objects or all arrays; see `_observe`."""
+        if len(path) >= _MAX_DEPTH:
             node.is_too_large = True
         elif isinstance(values[0], dict):
-            self._observe_objects(node, values, block, place, explode)
+            self._observe_objects(node, values, block, path, explode)
         else:
-            self._observe_arrays(node, values, block, place, explode)
+            self._observe_arrays(node, values, block, path, explode)
 
     def _observe_arrays(
-        self, node: Node, arrays: Sequence[Json], block: _Block, place: _Place, explode: _Explode
+        self, node: Node, arrays: Sequence[Json], block: _Block, path: _Path, explode: _Explode
     ) -> None:
-        """Record the elements of arrays, except nulls, in `node.items`; see `_observe`."""
+        """Observe the elements of arrays, except nulls, with `node.items`; see `_observe`."""
         if node.is_too_large:
             return
         node.items = node.items or Node()
         elements = _present(chain.from_iterable(arrays))
-        self._observe(node.items, elements, block, (*place, None), explode)
+        self._observe(node.items, elements, block, (*path, None), explode)
 
     def _observe_objects(
-        self, node: Node, objects: Sequence[Json], block: _Block, place: _Place, explode: _Explode
+        self, node: Node, objects: Sequence[Json], block: _Block, path: _Path, explode: _Explode
     ) -> None:
-        """Record the values of objects in the children of `node`; see `_observe`.
+        """Observe the values in objects with the nodes in `node.children`; see `_observe`.
 
-        If the objects have too many different keys, remove the children again: the objects become
-        one column of JSON text.
+        If the objects have too many different keys, remove these nodes: the objects become one
+        column of JSON text.
         """
         if node.is_too_large:
             return
@@ -240,7 +242,7 @@ class Observer:
         for key, child in children.items():
             below = explode.below.get(key, _NOTHING)
             if columns[key] and (below.below or not child.exploded):
-                self._observe(child, _present(columns[key]), block, (*place, key), below)
+                self._observe(child, _present(columns[key]), block, (*path, key), below)
 
     def has_seen(self, path: KeyPath) -> bool:
         """Return True if a value had this path; keys of objects in lists count, too."""
@@ -261,9 +263,9 @@ class Observer:
 
 
 def leaves(node: Node, before: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
-    """Yield each descendant of `node` that becomes a column, with its path.
+    """Yield each node below `node` whose values become a column, with its path.
 
-    `before` is the path of `node`.
+    `before` is the path of `node` itself.
     """
     for key, child in node.children.items():
         path = (*before, key)
@@ -279,16 +281,16 @@ def _present(values: Iterable[Json]) -> list[Json]:
     return [value for value in values if value is not None]
 
 
-def _values_at(value: Json, place: _Place) -> Iterator[Json]:
-    """Yield the values in `value` to which `place` leads: its keys, or None for all list items."""
-    if not place:
+def _values_at(value: Json, path: _Path) -> Iterator[Json]:
+    """Yield the values within `value` to which a path of keys leads; None means all list items."""
+    if not path:
         yield value
-    elif place[0] is None:
+    elif path[0] is None:
         if isinstance(value, list):
             for item in value:
-                yield from _values_at(item, place[1:])
+                yield from _values_at(item, path[1:])
     elif isinstance(value, dict):
-        yield from _values_at(value.get(place[0]), place[1:])
+        yield from _values_at(value.get(path[0]), path[1:])
 
 
 def _measure_floats(node: Node, values: Iterable[float]) -> None:

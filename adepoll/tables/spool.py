@@ -61,7 +61,7 @@ class Spool(Closeable):
 
     @contextmanager
     def _naming_folder(self) -> Iterator[None]:
-        """Let an `OSError` in the ``with`` block name the folder: the file itself has no name."""
+        """Let an `OSError` of the block name the folder, because the file itself has no name."""
         try:
             yield
         except OSError as error:

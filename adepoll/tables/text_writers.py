@@ -1,4 +1,4 @@
-"""Writers of CSV and JSON lines. Imports `exact_json`."""
+"""Writers of CSV and JSON lines."""
 
 import csv
 import io
@@ -37,10 +37,11 @@ class CsvWriter:
 
 
 class _LineFeeds:
-    """Writes the rows of a `csv.writer` to a file, each with a line feed at its end.
+    """Receives the rows of a `csv.writer`, and writes each to a file with a line feed at its end.
 
-    The `csv.writer` ends each row with CR LF, because it then quotes each text that contains a
-    carriage return. Otherwise other programs would read the carriage return as the end of a row.
+    The `csv.writer` itself ends each row with CR LF. Only then does it quote a text that contains a
+    carriage return. Without quotes, other programs would read the carriage return as the end of a
+    row.
     """
 
     def __init__(self, text: io.TextIOWrapper) -> None:

@@ -270,7 +270,7 @@ def test_versions_beyond_the_fiftieth_are_summed():
 
 def test_results_and_their_bytes_are_counted():
     facts = collect([record(1, size=10), record(2, size=30), record(3, size=None)])
-    assert (facts.files, facts.bytes, facts.inline) == (2, 40, 1)
+    assert (facts.files, facts.bytes, facts.without_file) == (2, 40, 1)
     assert facts.sizes.median == 20
 
 

@@ -230,14 +230,14 @@ class Tenant(JobFunctions):
     """The client, watcher and fetcher for one API key and region, in an application.
 
     The functions of this module are the methods of a default instance. For several keys or regions,
-    create an instance for each. If the keys are not known when the server starts, use `Tenants`.
-    Each instance has its own application keys. If an instance is not set up for a sub-application,
-    requests to the sub-application use the resources of the closest parent application.
+    create an instance for each. If the keys are not known when the server starts, use `Tenants`. If
+    an instance is not set up for a sub-application, requests to the sub-application use the
+    resources of the closest parent application.
 
     Attributes:
-        CLIENT: Application key of the `AdeClient`.
-        WATCHER: Application key of the `JobWatcher`.
-        FETCHER: Application key of the `ResultFetcher`.
+        CLIENT: ``app[tenant.CLIENT]`` is the `AdeClient`.
+        WATCHER: ``app[tenant.WATCHER]`` is the `JobWatcher`.
+        FETCHER: ``app[tenant.FETCHER]`` is the `ResultFetcher`.
     """
 
     def __init__(self, name: str) -> None:
@@ -301,7 +301,7 @@ class Tenants:
     key has not been used for some time.
 
     Attributes:
-        POOL: Application key of the `TenantPool`.
+        POOL: ``app[tenants.POOL]`` is the `TenantPool`.
     """
 
     def __init__(self, name: str = "tenants") -> None:
@@ -338,7 +338,8 @@ class Tenants:
         """Return the functions of the tenant with this key. No connection is opened yet.
 
         Args:
-            key: The API key, or the text from which your function `client` creates a client.
+            key: An API key. If you passed your own function as `client` to `setup`, the text that
+                this function takes, such as the name of a customer.
         """
         return _OneTenant(self, Secret(key))
 

@@ -298,7 +298,8 @@ class Tenants:
         """Return the functions of the tenant with this key. No connection is opened yet.
 
         Args:
-            key: The API key, or the text from which your function `client` creates a client.
+            key: An API key. If you passed your own function as `client` to `lifespan`, the text
+                that this function takes, such as the name of a customer.
         """
         return _OneTenant(self, Secret(key))
 
@@ -331,7 +332,7 @@ def _nested(
     run: Callable[[Starlette], AbstractAsyncContextManager[object]],
     inner: OwnLifespan | None,
 ) -> Lifespan:
-    """Return a lifespan that enters `run`, then `inner`, and yields the state of both."""
+    """Return a lifespan that enters `run` and then `inner`, and yields one state for both."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[Mapping[str, Any], None]:
@@ -362,8 +363,8 @@ def _in_state(app: Starlette, name: str, resources: object) -> Iterator[None]:
 def _found(connection: HTTPConnection, name: str, dependency: object) -> object:
     """Return the `ServerResources` or `TenantPool` with this name; None if it is not running.
 
-    `dependency` is the method that FastAPI calls for it. A test can replace this method; then
-    return what the replacement returns.
+    In FastAPI, the method `dependency` returns this object to routes, and a test can replace the
+    method (`app.dependency_overrides`). Then return what the replacement returns.
     """
     # In FastAPI, a test can replace a dependency by another function.
     overrides = getattr(connection.app, "dependency_overrides", {})

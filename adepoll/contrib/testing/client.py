@@ -39,7 +39,7 @@ class SelfClosingClient(AdeClient):
                 self._closer.asend(None).send(None)
 
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:
-        """Generator that closes the client when it is closed.
+        """Yield once, and close the client when this generator is closed.
 
         The event loop closes all its generators when it ends.
         """

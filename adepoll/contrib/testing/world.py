@@ -66,7 +66,7 @@ class AdeWorld(Closeable):
 
     @property
     def truth(self) -> GroundTruth:
-        """The truth about jobs and requests, to compare with what a client observed."""
+        """What really happened to jobs and requests, to compare with what a client observed."""
         return self._emulator.truth
 
     @property
