@@ -1,4 +1,4 @@
-"""The HTTP handlers of the API: to create, get and list jobs, and to read the ground truth."""
+"""The HTTP handlers of the API: to create, get and list jobs, and to read what really happened."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ class ApiHandlers:
     saver: ResultSaver
 
     async def create(self, request: web.Request) -> ResponseData:
-        """Answer a ``POST`` that creates a job: 202, or 422 if the submission is invalid."""
+        """Answer a ``POST`` that creates a job: 202, or 422 if the request is invalid."""
         world, rules = self.world, self.rules
         world.count(Endpoint.CREATE, None)
         try:

@@ -27,8 +27,9 @@ from adepoll.emulator.refusals import RateLimit, Refusal, RefusalResponse
 class CombinedEffect:
     """What all faults together do to one request.
 
-    A request gets at most one error status, one failure of the connection and one wrong length.
-    Among several faults with such an effect, the fault that was added first counts.
+    A request gets at most one error status, one failure of the connection and one wrong length. If
+    several faults would cause an error status, only the one that was added first does so. The same
+    applies to the other two effects.
 
     Attributes:
         delay: Seconds to wait before the answer is sent: the sum of all latencies.

@@ -38,8 +38,8 @@ _EARLIER: Final = {"processing": "pending"}
 def corrupt(kind: Corruption, body: bytes, rng: random.Random) -> bytes:
     """Return a wrong version of the body of an answer, which is a job or a page of the list.
 
-    The body must be compact JSON. A corruption of a single job changes the first job of a page, and
-    leaves an empty page as it is.
+    The body must be compact JSON. If `kind` changes a single job, and the body is a page of the
+    list, the first job of the page is changed. An empty page then stays as it is.
     """
     return _CORRUPTIONS[kind](body, rng)
 

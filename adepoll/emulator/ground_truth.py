@@ -1,4 +1,4 @@
-"""The facts about a world, to compare with what a client found out: `Emulator.truth`."""
+"""What really happened in a world, to compare with what a client found out: `Emulator.truth`."""
 
 import math
 from collections import Counter

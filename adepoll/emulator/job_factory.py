@@ -1,4 +1,4 @@
-"""Makes jobs, and draws at random what a submission or a test does not specify. Does no I/O."""
+"""Makes jobs, and draws at random what a request or a test does not specify. Does no I/O."""
 
 import random
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ class JobFactory:
 
     Attributes:
         seed: Determines everything random.
-        profile: Distribution from which a plan is drawn for each job that is submitted without a
-            plan.
+        profile: Distribution from which a `JobPlan` is drawn for each job that is submitted without
+            one.
         profiles: Profiles that replace `profile` for some kinds of jobs, by the name of the kind.
     """
 
@@ -49,12 +49,12 @@ class JobFactory:
         job_id: str,
         received_at: float,
     ) -> Job:
-        """Return the job that a submission creates.
+        """Return the job that a request creates.
 
         Args:
             rules: Rules of the kind of the job.
             submission: The request that creates the job.
-            plan: What happens to the job; None to draw a plan.
+            plan: What happens to the job; None to draw a plan from the profile.
             job_id: Id of the job.
             received_at: Time of arrival, in Unix seconds.
         """

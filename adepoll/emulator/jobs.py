@@ -68,8 +68,7 @@ class JobPlan:
         pages: Number of pages of the document, or of sheets of the spreadsheet.
         failed_pages: Numbers of the failed pages, from 1, in a partial result of a parse or
             workflow job. If it is empty, only the last page has failed.
-        failure_reason: Reason in the answers about a failed job; None: a standard
-            sentence.
+        failure_reason: Reason in the answers about a failed job; None for a standard sentence.
         error_code: `error.code` of a failed v2 job.
         zero_data_retention: True if the service does not keep the result. Polls of the completed
             job then get neither a result nor `output_url`.
@@ -126,10 +125,11 @@ class Job:
         version: Version of the model, as in the answers.
         filename: Name of the document.
         tier: `service_tier` of a v2 job; None for other jobs.
-        schema: JSON schema from the submission; None if it has none.
-        markdown: Markdown from the submission of a v2 extract job, which the result repeats; None
-            for no Markdown.
-        options: Other fields of the submission on which the result depends, by name.
+        schema: JSON schema from the request that created the job; None for no schema.
+        markdown: Markdown from the request that created a v2 extract job, which the result repeats;
+            None for no Markdown.
+        options: Other fields of the request that created the job on which the result depends, by
+            name.
         output_save_url: URL to which the result is saved; None if the service keeps the result.
         gets: Number of polls of the job (GETs by id).
         result_polls: Number of polls whose answer contained the result or its URL.

@@ -11,9 +11,9 @@ from adepoll.api.models import Json
 class OddValue(Enum):
     """Something unusual in all answers about a job and in its result. Clients must accept it.
 
-    An odd value changes only answers that have the field: `MISSING_ORG_ID`, for example, changes no
-    answer about a v2 job. `RESULT_FIRST` moves the result before all other fields. `EARLY_URL`
-    stores even a small result of a v1 job behind `output_url`.
+    Most odd values concern one field, and change only answers that have this field. For example,
+    `MISSING_ORG_ID` changes no answer about a v2 job. `RESULT_FIRST` moves the result before all
+    other fields. `EARLY_URL` stores even a small result of a v1 job behind `output_url`.
     """
 
     UPPER_CASE_STATUS = "upper-case-status"

@@ -2,9 +2,9 @@
 
 A URL is valid for one hour, and only if no byte of it is changed.
 
-The parameters are those of "Authenticating Requests: Using Query Parameters (AWS Signature
-Version 4)" in the Amazon S3 API reference. The signature is a plain HMAC instead of AWS's canonical
-request, since only this module checks it.
+The parameters are those of "Authenticating Requests: Using Query Parameters (AWS Signature Version
+4)" in the Amazon S3 API reference. The signature is simpler than that of AWS: an HMAC of method,
+host, path and query. Only this module checks it.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Profiles: the distributions from which the plans of jobs are drawn. Does no I/O."""
+"""Profiles: the distributions from which `JobPlan` objects are drawn. Does no I/O."""
 
 import math
 import random
@@ -22,7 +22,7 @@ TIERS: Final = (STANDARD, PRIORITY)
 
 @frozen(kw_only=True)
 class Profile:
-    """A distribution of plans. A plan is drawn for each job that is submitted without a plan.
+    """A distribution from which a `JobPlan` is drawn for each job that is submitted without one.
 
     Attributes:
         median: Median time from a job's arrival to its end, in seconds. The time is log-normal.

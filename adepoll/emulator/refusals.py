@@ -88,7 +88,10 @@ class RateLimit:
             )
 
     def wait(self, until_token: float, rng: random.Random) -> float:
-        """Return the seconds that a refused client should wait: drawn, or until the next token.
+        """Return the seconds that a refused client should wait.
+
+        This is a random number between `wait_min` and `wait_max` if they are set. If not, it is the
+        time until the next token.
 
         Args:
             until_token: Seconds until the next token.

@@ -21,7 +21,7 @@ class Traffic:
         list: Requests for a page of the list.
         unauthorized: Requests to the API with a wrong key; they are counted only here.
         result: Requests to the storage of large results.
-        leaks: Requests to the storage that carried an `Authorization` or `Cookie` header.
+        leaks: Requests to the storage with an `Authorization` or `Cookie` header.
     """
 
     create: int = 0

@@ -166,7 +166,7 @@ class FaultySender:
             await self.sleep(_SHORT_PAUSE)
 
     async def _reset_after(self, writer: AbstractStreamWriter, last: bytes) -> None:
-        """Send `last`, wait until all written bytes have been sent, and reset the connection."""
+        """Send the bytes `last`, wait until all bytes have been sent, and reset the connection."""
         if last:
             await writer.write(last)
         transport = self.request.transport

@@ -155,7 +155,7 @@ def _is_unchanged(stored: StoredObject, headers: Mapping[str, str]) -> bool:
 def _matches_if_range(stored: StoredObject, validator: str | None) -> bool:
     """Return whether a range may be sent: `If-Range` is absent, or matches the object.
 
-    `validator` is the value of `If-Range`, an entity tag or a date; None if it is absent.
+    `validator` is the value of `If-Range`, an ETag or a date; None if the header is absent.
     """
     if validator is None or validator == stored.etag:
         return True

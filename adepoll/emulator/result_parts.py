@@ -1,7 +1,8 @@
 """Makes a result of an exact size from parts. Does no I/O.
 
-The rules of a kind write the documented fields and one row. Copies of the row with rising numbers
-(filler rows), and then prose, fill the result up to the requested size.
+The rules of a kind write the documented fields and one row. Then the result is filled up to the
+requested size: with copies of the row that have rising numbers (filler rows), and with some text
+(filler text). Filler rows and filler text have no meaning.
 """
 
 import json
@@ -59,7 +60,7 @@ class ResultParts:
 def make_row(before: str, after: str, close: str) -> tuple[str, str]:
     """Return a filler row of `ROW_BYTES` bytes as two texts: before and after its number.
 
-    Prose between `after` and `close` fills the row up to this size.
+    Filler text between `after` and `close` gives the row this size.
 
     Args:
         before: Text before the number of the row.
@@ -71,7 +72,7 @@ def make_row(before: str, after: str, close: str) -> tuple[str, str]:
 
 
 def prose(length: int) -> str:
-    """Return a text of `length` letters and blanks, which need no escapes in JSON."""
+    """Return a filler text of `length` letters and blanks, which need no escapes in JSON."""
     return (_PROSE * (length // len(_PROSE) + 1))[:length]
 
 

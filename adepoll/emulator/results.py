@@ -1,7 +1,8 @@
 """The result of a job: bytes of an exact size that can be read at any offset. Does no I/O.
 
-A head and a foot contain the documented fields. Between them are numbered filler rows of one size.
-So a test detects bytes at a wrong position, and a result of gigabytes needs little memory.
+A head and a foot contain the documented fields. Between them are filler rows: numbered rows of one
+size that have no meaning. So a test detects bytes at a wrong position, and a result of gigabytes
+needs little memory.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ class ResultBody(Chunked):
 
     Attributes:
         size: Length, in bytes.
-        etag: Strong entity tag, quotes included; the same bytes always have the same tag.
+        etag: Strong ETag with its quotes; the same bytes always have the same ETag.
         modified: Time of the last change, in Unix seconds.
     """
 
@@ -40,7 +41,7 @@ class ResultBody(Chunked):
     _sha256: str | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        """Compute the size and the tag from the parts."""
+        """Compute the size and the ETag from the parts."""
         self.size = len(self._head) + self._rows * ROW_BYTES + len(self._foot)
         digest = hashlib.blake2b(digest_size=16)
         for part in (self._head, *self._row, b"%d" % self._rows, self._foot):

@@ -54,8 +54,8 @@ class Emulator:
     Attributes:
         api_key: The key that the API requires.
         seed: Determines everything random.
-        profile: Distribution from which a plan is drawn for each job that is submitted without a
-            plan. It is a `Profile`, a dict of its fields, or None for the default values of
+        profile: Distribution from which a `JobPlan` is drawn for each job that is submitted without
+            one. It is a `Profile`, a dict of its fields, or None for the default values of
             `Profile`.
         profiles: Profiles that replace `profile` for some kinds of jobs, by the name of the kind,
             such as ``v2-parse``.
@@ -70,7 +70,7 @@ class Emulator:
         more_keys: Further keys that the API accepts. All keys belong to one organisation.
         initial_faults: Faults that are active from the start, as `Fault` objects or names. They are
             the argument ``faults`` of the constructor.
-        truth: The facts to compare with what a client found out; see `GroundTruth`.
+        truth: What really happened, to compare with what a client found out; see `GroundTruth`.
         world: The state of the service.
     """
 

@@ -46,7 +46,7 @@ class Settings:
         kinds: Names of the kinds of the jobs at the start. The jobs get the kinds in turn.
         list_order: Order of the job list.
         list_lag: Seconds by which a page of the list is out of date.
-        profile: Distribution from which the plan of each job is drawn.
+        profile: Distribution from which the `JobPlan` of each job is drawn.
         profiles: Profiles that replace `profile` for some kinds of jobs, by the name of the kind.
         faults: Faults that are active from the start.
     """

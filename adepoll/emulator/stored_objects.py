@@ -36,7 +36,7 @@ class StoredObject(Chunked, Protocol):
 
     @property
     def etag(self) -> str:
-        """A strong entity tag, with quotes."""
+        """A strong ETag, with quotes."""
 
     @property
     def modified(self) -> float:
@@ -50,7 +50,7 @@ class SavedObject(Chunked):
     Attributes:
         body: The bytes of the object.
         modified: Time of the PUT, in Unix seconds.
-        etag: Entity tag, with quotes. As in S3, it is the MD5 of the bytes.
+        etag: Strong ETag, with quotes. As in S3, it is the MD5 of the bytes.
     """
 
     body: bytes = field(repr=False)
@@ -58,7 +58,7 @@ class SavedObject(Chunked):
     etag: str = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Compute the entity tag."""
+        """Compute the ETag."""
         self.etag = f'"{hashlib.md5(self.body, usedforsecurity=False).hexdigest()}"'
 
     @property

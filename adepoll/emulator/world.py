@@ -43,8 +43,8 @@ class World:
         clock: Returns the time in Unix seconds, as a float. If the clock goes back, the time of the
             world stands still until the clock is ahead again.
         seed: Determines everything random.
-        profile: Distribution from which a plan is drawn for each job that is submitted without a
-            plan.
+        profile: Distribution from which a `JobPlan` is drawn for each job that is submitted without
+            one.
         profiles: Profiles that replace `profile` for some kinds of jobs, by the name of the kind.
         org_id: Id of the organisation.
         results_origin: Scheme, host and port of every presigned URL.
@@ -161,7 +161,7 @@ class World:
         job_id: str | None = None,
         received_at: float | None = None,
     ) -> Job:
-        """Add the job that a submission creates, and return it.
+        """Add the job that a request creates, and return it.
 
         Args:
             rules: Rules of the kind of the job.
@@ -220,7 +220,9 @@ class World:
         return rules.answer(job, now=now, org_id=self.org_id, result=result, url=url)
 
     def count(self, endpoint: Endpoint, job_id: str | None) -> None:
-        """Count a request to an endpoint; `job_id` is None for the list and for a submission.
+        """Count a request to an endpoint.
+
+        `job_id` is None for a request for the list, and for one that creates a job.
 
         Methods that answer a request, such as `job` and `page`, call this method.
         """
@@ -334,9 +336,9 @@ class World:
         )
 
     def pending_save(self, job_id: str) -> tuple[str, ResultBody] | None:
-        """Return `output_save_url` and the result of a job that has completed, to be uploaded.
+        """Return the `output_save_url` of a completed job, and the result to upload there.
 
-        None if the job has not completed or has no such URL, or if the upload has begun.
+        Return None if the job has not completed or has no such URL, or if the upload has begun.
         """
         job = self._jobs.get(job_id)
         if (

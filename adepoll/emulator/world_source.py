@@ -261,9 +261,10 @@ _LONGEST_WAIT: Final = 300.0  # seconds; the client shortens longer waits
 def _read_retry_after(header: str | None, now: float) -> float | None:
     """Return the seconds that a `Retry-After` asks for, at most 300; None if absent or invalid.
 
-    It does not use `api.retry_after`, the parser of the client. The emulator must not share an
-    error with the client, because tests compare the two. The emulator sends simple headers only, so
-    this parser is shorter: it knows no fractions, and uses its own clock for a date.
+    The client has its own parser, `api.retry_after`. The emulator does not use that parser, because
+    tests compare client and emulator, and a shared error would not be found. This parser is
+    shorter, because the emulator sends only simple headers: it knows no fractions, and compares a
+    date with `now`.
     """
     if header is None:
         return None

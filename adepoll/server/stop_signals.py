@@ -1,4 +1,4 @@
-"""What happens in a server on SIGINT and SIGTERM: adepoll ends its event streams and waits.
+"""What happens in a server on SIGINT and SIGTERM: adepoll ends waits and event streams.
 
 After a signal, uvicorn waits for all open connections before it ends the lifespan of the
 application. Event streams would keep their connections open. So `on_stop_signal` calls a function

@@ -100,11 +100,11 @@ class EmulatedKind(ABC):
         name: Name of the kind, such as ``v1-extract``.
         path: Path of the job list. A slash and a job id after it make the path of the job.
         outcomes: How jobs of this kind can end.
-        has_tiers: True if a job has a `service_tier`.
+        has_tiers: True if jobs of this kind have a `service_tier`.
         inline_limit: Largest result that is part of an answer, in bytes. A larger result is behind
             `output_url`. None for no limit.
         is_newest_first: True if the service documents that the list begins with the newest jobs.
-        latest_model: The model of a job whose submission names no model.
+        latest_model: The model of a job if the request that created it names no model.
     """
 
     name: ClassVar[str]
@@ -116,7 +116,7 @@ class EmulatedKind(ABC):
     latest_model: ClassVar[str]
 
     def model(self, requested: str | None) -> str:
-        """Return the model of a job: the latest one, unless the submission names another model."""
+        """Return the model of a job: `requested`, or the latest model if `requested` is None."""
         if not requested or requested.endswith("-latest"):
             return self.latest_model
         return requested
@@ -136,7 +136,7 @@ class EmulatedKind(ABC):
 
     @abstractmethod
     def read_submission(self, form: Form) -> Submission:
-        """Return the submission in a form; raise `InvalidRequestError` if it is invalid."""
+        """Read a request that creates a job; raise `InvalidRequestError` if it is invalid."""
 
     @abstractmethod
     def created(self, job: Job, *, now: float) -> Json:
@@ -158,8 +158,7 @@ class EmulatedKind(ABC):
 
     @abstractmethod
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:
-        """Return the JSON of the result of a job in parts, from which `ResultParts.fit` makes any
-        size.
+        """Return the parts from which `ResultParts.fit` makes the JSON of the result, in any size.
 
         The same arguments return the same parts.
 

@@ -1,4 +1,4 @@
-"""Submissions: the fields of a form or of a JSON body, and the problems in them. No I/O."""
+"""Submissions are requests that create jobs: their fields, and the problems in them. No I/O."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence

@@ -28,7 +28,7 @@ _PARTIAL: Final = 206
 
 
 class V1Kind(EmulatedKind):
-    """The base class of the v1 kinds. A subclass adds submissions, results and metadata."""
+    """The base class of the v1 kinds. A subclass adds what differs between these kinds."""
 
     outcomes = frozenset(Outcome)
     has_tiers = False
@@ -104,10 +104,10 @@ class V1Kind(EmulatedKind):
         return {"jobs": items, "org_id": org_id, "has_more": has_more}
 
     def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:
-        """Return the body of an error.
+        """Return the body of an error: a JSON object with one text.
 
-        The field with the text is `error` for submissions and for the statuses 401 and 403;
-        otherwise, it is `message`.
+        The key of the text is `error` for requests that create jobs, and for the statuses 401 and
+        403. In all other cases, it is `message`.
         """
         key = "error" if endpoint is Endpoint.CREATE or status in {401, 403} else "message"
         return {key: message or message_of(status)}

@@ -1,4 +1,4 @@
-"""v1 extract jobs: their submissions, results and metadata. Does no I/O."""
+"""v1 extract jobs: requests that create them, results and metadata. Does no I/O."""
 
 import random
 from typing import Final
@@ -24,7 +24,7 @@ class V1Extract(V1Kind):
     latest_model = "extract-20260314"
 
     def read_submission(self, form: Form) -> Submission:
-        """Return the submission in a form; raise `InvalidRequestError` if it is invalid."""
+        """Read a request that creates a job; raise `InvalidRequestError` if it is invalid."""
         reader = FormReader(form)
         schema = reader.json_object("schema", required=True)
         reader.document("markdown", "markdown_url")
@@ -61,18 +61,20 @@ class V1Extract(V1Kind):
         return odd_metadata(metadata, job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:
-        """Return the JSON of the result (`data`) of a job in parts; see `EmulatedKind.result`."""
+        """Return the parts of the JSON of a result (`data`); see `EmulatedKind.result`."""
         rng = self.rng(job, seed)
         return extraction_parts(job.schema, self.metadata(job, org_id=org_id), rng)
 
 
 def extraction_parts(schema: Json, metadata: dict[str, Json], rng: random.Random) -> ResultParts:
-    """Return the JSON of the result of an extract job in parts.
+    """Return the parts of the JSON of an extract job's result.
+
+    Filler rows without meaning give the result its size. With a schema, the extraction conforms to
+    the schema, and the filler rows are in `extraction_metadata`. Without a schema, the filler rows
+    are the line items of an invoice.
 
     Args:
-        schema: JSON schema from the submission. With a schema, the extraction conforms to it, and
-            the filler rows are in `extraction_metadata`. Without a schema, the filler rows are the
-            line items of an invoice.
+        schema: JSON schema from the request; None for no schema.
         metadata: The `metadata` of the result.
         rng: Draws the values.
     """
@@ -94,7 +96,7 @@ def extraction_parts(schema: Json, metadata: dict[str, Json], rng: random.Random
 
 
 def _row(rng: random.Random) -> tuple[str, str]:
-    """Return the text of a random filler row before its number, and the text after it."""
+    """Return a random row of `ResultParts`: the text before its number, and the text after it."""
     known = {
         "code": f"{rng.getrandbits(64):016x}",
         "quantity": rng.randrange(1, 1_000),

@@ -1,4 +1,4 @@
-"""v1 parse jobs of documents and spreadsheets: submissions, results and metadata. Does no I/O."""
+"""v1 parse jobs: requests that create them, results and metadata. Does no I/O."""
 
 import random
 from typing import Final
@@ -28,7 +28,7 @@ class V1Parse(V1Kind):
     latest_model = "dpt-2-20251103"
 
     def read_submission(self, form: Form) -> Submission:
-        """Return the submission in a form; raise `InvalidRequestError` if it is invalid."""
+        """Read a request that creates a job; raise `InvalidRequestError` if it is invalid."""
         reader = FormReader(form)
         reader.document("document", "document_url")
         reader.json_object("custom_prompts")
@@ -64,7 +64,7 @@ class V1Parse(V1Kind):
         return odd_metadata(metadata, job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:
-        """Return the JSON of the result (`data`) of a job in parts; see `EmulatedKind.result`."""
+        """Return the parts of the JSON of a result (`data`); see `EmulatedKind.result`."""
         rng = self.rng(job, seed)
         if job.filename.lower().endswith(SPREADSHEETS):
             return _spreadsheet_parts(job, self._sheet_metadata(job, org_id=org_id))
@@ -92,7 +92,8 @@ class V1Parse(V1Kind):
 def _document_parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> ResultParts:
     """Return the parts of the result of a document.
 
-    The result has a chunk for each page that did not fail, filler rows as chunks, and a table.
+    The result has a chunk for each page that did not fail, and a table. Between them are any number
+    of chunks without meaning (the rows of `ResultParts`), which give the result its size.
     """
     failed = job.plan.pages_that_failed
     pages = [page for page in range(job.plan.pages) if page + 1 not in failed]
@@ -130,7 +131,11 @@ def _document_parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> 
 
 
 def _spreadsheet_parts(job: Job, metadata: dict[str, Json]) -> ResultParts:
-    """Return the parts of the result of a spreadsheet: a table for each sheet, and filler rows."""
+    """Return the parts of the result of a spreadsheet.
+
+    The result has a table for each sheet, and then any number of tables without meaning (the rows
+    of `ResultParts`), which give the result its size.
+    """
     chunks: list[dict[str, Json]] = []
     markdown, splits = "", []
     for sheet in range(job.plan.pages):
@@ -160,7 +165,7 @@ def _grounding(page: int) -> dict[str, Json]:
 def _split(
     split_class: str, identifier: str, place: dict[str, Json], markdown: str, chunks: list[str]
 ) -> dict[str, Json]:
-    """Return the JSON of one split of a document; `place` has its pages or sheets."""
+    """Return the JSON of one split of a document; `place` says which pages or sheets it has."""
     text = {"class": split_class, "identifier": identifier, "markdown": markdown, "chunks": chunks}
     return text | place
 

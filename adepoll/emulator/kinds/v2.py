@@ -40,7 +40,7 @@ _CODES: Final = {
 
 
 class V2Kind(EmulatedKind):
-    """The base class of the v2 kinds. A subclass adds submissions, results and metadata.
+    """The base class of the v2 kinds. A subclass adds what differs between these kinds.
 
     Attributes:
         id_prefix: Text with which the job ids begin.
@@ -169,7 +169,10 @@ def billing(job: Job, credits_used: float) -> dict[str, Json]:
 
 
 def _progress(job: Job, *, now: float) -> float:
-    """Return an estimate of the progress: the true share times 0.6 to 1.6, but at most 0.98."""
+    """Return an estimate of the progress: the true share times a number from 0.6 to 1.6.
+
+    The estimate is at most 0.98.
+    """
     factor = 0.6 + job.number * _GOLDEN % 1
     return round(min(job.share_done(now) * factor, _MOST_PROGRESS), 4)
 

@@ -1,4 +1,4 @@
-"""v2 extract jobs: their submissions, results and metadata. Does no I/O."""
+"""v2 extract jobs: requests that create them, results and metadata. Does no I/O."""
 
 import random
 import re
@@ -31,10 +31,7 @@ class V2Extract(V2Kind):
     latest_model = "extract-20260710"
 
     def read_submission(self, form: Form) -> Submission:
-        """Return the submission in a form or JSON body.
-
-        Raise `InvalidRequestError` if a field is missing or invalid.
-        """
+        """Read a request that creates a job; raise `InvalidRequestError` if it is invalid."""
         reader = FormReader(form)
         schema = reader.json_object("schema", required=True)
         reader.document("markdown", "markdown_url", only_one=True)
@@ -67,7 +64,7 @@ class V2Extract(V2Kind):
         return odd_metadata(metadata, job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - the signature of the base class
-        """Return the JSON of the `result` of a job in parts; see `EmulatedKind.result`."""
+        """Return the parts of the JSON of a `result`; see `EmulatedKind.result`."""
         rng = self.rng(job, seed)
         return _parts(job, self.metadata(job), rng)
 
@@ -75,8 +72,8 @@ class V2Extract(V2Kind):
 def extraction_of(schema: Json, rng: random.Random) -> tuple[dict[str, Json], dict[str, Json]]:
     """Return a random extraction, and its `extraction_metadata`.
 
-    The metadata is a copy of the extraction. In place of each single value, it has an object with
-    the value and its place in the Markdown (`ranges`).
+    The metadata is a copy of the extraction. But in place of each single value, it has an object
+    with the value and its position in the Markdown (`ranges`).
     """
     extraction = invoice(rng) if schema is None else sample_object(schema, rng)
     ranges = [{"start": 0, "end": len(_TITLE)}]
@@ -86,9 +83,9 @@ def extraction_of(schema: Json, rng: random.Random) -> tuple[dict[str, Json], di
 def _parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> ResultParts:
     """Return the parts of the result of an extract job.
 
-    Filler rows give the result its size. If the submission contained the Markdown, the result
-    repeats the Markdown, and the rows are in `extraction_metadata`. Otherwise, the rows are in the
-    Markdown of the result.
+    Filler rows without meaning give the result its size. If the request that created the job
+    contained the Markdown, the result repeats the Markdown, and the rows are in
+    `extraction_metadata`. If not, the rows are in the Markdown of the result.
     """
     extraction, references = extraction_of(job.schema, rng)
     partial = job.plan.outcome is Outcome.PARTIAL

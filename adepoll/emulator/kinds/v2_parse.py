@@ -1,4 +1,4 @@
-"""v2 parse jobs: their submissions, results and metadata. Does no I/O."""
+"""v2 parse jobs: requests that create them, results and metadata. Does no I/O."""
 
 from typing import Final
 
@@ -25,7 +25,7 @@ class V2Parse(V2Kind):
     latest_model = "dpt-3-pro-20260710"
 
     def read_submission(self, form: Form) -> Submission:
-        """Return the submission in a form; raise `InvalidRequestError` if it is invalid."""
+        """Read a request that creates a job; raise `InvalidRequestError` if it is invalid."""
         reader = FormReader(form)
         reader.document("document", "document_url", only_one=True)
         reader.check_options(_OPTIONS)
@@ -43,7 +43,7 @@ class V2Parse(V2Kind):
         return odd_metadata(parse_metadata(job), job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - the signature of the base class
-        """Return the JSON of the `result` of a job in parts; see `EmulatedKind.result`."""
+        """Return the parts of the JSON of a `result`; see `EmulatedKind.result`."""
         return parse_parts(job, self.metadata(job))
 
 
@@ -65,7 +65,8 @@ def parse_metadata(job: Job) -> dict[str, Json]:
 def parse_parts(job: Job, metadata: dict[str, Json]) -> ResultParts:
     """Return the parts of a parsed document.
 
-    Filler rows, which give the result its size, are elements of the last page that did not fail.
+    The last page that did not fail has any number of elements without meaning (the rows of
+    `ResultParts`), which give the result its size.
 
     Args:
         job: The job.

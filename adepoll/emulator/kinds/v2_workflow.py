@@ -1,4 +1,4 @@
-"""v2 workflow jobs: their submissions, results and metadata. Does no I/O."""
+"""v2 workflow jobs: requests that create them, results and metadata. Does no I/O."""
 
 import random
 from typing import Final
@@ -31,10 +31,7 @@ class V2Workflow(V2Kind):
     latest_model = "workflow-20260710"
 
     def read_submission(self, form: Form) -> Submission:
-        """Return the submission in a form or JSON body.
-
-        Raise `InvalidRequestError` if a field is missing or invalid.
-        """
+        """Read a request that creates a job; raise `InvalidRequestError` if it is invalid."""
         reader = FormReader(form)
         inputs = reader.json_object("inputs", required=True)
         schema, document = _read_steps(reader)
@@ -67,10 +64,11 @@ class V2Workflow(V2Kind):
         return odd_metadata(metadata, job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - the signature of the base class
-        """Return the JSON of the `result` of a job in parts; see `EmulatedKind.result`.
+        """Return the parts of the JSON of a `result`; see `EmulatedKind.result`.
 
-        If the submission has a field `output`, the result contains only the values that this field
-        names, and the filler rows are in `_rows`. Otherwise, the filler rows are in the parsed
+        The request that created the job can choose the values that the result contains (its field
+        `output`). Then the filler rows, which give the result its size, are in the list `_rows`
+        beside these values. If the request chose no values, the filler rows are in the parsed
         document.
         """
         rng = self.rng(job, seed)
@@ -109,7 +107,7 @@ def _read_steps(reader: FormReader) -> tuple[Json, str]:
 
 
 def _filename(source: dict[str, Json], reader: FormReader) -> str:
-    """Return the name of an input's document: that of its file, or the end of its URL."""
+    """Return the name of the document of an input: the name of its file, or the end of its URL."""
     part, url = source.get("document"), source.get("document_url")
     if isinstance(url, str) and url:
         return url.rpartition("/")[2] or "document.pdf"
@@ -121,7 +119,7 @@ def _filename(source: dict[str, Json], reader: FormReader) -> str:
 
 
 def _step_output(job: Job, rng: random.Random) -> dict[str, Json]:
-    """Return the output of the workflow's only step; `result` adds the parsed document to it."""
+    """Return what the workflow's only step extracts; `result` adds the parsed document to it."""
     extraction, references = extraction_of(job.schema, rng)
     partial = job.plan.outcome is Outcome.PARTIAL
     box = {"xmin": 0.08, "ymin": 0.1, "xmax": 0.92, "ymax": 0.35}
@@ -139,8 +137,8 @@ def _step_output(job: Job, rng: random.Random) -> dict[str, Json]:
 def _value_at(steps: dict[str, Json], reference: Json) -> Json:
     """Return the value at a reference such as ``$output.parse-extract.extract.extraction.total``.
 
-    Return None if `steps` does not contain the value. `steps` never contains the parsed document,
-    so a reference to a part of that document also gives None.
+    Return None if `steps` does not contain the value, or if the reference leads to a part of the
+    parsed document, which `steps` never contains.
     """
     if not isinstance(reference, str) or not reference.startswith(_OUTPUT):
         return None
