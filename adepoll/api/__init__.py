@@ -1,4 +1,4 @@
 """The client of the service. Internal; `adepoll` exports the public names.
 
-Layers: client, then transport and protocol, then kinds, then models and codec.
+The modules from top to bottom: client, transport and protocol, kinds, models, codec.
 """

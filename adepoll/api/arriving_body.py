@@ -1,4 +1,4 @@
-"""ArrivingBody: reads the body of a response while it arrives. Imports `large_answer`.
+"""Reads the body of a response while it arrives. Imports `large_answer`.
 
 Most bodies have arrived completely when `Transport` reads them, and need no `ArrivingBody`.
 """
@@ -21,11 +21,10 @@ class ArrivingBody:
 
     Attributes:
         response: The response.
-        sent: Record of the request. The time of the last received bytes is written to its
-            `heard_at`.
-        restart: Function that restarts the time limit of the request. Its argument is the current
-            time of the event loop.
-        size: Bytes of a large answer that have arrived.
+        sent: Record of the request; its `heard_at` is set when bytes arrive.
+        restart: Restarts the time limit of the request. The argument is the present time of the
+            event loop.
+        size: Number of bytes that have arrived, if the answer is large.
     """
 
     response: aiohttp.ClientResponse
@@ -37,17 +36,20 @@ class ArrivingBody:
     async def read(
         self, most: int, large: Callable[[], LargeAnswer] | None, *, job_id: str | None
     ) -> tuple[bytes, ReadAnswer | None]:
-        """Return the body and None; for a large answer, the body without its result and a
-        `ReadAnswer`.
+        """Read the body to its end.
 
         Args:
-            most: Size in bytes above which the body is a large answer, if `large` is not None. If
-                `large` is None, reading stops as soon as more bytes have arrived: the caller finds
-                from the length of the returned bytes that the body is too large.
-            large: Function that creates the reader of a large answer; None if the request has no
-                large answers. A response with an error status is never read as a large answer.
+            most: Largest size of a body in bytes. A larger body is read as a large answer. If
+                `large` is None, reading stops after more bytes than this, so that the caller can
+                refuse the body.
+            large: Creates the reader of a large answer; None if this request has no large answers.
+                A response with an error status is never read as a large answer.
             job_id: Id of the job that the request is about, for errors; None for a page of the
                 list.
+
+        Returns:
+            The body, and None. For a large answer: the answer without its result, and a
+            `ReadAnswer`.
         """
         content = self.response.content
         self._heard()

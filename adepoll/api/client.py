@@ -234,14 +234,14 @@ class AdeClient(AsyncCloseable):
 
     @property
     def stats(self) -> ClientStats:
-        """A copy of the client's counters."""
+        """The statistics of the client, as a copy that does not change later."""
         return self._sender.stats(bytes_received=self._transport.bytes_received)
 
     def outage(self, kind: JobKind | None = None) -> ServiceDownError | None:
         """Return why jobs of a kind cannot be polled now; None if their host is not down.
 
-        v1 and v2 jobs can have different hosts, and one of them can be down alone. In `stats`,
-        `failures_in_a_row` is about the host with the most failures.
+        v1 and v2 jobs can have different hosts, and one of them can be down alone. This method is
+        about one host; `stats.failures_in_a_row` is about the host with the most failures.
 
         Args:
             kind: Kind of the jobs; None for the client's kind.
@@ -409,12 +409,12 @@ class AdeClient(AsyncCloseable):
         )
 
     def _before_request(self) -> None:
-        """Do nothing. Called before each request, so that a subclass can do something then."""
+        """Called before each request. Does nothing here; a subclass can override it."""
 
     def for_kind(self, kind: JobKind) -> "ClientOfKind":
         """Return a client for one kind, which sends its requests through this client.
 
-        Every id that is passed to the returned client means a job of the given kind.
+        If you pass an id to the returned client, it always means a job of this kind.
 
         Raises:
             ConfigurationError: The kind is not known.

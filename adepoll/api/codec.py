@@ -46,14 +46,15 @@ def read(
 ) -> _T:
     """Read an object of an attrs class from parsed JSON.
 
-    Raises `MalformedAnswerError` if a required field is missing or has another type.
-
     Args:
         cls: The class.
         raw: The parsed JSON.
         shape: How the JSON differs from the declaration of the class; None if it is the same.
-        text: The JSON text from which `raw` was parsed; None if it is not known. Some attributes,
-            such as `JobSnapshot.received_result`, refer to its bytes.
+        text: The JSON text from which `raw` was parsed; None if it is not known. Attributes that
+            keep bytes of the text, such as `JobSnapshot.received_result`, need it.
+
+    Raises:
+        MalformedAnswerError: A required field is missing or has another type.
     """
     model: type = cls  # `reader_of` needs a hashable argument, and mypy refuses a type[_T]
     try:
@@ -72,24 +73,29 @@ def encode(model: object) -> str:
 
 
 def flatten(model: object) -> dict[str, Json]:
-    """Return an object of an attrs class as a JSON object, from which `read` can read it again."""
+    """Return an object of an attrs class as a JSON object. `read` can read it again."""
     raw: dict[str, Json] = load_writer().flatten(model)
     return raw
 
 
 @cache
 def load_writer() -> ModuleType:
-    """Import the code for `flatten`, and return it."""
+    """Import the module `writer`, whose import is slow, and return it."""
     from adepoll.api import writer  # noqa: PLC0415 - slow to import, and polls only read
 
     return writer
 
 
 def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = None) -> list[str]:
-    """Return why `read` cannot read the JSON: a list of texts, each "problem @ path".
+    """Return why `read` cannot read some JSON: a list of texts, each "problem @ path".
 
-    An array is checked only until about 20 problems are known. `path` is the place of `raw` in the
-    whole JSON. `shape` is the argument of `read`.
+    An array is checked only until about 20 problems are known.
+
+    Args:
+        cls: The class of the object.
+        raw: The JSON.
+        path: Where `raw` is in the whole JSON.
+        shape: The argument of `read`.
     """
     if not isinstance(raw, dict):
         return [f"expected an object, got {kind_of(raw)} @ {path}"]
@@ -101,7 +107,13 @@ def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = 
 
 
 def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[str]:
-    """Return the problems of a required field of the object `raw`; `path` leads to the field."""
+    """Return why a required field cannot be read; an empty list if it can.
+
+    Args:
+        field: The field.
+        raw: The JSON object that should contain the field.
+        path: Where the field is in the whole JSON.
+    """
     if field.key not in raw:
         return [f"required field missing @ {path}"]
     value = raw[field.key]
@@ -119,7 +131,13 @@ def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[st
 
 
 def _problems_of_array(field: Field, value: Json, path: str) -> list[str]:
-    """Return the problems of the value of a field that must be an array, and of its items."""
+    """Return why a field that must be an array cannot be read; an empty list if it can.
+
+    Args:
+        field: The field.
+        value: The JSON of the field.
+        path: Where the field is in the whole JSON.
+    """
     if not isinstance(value, list):
         return [f"expected an array, got {kind_of(value)} @ {path}"]
     problems: list[str] = []

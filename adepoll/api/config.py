@@ -155,7 +155,7 @@ def read_base_urls(
 
 
 def environment_of(base_url: str, api_key: str) -> dict[str, str]:
-    """Return the environment variables that direct adepoll and the official SDK to one service.
+    """Return environment variables with which adepoll and the official SDK use the same service.
 
     They replace every existing variable that could name another service. The region is empty,
     because the official SDK does not accept a region together with a base URL.
@@ -175,7 +175,12 @@ def environment_of(base_url: str, api_key: str) -> dict[str, str]:
 def _checked(base_url: str, name: str) -> str:
     """Return a base URL without a slash at its end.
 
-    Raise ConfigurationError if the URL is invalid. `name` says in the message which URL it is.
+    Args:
+        base_url: The URL.
+        name: Name of the argument or variable, for the error.
+
+    Raises:
+        ConfigurationError: The URL is invalid.
     """
     if not isinstance(base_url, str):
         raise ConfigurationError(
@@ -220,8 +225,12 @@ def _is_host(parts: SplitResult) -> bool:
 def _check_path(parts: SplitResult, shown: str, name: str) -> None:
     """Raise ConfigurationError if the base URL ends with a path of the API, such as ``/v1/ade``.
 
-    adepoll adds these paths to the base URL. The message shows the URL as `shown`, and calls it
-    `name`.
+    adepoll itself adds these paths to the base URL.
+
+    Args:
+        parts: The parts of the URL.
+        shown: The URL as the message shows it.
+        name: Name of the argument or variable, for the message.
     """
     own_path = "" if parts.hostname in _HOSTS else _API_PATH.split(parts.path)[0]
     if own_path.rstrip("/") != parts.path.rstrip("/"):

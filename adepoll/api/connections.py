@@ -1,4 +1,4 @@
-"""Connections: closes a session together with its open responses. Imports `errors`."""
+"""Keeps an aiohttp session, and closes it together with its open responses. Imports `errors`."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,14 +10,15 @@ from adepoll.errors import ClosedError
 
 
 class Connections(AsyncCloseable):
-    """An aiohttp session that is created at the first use, and its responses that are being read.
+    """An aiohttp session that is created at the first use, and the responses that are being read.
 
     Attributes:
-        reading: Responses whose body is being read. The code that reads a body first adds the
-            response, and removes it at the end.
-        is_closed: Whether `aclose` was called.
+        reading: Responses whose body is being read. Code that reads a body adds the response at the
+            beginning, and removes it at the end.
+        is_closed: True if `aclose` was called.
         session: The session; None before the first use.
-        owns_session: Whether `aclose` closes the session, because the caller did not pass one.
+        owns_session: True if `aclose` closes the session; False if the caller has passed the
+            session.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class Connections(AsyncCloseable):
         make: Callable[[], aiohttp.ClientSession],
         session: aiohttp.ClientSession | None = None,
     ) -> None:
-        """Create the object; the session is created later.
+        """Create the object; the session is created at the first use.
 
         Args:
             owner: Word for the object that uses the connections, for the text of `ClosedError`.
@@ -54,9 +55,10 @@ class Connections(AsyncCloseable):
             )
 
     def open_session(self) -> aiohttp.ClientSession:
-        """Return the session, and create it if necessary; raises as `check_open` does.
+        """Return the session, and create it if necessary.
 
-        Also raises `ClosedError` if the session of the caller is closed.
+        Raises:
+            ClosedError: As for `check_open`, or the caller has closed the session that was passed.
         """
         self.check_open()
         if self.session is None:

@@ -1,4 +1,4 @@
-"""Finds the text for people in the JSON of an error. Imports `json_text`.
+"""Finds the message for people in the JSON of an error. Imports `json_text`.
 
 The service, and gateways in front of it, write errors as ``{"message": ...}``, ``{"error": ...}``,
 ``{"detail": ...}``, ``{"code": ..., "message": ...}``, and as a FastAPI list of problems.
@@ -17,18 +17,21 @@ _MAX_LOCATION: Final = 20  # names and indexes that are shown of the place of a 
 
 
 def error_text(raw: Json) -> str | None:
-    """Return the text of an error; None if neither `raw` nor its fields in `_KEYS` are texts.
+    """Return the message in the JSON of an error; None if there is none.
 
-    From an array, at most five texts are returned, separated by semicolons. If an object has a
-    code that its text does not contain, the code follows the text in parentheses.
+    The JSON can be a text, or an object that has a message under one of the usual names (`_KEYS`).
+    From an array, at most five messages are returned, separated by semicolons. The code of an error
+    follows its message in parentheses, unless the message contains the code.
     """
     return "; ".join(_texts(raw, _MAX_DEPTH)) or None
 
 
 def _texts(raw: Json, depth: int) -> Iterator[str]:
-    """Yield the texts in a value: a text, an array of texts, or an object with a known key.
+    """Yield the messages in a value: a text, an array of texts, or an object with a known key.
 
-    Arrays and objects are followed `depth` levels deep.
+    Args:
+        raw: The value.
+        depth: Number of levels of arrays and objects that are searched.
     """
     if isinstance(raw, str):
         if raw:
@@ -47,13 +50,11 @@ def _texts(raw: Json, depth: int) -> Iterator[str]:
 
 
 def _suffix(raw: dict[str, Json], text: str) -> str:
-    """Return the code and the place of a problem, to be written after its text.
-
-    The result is "" if both are missing.
+    """Return what follows a message: the code and the place of the problem, or "".
 
     Args:
-        raw: The object that contains the text.
-        text: The text.
+        raw: The object that contains the message.
+        text: The message.
     """
     code, location = raw.get("code"), raw.get("loc")
     suffix = ""

@@ -1,4 +1,8 @@
-"""Facts: the properties that the metadata of all kinds of jobs have. Imports `json_fields`."""
+"""Facts: the properties that the metadata of jobs of all kinds have. Imports `json_fields`.
+
+To add a fact that jobs of several kinds have, add a property to `Facts`, and override it in the
+classes of metadata (`v1_results`, `v2_results`). `models` lists the other steps.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -16,10 +20,10 @@ MAX_FAILED_PAGES: Final = 100_000
 
 
 class Facts(Model):
-    """The properties that the metadata of all kinds of jobs have.
+    """Base of the classes of metadata: the properties that all of them have.
 
-    Here, each property says that the service does not send the fact. A class of metadata that has
-    the fact overrides the property.
+    Here, each property has the value for "the service does not say". A class of metadata overrides
+    the properties that it knows.
     """
 
     __slots__ = ()

@@ -1,8 +1,9 @@
 """The file name of a job's result, and which paths are local. Imports `errors` only.
 
-For each result of a batch, `batch/result_fetching.py` chooses `result_name` or `label_name`.
-`cli/fetch.py` uses `result_name`. Other files have other names: part files of downloads in
-`fetcher/part_names.py`, results that polls keep in `result_dir` in `api/result_folder.py`.
+`batch/result_fetching.py` decides whether the result of a job is named by its id (`result_name`) or
+by its label (`label_name`). `cli/fetch.py` uses `result_name`. Other files have other names: part
+files of downloads in `fetcher/part_names.py`, results that polls keep in `result_dir` in
+`api/result_folder.py`.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
 def check_is_local(path: str | os.PathLike[str], name: str) -> None:
-    """Raise if a path is a URL, because it would silently become a local folder such as ``s3:``.
+    """Raise if a path is a URL, because such a path would silently create a folder like ``s3:``.
 
     A local path that begins like a URL can be written as ``./s3:/bucket``.
 
@@ -81,7 +82,7 @@ def label_name(label: str, job_id: str | None = None) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Return a name; if it is too long, its beginning and a hash of the whole name."""
+    """Return a name that is short enough; a too long name ends with a hash of the whole name."""
     encoded = text.encode()
     if len(encoded) <= _MAX_NAME_BYTES:
         return text

@@ -34,12 +34,12 @@ def check_job_id(job_id: object) -> str:
 
 
 def is_plain(job_id: object) -> TypeGuard[str]:
-    """Return whether the id consists of ASCII letters, digits and hyphens, as nearly all ids do."""
+    """Return whether the id has only ASCII letters, digits and hyphens, as nearly all ids do."""
     return type(job_id) is str and PLAIN_JOB_ID.fullmatch(job_id) is not None
 
 
 def is_job_id(text: str) -> bool:
-    """Return whether the text can be a job id; `check_job_id` says why it cannot."""
+    """Return whether the text can be a job id; see `check_job_id`."""
     return _problem(text) is None
 
 

@@ -59,12 +59,13 @@ class JobKind:
 
 @frozen(kw_only=True)
 class _Traits:
-    """Properties that all jobs of a kind of the service share.
+    """Properties of a kind of the service, which all of its jobs share.
 
     Attributes:
-        id_prefix: Beginning of the ids of a v2 kind, which a hyphen and a ULID follow; None for a
-            v1 kind, whose ids have no documented form.
-        has_schema: True if the result of each job should conform to a schema of the caller.
+        id_prefix: For a v2 kind, the beginning of its ids: an id is the prefix, a hyphen and a
+            ULID. None for a v1 kind, because the form of its ids is not documented.
+        has_schema: True if the caller gives a schema to each job, and the result should conform to
+            it.
     """
 
     id_prefix: str | None = None
@@ -115,9 +116,10 @@ def _check_label(_ref: object, _attribute: object, label: Any) -> None:
 
 
 def _with_joined_surrogates(label: Any) -> Any:
-    """Return a label in which two surrogates that form a pair are the one character they mean.
+    """Return a label in which each pair of surrogates is replaced by the character that it means.
 
-    JSON cannot tell them apart, so the label would be another after it was written and read.
+    Without this, writing the label as JSON and reading it again would change the label, because
+    JSON has only one form for both.
     """
     if label is None or not isinstance(label, str) or label.isascii():
         return label
@@ -134,13 +136,13 @@ class JobRef:
 
     Attributes:
         job_id: Id of the job.
-        kind: Kind of the job, such as `JobKind.V1_PARSE`; `JobKind.named` returns the kind of a
-            name. If it is None, a v2 id contains the kind, and every other id means a job of the
-            client's default kind.
+        kind: Kind of the job, such as `JobKind.V1_PARSE`; `JobKind.named` returns the kind with a
+            certain name. None if the id says enough: a v2 id contains the kind, and every other id
+            means a job of the client's default kind.
         label: Your own name for the job, such as the path of its document. Snapshots, outcomes and
             journals contain it. References that differ only in the label are equal. Two surrogates
-            that form a pair become the character for which they stand. In a journal, a surrogate
-            without its other half becomes an escape such as ``\udcff``.
+            that form a pair become the character for which they stand. In a journal, a single
+            surrogate becomes an escape such as ``\udcff``.
 
     Raises:
         ConfigurationError: `kind` is not a `JobKind`, or `label` is not a string.
@@ -180,16 +182,15 @@ class JobRef:
         return cls(check_job_id(job))
 
     def resolved(self, default: JobKind) -> Self:
-        """Return this reference with a kind.
+        """Return this reference with a kind, even if it was created without one.
 
-        If the reference has no kind, it gets the kind that its id contains, or `default` if the id
-        contains no kind.
+        The kind is then the one that the id contains. If the id contains no kind, it is `default`.
         """
         kind = self.kind or kind_of_id(self.job_id) or default
         return self if kind is self.kind else type(self)(self.job_id, kind=kind, label=self.label)
 
     def text(self, default: JobKind) -> str:
-        """Return ``KIND/ID``, or the id alone if the id alone means a job of the same kind.
+        """Return ``KIND/ID``, or only the id if it already means a job of this kind.
 
         Args:
             default: Kind to assume for an id that does not contain its kind.
@@ -199,15 +200,15 @@ class JobRef:
         return self.job_id if kind == implied else f"{kind.name}/{self.job_id}"
 
     def __str__(self) -> str:
-        """Return ``KIND/ID``, or the id alone if the kind follows from the id.
+        """Return ``KIND/ID``, or only the id if it already means a job of this kind.
 
-        Here, an id that does not contain its kind means a job of the kind ``v1-extract``.
+        An id that does not contain its kind means a job of the kind ``v1-extract`` here.
         """
         return self.text(JobKind.V1_EXTRACT) if self.kind else self.job_id
 
 
 def job_key(job: str | JobRef, default: JobKind) -> str:
-    """Return the key of a job: the same text for each id, text or `JobRef` that names the job.
+    """Return the key of a job: one text for all ways to name the job (id, text or `JobRef`).
 
     Args:
         job: The job; its id may be invalid.

@@ -1,9 +1,9 @@
 """Creates the requests of a client about jobs, and restricts a client to jobs of one kind.
 
-`ClientOfKind` and `PollingClient` send their requests through an `AdeClient`, and treat every id as
-that of a job of their kind. `ClientOfKind` repeats failed requests as the client does;
-`PollingClient` sends each request once. Imports `transport`, `protocol`, `odd_answers`
-and `throttling`.
+`ClientOfKind` and `PollingClient` send their requests through an `AdeClient`. An id that is passed
+to them means a job of their kind. `ClientOfKind` repeats failed requests, as the client does;
+`PollingClient` sends each request once. Imports `transport`, `protocol`, `odd_answers` and
+`throttling`.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -48,10 +48,10 @@ class WrappedClient(Protocol):
 
 @frozen
 class OriginalMethods:
-    """Methods as the class `AdeClient` defines them.
+    """The methods of the class `AdeClient`, to find out whether a client has others in their place.
 
-    They are compared with the methods of a client, to find out whether a subclass or a test has
-    replaced one.
+    A subclass or a test can replace a method. Then `ClientOfKind` and `PollingClient` call the new
+    method.
     """
 
     get_job: Callable[..., Any]
@@ -129,6 +129,7 @@ class PollingClient:
         return self._get_overridden(job_id)
 
     async def _get_overridden(self, job_id: str) -> JobSnapshot:
+        """Call `get_job` of the client, which a subclass or a test has replaced."""
         job = job_id if self.kind == self._client.kind else JobRef(job_id, kind=self.kind)
         async with self._semaphore:
             return await self._client.get_job(job)
@@ -157,11 +158,11 @@ class JobRequests:
     Attributes:
         sender: Decides when a request is sent.
         transport: Sends the request.
-        roots: Base address of the API, by generation (v1 and v2).
-        hosts: State of the host in the request budget, by generation.
+        roots: Base address of the API for v1 and for v2.
+        hosts: State of the host in the request budget, for v1 and for v2.
         result_dir: Folder for results that are too large for memory. None: the snapshots of such
             answers contain no result.
-        on_request: Function that is called before each request; None for no function.
+        on_request: Called before each request; None for nothing to call.
     """
 
     sender: RequestSender
@@ -177,7 +178,7 @@ class JobRequests:
     ) -> aiohttp.ClientResponse:
         """Request a job, and return the response before its body is read.
 
-        For the arguments, see `AdeClient.open_answer`.
+        `AdeClient.open_answer` describes the headers.
         """
         if self.on_request is not None:
             self.on_request()
@@ -198,7 +199,11 @@ class JobRequests:
         return str(self.roots[rules.api].url.origin())
 
     def for_job(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
-        """Return a function that sends the request for a job; raises `InvalidJobIdError`."""
+        """Return a function that sends the request for a job.
+
+        Raises:
+            InvalidJobIdError: The id cannot be a job id.
+        """
         if self.on_request is not None:
             self.on_request()
         large = None

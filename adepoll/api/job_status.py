@@ -10,13 +10,13 @@ class _Terminal(Enum):
 
 
 class JobStatus(_Terminal):
-    """The status of a job. `UNKNOWN` stands for any text that this version does not know.
+    """The status of a job: pending, processing, completed, failed, cancelled or unknown.
 
-    The others are `PENDING`, `PROCESSING`, `COMPLETED`, `FAILED` and `CANCELLED`. The value of a
-    member is the service's text, such as ``"completed"``.
+    The value of a member is the service's text, such as ``"completed"``. `UNKNOWN` stands for any
+    text that this version does not know.
 
     Attributes:
-        is_terminal: Whether a job with this status will never change again.
+        is_terminal: True if a job with this status will never change again.
     """
 
     PENDING = "pending"

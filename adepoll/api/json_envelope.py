@@ -1,8 +1,8 @@
-"""ObjectScanner: reads the top level of a JSON object of any size, while its bytes arrive.
+"""Reads the top level of a JSON object of any size, while its bytes arrive.
 
-The answer to a poll of a v2 job contains the whole result. The scanner reads the other members of
-this answer, and passes the bytes of the result on, without holding all of them in memory. Does no
-I/O; imports errors only.
+The answer to a poll of a v2 job contains the whole result. `ObjectScanner` reads the other members
+of this answer (the envelope), and passes the bytes of the result on. It never holds all of the
+result in memory. Does no I/O; imports errors only.
 """
 
 import json
@@ -39,8 +39,8 @@ _MAX_ROUNDS: Final = 64  # largest number of times that matching brackets are re
 class ObjectScanner:
     """Reads the members of one JSON object while its bytes arrive in chunks of any size.
 
-    The scanner takes time in proportion to the bytes, and keeps only short values in memory. It
-    finds the end of a nested value, but does not check that the value is valid JSON.
+    It takes time in proportion to the bytes, and keeps only short values in memory. It finds the
+    end of a nested value, but does not check that the value is valid JSON.
 
     Attributes:
         members: JSON text of each complete value of at most `max_value` bytes, by name. If a name
@@ -62,12 +62,12 @@ class ObjectScanner:
         """Create a scanner that has not read anything yet.
 
         Args:
-            cut: Name of a member whose value is not kept: `feed` returns its bytes. None if there
-                is no such member.
-            within: Another new scanner, which reads the members of the value of `cut`. This value
-                must then be an object or null. None: that value is not read.
-            inside: Called with the name of each other member whose value is an object. Returns a
-                new scanner that reads this value, too, or None.
+            cut: Name of the member whose value is not kept, but returned by `feed`. None for no
+                such member.
+            within: A new scanner that also reads the value of `cut`, which must then be an object
+                or null. None if nothing reads this value.
+            inside: Called with the name of each other member whose value is an object. It returns a
+                new scanner that also reads this value, or None.
             max_value: Size in bytes of the longest value to keep.
             max_total: Size in bytes of all names and values to keep. Later members are ignored,
                 except `cut`.
@@ -116,7 +116,7 @@ class ObjectScanner:
         return pieces
 
     def has(self, name: str) -> bool:
-        """Return whether the object has this member. Its value may still be incomplete."""
+        """Return whether the object has this member. The value may still be incomplete."""
         is_cut = self._has_cut and name == self._cut
         return is_cut or name == self._name or name in self.members or name in self.long_members
 
@@ -216,7 +216,7 @@ class ObjectScanner:
         return stop
 
     def _rest_of_object(self, text: bytes, position: int) -> int:
-        """Read more of an object whose members another scanner reads.
+        """Pass more of a nested object to the scanner that reads it.
 
         Return the offset after the end of the object or of the chunk.
         """
@@ -231,7 +231,7 @@ class ObjectScanner:
     def _rest_of_scalar(self, text: bytes, position: int) -> int:
         """Read a number, a boolean or null; return the offset after it.
 
-        Its end is known only when a byte after it has arrived.
+        The end is known only when the next byte has arrived.
         """
         stop = _skip(_SCALAR, text, position)
         self._keep(text, position, stop)
@@ -253,13 +253,13 @@ class ObjectScanner:
         *,
         space: re.Pattern[bytes] = _SPACE,
     ) -> int:
-        """Skip whitespace, and return the offset after the next byte, which decides the next state.
+        """Skip whitespace, and let the next byte decide the next state; return the offset after it.
 
         Args:
             text: The chunk.
             position: Offset in the chunk.
-            states: Next state for each byte that is allowed here. The state `_end` completes the
-                object.
+            states: The bytes that are allowed here, and the next state for each. The state `_end`
+                completes the object.
             space: Matches what counts as whitespace here.
 
         Raises:
@@ -279,12 +279,13 @@ class ObjectScanner:
     # The next methods scan the current key or value.
 
     def _start(self, *, is_string: bool, limit: int, depth: int = 0) -> None:
-        """Prepare for reading a key or value, of which at most `limit` bytes are kept.
+        """Begin to read a key or a value.
 
         Args:
-            is_string: True if its opening quote was read: it is a key or a text.
-            limit: Number of bytes to keep. Of a longer text, one more byte is kept.
-            depth: Number of open brackets: 1 within an object or array, otherwise 0.
+            is_string: True if the opening quote was read: it is a key or a text.
+            limit: Number of bytes to keep. Of a longer text, one more byte is kept, which shows
+                that the text is too long.
+            depth: Number of open brackets: 1 if an object or array has begun, 0 if not.
         """
         self._kept = bytearray()
         self._limit = limit
@@ -294,10 +295,12 @@ class ObjectScanner:
         self._window = _FIRST_WINDOW
 
     def _keep(self, text: bytes, start: int, stop: int) -> None:
-        """Keep the bytes from `start` to `stop` as the next part of the current key or value.
+        """Keep a part of the present key or value, up to its limit; all of the value of `cut`.
 
-        Keep all of the value of `cut`. Of another value, keep at most `_limit` + 1 bytes: the last
-        byte shows that the value is too long.
+        Args:
+            text: The chunk.
+            start: Offset of the first byte to keep.
+            stop: Offset after the last byte to keep.
         """
         if self._is_cutting:
             self._pieces.append(memoryview(text)[start:stop])
@@ -306,7 +309,7 @@ class ObjectScanner:
             self._kept += text[start:stop]
 
     def _finish_value(self) -> None:
-        """Store the value of the current member in `members`, and expect a comma or a brace.
+        """Store the value of the present member in `members`, and expect a comma or a brace.
 
         The value of `cut` is not stored, nor is a value for which there is no room.
         """
@@ -328,7 +331,8 @@ class ObjectScanner:
     def _decoded_key(self, position: int) -> str | None:
         """Return the key that was read; None if it is too long to be decoded.
 
-        `position` is the end of the key in the chunk, for the error of an invalid key.
+        Args:
+            position: Offset after the key in the chunk, for the error of an invalid key.
         """
         if len(self._kept) > self._limit:
             return None
@@ -340,11 +344,11 @@ class ObjectScanner:
         raise self._error("a key", position)
 
     def _scan(self, text: bytes, position: int) -> int:
-        """Read the next part (window) of a string, object or array; return the offset after it.
+        """Read the next part of a string, object or array; return the offset after it.
 
-        A string, object or array that ends within the window is read to its end. The end of an
-        object or array is searched in short windows only. If it is in a long window, this method
-        reads nothing, returns `position`, and makes the next window half as long.
+        The part is called the window. If the value ends within the window, it is read to its end.
+        The end of an object or array is searched in short windows only. If it is in a long window,
+        nothing is read: `position` is returned, and the next window is half as long.
         """
         window = text[position : position + self._window]
         stop = position + len(window)
@@ -404,14 +408,16 @@ def _skip(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
 
 
 def _unmatched(window: bytes, *, in_string: bool) -> tuple[int, int, bool]:
-    """Count the brackets outside of strings that have no matching bracket in the text.
+    """Count the brackets outside of strings that have no partner in the text.
+
+    For example, ``}{[]`` has one closing bracket and one opening bracket without a partner.
 
     Args:
         window: The text, which contains no escapes.
-        in_string: Whether the text begins within a string.
+        in_string: True if the text begins within a string.
 
     Returns:
-        The number of such closing brackets, the number of such opening brackets, and whether the
+        The number of these closing brackets, the number of these opening brackets, and True if the
         text ends within a string.
     """
     marks = window.translate(None, _NO_MARKS)

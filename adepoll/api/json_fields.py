@@ -3,8 +3,9 @@
 To add a field, start in `models`: its docstring lists all steps.
 
 A field without a default is required. All other fields are optional: if the value of an optional
-field cannot be read, it is kept in the attribute `extra`, and no error is raised. Imports
-`json_text` and `error_text`.
+field cannot be read, no error is raised, and its JSON is kept in the attribute `extra` of the
+object. Many functions here return `metadata` for the attrs function `field`, which says how the
+attribute is read. Imports `json_text` and `error_text`.
 """
 
 import math
@@ -44,57 +45,60 @@ MESSAGES: Final[Mapping[str, object]] = {_MESSAGES: True}
 class Model:
     """Base of the frozen attrs classes that are read from JSON.
 
-    It has the slot ``__weakref__``, which all these classes need. So their own slots are exactly
-    their attributes, as `json_reader` requires.
+    `json_reader` requires that the slots of these classes are exactly their attributes. So this
+    class has the slot ``__weakref__``, which all of them need.
     """
 
     __slots__ = ("__weakref__",)
 
 
 def json_name(name: str) -> Mapping[str, object]:
-    """Return the metadata of a field that has another name in JSON."""
+    """Declare the name of an attribute in JSON, if it differs from the name of the attribute."""
     return {_NAME: name}
 
 
 def repeats(name: str) -> Mapping[str, object]:
-    """Return the metadata of a field whose JSON is usually repeated within the earlier field
-    `name`.
+    """Declare that the JSON of a field is usually a copy of JSON in an earlier field.
 
-    If the two copies are equal, only one of them is read.
+    For example, the metadata of a job are repeated in its result. If both copies are equal, only
+    one of them is read.
+
+    Args:
+        name: Name of the earlier field.
     """
     return {_REPEATS: name}
 
 
 def of_text(name: str, make: Callable[[bytes, tuple[str, ...]], object]) -> Mapping[str, object]:
-    """Return the metadata of an attribute that is made from the JSON text, not from a field of it.
+    """Declare an attribute that is made from bytes of the JSON text, and not from a JSON field.
 
-    Its value is ``make(text, keys)``, or None if the object was read from parsed JSON alone or the
-    field `name` is None.
+    `JobSnapshot.received_result` is the example: it keeps the bytes of the result. The value is
+    None if the text is not known, or if the attribute `name` is None.
 
     Args:
-        name: Name of the attribute to which the bytes belong, such as ``data``.
-        make: Function that makes the value from the whole JSON text, and from the names that the
-            attribute `name` can have in JSON (the most usual name first).
+        name: Name of the attribute whose bytes are meant, such as ``data``.
+        make: Makes the value. Its arguments are the whole JSON text, and the names that the
+            attribute `name` can have in JSON, the most usual name first.
     """
     return {_NAME: None, _OF_TEXT: (name, make)}
 
 
 def at_most(items: int) -> Mapping[str, object]:
-    """Return the metadata of an array of which only the first `items` items are read."""
+    """Declare that only the first `items` items of an array are read."""
     return {_MOST: items}
 
 
 def if_odd(value: object) -> Mapping[str, object]:
-    """Return the metadata of a required field that gets `value` if its JSON has another type."""
+    """Declare the value that a required field gets if its JSON has another type."""
     return {_IF_ODD: value}
 
 
 class ShapeError(ValueError):
-    """A value does not have the declared type. The text never contains the value."""
+    """A value does not have the declared type. The text of the error never contains the value."""
 
 
 def expect(what: str, value: Json) -> NoReturn:
-    """Raise `ShapeError` for a value that is not `what`, such as "a string"."""
+    """Raise `ShapeError`: the value is not `what`, such as "a string"."""
     raise ShapeError(f"expected {what}, got {kind_of(value)}")
 
 
@@ -104,7 +108,7 @@ def read_str(value: Json) -> str:
 
 
 def read_message(value: Json) -> str:
-    """Return a string, or the text of an error object such as ``{"code": ..., "message": ...}``."""
+    """Return a string; from an error object such as ``{"code": ..., "message": ...}``, its text."""
     text = value if isinstance(value, str) else error_text(value)
     return expect("a string", value) if text is None else text
 
@@ -193,15 +197,16 @@ _SCALARS: Final[Mapping[type, Callable[[Json], Any]]] = {
 
 @attrs.frozen(kw_only=True, eq=False)
 class Shape:
-    """How the JSON of a class differs from its declaration, because of the kind of the job.
+    """How the JSON of a class differs from its declaration, for one kind of job.
 
     The keys of all three mappings are names of attributes.
 
     Attributes:
-        names: Name in JSON. If the JSON object lacks that name, the declared name is read.
-        types: Class of the value.
-        defaults: Default that replaces the declared default. A field without a declared default
-            becomes optional.
+        names: Name in JSON, for attributes with another name than the declared one. If the JSON
+            object lacks this name, the declared name is read.
+        types: Class of the value, for attributes with another class.
+        defaults: Default, for attributes with another default. With a default here, a required
+            field becomes optional.
     """
 
     names: Mapping[str, str] = attrs.field(factory=dict)
@@ -216,14 +221,15 @@ class Field:
     Attributes:
         name: Name of the attribute.
         key: Name in the JSON object.
-        other_key: Name in the JSON object that a `Shape` declares instead; otherwise `key` again.
+        other_key: The name in JSON that a `Shape` declares in addition; the same as `key` if there
+            is none.
         type: Declared type without None; for a tuple, the type of its items.
-        many: Whether the value is a tuple of items.
+        many: True if the value is a tuple of items.
         default: Value if the JSON object lacks the key; `attrs.NOTHING` if the key is required.
         if_odd: Value of a required field if its JSON cannot be read; `attrs.NOTHING` if unreadable
             JSON is an error.
         most: Largest number of items that are read from an array.
-        is_message: Whether the value is a text for people; for an array, whether the items are.
+        is_message: True if the value is a text for people; for an array, if the items are.
         optional: True if the field is left out of written JSON when it is None.
         repeats: Name of the earlier field whose JSON usually contains a copy of this field; None if
             there is no such field.
@@ -302,9 +308,9 @@ def _declared(field: "attrs.Attribute[Any]") -> Field:
 def made_of_text(
     field: "attrs.Attribute[Any]",
 ) -> tuple[str, Callable[[bytes, tuple[str, ...]], object]] | None:
-    """Return the arguments `name` and `make` that `of_text` got for this attribute.
+    """Return the two arguments that `of_text` got for this attribute.
 
-    Return None for an attribute that is not declared with `of_text`.
+    Return None if the attribute is not declared with `of_text`.
     """
     found: tuple[str, Callable[[bytes, tuple[str, ...]], object]] | None
     found = field.metadata.get(_OF_TEXT)

@@ -42,9 +42,12 @@ _MAX_UNREADABLE: Final = 100
 def reader_of(cls: type, shape: Shape | None = None) -> Callable[..., Any]:
     """Return the generated function that reads an object of the class from parsed JSON.
 
-    `shape` declares how the JSON differs from the class. Call the function as `reader(raw, text)`:
-    `text` is the JSON text from which `raw` was parsed. The function raises one of the exceptions
-    in `UNREADABLE` if `raw` cannot be read.
+    Call the function as `reader(raw, text)`: `text` is the JSON text from which `raw` was parsed.
+    It raises one of the exceptions in `UNREADABLE` if `raw` cannot be read.
+
+    Args:
+        cls: The class.
+        shape: How the JSON differs from the declaration of the class; None if it is the same.
     """
     names: dict[str, object] = {
         "cls": cls,
@@ -150,14 +153,19 @@ def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator
 def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
     """Yield the lines of generated code that read a field whose type is an attrs class.
 
-    `v` is the variable with the JSON of the field, which becomes the object; `default` is the code
-    of the value for unreadable JSON. For example, the lines for the optional field `page` are::
+    For example, the lines for the optional field `page` are::
 
         if True:
          try: _page = read_page(_page)
          except UNREADABLE:
           set_aside(extra, 'page', _page)
           _page = None
+
+    Args:
+        field: The field.
+        v: Name of the variable in the generated code, such as ``_page``. It contains the JSON of
+            the field, and then the object.
+        default: Code of the value for unreadable JSON, such as ``None``.
     """
     read = f"{v} = read{v}({v})"
     if field.required:
@@ -180,8 +188,8 @@ def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
 def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
     """Return a function that reads a value with another JSON type than expected, such as "12".
 
-    A value that cannot be read is stored in `extra`, and the function returns the default. If the
-    field has no default, the function raises `ShapeError`.
+    If the value cannot be read, the function stores it in `extra` and returns the default. If the
+    field has no default, it raises `ShapeError`.
     """
     read, key, is_whole = field.read_scalar, field.key, field.type is int
     default = field.if_odd if field.required else field.default
@@ -205,8 +213,8 @@ def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
 def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, ...]]:
     """Return a function that reads an array, without the items that cannot be read.
 
-    If an item is left out, the function stores the whole array in `extra`. It raises `ShapeError`
-    if the field is required and the value is not an array, or none of its items can be read.
+    If it leaves an item out, it stores the JSON of the whole array in `extra`. If the field is
+    required, it raises `ShapeError` for a value that is not an array, or that has no readable item.
     """
     read = reader_of(field.type) if attrs.has(field.type) else field.read_scalar
     read_odd = _message_reader(field.type) if field.is_message else read
@@ -238,7 +246,7 @@ def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, 
 
 
 def _readable(read: Callable[[Json], Any], items: Iterable[Json]) -> Iterator[Any]:
-    """Yield the items that can be read; stop at the 100th item that cannot be read."""
+    """Yield the items that can be read; stop after 100 items that cannot be read."""
     left = _MAX_UNREADABLE
     for item in items:
         try:
@@ -252,9 +260,12 @@ def _readable(read: Callable[[Json], Any], items: Iterable[Json]) -> Iterator[An
 def _reader_of_each(
     read: Callable[[Json], Any], *, are_numbers: bool
 ) -> Callable[[Sequence[Json]], tuple[Any, ...]]:
-    """Return a function that reads all items of an array with `read`.
+    """Return a function that reads all items of an array.
 
-    If `are_numbers`, an array of whole numbers is checked as a whole, which is faster.
+    Args:
+        read: Reads one item.
+        are_numbers: True if the items are numbers. Then an array of whole numbers is checked as a
+            whole, which is faster.
     """
     if not are_numbers:
         return lambda items: tuple([read(item) for item in items])
@@ -271,7 +282,7 @@ def _message_reader(cls: type) -> Callable[[Json], Any]:
     """Return a reader of a class of messages, such as `ExtractWarning`.
 
     The reader also accepts a text in place of the JSON object. If the object has no text under the
-    declared key, the reader searches the unknown fields of the object for a text.
+    declared name, the reader takes a text from its unknown fields.
     """
     [text] = [field for field in fields_of(cls) if field.is_message]
     read, key, name = reader_of(cls), text.key, text.name
@@ -334,13 +345,15 @@ def _lines_that_construct(
 
 
 def _unfrozen(cls: type) -> type | None:
-    """Return a class like the frozen class `cls`, but not frozen, to create objects faster.
+    """Return a class like the frozen class `cls`, but not frozen; objects are created faster.
 
     The generated code creates an object of the returned class, sets its attributes, and then
-    assigns `cls` to its ``__class__``. Setting an attribute of a frozen object takes several times
-    as long. Python can change the class of an object if both classes have the same bases and slots
-    (Python Language Reference, section 3.3.2.4.1). Return None if `cls` has other attributes, or
-    code that runs when an object is created.
+    assigns `cls` to its ``__class__``. This is several times as fast as setting attributes of a
+    frozen object. Python can change the class of an object if both classes have the same bases and
+    slots (Python Language Reference, section 3.3.2.4.1).
+
+    Return None if this is not possible: `cls` has other attributes, or code that runs when an
+    object is created.
     """
     fields = attrs.fields(cls)
     if any(field.validator or field.converter for field in fields):

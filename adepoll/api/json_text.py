@@ -108,14 +108,14 @@ _switching_decoder: Final = json.JSONDecoder(
 
 
 def is_costly(body: bytes) -> bool:
-    """Return whether the text should be parsed in a thread, to keep the event loop responsive."""
+    """Return whether the text should be parsed in a thread, so that the event loop can go on."""
     if len(body) <= NEVER_COSTLY:
         return False
     return len(body) >= _LARGE or _weight(body) > _MANY
 
 
 def _weight(text: bytes | str) -> int:
-    """Return an estimate of the time that parsing takes. One object or array counts as 1."""
+    """Return an estimate of the time that parsing takes, in units of one object or array."""
     objects, arrays, commas = _counts(text)
     return objects + arrays + commas // 2
 
@@ -155,7 +155,7 @@ def loads(body: bytes | str, limits: "Limits | None" = None) -> Json:
 
 
 def _loads_slowly(body: bytes | str) -> Json:
-    """Parse JSON in another encoding, or with unusual numbers; raises `MalformedAnswerError`."""
+    """Parse JSON that has another encoding or unusual numbers; raises `MalformedAnswerError`."""
     try:
         text = body if isinstance(body, str) else _decoded(body)
         return _tolerant_decoder.decode(_with_escaped_surrogates(text))
@@ -180,8 +180,8 @@ def _with_escaped_surrogates(text: str) -> str:
     r"""Return JSON text in which surrogates are written as escapes, such as ``\ud83d``.
 
     Some programs encode a character beyond U+FFFF as two surrogates of three bytes each (CESU-8).
-    As escapes, both are read as the one character that they mean. Without this function, they would
-    be read as two characters, and become one when the text is written and read again.
+    Python reads a pair of escapes as the one character that is meant. Without escapes, it would
+    read two characters, which become one when the text is written and read again.
     """
     if text.isascii() or _ESCAPED_SURROGATE.search(text):
         return text
@@ -190,12 +190,12 @@ def _with_escaped_surrogates(text: str) -> str:
 
 @frozen(kw_only=True)
 class Limits:
-    """Limits of an accepted text. Parsing a larger text can take seconds and very much memory.
+    """Limits of the JSON text that is parsed. A larger text could take seconds and much memory.
 
     Attributes:
         containers: Largest number of objects and arrays, counted as opening braces and brackets.
         values: Largest number of commas; not less than `containers`.
-        short: A text of at most this length cannot exceed a limit.
+        short: Length up to which a text cannot exceed a limit, so that it need not be checked.
     """
 
     containers: int
@@ -209,9 +209,9 @@ class Limits:
     def check(self, text: bytes | str) -> None:
         """Raise `MalformedAnswerError` if the text exceeds a limit. The text is not parsed.
 
-        The number of arrays whose first item is an array is limited, too: to 10,000, or to one for
-        each 16 bytes if the text has more than 160,000 bytes. Parsing and deleting nested arrays is
-        slow, and no other thread can run meanwhile.
+        The number of arrays whose first item is an array is limited, too. The limit is 10,000, or
+        one for each 16 bytes if that is more. Parsing and deleting nested arrays is slow, and no
+        other thread can run meanwhile.
         """
         objects, arrays, commas = _counts(text)
         if objects + arrays > self.containers:
@@ -303,7 +303,7 @@ def _pieces(raw: Json, indent: int | None) -> Iterator[str]:
 
 
 def bounded(value: Json) -> Json:
-    """Return the value, or its JSON text if it has more than `MAX_NESTING` levels.
+    """Return the value. If it has more than `MAX_NESTING` levels, return its JSON text.
 
     A deeper value would raise RecursionError when it is compared, copied, pickled or printed.
     """

@@ -1,7 +1,7 @@
 """LargeAnswer: reads an answer about a job whose result is too large to be kept in memory.
 
-The envelope of the answer and the metadata of the result are kept in memory. The result is written
-to a file if there is a folder for it; otherwise it is left out. Imports `json_envelope` and
+Everything but the result is kept in memory, also the metadata of the result. The result is written
+to a file if there is a folder for it, and left out if there is none. Imports `json_envelope` and
 `result_folder`.
 """
 
@@ -85,7 +85,7 @@ class LargeAnswer:
     async def feed(self, chunk: bytes) -> None:
         """Read the next bytes of the answer.
 
-        If the result cannot be written, because the disk is full for example, it is left out.
+        If the result cannot be written, for example because the disk is full, it is left out.
 
         Raises:
             MalformedAnswerError: The answer or its result is not a JSON object.
@@ -130,18 +130,21 @@ class LargeAnswer:
             self._kept = None
 
     def _scan_output(self, name: str) -> ObjectScanner | None:
-        """Return a scanner for the output of a workflow, which contains the results of its steps.
+        """Return a scanner for the member "output" of a result; None for any other member.
 
-        None for any other member of a result.
+        Only the result of a workflow has an output, with the results of its steps. The scanner
+        finds out whether they are partial.
         """
         if name != "output":
             return None
         return ObjectScanner(inside=self._scan_workflow, max_value=0, max_members=_MAX_STEPS)
 
     def _scan_workflow(self, _name: str) -> ObjectScanner:
+        """Return a scanner for one workflow in the output: an object with its steps."""
         return ObjectScanner(inside=self._scan_step, max_value=0, max_members=_MAX_STEPS)
 
     def _scan_step(self, _name: str) -> ObjectScanner | None:
+        """Return a scanner for the result of one step; None if there are too many steps."""
         if len(self._steps) == _MAX_STEPS:
             return None
         scanner = ObjectScanner(max_value=_MAX_STEP_VALUE, max_total=4 * _MAX_STEP_VALUE)

@@ -2,19 +2,21 @@
 
 To add a field of the service:
 
-1. Add an attribute to the class: here for the envelope of a job and for the list, in `v1_results`
-   or `v2_results` for results and metadata. `_CLASSES` in `results` names the classes of each kind.
-   The JSON reader and the writer are generated from them. `json_fields` defines the values of
-   ``field(metadata=...)``. A name that only some kinds of jobs use belongs in
-   `snapshot_json.shape_of`.
-2. Only if the field should be a column of tables: `JobSnapshot.to_dict` for a field of the job, or
+1. Add an attribute to a class. The JSON reader and the writer are generated from it. The classes
+   are here for a job and for the list, and in `v1_results` and `v2_results` for results and
+   metadata (`_CLASSES` in `results` names those of each kind). `json_fields` has the functions for
+   ``field(metadata=...)``.
+2. Only if some kinds of jobs use another JSON name for this attribute: `snapshot_json.shape_of`.
+3. Only if the field is a fact that jobs of several kinds have, such as the number of pages: a
+   property in `facts.Facts`.
+4. Only if the field should be a column of tables: `JobSnapshot.to_dict` for a field of the job, or
    `FACTS` and `facts_of` in `table_row` for a field of the metadata; and `JOB_COLUMNS` in
    `tables/job_rows.py`.
-3. Only if responses of a server should contain the field: `job_as_json` in
+5. Only if responses of a server should contain the field: `job_as_json` in
    `server/job_responses.py`, and `JobModel` in `contrib/fastapi/models.py`.
-4. `emulator/kinds/`: send the field in the emulated answers.
-5. Documentation: the tables in `docs/kinds.md` and, for a column, in `docs/tables.md`.
-6. Tests: `tests/api/` and, for a column, `tests/tables/`.
+6. `emulator/kinds/`: send the field in the emulated answers.
+7. Documentation: the tables in `docs/kinds.md` and, for a column, in `docs/tables.md`.
+8. Tests: `tests/api/` and, for a column, `tests/tables/`.
 
 A field without a default must be present and readable. Any other field has its default if the
 service does not send a readable value. The attribute `extra` contains the JSON of fields that
@@ -156,7 +158,8 @@ class JobSnapshot(TableRow):
             the result. The presigned URL of a v1 job is a secret, and expires one hour after the
             poll; `ResultFetcher` requests a new one. A v2 job has a URL only if it was created with
             `output_save_url`, and that URL may not allow downloads.
-        metadata: Facts about the job, if the envelope contains them; otherwise None. See `facts`.
+        metadata: Facts about the job, if the response contains them outside of the result; None if
+            not. See `facts`.
         failure_reason: Why the job failed; None if it did not fail or the service does not say.
         violates_schema: True if the service said that the data of a completed job does not fully
             conform to the caller's schema; see also `conforms`.
@@ -219,7 +222,7 @@ class JobSnapshot(TableRow):
 
     @property
     def facts(self) -> JobMetadata | None:
-        """The `metadata` of the job, or else of its result; None if both are missing."""
+        """Facts about the job: `metadata`, or that of the result; None if both are missing."""
         if self.metadata is not None:
             return self.metadata
         facts: JobMetadata | None = getattr(self.data, "metadata", None)
@@ -244,10 +247,10 @@ class JobSnapshot(TableRow):
 
     @property
     def conforms(self) -> bool | None:
-        """Whether the data of an extract job fully conforms to the caller's schema.
+        """True if the data of an extract job fully conforms to the caller's schema, False if not.
 
-        None if the job has not completed, or if jobs of its kind have no schema. If the value is
-        False, `schema_violation` is the reason, if the service sent a reason.
+        None if the job has not completed, or if jobs of its kind have no schema. If it is False,
+        `schema_violation` can contain the reason.
         """
         if self.violates_schema:
             return False
@@ -256,7 +259,7 @@ class JobSnapshot(TableRow):
 
     @property
     def partial(self) -> bool:
-        """Whether the job has completed with a partial result.
+        """True if the job has completed with a partial result.
 
         A result is partial if its data does not fully conform to the schema, or if pages of the
         document could not be parsed.
@@ -312,8 +315,9 @@ class JobSnapshot(TableRow):
     def to_dict(self) -> dict[str, Json]:
         """Return the columns of the job for a table, as in docs/tables.md, without `output_url`.
 
-        Times are datetimes in UTC. If `data` contains the result, the column "extraction",
-        "markdown" or "output" contains it as it is, depending on the kind of the job.
+        Times are datetimes in UTC. If `data` contains the result, one column contains it unchanged.
+        The name of this column depends on the kind of the job: "extraction", "markdown" or
+        "output".
         """
         known = self.status is not JobStatus.UNKNOWN
         return {

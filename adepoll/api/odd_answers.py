@@ -20,7 +20,7 @@ _MAX_UNKNOWN_STATUSES: Final = 20
 
 
 class OddAnswers:
-    """Logs unknown statuses and unreadable fields. Each status and field is logged only once."""
+    """Logs unknown statuses and unreadable fields of answers, each only the first time."""
 
     def __init__(self) -> None:
         """Create an object that has not logged anything yet."""
@@ -28,7 +28,7 @@ class OddAnswers:
         self._fields: set[str] = set()
 
     def checked(self, answer: _Answer) -> _Answer:
-        """Return the answer; log an unknown status and unreadable fields, unless already logged."""
+        """Return the answer, and log its unknown status and unreadable fields, each only once."""
         if getattr(answer, "status", None) is _UNKNOWN:
             self._report(answer)
             return answer
@@ -77,8 +77,8 @@ def unread_fields(model: Any, path: str = "$") -> list[str]:
     searched.
 
     Args:
-        model: A snapshot, a page of the list, or a model within one of them.
-        path: Path of the model, at the beginning of each returned path.
+        model: A snapshot, a page of the list, or a model in one of them.
+        path: Path of the model, with which each returned path begins.
     """
     cls: type = type(model)
     paths = []

@@ -77,7 +77,8 @@ def list_query(rules: KindRules, *, page: int, page_size: int, status: JobStatus
         rules: Rules of the kind of the jobs.
         page: Number of the page, counted from 0.
         page_size: 1 to 100.
-        status: List only jobs with this status; None for all. Its text is accepted, too.
+        status: List only jobs with this status, which can also be a text such as "failed". None for
+            all jobs.
 
     Raises:
         ValueError: An argument is out of range, or `status` is `JobStatus.UNKNOWN`.
@@ -110,7 +111,7 @@ def read_job(
         job_id: Id of the requested job.
         status: HTTP status.
         headers: Headers of the response.
-        body: The complete body; for a large answer, the envelope without the result.
+        body: The complete body. For a large answer: the answer without its result.
         large: What was read of a large answer; None if `body` is the whole answer.
         now: The local time, which is used if Retry-After is a date and there is no Date header.
         secret: The API key, which is removed from the text of an error.
@@ -164,7 +165,7 @@ def read_page(
 
 
 def _content_type_problem(headers: Headers) -> list[str]:
-    """Return a list with one text that names the content type; an empty list if it is JSON."""
+    """Return a list with one text if the content type is not JSON; an empty list if it is."""
     content_type = headers.get("Content-Type") or "no type"
     if "json" in content_type.lower():
         return []
@@ -191,7 +192,7 @@ def read_refusal(
     now: datetime | None = None,
     secret: Secret[str] | None = None,
 ) -> NoReturn:
-    """Raise the error for an error status; for the arguments, see `read_job`."""
+    """Raise the error for a response with an error status; for the arguments, see `read_job`."""
     raise status_error(status, headers, body, job_id=job_id, now=now, secret=secret)
 
 
@@ -204,7 +205,7 @@ def status_error(
     now: datetime | None = None,
     secret: Secret[str] | None = None,
 ) -> StatusError:
-    """Return the error for an error status; for the arguments, see `read_job`."""
+    """Return the error for a response with an error status; for the arguments, see `read_job`."""
     cls = _ERRORS.get(status, UnexpectedStatusError)
     if 300 <= status < 400:  # noqa: PLR2004 - classes of HTTP statuses
         cls = RedirectRefusedError
@@ -221,7 +222,9 @@ def status_error(
 def _detail(body: bytes, secret: Secret[str] | None) -> str:
     """Return the message in the body of an error, or the beginning of the body, on one line.
 
-    `secret` is the API key, which is removed from the text.
+    Args:
+        body: The body.
+        secret: The API key, which is removed from the text.
     """
     # The secret is removed after decoding, because the body can contain "=" as \u003d or &#61;.
     try:

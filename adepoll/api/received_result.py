@@ -13,10 +13,11 @@ from adepoll.errors import MalformedAnswerError
 
 @frozen
 class ReceivedResult:
-    """The answer about a job, which contains the bytes of the result; `read` returns these bytes.
+    """The bytes of a result, as the service has sent them; `read` returns these bytes.
 
     Attributes:
-        answer: The bytes of the answer; only the bytes of the result if `names` is empty.
+        answer: The bytes of the whole answer about the job. Only the bytes of the result if `names`
+            is empty.
         names: Names that the result can have in the JSON of the answer, the most usual name first.
     """
 
@@ -24,10 +25,10 @@ class ReceivedResult:
     names: tuple[str, ...] = ()
 
     def read(self) -> bytes | None:
-        """Return the bytes of the result.
+        """Return the bytes of the result; None if they cannot be found.
 
-        Return None if the JSON of the answer cannot be read, contains no result, or contains two
-        results with the same name.
+        They cannot be found if the JSON of the answer cannot be read, contains no result, or
+        contains two results with the same name.
         """
         if not self.names:
             return self.answer
@@ -63,7 +64,7 @@ class KeptResult:
         self._delete = weakref.finalize(self, _delete, str(path), claim)
 
     def keep(self) -> None:
-        """From now on, only `delete` deletes the file."""
+        """Do not delete the file any more when this object is garbage collected."""
         self._delete.detach()
 
     def rename(self, path: Path) -> None:
@@ -89,9 +90,9 @@ class ReadAnswer:
     """What is kept of a large answer after it was read.
 
     Attributes:
-        body: JSON of the envelope. It contains the metadata of the result, but not the result.
-        is_partial: True if the result says that it does not conform to the caller's schema, or if a
-            step of a workflow says so, or says that pages have failed.
+        body: JSON of the answer with the metadata of the result, but without the result.
+        is_partial: True if the result says that it does not conform to the caller's schema. For a
+            workflow: if a step says so, or says that pages have failed.
         result: File with the bytes of the result; None if they were not kept.
     """
 

@@ -60,7 +60,7 @@ class ResultFolder:
 class _Claim:
     """A locked file. It shows other processes that all files with its token are in use.
 
-    The lock is released when no `KeptResult` refers to this object any more.
+    The lock is released when no `KeptResult` needs this object any more.
 
     Attributes:
         token: The token in the names of the files, 16 hexadecimal digits.
@@ -81,8 +81,8 @@ class _Claim:
 def _lock_new(fd: int, path: Path) -> bool:
     """Lock a file that was just created; return True if this worked.
 
-    Return False if another process has found the file before it was locked, and removes it as one
-    that nobody uses.
+    Return False if another process has found the file before it was locked. That process then
+    removes the file, because it seems to be unused.
     """
     try:
         file_system.lock(fd)

@@ -63,8 +63,8 @@ def result_classes(kind: JobKind, result: Json) -> tuple[type, type]:
 
     Args:
         kind: Kind of the job.
-        result: The result as parsed JSON, or the JSON of the job if there is no result. The classes
-            of a v1 parse job depend on it: a spreadsheet has classes of its own.
+        result: The result as parsed JSON. If there is no result, the JSON of the job. It is needed
+            for v1 parse jobs: the result of a spreadsheet has classes of its own.
     """
     if kind == JobKind.V1_PARSE and is_of_spreadsheet(result):
         return SpreadsheetParseResult, SpreadsheetParseMetadata
@@ -75,7 +75,7 @@ def is_of_spreadsheet(result: Json) -> bool:
     """Return whether a v1 parse job has parsed a spreadsheet, and not a document.
 
     Args:
-        result: The result, or the JSON of the job that contains the metadata, as parsed JSON.
+        result: The result as parsed JSON, or the JSON of a job that contains the metadata.
     """
     facts = result.get("metadata") if type(result) is dict else None
     return type(facts) is dict and "sheet_count" in facts

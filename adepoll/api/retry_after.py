@@ -1,7 +1,9 @@
 """Parses the header Retry-After of the service and of storages. Imports `service_clock`.
 
-`throttling.rate_limiter` and `fetcher.patience` wait until this time has passed. The emulator has a
-parser of its own (`emulator.world_source`), so that it does not share an error with the client.
+These modules wait until the time has passed: `throttling.rate_limiter` for requests to the service,
+`watching.list_sweeper` before it repeats a request for a page of the job list, and
+`fetcher.patience` for downloads. The emulator has a parser of its own (`emulator.world_source`). So
+a mistake in one of the two parsers cannot hide in the other.
 """
 
 import math

@@ -43,10 +43,10 @@ class ServiceClock:
 
     A response was created between `sent_at` and `received_at`, and its Date header has no fraction.
     So ``date - received_at <= offset < date + 1 - sent_at`` (F. Cristian, Probabilistic clock
-    synchronization, 1989). The clock keeps the intersection of the bounds of all responses
-    (K. Marzullo, 1984). The bounds widen with time, because clocks drift. A response contradicts
-    the bounds if somebody has set a clock, or if several servers answer. Then the bounds of this
-    response replace the bounds of the clock.
+    synchronization, 1989). The clock keeps the range in which the bounds of all responses overlap
+    (K. Marzullo, 1984). The range grows with time, because clocks drift. If a new response does not
+    fit, somebody has set a clock, or several servers answer. Then its bounds replace the earlier
+    ones.
 
     Attributes:
         enough_until: Time of the event loop until which the estimate is precise enough. Responses

@@ -1,6 +1,7 @@
 """How the JSON of a snapshot differs from its attributes. Imports `json_fields`.
 
-The service names some fields of some kinds differently, and adepoll adds fields of its own.
+Two things differ: the service names some fields of some kinds differently, and adepoll adds fields
+of its own to the JSON that it writes.
 """
 
 from collections.abc import Mapping
@@ -42,11 +43,11 @@ def shape_of(kind: JobKind, result: type, metadata: type) -> Shape:
 
 
 def with_added_fields(sent: Mapping[str, Json], job: "JobSnapshot") -> dict[str, Json]:
-    """Return the JSON of a snapshot with the fields that adepoll adds.
+    """Return the JSON of a snapshot with the fields that adepoll adds, such as "kind".
 
     Args:
-        sent: The JSON of the fields of the service. A field with the name of an added field is left
-            out, because it would be read as a field of adepoll.
+        sent: The JSON of the fields of the service. If one of them has the name of an added field,
+            it is left out, because it would be read as a field of adepoll.
         job: The snapshot.
     """
     added: dict[str, Json] = {
@@ -69,10 +70,13 @@ def with_added_fields(sent: Mapping[str, Json], job: "JobSnapshot") -> dict[str,
 
 
 def take_added_fields(raw: dict[str, Json]) -> tuple[JobKind, dict[str, Any]]:
-    """Remove the fields that adepoll has added from the JSON of a snapshot.
+    """Remove the fields that `with_added_fields` has added, and return what they say.
+
+    Args:
+        raw: The JSON of a snapshot, which is changed.
 
     Returns:
-        The kind of the job, and the attributes that the other removed fields contain, by name.
+        The kind of the job, and further attributes of `JobSnapshot` by name.
 
     Raises:
         MalformedAnswerError: A field has a wrong type.

@@ -1,8 +1,8 @@
 """JobSource: the object that a watcher polls. Imports `job_kind` and `models`.
 
-Only `get_job` and `list_jobs` are required. An optional method is called only if it is a real
-function. A mock object (`unittest.mock`) has an attribute of every name, so its attributes are not
-called.
+A source must have `get_job` and `list_jobs`. The methods of the other protocols here are optional.
+They are called only if they are real functions. The reason: a mock object (`unittest.mock`) seems
+to have every method.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ class JobSource(Protocol):
     """An object that can be polled: an `AdeClient`, a simulation, or a cache of your own.
 
     Its methods raise the errors of `adepoll.errors`. Any other exception is treated as a bug, and
-    stops the watcher. All its jobs are of one kind: its attribute `kind`, or `JobKind.V1_EXTRACT`
-    if it has no such attribute. A `SourceOfKinds` has jobs of several kinds.
+    stops the watcher. All its jobs are of one kind, which its attribute `kind` names; without this
+    attribute, the kind is `JobKind.V1_EXTRACT`. A `SourceOfKinds` has jobs of several kinds.
     """
 
     async def get_job(self, job_id: str, /) -> JobSnapshot:
@@ -45,7 +45,7 @@ class SourceOfKinds(Protocol):
 
     @property
     def kind(self) -> JobKind:
-        """Kind of the jobs that `get_job` and `list_jobs` of the source poll and list."""
+        """Kind of the jobs that `get_job` and `list_jobs` of this source poll and list."""
 
     def for_kind(self, kind: JobKind) -> JobSource:
         """Return a source with the jobs of `kind`; raise `ConfigurationError` if it is unknown."""
@@ -78,10 +78,13 @@ def kind_of(source: JobSource) -> JobKind:
 
 
 def for_kind(source: JobSource, kind: JobKind) -> JobSource | None:
-    """Return a source with the jobs of one kind; None if `source` has no jobs of this kind.
+    """Return a source with the jobs of one kind.
+
+    The result is None if `source` has jobs of a single other kind. If `source` has jobs of several
+    kinds, it decides itself whether it knows this one.
 
     Raises:
-        ConfigurationError: The source does not know the kind.
+        ConfigurationError: `source` has jobs of several kinds, but does not know this one.
     """
     if kind == kind_of(source):
         return source
@@ -100,7 +103,7 @@ def origin_of(source: JobSource) -> str:
     """Return the `origin` of a source: scheme, name and port of the host that has its jobs.
 
     Failures at one host say nothing about the jobs at another. If a source has no attribute
-    `origin`, return an empty text: all its kinds are supposed to be at the same host.
+    `origin`, return an empty text: all its jobs are assumed to be at one host.
     """
     origin = getattr(source, "origin", None)
     return origin if isinstance(origin, str) else ""

@@ -20,8 +20,8 @@ _MAX_INTEGER: Final = 2**63  # whole numbers in tables have 64 bits
 class TableRow(Model):
     """An object that is also a mapping from column names to values.
 
-    Therefore, ``pandas.DataFrame(rows)``, ``polars.DataFrame(rows)`` and ``dict(row)`` work.
-    Equality and hash are those of the class, not of a mapping.
+    Therefore, ``pandas.DataFrame(rows)``, ``polars.DataFrame(rows)`` and ``dict(row)`` work. Two
+    rows are compared by the attributes of their class, and not as mappings.
     """
 
     __slots__ = ()

@@ -89,8 +89,7 @@ class Transport(Connections):
 
         Args:
             request: The request.
-            sent: Record of the request. This method writes the time of the last received bytes to
-                its `heard_at`.
+            sent: Record of the request; its `heard_at` is set when bytes arrive.
 
         Raises:
             RequestError: There was no usable response.
@@ -143,10 +142,16 @@ class Transport(Connections):
     def adopt(
         self, statuses: Collection[int], response: aiohttp.ClientResponse
     ) -> aiohttp.ClientResponse | None:
-        """Keep a response whose body the caller wants to read itself, and return it.
+        """Keep a response whose body the caller wants to read itself.
 
-        Only a response with one of these HTTP statuses is kept; otherwise return None. The caller
-        reads the body of a returned response, and then calls `release`.
+        The caller reads the body, and then calls `release`.
+
+        Args:
+            statuses: HTTP statuses of the responses to keep.
+            response: The response.
+
+        Returns:
+            The response, or None if its status is not one of these.
         """
         if response.status not in statuses:
             return None
@@ -166,7 +171,7 @@ class Transport(Connections):
         body: bytes,
         answer: ReadAnswer | None,
     ) -> _T:
-        """Return what `request.read` makes of a response; call it in a thread if that takes long.
+        """Call `request.read` with a response, in a thread if that takes long; return the result.
 
         Args:
             request: The request.
@@ -239,15 +244,13 @@ class Request(Generic[_T]):
     Attributes:
         url: The whole URL, encoded.
         proxy: Proxy for the request; None if the request uses no proxy.
-        read: Function that interprets the response. Its arguments are status, headers and body. If
-            the status is not 200, it also gets the arguments ``now`` and ``secret`` of
-            `protocol.read_job`.
+        read: Interprets the response. Its arguments are status, headers and body. If the status is
+            not 200, it also gets the arguments ``now`` and ``secret`` of `protocol.read_job`.
         job_id: Id of the job that the request is about, for errors; None for a page of the list.
-        large: Function that creates the `LargeAnswer` for an answer that is larger than
-            `inline_limit`. `read` then gets the resulting `ReadAnswer` as ``large``. None if the
-            answer is never large.
-        adopt: Function that returns the response if its body should not be read; see
-            `Transport.adopt`. None to read the body of every response.
+        large: Creates the `LargeAnswer` for an answer that is larger than `inline_limit`. `read`
+            then gets the resulting `ReadAnswer` as ``large``. None if the answer is never large.
+        adopt: Returns the response if its body should not be read, see `Transport.adopt`; None to
+            read the body of every response.
         headers: All headers of the request; None for `Transport.headers`.
     """
 
@@ -264,8 +267,8 @@ class TimeLimit:
     """Limits the time of many code blocks at the same time, as `asyncio.timeout` does for one.
 
     A code block is the code in one ``with Block(...)`` statement. All blocks have the same limit,
-    so they expire in the order in which they began. Therefore, one timer is enough. One timer for
-    each block would take more CPU time.
+    so they expire in the order in which they began. Therefore one timer is enough, which takes less
+    CPU time than one timer for each block.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -363,9 +366,9 @@ async def send_once(
 ) -> aiohttp.ClientResponse:
     """Middleware that keeps aiohttp from sending a GET twice.
 
-    If a connection breaks before the response, aiohttp raises `ClientOSError` or
-    `ServerDisconnectedError`, and sends the GET again. The request budget would not count the
-    second request. So this function raises `BrokenError` instead.
+    If a connection breaks before the response, aiohttp sends the GET again, and the request budget
+    would not count the second request. aiohttp does this after the errors `ClientOSError` and
+    `ServerDisconnectedError`. So this function raises `BrokenError` in their place.
     """
     try:
         return await handler(request)

@@ -26,7 +26,8 @@ from adepoll.errors import (
 class BrokenError(aiohttp.ClientError):
     """The connection broke before the response; ``args[0]`` is the error of aiohttp.
 
-    `send_once` raises it in place of that error, after which aiohttp would send the GET again.
+    `send_once` raises it instead of that error, because aiohttp would send the GET again after that
+    error.
     """
 
 
@@ -60,8 +61,8 @@ def error_of(exc: BaseException, *, job_id: str | None, has_proxy: bool = False)
 def _is_from_proxy(exc: BaseException, *, has_proxy: bool) -> bool:
     """Return whether a request failed because its proxy could not be reached.
 
-    If the name of the host was not resolved, this was the name of the proxy: with a proxy, aiohttp
-    resolves no other name.
+    With a proxy, aiohttp resolves only the name of the proxy. So an error of name resolution means
+    the proxy, too.
     """
     return isinstance(exc, aiohttp.ClientProxyConnectionError) or (
         has_proxy and isinstance(exc, aiohttp.ClientConnectorDNSError)
@@ -88,8 +89,11 @@ _BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
 def describe(exc: BaseException, *, has_proxy: bool = False) -> str:
     """Return a description of an error of aiohttp, without the URL, headers and body.
 
-    A RuntimeError is raised again as in `error_of`. `has_proxy` says whether the request was sent
-    to a proxy.
+    A RuntimeError is raised again as in `error_of`.
+
+    Args:
+        exc: The error.
+        has_proxy: True if the request was sent to a proxy.
     """
     if isinstance(exc, BrokenError):
         exc = exc.args[0]

@@ -127,8 +127,13 @@ class Proxies:
         """Return the proxy for a URL; None for a direct connection.
 
         ``NO_PROXY`` has the same meaning as for curl (curl's manual, "Environment"). An entry can
-        be a host name, which includes its subdomains, with or without a dot before it; an address
-        or a network; or ``*`` for every host. An entry with a port is valid for this port only.
+        be one of these:
+
+        - The name of a host, with or without a dot before it. The subdomains are included.
+        - An address or a network.
+        - ``*`` for every host.
+
+        An entry with a port is valid for this port only.
         """
         proxy = self.by_scheme.get(url.scheme) or self.by_scheme.get("all")
         if proxy is None:

@@ -33,8 +33,8 @@ def flatten(model: object) -> dict[str, Json]:
 def _timestamp(time: datetime | None) -> float | str | None:
     """Return a time as a Unix timestamp in seconds; None if `time` is None.
 
-    A time for which `read_time` would not accept the timestamp becomes ISO 8601 text. An example is
-    Go's zero time, 0001-01-01.
+    Some times, such as Go's zero time (0001-01-01), become ISO 8601 text instead, because
+    `read_time` would not accept their timestamps.
     """
     if time is None:
         return None

@@ -1,7 +1,7 @@
 """All errors of adepoll: a tree under `AdePollError`, and `ClosedError`. Imports `redaction`.
 
-Import the errors from this package. Every class has attributes with the data of the error. A
-message contains text of the service only after `redaction.showable` has redacted it.
+Import the errors from this package. Every class has attributes with the data of the error. Text of
+the service is redacted (`redaction.showable`) before it becomes part of a message.
 """
 
 from adepoll.errors._base import (

@@ -1,7 +1,8 @@
 """Decodes what the responses of all kinds have in common. Imports `models`.
 
-This module defines the limits of a response, finds the reason of a failure, and refuses unreadable
-results.
+The envelope is the JSON of a response about a job without the result: id, status, times and so on.
+This module defines the limits of a response, finds the reason of a failure, and refuses results
+that cannot be read.
 """
 
 from typing import Any, Final, TypeVar
@@ -38,9 +39,10 @@ def decode_page(body: bytes | str) -> JobPage:
 
 
 def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") -> JobSnapshot:
-    """Check a snapshot with unknown or unreadable fields; return it with its failure reason.
+    """Refuse a completed job whose result cannot be read; return any other snapshot.
 
-    If the job failed without a known reason, the unknown fields are searched for one.
+    Called for a snapshot with unknown or unreadable fields. If the job failed without a known
+    reason, the returned snapshot has a reason from the unknown fields, if there is one.
 
     Args:
         snapshot: The snapshot; its `extra` is not empty.
@@ -48,8 +50,8 @@ def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") ->
         name: Name of the result in JSON.
 
     Raises:
-        MalformedAnswerError: The job has completed, but the response has neither a readable result
-            nor a readable `output_url`, although it has fields for them.
+        MalformedAnswerError: The job has completed. The response has fields for a result or an
+            `output_url`, but none of them can be read.
     """
     extra = snapshot.extra
     has_result = snapshot.data is not None or snapshot.output_url is not None
@@ -67,7 +69,7 @@ def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") ->
 
 
 def with_failure_reason(job: _Job) -> _Job:
-    """Return a failed job with a reason: if it has none, search its unknown fields for one."""
+    """Return the job with a reason for its failure, from its unknown fields if necessary."""
     if job.status is JobStatus.FAILED and job.failure_reason is None and job.extra:
         return evolve(job, failure_reason=error_text(job.extra))
     return job
@@ -76,8 +78,12 @@ def with_failure_reason(job: _Job) -> _Job:
 def _problems_of_data(result: type, data: Json, name: str) -> list[str]:
     """Return why a result cannot be read: a list of texts, each "problem @ path".
 
-    If the result looks like that of another kind of jobs, the first text says so. `result` is the
-    expected class, `data` the JSON, and `name` its name in the response.
+    If the result looks like that of another kind of jobs, the first text says so.
+
+    Args:
+        result: The class that the result should have.
+        data: The JSON of the result.
+        name: Name of the result in the response.
     """
     problems = codec.problems_of(result, data, f"$.{name}")
     own: Any = getattr(result, "__slots__", ())

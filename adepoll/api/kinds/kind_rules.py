@@ -1,4 +1,4 @@
-"""KindRules: how jobs of one kind are requested and decoded. Imports `models` only."""
+"""KindRules: how jobs of one kind are requested and decoded. Imports `models` and `job_kind`."""
 
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -43,22 +43,22 @@ class KindRules:
 
     Attributes:
         kind: The kind.
-        api: Generation of the service. Each generation has its own host.
+        api: Generation of the service, v1 or v2. Each generation has its own host.
         path: Path of the job list. The path of a job is this path, a slash and the job's id.
         success: HTTP statuses of a response that contains a job.
-        list_query: Function that returns the parameters of the query for one page of the list. Its
-            arguments are the number of the page (from 0), the size of the page, and the status of
-            the wanted jobs (None for all).
-        can_be_cancelled: True if jobs can have the status `JobStatus.CANCELLED`. If False,
-            listing cancelled jobs sends no request and returns an empty page.
+        list_query: Returns the parameters of the query for one page of the list. Its arguments: the
+            number of the page (from 0), the size of the page, and the status of the wanted jobs
+            (None for all).
+        can_be_cancelled: True if jobs can have the status `JobStatus.CANCELLED`. If False, listing
+            cancelled jobs sends no request and returns an empty page.
         newest_first: True if the service documents that the list begins with the newest jobs.
         result_field: Name of the result in the response to a poll. ``data`` is accepted as well.
         result_keys: Keys that the JSON object of a result must contain.
-        decode_job: Function that reads a response about one job, from its body and HTTP status.
-        decode_page: Function that reads a page of the list from its body.
-        decode_result: Function that reads the JSON text of a downloaded result.
-        can_be_large: True if the response to a poll contains the result even if it is very large.
-            adepoll then does not keep a large response in memory.
+        decode_job: Reads a response about one job, from its body and HTTP status.
+        decode_page: Reads a page of the list from its body.
+        decode_result: Reads the JSON text of a downloaded result.
+        can_be_large: True if the response to a poll contains the result, however large it is. Then
+            adepoll does not keep a large response in memory.
     """
 
     kind: JobKind

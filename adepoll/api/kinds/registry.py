@@ -2,10 +2,11 @@
 
 To add a kind:
 
-1. `api/job_kind.py`: its line in `_KINDS`, and its class variable in `JobKind`.
+1. `api/job_kind.py`: its line in `_KINDS`, and its class variable in `JobKind`. The line says
+   whether its jobs have a schema, and for a v2 kind the prefix of its ids.
 2. `api/v2_results.py`, or `v1_results.py`: the class of its result, and the class of its metadata
-   unless an existing one fits. In `api/results.py`, add both to `_CLASSES`, to the types and to
-   the public names; also to the public names in `adepoll/__init__.py`.
+   unless an existing one fits. In `api/results.py`, add both to `_CLASSES`, to the types and to the
+   public names; also to the public names in `adepoll/__init__.py`.
 3. `api/kinds/`: a module with its `KindRules`, like `v2_workflow.py`. Add the rules to `RULES`
    below, and the key of its result to `_LOOKS` in `envelope.py`.
 4. `emulator/kinds/`: a module with its `EmulatedKind`, like `v2_workflow.py`. Add it to `KINDS` in
@@ -14,8 +15,11 @@ To add a kind:
    creates such a job, if the form is not a document alone.
 6. Only if the result has none of the keys "extraction", "markdown" and "output": `RESULTS` in
    `api/table_row.py`, and `tables/job_rows.py`.
-7. `docs/kinds.md`, `docs/emulator.md` and `docs/journal.md`: the tables that list the kinds.
-8. `tests/api/test_kinds.py`, `tests/emulator/` and `tests/benchmarks/kinds.py`: sample data of the
+7. Only if the result consists of the results of several steps, as for a workflow:
+   `LargeAnswer._scan_output` in `api/large_answer.py` and `JobSnapshot.failed_pages` in
+   `api/models.py`. Both find out whether pages have failed in a step.
+8. `docs/kinds.md`, `docs/emulator.md` and `docs/journal.md`: the tables that list the kinds.
+9. `tests/api/test_kinds.py`, `tests/emulator/` and `tests/benchmarks/kinds.py`: sample data of the
    kind, for the tests that run with every kind.
 
 Watcher, fetcher, journal and report need no change.

@@ -1,8 +1,9 @@
 """The rules that v2 jobs of all kinds share. Imports `envelope`.
 
 The field `result` contains the result, even if it is very large. `error` says why a job failed, and
-times are ISO 8601 texts. The service documents no field as required. A response without a job id is
-about the requested job, unless a gateway in front of the service can have sent it.
+times are ISO 8601 texts. The service documents no field as required. So a response without a job id
+counts as one about the requested job. Exception: responses that may come from a gateway in front of
+the service (`_is_about_a_job`).
 """
 
 from collections.abc import Mapping
@@ -74,8 +75,8 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
 def _is_about_a_job(snapshot: JobSnapshot) -> bool:
     """Return whether a response without a job id is accepted as one about the requested job.
 
-    A response with a final or unknown status must also have another field of a job. Otherwise, a
-    gateway, whose own answers can contain a field ``status``, may have sent it.
+    A gateway can answer with its own JSON, which may contain a field ``status``. So a response with
+    a final or unknown status must also have another field of a job.
     """
     fields = (
         snapshot.created_at,
