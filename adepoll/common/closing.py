@@ -96,7 +96,7 @@ class EndsWhenLeft(AsyncCloseable, Generic[T_co]):
         return self
 
     def __del__(self) -> None:
-        """End the iteration."""
+        """End the iteration, because nothing uses the object any more."""
         self.leave()
 
 

@@ -1,7 +1,8 @@
-"""Says how to install an extra of adepoll. The only module that names the command of pip.
+"""Says how to install an extra: an optional part of adepoll with dependencies of its own.
 
 adepoll is on no package index. So no text may say ``pip install`` followed by the name adepoll:
-somebody else could register the name, and publish another program under it.
+somebody else could register the name, and publish another program under it. Only this module
+contains the command of pip.
 """
 
 

@@ -54,8 +54,9 @@ _position = threading.Lock()  # held while the position of a file is moved and u
 def plain_path(path: Path) -> Path:
     """Return a path as an absolute path without "..".
 
-    A journal contains only such paths. Symbolic links are resolved only if the path contains "..":
-    then ".." can mean another folder than the one before it in the text.
+    A journal contains only such paths. Symbolic links are resolved only if the path contains "..".
+    In this case, the link must be resolved, because ".." means the folder above the target of the
+    link.
     """
     absolute = path.absolute()
     return Path(os.path.realpath(absolute)) if ".." in absolute.parts else absolute
@@ -169,7 +170,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_own_file(status: os.stat_result) -> bool:
-    """Return whether a file is a regular file of this user; of any user on systems without uids."""
+    """Return whether a file is a regular file of this user.
+
+    On systems without user ids, every regular file counts as one of this user.
+    """
     effective_user = getattr(os, "geteuid", None)
     is_own = effective_user is None or status.st_uid == effective_user()
     return stat.S_ISREG(status.st_mode) and is_own
@@ -186,8 +190,10 @@ def make_private(fd: int, path: Path) -> None:
 def lock(fd: int, *, shared: bool = False) -> None:
     """Lock an open file without waiting; do nothing on systems without flock(2).
 
-    Several processes can have a `shared` lock at the same time. Otherwise, only one can have the
-    lock.
+    Args:
+        fd: Descriptor of the file.
+        shared: True for a lock that several processes can have at the same time. False for a lock
+            that only one process can have.
 
     Raises:
         BlockingIOError: Another process has locked the file.
@@ -200,17 +206,23 @@ def lock(fd: int, *, shared: bool = False) -> None:
 def unlock(fd: int) -> None:
     """Release a lock.
 
-    Closing the file is not enough: it stays locked while a forked child has it open.
+    Closing the file is not enough: a child process that was forked can still have it open, and then
+    the lock remains.
     """
     if HAS_FLOCK:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def rename_open(fd: int, source: Path, target: Path) -> None:
-    """Rename the open file `source` to `target`, and replace an existing `target`.
+    """Rename an open file, and replace an existing file with the new name.
 
-    `fd` remains the descriptor of the file. If the system cannot rename open files, the file is
-    closed and opened again.
+    If the system cannot rename open files, the file is closed and opened again, with the same
+    descriptor.
+
+    Args:
+        fd: Descriptor of the file.
+        source: Present path of the file.
+        target: New path.
 
     Raises:
         OSError: The file could not be renamed, or another process has replaced the file.
@@ -234,7 +246,8 @@ def rename_open(fd: int, source: Path, target: Path) -> None:
 def remove_open(fd: int, path: Path) -> None:
     """Delete an open file, and close it; raise `OSError` if that fails.
 
-    Closing the file releases its lock. So the file is deleted first, if the system allows that.
+    The file is deleted before it is closed, if the system allows that, because closing releases its
+    lock.
     """
     if HAS_FLOCK:
         try:
@@ -248,9 +261,10 @@ def remove_open(fd: int, path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a temporary file of mode 0600 that replaces `path` if the block raises nothing.
+    """Yield a temporary file that replaces `path` if the block raises nothing.
 
-    If `path` exists and is not a regular file, such as ``/dev/stdout``, yield that file itself.
+    The mode of the temporary file is 0600. If `path` exists and is not a regular file, such as
+    ``/dev/stdout``, yield that file itself.
 
     Raises:
         OSError: The file cannot be written; the temporary file is removed. Or another user, who is
@@ -276,11 +290,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _check_owner(path: Path) -> None:
-    """Raise if the name of a file leads to where another user wants it to lead.
+    """Raise if another user may have put a link, a pipe or a device in the place of a file.
 
     In a folder like /tmp, every user can create a link or a pipe. Linux refuses to follow such a
-    link (protected_symlinks in proc_sys_fs(5)), but not in folders that are shared without the
-    sticky bit.
+    link (protected_symlinks in proc_sys_fs(5)), but only in folders with the sticky bit.
     """
     try:
         found = path.lstat()

@@ -18,7 +18,7 @@ _Value = TypeVar("_Value", bound=str | bytes)
 
 
 class Secret(Generic[_Value]):
-    """A secret value, which its `repr` and its text do not show. It cannot be pickled.
+    """Holds a secret value. Neither `repr` nor `str` shows it, and it cannot be pickled.
 
     A copy of the object is the object itself.
     """
@@ -59,7 +59,7 @@ class Secret(Generic[_Value]):
 class Bearer(str):
     """The value of the Authorization header. Its repr does not show the key.
 
-    Errors of aiohttp contain the headers of the request, and programs print such errors.
+    Errors of aiohttp contain the headers of the request, and programs print these errors.
     """
 
     __slots__ = ()
@@ -112,8 +112,8 @@ _LONGEST_URL: Final = 16_384  # characters; S3 accepts 8 KiB
 def redact_url(url: str) -> str:
     """Return the URL without user, password, query and fragment, which can contain secrets.
 
-    A query or fragment becomes ``?REDACTED``, so that the URL does not look complete. A text that
-    is not a URL becomes ``REDACTED``.
+    ``?REDACTED`` replaces the query and the fragment, so that the URL does not look complete. A
+    text that is not a URL becomes ``REDACTED``.
     """
     if len(url) > _LONGEST_URL:
         return REDACTED
@@ -134,7 +134,7 @@ def redact_url(url: str) -> str:
 
 
 def is_redacted(url: str) -> bool:
-    """Return whether the URL ends with ``REDACTED``, in place of what `redact_url` removed."""
+    """Return whether the URL ends with ``REDACTED``, as URLs from `redact_url` do."""
     return url.endswith(REDACTED)
 
 
@@ -176,8 +176,8 @@ def redact_json(value: Json) -> Json:
 
     `redact_text` is applied to each text and each name, at any depth. The value of a name like
     ``X-Amz-Signature`` becomes ``REDACTED``. To limit the time, only the first 256 KiB of text (or
-    32,768 texts) are treated and copied, in the order of the document. Each further text becomes
-    ``REDACTED``, and each further object becomes empty.
+    32,768 texts) are redacted and copied, in the order of the document. After that, each text
+    becomes ``REDACTED``, and each object becomes empty.
     """
     rest = _LONGEST_JSON
     root = [value]

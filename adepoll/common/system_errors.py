@@ -34,9 +34,12 @@ def is_exhausted(exc: OSError) -> bool:
 
 
 def too_few_files_left(count: int = _OF_SQLITE) -> OSError | None:
-    """Return the error of opening this number of files now; None if they can be opened.
+    """Return the error of opening a number of files now; None if they can be opened.
 
-    Use it before or after a call of a library that does not tell why it cannot open a file.
+    Use this if a library cannot open a file and does not say why.
+
+    Args:
+        count: Number of files to open.
     """
     with ExitStack() as stack:
         try:
@@ -48,10 +51,14 @@ def too_few_files_left(count: int = _OF_SQLITE) -> OSError | None:
 
 
 def too_large_error(files: Iterable[Path], room: int) -> OSError | None:
-    """Return the error of making one of the files larger by `room` bytes; None if it can grow.
+    """Return the error of making one of the files larger; None if all of them can grow.
 
-    It can grow if the process has no limit of the size of files, or a larger one. Use it after a
-    call of a library that does not tell why it cannot write to a file.
+    A file cannot grow if the process has a limit for the size of files, and the file reaches it.
+    Use this if a library cannot write to a file and does not say why.
+
+    Args:
+        files: The files.
+        room: Number of bytes by which a file should grow.
     """
     try:
         import resource  # noqa: PLC0415 - Windows does not have this module

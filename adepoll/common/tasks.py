@@ -67,7 +67,8 @@ async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
 def is_cancelled() -> bool:
     """Return whether the current task was cancelled. Call this after a CancelledError.
 
-    If the result is False, the current task has waited for a task or future that was cancelled.
+    If the result is False, the reason of the CancelledError is another one: the current task has
+    waited for a task or future that was cancelled.
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

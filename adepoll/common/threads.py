@@ -60,8 +60,8 @@ def is_thread_limit(exc: RuntimeError) -> bool:
 def start_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> asyncio.Future[_T]:
     """Start blocking work in a thread, and return a future with its result.
 
-    If the system cannot start another thread, this function does the work itself. Then the event
-    loop waits, but no result is lost.
+    If the system cannot start another thread, the work is done in the current thread. Then the
+    event loop must wait, but no result is lost.
     """
     once = _Once(partial(copy_context().run, work, *args))
     try:
@@ -84,10 +84,10 @@ async def run_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
 
 
 class _Once(Generic[_T]):
-    """Work that is done at most once, even if two threads try to do it.
+    """Work that is done only once, even if two threads try to do it.
 
-    When the executor raises because it cannot start another thread, it has already queued the work,
-    and one of its running threads can still do the work.
+    This can happen if the system cannot start another thread: the executor raises an error, but it
+    has already queued the work, and one of its threads can still do it.
     """
 
     def __init__(self, work: Callable[[], _T]) -> None:
@@ -136,13 +136,13 @@ async def items_of_thread(
 
     If the function raises an error, the generator raises the error after the last item. The
     function may block forever, for example on a pipe: its thread is a daemon, which does not delay
-    the exit of the program. After this generator was closed, the function ends when it passes the
+    the exit of the program. After the generator was closed, the function ends when it passes the
     next item on.
 
     Args:
-        produce: The function. It passes an item on by calling its argument with the item. The call
-            blocks while `ahead` items were passed on but not taken.
-        ahead: Maximum number of items that were passed on but not taken.
+        produce: The function. It passes an item on by calling its argument with the item. This call
+            blocks while `ahead` items wait for the consumer.
+        ahead: Maximum number of items that wait for the consumer.
         name: Name of the thread.
 
     Raises:
@@ -156,6 +156,7 @@ async def items_of_thread(
     is_left = threading.Event()
 
     def put(entry: tuple[_T] | Exception | None) -> None:
+        """Pass an item, an error or the end (None) on to the event loop."""
         capacity.acquire()
         if is_left.is_set():
             raise _LeftError
@@ -165,6 +166,7 @@ async def items_of_thread(
             raise _LeftError from None
 
     def run() -> None:
+        """Run the function in the thread, and pass its error or its end on."""
         with suppress(_LeftError):
             try:
                 produce(lambda item: put((item,)))
@@ -188,9 +190,10 @@ async def items_of_thread(
 
 
 def _survivable(exc: BaseException) -> Exception:
-    """Return an `Exception` to raise in the event loop: `exc`, or a RuntimeError in its place.
+    """Return an error that can be raised in the event loop without ending it.
 
-    Errors such as `SystemExit`, which are no `Exception`, would end the event loop.
+    This is `exc` itself, or a RuntimeError in place of an error such as `SystemExit`, which is not
+    an `Exception`.
     """
     if isinstance(exc, Exception):
         return exc

@@ -8,7 +8,7 @@ from adepoll.common.redaction import showable
 def _rebuild(
     cls: type["AdePollError"], args: tuple[object, ...], state: dict[str, object]
 ) -> "AdePollError":
-    """Return an error made from its pickled data, without a call of its constructor."""
+    """Return an unpickled error. Its constructor is not called."""
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
@@ -37,9 +37,10 @@ class AdePollError(Exception):
     fatal: ClassVar[bool] = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return how pickle creates a copy: from `args` and attributes, without the constructor.
+        """Return how pickle creates a copy of the error: from its attributes.
 
-        By default, pickle would pass `args` to the constructor, which accepts only keywords.
+        By default, pickle would pass `args` to the constructor. This would fail, because the
+        constructors accept only keywords.
         """
         return _rebuild, (type(self), self.args, dict(self.__dict__))
 

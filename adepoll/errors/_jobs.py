@@ -14,7 +14,7 @@ class JobFailedError(AdePollError):
     Attributes:
         job_id: The job.
         failure_reason: The reason that the service sent, without possible secrets; None if it sent
-            none. The snapshot of the job has the unchanged reason.
+            no reason. The snapshot of the job has the unchanged reason.
     """
 
     def __init__(self, *, job_id: str, failure_reason: str | None) -> None:
@@ -43,8 +43,8 @@ class JobTimeoutError(AdePollError, TimeoutError):
         job_id: The job.
         timeout: The caller's timeout, in seconds.
         last_status: The status text of the last successful poll; None if no poll succeeded.
-        last_error: Error of the last poll of the job, if that poll failed. If no poll of the job
-            has finished, the last error of the service for any job. Otherwise None.
+        last_error: Error of the last poll of the job; None if that poll was successful. If no poll
+            of the job has finished, this is the last error of a poll of any job, or None.
         polls: Number of successful polls of the job, and of failed polls after the last successful
             poll.
     """
@@ -72,7 +72,7 @@ class JobTimeoutError(AdePollError, TimeoutError):
 
 
 class JobIdsCancelledError(AdePollError):
-    """The iterable of job ids ended, because a task that the iterable awaited was cancelled.
+    """The iterable of job ids ended early, because a task for which it waited was cancelled.
 
     Neither the consumer nor adepoll has cancelled that task. Pass a new iterable to continue.
     """
@@ -84,12 +84,12 @@ class JobIdsCancelledError(AdePollError):
 class UnresolvedJobsError(ExceptionGroup[AdePollError], AdePollError):
     """Some jobs are unresolved. This error is raised after all other jobs were yielded.
 
-    It is an `ExceptionGroup` of the causes, so that ``except*`` handles the causes.
+    It is an `ExceptionGroup` of the causes, so that ``except*`` can handle each cause.
 
     Attributes:
-        causes: The error of each unresolved job, by the key of the job, in the order in which the
-            jobs were given up. The key is the job id. If the id alone means another kind of job,
-            the kind precedes the id: ``v1-parse/cmg4x0q5``.
+        causes: The error of each unresolved job, in the order in which the jobs were given up. The
+            key is the job id. If the id alone would mean another kind of job, the key is kind and
+            id, such as ``v1-parse/cmg4x0q5``.
     """
 
     causes: Mapping[str, AdePollError]

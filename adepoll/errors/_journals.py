@@ -54,7 +54,7 @@ class JournalEndpointError(JournalError):
     """The journal contains jobs of another service: of another region, host, scheme or port.
 
     Attributes:
-        theirs: Base URL of the API to which the jobs of the journal belong.
+        theirs: Base URL of the API for the jobs of the journal.
         ours: Base URL of the API that the caller uses now.
         api: "v1" if the base URLs for v1 jobs differ, "v2" if those for v2 jobs differ.
     """

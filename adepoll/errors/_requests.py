@@ -57,7 +57,7 @@ class ServiceDownError(TransportError):
     During an outage, only a few requests are sent, to find out whether the service works again.
 
     Attributes:
-        failures: Number of requests in a row that have failed.
+        failures: Number of consecutive failed requests.
         cause: Error of the last failed request; None if it is unknown.
     """
 
@@ -74,9 +74,9 @@ class AnswerTimeoutError(TransportError, TimeoutError):
     """The response was not complete in time.
 
     Attributes:
-        timeout: Seconds after which adepoll stopped waiting: the `timeout` of the client. A poll of
-            a watcher can end earlier if its host sends nothing while polls of another host wait for
-            a place of the semaphore.
+        timeout: Seconds after which adepoll stopped waiting. This is the `timeout` of the client,
+            or less for a poll of a watcher: a poll can end early if its host sends nothing while
+            polls of another host wait for a place of the semaphore.
     """
 
     def __init__(self, *, timeout: float, job_id: str | None) -> None:
@@ -114,7 +114,6 @@ class AnswerTooLargeError(AnswerError):
 
     Attributes:
         limit: The limit that was exceeded, in bytes.
-        is_fixed: True if no argument of the client changes this limit.
     """
 
     transient = False

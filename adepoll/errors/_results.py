@@ -108,7 +108,7 @@ class ResultForbiddenError(ResultRefusedError):
 
 
 class ResultExpiredError(ResultRefusedError):
-    """The URL of the result has expired, and the service did not return a URL that is valid."""
+    """The URL of the result has expired, and the service has not returned a valid new URL."""
 
 
 class ResultTransferError(ResultError):
@@ -141,7 +141,10 @@ class ResultTransferError(ResultError):
 
 
 class ResultProxyRefusedError(ResultTransferError):
-    """The proxy refused the connection to the storage. See `ProxyRefusedError` for the API."""
+    """The proxy refused the connection to the storage.
+
+    If it refuses the connection to the API, the error is a `ProxyRefusedError`.
+    """
 
     transient = False
 
@@ -167,8 +170,8 @@ class ResultChangedError(ResultError):
 class ResultMalformedError(ResultError):
     """The bytes from the storage are not a result.
 
-    The bytes can be the error page of a gateway. Therefore adepoll requests the result again,
-    unless the complete body has more than 1 MiB: no error page is so large.
+    They can be the error page of a gateway. Therefore adepoll requests the result again, unless the
+    complete body has more than 1 MiB: no error page is so large.
 
     Attributes:
         problems: Descriptions of what is wrong, each as "problem @ path".

@@ -1,4 +1,4 @@
-"""Removes the tracebacks of errors.
+"""Removes the tracebacks of errors, because they can contain secrets.
 
 Error trackers record the local variables of every frame of a traceback. The frames of a request
 contain its URL, its headers and the response. Therefore, adepoll removes these frames from an error
