@@ -317,7 +317,7 @@ class ResultFetching:
 
 
 def _path_of_lost(record: Record, earlier: Path, new: Path | None) -> Path:
-    """Return where to write a result again whose file is lost or was changed.
+    """Return the path at which a result is written again, because its file is missing or changed.
 
     Args:
         record: The job.

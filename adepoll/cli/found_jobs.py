@@ -74,7 +74,7 @@ ONE_PER_LINE: Final = Fields()
 
 
 def check_encoding(texts: Iterable[str], source: str, line: int) -> None:
-    """Raise if a text of a file is not UTF-8, because the outcome could not repeat its bytes.
+    """Raise if a text of a file is not UTF-8: an outcome could not contain the text unchanged.
 
     Raises:
         IdsError: A text contains a byte that could not be decoded.

@@ -88,7 +88,7 @@ class View(Closeable):
             self._end()
 
     async def line(self, text: str) -> None:
-        """Print a line on stdout; return when the reader of stdout can read the line."""
+        """Print a line on stdout, and wait until it is written."""
         await write_line_async(text)
 
     def _set_timer(self) -> None:

@@ -33,7 +33,7 @@ def naming_stdout() -> Iterator[None]:
 
 
 async def write_line_async(text: str) -> None:
-    """Write one line to stdout; return when the reader of stdout can read the line.
+    """Write one line to stdout, and wait until it is written.
 
     A slow or stopped reader (such as a pager) delays only the caller: requests and Ctrl-C still
     work. If the call is cancelled, part of the line may have been written.

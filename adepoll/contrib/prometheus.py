@@ -340,6 +340,6 @@ _OF_FETCHERS: Final[tuple[_Spec[FetcherStats], ...]] = (
         _COUNTER,
         "result_urls_renewed",
         "Requests for a new result URL because the old one had expired.",
-        lambda s: s.fresh_urls,
+        lambda s: s.renewed_urls,
     ),
 )

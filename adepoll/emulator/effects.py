@@ -225,7 +225,7 @@ def name_of(effect: Effect) -> str:
 
 
 def effect_class(name: str) -> type | None:
-    """Return the attrs class whose fields are the options of a fault; None if it has none.
+    """Return the attrs class whose fields are a fault's options; None for a fault without options.
 
     Raises:
         ValueError: There is no fault of that name.

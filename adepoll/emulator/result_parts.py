@@ -58,14 +58,14 @@ class ResultParts:
 
 
 def make_row(before: str, after: str, close: str) -> tuple[str, str]:
-    """Return a filler row of `ROW_BYTES` bytes as two texts: before and after its number.
+    """Return one filler row of `ROW_BYTES` bytes, as two texts: before and after its number.
 
-    Filler text between `after` and `close` gives the row this size.
+    The second text consists of `after`, some filler text, and `close`.
 
     Args:
         before: Text before the number of the row.
-        after: Text after the number. It ends within a JSON string.
-        close: End of the string and of the row.
+        after: Text after the number. It ends within a JSON string, which the filler text continues.
+        close: End of this string and of the row.
     """
     padding = ROW_BYTES - len(before) - len(str(FIRST_ROW)) - len(after) - len(close)
     return before, after + prose(padding) + close

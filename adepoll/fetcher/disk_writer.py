@@ -235,8 +235,8 @@ class SegmentWriter:
     async def copy(self, read: ReadChunk) -> None:
         """Write all bytes that `read` returns, even if `read` raises an error after them.
 
-        `read` is not called while the chunks in memory fill a batch and an earlier batch is still
-        being written.
+        If a batch is full while the previous one is still being written, `read` is called again
+        only after the previous batch is written. So memory is limited to two batches.
 
         Raises:
             ResultError: `read` raised this error, or the bytes cannot be written.

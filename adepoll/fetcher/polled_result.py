@@ -144,16 +144,16 @@ class PolledResult:
         """Return a new scanner, which cuts the result out of the answer."""
         return ObjectScanner(cut=self._rules.result_field)
 
-    def snapshot_of(self, envelope: ObjectScanner) -> JobSnapshot:
+    def snapshot_of(self, scanner: ObjectScanner) -> JobSnapshot:
         """Return the snapshot of the job in an answer, without the result.
 
-        `envelope` is the scanner that has read the whole answer.
+        `scanner` must have read the whole answer.
 
         Raises:
             ResultMalformedError: The answer is not about this job, or cannot be read.
         """
         try:
-            snapshot = self._rules.decode_job(envelope.short_members(), _OK)
+            snapshot = self._rules.decode_job(scanner.short_members(), _OK)
         except MalformedAnswerError as exc:
             problems = exc.problems
         else:
@@ -201,10 +201,10 @@ class PolledReader:
 
     def _start(self) -> None:
         """Discard what was read, so that the answer is read again from its first byte."""
-        self._envelope = envelope = self._polled.scanner()
+        self._scanner = scanner = self._polled.scanner()
         # The scanner detects that an answer is cut. A brace as the last byte does not show that the
         # answer is complete, because the cut can be after any brace.
-        self._reader = SequentialReader(self._polled, is_complete=lambda: envelope.is_complete)
+        self._reader = SequentialReader(self._polled, is_complete=lambda: scanner.is_complete)
         self._pieces: deque[memoryview] = deque()  # received pieces of the result, not read yet
         self._position = 0  # offset of the first piece in the result
         # True if the result is null, False if it is an object, None if it has not begun.
@@ -301,7 +301,7 @@ class PolledReader:
             ResultMalformedError: The answer is malformed.
         """
         try:
-            pieces = self._envelope.feed(chunk)
+            pieces = self._scanner.feed(chunk)
         except MalformedAnswerError as exc:
             problems = exc.problems
         else:
@@ -324,7 +324,7 @@ class PolledReader:
 
     def _finish(self) -> None:
         """Check the complete answer. If it contains no result, store its snapshot in `answer`."""
-        answer = self._polled.snapshot_of(self._envelope)
+        answer = self._polled.snapshot_of(self._scanner)
         self._has_ended = True
         if self._is_null is False:
             raise_unless_completed(answer)

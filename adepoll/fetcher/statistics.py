@@ -27,7 +27,7 @@ class FetcherStats(HtmlTable):
         bytes_received: Bytes received of results, from storages and from the API. Bytes that were
             requested again count again.
         resumed: Requests that were repeated after a failure, for example of a connection.
-        fresh_urls: Requests to the API for a new URL because the current URL had expired.
+        renewed_urls: Requests to the API for a new URL because the current URL had expired.
     """
 
     under_way: int
@@ -36,7 +36,7 @@ class FetcherStats(HtmlTable):
     abandoned: int
     bytes_received: int
     resumed: int
-    fresh_urls: int
+    renewed_urls: int
 
 
 @define
@@ -76,7 +76,7 @@ class Counters:
     failed: int = 0
     abandoned: int = 0
     resumed: int = 0
-    fresh_urls: int = 0
+    renewed_urls: int = 0
 
     @contextmanager
     def transfer(self) -> Iterator[Transfer]:

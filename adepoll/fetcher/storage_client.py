@@ -314,7 +314,7 @@ class PresignedUrl:
             if self._renewals >= _MAX_EXPIRED_URLS or self._not_renewable == expired:
                 raise error
             self._renewals += 1
-            self._counters.fresh_urls += 1
+            self._counters.renewed_urls += 1
             job = await request_completed(self._client, self._ref)
             url = await self._url_of(job)
             if not url or url == expired:

@@ -110,7 +110,7 @@ STATEMENTS: Final = (
 
 
 def companion(journal: Path, end: str) -> Path:
-    """Return the path of one of the journal's other files, whose names end with `end` ("-wal")."""
+    """Return the path of a file beside the journal: the name of the journal, and `end` ("-wal")."""
     return journal.with_name(journal.name + end)
 
 

@@ -377,9 +377,10 @@ def create_resources(
             concurrency=128)``.
         fetcher: Creates the fetcher from the client.
         grace: Seconds after a stop of the server in which results may still be sent.
-        probe_every: Minimum seconds between two probes; None for no probes. When the server is
-            asked whether it is ready, it probes the service if its last request to the service
-            failed, or if nothing has arrived from the service for 30 seconds.
+        probe_every: Minimum seconds between two probes; None for no probes. A probe is a request to
+            the service. It is sent when somebody asks whether the server is ready, and either the
+            last request to the service failed, or nothing has arrived from the service for 30
+            seconds.
 
     Raises:
         ConfigurationError: The API key is missing, or another setting is invalid.

@@ -50,7 +50,8 @@ class _SharedHandler:
     """The handler of one signal, which all open `on_stop_signal` blocks share.
 
     Attributes:
-        entries: Loop and callback of each open ``with`` block, by the number of the block.
+        entries: Loop and callback of each open ``with`` block, by a number that identifies the
+            block.
     """
 
     def __init__(self, number: signal.Signals, old: _Handler) -> None:

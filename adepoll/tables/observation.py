@@ -282,7 +282,7 @@ def _present(values: Iterable[Json]) -> list[Json]:
 
 
 def _values_at(value: Json, path: _Path) -> Iterator[Json]:
-    """Yield the values within `value` to which a path of keys leads; None means all list items."""
+    """Yield the values to which `path` leads in `value`. None in `path` means all list items."""
     if not path:
         yield value
     elif path[0] is None:

@@ -313,4 +313,4 @@ async def test_renewed_urls_are_counted(bucket, body, fetch, stored):
     bucket.answers = [expired, bucket.give()]
     fetcher = fetch(stored(bucket.url("/fresh.json")))
     await fetcher.result(stored(bucket.url()))
-    assert (fetcher.stats.fresh_urls, fetcher.stats.resumed) == (1, 0)
+    assert (fetcher.stats.renewed_urls, fetcher.stats.resumed) == (1, 0)

@@ -56,18 +56,18 @@ class JobAnswer(Chunked):
 
     @classmethod
     def of(
-        cls, envelope: dict[str, Json], field: str, result: ResultBody, *, status: int, first: bool
+        cls, others: dict[str, Json], field: str, result: ResultBody, *, status: int, first: bool
     ) -> Self:
         """Return an answer that contains a result.
 
         Args:
-            envelope: The other fields of the answer; at least one.
+            others: The other fields of the answer; at least one.
             field: Name of the field with the result.
             result: The result.
             status: HTTP status.
             first: True if the result is the first field, False if it is the last one.
         """
-        fields, name = dump(envelope).encode()[1:-1], f'"{field}":'.encode()
+        fields, name = dump(others).encode()[1:-1], f'"{field}":'.encode()
         if first:
             return cls(status=status, head=b"{" + name, result=result, tail=b"," + fields + b"}")
         return cls(status=status, head=b"{" + fields + b"," + name, result=result, tail=b"}")
