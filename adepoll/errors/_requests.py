@@ -114,6 +114,7 @@ class AnswerTooLargeError(AnswerError):
 
     Attributes:
         limit: The limit that was exceeded, in bytes.
+        is_fixed: True if no argument of the client changes this limit.
     """
 
     transient = False
