@@ -32,7 +32,7 @@ def keep(folder: Path, snapshots: Iterable[JobSnapshot]) -> None:
 
 
 def with_kept_result(folder: Path, snapshot: JobSnapshot) -> JobSnapshot:
-    """Return the snapshot; if an earlier run has kept the file of its result, with this file."""
+    """Return a snapshot with the result that an earlier run has kept in a file, if there is one."""
     path = _path_of(folder, snapshot)
     try:
         status = path.lstat()

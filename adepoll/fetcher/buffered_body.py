@@ -28,9 +28,9 @@ _MIN_BYTES: Final = 2**24
 
 
 class BlockPool:
-    """A pool of blocks of memory. A block is reused when its last memoryview was deleted.
+    """A pool of blocks of memory, which are used again when `take` no longer lends them.
 
-    Reuse saves time: new memory must be zeroed or mapped by the kernel before it can be used.
+    This saves time: new memory must be zeroed or mapped by the kernel before it can be used.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class BlockPool:
         self._blocks: list[tuple[bytearray, weakref.ref[memoryview]]] = []
 
     def take(self) -> memoryview:
-        """Return an unused block. It can be reused when the returned memoryview was deleted.
+        """Lend an unused block, until the returned memoryview is deleted.
 
         Other memoryviews of the block, such as slices, do not prevent its reuse.
         """

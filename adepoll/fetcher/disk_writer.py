@@ -140,8 +140,8 @@ class DiskWriter:
     def _write(self, offset: int, chunks: list[Chunk]) -> None:
         """Write chunks, and hash them if all earlier bytes of the file are hashed.
 
-        If earlier bytes are still missing, a later call reads these chunks from the file and hashes
-        them.
+        If earlier bytes are not hashed yet, a later call reads these chunks from the file and
+        hashes them.
         """
         self.part.write(offset, chunks)
         if self._hash_lock.acquire(blocking=False):

@@ -292,7 +292,7 @@ class PartFile:
     def _sync(self, sync: Callable[[int], None]) -> None:
         """Sync the file to the disk with `sync`, such as `os.fsync`.
 
-        If that fails, raise its `OSError`; then no later download may resume the file.
+        If that fails, raise the `OSError`, and never let a later download resume the file.
 
         After a failed sync, Linux counts the bytes as written, although they are only in its cache.
         When they leave the cache, they are lost, and the file has other bytes.

@@ -82,7 +82,7 @@ class ResumeStateFile:
         self._sync_error: OSError | None = None  # the error of a failed sync of the part file
 
     def read(self, job_id: str, length: int, inode: int) -> ResumeState | None:
-        """Return the resume state; None if there is none, or it may not describe the part file.
+        """Return the resume state; None if the file is missing, or may describe another part file.
 
         Args:
             job_id: The job.
@@ -224,8 +224,8 @@ def _unseal(sealed: bytes) -> Json:
 def _validated(document: Json, job_id: str, length: int, inode: int) -> ResumeState | None:
     """Return the resume state in a document; None if it is not usable.
 
-    It must belong to this job and this part file, and must have been written after the last boot of
-    the machine. Its ranges must lie within the part file.
+    The state must belong to this job and this part file, and must have been written after the last
+    boot of the machine. Its ranges must lie within the part file.
     """
     match document:
         case {

@@ -12,7 +12,7 @@ change:
   needs more than a search, such as Azure's times (`_AZURE_TIMES`), is read at the start of
   `timing_of`.
 - `_SIGNED_AT` or `validity_of`, for the parameters of a presigned URL that say when it is valid.
-  They decide only if the text of the error does not name the reason.
+  These times decide only if the text of the error does not name the reason.
 - `common/redaction.py`, for the parameters of a presigned URL that are secret.
 - The list of vendors in `docs/transfers.md`; `tests/fetcher/test_storage_rules.py`: an error of
   each kind, and a presigned URL.

@@ -184,7 +184,7 @@ class Journal(AsyncCloseable):
         kind: JobKind = JobKind.V1_EXTRACT,
         at: float | None = None,
     ) -> int:
-        """Add waiting jobs; a job that the journal already contains is not added again.
+        """Add jobs that must be watched; ignore those that the journal already contains.
 
         When this method returns, all jobs survive a power cut. They are written in transactions of
         250,000 jobs each. After an error or a cancellation, the jobs of the first transactions may
@@ -264,7 +264,7 @@ class Journal(AsyncCloseable):
         return await self._run(self._database.shared_label_keys, keys)
 
     async def waiting(self, *, after: int, limit: int) -> list[tuple[int, JobRef]]:
-        """Return waiting jobs with their numbers, the lowest numbers first.
+        """Return jobs that must still be watched, with their numbers, the lowest numbers first.
 
         Args:
             after: Only jobs with a higher number are returned.

@@ -47,7 +47,8 @@ class Stage(StrEnum):
 class RecordedError(AdePollError):
     """An error that an earlier run recorded in the journal.
 
-    Its texts have no unprintable characters and no secrets, whoever has written the journal.
+    Its texts have no unprintable characters and no secrets, even if somebody else has written the
+    journal.
 
     Attributes:
         error_class: Name of the error's class, such as ``JobNotFoundError``.

@@ -118,7 +118,7 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
 def waiting_jobs(
     path: Path | None, after: int, limit: int, connection: sqlite3.Connection
 ) -> list[tuple[int, JobRef]]:
-    """Return waiting jobs with their numbers, the lowest numbers first.
+    """Return jobs that must still be watched, with their numbers, the lowest numbers first.
 
     Args:
         path: Path of the journal, for errors; None if the journal is in memory.

@@ -54,7 +54,7 @@ def render_facts(
     made_at: float,
     running: bool = False,
 ) -> str:
-    """Return the page as HTML. It depends on the arguments only.
+    """Return the page as HTML; the same arguments always give the same page.
 
     Args:
         facts: The facts of the batch.

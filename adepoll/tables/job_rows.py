@@ -1,4 +1,4 @@
-"""Rows: the data of each job from a journal and its result file, before columns have types."""
+"""Rows: the data of each job from a journal and its result file, before the columns are known."""
 
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
