@@ -1,4 +1,4 @@
-"""Finds jobs in text: one id per line, a column of a CSV, or a key of JSON lines. Does no I/O.
+"""Finds jobs in text: one id per line, a CSV table, or JSON lines. Does no I/O.
 
 Each job is passed on as soon as its line is complete, without waiting for later lines.
 """

@@ -136,7 +136,7 @@ class AdepollCollector(Collector):
 
 @frozen(kw_only=True)
 class _Source:
-    """Objects that were added to a collector together, so that their metrics have one label set."""
+    """Objects that were added to a collector together. Their metrics have the same labels."""
 
     client: AdeClient | None
     watcher: JobWatcher | None

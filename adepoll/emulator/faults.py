@@ -273,8 +273,8 @@ class Faults:
 
         Args:
             endpoint: The request's endpoint.
-            job_id: The job that the request is about; None if it is not about
-                one job: a request for the list, or a submission.
+            job_id: The job that the request is about; None if it is not about one job: a request
+                for the list, or a submission.
             now: Unix seconds. The value must not decrease from call to call.
             kind: Name of the kind of jobs that the request is about.
         """

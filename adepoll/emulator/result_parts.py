@@ -40,7 +40,7 @@ class ResultParts:
         return evolve(self, head=before + self.head, tail=self.tail + after)
 
     def fit(self, size: int, *, modified: float) -> ResultBody:
-        """Return the result with `size` bytes, or the smallest possible result if it is larger.
+        """Return a result of `size` bytes; the smallest possible result if `size` is too small.
 
         Args:
             size: Requested length, in bytes.

@@ -64,9 +64,9 @@ class Settings:
 def read_settings(text: str) -> Settings:
     """Read settings from TOML with the fields of `Settings`.
 
-    The table ``[profile]`` and tables for some kinds of jobs, such as ``[profiles.v2-parse]``,
-    have the fields of `Profile`. Each table ``[[faults]]`` has the `name` of a fault, the
-    fields of `When`, and the options of that fault.
+    The table ``[profile]`` and tables for some kinds of jobs, such as ``[profiles.v2-parse]``, have
+    the fields of `Profile`. Each table ``[[faults]]`` has the `name` of a fault, the fields of
+    `When`, and the options of that fault.
 
     Raises:
         SettingsError: The text is not TOML, or a key is unknown, or a value has the wrong type or

@@ -194,8 +194,8 @@ def _keep_freed_memory() -> None:
 
     By default, glibc returns memory to the kernel when some hundred kilobytes are free. The kernel
     then maps and zeroes memory for the next chunks, which takes half of the time of a fast
-    download. When a large block is freed, glibc raises its limits for the rest of the process
-    (mallopt(3), "dynamic mmap threshold"). Other allocators are not affected.
+    download. So this function frees a large block once: then glibc raises its limits for the rest
+    of the process (mallopt(3), "dynamic mmap threshold"). Other allocators are not affected.
     """
     bytes(_LARGE_ALLOCATION)  # allocated and freed immediately; its pages are never used
 

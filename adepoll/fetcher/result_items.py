@@ -47,7 +47,7 @@ class ItemBuilder:
 
     @property
     def is_within_item(self) -> bool:
-        """True while the events of an item that is an object or array are being added."""
+        """True between the first and the last event of an item that is an object or array."""
         return bool(self._open)
 
     def add(self, events: Iterable[_Event]) -> None:

@@ -94,8 +94,8 @@ class ObjectVersion:
     """The version of the object that a storage serves.
 
     Attributes:
-        size: Size in bytes; None if the storage does not send the size, or encodes the bytes.
-        etag: ETag; None if the storage does not send an ETag, or encodes the bytes.
+        size: Size in bytes; None if the storage does not send the size, or compresses the bytes.
+        etag: ETag; None if the storage does not send an ETag, or compresses the bytes.
     """
 
     size: int | None = None

@@ -180,7 +180,7 @@ class Database:
             )
 
     def columns(self, jobs: Collection[JobRef]) -> dict[JobRef, Mapping[str, str]]:
-        """Return `BatchJob.columns` of each of these jobs that has such texts."""
+        """Return the `BatchJob.columns` of jobs; leave out jobs without such texts."""
         with self._reading():
             return columns_of(self.path, jobs, self._connection)
 

@@ -57,8 +57,8 @@ class Journal(AsyncCloseable):
     key nor the query of a presigned URL.
 
     Attributes:
-        path: Absolute path of the file, with symbolic links resolved; None if the journal
-            is in memory. Only a file keeps inline results.
+        path: Absolute path of the file, with symbolic links resolved; None if the journal is in
+            memory. Only a file keeps inline results.
         endpoints: Base URLs of the API that has the jobs.
     """
 
@@ -250,7 +250,7 @@ class Journal(AsyncCloseable):
         return await self._run(self._database.has_columns)
 
     async def columns(self, jobs: Collection[JobRef]) -> Mapping[JobRef, Mapping[str, str]]:
-        """Return `BatchJob.columns` of each of these jobs that has such texts.
+        """Return the `BatchJob.columns` of jobs; leave out jobs without such texts.
 
         The kind of each job must be set.
         """

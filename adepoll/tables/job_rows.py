@@ -91,7 +91,7 @@ class RowReader:
     problems: dict[str, str] = field(factory=dict, init=False)
 
     def rows(self) -> Iterator[Row]:
-        """Yield the row of each job in the order of the journal."""
+        """Yield a row for each job, in the order of the journal."""
         for record in self._journal.records():
             job = job_values(record)
             text = self._result_text(record)

@@ -204,8 +204,8 @@ class JobFunctions(ABC):
         Args:
             verifier: Checks the signature.
             job_ids: Returns the job ids in the parsed body.
-            max_bytes: Size of the largest body that is read, in bytes. The response to
-                a larger body is 413.
+            max_bytes: Size of the largest body that is read, in bytes. The response to a larger
+                body is 413.
         """
 
         async def receive(request: web.Request) -> web.StreamResponse:
@@ -241,7 +241,7 @@ class Tenant(JobFunctions):
     """
 
     def __init__(self, name: str) -> None:
-        """Create the application keys; `name` appears in their `repr`, and in errors."""
+        """Create the keys for ``app[...]``; `name` appears in their `repr`, and in errors."""
         self._name = name
         self.CLIENT = web.AppKey(f"{name}.client", AdeClient)
         self.WATCHER = web.AppKey(f"{name}.watcher", JobWatcher)
@@ -305,7 +305,7 @@ class Tenants:
     """
 
     def __init__(self, name: str = "tenants") -> None:
-        """Create the application keys; `name` appears in their `repr`, and in errors."""
+        """Create the keys for ``app[...]``; `name` appears in their `repr`, and in errors."""
         self._name = name
         self.POOL = web.AppKey(f"{name}.pool", TenantPool)
         self._DISCONNECTS = web.AppKey(f"{name}.disconnects", DisconnectMonitor)

@@ -165,8 +165,8 @@ class JobFunctions(ABC):
         Args:
             verifier: Checks the signature.
             job_ids: Returns the job ids in the parsed body.
-            max_bytes: Size of the largest body that is read, in bytes. The response to
-                a larger body is 413.
+            max_bytes: Size of the largest body that is read, in bytes. The response to a larger
+                body is 413.
         """
 
         async def receive_webhook(request: Request) -> Response:

@@ -1,8 +1,8 @@
 """The kinds of jobs of the emulated service: the shapes of requests, answers and results.
 
-Each kind is an `EmulatedKind` object in a module of its own. The shapes follow the
-description of the service, and share no code with the decoders of `adepoll.api`. So a test with
-both detects a mistake in either of them.
+Each kind is an `EmulatedKind` object in a module of its own. The shapes follow the description of
+the service, and share no code with the decoders of `adepoll.api`. So a test with both detects a
+mistake in either of them.
 """
 
 from collections.abc import Mapping
