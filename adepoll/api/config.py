@@ -75,13 +75,13 @@ def region_url(region: str, urls: Mapping[str, str] = REGIONS, *, source: str = 
 
 
 def _region_url_of_environment(urls: Mapping[str, str]) -> str:
-    """Return the base URL of the region that the environment names, or else of ``us``."""
+    """Return the base URL of the region in the environment; without one, that of ``us``."""
     region = os.environ.get(REGION_VARIABLE) or "us"
     return region_url(region, urls, source=f" in {REGION_VARIABLE}")
 
 
 def read_key(api_key: Secret[str] | None) -> Secret[str]:
-    """Return the API key: the argument, or the environment's if the argument is None.
+    """Return the API key: the argument, or the key in the environment if the argument is None.
 
     Raises:
         MissingApiKeyError: There is no key.

@@ -74,15 +74,18 @@ def label_name(label: str, job_id: str | None = None) -> str:
 
     Args:
         label: The label.
-        job_id: Id of the job, which becomes part of the name; None to leave it out, if no other
-            job has a label with the same name.
+        job_id: Id of the job, to make it part of the name: different labels can give the same name.
+            None if no other job needs the same name.
     """
     stem = label_stem(label)
     return f"{stem}.json" if job_id is None else result_name(f"{stem}-{job_id}")
 
 
 def _shortened(text: str) -> str:
-    """Return a name that is short enough; a too long name ends with a hash of the whole name."""
+    """Return a short name unchanged. Shorten a long name to its beginning and a hash.
+
+    The hash is that of the whole name, so that different names remain different.
+    """
     encoded = text.encode()
     if len(encoded) <= _MAX_NAME_BYTES:
         return text

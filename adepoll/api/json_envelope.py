@@ -295,7 +295,10 @@ class ObjectScanner:
         self._window = _FIRST_WINDOW
 
     def _keep(self, text: bytes, start: int, stop: int) -> None:
-        """Keep a part of the present key or value, up to its limit; all of the value of `cut`.
+        """Keep a part of the present key or value.
+
+        Only the bytes up to the limit of `_start` are kept, except for the value of `cut`, which is
+        kept completely.
 
         Args:
             text: The chunk.

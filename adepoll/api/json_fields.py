@@ -199,14 +199,12 @@ _SCALARS: Final[Mapping[type, Callable[[Json], Any]]] = {
 class Shape:
     """How the JSON of a class differs from its declaration, for one kind of job.
 
-    The keys of all three mappings are names of attributes.
+    Each mapping contains only the attributes that differ, by their names.
 
     Attributes:
-        names: Name in JSON, for attributes with another name than the declared one. If the JSON
-            object lacks this name, the declared name is read.
-        types: Class of the value, for attributes with another class.
-        defaults: Default, for attributes with another default. With a default here, a required
-            field becomes optional.
+        names: The name in JSON. If the JSON object lacks it, the declared name is read.
+        types: The class of the value.
+        defaults: The default. It makes a required field optional.
     """
 
     names: Mapping[str, str] = attrs.field(factory=dict)

@@ -345,7 +345,7 @@ def _lines_that_construct(
 
 
 def _unfrozen(cls: type) -> type | None:
-    """Return a class like the frozen class `cls`, but not frozen; objects are created faster.
+    """Return a class like the frozen class `cls`, but not frozen, to create objects faster.
 
     The generated code creates an object of the returned class, sets its attributes, and then
     assigns `cls` to its ``__class__``. This is several times as fast as setting attributes of a

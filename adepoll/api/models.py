@@ -91,7 +91,7 @@ class JobSummary(Model):
 
     @property
     def submitted_at(self) -> datetime | None:
-        """When the service got the job, UTC: `received_at`, or else `created_at`."""
+        """When the service got the job, UTC: `received_at`, or `created_at` if that is None."""
         return self.created_at if self.received_at is None else self.received_at
 
     @property
@@ -194,7 +194,7 @@ class JobSnapshot(TableRow):
 
     @property
     def submitted_at(self) -> datetime | None:
-        """When the service got the job, UTC: `received_at`, or else `created_at`."""
+        """When the service got the job, UTC: `received_at`, or `created_at` if that is None."""
         return self.created_at if self.received_at is None else self.received_at
 
     @property

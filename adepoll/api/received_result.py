@@ -68,7 +68,7 @@ class KeptResult:
         self._delete.detach()
 
     def rename(self, path: Path) -> None:
-        """Sync the file to the disk, rename it, and `keep` it. Blocks.
+        """Sync the file to the disk, rename it, and call `keep`. Blocks the thread.
 
         Raises:
             OSError: The file was not renamed.

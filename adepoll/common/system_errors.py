@@ -34,12 +34,12 @@ def is_exhausted(exc: OSError) -> bool:
 
 
 def too_few_files_left(count: int = _OF_SQLITE) -> OSError | None:
-    """Return the error of opening a number of files now; None if they can be opened.
+    """Check whether a number of files can be opened now; return the error if not, or None.
 
     Use this if a library cannot open a file and does not say why.
 
     Args:
-        count: Number of files to open.
+        count: Number of files.
     """
     with ExitStack() as stack:
         try:
@@ -51,7 +51,7 @@ def too_few_files_left(count: int = _OF_SQLITE) -> OSError | None:
 
 
 def too_large_error(files: Iterable[Path], room: int) -> OSError | None:
-    """Return the error of making one of the files larger; None if all of them can grow.
+    """Check whether some files can grow; return the error if one of them cannot, or None.
 
     A file cannot grow if the process has a limit for the size of files, and the file reaches it.
     Use this if a library cannot write to a file and does not say why.

@@ -65,9 +65,9 @@ def _expected(
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Return for each bin how many jobs have probably ended in it, and how many were at risk.
 
-    Polls show only that a job ended in one of several bins. So each job counts in these bins with
-    the chance that it has ended there. The bins before them are not included; `estimate` adds the
-    jobs that were certainly at risk in a bin.
+    Polls show only that a job ended in one of several bins. So each job counts in all of them, with
+    the chance that it has ended there. It was certainly at risk in the bins before them; `estimate`
+    adds these numbers.
 
     Args:
         survival: Chance that a job is active at each edge.

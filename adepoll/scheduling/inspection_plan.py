@@ -91,7 +91,7 @@ class Plan:
 
     @property
     def unknown_from(self) -> float:
-        """Age in seconds from which no job was seen to end; 0 if no job was seen to end at all."""
+        """Age in seconds above which no job was seen to end; 0 if no job was seen to end at all."""
         return EDGES[self.distribution.known]
 
     @property

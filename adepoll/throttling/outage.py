@@ -74,7 +74,7 @@ class Outage:
                 postpones the next probe.
             job_id: Id of the job that the request concerns; None for a request that concerns no
                 job, such as one for the job list. Each failed request without a job counts like one
-                about a further job.
+                about another job.
         """
         if job_id is None:
             self.failures += 1

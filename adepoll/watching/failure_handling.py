@@ -224,7 +224,7 @@ class FailureRules:
 
     @property
     def _total_limit(self) -> float:
-        """`outage_patience`, or its default."""
+        """The value of `outage_patience`; if it is None, the default."""
         if self.outage_patience is None:
             return _OUTAGE_FACTOR * self.patience
         return self.outage_patience

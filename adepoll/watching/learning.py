@@ -221,10 +221,11 @@ class Learning:
     ) -> bool:
         """Record when the service received a job; return False if the time cannot be used.
 
-        Then the age counts from the time when the watcher got the job. A later answer with a
-        different time of receipt is ignored. The time cannot be used in these cases:
+        If no time can be used, the age of the job counts from the time when the watcher got it.
+        After one time was used, a different time in a later answer is ignored. A time cannot be
+        used in these cases:
 
-        - The time, or the service's clock, is not known.
+        - It is not known, or the service's clock is not known.
         - The job is active, but the service received it after the watcher got it.
         - The job is active, and was over an hour old when the watcher got it. It was also more than
           twice as old as any job that was seen to end.

@@ -40,14 +40,14 @@ class Score:
 
 @define(eq=False)
 class KeptShare:
-    """Estimates how many settled jobs the list never drops: their share of all settled jobs.
+    """Estimates which share of the settled jobs the list goes on showing as active for ever.
 
     The estimate comes from polls of jobs that the list shows as active.
 
     Attributes:
-        found: Number of jobs that these polls found settled, and that the list has not dropped.
-        expected: Number of jobs that these polls would have found settled if the list dropped no
-            settled job. In both numbers, older polls count less.
+        found: Number of settled jobs that these polls found, and that the list still shows.
+        expected: Number of settled jobs that these polls would have found if the list went on
+            showing all settled jobs. In both numbers, older polls count less.
     """
 
     found: float = 0.0
@@ -60,7 +60,7 @@ class KeptShare:
 
     @property
     def is_large(self) -> bool:
-        """True if the list keeps so many settled jobs that sweeps hardly save requests."""
+        """True if the list goes on showing so many settled jobs that sweeps save few requests."""
         return self.value > _MAX_KEPT_SHARE
 
     def record_poll(self, chance: float) -> None:
@@ -84,13 +84,13 @@ class ListAccuracy:
             active `limit` seconds after a poll had found the job settled.
         arrivals: Score of new jobs. The list was late for a job if it did not show the job `limit`
             seconds after the service had received the job.
-        kept: Share of the settled jobs that the list never drops.
+        kept: Share of the settled jobs that the list goes on showing as active.
         dropped: Number of jobs that were missing from the list, and that a poll then found settled.
         compare_at: Latest time at which the next sweep should start, because it can show whether
             the list is late, or that further jobs have settled. Infinity for no such time.
-        no_drop_since: Start of the last sweep from which some watched jobs were missing. Since
-            then, the list has dropped no job. A sweep without missing jobs also counts if polls
-            have shown that the jobs take longer than expected.
+        no_drop_since: Start of the last sweep in which the list dropped watched jobs, as expected.
+            A sweep without dropped jobs counts, too, if polls have shown that the jobs take longer
+            than expected.
     """
 
     limit: float
@@ -123,7 +123,7 @@ class ListAccuracy:
 
     @property
     def is_bad(self) -> bool:
-        """True if the list was late for too many jobs, or keeps too many settled jobs."""
+        """True if the list was late for too many jobs, or goes on showing too many settled jobs."""
         too_many = self.kept.is_large and self.kept.found > _MIN_LATE
         return self.ends.is_bad or self.arrivals.is_bad or too_many
 
@@ -183,9 +183,9 @@ class ListAccuracy:
         sweep_now: bool = False,
         is_check: bool = False,
     ) -> None:
-        """Record that a poll found a job settled, although the job was not missing from the list.
+        """Record that a poll found a job settled before the list dropped it.
 
-        Later sweeps then show when the list drops the job.
+        Later sweeps show when the list drops it.
 
         Args:
             job_id: Id of the job.
@@ -193,8 +193,8 @@ class ListAccuracy:
             active_at: Time at which a poll last found the job active; if no poll has, the time at
                 which the service received the job.
             sweep_now: True to sweep immediately, because other listed jobs may have settled, too.
-            is_check: True if this poll also counts in `kept` and `record_expected`. The condition:
-                the list showed the job as active, and it is known how long jobs take.
+            is_check: True if the list showed the job as active, and it is known how long jobs take.
+                Only then does the poll count in `kept`.
         """
         self._explained = 0.0
         self._expected -= is_check
@@ -220,8 +220,8 @@ class ListAccuracy:
         """Record that a poll found a listed job active.
 
         Args:
-            chance: Probability with which a job of this age should have settled between
-                `no_drop_since` and this poll.
+            chance: Probability that a job of this age would have settled between `no_drop_since`
+                and this poll.
         """
         self._explained += chance
 
@@ -300,10 +300,10 @@ class ListAccuracy:
             self.compare_at = min(self.compare_at, earliest + self.limit)
 
     def _record_kept(self, started: float) -> None:
-        """Correct the counts for jobs that the list has now dropped after all.
+        """Correct the counts for settled jobs that the list has now dropped, later than expected.
 
-        They were counted as settled jobs that the list never drops. Now they count as jobs for
-        which the list was late.
+        They counted as jobs that the list shows for ever. Now they count as jobs for which the list
+        was late.
 
         Args:
             started: Time at which the sweep began.

@@ -81,8 +81,8 @@ class ListHints:
     def stop_sweeping(self, now: float) -> Iterator[None]:
         """From now on, poll jobs by schedule.
 
-        Iterate to the end of the result: the iterator chooses new times for the jobs. It yields
-        after every 500 jobs, so that other tasks can run.
+        The caller must use up the returned iterator. It chooses new times for the jobs, in steps of
+        500 jobs, so that other tasks can run between the steps.
         """
         if not self.list_trust.sweeping:
             return
@@ -106,9 +106,9 @@ class ListHints:
                 yield
 
     def postponed_to(self, state: JobState, now: float) -> float:
-        """Return when to poll a due job: now (at most `now`), or at a later time.
+        """Return when to poll a job that is due: now (`now` or earlier), or at a later time.
 
-        A poll is postponed while the list is enough to know that the job is active.
+        The poll is postponed while the list is enough to know that the job is active.
 
         A job that somebody waits for is polled now, unless the request budget is short. If it is
         short, the next page of the list replaces the poll. The first poll of a job is only
@@ -225,8 +225,8 @@ class ListHints:
         - If there was time between the pages of a slow sweep: jobs that may have moved between two
           pages. They count as missing if the next sweep does not show them either.
 
-        Iterate to the end of the result: the iterator does the work. After each 500 jobs, it yields
-        the number of missing jobs among these 500.
+        The caller must use up the returned iterator, which does this work. After each 500 jobs, it
+        yields the number of missing jobs among them.
 
         Args:
             requested_at: Start of the sweep.
@@ -271,7 +271,10 @@ class ListHints:
         return distribution.ends_between(seen, max(now - state.received_at, seen))
 
     def _check_earlier(self, state: JobState, now: float) -> None:
-        """Poll a listed job earlier than planned: the list keeps more settled jobs than assumed."""
+        """Poll a listed job earlier than planned, because the list is worse than assumed.
+
+        It goes on showing more settled jobs as active than was known when the poll was planned.
+        """
         if state.ticket and not state.ignore_list and not state.awaited:
             due = now + self.timing.rng.random() * self.list_trust.check_every(state, now)
             if due < state.list_trusted_until:

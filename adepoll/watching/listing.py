@@ -43,8 +43,7 @@ class ListTrust:
         wasted_polls: Number of polls of jobs that were missing from the list but still active.
         jobs_come_settled: True if most jobs have settled already when the watcher gets them. The
             list never shows such jobs as active.
-        kept_share: Observed share of the settled jobs that the list never drops: it goes on showing
-            them as active.
+        kept_share: Observed share of the settled jobs that the list goes on showing as active.
         sweep_rate: None, unless the last sweep was slow, for example because the request budget is
             short. Then: the requests per second of this sweep. A sweep is slow if it takes more
             than half of the wanted time between two sweeps.
@@ -77,17 +76,17 @@ class ListTrust:
         self.jobs_come_settled = self._settled_share > _MAX_SETTLED_SHARE
 
     def confirm_now(self, state: JobState) -> None:
-        """Ignore the list for this job, because the caller makes the job due now."""
+        """Poll this job now, whatever the list says. The caller must make the job due."""
         self.pending_confirmation += not state.pending_confirmation
         state.ignore_list = state.pending_confirmation = True
 
     def confirm_when_due(self, state: JobState) -> None:
-        """Ignore the list for this job, so that it is polled when it is due."""
+        """Poll this job when it is due, whatever the list says."""
         self.trust(state)
         state.ignore_list = True
 
     def trust(self, state: JobState) -> None:
-        """Stop ignoring the list for this job: while it is listed, it needs no poll."""
+        """Do not poll this job while the list shows it as active; undoes `confirm_now`."""
         self.pending_confirmation -= state.pending_confirmation
         state.ignore_list = state.pending_confirmation = False
 
@@ -185,10 +184,10 @@ class ListTrust:
     def check_every(self, state: JobState, now: float) -> float:
         """Return the longest time between two polls of a listed job.
 
-        Suppose that the list never drops a share s of the settled jobs. Then listed jobs settle
-        unnoticed s times as often as jobs settle without a list. So the best number of polls is
-        sqrt(s) times that of the schedule (see `scheduling.inspection_plan`). Infinity if the list
-        drops all settled jobs.
+        Suppose that the list goes on showing a share s of the settled jobs as active. Then listed
+        jobs settle unnoticed s times as often as jobs settle without a list. So the best number of
+        polls is sqrt(s) times that of the schedule (see `scheduling.inspection_plan`). The time is
+        infinite if s is 0.
         """
         return self.delay(state, now) / math.sqrt(self.kept_share) if self.kept_share else math.inf
 

@@ -138,9 +138,9 @@ class ScheduleCalls:
 
         There are two estimates, and the result is the larger one:
 
-        - By the durations: the time after which half a job is expected to be active. There is no
-          such estimate if fewer than 20 jobs have settled, or if most of the time would be at ages
-          far above those of settled jobs.
+        - By the durations: the time after which, on average, less than one job (0.5) is still
+          active. There is no such estimate if fewer than 20 jobs have settled, or if most of the
+          time would be at ages far above those of settled jobs.
         - By the request budget, if most polls are late: the time for one more poll of each job, or
           for up to two polls if few polls find a settled job.
 

@@ -68,9 +68,10 @@ class HostEvidence:
         return self.last_error is None and any(self.jobs)
 
     def share_worked(self, worked: int, failed: int) -> float | None:
-        """Return the share of recent polls that showed a working host, 0 to 1; None for no polls.
+        """Return the share of recent polls, 0 to 1, that showed a working host.
 
         Only polls since a certain moment count. The caller has kept the counters of that moment.
+        Return None if there was no poll since then.
 
         Args:
             worked: Value that `self.worked` had at that moment.
@@ -171,9 +172,10 @@ class KeyEvidence:
         return _NEW_KEY_DELAY
 
     def share_accepted(self, accepted: int, failed: int) -> float | None:
-        """Return the share of recent polls for which the key was accepted, 0 to 1; None for none.
+        """Return the share of recent polls, 0 to 1, for which the key was accepted.
 
         Only polls since a certain moment count. The caller has kept the counters of that moment.
+        Return None if there was no poll since then.
 
         Args:
             accepted: Value that `self.accepted` had at that moment.

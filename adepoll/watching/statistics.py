@@ -46,7 +46,7 @@ class LagHistogram(HtmlTable):
     sum: float = 0.0
 
     def __str__(self) -> str:
-        """Return the mean, and the lowest bucket bound that 95% of the lags do not exceed."""
+        """Return the mean, and a number of seconds that 95% of the lags do not exceed."""
         lags = sum(self.counts)
         if not lags:
             return "no lag yet"

@@ -101,7 +101,7 @@ class Subscription:
             job_ids: Ids of the jobs.
             timeout: Seconds after which the jobs still open are given up; None for no limit.
             window: Maximum number of jobs at the same time: those that are watched, and those whose
-                error waits for the consumer. None for no limit for a collection of ids, and
+                error waits for the consumer. None: no limit for a collection of ids,
                 `ITERATOR_WINDOW` for an iterator.
             every_change: True if every change of status is delivered, False if only the final one.
             buffer: Room for snapshots; None if there is always room.

@@ -157,8 +157,8 @@ class WatchedJobs:
     def clear(self) -> Iterator[None]:
         """Forget all jobs; results of polls in flight will be ignored.
 
-        The returned iterator removes the jobs from `learning`, 500 in each step, so that other
-        tasks can run between two steps. Iterate to its end.
+        The caller must use up the returned iterator. It removes the jobs from `learning`, in steps
+        of 500 jobs, so that other tasks can run between the steps.
         """
         states = [*self._states.values()]
         self._states.clear()
@@ -342,7 +342,7 @@ class WatchedJobs:
             self.poll_queue.put(state, due)
 
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
-        """After a poll, make jobs due that wait for room in the buffers of its subscribers.
+        """After a poll, make jobs due that wait for room in the buffer of one of its subscribers.
 
         Args:
             reserved: Subscribers in whose buffers the poll had reserved a place.
