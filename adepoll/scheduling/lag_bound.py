@@ -23,9 +23,9 @@ The reasons:
   proportion to the distance find such a point with at most a constant factor more effort than the
   best possible search (A. Beck & D. Newman, Israel J. Math. 8, 1970).
 - *It is never longer than the pauses of the official SDK's waiter.* That waiter pauses for 1 s, and
-  then 1.5 times as long after each poll, up to 10 s. So after ``w`` seconds, its pause is ``1 + w /
-  2``, until it reaches 10 s. That waiter can still detect a single job earlier by chance, because
-  its polls come at other moments.
+  then 1.5 times as long after each poll, up to 10 s. So its pause after ``w`` seconds is
+  ``1 + w / 2``, until it reaches 10 s. That waiter can still detect a single job earlier by chance,
+  because its polls come at other moments.
 - *At most 7 s, not 10 s.* The first polls are more frequent than those of that waiter. Short delays
   later are useful, too: with 7 s, the number of polls times the lag is about as small as for that
   waiter, or smaller. A job that ends in the first minute has few of these later polls. So the bound

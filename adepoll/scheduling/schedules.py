@@ -6,17 +6,18 @@ Other modules decide about the next poll, too. This is the complete list:
 2. `inspection_plan` computes the delay (`Plan.delay`): polls are frequent at ages at which many
    jobs settle.
 3. `lag_bound` limits the delay.
-4. `watching.watched_jobs` sets the time of the next poll: `WatchedJobs.subscribe` that of the first
-   poll, `WatchedJobs.succeeded` and `WatchedJobs.failed` that of later ones. It shortens the delay
-   if the job's progress says that it ends earlier (`ScheduleCalls.expected_end`), and lets a job be
-   polled immediately after `JobWatcher.poll_now`. After a failed poll, it follows
-   `watching.failure_handling`, and for a job that nobody has watched for some seconds
-   `watching.left_jobs`.
-5. During list sweeps, the list replaces polls. `watching.listing` decides for how long
-   (`ListTrust.trusted_until`), and `watching.list_hints` makes jobs due that are missing from the
-   list. `watching.sweep_policy` decides when the list is read.
-6. `watching.poll_queue` decides the order, if more jobs are due than can be polled.
-7. `watching.pollers` starts the poll. A due job waits while no subscriber has room in its buffer
+4. `watching.watched_jobs` sets the time of the next poll: in `WatchedJobs.subscribe` for the first
+   poll, in `WatchedJobs.succeeded` and `WatchedJobs.failed` for later ones. The next poll is
+   earlier than the schedule says if the progress of the job promises an earlier end
+   (`ScheduleCalls.expected_end`). It is immediate after `JobWatcher.poll_now`.
+5. After a failed poll, `watching.failure_handling` can make the next poll earlier.
+6. During list sweeps, the list replaces polls. `watching.listing` decides for how long
+   (`ListTrust.trusted_until`). `watching.list_hints` makes jobs due that are missing from the list.
+   `watching.sweep_policy` decides when the list is read.
+7. `watching.left_jobs` keeps the time of the next poll for ten seconds after the last `wait` for a
+   job has ended.
+8. `watching.poll_queue` decides the order, if more jobs are due than can be polled.
+9. `watching.pollers` starts the poll. A due job waits while no subscriber has room in its buffer
    (`JobState.reserve_places`), while other polls wait for the request budget (`watching.turns`),
    and until the request budget allows the request (`throttling.rate_limiter`).
 

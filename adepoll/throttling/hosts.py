@@ -1,7 +1,8 @@
 """The hosts of the service, and the callers that wait for the request budget or for a host.
 
-v1 jobs and v2 jobs can be at different hosts. If one of them is down, or asks for a pause, the
-requests to the other host go on. Imports `errors` and `outage`. Times are seconds of `loop.time()`.
+v1 jobs and v2 jobs can be at different hosts. If one of them is down, or asks for a pause (with a
+Retry-After), the requests to the other host go on. Imports `errors` and `outage`. Times are seconds
+of `loop.time()`.
 """
 
 import asyncio
@@ -53,8 +54,8 @@ class Host:
         gate_opens_at: Time until which no request may be sent to this host, because it answered
             with a Retry-After (a 429 stops all hosts, and does not count here). In the past if
             requests may be sent.
-        holds_back: True if requests to the host must wait: it is down or slow, or has asked for a
-            pause. Then its callers wait in `held_back`, and not in the queue of all hosts.
+        holds_back: True if requests to the host must wait: it is down or slow, or has sent a
+            Retry-After. Then its callers wait in `held_back`, and not in the queue of all hosts.
         slow_until: Time until which the host counts as slow (see `slow_down`); minus infinity if it
             has never been slow.
         held_back: Callers of the host that wait while `holds_back` is True; the first has waited
@@ -253,9 +254,9 @@ class Hosts:
         host.held_back.clear()
 
     def let_go_open(self, now: float) -> bool:
-        """Call `let_go` for each host that is up and not slow, and has not asked for a pause.
+        """Call `let_go` for each host that is up and not slow, and whose Retry-After has passed.
 
-        Return True if at least one of the hosts was down or had asked for a pause.
+        Return True if at least one of the hosts was down or had sent a Retry-After.
         """
         sent_nothing = False
         for host in [*self.holding_back]:

@@ -180,8 +180,9 @@ class JobWatcher(AsyncCloseable):
         """Poll jobs until they have settled; yield the snapshot of each as soon as it has settled.
 
         The first poll of a job is immediate if there is a timeout, and for the first eight jobs.
-        Later jobs can be polled up to twice the target lag later, in two cases: during list sweeps,
-        and with `Adaptive` if earlier jobs were new when the watcher got them.
+        The first poll of a later job can be some seconds later, in two cases: during list sweeps,
+        and with `Adaptive` if earlier jobs were new when the watcher got them. docs/poll-times.md
+        has the exact rules.
 
         Every id ends as exactly one snapshot or one unresolved job. A failed job has settled, and
         is yielded like the others. A duplicate in a collection is ignored. A duplicate from an
