@@ -90,10 +90,7 @@ class IdIntake:
         self._added.set()
 
     async def waiting(self) -> AsyncGenerator[JobRef, None]:
-        """Yield the jobs of the journal that must still be watched, in their order.
-
-        Wait for further ids as long as `add_all` is reading. Then the generator ends.
-        """
+        """Yield the jobs of the journal that must still be watched; end when all ids were added."""
         after = 0
         while True:
             self._added.clear()

@@ -84,7 +84,7 @@ class ProblemList:
 def _without_job(line: str, reference: str, label: str | None) -> str:
     """Remove label and id of the job from a line, so that lines about the same problem are equal.
 
-    `reference` is the id of the job as it is in the line. It can begin with the kind of the job.
+    `reference` is the id of the job, as it is in the line.
     """
     if label is not None:
         line = line.replace(f" ({shown(label)})", "")

@@ -1,8 +1,7 @@
 """Prometheus metrics of clients, watchers and fetchers. Needs the extra ``prometheus``.
 
-This module reads the statistics of these objects (`AdeClient.stats`, `JobWatcher.stats` and
-`ResultFetcher.stats`), and counts nothing itself. The values are counted in these modules (the
-names of the metrics are without ``adepoll_`` and ``_total``):
+This module counts nothing itself: it reads `AdeClient.stats`, `JobWatcher.stats` and
+`ResultFetcher.stats`. These modules count (names of metrics without ``adepoll_`` and ``_total``):
 
 - `requests`, `retries`, `throttled`, `failures` and `key_refused`: `throttling.request_sender`
 - `received_bytes`: `api.transport`
@@ -17,9 +16,6 @@ names of the metrics are without ``adepoll_`` and ``_total``):
 - `results_in_flight` and `results`: `fetcher.fetcher` and `fetcher.result_stream`
 - `results_resumed`: `fetcher.patience`
 - `result_bytes` and `result_urls_renewed`: `fetcher.storage_client`
-
-The classes of the statistics are in the module `statistics` of `throttling`, `watching` and
-`fetcher`.
 
 ``REGISTRY.register(AdepollCollector(client=client, watcher=watcher, fetcher=fetcher))``
 """

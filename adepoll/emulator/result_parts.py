@@ -1,8 +1,7 @@
 """Makes a result of an exact size from parts. Does no I/O.
 
-The rules of a kind write the documented fields and one row. Then the result is filled up to the
-requested size: with copies of the row that have rising numbers (filler rows), and with some text
-(filler text). Filler rows and filler text have no meaning.
+The rules of a kind write the documented fields and one row. Filler rows (copies of the row with
+rising numbers) and filler text give the result the requested size. They have no meaning.
 """
 
 import json

@@ -336,11 +336,7 @@ def changed_error(changed: ResultChangedError, *, expected: int | None) -> Resul
     """Return an error that makes adepoll request a changed result again.
 
     The error `changed` itself would end the transfer. Call this only if the user has not got any
-    bytes yet.
-
-    Args:
-        changed: The error that says that the result has changed.
-        expected: Size of the result in bytes; None if it is not known.
+    bytes yet. `expected` is the size of the result in bytes; None if it is not known.
     """
     return ResultTransferError(
         "the object in storage changed",

@@ -172,8 +172,8 @@ def file_status(path: Path) -> os.stat_result | None:
 def _check_companions(path: Path) -> None:
     """Raise `NotAJournalError` if a file beside the journal is a link or not a regular file.
 
-    These are the files -wal, -shm and -journal, which SQLite writes. SQLite would follow a link,
-    and write to another file. The lock file is checked later, when the lock is taken.
+    SQLite would follow a link, and write to another file. The files are -wal, -shm and -journal;
+    the lock file is checked later.
     """
     for end in (WAL_END, SHM_END, ROLLBACK_END):
         beside = companion(path, end)

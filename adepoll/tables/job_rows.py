@@ -198,9 +198,9 @@ def _time(seconds: float | None) -> datetime | None:
 def _without_references(output: Json) -> tuple[Json, dict[str, Json]]:
     """Split the output of a workflow job: return it without references, and then the references.
 
-    The references have the same keys as their values. For example, the references of ``{"w": {"s":
-    {"extraction": {"total": 7}}}}`` are ``{"w": {"s": {"extraction": {"total": REFERENCES}}}}``.
-    The object `ground` of a workflow contains only references, and is moved unchanged.
+    The references have the same keys as their values: those of ``{"w": {"s": {"extraction":
+    {"total": 7}}}}`` are ``{"w": {"s": {"extraction": {"total": REFERENCES}}}}``. The object
+    `ground` of a workflow contains only references, and is moved unchanged.
     """
     if not isinstance(output, dict):
         return output, {}

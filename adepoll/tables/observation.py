@@ -2,9 +2,8 @@
 
 Several results are observed together: first all their values at one path, then those at the next
 path. This is several times faster than one result after another. What was observed is kept in a
-tree with one `Node` for each path. Its memory does not grow with the number of results: the tree
-has at most 10,000 nodes, and an object with more than 1,000 different keys becomes one column of
-JSON text.
+tree with one `Node` for each path. Memory is limited: the tree has at most 10,000 nodes, and an
+object with more than 1,000 different keys becomes one column of JSON text.
 """
 
 from collections import Counter

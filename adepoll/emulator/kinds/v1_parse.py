@@ -92,8 +92,8 @@ class V1Parse(V1Kind):
 def _document_parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> ResultParts:
     """Return the parts of the result of a document.
 
-    The result has a chunk for each page that did not fail, and a table. Between them are any number
-    of chunks without meaning (the rows of `ResultParts`), which give the result its size.
+    The result has a chunk for each page that did not fail, and a table. Between them, chunks
+    without meaning give the result its size.
     """
     failed = job.plan.pages_that_failed
     pages = [page for page in range(job.plan.pages) if page + 1 not in failed]
@@ -133,8 +133,7 @@ def _document_parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> 
 def _spreadsheet_parts(job: Job, metadata: dict[str, Json]) -> ResultParts:
     """Return the parts of the result of a spreadsheet.
 
-    The result has a table for each sheet, and then any number of tables without meaning (the rows
-    of `ResultParts`), which give the result its size.
+    The result has a table for each sheet. Then tables without meaning give the result its size.
     """
     chunks: list[dict[str, Json]] = []
     markdown, splits = "", []

@@ -65,8 +65,7 @@ def parse_metadata(job: Job) -> dict[str, Json]:
 def parse_parts(job: Job, metadata: dict[str, Json]) -> ResultParts:
     """Return the parts of a parsed document.
 
-    The last page that did not fail has any number of elements without meaning (the rows of
-    `ResultParts`), which give the result its size.
+    In the last page that did not fail, elements without meaning give the result its size.
 
     Args:
         job: The job.

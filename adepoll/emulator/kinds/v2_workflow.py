@@ -66,10 +66,9 @@ class V2Workflow(V2Kind):
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - the signature of the base class
         """Return the parts of the JSON of a `result`; see `EmulatedKind.result`.
 
-        The request that created the job can choose the values that the result contains (its field
-        `output`). Then the filler rows, which give the result its size, are in the list `_rows`
-        beside these values. If the request chose no values, the filler rows are in the parsed
-        document.
+        The request that created the job can choose the values of the result in its field `output`.
+        Then the list `_rows` beside these values contains the filler rows, which give the result
+        its size. If it chooses none, the filler rows are in the parsed document.
         """
         rng = self.rng(job, seed)
         after = f',"metadata":{dump(self.metadata(job))}}}'
