@@ -48,10 +48,10 @@ class WrappedClient(Protocol):
 
 @frozen
 class OriginalMethods:
-    """The methods of the class `AdeClient`, to find out whether a client has others in their place.
+    """The methods `get_job` and `list_jobs` as the class `AdeClient` defines them.
 
-    A subclass or a test can replace a method. Then `ClientOfKind` and `PollingClient` call the new
-    method.
+    They are compared with the methods of a client. If a subclass or a test has replaced a method,
+    `ClientOfKind` and `PollingClient` call the new one.
     """
 
     get_job: Callable[..., Any]

@@ -52,9 +52,9 @@ class Distribution:
             the start of the bin.
         known: Number of bins up to the greatest age at which a job was seen to end. For the bins
             after them, the distribution is a guess.
-        quiet: For each bin, the age at which the quiet time ends that contains the bin; 0 if jobs
-            may end in this bin. For example, 300 means that jobs hardly ever end from this bin
-            until they are 300 s old. Bins without an item count as 0. See `estimation.quiet_until`.
+        quiet: For each bin, the age until which jobs hardly ever end; 0 if jobs may end in this
+            bin. For example, 300 means: from this bin until they are 300 s old, jobs hardly ever
+            end. Bins without an item count as 0. See `estimation.quiet_until`.
         survival: For each bin, the chance that a job is still active at the start of the bin.
     """
 

@@ -22,9 +22,9 @@ from adepoll.scheduling.distribution import (
 )
 
 Observation: TypeAlias = tuple[int, int, int | None]
-"""Three edges: the nearest to the age at which a job was first seen active, the nearest to the age
-at which it was last seen active, and the nearest to the age at which it was seen to have ended.
-The third is None if the job was not seen to end."""
+"""Ages at which a job was first seen active, last seen active, and seen to have ended.
+
+Each is the index of the nearest edge. The third is None if the job was not seen to end."""
 
 
 def estimate(
@@ -143,9 +143,9 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
 def quiet_until(ends: Sequence[float], risk: Sequence[float]) -> tuple[float, ...]:
     """Find the quiet ages: ages at which jobs hardly ever end, so that polls can be rare.
 
-    For each bin, return the age at which the quiet time ends that contains the bin; 0 if the bin is
-    not quiet. In a quiet bin, the chance that a job ends before it is 1.25 times as old is at most
-    2%. The chance is estimated with caution: three jobs are added to the jobs that were seen to end
+    For each bin, return the age until which jobs hardly ever end; 0 if the bin is not quiet. A bin
+    is quiet if a job of its age ends before it is 1.25 times as old with a chance of at most 2%.
+    The chance is estimated with caution: three jobs are added to the jobs that were seen to end
     ("rule of three", J. A. Hanley & A. Lippman-Hand, JAMA 249, 1983). So at least 150 jobs must
     have been seen at these ages.
 

@@ -202,7 +202,7 @@ def error_of_ended(sent: Sent, job_id: str | None) -> AnswerTimeoutError | None:
 
 
 class PlacesBySemaphore(dict[AbstractAsyncContextManager[object], Places]):
-    """The `Places` of all semaphores that are held during the requests of one budget.
+    """Finds the `Places` object of each semaphore that is held during requests of one budget.
 
     A semaphore can be wrapped in another object, whose attribute `places` is the semaphore. Both
     then have the same `Places`.

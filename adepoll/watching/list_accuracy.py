@@ -76,7 +76,7 @@ class KeptShare:
 
 @define(eq=False, kw_only=True)
 class ListAccuracy:
-    """Judges by polls whether the list can be used in place of polls.
+    """Finds out whether the list can replace polls, by comparing the list with polls.
 
     Attributes:
         limit: Largest lag of the list, in seconds, at which the list is useful.
@@ -87,10 +87,11 @@ class ListAccuracy:
         kept: Share of the settled jobs that the list goes on showing as active.
         dropped: Number of jobs that were missing from the list, and that a poll then found settled.
         compare_at: Latest time at which the next sweep should start, because it can show whether
-            the list is late, or that further jobs have settled. Infinity for no such time.
-        no_drop_since: Start of the last sweep in which the list dropped watched jobs, as expected.
-            A sweep without dropped jobs counts, too, if polls have shown that the jobs take longer
-            than expected.
+            the list is late, or that further jobs have settled. Infinity if there is no such
+            reason.
+        no_drop_since: Start of the last sweep after which all was well: the list did not show some
+            of the watched jobs any more, because they had settled. All is also well if the list
+            shows all jobs, and polls have shown that the jobs take longer than expected.
     """
 
     limit: float
