@@ -156,7 +156,7 @@ class JobSnapshot(TableRow):
             to the result file. None if the bytes are not known, for example after `from_json`.
         output_url: URL from which the result can be downloaded, if the response does not contain
             the result. The presigned URL of a v1 job is a secret, and expires one hour after the
-            poll; `ResultFetcher` requests a new one. A v2 job has a URL only if it was created with
+            poll; `ResultFetcher` renews it. A v2 job has a URL only if it was created with
             `output_save_url`, and that URL may not allow downloads.
         metadata: Facts about the job, if the response contains them outside of the result; None if
             not. See `facts`.
@@ -288,7 +288,7 @@ class JobSnapshot(TableRow):
 
         The copy has no queries of URLs, signatures and tokens: not in `output_url`, in other texts,
         or in unknown fields. The extracted data and the Markdown stay as they are, because they are
-        your own data. `ResultFetcher` accepts the copy, and requests a new URL from the service.
+        your own data. `ResultFetcher` accepts the copy, and gets a complete URL from the service.
         """
         shown = redacted(self)
         return shown if self.received_result is None else evolve(shown, received_result=None)

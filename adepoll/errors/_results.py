@@ -108,7 +108,7 @@ class ResultForbiddenError(ResultRefusedError):
 
 
 class ResultExpiredError(ResultRefusedError):
-    """The URL of the result has expired, and the service has not returned a valid new URL."""
+    """The URL of the result has expired, and could not be renewed."""
 
 
 class ResultTransferError(ResultError):
