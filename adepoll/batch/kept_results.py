@@ -43,15 +43,14 @@ def with_kept_result(folder: Path, snapshot: JobSnapshot) -> JobSnapshot:
     kept = KeptResult(path)
     kept.size = status.st_size
     kept.keep()
-    return evolve(snapshot, data_omitted=True, kept_result=kept)
+    return evolve(snapshot, kept_result=kept)
 
 
 def remove(folder: Path, snapshots: Iterable[JobSnapshot]) -> None:
     """Remove the kept files of jobs whose results are in their result files."""
     for snapshot in snapshots:
-        if snapshot.data_omitted:
-            with contextlib.suppress(OSError):
-                _path_of(folder, snapshot).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            _path_of(folder, snapshot).unlink()
 
 
 def _path_of(folder: Path, job: JobSnapshot) -> Path:

@@ -121,9 +121,10 @@ class ResultFetching:
         """
         # A run that was killed while it recorded a result file has not removed the kept file.
         written = [record.snapshot for record in page if record.file and record.snapshot]
+        large = [snapshot for snapshot in written if snapshot.data_omitted]
         folder = self._resources.out_dir
-        if folder is not None and any(snapshot.data_omitted for snapshot in written):
-            await start_in_thread(kept_results.remove, folder, written)
+        if large and folder is not None:
+            await start_in_thread(kept_results.remove, folder, large)
         if not self._resources.verify:
             return page
         lost = {record.ref for record in await self._record_lost(page)}

@@ -10,6 +10,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from files import names, sha256
+from internals import responses_read
+from waiting import until
 
 from adepoll import AdeClient, Batch, JobKind, JobRef, ResultFetcher, RetryPolicy
 from adepoll.errors import (
@@ -345,6 +347,21 @@ async def test_closing_the_fetcher_ends_a_transfer(api, connect, tmp_path):
         await running
     api.hang.set()
     assert names(tmp_path) == []
+
+
+async def test_cancelling_a_transfer_before_its_result_begins_closes_the_connection(
+    api, connect, tmp_path
+):
+    api.body = answer_with(result_of(1000), metadata={"note": "x" * 300_000})
+    api.cuts, api.hang = [200_000], asyncio.Event()
+    _, fetcher = await connect()
+    running = asyncio.create_task(fetcher.download(REF, tmp_path / "out"))
+    await until(lambda: responses_read(fetcher) and fetcher.stats.bytes_received)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running  # the task, its exception and the objects in its traceback still exist
+    assert not responses_read(fetcher)
+    api.hang.set()
 
 
 async def test_a_batch_requests_a_large_result_once(api, connect, tmp_path):

@@ -103,4 +103,6 @@ def end_now(world, job_id):
 
 def responses_read(connections):
     """Return the responses of which a client or a fetcher reads the body at this moment."""
-    return getattr(connections, "_transport", connections).reading
+    for name in ("_transport", "_storage"):
+        connections = getattr(connections, name, connections)
+    return connections.reading

@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import os
+import tempfile
 from decimal import Decimal
 from functools import partial
 
@@ -504,6 +505,24 @@ async def test_without_pyarrow_csv_works_and_parquet_says_what_to_install(tmp_pa
     with pytest.raises(ConfigurationError, match=r'the extra "table" .* pip install "\.\[table\]"'):
         adepoll.export(tmp_path / "b.db", tmp_path / "t.parquet")
     adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("out", ["new", "existing", "device", "stream"])
+async def test_rows_are_kept_beside_a_file_and_otherwise_in_the_temporary_folder(
+    tmp_path, monkeypatch, out
+):
+    await write_journal(tmp_path / "b.db", [None])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    if out == "existing":
+        (tmp_path / out).touch()
+    target = {"device": os.devnull, "stream": io.BytesIO()}.get(out, tmp_path / out)
+    if out in {"new", "existing"}:
+        adepoll.export(tmp_path / "b.db", target, to="csv")
+        assert target.read_bytes().startswith(b"job_id,")
+        return
+    with pytest.raises(FileNotFoundError) as caught:
+        adepoll.export(tmp_path / "b.db", target, to="csv")
+    assert caught.value.filename == str(tmp_path / "missing")
 
 
 def test_an_error_names_the_folder_and_not_its_temporary_file(tmp_path):

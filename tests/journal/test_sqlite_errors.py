@@ -1,0 +1,154 @@
+"""Errors of SQLite become errors that say what to do."""
+
+import errno
+import resource
+import shutil
+import sqlite3
+from types import SimpleNamespace
+
+import pytest
+
+from adepoll.errors import (
+    JournalAccessError,
+    JournalBusyError,
+    JournalDamagedError,
+    JournalWriteError,
+)
+from adepoll.journal.sqlite_errors import reading_error, writing_error
+
+KEPT_FREE = 65_536  # a disk with fewer free bytes counts as full
+MEMORY = "out of memory; free some memory"
+FULL = "the disk is full; free some space"
+
+
+def caused(code, text="a text of SQLite"):
+    """Return an error with this result code; without a code, the error is one of Python."""
+    error = sqlite3.OperationalError(text)
+    if code is not None:
+        error.sqlite_errorcode = code
+        error.sqlite_errorname = f"NAME_{code}"
+    return error
+
+
+@pytest.fixture(autouse=True)
+def free(monkeypatch):
+    """Set how many bytes of the disk are free."""
+
+    def set_free(count):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=count))
+
+    set_free(KEPT_FREE)
+    return set_free
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "text", "number"),
+    [
+        (sqlite3.SQLITE_CORRUPT, JournalDamagedError, "is damaged: a text of SQLite", None),
+        (sqlite3.SQLITE_NOTADB, JournalDamagedError, "is damaged: a text of SQLite", None),
+        (sqlite3.SQLITE_FORMAT, JournalDamagedError, "is damaged: a text of SQLite", None),
+        (sqlite3.SQLITE_ERROR, JournalDamagedError, "is damaged: a text of SQLite", None),
+        (sqlite3.SQLITE_INTERRUPT, JournalDamagedError, "damaged: a query did not end", None),
+        (None, JournalDamagedError, "is damaged: a text is not valid UTF-8", None),
+        (sqlite3.SQLITE_TOOBIG, JournalDamagedError, "is damaged: a value is too large", None),
+        (sqlite3.SQLITE_BUSY, JournalBusyError, "in use by another program", None),
+        (sqlite3.SQLITE_LOCKED, JournalBusyError, "in use by another program", None),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, JournalBusyError, "in use by another program", None),
+        (sqlite3.SQLITE_FULL, JournalAccessError, FULL, errno.ENOSPC),
+        (sqlite3.SQLITE_IOERR_READ, JournalAccessError, ": a text of SQLite", errno.EIO),
+        (sqlite3.SQLITE_READONLY, JournalAccessError, "make both writable", errno.EROFS),
+        (sqlite3.SQLITE_CANTOPEN, JournalAccessError, "-wal and -shm files", errno.EACCES),
+        (sqlite3.SQLITE_PERM, JournalAccessError, ": a text of SQLite", errno.EACCES),
+        (sqlite3.SQLITE_NOMEM, JournalAccessError, MEMORY, errno.ENOMEM),
+        (sqlite3.SQLITE_AUTH, JournalAccessError, ": a text of SQLite", None),
+    ],
+)
+def test_an_error_of_reading_says_what_to_do(code, kind, text, number, tmp_path):
+    error = reading_error(caused(code), tmp_path / "a.db")
+    assert type(error) is kind
+    assert text in str(error)
+    assert (error.path, getattr(error, "errno", None)) == (str(tmp_path / "a.db"), number)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "number"),
+    [
+        (sqlite3.SQLITE_FULL, FULL, errno.ENOSPC),
+        (
+            sqlite3.SQLITE_IOERR_WRITE,
+            "the disk failed (a text of SQLite); check the disk",
+            errno.EIO,
+        ),
+        (sqlite3.SQLITE_READONLY, "make it and its folder writable", errno.EROFS),
+        (sqlite3.SQLITE_NOMEM, MEMORY, errno.ENOMEM),
+        (sqlite3.SQLITE_BUSY, "has locked it; end that program", None),
+        (sqlite3.SQLITE_CANTOPEN, "a text of SQLite; solve this problem", errno.EACCES),
+        (sqlite3.SQLITE_TOOBIG, "a text of SQLite; solve this problem", None),
+        (None, "a text of SQLite; solve this problem", None),
+    ],
+)
+def test_an_error_of_writing_says_what_to_do(code, text, number, tmp_path):
+    error = writing_error(caused(code), tmp_path / "a.db")
+    assert type(error) is JournalWriteError
+    assert text in str(error)
+    assert (error.path, error.errno) == (str(tmp_path / "a.db"), number)
+    assert error.code == ("SQLITE_MISUSE" if code is None else f"NAME_{code}")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR,
+    ],
+)  # fmt: skip
+def test_a_write_to_a_damaged_journal_says_so(code, tmp_path):
+    error = writing_error(caused(code, "file is not a database"), tmp_path / "a.db")
+    assert type(error) is JournalDamagedError
+    assert error.problems == ("file is not a database",)
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY])
+def test_a_journal_in_memory_has_neither_a_disk_nor_other_users(code):
+    for error in reading_error(caused(code), None), writing_error(caused(code), None):
+        assert type(error) in {JournalAccessError, JournalWriteError}
+        assert error.path is None
+
+
+@pytest.mark.parametrize("error_of", [reading_error, writing_error])
+def test_an_io_error_on_a_full_disk_is_a_full_disk(error_of, free, tmp_path):
+    def errno_of(code):
+        return getattr(error_of(caused(code), tmp_path / "a.db"), "errno", None)
+
+    assert errno_of(sqlite3.SQLITE_IOERR) == errno.EIO
+    free(KEPT_FREE - 1)
+    assert errno_of(sqlite3.SQLITE_IOERR) == errno.ENOSPC
+    assert errno_of(sqlite3.SQLITE_READONLY) == errno.EROFS
+    assert errno_of(sqlite3.SQLITE_CORRUPT) is None
+
+
+@pytest.mark.parametrize("error_of", [reading_error, writing_error])
+def test_an_io_error_of_a_disk_that_is_gone_stays_one(error_of, monkeypatch, tmp_path):
+    def gone(_folder):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(shutil, "disk_usage", gone)
+    error = error_of(caused(sqlite3.SQLITE_IOERR), tmp_path / "a.db")
+    assert error.errno == errno.EIO
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("error_of", [reading_error, writing_error])
+@pytest.mark.parametrize("name", ["a.db", "a.db-wal"])
+def test_an_io_error_near_the_limit_of_the_size_of_files_names_the_limit(
+    error_of, name, monkeypatch, tmp_path
+):
+    (tmp_path / name).write_bytes(bytes(1_000))
+
+    def errno_of(code, limit):
+        monkeypatch.setattr(resource, "getrlimit", lambda _which: (limit, limit))
+        return getattr(error_of(caused(code), tmp_path / "a.db"), "errno", None)
+
+    assert errno_of(sqlite3.SQLITE_IOERR, KEPT_FREE + 1_000) == errno.EIO
+    assert errno_of(sqlite3.SQLITE_IOERR, KEPT_FREE + 999) == errno.EFBIG
+    assert errno_of(sqlite3.SQLITE_READONLY, KEPT_FREE + 999) == errno.EROFS
+    assert errno_of(sqlite3.SQLITE_IOERR, resource.RLIM_INFINITY) == errno.EIO
