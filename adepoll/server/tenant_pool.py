@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Final, Unpack
 
-from attrs import define
+from attrs import define, field
 
 from adepoll.api.client import AdeClient
 from adepoll.common.redaction import Secret
@@ -40,7 +40,7 @@ class _Tenant:
     """
 
     resources: ServerResources
-    used_at: float
+    used_at: float = field(init=False)
 
 
 class TenantPool:
@@ -121,7 +121,7 @@ class TenantPool:
             # Make room only after the creation, which fails with an invalid key. Such a key must
             # not make the pool close another tenant.
             self._make_room()
-            tenant = self._open[name] = _Tenant(resources, 0.0)
+            tenant = self._open[name] = _Tenant(resources)
         tenant.used_at = self._loop.time()
         self._open.move_to_end(name)
         self._set_timer()
