@@ -272,7 +272,7 @@ class PartFile:
             return
         size = sum(stop - start for start, stop in self._present)
         state = ResumeState(self._version, self._present)
-        if self._state_file is None or not state.is_resumable or size < _MIN_RESUMABLE:
+        if self._state_file is None or size < _MIN_RESUMABLE:
             is_kept = False
         else:
             own = self._names.restore_shared(own)  # if `publish` has renamed it, and then failed

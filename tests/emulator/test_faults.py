@@ -266,3 +266,36 @@ def test_the_options_of_a_fault_are_known():
         "wait_max",
     }
     assert {*option_names("html")} == set()
+
+
+def test_the_effects_of_several_faults_are_combined():
+    fixed = {"shape": "constant"}
+    on = faults(
+        make_fault("latency", median=1.0, **fixed),
+        make_fault("latency", median=0.5, **fixed),
+        make_fault("slow-body", rate=100.0),
+        make_fault("slow-body", rate=50.0),
+        make_fault("slow-body", rate=70.0),
+        make_fault("wrong-length", by=3),
+        make_fault("wrong-length", by=-5),
+        make_fault("overlong", extra_bytes=10),
+        make_fault("overlong", extra_bytes=7),
+        "redirect",
+        "unauthorized",
+        "not-found",
+    )
+    effect = CombinedEffect.of(on.select(Endpoint.RESULT, "one", NOW), NOW)
+    assert (effect.delay, effect.rate, effect.off_by, effect.extra_bytes) == (1.5, 50.0, 3, 17)
+    assert effect.needs_raw_socket
+    assert not effect.is_corrupting
+    assert effect.connection_failure is None
+    refused = CombinedEffect.of(on.select(GET, "one", NOW), NOW)
+    assert refused.replacement.status == 401  # the first refusal
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 1_000])
+def test_a_body_breaks_off_before_its_end_and_after_its_first_byte(size):
+    for seed in range(50):
+        [hit] = faults("truncated", seed=seed).select(GET, "one", NOW)
+        sent = CombinedEffect.of([hit], NOW).draw_break(size)
+        assert sent == 0 if size < 2 else 0 < sent < size

@@ -91,6 +91,15 @@ def test_the_same_seed_gives_the_same_jobs(clock, kind):
     assert jobs() == jobs()
 
 
+def test_profiles_can_be_mappings_of_existing_fields():
+    ade = Emulator(profile={"pages": [2, 3]}, profiles={"v2-parse": {"median": 7.0}})
+    assert ade.world.profile_of("v2-parse") == Profile(median=7.0)
+    assert ade.world.profile_of("v1-parse") == Profile(pages=[2, 3])
+    assert Emulator().world.profile_of("v1-parse") == Profile()
+    with pytest.raises(TypeError, match=r"no field 'medain'; the fields are: median, sigma, "):
+        Emulator(profile={"median": 7.0, "medain": 1.0})
+
+
 class TestV2Envelope:
     @every_v2_kind
     def test_an_id_is_a_ulid_with_the_time_of_creation(self, world, kind, clock):

@@ -28,6 +28,7 @@ from adepoll.common import file_system
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
 from adepoll.fetcher import resume_state
 from adepoll.fetcher.part_file import PartFile
+from adepoll.fetcher.part_names import PartNames
 from adepoll.fetcher.resume_state import ResumeStateFile
 from adepoll.fetcher.storage_rules import ObjectVersion
 
@@ -407,6 +408,28 @@ def test_a_replaced_file_hands_its_mode_and_owner_on(tmp_path):
     write_whole(part_file(target, overwrite=True), b"{}")
     status = target.stat()
     assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o604, *owner)
+
+
+@pytest.mark.posix
+def test_the_owner_is_only_changed_if_it_differs(tmp_path, fail_os):
+    """Some file systems refuse each change of the owner, with various errors."""
+    (tmp_path / "out").write_bytes(b"before")
+    fail_os("fchown", errno.ENOTSUP)
+    write_whole(part_file(tmp_path / "out", overwrite=True), b"{}")
+    assert (tmp_path / "out").read_bytes() == b"{}"
+
+
+@pytest.mark.posix
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+def test_a_name_that_another_file_has_now_is_not_removed(tmp_path):
+    own = PartNames(tmp_path / "out", "job-1").create_shared()
+    assert own.has_name()
+    own.path.rename(tmp_path / "moved")
+    own.path.write_bytes(b"other")
+    assert not own.has_name()
+    own.remove()
+    assert own.path.read_bytes() == b"other"
+    assert (tmp_path / "moved").exists()
 
 
 @pytest.mark.parametrize("has_links", [True, False], ids=["hard links", "no hard links"])

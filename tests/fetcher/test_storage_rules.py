@@ -175,6 +175,10 @@ ANSWERS = {
         b"",
         ResultExpiredError,
     ),
+    # A storage behind a proxy, or with answers of its own
+    "text expired": (VALID, 403, b"Request has Expired", ResultExpiredError),
+    "text early": (VALID, 403, b"The URL is Not Valid Yet", ResultServerError),
+    "text forbidden": (VALID, 403, b"Forbidden", ResultForbiddenError),
     # CloudFront
     "CloudFront expired": (
         CLOUDFRONT.format(policy(DateLessThan=BEFORE)),
