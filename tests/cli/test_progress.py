@@ -6,6 +6,7 @@ import os
 import pty
 import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from adepoll import BatchProgress
 from adepoll.api.models import JobStatus
 from adepoll.cli import progress
 from adepoll.cli.batch_state import (
@@ -23,6 +25,7 @@ from adepoll.cli.batch_state import (
     format_bytes,
     format_duration,
     format_rate,
+    state_of_batch,
 )
 from adepoll.cli.demo_run import DownloadCounter
 from adepoll.cli.progress import Display, LiveView, PlainView, View, progress_view
@@ -123,14 +126,29 @@ def test_a_failed_download_is_no_longer_in_progress():
     ("formatted", "text"),
     [
         (format_duration(0.1), "1 s"),
+        (format_duration(1.6), "2 s"),
         (format_duration(89), "89 s"),
+        (format_duration(90), "2 min"),
+        (format_duration(5_399), "90 min"),
+        (format_duration(5_400), "2 h"),
         (format_duration(720), "12 min"),
         (format_duration(7200), "2 h"),
         (format_rate(0), "0/s"),
         (format_rate(0.05), "3.0/min"),
+        (format_rate(-1), "0/s"),
+        (format_rate(0.099), "5.9/min"),
+        (format_rate(0.1), "0.1/s"),
         (format_rate(1.25), "1.2/s"),
+        (format_rate(9.99), "10.0/s"),
+        (format_rate(10), "10/s"),
         (format_rate(1234.5), "1,234/s"),
         (format_bytes(12_000), "12 kB"),
+        (format_bytes(999_999), "1000 kB"),
+        (format_bytes(1_000_000), "1 MB"),
+        (format_bytes(999_999_999), "1000 MB"),
+        (format_bytes(1_000_000_000), "1.0 GB"),
+        (format_bytes(999_900_000_000), "999.9 GB"),
+        (format_bytes(1_000_000_000_000), "1.0 TB"),
         (format_bytes(12_340_000), "12 MB"),
         (format_bytes(12_340_000_000), "12.3 GB"),
     ],
@@ -160,6 +178,51 @@ def test_a_line_describes_the_whole_state():
         "1,300 requests, throttled for 5 s, 4 downloads, "
         "120 MB fetched, 8 MB/s"
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"requests": 0}, "0 of 1 settled, 0/s"),
+        ({"requests": 1}, "0 of 1 settled, 0/s, 1 request"),
+        ({"throttled_for": 0.9}, "0 of 1 settled, 0/s"),
+        ({"throttled_for": 1.0}, "0 of 1 settled, 0/s, throttled for 1 s"),
+        ({"fetching": 1}, "0 of 1 settled, 0/s, 1 download"),
+        ({"bytes_fetched": 5_000}, "0 of 1 settled, 0/s, 5 kB fetched"),
+        (
+            {"fetching": 2, "bytes_fetched": 5_000},
+            "0 of 1 settled, 0/s, 2 downloads, 5 kB fetched, 7 kB/s",
+        ),
+        ({"time_left": 0.0}, "0 of 1 settled, 0/s, about 1 s left"),
+        ({"complete": False, "time_left": 9.0}, "0 of at least 1 settled, 0/s"),
+        ({"failure": "x" * 300}, f"0 of 1 settled, requests fail: {'x' * 160}..., 0/s"),
+        (
+            {"settled": {JobStatus.CANCELLED: 1, JobStatus.FAILED: 0}},
+            "1 of 1 settled (1 cancelled), 0/s",
+        ),
+    ],
+)
+def test_a_line_has_only_what_applies(fields, text):
+    state = BatchState(**({"known": 1, "complete": True} | fields))
+    assert describe(state, speed_of(0.0, 7_000)) == text
+
+
+def test_one_failed_request_is_no_problem_yet():
+    def failure(in_a_row):
+        stats = SimpleNamespace(
+            failures_in_a_row=in_a_row, last_failure="reset", requests=3, gate_closed_for=1.5
+        )
+        client = SimpleNamespace(stats=stats)
+        batch = SimpleNamespace(
+            progress=BatchProgress(known=9, missed=2, before=4), time_left=lambda: 5.0
+        )
+        return state_of_batch(batch, client)
+
+    assert failure(1).failure is None
+    state = failure(2)
+    assert (state.failure, state.requests, state.throttled_for) == ("reset", 3, 1.5)
+    assert (state.known, state.not_fetched, state.settled_before) == (9, 2, 4)
+    assert (state.time_left, state.total) == (None, None)  # more ids may follow
 
 
 # --- plain lines ---------------------------------------------------------------------------------
