@@ -533,6 +533,8 @@ async def test_a_client_that_accepts_no_data_is_disconnected(
     await reader.readuntil(b"\r\n\r\n")
     await until(lambda: "aborted" in caplog.text)
     assert all(record.getMessage().isprintable() for record in caplog.records)
+    name = "/events" if path.startswith("events") else f"/result/{job_id}"
+    assert any(name in text for text in caplog.messages if "aborted" in text)
     await until(lambda: not (server.watcher.stats.subscribers or server.fetcher.stats.under_way))
     writer.transport.abort()
 

@@ -4,17 +4,23 @@ import asyncio
 import gc
 import inspect
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from ports import free_port
 from waiting import until
 
-from adepoll import AdeClient, ClosedError, JobKind, JobTimeoutError, JobWatcher
+from adepoll import AdeClient, ClosedError, JobKind, JobRef, JobTimeoutError, JobWatcher
 from adepoll.emulator import JobPlan
 from adepoll.errors import AnswerTimeoutError, ConnectionFailedError, ServerError
 from adepoll.server import health
 from adepoll.server.health import Condition
-from adepoll.server.resources import ResourceOptions, create_resources, open_resources
+from adepoll.server.resources import (
+    ResourceOptions,
+    ServerResources,
+    create_resources,
+    open_resources,
+)
 
 ENDLESS = JobPlan(processing_time=float("inf"))
 
@@ -154,3 +160,78 @@ async def test_requests_that_get_no_answer_do_not_hide_that_the_service_is_silen
         with pytest.raises(AnswerTimeoutError):
             await resources.wait("a", timeout=0.05)
         assert (await resources.health()).condition is Condition.OUTAGE
+
+
+class Stub:
+    """A client, a watcher and a fetcher whose answers a test chooses."""
+
+    kind = JobKind.V1_PARSE
+    stats = SimpleNamespace(subscribers=0, under_way=0)
+
+    def __init__(self, *, outage=None, error=None, **stats):
+        self.found, self.error = outage, error
+        self.stats = SimpleNamespace(**(vars(self.stats) | stats))
+        self.kinds = []
+
+    def outage(self, kind):
+        self.kinds.append(kind)
+        return self.found
+
+    async def wait(self, _job, *, timeout):  # noqa: ASYNC109 - as in JobWatcher
+        assert timeout == 5.0
+        raise self.error
+
+
+def resources_of(stub):
+    return ServerResources(stub, stub, stub, owns_client=False, grace=1.0, probe_every=None)
+
+
+DOWN, FAILED = ServerError(status=500), ServerError(status=502)
+
+
+@pytest.mark.parametrize(
+    ("outage", "last_status", "last_error", "cause"),
+    [
+        (None, "pending", None, None),
+        (None, "pending", FAILED, None),
+        (None, None, FAILED, FAILED),
+        (None, None, None, AnswerTimeoutError),
+        (DOWN, "pending", None, DOWN),
+        (DOWN, "pending", FAILED, FAILED),
+        (DOWN, None, None, DOWN),
+    ],
+)
+async def test_a_wait_that_times_out_says_why_the_status_is_unknown(
+    outage, last_status, last_error, cause
+):
+    timeout = JobTimeoutError(
+        job_id="a", timeout=5.0, last_status=last_status, last_error=last_error
+    )
+    stub = Stub(outage=outage, error=timeout)
+    with pytest.raises((JobTimeoutError, AnswerTimeoutError, ServerError)) as caught:
+        await resources_of(stub).wait(JobRef("a", kind=JobKind.V2_PARSE), timeout=5.0)
+    if cause is AnswerTimeoutError:
+        assert (caught.value.job_id, caught.value.timeout) == ("a", 5.0)
+    else:
+        assert caught.value is (cause or timeout)
+    assert stub.kinds == [JobKind.V2_PARSE]
+    with pytest.raises((JobTimeoutError, AnswerTimeoutError, ServerError)):
+        await resources_of(stub).wait("a", timeout=5.0)
+    assert stub.kinds[1:] == [JobKind.V1_PARSE]
+
+
+async def test_resources_are_in_use_by_waits_streams_and_downloads():
+    assert not resources_of(Stub()).is_in_use
+    assert resources_of(Stub(subscribers=1)).is_in_use
+    assert resources_of(Stub(under_way=1)).is_in_use
+    resources = resources_of(Stub())
+    async with resources.until_stopped():
+        assert resources.is_in_use
+    assert not resources.is_in_use
+
+
+@pytest.mark.parametrize("name", ["grace", "probe_every"])
+@pytest.mark.parametrize("value", [-0.5, float("nan")])
+def test_times_are_not_negative(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a number of 0 or more, got {value}"):
+        create_resources(**{name: value})

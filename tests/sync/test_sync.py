@@ -238,6 +238,34 @@ def test_a_call_ends_with_its_loop(monkeypatch):
         BackgroundLoop().run(end_loop())
 
 
+def test_closing_the_loop_waits_for_all_tasks_even_if_one_of_them_fails():
+    ended = []
+
+    async def fail():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError
+
+    async def end_later():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.02)
+            ended.append(True)
+
+    async def begin():
+        tasks = [asyncio.create_task(task) for task in (fail(), end_later())]
+        await asyncio.sleep(0)
+        return tasks
+
+    loop = BackgroundLoop()
+    failed, _ = loop.run(begin())
+    loop.close()
+    assert ended
+    assert isinstance(failed.exception(), ValueError)
+
+
 # --- progress ------------------------------------------------------------------------------------
 
 

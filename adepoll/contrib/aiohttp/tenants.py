@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Unpack
 
@@ -157,15 +158,13 @@ class JobFunctions(ABC):
             try:
                 async with opening as reply:
                     response = web.StreamResponse(status=reply.status, headers=reply.headers)
-                    await response.prepare(request)
-                    if reply.has_body:
-                        write = limit_send_time(response.write)
-                        async for chunk in reply.chunks:
-                            await write(chunk)
-                        await limit_send_time(response.write_eof)(b"")
-            except ConnectionError:
-                if response is None:
-                    raise
+                    with suppress(ConnectionError):  # the client has disconnected
+                        await response.prepare(request)
+                        if reply.has_body:
+                            write = limit_send_time(response.write)
+                            async for chunk in reply.chunks:
+                                await write(chunk)
+                            await limit_send_time(response.write_eof)(b"")
             except (AdePollError, ClosedError, TimeoutError) as error:
                 if response is None:
                     raise  # nothing was sent yet, so a middleware can send problem details

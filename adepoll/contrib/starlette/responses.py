@@ -166,8 +166,8 @@ class ResultResponse(Response):
 
 
 async def _empty_body() -> AsyncGenerator[bytes, None]:
-    return
-    yield
+    for chunk in tuple[bytes, ...]():
+        yield chunk
 
 
 def _path(scope: Scope) -> str:
