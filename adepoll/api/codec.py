@@ -107,13 +107,7 @@ def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = 
 
 
 def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[str]:
-    """Return why a required field cannot be read; an empty list if it can.
-
-    Args:
-        field: The field.
-        raw: The JSON object that should contain the field.
-        path: Where the field is in the whole JSON.
-    """
+    """Return why the required field at `path` of the JSON cannot be read; empty if it can."""
     if field.key not in raw:
         return [f"required field missing @ {path}"]
     value = raw[field.key]
@@ -131,13 +125,7 @@ def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[st
 
 
 def _problems_of_array(field: Field, value: Json, path: str) -> list[str]:
-    """Return why a field that must be an array cannot be read; an empty list if it can.
-
-    Args:
-        field: The field.
-        value: The JSON of the field.
-        path: Where the field is in the whole JSON.
-    """
+    """Return why the array at `path` of the JSON cannot be read; empty if it can."""
     if not isinstance(value, list):
         return [f"expected an array, got {kind_of(value)} @ {path}"]
     problems: list[str] = []

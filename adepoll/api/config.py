@@ -225,12 +225,7 @@ def _is_host(parts: SplitResult) -> bool:
 def _check_path(parts: SplitResult, shown: str, name: str) -> None:
     """Raise ConfigurationError if the base URL ends with a path of the API, such as ``/v1/ade``.
 
-    adepoll itself adds these paths to the base URL.
-
-    Args:
-        parts: The parts of the URL.
-        shown: The URL as the message shows it.
-        name: Name of the argument or variable, for the message.
+    adepoll itself adds these paths. The message shows the URL as `shown`, and calls it `name`.
     """
     own_path = "" if parts.hostname in _HOSTS else _API_PATH.split(parts.path)[0]
     if own_path.rstrip("/") != parts.path.rstrip("/"):

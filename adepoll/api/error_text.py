@@ -19,7 +19,6 @@ _MAX_LOCATION: Final = 20  # names and indexes that are shown of the place of a 
 def error_text(raw: Json) -> str | None:
     """Return the message in the JSON of an error; None if there is none.
 
-    The JSON can be a text, or an object that has a message under one of the usual names (`_KEYS`).
     From an array, at most five messages are returned, separated by semicolons. The code of an error
     follows its message in parentheses, unless the message contains the code.
     """

@@ -140,11 +140,11 @@ class LargeAnswer:
         return ObjectScanner(inside=self._scan_workflow, max_value=0, max_members=_MAX_STEPS)
 
     def _scan_workflow(self, _name: str) -> ObjectScanner:
-        """Return a scanner for one workflow in the output: an object with its steps."""
+        """Return a scanner for the steps of one workflow."""
         return ObjectScanner(inside=self._scan_step, max_value=0, max_members=_MAX_STEPS)
 
     def _scan_step(self, _name: str) -> ObjectScanner | None:
-        """Return a scanner for the result of one step; None if there are too many steps."""
+        """Return a scanner for the result of one step; None after too many steps."""
         if len(self._steps) == _MAX_STEPS:
             return None
         scanner = ObjectScanner(max_value=_MAX_STEP_VALUE, max_total=4 * _MAX_STEP_VALUE)

@@ -156,7 +156,7 @@ async def items_of_thread(
     is_left = threading.Event()
 
     def put(entry: tuple[_T] | Exception | None) -> None:
-        """Pass an item, an error or the end (None) on to the event loop."""
+        """Pass an item, an error or the end on to the event loop."""
         capacity.acquire()
         if is_left.is_set():
             raise _LeftError
@@ -166,7 +166,7 @@ async def items_of_thread(
             raise _LeftError from None
 
     def run() -> None:
-        """Run the function in the thread, and pass its error or its end on."""
+        """Run the function, and pass its error or its end on."""
         with suppress(_LeftError):
             try:
                 produce(lambda item: put((item,)))

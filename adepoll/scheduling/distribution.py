@@ -118,13 +118,9 @@ class Distribution:
         return self._areas[0] - self._area_from(age)
 
     def expected_lag(self, seen: float, age: float) -> float:
-        """Return the expected detection lag: the time from a job's end to a poll at age `age`.
+        """Return the expected time from a job's end to a poll at age `age` (the detection lag).
 
-        If the job is still active at the poll, its lag counts as 0.
-
-        Args:
-            seen: Age at which the job was last seen active.
-            age: Age at the time of the poll.
+        The job was last seen active at age `seen`. If it is still active at the poll, its lag is 0.
         """
         chance = self.survival_at(seen)
         active = self.active_time(age) - self.active_time(seen)
@@ -134,9 +130,8 @@ class Distribution:
         """Return the number of seconds, at most a day, after which about `left` jobs are active.
 
         For example, ``time_until(ages, 1.0)`` estimates when all jobs but one have ended. At ages
-        at which no job was seen to end yet, the prior would make the result several times too long.
-        So it is not used at these ages. Instead, jobs are assumed to end there at the same rate as
-        shortly before.
+        at which no job was seen to end yet, jobs are assumed to end at the same rate as shortly
+        before. (With the prior, the result would be several times too long.)
 
         Args:
             ages: Present ages of the jobs; all of them are active.
@@ -154,8 +149,7 @@ class Distribution:
     def _survival_without_prior(self, age: float) -> float:
         """Return the chance that a job is active at `age`, without the guess of the prior.
 
-        Up to the greatest age at which a job was seen to end, this is `survival_at`. At higher
-        ages, jobs end at a constant rate: that of the last third of the lower ages.
+        At ages at which no job was seen to end yet, jobs end at a constant rate.
         """
         known = EDGES[self.known]
         if age <= known or not 0 < self.known < LAST:

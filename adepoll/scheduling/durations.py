@@ -198,12 +198,11 @@ class Durations:
         self._distribution = estimate(self._distribution, self._gone, self._active_changes)
 
     def _fade(self, factor: float, *, censored: bool) -> None:
-        """Make earlier jobs count less: multiply their weights by `factor`.
+        """Multiply the weights of earlier jobs by `factor`, so that they count less.
 
         Args:
             factor: A number below 1.
-            censored: True to change the weights of the jobs that were not seen to end, False to
-                change those of the jobs that were seen to end.
+            censored: True for the jobs that were not seen to end, False for those that were.
         """
         weights = (
             (ages, weight * factor if (ages[2] is None) is censored else weight)
@@ -213,7 +212,7 @@ class Durations:
         self._count_known()
 
     def _count_known(self) -> None:
-        """Compute the total weight of the jobs that were seen to end, and that of the others."""
+        """Compute the total weights of jobs that were seen to end, and of the others."""
         self._known = sum(w for (_, _, ended), w in self._gone.items() if ended is not None)
         self._censored = sum(self._gone.values()) - self._known
 

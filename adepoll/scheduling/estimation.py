@@ -104,9 +104,8 @@ def _expected(
 def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
     """Return a distribution in which the rate of ending jobs changes smoothly from bin to bin.
 
-    The rate is the hazard: ended jobs per job at risk and second. A bin in which few jobs ended is
-    combined with its neighbours. At ages that no job has reached, the rate gradually becomes that
-    of the prior distribution.
+    A bin in which few jobs ended is combined with its neighbours. At ages that no job has reached,
+    the rate gradually becomes that of the prior distribution.
 
     Args:
         ends: Number of jobs that ended in each bin.

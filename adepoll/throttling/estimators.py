@@ -63,11 +63,7 @@ class Window:
         return self.in_flight >= self.limit
 
     def sent(self, *, is_probe: bool = False) -> None:
-        """Count a request as sent.
-
-        Args:
-            is_probe: True for a request that only tests whether a host that is down works again.
-        """
+        """Count a request as sent; a probe only tests whether a host that is down works again."""
         self.in_flight += 1
         self._in_flight_of_epoch += not is_probe
         # The size may grow only while at least half of it is used (RFC 7661, 2015, section 4).
@@ -76,13 +72,7 @@ class Window:
         self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
     def ended(self, epoch: int, *, succeeded: bool = False, is_probe: bool = False) -> None:
-        """Count a request as ended.
-
-        Args:
-            epoch: Value of `epoch` at the time when the request was sent.
-            succeeded: True if the request succeeded, so that the window may grow.
-            is_probe: As in the call of `sent`.
-        """
+        """Count a request of the epoch `epoch` as ended; after a success, the size may grow."""
         self.in_flight -= 1
         if epoch == self.epoch and not is_probe:
             self._in_flight_of_epoch -= 1

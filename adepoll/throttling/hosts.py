@@ -89,13 +89,7 @@ class Host:
         return self._last_failure if self.outage.failures else None
 
     def record_failure(self, error: RequestError, now: float, *, is_probe: bool) -> bool:
-        """Record a failed request; return True if an outage begins with it.
-
-        Args:
-            error: The error of the request.
-            now: The present time.
-            is_probe: True if the host was down when the request was sent.
-        """
+        """Record a failed request, perhaps a probe; return True if an outage begins with it."""
         outage = self.outage
         is_first = not outage.failures
         self._last_failure = error

@@ -83,7 +83,7 @@ class Places:
     def allows(self, host: Host) -> bool:
         """Return whether a request to the host may hold one more place now.
 
-        False only if the host is slow, and its requests hold as many places as they may.
+        Only a slow host has a limit.
         """
         if host is self.only_host or host.slow_until == -math.inf:
             return True
@@ -175,7 +175,7 @@ class Places:
         return again
 
     def _share(self, host: Host) -> Share:
-        """Return the limits for a slow host; they are created at the first call."""
+        """Return the limits for a slow host, and create them at the first call."""
         if (share := self._shares.get(host)) is None:
             share = self._shares[host] = Share()
         return share

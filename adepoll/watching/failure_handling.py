@@ -203,10 +203,7 @@ class FailureRules:
     def timeout_error(self, job_id: str, state: JobState | None, timeout: float) -> JobTimeoutError:
         """Return the error for a job that has not settled in time.
 
-        Args:
-            job_id: Id of the job.
-            state: State of the job; None if it is not watched any more.
-            timeout: Seconds for which the caller has waited.
+        `state` is None if the job is not watched.
         """
         polls, last_status, last_error = 0, None, self.host.last_error
         if state is not None and (state.polls or state.failures is not None):
@@ -241,11 +238,7 @@ class FailureRules:
     ) -> float | FailureAction:
         """Add the seconds since the last failed poll that count; return the result of `record`.
 
-        Args:
-            failures: The failed polls of the job.
-            kind: Kind of the present failure.
-            gap: Seconds between the last two failed polls.
-            now: The present time.
+        `gap` is the number of seconds between the last two failed polls.
         """
         weight = self._weight(failures, kind)
         limit, longest = self._limit(kind), self._most_between_polls(kind)

@@ -45,14 +45,7 @@ class LagRatio:
     _polls: int = 0  # number of recorded polls
 
     def record(self, distribution: Distribution, seen: float, age: float, *, settled: bool) -> None:
-        """Record a poll of a job.
-
-        Args:
-            distribution: How long jobs take; the source of the expected lag.
-            seen: Age at which the job was last known to be active.
-            age: Age at the time of the poll.
-            settled: True if the poll found the job settled.
-        """
+        """Record a poll at age `age` of a job that was last known to be active at age `seen`."""
         self._polls += 1
         if self._polls % _SAMPLE_EVERY or bin_index(age) > distribution.known:
             return  # a sample of the polls is enough; at unknown ages, the distribution is a guess
@@ -166,15 +159,14 @@ class Learning:
         """Record that a poll found a job settled.
 
         If the job was old when the watcher got it, and no poll has found it active, its duration is
-        not recorded. The reason: the watcher does not know how many other jobs of that age were
-        still active, so such durations would distort the estimate.
+        not recorded. Such durations would distort the estimate, because nobody knows how many other
+        jobs of that age were still active.
 
         Args:
             state: The job.
             received_at: Time at which the service received the job; None if it is not known.
             now: The present time.
-            exact: Duration of the job in seconds, if the service has reported it. None if the job
-                ended at an unknown time between the last two polls.
+            exact: Duration of the job in seconds, if the service has reported it; None if not.
 
         Returns:
             None if an earlier poll found the job active. If no poll did: False if the job was new

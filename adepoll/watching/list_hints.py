@@ -138,15 +138,7 @@ class ListHints:
     def page_listed(
         self, status: JobStatus, number: int, page: JobPage, requested_at: float, now: float
     ) -> None:
-        """Record a page that was received; `listed` records each of its jobs.
-
-        Args:
-            status: Status of the jobs on the page.
-            number: Number of the page.
-            page: The page.
-            requested_at: Time at which the page was requested.
-            now: The present time.
-        """
+        """Record a page that was requested at `requested_at`, and each of its jobs (`listed`)."""
         for job in page.jobs:
             self.listed(job, requested_at, now)
         watched = [self.states.get(job.job_id) for job in page.jobs]
@@ -352,11 +344,7 @@ class ListHints:
     ) -> None:
         """Record what the poll of a job that was missing from the list shows about the list.
 
-        Args:
-            state: The job.
-            now: The present time.
-            active_at: Time at which the job was last seen active, before this poll.
-            settled: True if the poll found the job settled.
+        `active_at` is the time at which the job was last seen active, before this poll.
         """
         if self.list_trust.sweeping:
             wait = now - state.due

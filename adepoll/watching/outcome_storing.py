@@ -170,7 +170,7 @@ class _Storing:
         self._closed = asyncio.Event()  # set when the watcher was closed
 
     async def run(self, job_ids: JobIds) -> None:
-        """Watch the jobs and store their outcomes until all are stored or the watcher is closed."""
+        """Store the outcomes of all jobs; end early if the watcher is closed."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 # The ids are read in a separate task. If a watch read them directly, an error that

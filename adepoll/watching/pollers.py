@@ -175,11 +175,7 @@ class Pollers:
             self.on_idle()
 
     async def _work(self, state: JobState | None) -> None:
-        """Poll a job, and then one due job after another, until no job is due.
-
-        Args:
-            state: The first job; None to begin with the next due job.
-        """
+        """Poll the job, if one is passed, and then one due job after another."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         get_job, watched_jobs, in_flight = self._source.get_job, self.watched_jobs, self._in_flight

@@ -48,7 +48,7 @@ class ScheduleCalls:
 
     @_first_poll_schedule.default
     def _find_first_poll_schedule(self) -> FirstPollSchedule | None:
-        """Return the schedule if it also chooses the first poll of a job; None if not."""
+        """Return the schedule if it also chooses first polls; None if not."""
         return self.schedule if isinstance(self.schedule, FirstPollSchedule) else None
 
     @property

@@ -45,11 +45,7 @@ class HostEvidence:
     def record_failure(self, error: AdePollError, now: float, *, longest: float) -> None:
         """Record a poll that failed for a reason that can concern all jobs of the host.
 
-        Args:
-            error: The error of the poll.
-            now: The present time.
-            longest: Of the seconds since the previous failed poll, at most this number is added to
-                `silent_for`.
+        Of the seconds since the previous failed poll, at most `longest` are added to `silent_for`.
         """
         if self.last_error is not None:
             self.silent_for += min(now - self._failed_at, longest)

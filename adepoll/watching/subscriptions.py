@@ -260,7 +260,7 @@ class Subscription:
         await join(cancelled)
 
     def _give_up_open_jobs(self, timeout: float) -> None:
-        """Stop reading ids, and start to give up the open jobs: the timeout has passed."""
+        """The timeout has passed: stop reading ids, and give up the open jobs."""
         if self._reader is not None:
             self._reader.cancel()
         self._expiry = start(self._expire(timeout), self._owner.tasks)
@@ -389,7 +389,7 @@ class Subscription:
             self._subscribe(job, now)
 
     def _subscribe(self, job: NamedJob, now: float) -> JobState:
-        """Add this subscription to the subscribers of a job, and return the job's state."""
+        """Subscribe to a job, and return its state."""
         can_wait = self.known > _FIRST_JOBS and self._timeout is None and not self.every_change
         watched_jobs = job.polling.watched_jobs
         return watched_jobs.subscribe(job.job_id, job.key, self, now, can_wait=can_wait)

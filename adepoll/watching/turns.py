@@ -123,7 +123,7 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
         return self._acquire(acquiring)
 
     async def _acquire(self, acquiring: Awaitable[object]) -> None:
-        """Wait for the semaphore. After that, the request of this task no longer waits."""
+        """Wait for the semaphore, and then call `_acquired`."""
         await acquiring
         self._acquired()
 

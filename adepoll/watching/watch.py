@@ -209,7 +209,7 @@ class WatchSubscription(Subscription):
         return super()._untaken() + self._held_errors
 
     def _record_error(self, key: str, error: AdePollError) -> None:
-        """Record that a job was given up; if the caller wants errors, yield this one."""
+        """Record that a job was given up; yield the error if the caller wants that."""
         if self._yield_errors:
             self._to_yield.append(key)
         super()._record_error(key, error)

@@ -324,14 +324,8 @@ class WatchedJobs:
     def _await(self, state: JobState, now: float, *, was_awaited: bool) -> None:
         """Make a job due now, because somebody begins to wait for it.
 
-        If others have waited for it already, the job is due one second after the start of its last
-        poll, or now if this time has passed. So waiters that begin soon after each other share the
-        polls.
-
-        Args:
-            state: The job.
-            now: The present time.
-            was_awaited: True if others have waited for the job already.
+        If others have waited for it already (`was_awaited`), it is due at least a second after the
+        start of its last poll. So waiters that begin soon after each other share the polls.
         """
         due = now
         if was_awaited:
@@ -344,9 +338,7 @@ class WatchedJobs:
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
         """After a poll, make jobs due that wait for room in the buffer of one of its subscribers.
 
-        Args:
-            reserved: Subscribers in whose buffers the poll had reserved a place.
-            now: The present time.
+        The poll had reserved places in the buffers of the subscribers `reserved`.
         """
         # A poll that delivers no snapshot frees its places. Wake the jobs that wait for room here:
         # usually the consumer wakes them when it takes a snapshot, but there may be none to take.
@@ -416,12 +408,7 @@ class WatchedJobs:
     def _put_by_list(self, state: JobState, now: float, *, was_missing: bool) -> None:
         """During list sweeps, plan the next poll of a job that a poll has found active.
 
-        The next poll is at the time at which the list alone is not enough any more.
-
-        Args:
-            state: The job.
-            now: The present time.
-            was_missing: True if the job had been polled because the list did not show it.
+        `was_missing` is True if the job had been polled because the list did not show it.
         """
         if was_missing:
             # The list may never show this job. So poll it no more often than the schedule would.
