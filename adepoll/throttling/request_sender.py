@@ -2,9 +2,10 @@
 
 `call` repeats a request after a temporary error; `call_once` sends it only once.
 
-A 429 has two effects here: `RateLimiter.failed` makes all requests of the budget wait and lowers
-their rate, and `call` sends the request again. `rate_limiter` lists the effects in other modules.
-Imports the rest of `throttling`.
+After a 429, `RateLimiter.failed` makes all requests of the budget wait for Retry-After plus jitter,
+and lowers their rate. Then `call` sends the request again. `call_once` does not: a poll is repeated
+by the schedule of its job, and a request for a page of the list by `watching.list_sweeper`.
+`rate_limiter` has the complete list of effects. Imports the rest of `throttling`.
 """
 
 import asyncio
