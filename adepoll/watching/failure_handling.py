@@ -60,8 +60,9 @@ become probably bad.
 
 There is also a limit for all seconds, whether they count or not. It is `outage_patience`, or the
 limit above if that is longer. A job is given up at its next failed poll if its polls have failed
-for this time, or if its host has responded to no request of the watcher for this time. Of the
-seconds between two failed polls, at most a tenth of `outage_patience` is added to these times.
+for this time. It is also given up if its host has been down for this time, unless the failed poll
+got a response that shows that the host works now, such as a 403. Of the seconds between two failed
+polls, at most a tenth of `outage_patience` is added to these times.
 
 Imports `job_state`, `service_evidence` and `errors`. Times are seconds of one monotonic clock,
 passed in as `now`.
@@ -248,9 +249,11 @@ class FailureRules:
         failures.kind = kind
         left = limit - failures.seconds.get(kind, 0.0)
         longest_total = max(limit, self._total_limit)
-        # A failure whose kind is in `_RESPONSES` is a response of the host, so the host is not
-        # down.
-        silent_for = 0.0 if kind in _RESPONSES else self.host.silent_for
+        # A response to this poll, such as a 403, shows that the host is not silent.
+        is_silent = kind is FailureKind.FAILED and not isinstance(
+            failures.last_error, AuthenticationError
+        )
+        silent_for = self.host.silent_for if is_silent else 0.0
         total_left = longest_total - max(failures.total, silent_for)
         if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
             return FailureAction.GIVE_UP

@@ -198,11 +198,14 @@ def test_after_a_long_outage_each_job_ends_with_its_first_failed_poll():
     assert rules.record(job("c"), BROKEN, seconds + 100.0) is not GIVE_UP
 
 
-@pytest.mark.parametrize("error", [UNKNOWN, MALFORMED])
-def test_a_response_after_a_long_outage_gives_no_job_up(error):
+@pytest.mark.parametrize("status", [None, "processing"])
+@pytest.mark.parametrize("error", [UNKNOWN, MALFORMED, FORBIDDEN, REFUSED])
+def test_a_response_after_a_long_outage_gives_no_job_up(error, status):
     rules = rules_of()
+    answer(rules)
+    rules.record_accepted_key()
     seconds, _ = time_of_the_end(rules, BROKEN, every=50.0)
-    assert rules.record(job("b"), error, seconds + 50.0) is not GIVE_UP
+    assert isinstance(rules.record(job("b", status=status), error, seconds + 50.0), float)
 
 
 def test_no_job_waits_longer_than_the_outage_patience_beside_many_that_fail():
