@@ -227,7 +227,7 @@ class Field:
         if_odd: Value of a required field if its JSON cannot be read; `attrs.NOTHING` if unreadable
             JSON is an error.
         most: Largest number of items that are read from an array.
-        is_message: True if the value is a text for people; for an array, if the items are.
+        is_message: True if the value, or each item of an array, is a text for people.
         optional: True if the field is left out of written JSON when it is None.
         repeats: Name of the earlier field whose JSON usually contains a copy of this field; None if
             there is no such field.

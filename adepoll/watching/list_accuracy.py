@@ -273,8 +273,8 @@ class ListAccuracy:
     def record_sweep(self, started: float) -> None:
         """Record the end of a complete sweep.
 
-        The list has dropped a settled job if `record_listed` was not called for the job during this
-        sweep.
+        If no page of the sweep has shown a settled job (`record_listed`), the list has dropped the
+        job.
 
         Args:
             started: Time at which the sweep began.
