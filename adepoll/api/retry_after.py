@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from adepoll.api.service_clock import parse_http_date
 
 MAX_RETRY_AFTER: Final = 300.0
-"""Longest Retry-After, in seconds. A longer one is reduced to this value."""
+"""Longest Retry-After of the service, in seconds. A longer one is reduced to this value."""
 
 _SECONDS: Final = re.compile(r"\d+(\.\d*)?", re.ASCII)
 
@@ -26,23 +26,26 @@ class Headers(Protocol):
         """Return the value of a header, None if it is absent."""
 
 
-def parse_retry_after(headers: Headers, *, now: datetime | None = None) -> float | None:
+def parse_retry_after(
+    headers: Headers, *, now: datetime | None = None, longest: float = MAX_RETRY_AFTER
+) -> float | None:
     """Return the Retry-After in seconds (RFC 9110, section 10.2.3); None if absent or unreadable.
 
-    The result is between 0 and `MAX_RETRY_AFTER`. If Retry-After is a date, the result is the time
+    The result is between 0 and `longest`. If Retry-After is a date, the result is the time
     from the Date header of the same response to this date. The local clock is not used, because it
     can differ from the clock of the server.
 
     Args:
         headers: Headers of the response.
         now: The local time, which replaces a missing Date header; None if it is not known.
+        longest: Maximum of the result, in seconds.
     """
     value = (headers.get("Retry-After") or "").strip()
     if _SECONDS.fullmatch(value):
-        return min(float(value), MAX_RETRY_AFTER)
+        return min(float(value), longest)
     until = parse_http_date(value)
     since = parse_http_date(headers.get("Date") or "") or now
     if until is None or since is None:
         return None
     seconds = (until - since).total_seconds()
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER) if math.isfinite(seconds) else None
+    return min(max(seconds, 0.0), longest) if math.isfinite(seconds) else None

@@ -1,7 +1,6 @@
 """Errors of fetching a result and of writing it to a file."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from adepoll.common.redaction import redact_text, redact_url, showable
 from adepoll.common.system_errors import reason_of
@@ -65,7 +64,7 @@ class ResultRefusedError(ResultError):
         url: The redacted URL.
     """
 
-    hint: ClassVar[str] = ""
+    hint: str = ""  # an addition to the message
 
     def __init__(self, *, job_id: str, status: int, detail: str, url: str) -> None:
         self.url = redact_url(url)
@@ -80,7 +79,8 @@ class ResultServerError(ResultRefusedError):
     """The storage failed (5xx), or its answer means that a later request can succeed.
 
     Attributes:
-        retry_after: Seconds that the storage asked to wait, at most 300; None if it did not ask.
+        retry_after: Seconds that the storage asked to wait, at most one day; None if it did not
+            ask, or asked for a longer time.
     """
 
     transient = True
@@ -94,6 +94,8 @@ class ResultServerError(ResultRefusedError):
         url: str,
         retry_after: float | None = None,
     ) -> None:
+        if retry_after:
+            self.hint = f"it asked to wait {retry_after:,.0f} seconds"
         super().__init__(job_id=job_id, status=status, detail=detail, url=url)
         self.retry_after = retry_after
 

@@ -125,7 +125,7 @@ class ResultFetcher(AsyncCloseable):
                 slower response counts as a failed request, and is repeated.
             patience: Maximum seconds without progress. A transfer is given up when this time has
                 passed, and as many requests have failed as the `RetryPolicy.attempts` of the client
-                allows.
+                allows. It is given up immediately if the storage asks for a longer wait.
             allow_private: True to fetch results from a storage in your own network: from private,
                 loopback and link-local addresses, and over plain http. If False, such addresses are
                 allowed only if the API has one, and plain http only if the API uses it.

@@ -26,6 +26,11 @@ _log = logging.getLogger(__name__)
 # A storage counts as down after this number of failed requests in a row, of any transfers.
 _FAILURES_OF_OUTAGE: Final = 3
 _MAX_PROBE_WAIT: Final = 5.0  # maximum seconds from a failed probe to the next one
+# Seconds. A Retry-After of this length or less never ends a transfer before its last attempt.
+_SHORT_RETRY_AFTER: Final = 5.0
+# Seconds. During a longer Retry-After, other transfers send requests again after this time, because
+# the storage can be mistaken.
+_MAX_SHARED_RETRY_AFTER: Final = 300.0
 _CHECK_EVERY: Final = 1.0  # a waiting request checks every second whether the fetcher was closed
 _PROGRESS: Final = 2**20  # new bytes after which earlier failures of a transfer are forgotten
 
@@ -61,22 +66,37 @@ class StorageOrigin:
         self._waits: Iterator[float]  # seconds before each next probe of the current outage
         self._last_failure = -math.inf  # time of the last counted failure
         self._opens_at = -math.inf  # no request is sent before this time
+        # The last response with a Retry-After, and the time until which it holds requests back.
+        self._busy: ResultServerError | None = None
+        self._busy_until = -math.inf
         self._probe: asyncio.Event | None = None  # set when the current probe has ended
 
     @asynccontextmanager
-    async def request(self, retries: "TransferRetries") -> AsyncGenerator[None, None]:
+    async def request(
+        self, retries: "TransferRetries", *, job_id: str, url: str
+    ) -> AsyncGenerator[None, None]:
         """Wait until a request of this transfer may be sent, and record how the request ends.
 
-        The code in the ``async with`` block sends the request. Every request waits until a
-        Retry-After, or the wait between two probes, has ended. While the storage is down, a request
-        also waits for the probe of another transfer, at the latest until `retries.give_up_at`.
-        After that time the request is sent, so that its transfer ends with the error of its own
-        request.
+        The code in the ``async with`` block sends the request. Every request waits until the wait
+        between two probes has ended. While the storage is down, a request also waits for the probe
+        of another transfer, at the latest until `retries.give_up_at`. After that time the request
+        is sent, so that its transfer ends with the error of its own request.
+
+        A request also waits until a Retry-After has ended, unless the patience of the transfer ends
+        earlier. Then no request is sent if the storage is down. If the storage is not down, the
+        request is sent, because the Retry-After may concern only one object.
+
+        Args:
+            retries: Limits the failures of the transfer.
+            job_id: The job, for errors.
+            url: The URL of the request, for errors.
 
         Raises:
+            ResultServerError: The storage is down, and `retries.give_up_at` is before the end of
+                its Retry-After. No request was sent.
             ClosedError: The fetcher was closed.
         """
-        is_probe = await self._wait_for_turn(retries.give_up_at, retries.check_open)
+        is_probe = await self._wait_for_turn(retries, job_id, url)
         started = asyncio.get_running_loop().time()
         try:
             yield
@@ -90,19 +110,29 @@ class StorageOrigin:
                 self._probe.set()
                 self._probe = None
 
-    async def _wait_for_turn(self, give_up_at: float, check_open: Callable[[], None]) -> bool:
-        """Wait until a request may be sent; return True if it is a probe.
-
-        After the time `give_up_at`, do not wait for the probe of another transfer. `check_open`
-        raises `ClosedError` if the fetcher was closed.
-        """
+    async def _wait_for_turn(self, retries: "TransferRetries", job_id: str, url: str) -> bool:
+        """Wait until a request may be sent, as `request` does; return True if it is a probe."""
         time = asyncio.get_running_loop().time
+        give_up_at = retries.give_up_at
         while True:
-            check_open()
+            retries.check_open()
             now = time()
-            if now < self._opens_at:
-                await asyncio.sleep(min(self._opens_at - now, _CHECK_EVERY))
-            elif self.failures < _FAILURES_OF_OUTAGE or now >= give_up_at:
+            busy = self._busy
+            is_down = self.failures >= _FAILURES_OF_OUTAGE
+            opens_at = self._opens_at
+            if not ends_too_late(self._busy_until, now, give_up_at):
+                opens_at = max(opens_at, self._busy_until)
+            elif is_down and busy is not None:
+                raise ResultServerError(
+                    job_id=job_id,
+                    status=busy.status,
+                    detail=busy.detail,
+                    url=url,
+                    retry_after=self._busy_until - now,
+                )
+            if now < opens_at:
+                await asyncio.sleep(min(opens_at - now, _CHECK_EVERY))
+            elif not is_down or now >= give_up_at:
                 return False
             elif self._probe is None:
                 self._probe = asyncio.Event()
@@ -119,7 +149,7 @@ class StorageOrigin:
             return
         now = asyncio.get_running_loop().time()
         if isinstance(error, ResultServerError) and error.retry_after is not None:
-            self._opens_at = max(self._opens_at, now + error.retry_after)
+            self._record_retry_after(error, error.retry_after, now)
         if started < self._last_failure:
             return
         self._last_failure = now
@@ -129,6 +159,23 @@ class StorageOrigin:
             self._waits = self._retry.waits(self._rng)
         if self.failures >= _FAILURES_OF_OUTAGE:
             self._opens_at = max(self._opens_at, now + min(next(self._waits), _MAX_PROBE_WAIT))
+
+    def _record_retry_after(self, error: ResultServerError, wait: float, now: float) -> None:
+        """Record that the storage has asked to wait for `wait` seconds."""
+        until = now + min(wait, _MAX_SHARED_RETRY_AFTER)
+        if until <= self._busy_until:
+            return
+        if now >= self._busy_until and wait > _SHORT_RETRY_AFTER:
+            _log.info("a storage asks to wait: %s", error)
+        self._busy, self._busy_until = error, until
+
+
+def ends_too_late(until: float, now: float, give_up_at: float) -> bool:
+    """Return whether a Retry-After lasts longer than the patience of a transfer.
+
+    `until` is the time at which the Retry-After ends.
+    """
+    return until > give_up_at and until - now > _SHORT_RETRY_AFTER
 
 
 class StorageOrigins:
@@ -158,7 +205,8 @@ class TransferRetries:
     A transfer is given up if two things are true: it has failed as often as the retry policy
     allows, and it has made no progress for `patience` seconds. Failed requests of other transfers
     from the same storage count as failures of this transfer. Each new mebibyte is progress: then
-    the failures and the time are counted from zero again.
+    the failures and the time are counted from zero again. A transfer is also given up immediately
+    if the storage asks for a longer wait than the patience allows.
 
     `patience` only applies while the storage or the network may be down. Other failures are a
     response that is not a result, or an object that is incomplete. They are retried as often as the
@@ -246,7 +294,10 @@ class TransferRetries:
         if self._must_give_up(now):
             raise error
         if isinstance(error, ResultServerError) and error.retry_after is not None:
-            self._resume_at = max(self._resume_at, now + error.retry_after)
+            until = now + error.retry_after
+            if ends_too_late(until, now, self.give_up_at):
+                raise error
+            self._resume_at = max(self._resume_at, until)
         _log.debug("attempt %d failed, will retry: %s", self._failures, error)
         while (left := self._resume_at - asyncio.get_running_loop().time()) > 0:
             await asyncio.sleep(min(left, _CHECK_EVERY))

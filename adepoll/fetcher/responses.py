@@ -5,6 +5,7 @@ the functions raise before any byte of its body is used (RFC 9110, sections 13 t
 """
 
 import asyncio
+import math
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -39,6 +40,8 @@ MAX_ERROR_BODY: Final = 4096
 
 # Largest number of codings of one body, as in curl. Each of them costs time, memory and stack.
 _MAX_CODINGS: Final = 5
+# Seconds. A longer Retry-After, such as a date in the year 2999, is a mistake, and is ignored.
+_MAX_RETRY_AFTER: Final = 86_400.0
 MAX_ERROR_PAGE: Final = 2**20
 """Bytes of the largest body that may be the error page of a gateway, and is requested again."""
 
@@ -238,13 +241,16 @@ class ResponseInterpreter:
                 while chunk := await response.content.read(MAX_ERROR_BODY - len(body)):
                     body += chunk
         now = datetime.now(UTC)
+        retry_after = parse_retry_after(response.headers, now=now, longest=math.inf)
+        if retry_after is not None and retry_after > _MAX_RETRY_AFTER:
+            retry_after = None
         return error_for(
             self.job_id,
             url,
             response.status,
             body,
             now=parse_http_date(response.headers.get("Date", "")) or now,
-            retry_after=parse_retry_after(response.headers, now=now),
+            retry_after=retry_after,
         )
 
 

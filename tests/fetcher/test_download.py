@@ -15,6 +15,7 @@ from pathlib import Path
 import forkserver
 import pytest
 from files import names, sha256
+from streams import collect_of
 from waiting import supervised
 
 from adepoll.errors import (
@@ -297,6 +298,33 @@ async def test_after_an_outage_ranges_are_used_again(bucket, body, fetch, stored
     assert report.sha256 == sha256(body)
     assert bucket.ranges[:4] == [(0, PART), (0, PART), None, (0, PART)]
     assert None not in bucket.ranges[4:]
+
+
+@pytest.mark.parametrize("use", ["download", "stream", "result"])
+@pytest.mark.parametrize("asked", ["3600", "31.5", "Fri, 31 Dec 2027 13:00:00 GMT"])
+async def test_a_retry_after_beyond_the_patience_fails_the_transfer_after_one_request(
+    bucket, fetch, stored, tmp_path, use, asked
+):
+    headers = [f"Retry-After: {asked}", "Date: Fri, 31 Dec 2027 12:00:00 GMT"]
+    bucket.answers = [bucket.reply(status="503 Slow Down", headers=headers)]
+    fetcher, job = fetch(patience=30), stored(bucket.url())
+    uses = {
+        "download": lambda: fetcher.download(job, tmp_path / "out"),
+        "stream": lambda: collect_of(fetcher, job),
+        "result": lambda: fetcher.result(job),
+    }
+    with pytest.raises(ResultServerError) as caught:
+        await uses[use]()
+    assert caught.value.retry_after == (31.5 if asked == "31.5" else 3_600.0)
+    assert len(bucket.heads) == 1
+    assert [*tmp_path.iterdir()] == []
+
+
+async def test_an_absurd_retry_after_is_ignored(bucket, body, fetch, stored, tmp_path):
+    headers = ["Retry-After: Fri, 31 Dec 2999 23:59:59 GMT"]
+    bucket.answers = [bucket.reply(status="503 Slow Down", headers=headers), bucket.give()]
+    report = await fetch(patience=30).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
 
 
 async def test_where_ranges_have_a_wrong_size_the_whole_is_requested(

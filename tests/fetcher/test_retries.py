@@ -2,6 +2,7 @@
 
 import asyncio
 from itertools import count
+from math import inf
 from random import Random
 
 import pytest
@@ -102,12 +103,26 @@ def test_each_new_mebibyte_restores_the_patience(replay):
 def test_retry_after_is_a_lower_bound_of_the_wait(replay):
     async def script():
         enduring = retries()
-        await enduring.wait_or_raise(slow_down(20.0), started=now(), received=0)
-        assert now() == 20.0
+        await enduring.wait_or_raise(slow_down(5.0), started=now(), received=0)
+        assert now() == 5.0
         await enduring.wait_or_raise(slow_down(0.5), started=now(), received=0)
         return now()
 
-    assert replay(script) == 22.0
+    assert replay(script) == 7.0
+
+
+@pytest.mark.parametrize("patience", [7_200, 3_600, 30])
+def test_a_retry_after_beyond_the_patience_ends_the_transfer_immediately(replay, patience):
+    async def script():
+        enduring = retries(patience=patience)
+        if patience < 3_600:
+            with pytest.raises(ResultServerError, match="it asked to wait 3,600 seconds"):
+                await enduring.wait_or_raise(slow_down(3_600.0), started=now(), received=0)
+        else:
+            await enduring.wait_or_raise(slow_down(3_600.0), started=now(), received=0)
+        return now()
+
+    assert replay(script) == (3_600.0 if patience >= 3_600 else 0.0)
 
 
 def slow_down(retry_after):
@@ -122,7 +137,7 @@ def slow_down(retry_after):
 class Outage:
     """A storage that fails until a time, and the transfers that request from it."""
 
-    def __init__(self, *, until, error=BROKEN, patience=60):
+    def __init__(self, *, until=inf, error=BROKEN, patience=60):
         self.until, self.error, self.patience = until, error, patience
         self.origin = StorageOrigins(Waits(attempts=3), Random(0)).of("https://a.example/p?s")
         self.sent = []
@@ -133,7 +148,7 @@ class Outage:
         while True:
             started = now()
             try:
-                async with self.origin.request(enduring):
+                async with self.origin.request(enduring, job_id="job-2", url="https://b/p?s=t"):
                     self.sent.append(now())
                     await asyncio.sleep(0.1)
                     if now() < self.until:
@@ -180,6 +195,63 @@ def test_retry_after_holds_back_all_transfers_from_the_origin(replay):
     assert [at for at in outage.sent if 0.1 <= at < 30.0] == []
 
 
+def test_a_single_retry_after_beyond_the_patience_does_not_fail_other_transfers(replay):
+    outage = Outage(until=0.2, error=slow_down(3_600.0))
+
+    async def script():
+        with pytest.raises(ResultServerError):
+            await outage.transfer()
+        assert now() == 0.1
+        await asyncio.sleep(0.2)
+        return await outage.transfer()
+
+    assert replay(script) < 1.0
+    assert len(outage.sent) == 2
+
+
+def test_a_storage_that_is_down_and_asks_for_too_long_a_wait_gets_few_requests(replay):
+    """After three responses, transfers fail without a request; one is sent five minutes later."""
+    outage = Outage(error=slow_down(3_600.0))
+
+    async def script():
+        errors = [await outage.run(1) for _ in range(20)]
+        assert now() < 1.0
+        await asyncio.sleep(150.0)
+        errors += [await outage.run(1)]
+        await asyncio.sleep(151.0)
+        outage.until = 0.0
+        return [error for (error,) in errors], await outage.transfer()
+
+    errors, ended = replay(script)
+    assert {type(error) for error in errors} == {ResultServerError}
+    assert {(error.job_id, error.status, error.transient) for error in errors[3:]} == {
+        ("job-2", 503, True)
+    }
+    assert 149.0 < errors[-1].retry_after < 151.0
+    assert all("s=t" not in str(error) for error in errors)
+    assert [round(at) for at in outage.sent] == [0, 0, 0, round(ended)]
+
+
+def test_a_waiting_transfer_fails_when_it_learns_that_its_patience_will_not_suffice(replay):
+    outage = Outage(error=slow_down(50.0))
+
+    async def script():
+        waiting = [asyncio.create_task(outage.transfer()) for _ in range(3)]
+        await asyncio.sleep(20.0)
+        outage.error = slow_down(250.0)
+        outage.origin.failures = 2
+        with pytest.raises(ResultServerError):
+            async with outage.origin.request(retries(), job_id="job-1", url="https://a/p"):
+                raise outage.error
+        errors = await asyncio.gather(*waiting, return_exceptions=True)
+        return errors, now()
+
+    errors, ended = replay(script)
+    assert {type(error) for error in errors} == {ResultServerError}
+    assert ended <= 51.0
+    assert len(outage.sent) == 3
+
+
 def test_a_response_that_refuses_shows_that_the_storage_is_not_down(replay):
     outage = Outage(until=1.0)
     origin = outage.origin
@@ -189,7 +261,7 @@ def test_a_response_that_refuses_shows_that_the_storage_is_not_down(replay):
         assert origin.failures == 0
         origin.failures = 7
         with pytest.raises(ResultForbiddenError):
-            async with origin.request(retries()):
+            async with origin.request(retries(), job_id="job-1", url="https://a/p"):
                 raise DENIED
         return origin.failures
 
