@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import Final
 
 from attrs import evolve, frozen
 
@@ -16,6 +15,7 @@ from adepoll.fetcher.body_decoding import ReadChunk
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
 from adepoll.fetcher.patience import is_outage
 from adepoll.fetcher.polled_result import PolledReader, PolledResult
+from adepoll.fetcher.range_fallback import NextRequest, RangeFallback
 from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError, UnusableRangeError
 from adepoll.fetcher.result_stream import ByteSource
@@ -23,13 +23,7 @@ from adepoll.fetcher.resume_state import ResumeState
 from adepoll.fetcher.segments import FIRST_SEGMENT, DownloadConnections, NoRangesError, Segments
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.storage_client import StoredResult
-from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_succeed_without_range
-
-_ASK_FOR_WHOLE: Final = frozenset({2, 4, 8, 16, 32, 64})
-"""After these numbers of failed requests of a range, one request asks for the whole result.
-
-It shows whether the storage is down, or only fails to serve ranges.
-"""
+from adepoll.fetcher.storage_rules import ObjectVersion, Range
 
 
 @frozen
@@ -191,32 +185,19 @@ class ResultDownload:
         `stack` closes the response. Raise `NoRangesError` if the storage refuses a range: then the
         whole result must be requested.
         """
-        failures = 0
-        is_served_whole = False
+        fallback = RangeFallback(self._stored)
         while True:
             opening = self._stored.open(requested=Range(0, FIRST_SEGMENT))
             try:
                 return await stack.enter_async_context(opening)
             except UnusableRangeError:
-                break
+                raise NoRangesError from None
             except ResultError as error:
-                if is_served_whole or may_succeed_without_range(error):
-                    break
-                failures += 1
-                # The storage seems to be down, but may also fail only for ranges.
-                is_served_whole = failures in _ASK_FOR_WHOLE and await self._is_served_whole()
-                if not is_served_whole:
+                next_request = await fallback.after(error)
+                if next_request is NextRequest.WHOLE:
+                    raise NoRangesError from None
+                if next_request is NextRequest.RANGE_LATER:
                     await self._wait_or_raise(error)
-        raise NoRangesError
-
-    async def _is_served_whole(self) -> bool:
-        """Return whether the storage sends the result if the request names no range."""
-        try:
-            async with self._stored.open() as body:
-                await body.begin()
-        except ResultError:
-            return False
-        return True
 
     async def _in_order(
         self, reader: SequentialReader | PolledReader | None = None

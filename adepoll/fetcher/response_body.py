@@ -154,6 +154,7 @@ class ResponseBody:
         Raise `ResultTransferError` if `read` fails, or if the body has fewer or more bytes than
         announced.
         """
+        has_surplus = False
         try:
             chunk = await read()
         except TooSlowError as exc:
@@ -167,9 +168,14 @@ class ResponseBody:
             stop = self.stop
             if stop is None or self._position == stop or (chunk and self._position < stop):
                 return chunk
+            has_surplus = bool(chunk)
             reason = "more bytes than announced" if chunk else "fewer bytes than announced"
         raise ResultTransferError(
-            reason, job_id=self._job_id, received=self._position, expected=self.version.size
+            reason,
+            job_id=self._job_id,
+            received=self._position,
+            expected=self.version.size,
+            is_object_at_fault=has_surplus,  # such a response is wrong, and not cut by an outage
         )
 
 

@@ -137,7 +137,7 @@ class ResponseInterpreter:
             raise ObjectChangedError
         if status == RANGE_NOT_SATISFIABLE and requested is not None:
             size = parse_content_range(response.headers.get("Content-Range", ""))[2]
-            if size is not None and size < requested.start:
+            if size is not None and 0 < size < requested.start:
                 raise RangePastEndError(size)
             if size == requested.start:
                 return ResponseBody(

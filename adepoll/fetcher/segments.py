@@ -13,6 +13,8 @@ from attrs import define, field
 from adepoll.errors import ResultError, ResultRefusedError, ResultServerError
 from adepoll.fetcher.buffered_body import BLOCK_BYTES, BlockPool
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter, stop_task
+from adepoll.fetcher.patience import is_outage
+from adepoll.fetcher.range_fallback import is_served_whole
 from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import RemoteResult, UnusableRangeError
 from adepoll.fetcher.resume_state import merged
@@ -255,6 +257,10 @@ class DownloadConnections:
         self._group = asyncio.TaskGroup()
         self._open_connections = 0
         self._unusable_ranges = 0  # number of responses that were not the requested range
+        self._unreported = 0  # bytes received since the last failed request
+        self._empty_failures = 0  # requests that failed before their first byte
+        # Time at which the whole result was served, after ranges had failed for the whole patience
+        self._served_whole_at: float | None = None
         self._blocks = BlockPool()
         self._time = asyncio.get_running_loop().time
         self._plan = ConnectionPlan(allowed, self._time())
@@ -350,10 +356,42 @@ class DownloadConnections:
             # from now on use at most as many as are still open.
             self._plan.limit(self._open_connections - 1)
             return
-        await self._stored.retries.wait_or_raise(
-            failure, started=started, received=claim.start - start
-        )
+        is_empty = claim.start == start
+        self._empty_failures += is_empty
+        received, self._unreported = self._unreported, 0
+        try:
+            await self._stored.retries.wait_or_raise(failure, started=started, received=received)
+        except ResultError as error:
+            await self._raise_unless_served_whole(error, started, is_empty=is_empty)
         self.resumed += 1
+
+    async def _raise_unless_served_whole(
+        self, error: ResultError, started: float, *, is_empty: bool
+    ) -> None:
+        """Raise the last error of a download, unless the storage serves the whole result.
+
+        If it does, return, so that one more range is requested: the outage may be over. If that
+        range fails, too, only ranges fail.
+
+        Args:
+            error: The error.
+            started: Time at which the failed request began.
+            is_empty: True if the request failed before its first byte.
+
+        Raises:
+            NoRangesError: Only ranges fail.
+            ResultError: `error`.
+        """
+        has_asked_to_wait = isinstance(error, ResultServerError) and bool(error.retry_after)
+        is_repeated = is_empty and self._empty_failures > 1
+        if has_asked_to_wait or not (is_repeated and error.transient and is_outage(error)):
+            raise error
+        if self._served_whole_at is None:
+            if not await is_served_whole(self._stored):
+                raise error
+            self._served_whole_at = self._time()
+        elif started >= self._served_whole_at:
+            raise NoRangesError
 
     async def _write(self, claim: Claim, body: ResponseBody) -> None:
         """Write the body of a segment to the disk."""
@@ -368,6 +406,7 @@ class DownloadConnections:
 
         Return the number of bytes at the start of the file that are present without a gap.
         """
+        self._unreported += count
         self._plan.received += count
         self._segments.advance(claim, count)
         for _ in range(self._open_connections, self._plan.update(self._time())):

@@ -18,6 +18,7 @@ from adepoll.errors import (
     ResultRefusedError,
     ResultTransferError,
 )
+from adepoll.fetcher.range_fallback import NextRequest, RangeFallback
 from adepoll.fetcher.response_body import MAX_WHITESPACE, ResponseBody
 from adepoll.fetcher.responses import (
     ObjectChangedError,
@@ -83,7 +84,9 @@ class SequentialReader:
         self._body: ResponseBody | None = None
         self._request_started = 0.0
         self._received_before = 0  # value of `received` when the last request was sent
+        self._requested: Range | None = None  # the range of the last request
         self._ranges_work = True
+        self._fallback = RangeFallback(stored)
         # Digest of all bytes read. Not used if the object has a strong ETag.
         self._digest = hashlib.sha256()
         self._last = b""  # the last byte read that is not whitespace
@@ -152,34 +155,49 @@ class SequentialReader:
         """Request the result from the next unread byte; return the body at this byte."""
         self._request_started = asyncio.get_running_loop().time()
         self._received_before = self.received
-        requested = self._next_range()
+        requested = self._requested = self._next_range()
         version = self.version if self.received or self._is_pinned else None
         try:
-            opening = self._stored.open(requested=requested, version=version)
-            body = await self._stack.enter_async_context(opening)
-            if self._is_range:
-                await body.begin()  # raises for an error page, whose size is not that of the result
-            if version is None:
-                self.version = body.version
-                self._check_start()
-            await self._skip(body)
+            body = await self._request(requested, version)
         except UnusableRangeError as error:
-            self._ranges_work = False
-            raise error.as_public() from None
+            if requested is None:
+                raise error.as_public() from None
         except RangePastEndError as error:
             if version is None:
                 raise self._range_error(error.size) from None
             raise self._changed_error() from None
         except ObjectChangedError:
-            raise self._changed_error() from None
+            if version is not None:
+                raise self._changed_error() from None
+            # The storage has refused a condition, although the request had none.
         except ResultRefusedError as error:
             if requested is None or not may_succeed_without_range(error):
                 raise
-            # The storage refuses the range: request the whole object.
-            self._ranges_work = False
-            return await self._open()
-        self.resumed += self.received > 0
-        self._body = body
+        else:
+            self.resumed += self.received > 0
+            self._body = body
+            return body
+        # The storage refuses the range: request the whole object.
+        self._ranges_work = False
+        return await self._open()
+
+    async def _request(
+        self, requested: Range | None, version: ObjectVersion | None
+    ) -> ResponseBody:
+        """Send one request; return the body of the response at the next unread byte.
+
+        Args:
+            requested: The range; None for the whole object.
+            version: The only version to accept; None accepts any, and records it.
+        """
+        opening = self._stored.open(requested=requested, version=version)
+        body = await self._stack.enter_async_context(opening)
+        if self._is_range:
+            await body.begin()  # raises for an error page, whose size is not that of the result
+        if version is None:
+            self.version = body.version
+            self._check_start()
+        await self._skip(body)
         return body
 
     def _next_range(self) -> Range | None:
@@ -223,6 +241,13 @@ class SequentialReader:
     async def _wait_or_raise(self, error: ResultError) -> None:
         """Wait until the next request may start; raise `error` if the transfer must be given up."""
         await self.aclose()
+        if self._requested is not None and self.received == self._received_before:
+            next_request = await self._fallback.after(error)
+            self._ranges_work = next_request is not NextRequest.WHOLE
+            if next_request is not NextRequest.RANGE_LATER:
+                return
+        else:
+            self._fallback.reset()
         await self._stored.retries.wait_or_raise(
             error,
             started=self._request_started,

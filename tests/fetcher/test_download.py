@@ -291,6 +291,75 @@ async def test_where_later_ranges_are_answered_with_a_page_the_whole_is_requeste
     assert bucket.ranges[-1] is None
 
 
+def only_first_range(bucket, respond):
+    """Serve the first range and whole objects, and respond to later ranges with `respond`."""
+    give = bucket.give()
+
+    async def answer(reader, writer):
+        is_later = bucket.ranges[-1] is not None and len(bucket.heads) > 1
+        return await (respond if is_later else give)(reader, writer)
+
+    return [answer]
+
+
+def with_surplus(bucket):
+    """Respond with more bytes than the requested range has."""
+
+    async def send(_reader, writer):
+        start, stop = bucket.ranges[-1]
+        part = bucket.body[start:stop] + b"surplus"
+        span = f"Content-Range: bytes {start}-{start + len(part) - 8}/{len(bucket.body)}"
+        headers = ['ETag: "one"', span, "Transfer-Encoding: chunked"]
+        head = bucket.reply(status="206 Partial Content", length=None, headers=headers)
+        writer.write(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(part), part))
+        await writer.drain()
+        return True
+
+    return send
+
+
+@pytest.mark.parametrize("how", ["503", "closed", "surplus"])
+@pytest.mark.parametrize("connections", [1, 4])
+async def test_where_only_later_ranges_fail_the_whole_is_requested_before_giving_up(
+    bucket, body, fetch, stored, tmp_path, slow, how, connections
+):
+    responses = {
+        "503": bucket.keeping(bucket.reply(status="503 Slow Down")),
+        "closed": bucket.resetting(b""),
+        "surplus": with_surplus(bucket),
+    }
+    bucket.answers = only_first_range(bucket, responses[how])
+    fetcher = fetch(connections=connections)
+    report = await fetcher.download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
+    assert bucket.ranges[-1] is None
+
+
+async def test_after_giving_up_one_more_range_is_requested_if_the_whole_is_served(
+    bucket, body, fetch, stored, tmp_path
+):
+    """The outage may be over, and then the bytes that have arrived are kept."""
+    down = bucket.keeping(bucket.reply(status="503 Slow Down"))
+    bucket.answers = [bucket.give(), down, down, down, bucket.give()]
+    fetcher = fetch(connections=1)
+    report = await fetcher.download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+    later = bucket.ranges[1]
+    assert bucket.ranges[:6] == [(0, PART), later, later, later, None, later]
+
+
+async def test_bytes_of_complete_segments_restore_the_attempts(
+    bucket, body, fetch, stored, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(segments, "_MAX_SEGMENT_IF_FAST", MIB)
+    monkeypatch.setattr(segments, "_MAX_SEGMENT", MIB)
+    down = bucket.keeping(bucket.reply(status="503 Slow Down"))
+    bucket.answers = [bucket.give(), *[down, bucket.give()] * 9, bucket.give()]
+    report = await fetch(attempts=2, connections=1).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+    assert report.resumed == 9
+
+
 async def test_after_an_outage_ranges_are_used_again(bucket, body, fetch, stored, tmp_path):
     down = bucket.keeping(bucket.reply(status="503 Slow Down"))
     bucket.answers = [down, down, bucket.give()]

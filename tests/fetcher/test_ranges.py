@@ -3,6 +3,7 @@
 from random import Random
 
 import pytest
+from rawstorage import LONG
 
 from adepoll.api.kinds import v1_extract
 from adepoll.errors import (
@@ -203,6 +204,119 @@ async def test_unusable_ranges_make_it_request_the_whole(bucket, body, fetch, st
     got, _ = await read(fetch(), stored(bucket.url()), start=1_000, stop=1_100)
     assert got == body[1_000:1_100]
     assert bucket.ranges == [(1_000, 1_100), None]
+
+
+def only_whole(bucket, respond):
+    """Respond to requests of a range with `respond(reader, writer)`, to others with the object."""
+    give = bucket.give()
+
+    async def answer(reader, writer):
+        return await (respond if bucket.ranges[-1] else give)(reader, writer)
+
+    return [answer]
+
+
+def reply(bucket, *arguments, **options):
+    return bucket.keeping(bucket.reply(*arguments, **options))
+
+
+REJECTIONS = {
+    "416": lambda bucket: reply(bucket, status="416 No"),
+    "416 of an empty object": lambda bucket: reply(
+        bucket, status="416 No", headers=["Content-Range: bytes */0"]
+    ),
+    "416 of a larger object": lambda bucket: reply(
+        bucket, status="416 No", headers=[f"Content-Range: bytes */{SIZE}"]
+    ),
+    "204": lambda bucket: reply(bucket, status="204 No Content", length=None),
+    "304": lambda bucket: reply(bucket, status="304 Not Modified", length=None),
+    "400": lambda bucket: reply(bucket, status="400 Bad Request"),
+    "403": lambda bucket: reply(bucket, status="403 Forbidden"),
+    "404": lambda bucket: reply(bucket, status="404 Not Found"),
+    "405": lambda bucket: reply(bucket, status="405 Method Not Allowed"),
+    "412": lambda bucket: reply(bucket, status="412 Precondition Failed"),
+    "501": lambda bucket: reply(bucket, status="501 Not Implemented"),
+    "206 without Content-Range": lambda bucket: reply(
+        bucket, bucket.body[700:900], status="206 Partial Content"
+    ),
+    "multipart": lambda bucket: reply(
+        bucket,
+        b"--a\r\nContent-Range: bytes 700-899/5000\r\n\r\n{}\r\n--a--",
+        status="206 Partial Content",
+        headers=["Content-Type: multipart/byteranges; boundary=a"],
+    ),
+    "gzip": lambda bucket: reply(
+        bucket,
+        bucket.body[700:900],
+        status="206 Partial Content",
+        headers=["Content-Encoding: gzip", f"Content-Range: bytes 700-899/{SIZE}"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REJECTIONS)
+async def test_where_a_range_is_rejected_the_whole_is_requested_immediately(
+    bucket, body, fetch, stored, name
+):
+    bucket.answers = only_whole(bucket, REJECTIONS[name](bucket))
+    got, stream = await read(fetch(attempts=1), stored(bucket.url()), start=700, stop=900)
+    assert (got, stream.size) == (body[700:900], SIZE)
+    assert bucket.ranges == [(700, 900), None]
+
+
+def silent(bucket, leap):
+    """Send nothing, for longer than any timeout."""
+
+    async def hang(reader, _writer):
+        await bucket.hang(reader, leap)
+
+    return hang
+
+
+async def close(_reader, _writer):
+    return False
+
+
+FAILURES = {
+    "500": lambda bucket, _leap: reply(bucket, status="500 Oops"),
+    "503": lambda bucket, _leap: reply(bucket, status="503 Slow Down"),
+    "not HTTP": lambda bucket, _leap: reply(bucket, status="200\r\n: no name\r\n"),
+    "closed": lambda _bucket, _leap: close,
+    "silence": silent,
+    "only headers": lambda bucket, leap: bucket.give(0, then="hang", leap=leap),
+    "error page": lambda bucket, _leap: reply(bucket, b"<html>no</html>"),
+}
+
+
+@pytest.mark.parametrize("start", [700, -SIZE + 700])
+@pytest.mark.parametrize("name", FAILURES)
+async def test_where_only_ranges_fail_the_whole_is_requested(
+    bucket, body, fetch, stored, leap, name, start
+):
+    bucket.answers = only_whole(bucket, FAILURES[name](bucket, leap))
+    fetcher = fetch(patience=1_000, read_timeout=LONG / 2, connect_timeout=LONG / 2)
+    got, stream = await read(fetcher, stored(bucket.url()), start=start)
+    assert (got, stream.size) == (body[700:], SIZE)
+    assert bucket.ranges[-1] is None
+
+
+async def test_a_stream_whose_later_ranges_stall_is_continued_from_the_whole(
+    bucket, body, fetch, stored, leap
+):
+    only_later = only_whole(bucket, silent(bucket, leap))
+    bucket.answers = [bucket.give(1_000, then="close"), *only_later]
+    fetcher = fetch(patience=1_000, read_timeout=LONG / 2, connect_timeout=LONG / 2)
+    got, _ = await read(fetcher, stored(bucket.url()))
+    assert got == body
+    assert {*bucket.ranges[1:]} == {(1_000, None), None}
+
+
+async def test_an_outage_is_waited_for_and_then_the_range_is_requested(bucket, body, fetch, stored):
+    down = bucket.keeping(bucket.reply(status="503 Slow Down"))
+    bucket.answers = [down, down, down, bucket.give()]
+    got, _ = await read(fetch(patience=60), stored(bucket.url()), start=700, stop=900)
+    assert got == body[700:900]
+    assert bucket.ranges == [(700, 900), (700, 900), None, (700, 900)]
 
 
 async def test_a_range_without_a_stated_size_is_counted(bucket, body, fetch, stored):
