@@ -19,6 +19,8 @@ Progress: TypeAlias = Callable[[int, int | None], None]
 
 _BATCH: Final = 2**20  # bytes that one call in a thread writes and hashes
 _BATCH_OF_BLOCKS: Final = 2**21  # bytes that one call writes if bytes arrive fast, in blocks
+# Seconds after which received bytes are written and reported, even if they do not fill a batch.
+_MAX_HELD: Final = 1.0
 _HASHED_FROM_FILE: Final = 2**24  # bytes that one call in a thread reads from the file and hashes
 _SYNC_EVERY: Final = 2**26  # bytes between two syncs of the file
 _LARGE_ALLOCATION: Final = 2**24  # bytes of the block in `_keep_freed_memory`
@@ -219,8 +221,8 @@ class SegmentWriter:
             record: Called after each batch with the number of its bytes. Returns the number of
                 bytes at the start of the file that are written without a gap.
             full_chunk: Size in bytes of the chunks of a fast connection. A smaller chunk shows that
-                bytes arrive slowly, so the batch is written before it is full. 0 if the sizes of
-                chunks have no such meaning.
+                bytes arrive slowly, so it is written and recorded before the next one is read. 0 if
+                the sizes of chunks have no such meaning.
         """
         self._batch = _BATCH_OF_BLOCKS if full_chunk else _BATCH
         self._full_chunk = full_chunk
@@ -231,6 +233,8 @@ class SegmentWriter:
         self._held_bytes = 0  # bytes of `_chunks`
         self._writing: asyncio.Future[None] | None = None  # done when the last batch is written
         self._writing_bytes = 0  # bytes of the batch that is being written
+        self._time = asyncio.get_running_loop().time
+        self._last_write = self._time()  # time at which the last batch was begun
 
     async def copy(self, read: ReadChunk) -> None:
         """Write all bytes that `read` returns, even if `read` raises an error after them.
@@ -253,12 +257,14 @@ class SegmentWriter:
                     break
                 self._chunks.append(chunk)
                 self._held_bytes += len(chunk)
-                # A chunk smaller than `full_chunk` means that bytes arrive slowly. The next chunk
-                # may take long, so the batch is written without waiting for it.
-                if self._held_bytes >= self._batch or len(chunk) < self._full_chunk:
-                    is_idle = self._writing is None or self._writing.done()
-                    if is_idle or self._held_bytes >= self._batch:
-                        await self._start_writing()
+                is_slow = len(chunk) < self._full_chunk or (
+                    self._time() - self._last_write >= _MAX_HELD
+                )
+                if is_slow or self._held_bytes >= self._batch:
+                    await self._start_writing()
+                if is_slow:
+                    # The next chunk may take long, so these bytes are reported before it arrives.
+                    await self._finish_writing()
             await self._start_writing()
             await self._finish_writing()
         finally:
@@ -270,6 +276,7 @@ class SegmentWriter:
     async def _start_writing(self) -> None:
         """Start to write the collected bytes in a thread, after the previous batch."""
         await self._finish_writing()
+        self._last_write = self._time()
         if self._held_bytes:
             self._writing = self._disk.write(self._offset, self._chunks)
             self._writing_bytes = self._held_bytes

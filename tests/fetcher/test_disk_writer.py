@@ -1,4 +1,4 @@
-"""DiskWriter: when it syncs a part file while the file is written."""
+"""DiskWriter and SegmentWriter: when a part file is written, reported and synced."""
 
 import asyncio
 import threading
@@ -6,7 +6,8 @@ import threading
 import pytest
 from waiting import until
 
-from adepoll.fetcher.disk_writer import DiskWriter
+from adepoll.fetcher.buffered_body import BLOCK_BYTES
+from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
 
 
 class SlowPart:
@@ -65,3 +66,38 @@ async def test_the_part_file_is_closed_after_its_sync_has_ended():
     with pytest.raises(KeyError):
         await running
     assert part.closed == ["synced"]
+
+
+class Part:
+    """A part file in memory."""
+
+    hashed = 0
+
+    def __init__(self):
+        self.content = b""
+
+    def write(self, offset, chunks):
+        assert offset == len(self.content)
+        self.content += b"".join(chunks)
+
+    def hash(self, chunks):
+        self.hashed += sum(map(len, chunks))
+
+
+@pytest.mark.parametrize("full_chunk", [0, BLOCK_BYTES])
+async def test_bytes_are_reported_before_a_wait_for_the_next_chunk(leap, full_chunk):
+    """The last chunk before a stall is small if bytes arrived fast, or late if they did not."""
+    part, reported, chunks = Part(), [], []
+    disk = DiskWriter(part, lambda written, _size: reported.append(written))
+
+    async def read():
+        if len(chunks) == 3:
+            # Here, the connection stalls.
+            assert reported[-1] == sum(map(len, chunks))
+            return b""
+        leap(0.0 if full_chunk else 2.0)
+        chunks.append(bytes(BLOCK_BYTES if full_chunk and len(chunks) < 2 else 1_000))
+        return chunks[-1]
+
+    await SegmentWriter(disk, 0, lambda _count: 0, full_chunk=full_chunk).copy(read)
+    assert part.content == b"".join(chunks)
