@@ -7,10 +7,10 @@ change:
 - `request_headers` and `DEFAULT_HEADERS`, if requests to the vendor need other headers; `CODINGS`,
   for compressions that the vendor uses.
 - `_MAY_MEAN_EXPIRED` and `_TRANSIENT`, for the statuses of errors.
-- `_EXPIRED` and `_TOO_EARLY`, for texts of errors in lower case; `_SAID`, for the XML elements that
-  contain these texts; `_MESSAGE`, for the element that an error of adepoll quotes. A text that
-  needs more than a search, such as Azure's times (`_AZURE_TIMES`), is read at the start of
-  `timing_of`.
+- `_EXPIRED` and `_TOO_EARLY`, for texts of errors in lower case; `_SAID`, for the XML elements and
+  JSON members that contain these texts; `_MESSAGE`, for the element that an error of adepoll
+  quotes. A text that needs more than a search, such as Azure's times (`_AZURE_TIMES`), is read at
+  the start of `timing_of`.
 - `_SIGNED_AT` or `validity_of`, for the parameters of a presigned URL that say when it is valid.
   These times decide only if the text of the error does not name the reason.
 - `common/redaction.py`, for the parameters of a presigned URL that are secret.
@@ -30,7 +30,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from html import unescape
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlsplit
 
 from attrs import frozen
 
@@ -75,12 +75,16 @@ _SIGNED_AT: Final = (
     ("x-oss-date", "x-oss-expires"),
 )
 _TRANSIENT: Final = frozenset({408, 429})  # statuses below 500 that allow a retry
-# The elements of an XML error body that the storage wrote itself. Other elements quote the request,
-# and the name of an object could contain a word such as "expired".
+# The elements of an XML error body, and the members of a JSON error body, that the storage wrote
+# itself. Others quote the request, and the name of an object can contain a word such as "expired".
 _SAID: Final = re.compile(
-    rb"<(Code|Message|Details|AuthenticationErrorDetail)>[^<]*</\1>", re.IGNORECASE
+    rb"<(Code|Message|Details|AuthenticationErrorDetail)>[^<]*</\1>"
+    rb'|"(?:code|message|details?|error|error_description|reason|status|title)"\s*:\s*'
+    rb'"(?:[^"\\]|\\.)*"',
+    re.IGNORECASE | re.DOTALL,
 )
 _MESSAGE: Final = re.compile(rb"<Message>([^<]*)</Message>")  # S3, Google, and Azure
+_MAX_SEGMENTS: Final = 50  # segments of a path that are looked for in a message
 # Number of characters. Shorter values in a query are dates, numbers and names, and not secret.
 _SHORTEST_SECRET: Final = 20
 # Range units are compared without regard to case (RFC 9110, section 14.1).
@@ -223,7 +227,9 @@ def timing_of(url: str, body: bytes, now: datetime) -> Timing:
     The body of the response decides. If the body does not name the reason, as with CloudFront and
     Ceph, which only say "access denied", the times in the URL decide.
     """
-    said = b"".join(found[0] for found in _SAID.finditer(body)).lower() or body.lower()
+    said = b" ".join(found[0] for found in _SAID.finditer(body)).lower() or body.lower()
+    for name in _names_in(url):
+        said = said.replace(name, b"")
     if (azure := _AZURE_TIMES.search(body)) is not None:
         start, _, current = [
             parse_http_date((text or b"").decode("latin-1")) for text in azure.groups()
@@ -238,6 +244,17 @@ def timing_of(url: str, body: bytes, now: datetime) -> Timing:
     if end is not None and now >= end:
         return Timing.EXPIRED
     return Timing.TOO_EARLY if start is not None and now < start else Timing.OTHER
+
+
+def _names_in(url: str) -> list[bytes]:
+    """Return the names in a URL, in lower case, that could look like an expiry in a message.
+
+    The names are the path without its first segments, and each segment, the longest first.
+    """
+    segments = unquote_to_bytes(urlsplit(url).path).lower().split(b"/")[:_MAX_SEGMENTS]
+    names = {*segments, *(b"/".join(segments[start:]) for start in range(len(segments)))}
+    found = [name for name in names if any(text in name and text != name for text in _EXPIRED)]
+    return sorted(found, key=len, reverse=True)
 
 
 def validity_of(url: str) -> tuple[datetime | None, datetime | None]:

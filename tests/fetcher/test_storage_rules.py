@@ -94,6 +94,43 @@ ANSWERS = {
     "S3 missing": (VALID, 404, xml("NoSuchKey", "The specified key"), ResultRefusedError),
     "S3 version 2": (V2.format(BEFORE.timestamp()), 403, DENIED, ResultExpiredError),
     "S3 version 2, valid": (V2.format(AFTER.timestamp()), 403, DENIED, ResultForbiddenError),
+    "S3 quotes an object": (
+        S3.replace("/k?", "/b/Expired%20jobs.json?").format("20261129T115900Z", HOUR),
+        403,
+        xml("AccessDenied", "No access to b/Expired jobs.json"),
+        ResultForbiddenError,
+    ),
+    "JSON expired": (VALID, 403, b'{"message":"Request has expired"}', ResultExpiredError),
+    "JSON with a resource": (
+        VALID,
+        403,
+        b'{"error":{"code":403,"message":"No \\"access\\"","resource":"/b/expired.json"}}',
+        ResultForbiddenError,
+    ),
+    "JSON quotes an object": (
+        S3.replace("/k?", "/b/expired.json?").format("20261129T115900Z", HOUR),
+        403,
+        b'{"detail":"No access to b/expired.json"}',
+        ResultForbiddenError,
+    ),
+    "JSON quotes a folder": (
+        S3.replace("/k?", "/b/expired/a.json?").format("20261129T115900Z", HOUR),
+        403,
+        b'{"detail":"No access to b/expired/a.json"}',
+        ResultForbiddenError,
+    ),
+    "JSON of a folder and expired": (
+        S3.replace("/k?", "/b/expired/a.json?").format("20261129T115900Z", HOUR),
+        403,
+        b'{"detail":"It has expired: /b/expired/a.json"}',
+        ResultExpiredError,
+    ),
+    "JSON of an object and expired": (
+        S3.replace("/k?", "/b/expired.json?").format("20261129T115900Z", HOUR),
+        403,
+        b'{"detail":"The URL of b/expired.json has expired"}',
+        ResultExpiredError,
+    ),
     "R2 expired": (VALID, 403, xml("ExpiredRequest", "Request has expired"), ResultExpiredError),
     "R2 throttled": (VALID, 429, b"error code: 1015", ResultServerError),
     "MinIO early": (
