@@ -23,7 +23,8 @@ from typing import Annotated, Literal, TypeAlias, TypedDict
 
 import aiohttp
 from fastapi import Body, Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
 
 from adepoll import Adaptive, AdeClient, JobKind, JobRef, JobWatcher, WebhookVerifier
 from adepoll.contrib.fastapi import (
@@ -114,6 +115,13 @@ app.get("/ready", **openapi.READY)(ready)
 app.get("/live", **openapi.LIVE)(live)
 if secret := os.environ.get("WEBHOOK_SECRET"):
     app.post("/webhook", **openapi.WEBHOOK)(webhook(WebhookVerifier(secret)))
+
+
+@app.exception_handler(RequestValidationError)
+async def invalid(_request: Request, error: RequestValidationError) -> Response:
+    """Respond with 422 like FastAPI, but without the input: FastAPI fails if it contains NaN."""
+    detail = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
+    return JSONResponse({"detail": detail}, status_code=422)
 
 
 @app.get("/", include_in_schema=False)
