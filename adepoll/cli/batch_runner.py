@@ -132,6 +132,8 @@ class BatchRunner:
             say("adepoll: the time of --timeout was over before all ids had been read")
         if self._retryable or not self._progress.complete:
             self._say_how_to_continue()
+        elif self.journal is not None and not self.journal.exists():
+            say(f"adepoll: {shown(str(self.journal))} was moved or deleted during the run")
         if self._ids_may_be_missing:
             return ExitCode.UNRESOLVED
         return exit_code_of_batch(self._progress, strict=self.options.strict)

@@ -82,6 +82,18 @@ async def test_a_batch_whose_journal_is_gone_does_not_say_that_it_can_continue(a
     assert process.returncode == 143
     last = err.decode().splitlines()[-1]
     assert last.endswith("was moved or deleted during the run; move it back to continue")
+
+
+async def test_a_complete_batch_says_that_its_journal_is_gone(ade, journal):
+    async with started(ade, "watch", "--journal", journal) as process:
+        process.stdin.write(f"{ade.submit(SOON)}\n".encode())
+        await process.stdin.drain()
+        await process.stdout.readline()
+        journal.unlink()
+        process.stdin.close()
+        _, err = await process.communicate()
+    assert process.returncode == 0
+    assert err.decode().splitlines()[-1].endswith("was moved or deleted during the run")
     assert b"adepoll resume" not in err
 
 
