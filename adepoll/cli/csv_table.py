@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from typing import Final
 
 from adepoll.cli.found_jobs import Fields, FoundJobs, IdsError, check_encoding
@@ -86,9 +87,9 @@ class _Cells:
             for name, given in ((fields.kind_name, fields.kind), (fields.label_name, fields.label))
         )
         known = {self.job_id, self._kind, self._label}
-        self._others = [
-            (index, name) for index, name in enumerate(columns) if name and index not in known
-        ]
+        others = [index for index, name in enumerate(columns) if name and index not in known]
+        names = _distinct([columns[index] for index in others])
+        self._others = list(zip(others, names, strict=True))
 
     def add(self, row: Sequence[str], line: int, found: FoundJobs) -> None:
         """Add the job in a row to `found`; `line` is the number of the line in the file."""
@@ -120,6 +121,19 @@ def _index_of(field: str, columns: Sequence[str], source: str, line: int) -> int
     if field in columns:
         problem = f"{columns.count(field)} columns are named {showable(field, 80)!r}"
     raise IdsError(problem, source=source, line=line, columns=columns)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return the names of columns; a number follows a repeated name, as in ``note_2``."""
+    taken = set(names)
+    found: list[str] = []
+    for name in names:
+        free = name
+        if name in found:
+            free = next(new for number in count(2) if (new := f"{name}_{number}") not in taken)
+            taken.add(free)
+        found.append(free)
+    return found
 
 
 def _read_header(lines: Iterator[str]) -> tuple[list[str], str | None]:

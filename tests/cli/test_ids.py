@@ -378,6 +378,14 @@ def test_a_table_has_kinds_and_labels_and_keeps_its_other_columns():
     assert third.columns == {"document": "c, d.pdf", "page": "9\n"}
 
 
+def test_columns_with_the_same_name_are_told_apart():
+    table = "job_id,note,note_2,note,,note,kind,kind\nj,a,b,c,no name,d,v1-parse,scan\n"
+    (job,) = jobs_in(table, job_id="job_id")
+    columns = {"note": "a", "note_2": "b", "note_3": "c", "note_4": "d"}
+    assert job.columns == columns | {"kind": "v1-parse", "kind_2": "scan"}
+    assert job.ref.kind is None
+
+
 def test_kinds_and_labels_can_have_columns_of_any_name():
     (job,) = jobs_in("n;t;doc\na;v1-parse;x.pdf\n", job_id="n", kind="t", label="doc")
     assert (job, job.label) == (JobRef("a", kind=JobKind.V1_PARSE), "x.pdf")
