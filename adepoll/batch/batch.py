@@ -263,7 +263,9 @@ class Batch(AsyncCloseable):
         check_ids(job_ids)
         check_timeout(timeout)
         if self._resources is None:
-            raise ClosedError("the batch is not open; use it as `async with Batch(...) as batch`")
+            raise ClosedError(
+                "the batch is not open; open it with `async with`, or with `with` in adepoll.sync"
+            )
         tasks = RunTasks(self._resources, job_ids, timeout=timeout, replay=replay)
         return BatchRun(tasks, self._start)
 
@@ -308,7 +310,10 @@ class Batch(AsyncCloseable):
                 raise ClosedError("another run of this batch is running; close that run first")
             await self._tasks.stop()
         if self._resources is None:
-            raise ClosedError("the batch is closed; open it again with `async with`")
+            raise ClosedError(
+                "the batch is closed; open it again with `async with`, or with `with` in "
+                "adepoll.sync"
+            )
         self._tasks = tasks
         tasks.start()
 

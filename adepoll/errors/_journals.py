@@ -39,7 +39,8 @@ class JournalBusyError(JournalError):
         if pid == os.getpid():
             problem = (
                 "is open already in this process, by another Batch or Journal; close that one with "
-                "`await batch.aclose()`, or use it. In a notebook, an earlier cell has opened it"
+                "`await batch.aclose()` (with adepoll.sync: `batch.close()`), or use it. In a "
+                "notebook, an earlier cell has opened it"
             )
         else:
             holder = "another program, such as a sqlite3 shell" if pid is None else f"process {pid}"

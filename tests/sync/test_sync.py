@@ -343,6 +343,11 @@ def test_a_batch_runs_and_continues(ade, session, tmp_path):
         assert len(list(batch.run(replay=True))) == 3
 
 
+def test_a_batch_that_is_not_open_says_how_to_open_it(session):
+    with pytest.raises(ClosedError, match=r"with `with` in adepoll\.sync"):
+        session.batch().run(["job-1"])
+
+
 def test_a_batch_of_a_closed_session_is_refused(client):
     with sync.Session(client) as session:
         pass
@@ -358,6 +363,7 @@ def test_a_journal_that_this_process_has_open_is_named_as_such(session, tmp_path
             session.batch(journal=tmp_path / "b.db").__enter__()
         assert info.value.pid == os.getpid()
         assert "stop it" not in str(info.value)
+        assert "with adepoll.sync: `batch.close()`" in str(info.value)
 
 
 def run_batch(session, job_id):
