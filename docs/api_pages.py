@@ -53,10 +53,10 @@ PACKAGES: Final = {
     "fetcher": ("fetcher", "Fetcher"),
     "batch": ("batch", "Batch"),
     "journal": ("batch", "Batch"),
-    "tables": ("tables", "Tables"),
+    "tables": ("tables", "Export"),
     "display": ("display", "Progress"),
     "server": ("server", "Parts of servers"),
-    "errors": ("errors", "Errors"),
+    "errors": ("errors", "Error classes"),
 }
 
 

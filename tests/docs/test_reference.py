@@ -42,6 +42,13 @@ def test_every_public_name_is_on_exactly_one_page(api_pages):
     assert set(found) == public
 
 
+def test_all_titles_differ_because_a_search_result_shows_only_the_title(api_pages):
+    texts = [*api_pages.pages().values(), *(page.read_text("utf-8") for page in DOCS.glob("*.md"))]
+    titles = [text.splitlines()[0] for text in texts]
+    assert all(title.startswith("# ") for title in titles)
+    assert sorted(set(titles)) == sorted(titles)
+
+
 def test_the_modules_with_public_names_are_those_of_the_deprecation_policy(api_pages):
     policy = (DOCS / "contributing.md").read_text("utf-8").partition("## Deprecation policy")[2]
     named = set(re.findall(r"`(adepoll[\w.]*)`", policy))

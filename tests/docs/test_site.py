@@ -10,6 +10,11 @@ from sitefiles import inventory_names
 SITE = os.environ.get("ADEPOLL_SITE")
 pytestmark = pytest.mark.skipif(SITE is None, reason="only `nox -s docs` builds the site")
 PHONE = {"width": 390, "height": 844}
+# JavaScript: true if a word of the page's title is too long for one line.
+BREAKS_A_TITLE = """[...document.querySelectorAll("h1")].some((title) => {
+    title.style.overflowWrap = "normal";
+    return title.scrollWidth > title.clientWidth;
+})"""
 
 
 @pytest.fixture
@@ -40,15 +45,17 @@ def test_nothing_is_loaded_from_elsewhere(pages):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_pages_fit_a_phone(pages, new_page, scheme):
     page = await new_page(viewport=PHONE, color_scheme=scheme)
-    too_wide = []
+    too_wide, broken_titles = [], []
     backgrounds = set()
     for path in pages:
         await page.goto(path.as_uri())
         width = await page.evaluate("document.documentElement.scrollWidth")
         if width > PHONE["width"]:
             too_wide.append((path.name, width))
+        if await page.evaluate(BREAKS_A_TITLE):
+            broken_titles.append(path.name)
         backgrounds.add(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert too_wide == []
+    assert (too_wide, broken_titles) == ([], [])
     assert len(backgrounds) == 1
     (light,) = {"rgb(255, 255, 255)" in backgrounds}
     assert light == (scheme == "light")
