@@ -27,7 +27,7 @@ _OPTIONS: Final = (
     (re.compile("^base_url "), "--base-url "),
     (re.compile("^v2_base_url "), "--v2-base-url "),
     (re.compile("; check base_url"), "; check --base-url"),
-    (re.compile("; pass to="), "; pass --to "),
+    (re.compile("; pass to="), "; pass --to"),
     (re.compile(r"; to accept them, pass transport=TransportOptions\(.*?\)"), ""),
     (re.compile(r": pass a function as ResultFetcher\(resolve_url=.*? for reading"), ""),
     (
