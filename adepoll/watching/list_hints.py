@@ -91,8 +91,8 @@ class ListHints:
         if self.accuracy.is_bad:
             behind = max(behind, self.accuracy.limit)
         for number, state in enumerate(tuple(self.states.values()), 1):
-            watched = self.states.get(state.job_id) is state
-            if state.ticket and not state.ignore_list and watched:
+            # A job that was forgotten meanwhile is not in the queue any more.
+            if state.ticket and not state.ignore_list:
                 due = now
                 if state.first_active_age is not None:
                     delay = self.timing.delay(state, now)
@@ -122,7 +122,9 @@ class ListHints:
         ):
             return now
         later = self.list_trust.trusted_until(state, now)
-        if later > -math.inf and (later <= now or is_first):
+        if later == -math.inf:
+            return later
+        if later <= now or is_first:
             # This poll would only check the list. While the request budget is short, most polls are
             # kept for jobs that the list has dropped.
             is_short = awaited or self.timing.throughput.is_short
@@ -130,8 +132,7 @@ class ListHints:
                 return now
             later = max(later, now + _CHECK_LATER)
         if awaited:
-            if later > now:
-                self.waits_replaced_until = now + _RECENT
+            self.waits_replaced_until = now + _RECENT
             later = min(later, now + max(self.timing.delay(state, now), _MIN_LATER))
         return later
 
