@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from adepoll.scheduling.distribution import EDGES, PRIOR, Distribution, bin_index
 from adepoll.scheduling.durations import Durations
-from adepoll.scheduling.inspection_plan import Plan, make_plan
+from adepoll.scheduling.inspection_plan import Plan, make_plan, official_lag
+from adepoll.scheduling.lag_bound import bound_while_waiting, bound_while_watching
 
 WIDTHS = [b - a for a, b in itertools.pairwise(EDGES)]
 ages = st.floats(min_value=0, max_value=200_000)
@@ -186,3 +187,120 @@ def test_any_distribution_gives_a_plan(seed):
     for age in (0.0, seed % 100, scale, 1e6):
         assert 0.25 <= plan.delay(age) <= 60
     assert 0 <= plan.cost()[0] <= 60
+
+
+def slow_delay(plan, age, stretch, shorten):
+    """Return the delay of a plan: add up sqrt(hazard) from the age on, until it is one step."""
+    chances, known = plan.distribution.chances, EDGES[plan.distribution.known]
+    left, number, until = plan.step * stretch, bin_index(age), age
+    while True:
+        width = WIDTHS[number] if number < len(WIDTHS) else EDGES[-1]
+        root = math.sqrt(-math.log1p(-min(chances[number], 1 - 1e-9)) / width)
+        end = EDGES[number + 1] if number < len(WIDTHS) else math.inf
+        if left <= (end - until) * root:
+            break
+        left, until, number = left - (end - until) * root, end, number + 1
+    delay = until + left / root - age
+    # At ages at which no job was seen to end, the stride limits the delay.
+    unknown = max(age, known)
+    delay = min(delay, unknown - age + stretch * max(plan.stride, unknown / 4))
+    quiet = plan.distribution.quiet
+    end = quiet[bin_index(age)] if bin_index(age) < len(quiet) else 0.0
+    longest = max(7.0, 2 * plan.target_lag) + (end - age if end else 0.0)
+    bound = min(longest, max(2 * plan.target_lag, age / 2), plan.maximum)
+    return max(min(delay, bound * shorten), plan.minimum)
+
+
+KNOWN_UP_TO_20 = Distribution(PRIOR.chances, known=bin_index(20.0))
+
+
+@pytest.mark.parametrize("target_lag", [0.3, 2.0, 20.0])
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        *DISTRIBUTIONS.values(),
+        KNOWN_UP_TO_20,
+        evolve(normal(600.0, 3.0), quiet=[450.0] * bin_index(450.0)),
+    ],
+    ids=[*DISTRIBUTIONS, "known up to 20 s", "quiet"],
+)
+def test_delays_follow_the_formula(distribution, target_lag):
+    plan = make_plan(distribution, target_lag=target_lag, minimum=0.25, maximum=60.0)
+    free = make_plan(distribution, target_lag=target_lag, minimum=1e-6, maximum=1e9)
+    for age in (0.0, 0.3, 0.5, 1.7, 8.0, 19.9, 20.1, 55.0, 130.0, 449.0, 455.0, 3e3, 1e5):
+        for stretch, shorten in ((1.0, 1.0), (0.9, 0.95), (1.1, 1.0)):
+            for one in (plan, free):
+                expected = slow_delay(one, age, stretch, shorten)
+                found = one.delay(age, stretch=stretch, shorten=shorten)
+                assert found == pytest.approx(expected, rel=1e-6), (age, stretch)
+
+
+@pytest.mark.parametrize("target_lag", [0.5, 3.0])
+@pytest.mark.parametrize("distribution", [exponential(30.0), normal(60.0, 3.0), exponential(1e3)])
+def test_the_cost_of_a_plan_is_that_of_its_polls_one_by_one(distribution, target_lag):
+    """After 200 polls, it is computed bin by bin, which is less exact."""
+    plan = make_plan(distribution, target_lag=target_lag, minimum=0.01, maximum=1e9)
+    age, lag, polls = 0.0, 0.0, 1.0
+    while distribution.survival_at(age) > 0.001:
+        until = age + plan.delay(age)
+        lag += distribution.survival_at(age) * distribution.expected_lag(age, until)
+        polls += distribution.survival_at(age)
+        age = until
+    ended = 1 - distribution.survival_at(age)
+    assert plan.cost() == (pytest.approx(lag / ended, rel=0.002), pytest.approx(polls, rel=0.002))
+
+
+@pytest.mark.parametrize(("rare", "stride"), [(1.0, 4.0), (0.5, 8.0), (1e-9, 4_000.0)])
+def test_delays_at_unknown_ages_may_be_longer_if_few_jobs_reach_them(rare, stride):
+    """The stride is twice the lag that is aimed at, for each job that reaches these ages."""
+    known = bin_index(20.0)
+    chances = [0.0] * (known - 1) + [1 - rare] + [0.01] * (len(EDGES) - known - 1) + [1.0]
+    plan = plan_of(Distribution(tuple(chances), known=known))
+    assert plan.stride == pytest.approx(stride)
+    assert plan.unknown_from == EDGES[known]
+
+
+def test_a_correction_changes_the_aim_but_not_the_bounds():
+    distribution = exponential(30.0)
+    plan = make_plan(distribution, target_lag=2.0, minimum=0.01, maximum=99.0, correction=0.5)
+    assert plan.cost()[0] == pytest.approx(1.0, rel=0.01)
+    assert plan.target_lag == 2.0
+    assert plan.stride == 2.0 / max(distribution.survival[-1], 0.001)
+    assert plan.price == plan.step**2 / 2
+    assert plan.bound(0.0, 0) == 4.0
+
+
+def test_the_lag_of_the_official_waiter_is_that_of_its_pauses():
+    """It polls after 1 s, then pauses 1.5 times as long each time, up to 10 s."""
+    assert official_lag(PRIOR) == pytest.approx(slow_official_lag(PRIOR), rel=1e-6)
+    for distribution in (exponential(3.0), exponential(30.0), normal(60.0, 3.0)):
+        assert official_lag(distribution) == pytest.approx(slow_official_lag(distribution))
+
+
+def slow_official_lag(distribution):
+    times, pause = [0.0], 1.0
+    while pause < 10:
+        times.append(times[-1] + pause)
+        pause *= 1.5
+    lag = distribution.survival_at(times[-1]) * 5.0
+    for seen, age in itertools.pairwise(times):
+        lag += distribution.survival_at(seen) * distribution.expected_lag(seen, age)
+    return lag
+
+
+@pytest.mark.parametrize(
+    ("waited", "bound"),
+    [
+        (0.0, 1.0), (2.5, 1.0), (2.6, 1.04), (9.9, 3.96), (10.1, 4.0), (59.9, 4.0), (60.0, 7.0),
+        (1e6, 7.0),
+    ],
+)  # fmt: skip
+def test_the_bound_of_a_wait_grows_with_the_wait(waited, bound):
+    assert bound_while_waiting(waited) == pytest.approx(bound)
+
+
+@pytest.mark.parametrize(
+    ("watched", "lag", "bound"), [(0.0, 2.0, 4.0), (8.0, 2.0, 4.0), (9.0, 2.0, 4.5), (9.0, 5.0, 10)]
+)
+def test_the_bound_of_a_watch_is_half_of_the_time_or_twice_the_target_lag(watched, lag, bound):
+    assert bound_while_watching(watched, lag) == bound

@@ -407,3 +407,114 @@ def test_the_aim_is_the_target_unless_the_official_waiter_does_better():
 def test_for_long_jobs_the_official_waiter_takes_five_seconds():
     assert official_lag(MINUTE) == pytest.approx(5.0, rel=0.01)
     assert Adaptive().plan(MINUTE).cost()[0] == pytest.approx(2.0, rel=0.05)
+
+
+def known(**options):
+    """Return what a schedule knows of a job about whose duration nothing is known."""
+    return PollContext(**{"polls": 3, "watched_for": 30.0, "age": 30.0, **options})
+
+
+class Fair(Random):
+    """A source of randomness that always returns the same share of the range."""
+
+    def __init__(self, share):
+        super().__init__(0)
+        self.share = share
+
+    def random(self):
+        return self.share
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.25, 0.999])
+def test_jitter_changes_a_delay_by_its_share_but_never_beyond_the_bound(draw):
+    """`stretch` is drawn between 0.8 and 1.2, and the bound gets at most the factor 1."""
+    schedule, rng = Adaptive(jitter=0.2), Fair(draw)
+    stretch = 0.8 + 0.4 * draw
+    shorten = (stretch + 0.8) / 2
+    plan = schedule.plan(PRIOR)
+    job = known(watched_for=5.0, age=50.0)  # older than its watch
+    expected = min(plan.delay(50.0, stretch=stretch, shorten=shorten), 4.0 * shorten)
+    assert schedule.delay(job, rng) == pytest.approx(expected)
+    job = known(watched_for=1.0, age=1.0, distribution=MINUTE)
+    assert schedule.delay(job, rng) == pytest.approx(4.0 * shorten)
+    job = known(awaited_for=100.0, distribution=MINUTE, age=40.0, watched_for=40.0)
+    expected = schedule.plan(MINUTE).delay(40.0, stretch=stretch, shorten=shorten)
+    assert schedule.delay(job, rng) == pytest.approx(min(expected, 7.0 * shorten))
+    failing = known(failures=4, age=None)
+    assert schedule.delay(failing, rng) == pytest.approx(8.0 * (0.8 + 0.2 * draw))
+
+
+def test_a_wait_is_bounded_by_twice_the_target_lag_only_at_unknown_ages():
+    schedule = Adaptive(jitter=0)
+    edge = schedule.plan(MINUTE).unknown_from
+    below, above = (
+        schedule.delay(
+            known(age=age, awaited_for=100.0, distribution=MINUTE, watched_for=100.0), Random(0)
+        )
+        for age in (40.0, edge)
+    )
+    assert 4.0 < below <= 7.0
+    assert above <= 4.0
+
+
+@pytest.mark.parametrize(
+    ("failures", "awaited_for", "maximum", "delay"),
+    [
+        (0, None, 60.0, Adaptive().plan(PRIOR).delay(0.0)),
+        (1, None, 60.0, Adaptive().plan(PRIOR).delay(0.0)),
+        (3, None, 60.0, 4.0),  # 1 s, doubled with each further failure
+        (4, None, 60.0, 8.0),
+        (6, None, 60.0, 32.0),
+        (7, None, 60.0, 60.0),
+        (7, None, 40.0, 40.0),
+        (10_000, None, 1e12, 2.0**32),
+        (4, 99.0, 60.0, 8.0),
+        (5, 99.0, 60.0, 10.0),
+        (5, 99.0, 9.0, 9.0),
+    ],
+)
+def test_delays_double_with_each_failure_up_to_the_maximum(failures, awaited_for, maximum, delay):
+    job = known(failures=failures, awaited_for=awaited_for, watched_for=0.0, age=0.0)
+    if awaited_for is not None:
+        job = known(failures=failures, awaited_for=awaited_for)
+    assert Adaptive(jitter=0, maximum=maximum).delay(job, Random(0)) == pytest.approx(delay)
+
+
+@pytest.mark.parametrize(
+    ("lag_ratio", "lag"), [(1.0, 2.0), (1.2, 1.667), (0.8, 2.5), (9.0, 1.333), (0.01, 3.0)]
+)
+def test_the_observed_lag_corrects_the_aim_by_the_factor_1_5_at_most(lag_ratio, lag):
+    distribution = learnt(60.0)
+    plan = Adaptive(target_lag=2.0, minimum=0.01).plan(distribution, lag_ratio=lag_ratio)
+    assert plan.cost()[0] == pytest.approx(lag, rel=0.05)
+
+
+@pytest.mark.parametrize(("old_share", "waits"), [(0.99, True), (1.01, False)])
+def test_a_first_poll_waits_if_the_expected_lag_costs_less_than_a_poll(old_share, waits):
+    schedule = Adaptive(jitter=0)
+    new = PollContext(polls=0, watched_for=0.0, age=0.0, distribution=MINUTE)
+    share = old_share * schedule.plan(MINUTE).price / 4.0
+    assert schedule.first_delay(new, Random(0), old_share=share) == (4.0 if waits else 0.0)
+
+
+def test_a_schedule_keeps_the_plans_of_the_last_four_distributions():
+    schedule, made = Adaptive(), [learnt(10.0 + n, count=20) for n in range(5)]
+    plans = [schedule.plan(distribution) for distribution in made[:4]]
+    assert [schedule.plan(distribution) for distribution in made[:4]] == plans
+    schedule.plan(made[4])
+    assert [schedule.plan(distribution) for distribution in made[1:4]] == plans[1:]
+    assert schedule.plan(made[0]) is not plans[0]
+
+
+def test_the_aim_changes_at_five_seconds():
+    short = learnt(5.0)
+    assert Adaptive(target_lag=5.0).aim(short) == 0.75 * official_lag(short)
+    assert Adaptive(target_lag=5.1).aim(short) == 5.1
+
+
+@pytest.mark.parametrize("mean", [7.0, 9.0])
+def test_the_aim_is_three_quarters_of_an_official_lag_below_2_5_s(mean):
+    distribution = learnt(mean)
+    official = official_lag(distribution)
+    assert (official < 2.5) is (mean == 7.0)
+    assert Adaptive(target_lag=4.0).aim(distribution) == official * (0.75 if mean == 7.0 else 1.0)
