@@ -116,3 +116,27 @@ def test_only_an_old_job_after_a_new_one_is_a_reset(ages, resets):
 def test_other_json_is_refused(saved):
     with pytest.raises((TypeError, ValueError)):
         Arrivals.from_json(saved)
+
+
+@pytest.mark.parametrize(("age", "is_new"), [(2.0, True), (-2.0, True), (2.01, False)])
+def test_a_job_is_new_up_to_exactly_two_seconds(age, is_new):
+    assert record_arrival(Arrivals(), age) is is_new
+
+
+def test_a_job_that_arrived_when_the_last_old_one_was_found_does_not_count():
+    arrivals = Arrivals()
+    record_arrival(arrivals, 60.0, now=8.0)
+    record_arrival(arrivals, 0.0, added_at=8.0, now=9.0)
+    assert (arrivals.new_in_a_row, arrivals.resets, arrivals.reset_at) == (0, 0, 8.0)
+    record_arrival(arrivals, 0.0, added_at=8.1, now=9.0)
+    record_arrival(arrivals, 60.0, now=10.0)
+    assert (arrivals.new_in_a_row, arrivals.resets, arrivals.reset_at) == (0, 1, 10.0)
+
+
+def test_counts_of_arrivals_are_halved_above_8000():
+    arrivals = arrivals_of(*[0.0] * 6_000, *[60.0] * 2_000)
+    assert (arrivals.new, arrivals.old) == (6_000, 2_000)
+    assert arrivals.old_share == 2_001 / 8_002
+    record_arrival(arrivals, 0.0)
+    assert (arrivals.new, arrivals.old) == (3_000.5, 1_000)
+    assert arrivals.to_json() == [3_000.5, 1_000, 1]

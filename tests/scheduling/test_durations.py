@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from internals import at_risk
 
 from adepoll.errors import ConfigurationError
-from adepoll.scheduling.distribution import EDGES, PRIOR, Distribution, bin_index
+from adepoll.scheduling.distribution import EDGES, LAST, PRIOR, Distribution, bin_index
 from adepoll.scheduling.durations import Durations, nearest_edge
 
 DAY = 86_400.0
@@ -513,3 +513,216 @@ def test_the_time_until_the_last_jobs_end_is_not_that_of_the_prior():
     assert active > 20
     time = durations.distribution.time_until([108.0] * active, 0.5)
     assert 0.5 < time / (max(ends) - 108) < 2
+
+
+# --- at the bounds ------------------------------------------------------------------------------
+
+
+def weights_of(durations):
+    """Return the weights of the observations, by their ages."""
+    return {tuple(ages): weight for *ages, weight in json.loads(durations.to_json())["seen"]}
+
+
+def end_jobs(durations, count, seconds=10.0):
+    for _ in range(count):
+        durations.begin()
+        durations.end(0.0, seconds, seconds)
+
+
+def test_a_new_estimate_is_made_when_the_ended_jobs_have_changed_by_over_a_tenth():
+    durations, estimates = Durations(), []
+    for number in range(1, 40):
+        end_jobs(durations, 1)
+        if not estimates or durations.distribution is not estimates[-1][1]:
+            estimates.append((number, durations.distribution))
+    numbers = [number for number, _ in estimates]
+    # The first number after n that is greater than 1.1 n.
+    assert numbers == [*range(1, 11), 12, 14, 16, 18, 20, 23, 26, 29, 32, 36]
+
+
+@pytest.mark.parametrize("running", [1, 5])
+def test_a_new_estimate_is_made_after_many_polls_of_active_jobs(running):
+    durations = Durations()
+    for _ in range(running):
+        durations.begin()
+    for _ in range(1_000 + running):
+        durations.extend(0.0, 5.0)
+    assert durations.distribution is PRIOR
+    durations.extend(0.0, 5.0)
+    first = durations.distribution
+    assert first is not PRIOR
+    for _ in range(1_000 + running):
+        durations.extend(0.0, 5.0)
+    assert durations.distribution is first
+    durations.extend(0.0, 5.0)
+    assert durations.distribution is not first
+
+
+def test_of_more_than_8000_ended_jobs_all_weights_are_halved():
+    durations = Durations()
+    durations.begin()
+    durations.censor(0.0, 3.0)
+    end_jobs(durations, 8_000)
+    assert weights_of(durations) == {(0, 20, 20): 8_000.0, (0, 6, None): 1.0}
+    end_jobs(durations, 1)
+    assert weights_of(durations) == {(0, 20, 20): 4_000.5, (0, 6, None): 0.5}
+    assert durations.ended == 8_001
+
+
+@pytest.mark.parametrize("ended", [0, 10])
+def test_jobs_that_were_not_seen_to_end_count_for_at_most_four_times_the_ended_ones_and_200(ended):
+    durations = Durations()
+    end_jobs(durations, ended)
+    for _ in range(4 * ended + 200):
+        durations.begin()
+        durations.censor(0.0, 3.0)
+    known = {(0, 20, 20): float(ended)} if ended else {}
+    assert weights_of(durations) == {**known, (0, 6, None): 4 * ended + 200.0}
+    durations.begin()
+    durations.censor(0.0, 4.0)
+    expected = {(0, 6, None): 2 * ended + 100.0, (0, 8, None): 0.5}
+    assert weights_of(durations) == {**known, **expected}
+
+
+def test_an_observation_is_forgotten_when_its_weight_is_below_a_twentieth():
+    durations = Durations()
+    durations.begin()
+    durations.censor(0.0, 9.0)
+    left = []
+    for _ in range(5):
+        for _ in range(201):  # halves all weights of jobs that were not seen to end
+            durations.begin()
+            durations.censor(0.0, 3.0)
+        left.append(weights_of(durations).get((0, 18, None)))
+        for _ in range(200 - int(weights_of(durations)[0, 6, None])):
+            durations.begin()
+            durations.censor(0.0, 3.0)
+    assert left[0] == 0.5
+    assert left[-1] is None
+    assert min(weight for weight in left if weight is not None) >= 0.05
+
+
+def test_a_poll_of_an_active_job_counts_for_the_bins_between_both_ages():
+    durations = Durations()
+    durations.begin()
+    durations.extend(1.0, 3.0)
+    assert at_risk(durations) == (1, {2: 1, 6: -1})
+    durations.extend(3.0, 3.1)  # no new bin
+    assert at_risk(durations) == (1, {2: 1, 6: -1})
+    durations.extend(3.1, 3.3)
+    assert at_risk(durations) == (1, {2: 1, 7: -1})
+    durations.end(1.0, 3.3, 4.0)
+    assert at_risk(durations) == (0, {})
+    durations.begin()
+    durations.extend(EDGES[-1] * 2, EDGES[-1] * 3)
+    assert at_risk(durations) == (1, {})
+
+
+def test_a_new_arrival_counts_as_an_active_job():
+    durations = Durations()
+    assert durations.record_arrival(1.0, added_at=5.0, now=6.0) is True
+    assert durations.record_arrival(9.0, added_at=5.0, now=6.0) is False
+    assert at_risk(durations) == (1, {})
+
+
+@pytest.mark.parametrize(
+    ("share", "age"), [(0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (0.5, 40.0), (1.0, 40.0), (0.0, 40.0)]
+)
+def test_a_quantile_of_the_prior_is_that_of_its_formula(share, age):
+    left = (1 + age / 90) ** -2 * (1 - share)
+    expected = min(90 * (left**-0.5 - 1), EDGES[-1]) if left else EDGES[-1]
+    assert Durations().quantile(share, age=age) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("age", [EDGES[-1], 2 * EDGES[-1], 1e7])
+def test_above_the_greatest_edge_a_quantile_is_the_age(age):
+    assert PRIOR.quantile(0.5, age=age) == age
+    assert PRIOR.survival_at(age) == pytest.approx(PRIOR.survival[-1] * EDGES[-1] / age)
+    assert PRIOR.active_time(age) == PRIOR.active_time(EDGES[-1])
+
+
+def test_a_distribution_in_which_no_job_is_active_any_more_has_no_lag():
+    distribution = Distribution((0.5, 1.0, *[0.5] * (len(EDGES) - 3), 1.0))
+    assert distribution.ends_between(2.0, 3.0) == 1.0
+    assert distribution.expected_lag(2.0, 3.0) == 0.0
+    assert distribution.survival_at(1.0) == 0.0
+    assert distribution.survival_at(0.5) == 0.5
+    assert distribution.expected_lag(0.5, 1.0) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("known", "age", "survival"),
+    [
+        (60.0, 30.0, "own"),
+        (60.0, 60.0, "own"),
+        (60.0, 90.0, "same rate"),
+        (0.0, 90.0, "own"),
+        (EDGES[-1], 90.0, "own"),
+    ],
+)
+def test_beyond_the_known_ages_jobs_end_at_the_rate_of_the_last_third(known, age, survival):
+    """One job of that age is expected to be active with that chance after the returned time."""
+    at = bin_index(known)
+    distribution = Distribution(PRIOR.chances, known=at)
+    edge = EDGES[at]
+    own = distribution.survival_at
+    rate = math.log(own(edge * 2 / 3) / own(edge)) / (edge / 3) if edge else 0.0
+
+    def active(seconds):
+        if survival == "own":
+            return own(seconds)
+        return own(edge) * math.exp(-rate * (seconds - edge))
+
+    for left in (0.9, 0.5):
+        if survival == "own" and distribution.quantile(1 - left, age=age) > edge > 0:
+            continue  # it would end at unknown ages
+        time = distribution.time_until([age], left)
+        assert active(age + time) / active(age) == pytest.approx(left, abs=0.01)
+        several = distribution.time_until([age] * 10, 10 * left)
+        assert several == time
+    assert distribution.time_until([], 0.5) == 0.0
+
+
+def test_the_time_until_jobs_have_ended_is_at_most_a_day():
+    assert PRIOR.time_until([EDGES[-1]] * 1_000, 0.001) == pytest.approx(EDGES[-1], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        [0, 3, 2, 1.0], [3, 2, None, 1.0], [-1, 2, 3, 1.0], [0, 2, LAST + 1, 1.0], [0, 2, 3, 0],
+        [0, 2, 3, -1.0], [0, 2, 3, 2**53 + 2], [0, 2, 3, "1"], [0, 2.0, 3, 1.0], [0, 2, 3],
+        [0, LAST + 1, None, 1.0],
+    ],
+)  # fmt: skip
+def test_saved_observations_are_checked(item):
+    saved = {"format": 1, "ended": 1, "seen": [item]}
+    with pytest.raises(ConfigurationError):
+        Durations.from_json(json.dumps(saved))
+
+
+@pytest.mark.parametrize(
+    "item", [[0, 2, 3, 2**53], [0, 0, 0, 1], [2, 2, None, 0.5], [LAST, LAST, LAST, 1.0]]
+)
+def test_saved_observations_at_the_bounds_are_read(item):
+    saved = {"format": 1, "ended": 2**53, "seen": [item]}
+    durations = Durations.from_json(json.dumps(saved))
+    assert weights_of(durations) == {tuple(item[:3]): item[3]}
+    assert durations.ended == 2**53
+    assert (durations.distribution is PRIOR) is (item[2] is None)
+
+
+@pytest.mark.parametrize("ended", [-1, 2**53 + 1, 1.5, "1", None])
+def test_a_saved_number_of_ended_jobs_is_checked(ended):
+    with pytest.raises(ConfigurationError):
+        Durations.from_json(json.dumps({"format": 1, "ended": ended, "seen": []}))
+
+
+@pytest.mark.parametrize("arrivals", [[1, 2], [1, 2, -1], [1, 2, math.inf], [1, 2, "3"], "abc", {}])
+def test_saved_arrivals_are_checked(arrivals):
+    saved = {"format": 1, "ended": 0, "seen": [], "arrivals": arrivals}
+    with pytest.raises(ConfigurationError):
+        Durations.from_json(json.dumps(saved))
+    saved["arrivals"] = [0, 2, 3]
+    read = Durations.from_json(json.dumps(saved)).arrivals
+    assert (read.new, read.old, read.new_in_a_row) == (0.0, 2.0, 3)
