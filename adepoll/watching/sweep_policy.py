@@ -85,7 +85,8 @@ class SweepPolicy:
     pauses: int = 0
     is_trial: bool = False
     _trial_ends: float = -math.inf  # time at which sweeping pauses if the list is not proven
-    _without_pending: int = 0  # number of consecutive complete sweeps that showed no pending job
+    # Number of consecutive sweeps that showed no pending job, or did not list pending jobs.
+    _without_pending: int = 0
     _useful: int = 0  # number of complete sweeps since the last pause
     _started: float = -math.inf  # time at which the last sweep started
     _failures: int = 0  # number of consecutive sweeps that failed
@@ -116,9 +117,10 @@ class SweepPolicy:
         self._started = at.now
         statuses: Sequence[JobStatus] = ACTIVE
         if self._without_pending >= _MIN_WITHOUT_PENDING:
-            wasted = self._counted is not None and at.wasted_polls > self._counted.wasted_polls
-            self._without_pending = 0 if wasted else self._without_pending + 1
-            if self._without_pending % _PENDING_EVERY:
+            if self._counted is not None and at.wasted_polls > self._counted.wasted_polls:
+                self._without_pending = 0
+            elif (self._without_pending + 1) % _PENDING_EVERY:
+                self._without_pending += 1
                 statuses = ACTIVE[:1]  # only processing jobs: no job was pending recently
         return Sweep.start(
             at.now,

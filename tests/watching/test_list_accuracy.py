@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from adepoll.watching.list_accuracy import ListAccuracy
+from adepoll.watching.list_accuracy import KeptShare, ListAccuracy, Score
 
 LIMIT = 3.0
 
@@ -353,3 +353,332 @@ def test_few_settled_jobs_are_remembered():
     for number in range(10_000):
         accuracy.record_listed(f"job{number}", 20.0)
     assert accuracy.ends.late < 65
+
+
+# --- at the bounds ------------------------------------------------------------------------------
+
+
+def score(late, in_time):
+    result = Score()
+    result.late, result.in_time = float(late), float(in_time)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("late", "in_time", "is_suspicious", "is_bad"),
+    [
+        (0, 0, False, False),
+        (1, 0, True, False),
+        (1.5, 0, True, False),
+        (1.6, 0, True, True),
+        (3, 17, False, False),  # 15%
+        (3, 16.9, True, True),
+    ],
+)
+def test_a_score_is_bad_above_15_percent_and_one_and_a_half_jobs(
+    late, in_time, is_suspicious, is_bad
+):
+    assert score(late, in_time).is_suspicious is is_suspicious
+    assert score(late, in_time).is_bad is is_bad
+
+
+def test_older_jobs_count_a_hundredth_less_in_a_score_with_each_further_one():
+    counted = Score()
+    counted.count(late=True)
+    counted.count(late=False)
+    assert (counted.late, counted.in_time) == (0.99, 1.0)
+    counted.count(late=True)
+    assert (counted.late, counted.in_time) == (pytest.approx(1.9801), 0.99)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "value", "is_large"),
+    [
+        (0.49, 0.0, 0.0, False),
+        (0.5, 0.0, 0.5, True),
+        (0.5, 4.0, 0.125, False),
+        (3.0, 10.0, 0.3, False),
+        (3.1, 10.0, 0.31, True),
+        (9.0, 2.0, 1.0, True),
+    ],
+)
+def test_the_kept_share_is_known_from_half_a_job_on(found, expected, value, is_large):
+    kept = KeptShare(found, expected)
+    assert kept.value == value
+    assert kept.is_large is is_large
+
+
+def test_older_polls_count_less_in_the_kept_share():
+    kept = KeptShare(2.0, 10.0)
+    kept.record_poll(0.5)
+    assert (kept.found, kept.expected) == (2.0 * (1 - 0.0025), 10.0 * (1 - 0.0025) + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "late", "is_bad"),
+    [("ends", 2, True), ("arrivals", 2, True), ("ends", 1, False), ("arrivals", 1, False)],
+)
+def test_a_list_is_bad_by_its_ends_or_its_arrivals(attribute, late, is_bad):
+    accuracy = make_accuracy()
+    for _ in range(late):
+        getattr(accuracy, attribute).count(late=True)
+    assert accuracy.is_bad is is_bad
+
+
+@pytest.mark.parametrize(("found", "is_bad"), [(1.5, False), (1.6, True)])
+def test_a_list_is_bad_if_it_keeps_two_jobs_and_many(found, is_bad):
+    accuracy = make_accuracy()
+    accuracy.kept.found, accuracy.kept.expected = found, 2.0
+    assert accuracy.kept.is_large
+    assert accuracy.is_bad is is_bad
+    accuracy.kept.expected = 20.0
+    assert not accuracy.is_bad
+
+
+@pytest.mark.parametrize(
+    ("ends", "arrivals", "dropped", "expected", "is_proven"),
+    [
+        (2.5, 0.0, 0, 0.0, True),
+        (2.4, 0.0, 0, 3.0, False),  # it may never drop a job
+        (0.0, 2.5, 3, 0.0, True),
+        (0.0, 2.4, 3, 0.0, False),  # it may be late
+        (0.0, 2.5, 2, 0.0, False),
+        (0.0, 0.0, 3, 3.0, True),
+        (0.0, 0.0, 3, 2.9, False),
+        (1.3, 1.3, 3, 0.0, False),
+    ],
+)
+def test_a_list_is_proven_if_it_drops_jobs_and_is_in_time(
+    ends, arrivals, dropped, expected, is_proven
+):
+    accuracy = make_accuracy()
+    accuracy.ends.in_time, accuracy.arrivals.in_time = ends, arrivals
+    accuracy.dropped = dropped
+    accuracy.record_expected(expected)
+    assert accuracy.is_proven is is_proven
+
+
+@pytest.mark.parametrize("reason", ["ends", "arrivals", "kept"])
+def test_a_suspicious_list_is_not_proven(reason):
+    accuracy = proven()
+    assert accuracy.is_proven
+    if reason == "kept":
+        accuracy.kept.found = 0.5
+    else:
+        getattr(accuracy, reason).late = 1.0
+    accuracy.dropped = 9
+    assert not accuracy.is_proven
+
+
+@pytest.mark.parametrize(("expected", "is_proven"), [(4.59, True), (4.6, False)])
+def test_a_list_is_doubted_if_4_6_jobs_should_be_missing(expected, is_proven):
+    accuracy = proven()
+    accuracy.record_drops(0, 20.0, expected=expected)
+    assert accuracy.is_proven is is_proven
+
+
+def test_a_missing_job_of_a_doubted_list_starts_the_proof_again():
+    accuracy = proven()
+    accuracy.dropped = 9
+    accuracy.record_expected(9.0)
+    accuracy.record_drops(0, 20.0, expected=4.6)
+    accuracy.record_drops(1, 24.0, expected=1.0)
+    assert not accuracy.is_proven
+    assert (accuracy.no_drop_since, accuracy.dropped, accuracy.ends.in_time) == (24.0, 0, 0.0)
+    accuracy.dropped = 3
+    accuracy.record_expected(3.0)
+    assert accuracy.is_proven, "the doubt is over"
+    accuracy.record_drops(1, 28.0, expected=1.0)
+    assert (accuracy.is_proven, accuracy.dropped) == (True, 3)
+
+
+@pytest.mark.parametrize(("explained", "since"), [(2.9, -math.inf), (3.0, 20.0)])
+def test_a_sweep_without_missing_jobs_is_explained_by_three_polls_of_active_jobs(explained, since):
+    accuracy = proven()
+    accuracy.record_still_active(explained)
+    accuracy.record_drops(0, 20.0, expected=4.6)
+    assert accuracy.no_drop_since == since
+    assert accuracy.is_proven is (since == 20.0)
+
+
+def test_an_explanation_counts_once():
+    accuracy = proven()
+    accuracy.record_still_active(3.0)
+    accuracy.record_drops(0, 20.0, expected=4.6)
+    accuracy.record_drops(0, 24.0, expected=4.6)
+    assert (accuracy.no_drop_since, accuracy.is_proven) == (20.0, False)
+
+
+def test_a_restart_forgets_all_figures():
+    accuracy = proven()
+    accuracy.dropped, accuracy.kept.found = 9, 2.0
+    accuracy.arrivals.in_time = 9.0
+    accuracy.record_expected(9.0)
+    accuracy.record_drops(0, 20.0, expected=4.0)
+    accuracy.record_still_active(2.0)
+    accuracy.restart()
+    assert not accuracy.is_proven
+    assert (accuracy.dropped, accuracy.kept.value, accuracy.arrivals.in_time) == (0, 0.0, 0.0)
+    accuracy.dropped = 3
+    assert not accuracy.is_proven, "nothing was expected since"
+    accuracy.record_expected(3.0)
+    accuracy.record_drops(0, 24.0, expected=4.5)
+    assert accuracy.is_proven
+    accuracy.record_still_active(2.9)
+    accuracy.record_drops(0, 28.0, expected=1.0)
+    assert not accuracy.is_proven
+
+
+@pytest.mark.parametrize(("missing_at", "is_late"), [(103.6, False), (103.7, True)])
+def test_a_new_job_shows_a_late_list_after_the_limit_and_what_dates_lack(missing_at, is_late):
+    accuracy = make_accuracy()
+    assert accuracy.record_active(received_at=100.0, missing_at=missing_at) is is_late
+    assert accuracy.arrivals.late == float(is_late)
+    assert accuracy.compare_at == (math.inf if is_late else 103.6)
+
+
+@pytest.mark.parametrize(("at", "late"), [(12.9, 0.0), (13.0, 1.0)])
+def test_a_list_is_late_if_a_page_requested_after_the_limit_shows_a_settled_job(at, late):
+    accuracy = make_accuracy()
+    accuracy.record_settled("a", 10.0, active_at=10.0)
+    accuracy.record_listed("a", at)
+    assert accuracy.ends.late == late
+    accuracy.record_listed("a", 99.0)
+    accuracy.record_listed("a", 99.0)
+    assert accuracy.ends.late == 1.0, "each job counts once"
+
+
+@pytest.mark.parametrize(("started", "in_time"), [(13.9, 1.0), (14.0, 0.0)])
+def test_only_an_early_sweep_without_a_settled_job_proves_that_the_list_is_in_time(
+    started, in_time
+):
+    accuracy = make_accuracy()
+    accuracy.record_settled("a", 11.0, active_at=10.0)
+    accuracy.record_sweep(started)
+    assert accuracy.ends.in_time == in_time
+
+
+@pytest.mark.parametrize(("started", "in_time"), [(10.9, 0.0), (11.0, 1.0)])
+def test_a_sweep_before_the_poll_shows_nothing(started, in_time):
+    accuracy = make_accuracy()
+    accuracy.record_settled("a", 11.0, active_at=10.0)
+    accuracy.record_sweep(started)
+    assert accuracy.ends.in_time == in_time
+    assert accuracy.compare_at == 14.0
+
+
+@pytest.mark.parametrize(("started", "compare_at"), [(12.9, 13.0), (13.0, math.inf)])
+def test_a_sweep_in_time_is_the_one_that_was_wanted(started, compare_at):
+    accuracy = make_accuracy()
+    accuracy.compare_at = 13.0
+    accuracy.record_sweep(started)
+    assert accuracy.compare_at == compare_at
+
+
+def keep(accuracy, job_id, settled_at, *, listed_at):
+    """Let the list show a job long after a check has found it settled."""
+    accuracy.record_settled(job_id, settled_at, active_at=settled_at, is_check=True)
+    accuracy.record_listed(job_id, listed_at)
+
+
+@pytest.mark.parametrize(("started", "found"), [(70.0, 0.0), (70.1, 1.0)])
+def test_a_job_counts_as_kept_for_good_after_a_minute(started, found):
+    accuracy = make_accuracy()
+    keep(accuracy, "a", 10.0, listed_at=20.0)
+    accuracy.record_sweep(20.0)
+    assert (accuracy.kept.found, accuracy.ends.late) == (1.0, 0.0)
+    accuracy.record_listed("a", 60.0)
+    accuracy.record_sweep(started)
+    assert accuracy.kept.found == 1.0
+    accuracy.record_sweep(started + 1.0)
+    assert (accuracy.kept.found, accuracy.ends.late) == (found, 1.0 - found)
+    accuracy.record_sweep(started + 2.0)
+    assert accuracy.ends.late == 1.0 - found, "each job counts once"
+
+
+def test_at_most_64_settled_jobs_are_compared():
+    accuracy = make_accuracy()
+    for number in range(65):
+        accuracy.record_settled(f"job-{number}", 10.0, active_at=10.0)
+    for number in range(65):
+        accuracy.record_listed(f"job-{number}", 20.0)
+    assert accuracy.ends.late == pytest.approx(sum(0.99**n for n in range(64)))
+    assert accuracy.ends.in_time == 0.0
+    for job_id in ("a", "b"):
+        accuracy.record_settled(job_id, 30.0, active_at=30.0)
+        accuracy.record_listed(job_id, 40.0)
+    accuracy.record_listed("job-0", 40.0)  # the first one was forgotten
+    assert accuracy.ends.late == pytest.approx(sum(0.99**n for n in range(66)))
+
+
+def test_a_proven_list_need_not_be_compared_because_of_a_settled_job():
+    accuracy = proven()
+    accuracy.record_settled("a", 20.0, active_at=20.0)
+    assert accuracy.compare_at == math.inf
+    accuracy.record_sweep(19.0)
+    assert accuracy.compare_at == math.inf
+    accuracy.record_settled("b", 20.0, active_at=20.0, sweep_now=True)
+    assert accuracy.compare_at == 20.0
+
+
+@pytest.mark.parametrize(
+    ("listed", "age", "size"),
+    [
+        (1_000, 16.0, 15.0),  # 1.5 times the cube root
+        (1_000, 60.0, 15.0),
+        (1_000, 8.0, 15.0 / 4),
+        (1_000, 240.0, 15.0 / 2),
+        (1_000, 0.0, 1.0),
+        (1_000, 1e9, 1.0),
+        (64, 30.0, 6.0),
+        (27_000, 30.0, 32.0),
+    ],
+)
+def test_the_size_of_a_sample_depends_on_number_and_age_of_the_jobs(listed, age, size):
+    assert samples_of(make_accuracy(), listed=listed, age=age, sweeps=100) == pytest.approx(
+        100 * size, abs=1
+    )
+
+
+def test_a_sample_is_three_times_as_large_while_the_list_is_doubted():
+    accuracy = make_accuracy()
+    accuracy.record_drops(0, 20.0, expected=4.6)
+    assert samples_of(accuracy, listed=64) == pytest.approx(180, abs=1)
+    accuracy.arrivals.in_time, accuracy.dropped = 3.0, 5
+    assert samples_of(accuracy, listed=64) == pytest.approx(180, abs=1)
+
+
+def test_a_sample_is_smaller_by_the_number_of_dropped_jobs_of_a_list_in_time():
+    accuracy = make_accuracy()
+    accuracy.arrivals.in_time, accuracy.dropped = 3.0, 2
+    assert samples_of(accuracy, listed=64) == pytest.approx(20, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("expected", "listed", "chance", "size"),
+    [
+        (0.0, 300, 0.0, 0.25 + 0.15 * 2),
+        (29.9, 300, 0.0, 0.25 + 0.15 * 2),
+        (30.0, 300, 0.0, 0.1 + 0.03 * 2),
+        (5.9, 300, 0.4, 0.25 + 5.0),
+        (6.0, 300, 0.4, 0.25 + 0.15 * 2),
+        (1.9, 100, 0.4, 0.25 + 5.0),  # 2% of the jobs are enough
+        (2.0, 100, 0.4, 0.25 + 0.15 * 2),
+        (0.0, 300, 0.1, 0.25 + 20.0),
+        (0.0, 300, 0.09, 0.25 + 0.15 * 2),
+    ],
+)
+def test_the_size_of_a_sample_of_a_proven_list(expected, listed, chance, size):
+    accuracy = proven()
+    accuracy.kept.expected = expected
+    total = sum(accuracy.samples(listed, age=30.0, settled=2, chance=chance) for _ in range(100))
+    assert total == pytest.approx(100 * size, abs=1)
+
+
+@pytest.mark.parametrize(("settled", "samples"), [(3, 128), (4, 15)])
+def test_a_suspicious_list_is_checked_until_four_settled_jobs_can_be_compared(settled, samples):
+    accuracy = make_accuracy()
+    accuracy.ends.count(late=True)
+    for number in range(settled):
+        accuracy.record_settled(f"job-{number}", 10.0, active_at=10.0)
+    assert accuracy.samples(1_000, age=30.0, settled=0) == samples
