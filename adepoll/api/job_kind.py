@@ -121,7 +121,7 @@ def _with_joined_surrogates(label: Any) -> Any:
     Without this, writing the label as JSON and reading it again would change the label, because
     JSON has only one form for both.
     """
-    if label is None or not isinstance(label, str) or label.isascii():
+    if not isinstance(label, str) or label.isascii():
         return label
     return label.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-_ADVICE: Final[Mapping[int, str]] = {
+_ADVICE: Final[Mapping[int | None, str]] = {
     errno.EMFILE: "raise the limit of this process (ulimit -n), or lower the concurrency",
     errno.ENFILE: "end other programs, or raise the limit of the system",
     errno.EFBIG: "raise the limit of this process (ulimit -f), or use another file system",
@@ -24,7 +24,7 @@ _OF_SQLITE: Final = 4  # files that SQLite opens for a journal: file, WAL, -shm,
 def reason_of(exc: OSError) -> str:
     """Return the system's text of an error, without a path; with advice if a limit is exhausted."""
     text = exc.strerror or type(exc).__name__
-    advice = _ADVICE.get(exc.errno or 0)
+    advice = _ADVICE.get(exc.errno)
     return text if advice is None else f"{text}; {advice}"
 
 

@@ -59,7 +59,6 @@ async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
             _, pending = await asyncio.wait(pending)
         except asyncio.CancelledError as exc:
             cancelled = exc
-            pending = {task for task in pending if not task.done()}
     if cancelled is not None:
         raise cancelled
 

@@ -36,8 +36,7 @@ def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
         status: The HTTP status; 206 means that pages of the document could not be parsed.
     """
     raw = load_object(body, LIMITS)
-    has_facts = "data" in raw or "metadata" in raw
-    is_sheet = has_facts and is_of_spreadsheet(raw.get("data") or raw)
+    is_sheet = is_of_spreadsheet(raw.get("data") or raw)
     snapshot = codec.read(
         JobSnapshot, raw, shape=_SPREADSHEET if is_sheet else _DOCUMENT, text=body
     )
