@@ -67,3 +67,53 @@ def test_a_body_is_not_collected_if_it_is_declared_as_large(declared, chunks):
 def test_a_body_of_the_largest_size_is_not_large():
     body, _, large = read(b"abcdef", b"ghij", declared=10)
     assert (body, large.chunks) == (b"abcdefghij", None)
+
+
+def test_the_time_limit_starts_again_after_each_64_kib_of_a_large_answer():
+    restarts, heard = [], []
+
+    async def main():
+        sent = Sent(0.0, 0, None, is_probe=False)
+        arriving = ArrivingBody(
+            SimpleNamespace(status=200, content_length=99, content=Content([])),
+            sent,
+            restart=restarts.append,
+        )
+
+        class Reader:
+            async def read(self, _chunks, _read, received, *, job_id):
+                for size in (2**16 - 1, 1, 2**16 - 1, 2**16, 5):
+                    await asyncio.sleep(1.0)
+                    received(size)
+                    heard.append(sent.heard_at)
+                return ANSWER
+
+        assert await arriving.read(10, Reader, job_id="j-1") == (b"{}", ANSWER)
+        return arriving.size
+
+    assert run(main()) == 3 * 2**16 + 4
+    assert restarts == [2.0, 4.0]
+    assert heard == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+@pytest.mark.parametrize("status", [200, 206, 404, 500])
+def test_only_a_success_is_read_as_a_large_answer(status):
+    async def main():
+        response = SimpleNamespace(
+            status=status, content_length=None, content=Content([b"abcdef", b"ghijk", b"lmn"])
+        )
+        large = Large()
+        arriving = ArrivingBody(response, Sent(0.0, 0, None, is_probe=False), restart=None)
+        return await arriving.read(10, lambda: large, job_id="j-1"), large.chunks
+
+    (body, answer), chunks = run(main())
+    if status < 300:
+        assert (body, answer, chunks) == (b"{}", ANSWER, [b"abcdef", b"ghijk"])
+    else:
+        assert (body, answer, chunks) == (b"abcdefghijk", None, None)
+
+
+def test_a_response_counts_as_heard_before_its_body():
+    """A body that is declared as large is not read here."""
+    _, sent, large = read(declared=11)
+    assert (sent.heard_at, large.chunks) == (0.0, [])

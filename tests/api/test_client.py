@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import socket
 import ssl
 import struct
@@ -1123,6 +1124,9 @@ def test_an_invalid_base_url_is_refused_and_shown_redacted(base_url, all_text_of
     [
         *(("timeout", bad) for bad in (0, -1, float("inf"), float("nan"))),
         ("max_body_bytes", 0),
+        ("inline_limit", 0),
+        ("outage_wait", -0.1),
+        ("outage_wait", float("nan")),
         ("max_connections", 0),
         *(("max_rate", bad) for bad in (0, -1, float("inf"), float("nan"))),
     ],
@@ -1130,6 +1134,17 @@ def test_an_invalid_base_url_is_refused_and_shown_redacted(base_url, all_text_of
 def test_a_number_out_of_range_is_refused_under_its_name(name, value):
     with pytest.raises(ValueError, match=name):
         AdeClient(KEY, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 1e-9, "outage_wait": 0.0, "max_body_bytes": 1, "inline_limit": 1},
+        {"outage_wait": float("inf"), "max_connections": 1, "max_rate": 1e-9},
+    ],
+)
+def test_numbers_at_the_bounds_are_accepted(options):
+    assert AdeClient(KEY, **options).stats.requests == 0
 
 
 def test_the_repr_of_a_client_shows_the_address_and_not_the_key():
@@ -1442,7 +1457,8 @@ async def test_each_request_is_logged_without_the_key(ade, caplog):
         ):
             await client.get_job("job-1")
     [line] = [record.getMessage() for record in caplog.records]
-    assert line.startswith("/v1/ade/extract/jobs/job-1: 401 in ")
+    assert (match := re.fullmatch(r"/v1/ade/extract/jobs/job-1: 401 in (\d+) ms", line))
+    assert 0 <= int(match[1]) < 180_000  # the time limit of a test
     assert "canary" not in caplog.text
 
 

@@ -126,3 +126,36 @@ def test_after_150_dates_the_error_is_at_most_the_latency(offset, most, latencie
         made_at, received_at = sent_at + there * most, sent_at + (there + back) * most
         service.record(dated(offset + made_at), sent_at, received_at)
     assert abs(service.unix_time(3.0) - offset - 3.0) <= most + 0.02 + 50e-6 * 3 + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("text", "is_used"),
+    [
+        ("Sat, 01 Jan 2000 00:00:00 GMT", True),
+        ("Tue, 31 Dec 2199 23:59:59 GMT", True),
+        ("Wed, 01 Jan 2200 00:00:00 GMT", False),
+        ("Sat, 01 Jan 2000 00:00:00", True),  # without a zone
+    ],
+)
+def test_dates_of_two_centuries_are_plausible(service, text, is_used):
+    service.record(text, 100.0, 100.0)
+    assert (service.unix_time(100.0) is not None) is is_used
+
+
+@pytest.mark.parametrize("passed", [4_000.0, 20_000.0])
+def test_bounds_widen_by_50_microseconds_per_second(service, passed):
+    """The second date agrees with the first one only if a clock has drifted by half a second."""
+    service.record(dated(NOON), 100.0, 100.0)
+    late = 100.5 + passed
+    service.record(dated(NOON + passed), late, late)
+    drift = 50e-6 * (passed + 0.5)
+    lower, upper = max(-drift, -0.5), min(1.0 + drift, 0.5)
+    assert service.unix_time(late) - (NOON + passed + 0.5) == pytest.approx((lower + upper) / 2)
+
+
+def test_a_response_that_arrived_before_the_last_one_widens_no_bounds(service):
+    service.record(dated(NOON), 100.0, 100.0)
+    service.record(dated(NOON), 100.75, 100.75)
+    assert service.unix_time(100.0) == pytest.approx(NOON + 0.125)
+    service.record(dated(NOON - 10_000), -9_900.25, -9_900.25)  # its bounds are wider
+    assert service.unix_time(100.0) == pytest.approx(NOON + 0.125)

@@ -242,8 +242,13 @@ def test_the_environment_is_read_as_curl_reads_it(url, environment, proxy, monke
         ("https://110.1.2.3", "10.1.2.3", False),
         ("https://[fd00::1]", "fd00::/8", True),
         ("https://[fd00::1]:8443", "[fd00::1]:8443", True),
+        ("https://[fd00::1]", "10.0.0.0/8", False),
+        ("https://10.1.2.3", "example.com", False),
+        ("https://10.1.2.3", "10.1.2.4/8", True),
+        ("https://h.example", "h.example.", True),
         ("https://h", ",", False),
         ("https://h", "", False),
+        ("https://h", "  ", False),
     ],
 )
 def test_no_proxy_names_hosts_domains_and_networks(url, no_proxy, direct, monkeypatch):
@@ -261,6 +266,10 @@ def test_no_proxy_names_hosts_domains_and_networks(url, no_proxy, direct, monkey
         "ftp://p",
         "http://p\t:1",
         "http://é:1",
+        "http://p\x7f:1",
+        "https://p q:1",
+        "http://p:1/a b",
+        "//p:1",
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_refused(value, monkeypatch):
