@@ -325,3 +325,215 @@ def test_a_longer_closed_gate_delays_the_next_search():
         return len(values)
 
     assert steady_for(4.0) > 1.5 * steady_for(0.5)
+
+
+# --- the rate, by its formulas ------------------------------------------------------------------
+
+
+class Sender:
+    """Sends requests at given times, and remembers what the formulas of `Rate` need.
+
+    The first 429 comes after `granted` requests, one every `every` seconds from the time 100 on.
+    """
+
+    def __init__(self, granted=20, every=0.5):
+        self.rate, self.now = Rate(), 100.0
+        self.rate.sent(self.now, held_back=False)
+        for _ in range(granted):
+            self.now += every
+            self.rate.sent(self.now, held_back=False)
+            self.rate.granted += 1
+
+    def throttle(self, closed_for=0.0, *, after=0.0, sent_ago=0.0):
+        self.now += after
+        self.rate.throttled(
+            self.now, sent_at=self.now - sent_ago, gate_opens_at=self.now + closed_for
+        )
+        return self.rate.value
+
+    def go_on(self, count, *, every=None, held_back=True, granted=True):
+        """Send requests at the interval of the rate; return its values."""
+        values = []
+        for _ in range(count):
+            self.now += self.rate.interval if every is None else every
+            self.rate.sent(self.now, held_back=held_back)
+            self.rate.granted += granted
+            values.append(self.rate.value)
+        return values
+
+
+@pytest.mark.parametrize("closed_for", [0.0, 3.0, 60.0])
+@pytest.mark.parametrize(("granted", "after"), [(20, 0.0), (20, 2.0), (0, 0.5)])
+def test_the_first_rate_is_that_of_the_granted_requests_for_the_time_with_an_open_gate(
+    granted, after, closed_for
+):
+    sender = Sender(granted)
+    # Time without requests counts for one second at most, or a round trip at least.
+    lasted = 0.5 * granted + max(after, 0.01)
+    share = (lasted / (lasted + closed_for)) ** 0.6
+    expected = max(granted, 1) / lasted * share
+    assert sender.throttle(closed_for, after=after) == pytest.approx(max(expected, 0.1))
+    assert sender.rate.interval == pytest.approx(1 / sender.rate.value)
+
+
+def test_of_a_pause_between_requests_one_second_counts_before_a_rate_is_known():
+    sender = Sender(1, every=0.5)
+    sender.rate.sent(sender.now + 30.0, held_back=False)
+    sender.now += 30.0
+    assert sender.throttle() == pytest.approx(1 / (0.5 + 1.0 + 0.01))
+
+
+def rise_of(*, base, lasted, closed_for, decrease):
+    """Return the seconds in which the rate doubles."""
+    rise = max(11.0 + 40.0 * max(closed_for - 1.1, 0.0), 12.0 / base) * 0.06 / decrease
+    return min(rise, 200.0, max(8.0 * lasted, 4.0))
+
+
+@pytest.mark.parametrize(
+    ("every", "closed_for", "rise"),
+    [
+        (0.5, 0.0, 4.0),  # the first rate lasted for no time
+        (0.5, 9.0, 4.0),
+    ],
+)
+def test_the_rate_grows_with_the_fourth_power_of_the_time(every, closed_for, rise):
+    sender = Sender(20, every)
+    base = sender.throttle(closed_for)
+    sender.now += closed_for
+    grown, expected = 0.0, []
+    for _ in range(8):
+        grown += 1 / (base * (1 + (grown / rise) ** 4))
+        expected.append(base * (1 + (grown / rise) ** 4))
+    assert sender.go_on(8) == pytest.approx(expected)
+
+
+def test_requests_that_are_not_held_back_do_not_raise_the_rate_nor_its_average():
+    sender = Sender()
+    base = sender.throttle()
+    assert sender.go_on(50, held_back=False) == [base] * 50
+    assert sender.go_on(1) == pytest.approx([base * (1 + (1 / base / 4.0) ** 4)])
+
+
+def test_of_a_pause_two_intervals_count_for_the_growth():
+    sender = Sender()
+    base = sender.throttle()
+    assert sender.go_on(1, every=99.0) == pytest.approx([base * (1 + (2 / base / 4.0) ** 4)])
+    assert sender.rate.sent(sender.now, held_back=True) is False, "no time has passed"
+    assert sender.rate.sent(sender.now - 1.0, held_back=True) is False
+
+
+def average_of(base, values, intervals):
+    """Return the recent average of the rate; `values` are those before each step."""
+    average, grown = base, 0.0
+    for value, passed in zip(values, intervals, strict=True):
+        grown += passed
+        average += (value - average) * min(1.0, passed / min(0.4 * grown, 2.0))
+    return average
+
+
+@pytest.mark.parametrize("closed_for", [0.0, 4.0])
+@pytest.mark.parametrize("steps", [5, 9])
+def test_a_429_lowers_the_recent_average_of_the_rate(steps, closed_for):
+    sender = Sender()
+    base = sender.throttle()
+    values = [base, *sender.go_on(steps)]
+    intervals = [1 / value for value in values[:-1]]
+    average = average_of(base, values[:-1], intervals)
+    deviation = (0.5 + abs(math.log(average / base))) / 2
+    decrease = min(max(deviation, 0.01), 0.06)
+    # The new `closed_for` is recorded afterwards: that of the last 429 was 0.
+    assert sender.throttle(closed_for) == pytest.approx(average * (1 - decrease))
+    lasted = max(sum(intervals), steps / values[-1])
+    base = sender.rate.value
+    rise = rise_of(base=base, lasted=lasted, closed_for=closed_for, decrease=decrease)
+    sender.now += closed_for
+    (value,) = sender.go_on(1)
+    assert value == pytest.approx(base * (1 + (1 / base / rise) ** 4))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 40])
+def test_a_quick_429_after_a_closed_gate_lowers_the_rate_by_up_to_40_percent(steps):
+    sender, closed_for = Sender(), 2.0
+    base = sender.throttle(closed_for)
+    sender.now += closed_for
+    sender.go_on(steps, held_back=False)
+    lasted = steps / base
+    counted = closed_for * min(1.0, 3.0 / lasted)
+    share = math.sqrt(lasted / (lasted + counted))
+    assert sender.throttle() == pytest.approx(base * min(0.94, max(share, 0.6)))
+
+
+def test_the_more_the_estimates_agree_the_less_a_429_lowers_the_rate():
+    sender, deviation, decreases = Sender(), 0.5, []
+    estimate = sender.throttle()
+    for _ in range(16):
+        values = [sender.rate.value]
+        while values[-1] < 1.06 * values[0]:
+            values += sender.go_on(1)
+        intervals = [1 / value for value in values[:-1]]
+        average = average_of(values[0], values[:-1], intervals)
+        deviation = (deviation + abs(math.log(average / estimate))) / 2
+        estimate = average
+        decreases.append(min(max(deviation, 0.01), 0.06))
+        assert sender.throttle() == pytest.approx(average * (1 - decreases[-1]))
+    assert decreases[0] == 0.06
+    assert min(decreases) < 0.03
+
+
+@pytest.mark.parametrize(("sent_ago", "lasted"), [(0.0, 5.0), (1.5, 3.5), (99.0, 0.5)])
+def test_the_time_after_a_throttled_request_was_sent_does_not_count(sent_ago, lasted):
+    """At least the time that the granted requests take counts: half a second here."""
+    sender = Sender()
+    base = sender.throttle(2.0)
+    sender.now += 2.0
+    for _ in range(10):
+        sender.now += 5.0 / 10
+        sender.rate.sent(sender.now, held_back=False)
+    sender.rate.granted = 1
+    lasted = max(lasted, 1 / base)
+    share = math.sqrt(lasted / (lasted + 2.0 * min(1.0, 3.0 / lasted)))
+    assert sender.throttle(sent_ago=sent_ago) == pytest.approx(base * min(0.94, max(share, 0.6)))
+
+
+def test_without_a_granted_request_the_second_429_lowers_the_rate_to_65_percent():
+    sender = Sender()
+    base = sender.throttle()
+    values = []
+    for _ in range(12):
+        sender.go_on(1, granted=False)
+        before = sender.rate.value
+        values.append(sender.throttle())
+        if len(values) == 1:
+            assert values[0] == before
+    # Down to a quarter of the last rate at which a request was granted.
+    assert values[1] == pytest.approx(0.65 * values[0], rel=0.01)
+    assert values[-1] < values[-2] or values[-1] == pytest.approx(0.25 * base)
+    assert min(values) >= 0.25 * base * 0.65
+
+
+@pytest.mark.parametrize(("open_for", "most"), [(30.0, 64.0), (90.0, 8.0)])
+def test_a_limit_is_forgotten_at_a_multiple_of_the_last_rate(open_for, most):
+    """At 8 times after a minute with requests, and at 64 times before."""
+    sender = Sender(granted=5, every=1.0)
+    base = sender.throttle()
+    steps = math.ceil(open_for * base)
+    sender.go_on(steps, held_back=False)
+    values = []
+    while sender.rate.value is not None and len(values) < 10_000:
+        values += sender.go_on(1)
+    last = [value for value in values if value is not None][-1]
+    assert values[-1] is None
+    assert sender.rate.interval == 0.0
+    assert last <= most * base
+    assert last > most / 2 * base
+
+
+def test_the_gate_can_stay_closed_for_longer():
+    sender = Sender()
+    first = sender.throttle(1.0)
+    sender.go_on(10, held_back=False)
+    base = sender.throttle(1.0)
+    sender.rate.gate_closed_until(sender.now + 3.0)
+    sender.now += 3.0
+    rise = rise_of(base=base, lasted=10 / first, closed_for=3.0, decrease=0.06)
+    assert sender.go_on(1) == pytest.approx([base * (1 + (1 / base / rise) ** 4)])
