@@ -1,6 +1,7 @@
 """Places of a semaphore, in virtual time: a host that hangs does not keep all of them."""
 
 import asyncio
+import math
 from contextlib import suppress
 from random import Random
 
@@ -10,8 +11,11 @@ from watching import free_slots, now
 
 from adepoll.emulator import run
 from adepoll.errors import AnswerTimeoutError
+from adepoll.throttling.hosts import Host, Sent
+from adepoll.throttling.places import Places, PlacesBySemaphore, Share, error_of_ended
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
+from adepoll.throttling.waiting_times import RetryPolicy
 from adepoll.watching.turns import Semaphore
 
 
@@ -111,6 +115,7 @@ def test_half_of_the_places_is_enough_for_a_slow_host():
         await asyncio.sleep(0.1)
         while not all(task.done() for task in slow):
             assert await requests.send(requests.good, 0.1) <= 3.0
+            assert now() < began + 60, "the slow requests have no place"
         failed = [task for task in slow if task.exception()]
         assert len(failed) == 2  # two of the four requests that were in flight first
         assert now() - began == pytest.approx(25.0, abs=0.2)  # ten answers of 5 s by two places
@@ -280,5 +285,261 @@ def test_callers_that_were_cancelled_leave_no_timer_and_no_place():
         await requests.end()
         assert await free_slots(semaphore) == 2
         assert not timers()
+
+    run(main())
+
+
+# --- at the bounds ------------------------------------------------------------------------------
+
+
+class Given:
+    """A `Places` with requests and callers that a test places by hand."""
+
+    def __init__(self):
+        self.places = Places()
+        waits = RetryPolicy().waits
+        self.good, self.bad = (Host(lambda: waits(Random(0)), origin=name) for name in "ab")
+        self.semaphore = asyncio.Semaphore(9)
+        for host in (self.good, self.bad):
+            self.places.place(host, self.semaphore)  # from now on, two hosts are known
+
+    def hold(self, host, *, at=None, heard_at=-math.inf):
+        """Add a request that holds a place; return it and its task."""
+        task = asyncio.create_task(asyncio.sleep(1_000))
+        sent = Sent(now() if at is None else at, 0, host, is_probe=False, task=task)
+        sent.heard_at = heard_at
+        self.places.holders[sent] = None
+        return sent
+
+    def wait(self, host):
+        """Let a caller wait for a place that is not free."""
+
+        async def enter():
+            async with self.places.place(host, Locked()):
+                pass
+
+        return asyncio.create_task(enter())
+
+    async def end(self, *tasks):
+        for task in (*tasks, *[sent.task for sent in self.places.holders]):
+            task.cancel()
+        await asyncio.sleep(0.01)
+
+
+class Locked:
+    """A semaphore that never has a free place."""
+
+    async def __aenter__(self):
+        await asyncio.get_running_loop().create_future()
+
+    async def __aexit__(self, *raised):
+        """Release nothing."""
+
+
+def test_the_semaphore_itself_is_held_while_callers_name_one_host():
+    async def main():
+        given = Given()
+        places, semaphore = Places(), asyncio.Semaphore(1)
+        assert places.place(given.bad, semaphore) is semaphore
+        assert places.place(given.bad, semaphore) is semaphore
+        assert places.only_host is given.bad
+        assert places.place(given.good, semaphore) is not semaphore
+        assert places.only_host is None
+        assert places.place(given.bad, semaphore) is not semaphore
+        assert places.allows(given.bad)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("held", "ended"), [(8, 4), (5, 3), (3, 2), (2, 1), (1, 1)])
+def test_the_newest_requests_beyond_half_of_the_places_are_ended(held, ended):
+    async def main():
+        given = Given()
+        holders = [given.hold(given.bad) for _ in range(held)]
+        waiting = given.wait(given.good)
+        await asyncio.sleep(2.99)
+        assert not any(sent.task.cancelling() for sent in holders)
+        await asyncio.sleep(0.02)
+        cancelled = [sent.ended_after is not None for sent in holders]
+        assert cancelled == [False] * (held - ended) + [True] * ended
+        assert [sent.task.done() for sent in holders] == cancelled
+        early = [sent.ended_after for sent in holders[held - ended :]]
+        assert early == pytest.approx([3.0] * ended)
+        # Only if there is a single place, the end of a request says that the host is slow.
+        assert {sent.shows_outage for sent in holders[held - ended :]} == {held == 1}
+        assert given.bad.slow_until == pytest.approx(63.0)
+        assert given.good.slow_until == -math.inf
+        await given.end(waiting)
+
+    run(main())
+
+
+def test_a_request_is_ended_three_seconds_after_its_last_bytes():
+    async def main():
+        given = Given()
+        first, second = given.hold(given.bad), given.hold(given.bad)
+        second.heard_at = 1.5
+        waiting = given.wait(given.good)
+        await asyncio.sleep(4.49)
+        assert (first.ended_after, second.ended_after) == (None, None)
+        await asyncio.sleep(0.02)
+        assert (first.ended_after, second.ended_after) == (None, pytest.approx(3.0))
+        await given.end(waiting)
+
+    run(main())
+
+
+def test_a_host_is_slow_when_its_oldest_request_is_three_seconds_old():
+    async def main():
+        given = Given()
+        first = given.hold(given.bad)
+        await asyncio.sleep(2.0)
+        second = given.hold(given.bad)
+        waiting = given.wait(given.good)
+        await asyncio.sleep(1.1)
+        assert given.bad.slow_until == pytest.approx(63.0, abs=0.1)
+        await asyncio.sleep(1.8)
+        assert (first.ended_after, second.ended_after) == (None, None)
+        await asyncio.sleep(0.2)
+        assert (first.ended_after, second.ended_after) == (None, pytest.approx(3.0))
+        await given.end(waiting)
+
+    run(main())
+
+
+def test_requests_are_ended_only_while_a_caller_of_another_host_waits_for_a_place():
+    async def main():
+        given = Given()
+        holders = [given.hold(given.bad) for _ in range(4)]
+        same = given.wait(given.bad)
+        await asyncio.sleep(10)
+        assert not any(sent.task.done() for sent in holders)
+        other = given.wait(given.good)
+        await asyncio.sleep(0.04)
+        assert not any(sent.task.done() for sent in holders), "its wait may end in a moment"
+        await asyncio.sleep(0.02)
+        assert [sent.task.done() for sent in holders] == [False, False, True, True]
+        await given.end(same, other)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("held", "allowed"), [(0, True), (1, True), (2, False), (3, False)])
+def test_a_slow_host_may_hold_half_of_the_most_places_for_a_minute(held, allowed):
+    async def main():
+        given = Given()
+        before = [given.hold(given.good) for _ in range(5)]
+        waiting = given.wait(given.bad)
+        await asyncio.sleep(0.06)  # five places were held while a caller waited
+        await given.end(waiting)
+        given.places.holders.clear()
+        given.bad.slow_down(now())
+        for _ in range(held):
+            given.hold(given.bad)
+        given.hold(given.good)
+        assert given.places.allows(given.bad) is allowed
+        assert given.places.allows(given.good)
+        await asyncio.sleep(59.9)
+        assert given.places.allows(given.bad) is allowed
+        await asyncio.sleep(0.2)
+        assert given.places.allows(given.bad)
+        await given.end(*[sent.task for sent in before])
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("silent_for", "rest", "patience"), [(3.0, 6.0, 4.5), (4.5, 9.0, 6.75), (8.0, 16.0, 10.0)]
+)
+def test_after_a_request_was_ended_the_host_rests_and_gets_more_time(silent_for, rest, patience):
+    share = Share()
+    assert (share.rests_until, share.patience) == (-math.inf, 3.0)
+    share.ended(100.0, silent_for)
+    assert (share.rests_until, share.patience) == (100.0 + rest, patience)
+
+
+def test_a_single_place_is_refused_to_a_slow_host_while_it_rests():
+    async def main():
+        given = Given()
+        sent = given.hold(given.bad)
+        waiting = given.wait(given.good)
+        await asyncio.sleep(3.01)
+        assert sent.ended_after == pytest.approx(3.0)
+        given.places.ended(sent)
+        await given.end(waiting)
+        ended_at = 3.0
+        assert not given.places.allows(given.bad)
+        await asyncio.sleep(ended_at + 2 * 3.0 - now() - 0.01)
+        assert not given.places.allows(given.bad)
+        await asyncio.sleep(0.02)
+        assert given.places.allows(given.bad)
+
+    run(main())
+
+
+def test_held_back_callers_continue_one_by_one_for_each_host():
+    async def main():
+        given = Given()
+        holders = [given.hold(given.bad) for _ in range(4)]
+        waiting = given.wait(given.good)
+        await asyncio.sleep(3.01)
+        entered = []
+
+        async def enter(name):
+            async with given.places.place(given.bad, asyncio.Semaphore(9)):
+                entered.append(name)
+                given.hold(given.bad)
+                await asyncio.sleep(100)
+
+        callers = [asyncio.create_task(enter(name)) for name in "xyz"]
+        await asyncio.sleep(0.1)
+        assert entered == []
+        for number, sent in enumerate(holders[2:] + holders[:1]):
+            given.places.ended(sent)
+            await asyncio.sleep(0.01)
+            assert entered == ([] if number < 2 else ["x"])
+        await given.end(waiting, *callers)
+
+    run(main())
+
+
+def test_the_places_of_semaphores_that_nobody_uses_are_forgotten():
+    async def main():
+        known, given = PlacesBySemaphore(), Given()
+        idle, used, waited, new = (asyncio.Semaphore(1) for _ in range(4))
+        for semaphore in (idle, used, waited):
+            _ = known[semaphore]
+        sent = Sent(0.0, 0, given.bad, is_probe=False)
+        places = known[used] = known.get(used) or Places()
+        places.holders[sent] = None
+        assert not places.is_idle
+        waiting_places = known[waited]
+        known[waited] = waiting_places
+        waiting_places.waiting["a caller"] = None
+        assert not waiting_places.is_idle
+        _ = known[new]
+        assert used in known
+        assert waited in known
+        assert idle not in known
+        assert known[used] is places
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("ended_after", "cancels", "timeout"), [(None, 1, None), (3.04, 1, 3.0), (3.04, 2, None)]
+)
+def test_only_a_request_that_was_ended_early_and_not_cancelled_is_a_timeout(
+    ended_after, cancels, timeout
+):
+    async def main():
+        task = asyncio.create_task(asyncio.sleep(9))
+        sent = Sent(0.0, 0, None, is_probe=False, task=task, ended_after=ended_after)
+        for _ in range(cancels):
+            task.cancel()
+        error = error_of_ended(sent, "j-1")
+        assert (error and error.timeout) == timeout
+        assert error is None or error.job_id == "j-1"
+        await asyncio.sleep(0.01)
 
     run(main())

@@ -39,6 +39,8 @@ def sweep(gaps, states, *pages, status=PROCESSING):
         (("abc", "def"), ""),  # the end of the list is not between two pages
         (("xabc", "efg", "hi"), "d"),
         (("abx", "yef"), ""),  # nothing is known of the order of x and y
+        (("abx", "efg"), ""),
+        (("abc", "yfg"), ""),
         (("ghi", "abc"), ""),  # the list has another order now
         (("abc", "", "fgh"), "de"),
         (("abc",), ""),
