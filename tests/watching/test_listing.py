@@ -694,3 +694,193 @@ def test_a_job_listed_before_or_missing_for_long_does_not_show_the_lag_of_the_li
     hints.record_wasted_poll(state)
     assert hints.wasted_polls == 1
     assert hints.list_lag == 0
+
+
+# --- trust, at its bounds -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settled", "expected"),
+    [([True] * 5, False), ([True] * 6, True), ([True] * 6 + [False], False)],
+)
+def test_jobs_come_settled_if_most_of_the_last_ones_did(settled, expected):
+    """Each job changes the share by an eighth of the difference: 1 - (7/8) ** 6 is 0.55."""
+    trust = make_hints()
+    for one in settled:
+        trust.record_first(settled=one)
+    assert trust.jobs_come_settled is expected
+
+
+def test_few_checks_of_the_list_are_saved_for_later():
+    trust = make_hints()
+    assert trust.may_check(is_short=True), "one at first"
+    assert not trust.may_check(is_short=True)
+    for _ in range(33):
+        trust.record_request()
+    assert not trust.may_check(is_short=True)  # 0.99
+    trust.record_request()
+    assert trust.may_check(is_short=True)
+    for _ in range(1_000):
+        trust.record_request()
+    saved = 0
+    while trust.may_check(is_short=True):
+        saved += 1
+    assert saved == 4
+    assert trust.may_check(is_short=False)
+    for _ in range(33):
+        trust.record_request()
+    assert not trust.may_check(is_short=True), "less than none are not saved"
+    trust.record_request()
+    trust.record_request()
+    assert trust.may_check(is_short=True)
+
+
+def test_a_check_counts_also_while_the_budget_suffices():
+    trust = make_hints()
+    assert trust.may_check(is_short=False)
+    assert not trust.may_check(is_short=True)
+
+
+class Awaiting:
+    """A subscriber of which only matters that it waits."""
+
+    awaits = True
+
+
+@pytest.mark.parametrize(
+    ("missing", "awaited", "sweeping", "ignored", "is_urgent", "is_covered"),
+    [
+        (False, False, True, False, False, True),
+        (True, False, True, False, True, False),
+        (False, True, True, False, False, True),
+        (False, True, True, True, True, False),
+        (False, True, False, False, True, False),
+        (False, False, False, False, False, False),
+        (False, False, True, True, False, False),
+    ],
+)
+def test_a_poll_is_urgent_if_the_job_is_missing_or_awaited_without_the_list(
+    missing, awaited, sweeping, ignored, is_urgent, is_covered
+):
+    trust = make_hints(sweeping=sweeping)
+    state = make_state(trust)
+    state.missing_at = 5.0 if missing else math.inf
+    state.subscribers = (Awaiting(),) if awaited else ()
+    state.ignore_list = ignored
+    assert (trust.chance(state, 6.0) == 1.0) is is_urgent
+    assert trust.covers(state) is is_covered
+
+
+@pytest.mark.parametrize(
+    ("missing_at", "lag", "active_at", "is_polled"),
+    [(12.9, 3.0, None, False), (13.0, 3.0, None, True), (12.9, 3.0, 11.0, True)],
+)
+def test_a_missing_job_is_polled_unless_it_was_too_new_to_be_listed(
+    missing_at, lag, active_at, is_polled
+):
+    trust = make_hints(list_lag=lag)
+    state = make_state(trust, added_at=10.0, active_at=active_at)
+    trust.confirm_now(state)
+    state.missing_at = missing_at
+    assert (trust.trusted_until(state, 13.0) == -math.inf) is is_polled
+    assert state.ignore_list is is_polled
+
+
+def test_a_new_job_is_polled_if_new_jobs_have_usually_settled():
+    trust = make_hints(jobs_come_settled=True)
+    assert trust.trusted_until(make_state(trust), 1.0) == -math.inf
+    assert trust.trusted_until(make_state(trust, active_at=1.0), 1.0) > 1.0
+
+
+@pytest.mark.parametrize(
+    ("lag", "now", "until"),
+    [(0.0, 1.0, 15.0), (3.0, 1.0, 18.0), (9.0, 1.0, 20.0), (0.0, 16.0, 16.0)],
+)
+def test_a_job_that_the_list_may_show_first_is_not_polled_for_a_while(lag, now, until):
+    trust = make_hints(list_lag=lag)
+    assert trust.next_check(make_state(trust, added_at=10.0), now) == until
+
+
+@pytest.mark.parametrize(
+    ("polled", "now", "ended", "delay"),
+    [
+        (True, 1.9, 0, 1.0),
+        (True, 2.0, 0, 300.0),  # it is not new any more
+        (False, 1.9, 0, 300.0),
+        (True, 1.9, 1, 300.0),  # it is known how long jobs take
+    ],
+)
+def test_new_jobs_are_polled_again_soon_while_nothing_is_known(polled, now, ended, delay):
+    durations = Durations()
+    for _ in range(ended):
+        durations.begin()
+        durations.end(0.0, 1.0, 2.0)
+    trust = make_hints(durations)
+    state = make_state(trust, active_at=1.0)
+    state.polled_at = now
+    assert trust.next_check(state, now, polled=polled) == pytest.approx(now + delay)
+
+
+def test_at_most_twelve_new_jobs_are_polled_again_soon():
+    trust = make_hints()
+    state = make_state(trust, active_at=1.0)
+    state.polled_at = 1.25
+    checks = [trust.next_check(state, 1.5, polled=True) for _ in range(14)]
+    assert checks == [2.25] * 12 + [301.5] * 2
+
+
+@pytest.mark.parametrize(
+    ("kept", "delay", "every"), [(0.0, 4.0, math.inf), (0.25, 4.0, 8.0), (1.0, 4.0, 4.0)]
+)
+def test_listed_jobs_are_polled_by_the_share_of_settled_jobs_that_are_kept(kept, delay, every):
+    trust = make_hints(delay=lambda _state, _now: delay, kept_share=kept)
+    assert trust.check_every(make_state(trust), 1.0) == every
+
+
+@pytest.mark.parametrize(
+    ("lags", "active_at", "expected"),
+    [
+        ([2.0], None, 0.0),
+        ([2.0, 5.0], None, 2.5),  # half a second is added
+        ([5.0, 2.0], None, 2.5),
+        ([5.0, 5.0, 1.0], None, 5.5),
+        ([2.0, 5.0], 10.5, 0.0),  # it was seen before
+        ([29.4, 29.4], None, 29.9),
+        ([29.5, 29.5], None, 0.0),  # too long for a lag
+        ([-4.0, -4.0], None, 0.5),
+    ],
+)
+def test_the_lag_of_the_list_is_what_two_jobs_have_shown(lags, active_at, expected):
+    trust = make_hints()
+    for lag in lags:
+        state = make_state(trust, added_at=10.0, active_at=active_at)
+        state.missing_at = 10.0 + lag
+        trust.record_wasted_poll(state)
+        assert state.missing_at == math.inf
+    assert trust.list_lag == pytest.approx(expected)
+    assert trust.wasted_polls == len(lags)
+
+
+@pytest.mark.parametrize(
+    ("times", "has_more", "is_last"),
+    [
+        ([5.0, 4.0], True, True),
+        ([5.0, 10.0], True, False),  # 10 is not before 10
+        ([5.0, None], True, False),
+        ([50.0, 60.0], False, True),
+    ],
+)
+def test_a_sweep_ends_at_a_page_of_jobs_older_than_all_watched_ones(times, has_more, is_last):
+    sweep = begin(statuses=(PROCESSING,), watched=500)
+    jobs = tuple(
+        attrs.evolve(job, received_at=None if time is None else from_timestamp(time))
+        for job, time in zip(page_of(["a", "b"]).jobs, times, strict=True)
+    )
+    page = JobPage(jobs=jobs, has_more=has_more)
+    assert sweep.next_page() == (PROCESSING, 0)
+    sweep.record_page(PROCESSING, 0, page, oldest=10.0)
+    assert sweep.is_complete is is_last
+    other = begin(statuses=(PROCESSING,))
+    other.next_page()
+    other.record_page(PROCESSING, 0, page)
+    assert other.is_complete is not has_more
