@@ -5,6 +5,7 @@ from collections import Counter
 from random import Random
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -1420,3 +1421,151 @@ def lags_of(watched_jobs):
     detection_lag = watched_jobs.counts.detection_lag()
     counts = zip((*detection_lag.bounds, math.inf), detection_lag.counts, strict=True)
     return {bound: count for bound, count in counts if count}
+
+
+# --- at the bounds ------------------------------------------------------------------------------
+
+
+class Awaiting:
+    """Somebody who waits for a job, without a future."""
+
+    awaits, every_change, buffer = True, False, None
+
+    def __init__(self):
+        self.alone = (self,)
+
+    def deliver(self, _key, _snapshot):
+        return True
+
+    def give_up(self, _key, _error):
+        """Learn nothing."""
+
+
+@pytest.mark.parametrize(("now", "due"), [(3.5, 4.0), (4.0, 4.0), (5.0, 5.0)])
+def test_somebody_who_joins_a_waiter_shares_polls_of_one_second(now, due):
+    watched_jobs = make_watched_jobs()
+    watched_jobs.subscribe("a", "a", Awaiting(), 0.0)
+    state = watched_jobs.pop_due(3.0)
+    watched_jobs.succeeded(state, snapshot("a", "processing"), 3.25)
+    watched_jobs.subscribe("a", "a", Awaiting(), now)
+    assert state.due == due
+    assert state.awaited_since == 0.0
+
+
+def test_the_first_waiter_makes_a_watched_job_due_immediately():
+    watched_jobs = make_watched_jobs()
+    subscribe(watched_jobs, make_subscription(), "a")
+    poll(watched_jobs, "processing", 3.0)
+    watched_jobs.subscribe("a", "a", Awaiting(), 3.5)
+    state = watched_jobs.get("a")
+    assert (state.due, state.awaited_since) == (3.5, 3.5)
+    assert watched_jobs.pop_due(4.0) is state
+    watched_jobs.subscribe("a", "a", Awaiting(), 4.0)
+    assert not state.is_queued, "its poll is in flight"
+
+
+def test_a_waiter_makes_no_overdue_job_due_later():
+    watched_jobs = make_watched_jobs()
+    subscribe(watched_jobs, make_subscription(), "a")
+    watched_jobs.subscribe("a", "a", Awaiting(), 9.0)
+    assert watched_jobs.get("a").due == 0.0
+
+
+@pytest.mark.parametrize(
+    ("started", "ended", "due"),
+    [(0.0, 1.0, 10.0), (0.0, 5.0, 10.0), (0.0, 6.0, 11.0), (3.0, 30.0, 35.0)],
+)
+def test_at_least_half_of_the_delay_remains_after_a_slow_poll(started, ended, due):
+    watched_jobs = make_watched_jobs()
+    subscribe(watched_jobs, make_subscription(), "a")
+    state = watched_jobs.pop_due(started)
+    watched_jobs.succeeded(state, snapshot("a", "processing"), ended)
+    assert state.due == due
+
+
+def test_at_most_32_jobs_are_set_aside_in_one_call():
+    watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=0)
+    subscribe(watched_jobs, subscription, *[f"job-{number}" for number in range(80)])
+    counts = []
+    for _ in range(3):
+        assert watched_jobs.pop_due(0.0) is None
+        states = [watched_jobs.get(f"job-{number}") for number in range(80)]
+        counts.append(sum(state.waits_for_room for state in states))
+    assert counts == [32, 64, 80]
+
+
+@pytest.mark.parametrize("after", [0.0, 0.49, 0.5])
+def test_only_an_early_first_poll_shows_that_new_jobs_have_settled(after):
+    clock = [0.5]  # of the service; the jobs were received at 0 of it
+    learning = Learning(service_time=lambda: clock[0])
+    watched_jobs = make_watched_jobs(learning=learning)
+    for number in range(9):
+        subscribe(watched_jobs, make_subscription(), f"job-{number}", now=0.0)
+        state = watched_jobs.pop_due(after)
+        watched_jobs.succeeded(state, snapshot(state.job_id), after)
+    assert learning.durations.arrivals.new == 9
+    assert watched_jobs.list_trust.jobs_come_settled is (after < 0.5)
+
+
+def test_a_poll_that_was_made_by_schedule_counts_as_such():
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
+    found = []
+    for now in (0.0, 10.0, 12.0):
+        if now == 12.0:
+            watched_jobs.poll_now("a", now)
+        state = watched_jobs.pop_due(now)
+        found.append(state.by_schedule)
+        watched_jobs.succeeded(state, snapshot("a", "processing"), now)
+    assert found == [False, True, False]
+
+
+def test_a_subscriber_that_cannot_wait_polls_a_job_of_which_nothing_is_known():
+    """But not a job whose poll has failed, or that is not due by the schedule."""
+    watched_jobs, patient = make_experienced(), make_subscription()
+    waiting = subscribe_waiting(watched_jobs, patient, *MANY[:60], now=1.0)
+    first, failing, ignored, polled, *_ = waiting
+    state = watched_jobs.get(failing)
+    watched_jobs.poll_queue.put(state, 1.0)
+    while watched_jobs.pop_due(1.0) is not state:
+        pass
+    watched_jobs.failed(state, broken(), 1.0)
+    watched_jobs.list_trust.confirm_when_due(watched_jobs.get(ignored))
+    retry_at, dues = state.due, watched_jobs.get(ignored).due
+    for job_id in (first, failing, ignored):
+        subscribe(watched_jobs, make_subscription(), job_id, now=2.0)
+    assert watched_jobs.get(first).due == 2.0
+    assert (state.due, watched_jobs.get(ignored).due) == (retry_at, dues)
+    watched_jobs.list_hints.start_sweeping()
+    due = watched_jobs.get(polled).due
+    subscribe(watched_jobs, make_subscription(), polled, now=2.0)
+    assert watched_jobs.get(polled).due == due
+
+
+def test_a_wake_needs_a_job_that_waits_and_is_watched():
+    watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=0)
+    subscribe(watched_jobs, subscription, "a", "b")
+    state = watched_jobs.get("a")
+    assert not watched_jobs.wake(state, 1.0)
+    assert watched_jobs.pop_due(1.0) is None
+    assert watched_jobs.wake(state, 5.0)
+    assert (state.due, state.waits_for_room, state.pending_confirmation) == (5.0, False, True)
+    assert not watched_jobs.wake(state, 6.0)
+    left = watched_jobs.get("b")
+    watched_jobs.unsubscribe("b", subscription)
+    assert left.waits_for_room
+    assert not watched_jobs.wake(left, 6.0)
+
+
+def test_the_lag_of_a_job_ends_with_its_reported_end():
+    watched_jobs = make_watched_jobs(learning=Learning(service_time=lambda: 100.5))
+    subscribe(watched_jobs, make_subscription(), "a", now=100.0)
+    state = watched_jobs.pop_due(100.0)
+    job = evolve(snapshot("a"), received_at=from_timestamp(97), completed_at=from_timestamp(99))
+    watched_jobs.succeeded(state, job, 100.0)
+    assert watched_jobs.counts.detection_lag().sum == 0.0
+    subscribe(watched_jobs, make_subscription(), "b", now=90.0)
+    state = watched_jobs.pop_due(100.0)
+    job = evolve(snapshot("b"), received_at=from_timestamp(90), completed_at=from_timestamp(96))
+    watched_jobs.succeeded(state, job, 100.0)
+    assert watched_jobs.counts.detection_lag().sum == pytest.approx(4.0)
