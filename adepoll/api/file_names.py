@@ -2,8 +2,9 @@
 
 `batch/result_fetching.py` decides whether the result of a job is named by its id (`result_name`) or
 by its label (`label_name`). `cli/fetch.py` uses `result_name`. Other files have other names: part
-files of downloads in `fetcher/part_names.py`, results that polls keep in `result_dir` in
-`api/result_folder.py`.
+files of downloads in `fetcher/part_names.py`, and results that polls keep in `result_dir` in
+`api/result_folder.py`. The name that a server suggests to a browser is in
+`server/result_responses.py`.
 """
 
 import hashlib

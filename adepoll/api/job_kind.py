@@ -119,7 +119,7 @@ def _with_joined_surrogates(label: Any) -> Any:
     """Return a label in which each pair of surrogates is replaced by the character that it means.
 
     Without this, writing the label as JSON and reading it again would change the label, because
-    JSON has only one form for both.
+    JSON has the same form for the pair and for the character.
     """
     if not isinstance(label, str) or label.isascii():
         return label

@@ -2,8 +2,9 @@
 
 These modules wait until the time has passed: `throttling.rate_limiter` for requests to the service,
 `watching.list_sweeper` before it repeats a request for a page of the job list, and
-`fetcher.patience` for downloads. The emulator has a parser of its own (`emulator.world_source`). So
-a mistake in one of the two parsers cannot hide in the other.
+`fetcher.patience` for downloads. A Retry-After of the service above 300 s is reduced to 300 s. For
+storages, `fetcher.responses` chooses another maximum. The emulator has a parser of its own
+(`emulator.world_source`). So a mistake in one of the two parsers cannot hide in the other.
 """
 
 import math

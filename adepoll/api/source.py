@@ -60,10 +60,10 @@ class TimedSource(Protocol):
 
 
 def for_polling(source: JobSource, semaphore: AbstractAsyncContextManager[object]) -> JobSource:
-    """Return a source with the same jobs that holds `semaphore` during each request.
+    """Return a view of `source` that holds `semaphore` during each request.
 
-    A source without a method `for_polling` cannot say when it sends a request. For such a source,
-    the returned source holds `semaphore` during the whole call.
+    If `source` has no method `for_polling`, the view does not know when the request is sent, so it
+    holds `semaphore` during the whole call.
     """
     if isinstance(source, PollingSource) and type(source.for_polling) in _REAL:
         view: JobSource = source.for_polling(semaphore)

@@ -67,7 +67,7 @@ class OutcomeRate:
         self._total += count
 
     def per_second(self, now: float) -> float | None:
-        """Return the rate; None before the 20th outcome, and in the second after the first one."""
+        """Return the rate; None until 20 outcomes were added and one second has passed."""
         passed = now - self._started
         if self._total < _MIN_OUTCOMES or passed < _MIN_TIME:
             return None

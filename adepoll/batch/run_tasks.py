@@ -281,7 +281,7 @@ class RunTasks:
             await self._give_up_waiting(self._timeout)
 
     async def _pass_on(self) -> None:
-        """Deliver outcomes and queue results, as fast as the consumer and the downloads allow."""
+        """Pass outcomes to the consumer and results to the downloads, as fast as both allow."""
         while (item := await self._recorded.get()) is not None:
             if isinstance(item, tuple):
                 await self._results.put(*item)

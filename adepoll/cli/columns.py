@@ -115,7 +115,10 @@ def _content(line: str) -> str:
 
 
 def _read_plain(batches: Iterable[list[str]], number: int, found: FoundJobs) -> None:
-    """Pass the id in each line to `found`; `number` lines of the file come before the first one."""
+    """Pass the id in each line to `found`.
+
+    `number` is the number of lines of the file before the first line of `batches`.
+    """
     for lines in batches:
         stripped = [line.strip() for line in lines]
         if all(map(is_plain, stripped)):  # the fast path: nearly all files contain only plain ids

@@ -104,7 +104,7 @@ async def emulator_process(*, seed: int, median: float) -> AsyncIterator[Emulato
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of the emulator, which does not need the user's API key."""
+    """Return the environment variables for the emulator, without the user's API key."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     environment.pop(API_KEY_VARIABLE, None)
     return environment

@@ -262,7 +262,7 @@ class Display:
 
 
 def _packed(parts: Iterable[Text], width: int) -> list[Text]:
-    """Return lines of at most `width` characters that contain all parts; cut a longer part."""
+    """Return lines of at most `width` characters that contain all parts; cut long parts."""
     lines: list[Text] = []
     for part in parts:
         part.no_wrap = True

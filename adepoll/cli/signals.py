@@ -12,7 +12,7 @@ ignored. In a command without an event loop (`completion`, `export`, `status`), 
 `KeyboardInterrupt`: `run.run_sync` exits with 130.
 
 For servers, see `server.stop_signals`; for programs that use `adepoll.sync`, see
-`sync.background_loop`.
+`sync.background_loop`. In any other program, adepoll installs no handler.
 """
 
 import asyncio

@@ -8,7 +8,7 @@ This module counts nothing itself: it reads `AdeClient.stats`, `JobWatcher.stats
 - `rate_limit`, `request_window` and `requests_in_flight`: `throttling.estimators`
 - `failures_in_a_row` and `outage`: `throttling.hosts`
 - `retry_budget` and `gate_closed_seconds`: `throttling.rate_limiter`
-- `jobs_watched` and `polls_in_flight`: `watching.kind_polling`
+- `jobs_watched`: `watching.watched_jobs`; `polls_in_flight`: `watching.pollers`
 - `subscribers`: `watching.watcher`
 - `polls`, `jobs_settled`, `jobs_given_up` and `detection_lag_seconds`: `watching.watched_jobs`
 - `sweeps` and `list_requests`: `watching.list_sweeper`

@@ -1,4 +1,4 @@
-"""The HTTP handlers of the API: to create, get and list jobs, and to read what really happened."""
+"""The HTTP handlers of the API: to create, get and list jobs, and to read the `ground_truth`."""
 
 import asyncio
 import json

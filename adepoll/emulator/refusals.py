@@ -165,7 +165,7 @@ class RefusalResponse:
         status: HTTP status.
         retry_after: Value of `Retry-After`; None if the response has no such header.
         until: Unix time until which the header asks the client to wait; 0.0 if the header is absent
-            or absurd.
+            or has no usable value.
     """
 
     status: int

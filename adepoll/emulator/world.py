@@ -51,7 +51,8 @@ class World:
         list_order: Order of the v1 job lists; the v2 lists begin with the newest jobs.
         list_lag: Seconds by which a page of the list is out of date.
         faults: The active faults.
-        request_log: Counts all requests, and records leaked secrets and early requests.
+        request_log: Counts all requests; records leaked secrets, and requests that came before the
+            end of a Retry-After.
         saved: Results that were PUT into the storage, by percent-encoded path.
         presigner: Signs and checks the presigned URLs.
     """

@@ -49,10 +49,10 @@ class ResultCheck:
     def is_cut(self, fd: int, size: int) -> bool:
         """Return whether the text ends before its JSON object ends.
 
-        All bytes must have been added before. First, the numbers of opening and closing braces are
-        compared. They include braces within strings. So if the numbers differ, the file is read
-        again, and now braces within strings are ignored. If the numbers are equal by chance, a
-        missing end is not found.
+        Call `add` with all bytes before. The last character must be a brace. Then the numbers of
+        opening and closing braces are compared. They include braces within strings. So if the
+        numbers differ, the file is read again, without the strings. If the numbers are equal by
+        chance, a missing end is not found.
 
         Args:
             fd: Descriptor of the file that contains the text.

@@ -71,7 +71,11 @@ class FoundResult:
 
 
 class ResultSources:
-    """Finds the results of jobs for one fetcher."""
+    """Finds out where the result of a job is, and opens it, for one fetcher.
+
+    A result is in the snapshot, in a file that a poll has kept, in a storage, or in a new answer of
+    the service.
+    """
 
     def __init__(
         self,

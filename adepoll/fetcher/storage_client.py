@@ -75,9 +75,10 @@ class StorageClient(Connections):
             guard: Decides which URLs may be requested, and by which proxy.
             options: Certificates and header limits; None for the defaults.
             connect_timeout: Maximum seconds until a connection is established.
-            read_timeout: Maximum seconds without a byte of the body, and from the connection to
-                the end of the headers.
-            min_rate: Minimum bytes per second, on average over `read_timeout` seconds of waiting.
+            read_timeout: Two limits in seconds: the longest time without a byte of the body, and
+                the longest time from the connection to the end of the headers.
+            min_rate: Minimum bytes per second. The average over `read_timeout` seconds, in which
+                the client waits for bytes, must not be lower.
         """
         super().__init__("fetcher", self._make_session)
         self._guard = guard

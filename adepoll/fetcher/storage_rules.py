@@ -1,8 +1,8 @@
 """Rules for the storages of different vendors, such as S3, Google and Azure. No I/O.
 
-All rules that differ between vendors are here. The rules of RFC 9110, which all storages follow,
-are in `fetcher/responses.py`: statuses and headers of responses. To add a rule for one vendor,
-change:
+All rules that differ between vendors are here, except the names of secret parameters of URLs. The
+rules of RFC 9110, which all storages follow, are in `fetcher/responses.py`: statuses and headers of
+responses. To add a rule for one vendor, change:
 
 - `request_headers` and `DEFAULT_HEADERS`, if requests to the vendor need other headers; `CODINGS`,
   for compressions that the vendor uses.

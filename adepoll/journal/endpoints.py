@@ -31,7 +31,9 @@ _OFFICIAL: Final = frozenset({*REGIONS.values(), *V2_REGIONS.values()})
 
 @frozen
 class Endpoints:
-    """The base URLs of the API that has the jobs of a journal, in normal form.
+    """The base URLs at which the jobs of a journal are polled.
+
+    They are in normal form, so that URLs of the same address are equal.
 
     Attributes:
         v1: Base URL for v1 jobs.

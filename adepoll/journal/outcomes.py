@@ -86,13 +86,12 @@ def _check_columns(_job: object, _attribute: object, columns: Mapping[object, ob
 
 @frozen
 class BatchJob:
-    """A job of a batch, together with texts of your own, which its outcome contains again.
+    """A job of a batch, together with texts of your own, which are returned with its outcome.
 
     Attributes:
         ref: The job.
-        columns: Your texts by name, such as the other cells of its row in a CSV file. If two
-            surrogates in a text form a pair, the outcome contains the character for which they
-            stand.
+        columns: Your texts by name, such as the other cells of its row in a CSV file. In the
+            outcome, a pair of UTF-16 surrogates has become one character.
 
     Raises:
         ConfigurationError: A name or value of `columns` is not a string.

@@ -190,8 +190,8 @@ def curve_rows(drawn: Curve, jobs: int) -> list[tuple[str, float, int]]:
     """Return the rows of the table below the curve.
 
     Each row says when a share of all jobs had settled: the share as a text, such as "50 %"; the
-    Unix time; and the number of settled jobs at that time. If the curve does not show the last
-    settled job, a row with the text "the last so far" is added.
+    Unix time; and the number of settled jobs at that time. If jobs have settled after the end of
+    the curve, or there is no other row, a row with the text "the last so far" is added.
     """
     rows = []
     previous = 0

@@ -1,19 +1,21 @@
 """The schedules: they choose the delay until the next poll of a job. No I/O.
 
-Other modules decide about the next poll, too. This is the complete list:
+Other modules decide about the next poll, too. Each has a docstring that says more:
 
 1. `watching.schedule_calls` calls the schedule: in most cases `Adaptive.delay`, in this module.
 2. `inspection_plan` computes the delay (`Plan.delay`): polls are frequent at ages at which many
    jobs settle.
 3. `lag_bound` limits the delay.
-4. `watching.watched_jobs` sets the time of the next poll: in `WatchedJobs.subscribe` for the first
-   poll, in `WatchedJobs.succeeded` and `WatchedJobs.failed` for later ones. The next poll is
-   earlier than the schedule says if the progress of the job promises an earlier end
-   (`ScheduleCalls.expected_end`). It is immediate after `JobWatcher.poll_now`.
-5. After a failed poll, `watching.failure_handling` can make the next poll earlier.
+4. `watching.watched_jobs` sets the time of the next poll: `WatchedJobs.subscribe` when somebody
+   begins to watch a job or to wait for it; `succeeded`, `failed` and `cancelled` after a poll;
+   `wake` when a buffer has room again. The next poll is earlier than the schedule says if the
+   progress of the job promises an earlier end (`ScheduleCalls.expected_end`). It is immediate after
+   `JobWatcher.poll_now`.
+5. After a failed poll, `watching.failure_handling` can make the next poll earlier or later.
 6. During list sweeps, the list replaces polls. `watching.listing` decides for how long
-   (`ListTrust.trusted_until`). `watching.list_hints` makes jobs due that are missing from the list.
-   `watching.sweep_policy` decides when the list is read.
+   (`ListTrust.trusted_until`). `watching.list_hints` makes jobs due that are missing from the list,
+   and a few listed jobs, to check the list. It also postpones polls that the next sweep can
+   replace (`ListHints.postponed_to`). `watching.sweep_policy` decides when the list is read.
 7. `watching.left_jobs` keeps the time of the next poll for ten seconds after the last `wait` for a
    job has ended.
 8. `watching.poll_queue` decides the order, if more jobs are due than can be polled.

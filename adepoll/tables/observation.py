@@ -106,7 +106,7 @@ _Path: TypeAlias = tuple[str | None, ...]
 
 @frozen
 class _Block:
-    """The data of several results, which are observed together, and the id of the job of each."""
+    """The data of several results, each with the id of its job."""
 
     values: Sequence[Json]
     job_ids: Sequence[str]

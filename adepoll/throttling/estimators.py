@@ -59,7 +59,7 @@ class Window:
 
     @property
     def is_at_limit(self) -> bool:
-        """True if a response must arrive before the next probe may be sent."""
+        """True if `limit` requests are in flight: then even a request during an outage waits."""
         return self.in_flight >= self.limit
 
     def sent(self, *, is_probe: bool = False) -> None:

@@ -286,9 +286,9 @@ class FailureRules:
         )
 
     def _most_between_polls(self, kind: FailureKind) -> float:
-        """Return the largest number of seconds that count between two failed polls of this kind.
+        """Return the largest number of seconds between two failed polls that count against a job.
 
-        It is a tenth or a fifth of the limit; see the module's docstring.
+        It is the `_limit` of this kind, divided by the number of polls that must fail.
         """
         polls = _MIN_POLLS_OF_NEW_JOB if kind in _OF_NEW_JOB else _MIN_POLLS
         return self._limit(kind) / polls

@@ -194,7 +194,7 @@ class NamedJob:
     """A job that the caller has named by an id or a reference.
 
     Attributes:
-        key: Text of the reference: ``KIND/ID``, or only the id if the id already means this kind.
+        key: Text of the reference: ``KIND/ID``, or only the id if an id alone stands for this kind.
         job_id: Id of the job.
         polling: The `KindPolling` that polls the job.
         label: The caller's own name for the job; None if the caller gave no name.

@@ -242,8 +242,8 @@ class Learning:
     def _record_arrival(self, state: JobState, now: float) -> bool:
         """Record how old a job was when the watcher got the job; return True if it was new.
 
-        A new job counts as observed from age 0, even if its first poll is later. So if the first
-        poll finds the job settled, it ended between age 0 and its present age.
+        A new job counts as observed from age 0, even if its first poll is later. So its duration is
+        learned, even if the first poll finds the job settled.
         """
         age = state.added_at - state.received_at
         is_new = self.durations.record_arrival(age, added_at=state.added_at, now=now)

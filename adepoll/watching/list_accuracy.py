@@ -1,8 +1,8 @@
 """Compares the job list with polls, to find out how late and how complete the list is.
 
-The list is late if it still shows a settled job as active, or does not show a new job yet. It drops
-a job when it no longer shows the job as active. Imports nothing of adepoll. Times are seconds of
-one monotonic clock.
+The list is late if it still shows a settled job as active, or does not show a new job yet. Here,
+the list *drops* a job means: it no longer shows the job as active. Imports nothing of adepoll.
+Times are seconds of one monotonic clock.
 """
 
 import math
@@ -301,10 +301,10 @@ class ListAccuracy:
             self.compare_at = min(self.compare_at, earliest + self.limit)
 
     def _record_kept(self, started: float) -> None:
-        """Correct the counts for settled jobs that the list has now dropped, later than expected.
+        """Correct the counts for settled jobs that the list no longer shows as active.
 
-        They counted as jobs that the list shows for ever. Now they count as jobs for which the list
-        was late.
+        They were counted as jobs that the list shows for ever. Now they count as jobs for which the
+        list was late.
 
         Args:
             started: Time at which the sweep began.

@@ -222,7 +222,10 @@ class _Storing:
         return key in self._stored_at
 
     async def _watch(self, tasks: asyncio.TaskGroup) -> None:
-        """Watch jobs until all ids were read, or the watcher was closed."""
+        """Watch all jobs, and start a task that stores each outcome.
+
+        End when each job has an outcome and no more ids can come, or when the watcher was closed.
+        """
         delay = _FIRST_DELAY
         while True:
             try:

@@ -100,9 +100,8 @@ class Pollers:
         Args:
             job_id: Id of the job.
             subscriber: The subscriber.
-            keep_from: The present time, if what is known of the job is kept for a following `wait`.
-                In this case, list sweeps go on for a second after the last job was left. None to
-                forget the job.
+            keep_from: None to forget the job. Otherwise the present time: what is known of the job
+                is kept for a later `wait`, and list sweeps go on for one more second.
         """
         state = self.watched_jobs.unsubscribe(job_id, subscriber, keep_from=keep_from)
         if state is None:

@@ -83,8 +83,8 @@ class KeyEvidence:
     A refusal is a poll whose error is a 401, a 403, a bad certificate, or a refusal by the proxy.
     One refusal can be a mistake. So several refusals are needed, with no sign in between that the
     key works. An answer that shows that the service accepts the key ends this series of refusals.
-    The series also ends if a poll fails for another reason, and no refusal follows within
-    `CONFIRMATION_STEP` seconds of the last refusal.
+    The series also ends after `CONFIRMATION_STEP` seconds without a refusal, if a poll has failed
+    for another reason in this time.
 
     Attributes:
         key_works: True if an answer has shown that the service accepts the key.

@@ -60,7 +60,7 @@ class WatchedJobs:
     _known_resets: int = field(init=False)  # `Arrivals.resets` at the last poll
 
     def __attrs_post_init__(self) -> None:
-        """Create the objects that need other objects."""
+        """Create the poll queue, the list hints, and the other parts made from `timing`."""
         timing, learning = self.timing, self.timing.learning
         first_trust = _FIRST_TRUST * (timing.target_lag or _TARGET_LAG)
         self.learning = learning
@@ -336,7 +336,7 @@ class WatchedJobs:
             self.poll_queue.put(state, due)
 
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
-        """After a poll, make jobs due that wait for room in the buffer of one of its subscribers.
+        """After a poll, make the jobs due that wait for the places that the poll had reserved.
 
         The poll had reserved places in the buffers of the subscribers `reserved`.
         """

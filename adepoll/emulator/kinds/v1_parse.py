@@ -170,7 +170,7 @@ def _split(
 
 
 def _items(values: list[dict[str, Json]]) -> str:
-    """Return the JSON of the items of an array, with a comma after each item."""
+    """Return the JSON of the items of an array, with a comma also after the last one."""
     return "".join(dump(value) + "," for value in values)
 
 
