@@ -9,6 +9,7 @@ from typing import Final
 
 from attrs import define, evolve, field
 
+from adepoll.api.models import JobSnapshot
 from adepoll.watching.failure_handling import FailureMemory
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
@@ -18,11 +19,13 @@ from adepoll.watching.learning import Learning
 class LeftJobs:
     """Keeps the states of left jobs for ten seconds, so that a following `wait` can use them.
 
-    A job is left when its last subscriber has gone. It is not polled, and has no subscribers.
+    A job is left when its last subscriber has gone. Then no new poll of it begins.
 
     Why: a server can wait for a job again and again, each time with a short timeout. If each `wait`
     began with a new state, the job would be the last one in the poll queue each time. While the
-    request budget is short, it would be polled very late.
+    request budget is short, it would be polled very late. For the same reason, a poll goes on after
+    the timeout of its `wait`, if its request was sent: the next `wait` gets the result. If the poll
+    finds the job settled before somebody waits again, its snapshot is kept.
 
     A job that nobody waits for again is forgotten. Then only its failed polls are remembered.
 
@@ -30,53 +33,74 @@ class LeftJobs:
         learning: Records what is known of the duration of each forgotten job.
         states: The kept states by job id, and the times at which the jobs were left; the job that
             was left first is first.
+        settled: The kept snapshots of settled jobs by job id, and the times at which the jobs were
+            left; the job that was left first is first.
         memory: Remembers the failed polls of the forgotten jobs.
     """
 
     learning: Learning
     states: dict[str, tuple[JobState, float]] = field(factory=dict, init=False)
+    settled: dict[str, tuple[JobSnapshot, float]] = field(factory=dict, init=False)
     memory: FailureMemory = field(factory=FailureMemory, init=False)
 
-    def keep(self, state: JobState, now: float, *, ignore_list: bool) -> None:
-        """Keep a copy of the state of a job. If there are over 1,000 jobs, forget the oldest.
-
-        It is a copy, because a poll that is being cancelled can still use `state`. The copy has no
-        polls and no status, because these belong to one `wait`.
+    def keep(
+        self, state: JobState, now: float, *, ignore_list: bool, keep_poll: bool = False
+    ) -> None:
+        """Keep the state of a job. If there are over 1,000 jobs, forget the oldest.
 
         Args:
             state: State of the job.
-            now: The present time.
+            now: Time at which the job was left.
             ignore_list: True if the job must be polled next, whatever the list says.
+            keep_poll: True if a poll of the job that is in flight goes on. If False, a copy of the
+                state is kept, because a poll that is being cancelled can still use `state` itself.
         """
-        left = evolve(
-            state,
-            ignore_list=ignore_list,
-            reserved_by=None,
-            poll_again=False,
-            polls=0,
-            status=None,
-        )
-        self.states[state.job_id] = left, now
+        if not keep_poll:
+            state = evolve(state, reserved_by=None, poll_again=False)
+        state.ignore_list = ignore_list
+        self.states[state.job_id] = state, now
         self.forget_old(now)
+
+    def keep_settled(self, snapshot: JobSnapshot, left_at: float, now: float) -> None:
+        """Keep the snapshot of a job that has settled; of more than 64, forget the oldest."""
+        self.settled[snapshot.job_id] = snapshot, left_at
+        self.forget_old(now)
+
+    def take(self, state: JobState) -> float | None:
+        """No longer keep a state; return when the job was left, or None if it is not kept."""
+        kept, left_at = self.states.get(state.job_id, (None, None))
+        if kept is not state:
+            return None
+        del self.states[state.job_id]
+        return left_at
+
+    def take_settled(self, job_id: str, now: float) -> JobSnapshot | None:
+        """Return the kept snapshot of a settled job, and no longer keep it; None without one."""
+        self.forget_old(now)
+        snapshot, _ = self.settled.pop(job_id, (None, None))
+        return snapshot
 
     def resume(self, job_id: str, now: float, *, awaits: bool) -> JobState | None:
         """Return the state of a job that is watched again; None if it needs a new state.
 
-        The job is due now. If it was overdue when it was left, it counts as overdue by the same
-        number of seconds.
+        The job is due now, unless a poll is in flight. If it was overdue when it was left, it
+        counts as overdue by the same number of seconds. The state has no polls and no status,
+        because these belong to one `wait`.
 
         Args:
             job_id: Id of the job.
             now: The present time.
-            awaits: True if somebody waits for the job now. If False, the state is forgotten.
+            awaits: True if somebody waits for the job now. If False, and no poll is in flight, the
+                state is forgotten.
         """
         self.forget_old(now)
         if job_id not in self.states:
             return None
         state, left_at = self.states.pop(job_id)
-        if not awaits:
+        if not (awaits or state.in_flight):
             self.forget(state)
             return None
+        state.polls, state.status = 0, None
         state.due = now - max(left_at - state.due, 0.0)
         return state
 
@@ -90,6 +114,7 @@ class LeftJobs:
     def forget_all(self) -> None:
         """Forget all jobs."""
         self.forget_old(math.inf)
+        self.settled.clear()
 
     def record_listed(self, job_id: str, requested_at: float) -> None:
         """Record that a page of the list, requested at `requested_at`, shows a job as active."""
@@ -105,14 +130,22 @@ class LeftJobs:
         Returns:
             Time at which the next job must be forgotten; infinity if no job is kept.
         """
+        next_at = math.inf
+        while self.settled:
+            job_id, (_, left_at) = next(iter(self.settled.items()))
+            if now < left_at + _KEPT_FOR and len(self.settled) <= _MOST_SETTLED:
+                next_at = left_at + _KEPT_FOR
+                break
+            del self.settled[job_id]
         while self.states:
             job_id, (state, left_at) = next(iter(self.states.items()))
             if now < left_at + _KEPT_FOR and len(self.states) <= _MOST_KEPT:
-                return left_at + _KEPT_FOR
+                return min(next_at, left_at + _KEPT_FOR)
             del self.states[job_id]
             self.forget(state)
-        return math.inf
+        return next_at
 
 
 _KEPT_FOR: Final = 10.0  # seconds; longer than a client needs between two calls of `wait`
 _MOST_KEPT: Final = 1_000
+_MOST_SETTLED: Final = 64  # kept snapshots; each can contain a result of up to 1 MB

@@ -63,6 +63,7 @@ class Pollers:
         self._timer_at = math.inf
         self._idle_timer: asyncio.TimerHandle | None = None
         self._forget_timer: asyncio.TimerHandle | None = None
+        self._left_polls: dict[JobState, asyncio.TimerHandle] = {}  # timers that cancel the polls
         self._closed = False
 
     @property
@@ -93,7 +94,12 @@ class Pollers:
             task.add_done_callback(self._worker_ended, context=Context())
 
     def unsubscribe(
-        self, job_id: str, subscriber: Subscriber, *, keep_from: float | None = None
+        self,
+        job_id: str,
+        subscriber: Subscriber,
+        *,
+        keep_from: float | None = None,
+        keep_poll: bool = False,
     ) -> list[asyncio.Task[None]]:
         """Remove `subscriber` from a job; cancel and return the tasks that nobody needs now.
 
@@ -102,8 +108,15 @@ class Pollers:
             subscriber: The subscriber.
             keep_from: None to forget the job. Otherwise the present time: what is known of the job
                 is kept for a later `wait`, and list sweeps go on for one more second.
+            keep_poll: True to let a poll of the job go on for two seconds, if its request was sent.
         """
-        state = self.watched_jobs.unsubscribe(job_id, subscriber, keep_from=keep_from)
+        task = None
+        if (left := self.watched_jobs.get(job_id)) is not None:
+            task = self._in_flight.get(left)
+        keep_poll = keep_poll and task is not None and task not in self.turns.waiting
+        state = self.watched_jobs.unsubscribe(
+            job_id, subscriber, keep_from=keep_from, keep_poll=keep_poll
+        )
         if state is None:
             return []
         if keep_from is not None and self._forget_timer is None:
@@ -117,7 +130,9 @@ class Pollers:
                 self._idle_timer = loop.call_later(
                     _IDLE_FOR, self._on_idle_timer, context=Context()
                 )
-        if (task := self._in_flight.get(state)) is not None:
+        if keep_poll:
+            self._limit_left_poll(state)
+        elif task is not None:
             task.cancel()  # when the task ends, `_worker_ended` starts another poller
             tasks.append(task)
         return tasks
@@ -134,7 +149,12 @@ class Pollers:
     async def aclose(self) -> None:
         """Start no further polls, cancel those in flight, and wait for the end of all tasks."""
         self._closed = True
-        for timer in (self._timer, self._idle_timer, self._forget_timer):
+        for timer in (
+            self._timer,
+            self._idle_timer,
+            self._forget_timer,
+            *self._left_polls.values(),
+        ):
             if timer is not None:
                 timer.cancel()
         await finish(self._workers)
@@ -166,6 +186,20 @@ class Pollers:
         self._forget_timer = None
         if at < math.inf:
             self._forget_timer = loop.call_at(at, self._forget_left, context=Context())
+
+    def _limit_left_poll(self, state: JobState) -> None:
+        """Cancel the poll of a left job in two seconds, if nobody waits for the job then."""
+        if (timer := self._left_polls.get(state)) is not None:
+            timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._left_polls[state] = loop.call_later(
+            _LEFT_POLL, self._end_left_poll, state, context=Context()
+        )
+
+    def _end_left_poll(self, state: JobState) -> None:
+        del self._left_polls[state]
+        if not state.subscribers and (task := self._in_flight.get(state)) is not None:
+            task.cancel()
 
     def _on_idle_timer(self) -> None:
         """Cancel the list sweeps, if no job is watched."""
@@ -232,3 +266,6 @@ async def _in_steps(steps: Iterator[None]) -> None:
 
 # Seconds after the last wait in which sweeps go on: somebody may wait for the same jobs again.
 _IDLE_FOR: Final = 1.0
+# Seconds after the timeout of the last wait in which a poll of the job goes on: most polls end, and
+# a poll that hangs does not keep its place for long.
+_LEFT_POLL: Final = 2.0

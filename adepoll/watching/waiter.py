@@ -4,7 +4,7 @@ import asyncio
 import copy
 
 from adepoll.api.models import JobSnapshot
-from adepoll.errors import AdePollError, ClosedError
+from adepoll.errors import AdePollError, ClosedError, JobTimeoutError
 from adepoll.watching.job_state import SnapshotBuffer, Subscriber
 
 
@@ -42,6 +42,13 @@ class Waiter:
         """End the wait with an error, which is raised in the caller."""
         if not self.future.done():
             self.future.set_exception(own_instance(error))
+
+    @property
+    def timed_out(self) -> bool:
+        """True if the wait has ended by its timeout."""
+        future = self.future
+        ended = future.done() and not future.cancelled()
+        return ended and isinstance(future.exception(), JobTimeoutError)
 
     def forget(self) -> None:
         """Make sure that asyncio does not log the error as never retrieved.

@@ -87,7 +87,8 @@ class WatchedJobs:
         """Add a subscriber to a job. A new job is polled immediately, unless it can wait.
 
         If the last `wait` for the job has ended a few seconds ago, the job is not new: its earlier
-        state is used again.
+        state is used again. If a poll has found the job settled since then, the subscriber gets the
+        snapshot of that poll immediately, and the job is not watched.
 
         Args:
             job_id: Id of the job.
@@ -97,7 +98,7 @@ class WatchedJobs:
             can_wait: True if the first poll may be later, in case the job is probably new.
         """
         state = self._states.get(job_id)
-        if state is None and self._left.states:
+        if state is None and (self._left.states or self._left.settled):
             state = self._resume(job_id, key, subscriber, now)
         if state is None:
             state = self._states[job_id] = JobState(
@@ -121,7 +122,12 @@ class WatchedJobs:
         return state
 
     def unsubscribe(
-        self, job_id: str, subscriber: Subscriber, *, keep_from: float | None = None
+        self,
+        job_id: str,
+        subscriber: Subscriber,
+        *,
+        keep_from: float | None = None,
+        keep_poll: bool = False,
     ) -> JobState | None:
         """Remove a subscriber. If it was the last one, stop watching the job, and return its state.
 
@@ -130,6 +136,7 @@ class WatchedJobs:
             subscriber: The subscriber.
             keep_from: The present time, to keep what is known of the job for some seconds, in case
                 somebody waits for it again. None to forget the job immediately.
+            keep_poll: True if the poll of the job that is in flight goes on.
         """
         state = self._states.get(job_id)
         if state is None or subscriber not in state.subscribers:
@@ -140,10 +147,7 @@ class WatchedJobs:
         if keep_from is None:
             self._remove(state)
         else:
-            # A poll in flight is about to be cancelled, so the job still needs this poll.
-            ignore_list = state.ignore_list or state.in_flight
-            self._stop_watching(state)
-            self._left.keep(state, keep_from, ignore_list=ignore_list)
+            self._leave(state, keep_from, keep_poll=keep_poll)
         return state
 
     def forget_left(self, now: float) -> float:
@@ -241,8 +245,16 @@ class WatchedJobs:
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
         self.failure_rules.record_success()
         reserved = state.release_places()
+        left_at = self._left.take(state)
+        if left_at is not None:
+            self._watch_again(state)  # only until the end of this call
         if self._states.get(state.job_id) is state:
             self._deliver(state, snapshot, now)
+        if left_at is not None:
+            if state.job_id in self._states:
+                self._leave(state, left_at)
+            else:
+                self._left.keep_settled(snapshot, left_at, now)
         self._wake_after_release(reserved, now)
 
     def failed(self, state: JobState, error: AdePollError, now: float) -> bool:
@@ -285,14 +297,34 @@ class WatchedJobs:
 
     def _resume(self, job_id: str, key: str, subscriber: Subscriber, now: float) -> JobState | None:
         """Watch a job again that was left a moment ago; return None if its state is not kept."""
+        snapshot = self._left.take_settled(job_id, now)
+        if snapshot is not None and subscriber.deliver(key, snapshot):
+            return JobState(job_id, key, (), now, now)
         state = self._left.resume(job_id, now, awaits=subscriber.awaits)
         if state is not None:
-            self._states[job_id] = state
             state.key, state.subscribers = key, subscriber.alone
-            if state.ignore_list:
-                self.list_trust.confirm_now(state)
-            self.poll_queue.put(state, state.due)
+            if state.in_flight:
+                self._watch_again(state)
+                # The job may have settled after the request was sent.
+                state.poll_again |= now > state.polled_at + _SHARED_FOR
+            else:
+                self._states[job_id] = state
+                if state.ignore_list:
+                    self.list_trust.confirm_now(state)
+                self.poll_queue.put(state, state.due)
         return state
+
+    def _watch_again(self, state: JobState) -> None:
+        """Watch a left job again whose last poll has not been cancelled."""
+        state.ignore_list = False
+        self._states[state.job_id] = state
+
+    def _leave(self, state: JobState, now: float, *, keep_poll: bool = False) -> None:
+        """Stop watching a job, and keep what is known of it."""
+        # If the poll in flight is cancelled now or later, the job still needs this poll.
+        ignore_list = state.ignore_list or state.in_flight
+        self._stop_watching(state)
+        self._left.keep(state, now, ignore_list=ignore_list, keep_poll=keep_poll)
 
     def _first_delay(self) -> float:
         """Return the seconds until the first poll of a new job that can wait; 0 to poll it now."""

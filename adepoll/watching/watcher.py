@@ -304,7 +304,9 @@ class JobWatcher(AsyncCloseable):
             if timer is not None:
                 timer.cancel()
             self._waiters.discard(waiter)
-            polling.pollers.unsubscribe(named.job_id, waiter, keep_from=loop.time())
+            polling.pollers.unsubscribe(
+                named.job_id, waiter, keep_from=loop.time(), keep_poll=waiter.timed_out
+            )
             waiter.forget()
         return snapshot if named.label is None else evolve(snapshot, label=named.label)
 

@@ -260,3 +260,145 @@ def test_clearing_forgets_left_jobs(jobs, wait):
     assert at_risk(jobs.learning.durations)[0] == 0
     wait("a", 1.5)
     assert jobs.get("a").added_at == 1.5
+
+
+# --- polls that are in flight when a wait ends by its timeout ------------------------------------
+
+
+async def expect_timeout(watcher, job_id, seconds):
+    with pytest.raises(JobTimeoutError) as caught:
+        await watcher.wait(job_id, timeout=seconds)
+    return caught.value
+
+
+def test_the_next_wait_gets_what_a_poll_has_found_since_the_timeout(replay, scripted):
+    async def script():
+        source = scripted({}, latency=3.0)
+        async with JobWatcher(source) as watcher:
+            error = await expect_timeout(watcher, "a", 1.5)
+            assert (error.polls, watcher.stats.watched, watcher.stats.in_flight) == (0, 0, 1)
+            await asyncio.sleep(1.75)
+            assert (watcher.stats.in_flight, watcher.stats.settled) == (0, 1)
+            assert (await watcher.wait("a")).job_id == "a"
+            assert asyncio.get_running_loop().time() == 3.25
+            assert source.times("a") == [0.0]
+            await watcher.wait("a")
+            assert source.times("a") == [0.0, 3.25], "the snapshot is for one wait"
+
+    replay(script)
+
+
+def test_waits_that_are_shorter_than_each_request_share_it(replay, scripted):
+    async def script():
+        source = scripted({}, latency=3.0)
+        async with JobWatcher(source) as watcher:
+            for _ in range(3):
+                await expect_timeout(watcher, "a", 0.9)
+                await asyncio.sleep(0.05)
+            assert (await watcher.wait("a", timeout=0.9)).job_id == "a"
+            assert source.times("a") == [0.0]
+
+    replay(script)
+
+
+@pytest.mark.parametrize("between", [1.5, 2.5])
+def test_a_poll_that_hangs_is_cancelled_two_seconds_after_the_last_wait(replay, scripted, between):
+    async def script():
+        source = scripted({}, latency=1e6)
+        async with JobWatcher(source) as watcher:
+            await expect_timeout(watcher, "a", 1.0)
+            await asyncio.sleep(between)
+            await expect_timeout(watcher, "a", 1.0)
+            assert source.cancelled == (between > 2)
+            await asyncio.sleep(1.9)
+            assert source.in_flight.total() == 1
+            await asyncio.sleep(0.2)
+            assert source.in_flight.total() == 0
+            assert watcher.stats.in_flight == 0
+            source.latency = 0.1
+            assert (await watcher.wait("a")).job_id == "a"
+
+    replay(script)
+
+
+def test_a_poll_that_waits_for_its_turn_is_cancelled(replay, scripted):
+    async def script():
+        source, semaphore = scripted({}), asyncio.Semaphore(1)
+        async with JobWatcher(source, concurrency=semaphore) as watcher, semaphore:
+            await expect_timeout(watcher, "a", 1.0)
+            await asyncio.sleep(0)
+            assert (watcher.stats.in_flight, source.count()) == (0, 0)
+
+    replay(script)
+
+
+def test_closing_the_watcher_ends_the_poll(replay, scripted):
+    async def script():
+        source = scripted({}, latency=1e6)
+        async with JobWatcher(source) as watcher:
+            await expect_timeout(watcher, "a", 1.0)
+        assert (source.in_flight.total(), source.cancelled) == (0, 1)
+
+    replay(script)
+
+
+def test_the_next_wait_continues_after_a_poll_that_found_the_job_active(replay, scripted):
+    async def script():
+        source = scripted({"a": ["pending", "completed"]}, latency=1.5)
+        async with JobWatcher(source, schedule=Fixed(interval=100.0)) as watcher:
+            await expect_timeout(watcher, "a", 1.0)
+            await asyncio.sleep(1.0)
+            assert (len(watcher._owner.own.watched_jobs), at_risk(watcher.durations)[0]) == (0, 1)
+            assert (await watcher.wait("a")).is_terminal
+            assert source.times("a") == [0.0, 2.0]
+
+    replay(script)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.9, 10.0), (1.1, 1.5)])
+def test_the_next_wait_polls_again_if_the_poll_began_a_second_ago(replay, scripted, first, second):
+    async def script():
+        source = scripted({"a": ["pending", "completed"]}, latency=1.5)
+        async with JobWatcher(source, schedule=Fixed(interval=10, jitter=0)) as watcher:
+            await expect_timeout(watcher, "a", first)
+            await watcher.wait("a")
+            assert source.times("a") == [0.0, second]
+
+    replay(script)
+
+
+def test_a_failed_poll_counts_against_the_job(replay, scripted):
+    async def script():
+        lost = TransportError("reset", job_id="a")
+        source = scripted({"a": [lost, "pending"]}, latency=1.5)
+        async with JobWatcher(source, schedule=Fixed(interval=100.0)) as watcher:
+            await expect_timeout(watcher, "a", 1.0)
+            await asyncio.sleep(1.0)
+            error = await expect_timeout(watcher, "a", 1.0)
+            assert (error.polls, str(error.last_error)) == (1, str(lost))
+
+    replay(script)
+
+
+def test_a_watch_gets_the_result_of_the_poll(replay, scripted):
+    async def script():
+        source = scripted({}, latency=1.5)
+        async with JobWatcher(source) as watcher:
+            await expect_timeout(watcher, "a", 1.0)
+            assert [job.job_id async for job in watcher.watch(["a"])] == ["a"]
+            assert source.times("a") == [0.0]
+
+    replay(script)
+
+
+def test_of_the_settled_jobs_the_latest_64_are_kept(jobs, wait):
+    waits = [(f"job-{number}", wait(f"job-{number}", 0.0)) for number in range(65)]
+    polled = [jobs.pop_due(0.0) for _ in waits]
+    for state in polled:
+        jobs.unsubscribe(state.job_id, state.subscribers[0], keep_from=1.0, keep_poll=True)
+    for state in polled:
+        jobs.succeeded(state, snapshot(state.job_id), 2.0)
+    assert (len(jobs._left.settled), len(jobs._left.states)) == (64, 0)
+    assert jobs.forget_left(10.9) == 11.0
+    assert jobs.forget_left(11.0) == math.inf
+    assert not jobs._left.settled

@@ -732,7 +732,7 @@ def test_a_timeout_of_a_wait_carries_the_last_status(replay, scripted):
             with pytest.raises(TimeoutError) as caught:
                 await watcher.wait("silent", timeout=1)
             assert caught.value.last_status is None
-            await asyncio.sleep(0)
+            await asyncio.sleep(2.1)
             assert source.cancelled == 1
             assert watcher.stats.watched == 0
 
