@@ -126,3 +126,47 @@ def test_what_is_not_a_journal_is_one_line(tmp_path):
     done = run(tmp_path / "none.db", "--to", "csv")
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
+
+
+async def test_at_most_20_conflicts_and_unreadable_results_are_printed(tmp_path):
+    path = tmp_path / "b.db"
+    many = [{f"k{number:02}": value for number in range(22)} for value in (1, "x")]
+    await write_journal(path, map(result_text, many), folder=tmp_path)
+    lines = run(path, "--to", "csv").stderr.splitlines()
+    assert [line.split(":")[1].strip() for line in lines[1:21]] == [
+        f"k{number:02}" for number in range(20)
+    ]
+    assert lines[21:] == ["adepoll: 2 more paths with values of several types"]
+    path = tmp_path / "c.db"
+    await write_journal(path, ["{" for _ in range(120)], folder=tmp_path)
+    lines = run(path, "--to", "csv").stderr.splitlines()
+    assert lines[0] == f"{path.with_suffix('.csv')}: 120 rows"
+    assert [line.split()[4] for line in lines[1:21]] == [f"j{number}" for number in range(20)]
+    assert lines[21] == "adepoll: 100 more results could not be read"
+    assert lines[22:] == [
+        "adepoll: if you have moved the result files, pass their new folder with --results DIR"
+    ]
+
+
+@pytest.mark.parametrize("count", [20, 21])
+async def test_exactly_20_problems_are_printed_without_a_count(tmp_path, count):
+    values = [{f"k{number:02}": value for number in range(count)} for value in (1, "x")]
+    await write_journal(tmp_path / "b.db", map(result_text, values))
+    done = run(tmp_path / "b.db", "--to", "csv")
+    assert done.exit_code == 0
+    assert ("1 more paths" in done.stderr) == (count == 21)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(1, "1 completed job has"), (1_200, "1,200 completed jobs have")]
+)
+async def test_results_that_were_not_downloaded_are_counted(tmp_path, count, text):
+    path = tmp_path / "b.db"
+    await write_journal(path, [snapshot(f"j{number}") for number in range(count)])
+    done = run(path, "--to", "csv", "-o", "-")
+    rows, remedy = done.stderr.splitlines()
+    assert rows == f"standard output: {'1 row' if count == 1 else '1,200 rows'}"
+    assert remedy == (
+        f"adepoll: {text} no result in the table, because it was not downloaded; download it "
+        f"with adepoll resume {quote(str(path))} --out DIR"
+    )
