@@ -52,6 +52,27 @@ def test_a_difference_is_found(changes, finding):
     assert compare(["job-1"], observed(**changes), TRUTH) == [finding]
 
 
+def test_a_job_may_be_reported_at_the_moment_of_its_end():
+    assert compare(["job-1"], observed(settled_at={"job-1": 20.0}), TRUTH) == []
+
+
+def test_problems_lost_jobs_and_leaks_are_findings():
+    failed = {"job_id": "job-2", "outcome": "failed", "finished_at": 20.0, "result_sha256": None}
+    truth = {"jobs": [*TRUTH["jobs"], failed], "leaks": 3}
+    assert compare(["job-1", "job-2"], observed(problems=["a problem"]), truth) == [
+        "a problem",
+        "job job-2 was lost",
+        "3 requests for results contained a key or a cookie",
+    ]
+    assert compare(["job-1"], observed(), truth | {"leaks": 0}) == [
+        "1 jobs submitted, 2 known to the emulator"
+    ]
+    both = {"job-1": JobStatus.COMPLETED, "job-2": JobStatus.FAILED}
+    times = {"job-1": 30.0, "job-2": 30.0}
+    truth["leaks"] = 0
+    assert compare(["job-1", "job-2"], observed(statuses=both, settled_at=times), truth) == []
+
+
 async def test_the_emulator_of_the_demo_does_not_get_the_api_key(monkeypatch):
     seen = {}
 

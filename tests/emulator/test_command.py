@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -15,7 +16,8 @@ import pytest
 from click.testing import CliRunner
 from waiting import supervised
 
-from adepoll.cli import cli
+from adepoll.cli import cli, emulate
+from adepoll.emulator import Emulator
 
 
 @contextlib.asynccontextmanager
@@ -100,6 +102,98 @@ async def test_a_terminal_shows_one_line_of_statistics_that_is_redrawn():
     assert lines[-1].startswith(begin)
 
 
+@pytest.fixture
+def emulators(monkeypatch):
+    """The emulators that the command creates: the options of each, and the kinds of its jobs."""
+    created = []
+
+    class Recording(Emulator):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.options, self.kinds = options, []
+            created.append(self)
+
+        def submit(self, **options):
+            self.kinds.append(options["kind"])
+            return super().submit(**options)
+
+    monkeypatch.setattr(emulate, "Emulator", Recording)
+    return created
+
+
+def run(*options, port="0"):
+    """Run the command in this process; it ends at the end of its standard input."""
+    return CliRunner().invoke(cli, ["emulate", "--port", port, "--until-eof", *options])
+
+
+def test_the_environment_directs_clients_to_the_emulator(emulators):
+    done = run("--api-key", "a'key", "--api-key", "b")
+    assert done.exit_code == 0
+    url = done.stdout.splitlines()[0].partition("=")[2]
+    assert url.startswith("http://127.0.0.1:")
+    assert done.stdout.splitlines() == [
+        f"export LANDINGAI_ADE_BASE_URL={url}",
+        f"export LANDINGAI_ADE_V2_BASE_URL={url}",
+        "export LANDINGAI_ADE_ENVIRONMENT=",
+        """export VISION_AGENT_API_KEY='a'"'"'key'""",
+    ]
+    assert done.stderr == f"adepoll: emulating ADE at {url} with 0 jobs; press Ctrl-C to stop\n"
+    assert (emulators[0].options["api_key"], emulators[0].options["more_keys"]) == ("a'key", ("b",))
+
+
+SETTINGS = """
+jobs = 3
+seed = 7
+kinds = ["v1-parse", "v2-parse"]
+list_lag = 2.0
+[profile]
+median = 5.0
+failed = 0.5
+[[faults]]
+name = "html"
+"""
+
+
+def test_the_settings_file_holds_where_no_option_is_given(emulators, tmp_path):
+    file = tmp_path / "ade.toml"
+    file.write_text(SETTINGS)
+    assert run("--profile", str(file)).exit_code == 0
+    options = ["--jobs", "2", "--seed", "1", "--median", "9", "--kind", "v1-extract"]
+    assert run("--profile", str(file), *options, "--fault", "nan").exit_code == 0
+    assert run("--jobs", "1").exit_code == 0
+    facts = [
+        (
+            found.options["seed"],
+            found.options["profile"].median,
+            found.options["profile"].failed,
+            found.options["list_lag"],
+            [fault.name for fault in found.options["faults"]],
+            found.kinds,
+        )
+        for found in emulators
+    ]
+    assert facts == [
+        (7, 5.0, 0.5, 2.0, ["html"], ["v1-parse", "v2-parse", "v1-parse"]),
+        (1, 9.0, 0.5, 2.0, ["html", "nan"], ["v1-extract", "v1-extract"]),
+        (0, 8.0, 0.03, 0.0, [], ["v1-extract"]),
+    ]
+
+
+def test_a_port_in_use_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        begin = "adepoll: cannot listen on 127.0.0.1, port "
+        done = run(port=port)
+        assert done.exit_code == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith(f"{begin}{port}: ")
+        done = run("--results-port", port)
+        assert done.stderr.startswith(f"{begin}{port}: ")
+        done = run("--results-port", "1", port=port)
+        assert done.stderr.startswith(f"{begin}{port} or port 1: ")
+        assert "in use" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -109,6 +203,11 @@ async def test_a_terminal_shows_one_line_of_statistics_that_is_redrawn():
         (["--kind", "v3-parse"], "'v3-parse' is not one of 'v1-extract', 'v1-parse'"),
         (["--profile", "nowhere.toml"], "No such file"),
         (["--profile", "{bad}"], "unknown key sed"),
+        (["--api-key", ""], "a key has printable ASCII characters and no spaces"),
+        (["--api-key", "a b"], "a key has printable ASCII characters and no spaces"),
+        (["--api-key", "é"], "a key has printable ASCII characters and no spaces"),
+        (["--api-key", "a\x7f"], "a key has printable ASCII characters and no spaces"),
+        (["--median", "0"], "0.0 is not"),
     ],
 )
 def test_an_error_names_the_wrong_option(tmp_path, options, message):
