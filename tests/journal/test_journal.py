@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from internals import on_connection
 from journalling import snapshot
+from waiting import until
 
 from adepoll import JobStatus, Journal
 from adepoll.api import codec
@@ -786,6 +787,35 @@ async def test_only_the_owner_can_read_the_files_with_any_umask(path, tmp_path, 
     assert modes == dict.fromkeys(
         ["batch.db", "batch.db-wal", "batch.db-shm", "batch.db.lock"], 0o600
     )
+
+
+# --- is_busy ------------------------------------------------------------------------------------
+
+
+async def test_a_journal_is_busy_while_calls_read(journal):
+    await journal.add(["a"])
+    assert not journal.is_busy
+    first, second = (asyncio.create_task(call) for call in (journal.counts(), journal.note("n")))
+    await asyncio.sleep(0)  # both have begun, and their ends need another turn of the loop
+    assert journal.is_busy
+    await asyncio.wait([first, second])
+    assert not journal.is_busy
+
+
+async def test_a_journal_is_busy_while_calls_write(journal):
+    await journal.add(["a"])
+    writing = asyncio.create_task(journal.write(StatusChanged("a", "x")))
+    await asyncio.sleep(0)
+    assert journal.is_busy
+    await writing
+    await until(lambda: not journal.is_busy)
+
+
+async def test_adding_ids_does_not_make_a_journal_busy(journal):
+    adding = asyncio.create_task(journal.add(["a"]))
+    await asyncio.sleep(0)
+    assert not journal.is_busy
+    await adding
 
 
 # --- a full disk --------------------------------------------------------------------------------
