@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.fetcher import resume_state
-from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile
+from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile, merged
 from adepoll.fetcher.storage_rules import ObjectVersion
 
 SURE = ObjectVersion(size=100, etag='"one"')
@@ -49,6 +49,12 @@ def document(part, state_path):
 
 def seal(document):
     return resume_state._seal(json.dumps(document))
+
+
+def test_empty_ranges_are_left_out_and_neighbours_are_joined():
+    ranges = [(7, 6), (5, 5), (2, 3), (0, 2), (5, 8), (6, 7), (9, 10), (20, 30), (20, 25)]
+    assert merged(ranges) == [(0, 3), (5, 8), (9, 10), (20, 30)]
+    assert merged([]) == []
 
 
 def test_a_written_state_is_read_again(part):
