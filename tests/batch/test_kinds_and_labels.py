@@ -57,10 +57,15 @@ async def test_unresolved_jobs_have_labels_too(scene):
     jobs = [
         JobRef(scene.submit(processing_time=NEVER), label="late"),
         JobRef("in valid", label="bad"),
+        JobRef("in valid 2", label="worse", kind=JobKind.V2_PARSE),
+        BatchJob(JobRef("in valid 3", label="worst"), columns={"a": "1"}),
     ]
     found = {o.label: o for o in await outcomes_of(scene, jobs, timeout=0.3)}
     assert isinstance(found["late"].error, JobTimeoutError)
-    assert isinstance(found["bad"].error, InvalidJobIdError)
+    for label in ("bad", "worse", "worst"):
+        assert isinstance(found[label].error, InvalidJobIdError)
+    assert (found["bad"].kind, found["worse"].kind) == (JobKind.V1_EXTRACT, JobKind.V2_PARSE)
+    assert (found["bad"].columns, found["worst"].columns) == ({}, {"a": "1"})
 
 
 async def test_a_kind_of_your_own_has_outcomes_and_a_last_status(scene):

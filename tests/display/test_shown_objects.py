@@ -4,6 +4,7 @@ import re
 
 from batching import make_client
 from journalling import snapshot
+from reporting import record
 
 from adepoll import Batch, JobWatcher, LagHistogram, Outcome, ResultFetcher
 from adepoll.emulator import Emulator, JobPlan
@@ -70,7 +71,16 @@ async def test_objects_say_what_they_do(tmp_path):
 
 
 def test_the_facts_of_a_report_are_a_table():
-    assert rows_of(collect([])._repr_html_())["jobs"] == "0"
+    assert rows_of(collect([])._repr_html_()) == {"jobs": "0"}
+    found = rows_of(collect([record(1), record(2), record(3, "waiting")])._repr_html_())
+    assert found == {
+        "jobs": "3",
+        "outcomes": "2 completed, 1 waiting",
+        "duration": "median 20.0 s, 95% within 20.0 s",
+        "detection lag": "median 2.0 s, 95% within 2.0 s",
+        "credits": "3",
+        "result files": "2",
+    }
 
 
 def test_a_histogram_of_lags_is_a_short_text():
