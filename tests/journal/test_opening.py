@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import threading
 import time
+from contextlib import closing
 
 import pytest
 from amounts import more
@@ -29,6 +30,7 @@ from adepoll.errors import (
 )
 from adepoll.journal import JournalReader, RecordFilter, Settled
 from adepoll.journal.lock import holder_of, take_lock
+from adepoll.journal.schema import APPLICATION_ID, FORMAT
 
 ENDPOINT = "https://api.example"
 PAGE = 4096
@@ -192,6 +194,36 @@ async def test_an_sqlite_file_of_another_program_is_refused_and_not_changed(path
         with pytest.raises(NotAJournalError, match="another program"):
             await opening(path)
     assert digests(path.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("application", "version", "table", "error"),
+    [
+        (0, 0, False, None),
+        (0, 1, False, NotAJournalError),
+        (0, 0, True, NotAJournalError),
+        (1, 0, False, NotAJournalError),
+        (APPLICATION_ID, FORMAT, False, JournalDamagedError),
+        (APPLICATION_ID, FORMAT + 1, False, JournalFormatError),
+    ],
+)
+async def test_an_sqlite_file_without_anything_is_an_empty_file(
+    path, application, version, table, error
+):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (a)")
+        connection.execute(f"PRAGMA application_id = {application}")
+        connection.execute(f"PRAGMA user_version = {version}")
+        if not table:
+            connection.execute("DROP TABLE t")
+        connection.commit()
+    assert path.stat().st_size
+    if error is None:
+        async with await open_(path) as journal:
+            assert await journal.add(["a"]) == 1
+    else:
+        with pytest.raises(error):
+            await open_(path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "socket"])
