@@ -12,6 +12,7 @@ from rich.console import Console
 import adepoll
 from adepoll import Batch, JobWatcher, ResultFetcher, UnresolvedJobsError
 from adepoll.display import views
+from adepoll.display.views import HtmlBar, State
 from adepoll.emulator import Emulator, JobPlan
 
 
@@ -175,3 +176,36 @@ async def test_a_download(ade, client, notebook, tmp_path):
         with adepoll.download_progress(job_id) as show:
             await fetcher.download(job_id, tmp_path / "r.json", progress=show)
     assert repr(notebook[-1]) == f"{job_id} 1.5 MB of 1.5 MB"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (999_949_000, "999.9 MB"),
+        (999_950_000, "1.0 GB"),
+        (3_200_000_000_000, "3200.0 GB"),
+    ],
+)
+def test_sizes_have_a_suitable_unit(size, text):
+    assert (
+        State(name="received", done=size, total=None, is_size=True).text == f"received {text} of ?"
+    )
+
+
+def test_the_text_of_a_state_has_its_details():
+    state = State(name="settled", done=1_234, total=5_000, details=["3 failed", "2 open"])
+    assert state.text == "settled 1,234 of 5,000, 3 failed, 2 open"
+    assert 'value="1234" max="5000"' in HtmlBar(state)._repr_html_()
+    empty = State(name="<b>", done=0, total=0)
+    assert HtmlBar(empty)._repr_html_() == (
+        '<div><progress style="width:20em" value="0" max="1"></progress> &lt;b&gt; 0 of 0</div>'
+    )
+    unknown = State(name="a", done=7, total=None)
+    assert HtmlBar(unknown)._repr_html_() == (
+        '<div><progress style="width:20em"></progress> a 7 of ?</div>'
+    )

@@ -20,6 +20,7 @@ import adepoll
 from adepoll import BatchJob, JobKind, JobRef, Journal
 from adepoll.errors import ConfigurationError, JobTimeoutError
 from adepoll.report import write_report
+from adepoll.tables import arrow_writers
 from adepoll.tables.spool import Spool
 
 
@@ -485,6 +486,15 @@ async def test_an_interrupted_export_leaves_nothing_and_prints_nothing(
     gc.collect()
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("limit", "groups"), [(None, 1), (0, 3)])
+async def test_rows_are_written_in_groups_of_many_bytes(tmp_path, monkeypatch, limit, groups):
+    if limit is not None:
+        monkeypatch.setattr(arrow_writers, "_GROUP_BYTES", limit)
+    await write_journal(tmp_path / "b.db", [result_text({"a": n}) for n in range(2_500)])
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.parquet")
+    assert parquet.ParquetFile(tmp_path / "t.parquet").num_row_groups == groups
 
 
 async def test_the_format_is_that_of_the_name(tmp_path):
