@@ -1,8 +1,12 @@
-"""Observer: a block of values gives the same columns as the same values one by one."""
+"""Which columns values give, and that a block of them gives the same as one after the other."""
 
+from decimal import Decimal
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adepoll.tables.column_types import DecimalType, ListType, Scalar, StructType
 from adepoll.tables.inference import columns_of
 from adepoll.tables.observation import Observer
 
@@ -43,3 +47,92 @@ def test_a_conflict_names_the_first_job_of_each_kind_within_a_block():
     _, (conflict,) = columns_of(observer, root="root", reserved=(), get=list)
     assert conflict.path == "a[].b"
     assert conflict.found == {"integer": (1, "j1"), "text": (1, "j3")}
+
+
+BIG = 2**53 + 1  # the smallest integer that no float is equal to
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([None], None),
+        ([1, -1], Scalar.INTEGER),
+        ([2**63 - 1], Scalar.INTEGER),
+        ([2**63], DecimalType(19, 0)),
+        ([1 - 2**63], Scalar.INTEGER),
+        ([-(2**63) - 1], DecimalType(19, 0)),
+        ([1, 1.5], Scalar.DOUBLE),
+        ([BIG - 1, 0.5], Scalar.DOUBLE),
+        ([BIG, 0.5], DecimalType(17, 1)),
+        ([BIG, 0.0], DecimalType(17, 1)),
+        ([BIG, 0.0001], DecimalType(20, 4)),
+        ([BIG, 0.00001], DecimalType(21, 5)),
+        ([BIG, 9e15], DecimalType(17, 1)),
+        ([BIG, 1e16], DecimalType(17, 0)),
+        ([10**38 - 1], DecimalType(38, 0)),
+        ([10**38], Scalar.MIXED),
+        ([Decimal("0.1")], DecimalType(2, 1)),
+        ([Decimal("0.10"), 1], DecimalType(3, 2)),
+        ([Decimal("1e-37")], DecimalType(38, 37)),
+        ([Decimal("1e-38")], Scalar.MIXED),
+        (["2026-02-28"], Scalar.DATE),
+        (["2026-02-30"], Scalar.TEXT),
+        (["2026-02-28T10:00:00Z"], Scalar.TIME),
+        (["2026-02-28", "2026-02-28T10:00:00Z"], Scalar.TEXT),
+        (["2026-02-28", "x"], Scalar.TEXT),
+        ([True, False], Scalar.BOOLEAN),
+        ([True, 1], Scalar.MIXED),
+        ([1, "x"], Scalar.MIXED),
+        ([[1], 1], Scalar.JSON),
+        ([{}], Scalar.JSON),
+        ([[], [1]], ListType(Scalar.INTEGER)),
+        ([[]], ListType(Scalar.TEXT)),
+        ([[{"a": 1}, None]], ListType(StructType({"a": Scalar.INTEGER}, frozenset()))),
+    ],
+    ids=repr,
+)
+def test_the_type_of_a_column_is_the_smallest_that_keeps_each_value(values, kind):
+    columns, conflicts = observed([values])
+    assert columns == ([] if kind is None else [("root", kind)])
+    assert bool(conflicts) == (kind is Scalar.MIXED or values == [[1], 1])
+
+
+def test_dates_are_texts_unless_they_are_requested():
+    observer = Observer()
+    observer.observe(["2026-02-28"], ["j0"])
+    columns, _ = columns_of(observer, root="root", reserved=(), get=list)
+    assert [column.type for column in columns] == [Scalar.TEXT]
+
+
+def nested(levels, wrap):
+    value = 1
+    for _ in range(levels):
+        value = wrap(value)
+    return value
+
+
+@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"a": value}])
+def test_more_than_30_levels_become_json_text(wrap):
+    assert observed([[nested(30, wrap)]])[1] == []
+    _, (conflict,) = observed([[nested(31, wrap)]])
+    assert (conflict.reason, conflict.type) == ("too many keys or levels", "JSON text")
+
+
+def test_more_than_1000_keys_of_an_object_become_json_text():
+    columns, conflicts = observed([[{"o": {f"k{n}": n for n in range(1_000)}}]])
+    assert (len(columns), conflicts) == (1_000, [])
+    columns, (conflict,) = observed([[{"o": {f"k{n}": n for n in range(1_001)}}]])
+    assert columns == [("o", Scalar.JSON)]
+    assert conflict.path == "o"
+
+
+def test_the_keys_of_all_objects_are_limited_too():
+    def groups(last):
+        keys = [999] * 9 + [last]
+        return {f"g{g}": {f"k{n}": 1 for n in range(count)} for g, count in enumerate(keys)}
+
+    # With the keys of the groups, these are 10,000 keys.
+    columns, conflicts = observed([[groups(999)]])
+    assert (len(columns), conflicts) == (9_990, [])
+    columns, (conflict,) = observed([[groups(1_000)]])
+    assert (len(columns), conflict.path) == (8_992, "g9")
