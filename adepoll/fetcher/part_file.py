@@ -62,7 +62,7 @@ class PartFile:
         self._state_file: ResumeStateFile | None = None
         self._version = ObjectVersion()
         self._present: list[tuple[int, int]] = []
-        self._resumable = False
+        self._resumable: bool  # set by `open` and `begin`
         self._unrecorded = 0  # bytes written since the last update of the resume state
         self._has_state: bool  # set by `open` and `begin`
         self._recording = Lock()

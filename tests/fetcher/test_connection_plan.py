@@ -1,5 +1,6 @@
 """More connections are used if a single one is slow, and if they are faster together."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -154,3 +155,76 @@ def test_a_single_allowed_connection_gets_large_segments():
     plan = ConnectionPlan(1, 0.0)
     plan.received += FIRST_SEGMENT
     assert plan.segment_size(2**33, 0.15) == 64 * MIB
+
+
+def measured(received, seconds, *, allowed=8, single_rate=None):
+    """Return a plan after one measurement of a single connection, or of all after a slow one."""
+    plan = ConnectionPlan(allowed, 0.0)
+    if single_rate is not None:
+        plan.received = single_rate
+        plan.update(1.0)
+        assert plan.wanted == allowed
+        plan.received = received
+        plan.update(1.0 + seconds)
+        return plan
+    plan.received = received
+    plan.update(seconds)
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("received", "seconds", "wanted"),
+    [
+        (MIB, 0.25, 8),
+        (MIB - 1, 0.25, 1),
+        (MIB, 0.19, 1),
+        (MIB, 0.2, 8),
+        (10**8, 1.0, 1),  # just fast
+        (10**8 - 1, 1.0, 8),
+    ],
+)
+def test_a_measured_slow_connection_is_joined_by_others(received, seconds, wanted):
+    assert measured(received, seconds).wanted == wanted
+
+
+@pytest.mark.parametrize(
+    ("received", "seconds", "wanted"),
+    [(20 * MIB, 1.9, 8), (20 * MIB, 2.0, 8), (20 * MIB - 1, 2.0, 1), (20 * MIB - 1, 1.9, 8)],
+)
+def test_others_stay_if_they_are_faster_by_a_quarter(received, seconds, wanted):
+    assert measured(received, seconds, single_rate=8 * MIB).wanted == wanted
+
+
+@pytest.mark.parametrize(
+    ("received", "seconds", "is_fast"),
+    [(10**8, 1.0, True), (10**8 - 1, 1.0, False), (FIRST_SEGMENT - 1, 0.01, False)],
+)
+def test_a_single_connection_is_fast_from_100_megabytes_per_second_on(received, seconds, is_fast):
+    assert measured(received, seconds, allowed=1).is_fast(seconds) is is_fast
+    assert ConnectionPlan(1, 0.0).update(5.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("allowed", "received", "seconds", "size"),
+    [
+        (1, FIRST_SEGMENT, 1.0, 2 * FIRST_SEGMENT),  # what arrives in two seconds
+        (1, FIRST_SEGMENT, 16.0, MIB),
+        (1, FIRST_SEGMENT, 32.0, MIB),  # and at least one mebibyte
+        (1, FIRST_SEGMENT, 0.2, 64 * MIB),  # at most 64 mebibytes
+        (1, 10**8, 1.0, 128 * MIB),  # or 128 of a fast connection
+        (8, FIRST_SEGMENT, 0.1, FIRST_SEGMENT),  # until the connection is measured
+    ],
+)
+def test_the_size_of_a_segment_follows_the_rate(allowed, received, seconds, size):
+    plan = ConnectionPlan(allowed, 0.0)
+    plan.received = received
+    assert plan.segment_size(2**40, seconds) == size
+
+
+@pytest.mark.parametrize(
+    ("missing", "size"), [(2**40, 5 * MIB), (80 * MIB, 5 * MIB), (48 * MIB, 3 * MIB), (0, MIB)]
+)
+def test_several_connections_share_the_rate_and_the_missing_bytes(missing, size):
+    plan = measured(20 * MIB, 1.0, single_rate=8 * MIB)
+    assert plan.wanted == 8
+    assert plan.segment_size(missing, 2.0) == size

@@ -252,6 +252,51 @@ def test_a_waiting_transfer_fails_when_it_learns_that_its_patience_will_not_suff
     assert len(outage.sent) == 3
 
 
+def request(origin, patience=60):
+    return origin.request(retries(patience=patience), job_id="job-1", url="https://a/p")
+
+
+async def fail(origin, error):
+    with pytest.raises(type(error)):
+        async with request(origin):
+            raise error
+
+
+@pytest.mark.parametrize("seconds", [0.25, 1.0, 2.75])
+def test_a_request_is_sent_exactly_when_retry_after_has_ended(replay, seconds):
+    async def script():
+        origin = StorageOrigins(Waits(attempts=3), Random(0)).of("https://a.example/p")
+        await fail(origin, slow_down(seconds))
+        start = now()
+        for _ in range(2):
+            async with request(origin):
+                assert now() - start == seconds
+
+    replay(script)
+
+
+def test_a_transfer_waits_for_the_probe_of_another_one_until_its_patience_ends(replay):
+    async def script():
+        origin = StorageOrigins(Waits(attempts=3), Random(0)).of("https://a.example/p")
+        for number in range(3):
+            await asyncio.sleep(1.0)
+            assert origin.failures == number
+            await fail(origin, BROKEN)
+        start, sent = now(), []
+
+        async def send(name, patience, seconds):
+            async with request(origin, patience):
+                sent.append((name, now() - start))
+                await asyncio.sleep(seconds)
+
+        names = (("probe", 60, 3.5), ("impatient", 2.25, 1.0), ("patient", 60, 0.5))
+        await asyncio.gather(*(send(*name) for name in names))
+        assert sent == [("probe", 1.0), ("impatient", 2.25), ("patient", 4.0)]
+        assert origin.failures == 0
+
+    replay(script)
+
+
 def test_a_response_that_refuses_shows_that_the_storage_is_not_down(replay):
     outage = Outage(until=1.0)
     origin = outage.origin

@@ -2,6 +2,7 @@
 
 import csv
 import datetime as dt
+import errno
 import gc
 import io
 import json
@@ -22,6 +23,7 @@ from adepoll.errors import ConfigurationError, JobTimeoutError
 from adepoll.report import write_report
 from adepoll.tables import arrow_writers
 from adepoll.tables.spool import Spool
+from adepoll.tables.text_writers import CsvWriter, JsonLinesWriter
 
 
 @pytest.fixture
@@ -495,6 +497,26 @@ async def test_rows_are_written_in_groups_of_many_bytes(tmp_path, monkeypatch, l
     await write_journal(tmp_path / "b.db", [result_text({"a": n}) for n in range(2_500)])
     adepoll.export(tmp_path / "b.db", tmp_path / "t.parquet")
     assert parquet.ParquetFile(tmp_path / "t.parquet").num_row_groups == groups
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "arrow"])
+async def test_an_error_while_rows_are_written_is_raised(tmp_path, monkeypatch, form):
+    await write_journal(tmp_path / "b.db", [result_text({"a": 1})])
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    def fail(*_args):
+        raise OSError(errno.ENOSPC, "full")
+
+    for writer in (
+        arrow_writers.ParquetWriter,
+        arrow_writers.ArrowWriter,
+        CsvWriter,
+        JsonLinesWriter,
+    ):
+        monkeypatch.setattr(writer, "write", fail)
+    with pytest.raises(OSError, match="full"):
+        adepoll.export(tmp_path / "b.db", tmp_path / f"t.{form}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 async def test_the_format_is_that_of_the_name(tmp_path):
