@@ -100,10 +100,12 @@ _SIGNATURE: Final = re.compile(
 )
 _SECRET_NAME: Final = re.compile(rf"(?i){_NAMES}|Authorization")
 _SUSPICIOUS: Final = re.compile(r"[=:%&>\\]|[bB][eEaA][aAsS][rRiI]")
-# Maximum number of characters that `redact_json` keeps. Each text counts as 8 characters more than
-# its length, because short texts also take time.
+# Maximum number of characters that `redact_json` keeps. Each text counts as more characters than it
+# has, because short texts also take time.
 _LONGEST_JSON: Final = 262_144
 _COST_OF_TEXT: Final = 8
+_COST_OF_SUSPICIOUS_TEXT: Final = 64
+_MOST_CONTAINERS: Final = 10_000  # objects and arrays that `redact_json` copies
 # Types of parsed JSON that need no redaction. An array of a million numbers is copied quickly.
 _WITHOUT_TEXT: Final = frozenset({int, float, bool, type(None)})
 _LONGEST_URL: Final = 16_384  # characters; S3 accepts 8 KiB
@@ -175,11 +177,13 @@ def redact_json(value: Json) -> Json:
     """Return a copy of parsed JSON without secrets.
 
     `redact_text` is applied to each text and each name, at any depth. The value of a name like
-    ``X-Amz-Signature`` becomes ``REDACTED``. To limit the time, only the first 256 KiB of text (or
-    32,768 texts) are redacted and copied, in the order of the document. After that, each text
-    becomes ``REDACTED``, and each object becomes empty.
+    ``X-Amz-Signature`` becomes ``REDACTED``. To limit the time, only the first 256 KiB of text are
+    redacted and copied, in the order of the document, or 32,768 texts, or 4,096 texts that may
+    contain secrets. After that, each text becomes ``REDACTED``, and each object becomes empty.
+    After 10,000 objects and arrays, all others become empty, too.
     """
     rest = _LONGEST_JSON
+    containers = 0
     root = [value]
     # Copies whose values are still to be redacted, each with an iterator over these values.
     open_containers: list[tuple[Any, Iterator[tuple[Any, Any]]]] = [(root, enumerate(root))]
@@ -187,15 +191,21 @@ def redact_json(value: Json) -> Json:
         container, items = open_containers[-1]
         for key, item in items:
             if isinstance(item, str):
-                rest -= len(item) + _COST_OF_TEXT
+                is_suspicious = _SUSPICIOUS.search(item, 0, _LONGEST_JSON) is not None
+                rest -= len(item)
+                rest -= _COST_OF_SUSPICIOUS_TEXT if is_suspicious else _COST_OF_TEXT
                 hidden = rest < 0 or (isinstance(key, str) and _SECRET_NAME.fullmatch(key))
                 container[key] = REDACTED if hidden else redact_text(item)
+            elif containers == _MOST_CONTAINERS and isinstance(item, (list, dict)):
+                container[key] = type(item)()
             elif isinstance(item, list):
+                containers += 1
                 array = container[key] = [*item]
                 if not _WITHOUT_TEXT.issuperset(map(type, array)):
                     open_containers.append((array, enumerate(array)))
                     break
             elif isinstance(item, dict):
+                containers += 1
                 rest -= sum(map(len, item)) + _COST_OF_TEXT * len(item)
                 named = item if rest >= 0 else {}
                 copy = container[key] = {redact_text(name): each for name, each in named.items()}

@@ -197,6 +197,16 @@ def test_only_the_first_texts_of_very_large_json_are_kept():
     assert nested[-1] == [[REDACTED], {}]
 
 
+def test_only_the_first_containers_and_suspicious_texts_of_json_are_kept():
+    """Short ones take more time than their characters."""
+    for inner, empty in (({"a": 1}, {}), (["a"], []), ([1], [])):
+        shown = redact_json([inner] * 20_000)
+        assert shown == [inner] * 9_999 + [empty] * 10_001
+    shown = redact_json(["a=b"] * 5_000)
+    assert shown[:3_900] == ["a=b"] * 3_900
+    assert shown[-800:] == [REDACTED] * 800
+
+
 def test_the_part_of_a_text_that_is_not_shown_is_not_escaped():
     """An escape takes a microsecond, and a hostile id can have thousands of such characters."""
     with counted_calls() as count:
