@@ -108,7 +108,8 @@ _COST_OF_SUSPICIOUS_TEXT: Final = 64
 _MOST_CONTAINERS: Final = 10_000  # objects and arrays that `redact_json` copies
 # Types of parsed JSON that need no redaction. An array of a million numbers is copied quickly.
 _WITHOUT_TEXT: Final = frozenset({int, float, bool, type(None)})
-_LONGEST_URL: Final = 16_384  # characters; S3 accepts 8 KiB
+LONGEST_URL: Final = 16_384
+"""Maximum characters of a URL. Most servers accept 8 KiB."""
 
 
 def redact_url(url: str) -> str:
@@ -117,7 +118,7 @@ def redact_url(url: str) -> str:
     ``?REDACTED`` replaces the query and the fragment, so that the URL does not look complete. A
     text that is not a URL becomes ``REDACTED``.
     """
-    if len(url) > _LONGEST_URL:
+    if len(url) > LONGEST_URL:
         return REDACTED
     try:
         parts = urlsplit(url)

@@ -19,6 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from adepoll.api.transport_options import Proxies
+from adepoll.common.redaction import LONGEST_URL
 from adepoll.errors import ResultUrlError
 
 _Address: TypeAlias = IPv4Address | IPv6Address
@@ -79,7 +80,9 @@ class SsrfGuard(AbstractResolver):
             ResultUrlError: The URL cannot or must not be requested.
         """
         reason = "the URL has a character that no URL may have"
-        if _VISIBLE.fullmatch(url):
+        if len(url) > LONGEST_URL:
+            reason = f"the URL has more than {LONGEST_URL:,} characters"
+        elif _VISIBLE.fullmatch(url):
             try:
                 # Without encoded=True, yarl would change the quoting. But a signature of the URL is
                 # only valid for the same quoting: %2F is not the same as "/".

@@ -307,6 +307,15 @@ async def test_a_url_without_a_host_is_refused(url):
         await guard().check("job-1", url)
 
 
+async def test_a_url_that_no_server_accepts_is_refused():
+    """Time to read it, for example to find out when it expires, is in proportion to its length."""
+    url = f"https://{PUBLIC[0]}/"
+    longest = url + "&" * (16_384 - len(url))
+    assert str(await guard().check("job-1", longest)) == longest
+    with pytest.raises(ResultUrlError, match="more than 16,384 characters"):
+        await guard().check("job-1", longest + "&")
+
+
 @pytest.mark.parametrize("scheme", ["http", "ftp", "ws"])
 async def test_another_scheme_than_https_is_refused_if_the_api_uses_https(scheme):
     with pytest.raises(ResultUrlError, match="https"):
