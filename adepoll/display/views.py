@@ -109,10 +109,12 @@ class TerminalView:
     def __init__(self, console: Any) -> None:
         """Create a bar on `console`, a `Console` of rich; `show` draws it."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - rich is an extra
+        from rich.table import Column  # noqa: PLC0415 - rich is an extra
 
         self._progress = Progress(
             BarColumn(bar_width=_BAR_WIDTH),
-            TextColumn("{task.description}", markup=False),
+            # A long text continues on a second line. By default, it would be cut.
+            TextColumn("{task.description}", markup=False, table_column=Column()),
             TimeElapsedColumn(),
             console=console,
             auto_refresh=False,

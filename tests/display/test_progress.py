@@ -139,6 +139,19 @@ async def test_a_terminal_shows_a_bar(ade, client, monkeypatch):
     assert "settled 2 of 2, 2 completed" in file.getvalue()
 
 
+def test_a_terminal_shows_a_long_text_as_a_whole():
+    file = io.StringIO()
+    view = views.TerminalView(Console(file=file, force_terminal=True, width=80))
+    details = (
+        "1 completed",
+        "1,250 acknowledged in earlier runs; run(replay=True) yields them again",
+    )
+    state = views.State(name="settled", done=1, total=2, details=details)
+    view.show(state)
+    view.close()
+    assert [word for word in state.text.split() if word not in file.getvalue()] == []
+
+
 def test_what_is_printed_stays_on_a_stdout_that_is_no_terminal(capsys):
     file = io.StringIO()
     view = views.TerminalView(Console(file=file, force_terminal=True, width=80))
