@@ -276,7 +276,7 @@ def _table(observations: Observations, truth: Json, findings: Sequence[str]) -> 
     table.add_column(style="bold")
     table.add_column()
     table.add_row("settled", f"{len(lags)} jobs: {by_status}")
-    table.add_row("", f"{partial} completed jobs have a partial result")
+    table.add_row("partial results", f"{partial}")
     table.add_row("requests per job", f"{observations.requests / count:.2f}")
     table.add_row(
         "detection lag", f"p50 {_quantile(lags, 0.5):.2f} s, p95 {_quantile(lags, 0.95):.2f} s"
