@@ -257,13 +257,6 @@ class ListSweeper:
                         return await self._source.list_jobs(
                             page=number, page_size=PAGE_SIZE, status=status
                         )
-            except TimeoutError as error:
-                if not timeout.expired():
-                    raise
-                tries += _TRIES_OF_HANGING
-                if tries >= _MAX_TRIES:
-                    what = f"no page of the list in {longest:.0f} s"
-                    raise TransportError(what, job_id=None) from error
             except RateLimitedError as error:
                 throttled += 1
                 if throttled >= _MAX_THROTTLED:
@@ -276,6 +269,13 @@ class ListSweeper:
                 if tries >= _MAX_TRIES or not error.transient:
                     raise
                 await asyncio.sleep(_PAGE_RETRY_DELAY)
+            except TimeoutError as error:  # after RequestError, because AnswerTimeoutError is both
+                if not timeout.expired():
+                    raise
+                tries += _TRIES_OF_HANGING
+                if tries >= _MAX_TRIES:
+                    what = f"no page of the list in {longest:.0f} s"
+                    raise TransportError(what, job_id=None) from error
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
         """Handle the end of the sweeping task: report its error, or plan the next sweep."""

@@ -529,7 +529,14 @@ def test_a_list_whose_pages_take_long_gives_way_to_polls(replay):
     replay(script)
 
 
-def test_a_page_that_fails_for_a_moment_is_requested_again(replay):
+@pytest.mark.parametrize(
+    "make_error",
+    [
+        lambda: ServerError(status=503, detail="busy", job_id=None),
+        lambda: AnswerTimeoutError(timeout=1.0, job_id=None),
+    ],
+)
+def test_a_page_that_fails_for_a_moment_is_requested_again(replay, make_error):
     """A whole sweep would fail in seven of eight cases."""
 
     async def script():
@@ -537,7 +544,7 @@ def test_a_page_that_fails_for_a_moment_is_requested_again(replay):
 
         def fail(page, _status):
             if rng.random() < 0.5:
-                raise ServerError(status=503, detail="busy", job_id=None)
+                raise make_error()
             return page
 
         service.at_list = fail
