@@ -60,9 +60,9 @@ become probably bad.
 
 There is also a limit for all seconds, whether they count or not. It is `outage_patience`, or the
 limit above if that is longer. A job is given up at its next failed poll if its polls have failed
-for this time. It is also given up if its host has been down for this time, unless the failed poll
-got a response that shows that the host works now, such as a 403. Of the seconds between two failed
-polls, at most a tenth of `outage_patience` is added to these times.
+for this time. It is also given up if its host has been down for this time while the job was
+watched, unless the failed poll got a response that shows that the host works now, such as a 403. Of
+the seconds between two failed polls, at most a tenth of `outage_patience` is added to these times.
 
 Imports `job_state`, `service_evidence` and `errors`. Times are seconds of one monotonic clock,
 passed in as `now`.
@@ -162,7 +162,7 @@ class FailureRules:
         if kind is None:
             self.host.record_response()
             return FailureAction.GIVE_UP
-        within = self._count(failures, kind, gap, now)
+        within = self._count(state, failures, kind, gap=gap, now=now)
         self._record_evidence(failures, error, now)
         failures.worked, failures.failed = self.host.worked, self.host.failed
         failures.accepted, failures.failed_anywhere = self.key.accepted, self.key.failed
@@ -235,7 +235,7 @@ class FailureRules:
         return error.fatal
 
     def _count(
-        self, failures: PollFailures, kind: FailureKind, gap: float, now: float
+        self, state: JobState, failures: PollFailures, kind: FailureKind, *, gap: float, now: float
     ) -> float | FailureAction:
         """Add the seconds since the last failed poll that count; return the result of `record`.
 
@@ -253,7 +253,8 @@ class FailureRules:
         is_silent = kind is FailureKind.FAILED and not isinstance(
             failures.last_error, AuthenticationError
         )
-        silent_for = self.host.silent_for if is_silent else 0.0
+        # Silence from before the job was watched can belong to an outage that is over.
+        silent_for = min(self.host.silent_for, now - state.added_at) if is_silent else 0.0
         total_left = longest_total - max(failures.total, silent_for)
         if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
             return FailureAction.GIVE_UP

@@ -87,7 +87,8 @@ class KeyEvidence:
     for another reason in this time.
 
     Attributes:
-        key_works: True if an answer has shown that the service accepts the key.
+        key_works: True if an answer has shown that the service accepts the key, and refusals have
+            not ended all watches since then.
         in_doubt: True at first, and after each refusal, until `record_accepted` is called. A 403
             does not set it if the key has worked.
         refused_for: Seconds for which the key has been refused, in the present series of refusals.
@@ -130,7 +131,20 @@ class KeyEvidence:
 
         The key does not count as bad while another host may accept it: one host can have a wrong
         certificate, or a proxy can forbid one host.
+
+        After a bad key, the next watch begins like one with a new key: a single refusal does not
+        end it, because the cause of the earlier refusals may have been removed.
         """
+        is_bad = self._is_bad_after(error, job_id, now, host=host)
+        if is_bad:
+            self.key_works = False
+            self._end_series()
+        return is_bad
+
+    def _is_bad_after(
+        self, error: AdePollError, job_id: str, now: float, *, host: HostEvidence
+    ) -> bool:
+        """Add a refusal to the series; return True if the key is bad for all jobs."""
         forbidden = isinstance(error, PermissionDeniedError)
         if forbidden and self.key_works:
             return False  # the key has worked, so the 403 concerns this job only

@@ -32,8 +32,8 @@ def rules_of(**options):
     return FailureRules(**{"not_found_grace": 15.0, "patience": 300.0} | options)
 
 
-def job(job_id="a", *, status=None):
-    return JobState(job_id, job_id, (), added_at=0.0, received_at=0.0, status=status)
+def job(job_id="a", *, status=None, added_at=0.0):
+    return JobState(job_id, job_id, (), added_at=added_at, received_at=0.0, status=status)
 
 
 def answer(rules):
@@ -198,6 +198,16 @@ def test_after_a_long_outage_each_job_ends_with_its_first_failed_poll():
     assert rules.record(job("c"), BROKEN, seconds + 100.0) is not GIVE_UP
 
 
+def test_an_outage_from_before_a_job_was_watched_does_not_give_it_up():
+    rules = rules_of()
+    seconds, _ = time_of_the_end(rules, BROKEN, every=50.0)
+    later = job("b", added_at=seconds + 1_000.0)
+    assert isinstance(rules.record(later, BROKEN, seconds + 1_000.1), float)
+    during = job("c", added_at=seconds - 1_000.0)
+    assert isinstance(rules.record(during, BROKEN, seconds + 1_050.0), float)
+    assert rules.record(job("d", added_at=50.0), BROKEN, seconds + 1_100.0) is GIVE_UP
+
+
 @pytest.mark.parametrize("status", [None, "processing"])
 @pytest.mark.parametrize("error", [UNKNOWN, MALFORMED, FORBIDDEN, REFUSED])
 def test_a_response_after_a_long_outage_gives_no_job_up(error, status):
@@ -272,6 +282,18 @@ def test_a_key_that_worked_is_refused_after_ten_seconds_without_an_answer():
     answer(rules)
     times = (0.0, 2.5, 5.0, 7.5, 10.0)
     assert play(rules, *[(now, REFUSED) for now in times]) == [2.5, 2.5, 2.5, 2.5, END_ALL]
+
+
+@pytest.mark.parametrize("worked", [True, False])
+def test_after_a_bad_key_a_single_refusal_ends_nothing(worked):
+    rules = rules_of()
+    if worked:
+        answer(rules)
+    number = 0
+    while rules.record(job(), REFUSED, 2.5 * number) is not END_ALL:
+        number += 1
+    [first, second] = play(rules, (3_600.0, REFUSED), (3_600.5, REFUSED), state=job("b"))
+    assert (first, second) == (0.5, END_ALL)
 
 
 def test_a_stopped_process_confirms_no_refusal():
