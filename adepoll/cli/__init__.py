@@ -33,7 +33,7 @@ The first option or variable that is set decides where requests go:
   v2 jobs  --v2-base-url, --region, LANDINGAI_ADE_V2_BASE_URL,
            --base-url, LANDINGAI_ADE_BASE_URL, LANDINGAI_ADE_ENVIRONMENT,
            region us
-  resume   as above, but the URLs of the journal in place of region us
+  resume   as above; if nothing is set, the URLs of the journal
 
 \b
 Exit codes (docs/command-line.md in the repository has details):

@@ -240,7 +240,7 @@ _OF_CLIENTS: Final[tuple[_Spec[ClientStats], ...]] = (
     _Spec(
         _GAUGE,
         "gate_closed_seconds",
-        "Seconds until requests may be sent again after a 429 response, or 0.",
+        "Seconds until requests may be sent again after a 429 or a Retry-After, or 0.",
         lambda s: s.gate_closed_for,
     ),
     _Spec(
