@@ -296,6 +296,8 @@ class Subscription:
             try:
                 # The next id can arrive late, so each job is passed to the pollers immediately.
                 async for job_id in self._job_ids:
+                    if self._stopped or self._expiry is not None:
+                        break  # the iterable has suppressed the CancelledError of this task
                     self._add(job_id, now())
                     pump()
                     await self._wait_for_room()
@@ -381,8 +383,6 @@ class Subscription:
 
     def _add(self, given: str | JobRef, now: float) -> None:
         """Watch a job, unless it is a duplicate or its id is invalid."""
-        if self._stopped or self._expiry is not None:
-            return  # this task was cancelled, but the iterable suppressed the CancelledError
         if (job := self._register(given)) is not None:
             self._jobs[job.key] = None
             self.open += 1

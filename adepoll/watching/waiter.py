@@ -63,5 +63,12 @@ def own_instance(error: BaseException) -> BaseException:
     """Return a copy of an error for one consumer; errors of other libraries are not copied.
 
     If several consumers raised the same object, it would collect all their tracebacks.
+
+    A StopAsyncIteration becomes a RuntimeError, as in an async generator (PEP 525). Otherwise a
+    loop over the watch would end as if all jobs had settled.
     """
+    if isinstance(error, StopAsyncIteration):
+        bug = RuntimeError("the source or the iterable of job ids raised StopAsyncIteration")
+        bug.__cause__ = error
+        return bug
     return copy.copy(error) if isinstance(error, AdePollError | ClosedError) else error

@@ -187,11 +187,14 @@ def test_ids_of_an_iterable_that_ignores_its_cancellation_are_ignored(replay, sc
         source = endless(scripted)
         source.scripts["bad"] = ["pending", PaymentRequiredError(status=402)]
 
+        taken = []
+
         async def deaf():
             yield "bad" if end == "bad key" else "job0"
             for job_id in JOBS[1:10]:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(3)
+                taken.append(job_id)
                 yield job_id
 
         async with watcher_of(source) as watcher:
@@ -204,6 +207,7 @@ def test_ids_of_an_iterable_that_ignores_its_cancellation_are_ignored(replay, sc
                     assert watch.progress.known == known <= 4
                     with pytest.raises((UnresolvedJobsError, ClosedError, PaymentRequiredError)):
                         await anext(watch)
+            assert len(taken) <= 4, "no id is read after the first one that is ignored"
             assert not tasks_besides()
             assert_idle(watcher)
             if end != "close":

@@ -1295,6 +1295,36 @@ def test_a_bug_in_the_source_is_raised_by_all_consumers(replay, scripted):
     replay(script)
 
 
+@pytest.mark.parametrize("where", ["get_job", "list_jobs", "job ids"])
+def test_a_stop_async_iteration_does_not_look_like_the_end(replay, scripted, where):
+    """`unittest.mock.AsyncMock` raises it when its `side_effect` is exhausted."""
+
+    async def script():
+        source = scripted({"a": ["pending"], "b": ["pending"]})
+
+        async def fail(*_args, **_kwargs):
+            await asyncio.sleep(1)
+            raise StopAsyncIteration
+
+        def job_ids():
+            yield from ("a", "b")
+            if where == "job ids":
+                raise StopAsyncIteration
+
+        if where != "job ids":
+            setattr(source, where, fail)
+        async with watcher_of(source, discovery="list") as watcher:
+            tasks = [asyncio.create_task(collect(watcher.watch(job_ids())))]
+            tasks.append(asyncio.create_task(collect(watcher.status_updates(job_ids()))))
+            if where != "job ids":
+                tasks.append(asyncio.create_task(watcher.wait("a")))
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [type(end) for end in ends] == [RuntimeError] * len(tasks)
+            assert [type(end.__cause__) for end in ends] == [StopAsyncIteration] * len(tasks)
+
+    replay(script)
+
+
 def test_a_bug_in_the_schedule_is_raised_too(replay, scripted):
     async def script():
         class Buggy:
