@@ -109,6 +109,8 @@ class IdIntake:
         if isinstance(self._job_ids, AsyncIterable):
             try:
                 async for job_id in self._job_ids:
+                    if is_cancelled():
+                        return  # the iterable has suppressed the CancelledError of this task
                     await self._put(job_id)
             except asyncio.CancelledError as cancelled:
                 if is_cancelled():
@@ -119,10 +121,13 @@ class IdIntake:
                     # Otherwise, the garbage collector would close the generator in another task.
                     await self._job_ids.aclose()
         else:
-            for count, job_id in enumerate(self._job_ids, 1):
-                await self._put(job_id)
-                if count % _YIELD_EVERY == 0:
-                    await asyncio.sleep(0)
+            try:
+                for count, job_id in enumerate(self._job_ids, 1):
+                    await self._put(job_id)
+                    if count % _YIELD_EVERY == 0:
+                        await asyncio.sleep(0)
+            except StopAsyncIteration as exc:  # a loop over the run would end as if all were done
+                raise RuntimeError("the iterable of job ids raised StopAsyncIteration") from exc
         self._all_read = True
         self._readable.set()
 

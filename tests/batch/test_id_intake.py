@@ -1,6 +1,7 @@
 """IdIntake adds ids to a journal without blocking its other writes."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -119,5 +120,44 @@ def test_an_iterable_whose_awaitable_is_cancelled_ends_the_intake_with_a_typed_e
                     SlowJournal(), ids(), RunCounters(), refuse, kind=JobKind.V1_EXTRACT
                 ).add_all()
         assert caught.group_contains(JobIdsCancelledError)
+
+    run(main())
+
+
+def test_an_iterable_that_raises_stop_async_iteration_is_no_complete_intake():
+    def ids():
+        yield "job-1"
+        raise StopAsyncIteration
+
+    async def main():
+        counters = RunCounters()
+        with pytest.raises(ExceptionGroup) as caught:
+            await IdIntake(
+                SlowJournal(), ids(), counters, refuse, kind=JobKind.V1_EXTRACT
+            ).add_all()
+        assert caught.group_contains(RuntimeError, match="raised StopAsyncIteration")
+        assert not counters.complete
+
+    run(main())
+
+
+def test_an_iterable_that_ignores_its_cancellation_is_not_read_further():
+    async def main():
+        taken = []
+
+        async def ids():
+            for number in range(10):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(3)
+                taken.append(number)
+                yield f"job-{number}"
+
+        intake = IdIntake(SlowJournal(), ids(), RunCounters(), refuse, kind=JobKind.V1_EXTRACT)
+        task = asyncio.create_task(intake.add_all())
+        await asyncio.sleep(4)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert taken == [0, 1]
 
     run(main())
