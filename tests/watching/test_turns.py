@@ -11,7 +11,7 @@ from adepoll.emulator import JobPlan, World, WorldSource, loop_clock
 from adepoll.errors import JobTimeoutError
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
-from adepoll.watching.turns import PollTurns
+from adepoll.watching.turns import PageTurns, PollTurns
 from adepoll.watching.watcher import JobWatcher
 
 
@@ -301,5 +301,175 @@ def test_requests_are_busy_for_some_time_after_a_request_has_waited(replay):
         assert turns.is_busy(loop.time(), within=10)
         await asyncio.sleep(6)
         assert not turns.is_busy(loop.time(), within=10)
+
+    replay(script)
+
+
+# --- at the bounds ------------------------------------------------------------------------------
+
+
+class Places:
+    """A semaphore that lets each task continue after some seconds."""
+
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+        self.released = 0
+
+    async def __aenter__(self):
+        await asyncio.sleep(self.seconds)
+
+    async def __aexit__(self, *raised):
+        self.released += 1
+
+
+def add_waiting(turns, count, *, since):
+    """Let requests wait for a turn that they never get; objects stand for their tasks."""
+    turns.waiting |= dict.fromkeys([object() for _ in range(count)], since)
+
+
+async def take_turn(turns, *, waited):
+    """Let a task get its turn after this number of seconds."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    turns.waiting[task] = loop.time() - waited
+    async with turns:
+        assert task not in turns.waiting
+
+
+@pytest.mark.parametrize(
+    ("count", "waits", "held_back"),
+    [
+        (3, 9.0, False),
+        (4, 0.0, True),  # at first, four polls may wait
+        (4, 9.0, True),
+        (5, 0.0, True),
+        (0, 0.0, False),
+    ],
+)
+def test_at_first_at_most_four_polls_may_wait(replay, count, waits, held_back):
+    async def script():
+        turns = PollTurns(Places(), on_turn=lambda: None)
+        add_waiting(turns, count, since=100.0 - waits)
+        assert turns.hold_back(100.0) is held_back
+        assert turns.held_back is held_back
+
+    replay(script)
+
+
+@pytest.mark.parametrize(("waits", "allowed"), [(0.25, 16), (0.26, 4)])
+def test_each_quick_turn_doubles_the_polls_that_may_wait(replay, waits, allowed):
+    async def script():
+        turns = PollTurns(Places(), on_turn=lambda: None)
+        for _ in range(2):
+            await asyncio.create_task(take_turn(turns, waited=0.0))
+        add_waiting(turns, allowed - 1, since=100.0 - waits)
+        assert not turns.hold_back(100.0) or allowed == 4
+        add_waiting(turns, 1, since=100.0)
+        assert turns.hold_back(100.0)
+        turns.waiting.clear()
+        assert not turns.hold_back(100.0)
+        add_waiting(turns, 4, since=100.0)
+        assert turns.hold_back(100.0), "when no poll waits, the number is four again"
+
+    replay(script)
+
+
+def test_a_long_wait_of_the_last_request_counts_like_that_of_a_waiting_one(replay):
+    async def script():
+        turns = PollTurns(Places(), on_turn=lambda: None)
+        for _ in range(5):
+            await asyncio.create_task(take_turn(turns, waited=0.3))
+        add_waiting(turns, 5, since=100.0)
+        assert turns.hold_back(100.0)
+        assert turns.last_wait == pytest.approx(0.3)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("held_back", [True, False])
+def test_a_turn_starts_more_polls_only_if_polls_were_held_back(replay, held_back):
+    async def script():
+        started = []
+        turns = PollTurns(Places(), on_turn=lambda: started.append(1))
+        add_waiting(turns, 4 if held_back else 3, since=100.0)
+        turns.hold_back(100.0)
+        await asyncio.create_task(take_turn(turns, waited=0.0))
+        assert started == [1] * held_back
+
+    replay(script)
+
+
+@pytest.mark.parametrize(
+    ("last", "passed", "within", "waits", "busy"),
+    [
+        (0.0, 0.0, 0.0, None, False),
+        (0.0, 0.0, 0.0, 0.1, False),
+        (0.0, 0.0, 0.0, 0.11, True),
+        (0.1, 1.0, 10.0, None, False),
+        (0.11, 1.0, 10.0, None, True),
+        (0.11, 10.0, 10.0, None, False),
+        (0.11, 9.9, 10.0, None, True),
+        (0.11, 1.0, 0.0, None, False),
+        (0.11, 1.0, 0.0, 0.0, True),  # requests wait, and the last one had to wait
+    ],
+)
+def test_requests_are_busy_by_waits_of_over_a_tenth_of_a_second(
+    replay, last, passed, within, waits, busy
+):
+    async def script():
+        turns = PollTurns(Places(), on_turn=lambda: None)
+        await asyncio.sleep(64.0)  # so that the times are exact
+        await asyncio.create_task(take_turn(turns, waited=last))
+        turns.last_wait = last
+        now = 64.0 + passed
+        if waits is not None:
+            turns.last_wait = last
+            add_waiting(turns, 1, since=now - waits)
+        if waits == 0.1:
+            assert not turns.is_busy(now - 1e-6, within=within)
+        else:
+            assert turns.is_busy(now, within=within) is busy
+
+    replay(script)
+
+
+def test_the_mean_duration_of_pages_counts_from_their_turns(replay):
+    async def script():
+        turns = PageTurns(Places(seconds=5.0))
+        assert turns.mean_duration == 0.0
+
+        async def request(seconds):
+            async with asyncio.timeout(7.0) as timeout:
+                with turns.request(timeout, 3.0):
+                    assert asyncio.current_task() in turns.waiting
+                    async with turns:
+                        now = asyncio.get_running_loop().time()
+                        assert timeout.when() == now + 3.0, "it starts with the turn"
+                        await asyncio.sleep(seconds)
+
+        await asyncio.gather(request(1.0), request(2.0))
+        assert turns.mean_duration == 1.5
+        with pytest.raises(TimeoutError):
+            await request(4.0)
+        assert turns.mean_duration == 2.0
+        turns.restart()
+        assert turns.mean_duration == 0.0
+        assert not turns.waiting
+
+    replay(script)
+
+
+def test_a_request_without_a_turn_has_no_duration(replay):
+    async def script():
+        turns = PageTurns(Places(seconds=100.0))
+
+        async def request():
+            async with asyncio.timeout(9.0) as timeout:
+                with turns.request(timeout, 3.0):
+                    async with turns:
+                        pass
+
+        with pytest.raises(TimeoutError):
+            await request()
+        assert (turns.mean_duration, turns.waiting) == (0.0, {})
 
     replay(script)
