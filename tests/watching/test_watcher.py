@@ -10,6 +10,8 @@ from random import Random
 import pytest
 from internals import timers
 from scripted import snapshot
+from subscribing import subscription_of
+from two_hosts import V1, V2, TwoHosts
 from watching import free_slots, now, watcher_of
 
 from adepoll.api.models import JobStatus
@@ -33,6 +35,9 @@ from adepoll.errors import (
 )
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.schedules import Adaptive, Fixed
+from adepoll.watching.failure_handling import FailureRules
+from adepoll.watching.kind_polling import PollingOptions, SubscriptionOwner
+from adepoll.watching.watched_jobs import WatchedJobs
 from adepoll.watching.watcher import JobWatcher
 
 
@@ -1472,3 +1477,54 @@ def test_a_failing_poll_does_not_keep_the_snapshot_of_an_earlier_one(replay):
             assert [job() for job in source.sent] == [None, None], "kept by the error of the poll"
 
     replay(script)
+
+
+@pytest.mark.parametrize(
+    ("times", "left"),
+    [((30.0, 50.0), 50.0), ((50.0, 30.0), 50.0), ((30.0, None), None), ((None, None), None)],
+)
+def test_the_time_left_is_that_of_the_kind_that_takes_longest(replay, monkeypatch, times, left):
+    async def script():
+        by_kind = dict(zip((V1, V2), times, strict=True))
+        monkeypatch.setattr(WatchedJobs, "time_left", lambda jobs, _now: by_kind[jobs.kind])
+        source = TwoHosts({(V1, "a"): (0.0, 5.0), (V2, "pjb-b"): (0.0, 5.0)})
+        async with JobWatcher(source) as watcher:
+            assert watcher.time_left() is None
+            async with watcher.watch(source.refs) as watch:
+                await asyncio.sleep(1.0)
+                assert watcher.time_left() == left
+                async for _ in watch:
+                    pass
+            assert watcher.time_left() is None
+
+    replay(script)
+
+
+@pytest.mark.parametrize(
+    ("due", "was_polled", "expected"),
+    [
+        ((7, 4), False, 4),
+        ((3, 4), False, 3),
+        ((7,), False, 7),
+        ((7, 0), False, 7),  # there are no jobs at the other host
+        ((7, 0), True, 0),
+        ((), False, 0),
+    ],
+)
+def test_the_host_with_fewer_due_jobs_decides_how_fast_ids_are_read(due, was_polled, expected):
+    options = PollingOptions(
+        semaphore=asyncio.Semaphore(1),
+        workers=1,
+        schedule=Fixed(),
+        discovery="get",
+        failure_rules=FailureRules(not_found_grace=15.0, patience=60.0),
+        rng=Random(0),
+        on_fatal=print,
+    )
+    owner = SubscriptionOwner(TwoHosts({}), options, {})
+    for kind, number in zip((V1, V2), due, strict=False):
+        jobs = (owner.by_kind.get(kind) or owner.add_kind(kind)).watched_jobs
+        jobs.failure_rules.host.worked += was_polled
+        for job in range(number):
+            jobs.subscribe(f"job-{job}", f"job-{job}", subscription_of(), 0.0)
+    assert owner.overdue() == expected
