@@ -4,9 +4,11 @@ import asyncio
 import gc
 
 import pytest
+import subscribing
 from scripted import snapshot
 from subscribing import add_id, subscription_of
 
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobStatus
 from adepoll.errors import (
     AuthenticationError,
@@ -16,7 +18,7 @@ from adepoll.errors import (
     UnresolvedJobsError,
 )
 from adepoll.watching.job_state import JobState
-from adepoll.watching.watch import Watch
+from adepoll.watching.watch import Watch, WatchSubscription
 
 
 def drain(subscription):
@@ -342,3 +344,150 @@ def test_a_cancelled_iteration_loses_no_snapshot(replay):
         assert (await anext(watch)).job_id == "a"
 
     replay(script)
+
+
+# --- at the bounds ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "awaits"),
+    [
+        (8, {"timeout": 5.0}, True),
+        (9, {"timeout": 5.0}, False),
+        (8, {"every_change": True}, True),
+        (9, {"every_change": True}, False),
+        (1, {}, False),
+        (1, {"timeout": 0.0}, True),
+    ],
+)
+def test_somebody_waits_for_at_most_eight_jobs_of_a_watch(count, options, awaits):
+    subscription = subscription_of(*map(str, range(count)), **options)
+    assert subscription.awaits is awaits
+
+
+class Busy(subscribing.FakeOwner):
+    """An owner with a fixed number of due jobs."""
+
+    due = 0
+    pumps = 0
+
+    def overdue(self):
+        return self.due
+
+    def pump(self):
+        self.pumps += 1
+
+
+@pytest.mark.parametrize(
+    ("due", "waiting", "known"),
+    [(1_000, 0, 3_000), (1_001, 0, 1_100), (600, 400, 3_000), (600, 401, 1_100)],
+)
+def test_an_iterator_is_read_while_at_most_1000_jobs_are_due(replay, due, waiting, known):
+    async def script():
+        owner = Busy()
+        owner.due = due
+        ids = (f"job-{number}" for number in range(3_000))
+        subscription = WatchSubscription(owner, ids, limit=9)
+        subscription.buffer.waiting.extend([None] * waiting)
+        subscription.start()
+        await asyncio.sleep(0.04)
+        assert subscription.known == known
+        owner.due = 0
+        subscription.buffer.waiting.clear()
+        await asyncio.sleep(0.06)
+        assert subscription.known == 3_000, "the number is checked 20 times per second"
+        await asyncio.gather(*subscription.close(), return_exceptions=True)
+
+    replay(script)
+
+
+def test_a_collection_is_read_however_many_jobs_are_due(replay):
+    async def script():
+        owner = Busy()
+        owner.due = 10**6
+        subscription = WatchSubscription(owner, [f"j-{n}" for n in range(1_250)], limit=9)
+        subscription.start()
+        await asyncio.sleep(0.001)
+        assert (subscription.known, subscription.open) == (1_250, 1_250)
+        assert owner.pumps == 3, "after each 500, and at the end"
+        await asyncio.gather(*subscription.close(), return_exceptions=True)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(("window", "known"), [(3, 3), (4, 4), (100, 5)])
+def test_ids_are_read_while_the_window_has_room(replay, is_async, window, known):
+    async def script():
+        async def aiter_of(ids):
+            for job_id in ids:
+                yield job_id
+
+        names = ["a", "b b", "c", "d d", "e"]  # those with a space are invalid
+        ids = aiter_of(names) if is_async else iter(names)
+        subscription = WatchSubscription(Busy(), ids, limit=9, window=window, yield_errors=True)
+        subscription.holds = True
+        subscription.start()
+        await asyncio.sleep(0.001)
+        assert subscription.known == known
+        error = subscription.take()
+        assert error.job_id == "b b"
+        await asyncio.sleep(0.001)
+        assert subscription.known == known, "the consumer has taken it, but not released it"
+        subscription.release_error()
+        await asyncio.sleep(0.001)
+        assert subscription.known == min(known + 1, 5)
+        await asyncio.gather(*subscription.close(), return_exceptions=True)
+
+    replay(script)
+
+
+def test_an_error_that_is_not_held_makes_room_when_it_is_taken(replay):
+    async def script():
+        ids = iter(["a", "b b", "c"])
+        subscription = WatchSubscription(Busy(), ids, limit=9, window=2, yield_errors=True)
+        subscription.start()
+        await asyncio.sleep(0.001)
+        assert subscription.known == 2
+        assert subscription.take().job_id == "b b"
+        await asyncio.sleep(0.001)
+        assert subscription.known == 3
+        await asyncio.gather(*subscription.close(), return_exceptions=True)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("number", [8, 9])
+@pytest.mark.parametrize("options", [{}, {"timeout": 60.0}, {"every_change": True}])
+def test_the_first_eight_jobs_of_a_watch_cannot_wait(replay, number, options):
+    async def script():
+        owner, asked = Busy(), []
+
+        def subscribe(job_id, _key, _subscriber, _now, *, can_wait):
+            asked.append(can_wait)
+
+        owner.own.subscribe = subscribe
+        subscription = WatchSubscription(owner, map(str, range(number)), limit=99, **options)
+        subscription.start()
+        await asyncio.sleep(0.001)
+        assert asked == [False] * 8 + [not options] * (number - 8)
+        await asyncio.gather(*subscription.close(), return_exceptions=True)
+
+    replay(script)
+
+
+def test_the_last_statuses_are_those_of_open_jobs():
+    subscription = subscription_of("a", "b", "c")
+    subscription.deliver("a", snapshot("a", "pending"))
+    subscription.deliver("b", snapshot("b"))
+    assert subscription.last_statuses() == {"a": "pending"}
+
+
+def test_a_label_is_shown_until_the_job_is_forgotten():
+    subscription = subscription_of(JobRef("a", label="mine"), "b", limit=9)
+    for job_id in "ab":
+        subscription.deliver(job_id, snapshot(job_id))
+    assert [(job.job_id, job.label) for job in iter(subscription.take, None)] == [
+        ("a", "mine"), ("b", None),
+    ]  # fmt: skip
+    assert subscription.labelled("a", snapshot("a")).label is None
