@@ -201,3 +201,17 @@ def test_memory_stays_constant_for_a_long_value():
         assert scanner.feed(memoryview(b"x" * 1000)) == []
     assert b"".join(scanner.feed(memoryview(b'", "z": {}}'))) == b"{}"
     assert scanner.short_members() == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("second", "members", "long"),
+    [
+        (b'"short"', {"a": b'"short"'}, set()),
+        (b'"' + b"x" * 99 + b'"', {}, {"a"}),  # the first value is not the one that counts
+    ],
+)
+def test_the_last_of_two_equal_names_counts_even_if_it_is_long(second, members, long):
+    scanner = ObjectScanner(max_value=64)
+    _fed(scanner, b'{"a": 1, "a": ' + second + b"}")
+    assert scanner.members == members
+    assert scanner.long_members == long
