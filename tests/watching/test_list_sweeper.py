@@ -4,9 +4,11 @@ import asyncio
 from contextlib import nullcontext
 from random import Random
 
+import pytest
 from subscribing import subscription_of
 
 from adepoll.api.models import JobPage, JobStatus, JobSummary
+from adepoll.errors import JobNotFoundError, RateLimitedError, ServerError
 from adepoll.scheduling.schedules import Fixed
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.learning import Learning
@@ -61,7 +63,7 @@ class LongList:
         return JobPage(jobs=jobs, has_more=status is JobStatus.PROCESSING and page < 39)
 
 
-def make_sweeper(source, *, semaphore=None):
+def make_sweeper(source, *, semaphore=None, fatal=None):
     """Make a list sweeper for one watched job."""
     watched_jobs = WatchedJobs(
         timing=ScheduleCalls(schedule=Fixed(interval=10), rng=Random(0), learning=Learning()),
@@ -75,7 +77,7 @@ def make_sweeper(source, *, semaphore=None):
         SweepPolicy(discovery="list", target_lag=None),
         semaphore=semaphore or nullcontext(),
         on_due=lambda: None,
-        on_fatal=lambda _: None,
+        on_fatal=(fatal if fatal is not None else []).append,
     )
 
 
@@ -148,5 +150,131 @@ def test_pages_of_a_list_of_unknown_length_are_requested_at_the_same_time(replay
         assert list_sweeper.sweeps
         assert source.most_in_flight == 8
         await asyncio.wait(list_sweeper.close())
+
+    replay(script)
+
+
+# --- requests that fail -------------------------------------------------------------------------
+
+
+class FailingList(Unlisted):
+    """A source whose list fails with the given errors, one after the other, and then is empty."""
+
+    def __init__(self, errors):
+        super().__init__()
+        self.errors = [*errors]
+        self.times = []
+
+    async def list_jobs(self, **_query):
+        self.times.append(asyncio.get_running_loop().time())
+        if self.errors:
+            raise self.errors.pop(0)
+        return JobPage(jobs=(), has_more=False)
+
+
+def throttled(retry_after=None):
+    return RateLimitedError(status=429, retry_after=retry_after)
+
+
+def broken():
+    return ServerError(status=503, job_id=None)
+
+
+def play(replay, errors, seconds):
+    """Sweep for some seconds; return the times of the requests, and the number of sweeps."""
+
+    async def script():
+        source, fatal = FailingList(errors), []
+        sweeper = make_sweeper(source, fatal=fatal)
+        sweeper.pump()
+        await asyncio.sleep(seconds)
+        tasks = sweeper.close()
+        if tasks:
+            await asyncio.wait(tasks)
+        assert sweeper.requests == len(source.times)
+        assert fatal == []
+        return source.times, sweeper.sweeps
+
+    return replay(script)
+
+
+@pytest.mark.parametrize(
+    ("errors", "times", "sweeps"),
+    [
+        ([], [0.0, 0.0], 1),
+        ([broken()], [0.0, 0.0, 0.25], 1),
+        ([broken(), broken()], [0.0, 0.0, 0.25, 0.25], 1),  # one for each of two pages
+        ([throttled()], [0.0, 0.0, 1.0], 1),
+        ([throttled(2.0)], [0.0, 0.0, 2.0], 1),
+        ([throttled(0.0)], [0.0, 0.0, 1.0], 1),
+    ],
+)
+def test_a_page_is_requested_again_after_a_temporary_error(replay, errors, times, sweeps):
+    assert play(replay, errors, 2.5) == (times, sweeps)
+
+
+@pytest.mark.parametrize(("failures", "sweeps"), [(2, 1), (3, 0)])
+def test_a_sweep_fails_after_the_third_temporary_error_of_a_page(replay, failures, sweeps):
+    async def script():
+        source = FailingPage([broken() for _ in range(failures)])
+        sweeper = make_sweeper(source)
+        sweeper.pump()
+        await asyncio.sleep(3.0)
+        assert sweeper.sweeps == sweeps
+        assert source.times[: failures + 1] == [0.0, 0.25, 0.5, 0.75][: min(failures + 1, 3)]
+        await close(sweeper)
+
+    replay(script)
+
+
+@pytest.mark.parametrize(("failures", "sweeps"), [(19, 1), (20, 0)])
+def test_a_sweep_fails_after_the_twentieth_429_of_a_page(replay, failures, sweeps):
+    async def script():
+        source = FailingPage([throttled(0.5) for _ in range(failures)])
+        sweeper = make_sweeper(source)
+        sweeper.pump()
+        await asyncio.sleep(10.5)
+        assert sweeper.sweeps == sweeps
+        assert len(source.times) == 20
+        await close(sweeper)
+
+    replay(script)
+
+
+def test_a_sweep_fails_immediately_after_an_error_that_is_not_temporary(replay):
+    times, sweeps = play(replay, [JobNotFoundError(status=404, job_id=None)], 1.0)
+    assert sweeps == 0
+    assert len(times) <= 2
+
+
+class FailingPage(Unlisted):
+    """A source whose list of processing jobs fails with the given errors."""
+
+    def __init__(self, errors):
+        super().__init__()
+        self.errors = [*errors]
+        self.times = []
+
+    async def list_jobs(self, *, status, **_query):
+        if status is JobStatus.PROCESSING:
+            self.times.append(asyncio.get_running_loop().time())
+            if self.errors:
+                raise self.errors.pop(0)
+        return JobPage(jobs=(), has_more=False)
+
+
+async def close(sweeper):
+    if tasks := sweeper.close():
+        await asyncio.wait(tasks)
+
+
+def test_a_bug_of_the_list_is_fatal_without_the_groups_around_it(replay):
+    async def script():
+        fatal = []
+        sweeper = make_sweeper(FailingList([ZeroDivisionError("bug")]), fatal=fatal)
+        sweeper.pump()
+        await asyncio.sleep(0.1)
+        assert [type(error) for error in fatal] == [ZeroDivisionError]
+        await close(sweeper)
 
     replay(script)
