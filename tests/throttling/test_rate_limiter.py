@@ -466,3 +466,176 @@ def test_a_caller_waits_behind_a_woken_caller_if_there_is_a_rate():
         assert seen == [(1, None)]
 
     run(main())
+
+
+# --- at the bounds ------------------------------------------------------------------------------
+
+
+class Longest(Random):
+    """A source of jitter that always chooses the longest one."""
+
+    def uniform(self, _low: float, high: float) -> float:
+        return high
+
+
+def exact_limiter(max_rate: float | None = None, **options: float) -> RateLimiter:
+    return RateLimiter(max_rate=max_rate, retry=RetryPolicy(**options), rng=Longest())
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "opens_at"),
+    [(0.0, 0.1), (0.5, 0.6), (1.0, 1.1), (20.0, 22.0), (None, 2.0), (100.0, 102.0)],
+)
+def test_the_jitter_of_a_429_is_a_tenth_of_retry_after_or_that_of_the_policy(retry_after, opens_at):
+    """At least a tenth of a second, and at most the jitter of the first 429: twice the base."""
+
+    async def main():
+        limiter = exact_limiter(base=1.0, factor=2.0)
+        throttle(limiter, retry_after)
+        assert limiter.gate_opens_at == pytest.approx(opens_at)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("retry_after", "opens_at"), [(0.5, 0.6), (20.0, 22.0), (100.0, 110.0)])
+def test_a_retry_after_without_a_429_closes_the_gate_of_its_host(retry_after, opens_at):
+    async def main():
+        limiter = exact_limiter()
+        limiter.failed(ServerError(status=503, retry_after=retry_after), sent_now(limiter))
+        host = host_of(limiter)
+        assert host.gate_opens_at == pytest.approx(opens_at)
+        assert limiter.gate_opens_at == -math.inf
+        assert limiter.gate_closed_for == 0.0, "the limiter belongs to no loop yet"
+        limiter.bind(asyncio.get_running_loop())
+        assert limiter.gate_closed_for == pytest.approx(opens_at)
+        limiter.failed(ServerError(status=503, retry_after=0.0), sent_now(limiter))
+        assert host.gate_opens_at == pytest.approx(opens_at), "it does not open earlier"
+        other = limiter.hosts.get("https://other.test")
+        assert await limiter.wait_for_turn(other) <= 0.0
+        assert limiter.start(other, 0.0) is not None
+
+    run(main())
+
+
+def test_the_gates_are_closed_until_the_last_one_opens():
+    async def main():
+        limiter = exact_limiter(base=1.0, factor=2.0)
+        limiter.bind(asyncio.get_running_loop())
+        assert limiter.gate_closed_for == 0.0
+        throttle(limiter, 5.0)
+        assert limiter.gate_closed_for == pytest.approx(5.5)
+        limiter.failed(ServerError(status=503, retry_after=3.0), sent_now(limiter))
+        assert limiter.gate_closed_for == pytest.approx(5.5)
+        limiter.failed(ServerError(status=503, retry_after=10.0), sent_now(limiter))
+        assert limiter.gate_closed_for == pytest.approx(11.0)
+        await asyncio.sleep(4.0)
+        assert limiter.gate_closed_for == pytest.approx(7.0)
+        await asyncio.sleep(8.0)
+        assert limiter.gate_closed_for == 0.0
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("base", "max_wait", "bounds"), [(1.0, 5.0, [2, 4, 5]), (9.0, 4.0, [4, 4])]
+)
+def test_the_jitter_grows_with_each_429_up_to_the_longest_wait(base, max_wait, bounds):
+    async def main():
+        limiter = exact_limiter(base=base, factor=2.0, max_wait=max_wait)
+        for bound in bounds:
+            throttle(limiter)
+            assert limiter.gate_opens_at == pytest.approx(bound)
+
+    run(main())
+
+
+def test_a_429_of_an_earlier_request_closes_the_gate_but_shows_nothing_new():
+    async def main():
+        limiter = exact_limiter(base=1.0, factor=2.0)
+        first, second = sent_now(limiter), sent_now(limiter)
+        throttle(limiter, sent=first)
+        rate, window = limiter.rate_limit, limiter.window
+        throttle(limiter, 50.0, sent=second)
+        assert limiter.gate_opens_at == pytest.approx(52.0)  # with the jitter of one 429
+        assert (limiter.rate_limit, limiter.window) == (rate, window)
+        assert limiter.in_flight == 0
+
+    run(main())
+
+
+def test_successes_of_an_earlier_epoch_are_not_counted_for_the_rate_or_the_jitter():
+    async def main():
+        limiter = exact_limiter(base=1.0, factor=2.0)
+        earlier = sent_now(limiter)
+        throttle(limiter)
+        limiter.succeeded(earlier)
+        limiter.gate_opens_at = -math.inf
+        throttle(limiter)
+        assert limiter.gate_opens_at == pytest.approx(4.0), "the jitter was not reset"
+        limiter.succeeded(sent_now(limiter))
+        limiter.gate_opens_at = -math.inf
+        throttle(limiter)
+        assert limiter.gate_opens_at == pytest.approx(2.0)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("budget", "available"), [(0.99, False), (1.0, True)])
+def test_a_retry_needs_a_whole_retry_of_the_budget(budget, available):
+    limiter = exact_limiter(budget=budget)
+    assert limiter.take_retry() is available
+    assert limiter.retry_budget == (0.0 if available else budget)
+
+
+def test_a_budget_shows_its_requests_and_its_window():
+    async def main():
+        limiter = exact_limiter()
+        sent = [sent_now(limiter) for _ in range(3)]
+        assert (limiter.in_flight, limiter.window, limiter.rate_limit) == (3, 4, None)
+        for one in sent:
+            limiter.withdrawn(one)
+        assert limiter.in_flight == 0
+        assert RateLimiter(max_connections=2).window == 2
+        with pytest.raises(ValueError, match="max_connections must be positive"):
+            RateLimiter(max_connections=0)
+        RateLimiter(max_connections=1, max_rate=1e-6)
+
+    run(main())
+
+
+def test_a_slow_host_may_use_half_of_the_window():
+    async def main():
+        limiter = exact_limiter()
+        slow, other = host_of(limiter), limiter.hosts.get("https://other.test")
+        slow.slow_down(asyncio.get_running_loop().time())
+        limiter.hosts.hold_back(slow)
+        now = asyncio.get_running_loop().time()
+        sent = [limiter.start(slow, now) for _ in range(3)]
+        assert [one is not None for one in sent] == [True, True, False]
+        assert limiter.start(other, now) is not None
+        limiter.withdrawn(sent[0])
+        assert limiter.start(slow, now) is not None
+
+    run(main())
+
+
+def test_a_request_waits_for_a_host_that_is_held_back_in_the_queue_of_this_host():
+    async def main():
+        limiter = exact_limiter()
+        host = host_of(limiter)
+        limiter.failed(ServerError(status=503, retry_after=20.0), sent_now(limiter))
+        callers: set = set()
+        waiting = asyncio.create_task(limiter.wait_for_turn(host, callers))
+        await asyncio.sleep(1.0)
+        assert (host.waiting, len(host.held_back), len(callers)) == (1, 1, 1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert (host.waiting, len(callers), limiter.hosts.woken) == (0, 0, 0)
+        waiting = asyncio.create_task(limiter.wait_for_turn(host, callers))
+        await asyncio.sleep(1.0)
+        (caller,) = callers
+        limiter.hosts.release(caller)
+        assert await waiting == math.inf
+        assert (host.waiting, len(callers), limiter.hosts.woken) == (0, 0, 0)
+
+    run(main())
