@@ -12,6 +12,7 @@ from adepoll.emulator import run
 from adepoll.errors import (
     AnswerTimeoutError,
     AuthenticationError,
+    ClosedError,
     ConnectionFailedError,
     MalformedAnswerError,
     PermissionDeniedError,
@@ -21,6 +22,7 @@ from adepoll.errors import (
 )
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
+from adepoll.throttling.waiting_times import RetryPolicy
 
 
 def alone(script):
@@ -459,5 +461,72 @@ def test_callers_that_stop_waiting_for_a_host_leave_no_timer():
         await asyncio.gather(*polls, return_exceptions=True)
         await asyncio.sleep(0)
         assert not timers()
+
+    run(main())
+
+
+@pytest.mark.parametrize("outage_wait", [0.0, 3.0])
+def test_a_turn_gives_up_as_long_after_its_start_as_a_call(outage_wait):
+    async def main():
+        limiter = RateLimiter(rng=Random(1))
+        sender, host = RequestSender(limiter, outage_wait=outage_wait), limiter.hosts.get("")
+        await asyncio.sleep(100.0)
+        polls = [asyncio.create_task(sender.call_once(failing(f"j-{n}"))) for n in range(90)]
+        await asyncio.sleep(1.0)
+        assert host.is_down
+        host.outage.probe_at = now() + 60.0
+        began = now()
+        with pytest.raises(ServiceDownError):
+            async with sender.turn(host):
+                pytest.fail("no request may be sent")
+        assert outage_wait <= now() - began <= outage_wait + 1.0
+        for poll in polls:
+            poll.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+
+    run(main())
+
+
+def test_a_call_without_a_source_of_jitter_is_repeated():
+    async def main():
+        sender, failures = RequestSender(RateLimiter()), [ServerError(status=502, job_id="a")] * 2
+
+        async def send(_sent):
+            if failures:
+                raise failures.pop()
+            return "answer"
+
+        assert await sender.call(send) == "answer"
+        stats = sender.stats(bytes_received=7)
+        assert (stats.requests, stats.retries, stats.failures) == (3, 2, 2)
+        assert (stats.throttled, stats.bytes_received, stats.in_flight) == (0, 7, 0)
+        assert now() > 0.0
+
+    run(main())
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 4])
+def test_a_call_makes_as_many_attempts_as_the_policy_allows(attempts):
+    async def main():
+        policy = RetryPolicy(attempts=attempts)
+        sender = RequestSender(RateLimiter(), retry=policy, rng=Random(1))
+        with pytest.raises(ServerError):
+            await sender.call(failing("a"))
+        assert sender.stats().requests == attempts
+        assert sender.stats().retries == attempts - 1
+
+    run(main())
+
+
+def test_closing_a_sender_ends_the_wait_before_a_retry():
+    async def main():
+        policy = RetryPolicy(base=1_000.0, max_wait=1_000.0)
+        sender = RequestSender(RateLimiter(), retry=policy, rng=Random(1))
+        call = asyncio.create_task(sender.call(failing("a")))
+        await asyncio.sleep(0.1)
+        sender.close()
+        with pytest.raises(ClosedError):
+            await call
+        assert now() == pytest.approx(0.1)
 
     run(main())
