@@ -1,8 +1,11 @@
 """Storing each outcome: nothing is lost, marked wrongly or stored twice, at any shutdown."""
 
 import asyncio
+import itertools
+import math
 
 import pytest
+from watching import now
 
 from adepoll import (
     AdePollError,
@@ -360,5 +363,91 @@ def test_a_number_out_of_range_is_refused(replay, scripted, options):
                 await store_outcomes(watcher, [], Table([]).store, **options)
             with pytest.raises(TypeError, match="one id"):
                 await store_outcomes(watcher, "a", Table([]).store)
+
+    replay(script)
+
+
+class Fast:
+    """A table whose rows are stored without any wait, and which can refuse them for a while."""
+
+    def __init__(self, *, refuses_until=0.0):
+        self.refuses_until = refuses_until
+        self.times, self.stored = [], []
+        self.at_the_same_time = self.most = 0
+
+    async def store(self, outcome):
+        self.times.append(now())
+        if now() < self.refuses_until:
+            raise ZeroDivisionError
+        self.at_the_same_time += 1
+        self.most = max(self.most, self.at_the_same_time)
+        await asyncio.sleep(1.0)
+        self.at_the_same_time -= 1
+        self.stored.append(outcome.job_id)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 3])
+def test_no_more_outcomes_are_stored_at_the_same_time_than_allowed(replay, scripted, concurrency):
+    async def script():
+        table = Fast()
+        async with JobWatcher(scripted()) as watcher:
+            await store_outcomes(watcher, [*"abcdefgh"], table.store, concurrency=concurrency)
+        assert table.most == concurrency
+        assert sorted(table.stored) == [*"abcdefgh"]
+
+    replay(script)
+
+
+def test_the_waits_between_attempts_to_store_grow_up_to_half_a_minute(replay, scripted):
+    async def script():
+        table = Fast(refuses_until=100.0)
+        async with JobWatcher(scripted(latency=0.0)) as watcher:
+            await store_outcomes(watcher, ["a"], table.store)
+        waits = [later - earlier for earlier, later in itertools.pairwise(table.times)]
+        assert waits == pytest.approx([1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0])
+        assert table.stored == ["a"]
+
+    replay(script)
+
+
+def test_a_wait_before_the_next_attempt_ends_when_the_watcher_is_closed(replay, scripted):
+    async def script():
+        table = Fast(refuses_until=1e6)
+        watcher = JobWatcher(scripted(latency=0.0))
+        storing = asyncio.create_task(store_outcomes(watcher, ["a"], table.store))
+        await asyncio.sleep(20.0)  # within a wait of 16 s
+        await watcher.aclose()
+        await storing
+        assert now() <= 20.0 + 1.0
+        assert table.stored == []
+
+    replay(script)
+
+
+@pytest.mark.parametrize("every", [0.0, -1.0, float("inf"), float("nan")])
+def test_the_time_between_two_queries_is_positive(every):
+    with pytest.raises(ValueError, match="every must be a positive number"):
+        repeat_query(None, every=every)
+
+
+def test_a_query_is_repeated_at_the_given_times_and_after_growing_waits(replay):
+    async def script():
+        began, answers = [], [["a"], [], [], None, None, None, ["b"]]
+
+        async def query():
+            began.append(now())
+            await asyncio.sleep(1.0)
+            if (answer := answers.pop(0)) is None:
+                raise ZeroDivisionError
+            return answer
+
+        ids = repeat_query(query, every=5.0)
+        assert ids.began_at == -math.inf
+        assert await anext(ids) == "a"
+        assert ids.began_at == 0.0
+        assert await anext(ids) == "b"
+        # Five seconds after the end of a query; after failures 1, 2 and 4 s.
+        assert began == [0.0, 6.0, 12.0, 18.0, 20.0, 23.0, 28.0]
+        assert ids.began_at == 28.0
 
     replay(script)
