@@ -28,9 +28,10 @@ from adepoll.common import file_system
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
 from adepoll.fetcher import resume_state
 from adepoll.fetcher.part_file import PartFile
-from adepoll.fetcher.part_names import PartNames
+from adepoll.fetcher.part_names import PartNames, copy
 from adepoll.fetcher.resume_state import ResumeStateFile
 from adepoll.fetcher.storage_rules import ObjectVersion
+from adepoll.fetcher.target_file import set_mode_and_owner
 
 MIB = 2**20
 SURE = ObjectVersion(size=4 * MIB, etag='"one"')
@@ -408,6 +409,39 @@ def test_a_replaced_file_hands_its_mode_and_owner_on(tmp_path):
     write_whole(part_file(target, overwrite=True), b"{}")
     status = target.stat()
     assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o604, *owner)
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("refused", [1, 2])
+def test_a_user_who_may_not_change_the_owner_keeps_the_group(tmp_path, monkeypatch, refused):
+    """Only root may change the owner; some users may change the group."""
+    target, calls = tmp_path / "out", []
+    target.write_bytes(b"before")
+    found = os.lstat(target)
+    other = list(found)
+    other[stat.ST_UID], other[stat.ST_GID] = 1234, 5678
+
+    def refuse(_fd, uid, gid):
+        calls.append((uid, gid))
+        if len(calls) <= refused:
+            raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    with (tmp_path / "new").open("wb") as file:
+        set_mode_and_owner(file.fileno(), os.stat_result(other), tmp_path / "probe")
+    assert calls == [(1234, 5678), (-1, 5678)]
+
+
+def test_copying_stops_at_the_end_of_the_range(tmp_path):
+    data = random.Random(0).randbytes(100)
+    (tmp_path / "one").write_bytes(data)
+    with (tmp_path / "one").open("rb") as one, (tmp_path / "two").open("w+b") as two:
+        copy(one.fileno(), two.fileno(), 10, 30)
+        assert (tmp_path / "two").read_bytes() == bytes(10) + data[10:30]
+        copy(one.fileno(), two.fileno(), 0, 5)
+        assert (tmp_path / "two").read_bytes() == data[:5] + bytes(5) + data[10:30]
+        with pytest.raises(EOFError):
+            copy(one.fileno(), two.fileno(), 90, 101)
 
 
 @pytest.mark.posix

@@ -229,3 +229,22 @@ async def test_without_ijson_the_error_says_what_to_install(storage, fetch, stor
     storage.answers = [storage.reply(b"{}")]
     with pytest.raises(ConfigurationError, match=r'the extra "json" .* pip install "\.\[json\]"'):
         await walk(fetch(), stored(storage.url()), "a.item")
+
+
+@pytest.mark.parametrize("within_items", [True, False])
+async def test_900_levels_are_read_and_one_more_is_an_error(within_items):
+    """Object, array and levels: the path to the items counts, and so do levels within an item."""
+
+    def text(levels):
+        inner = b"[" * levels + b"]" * levels
+        return b'{"a": [%b]}' % inner if within_items else b'{"b": %b, "a": [1]}' % inner
+
+    expected = 1
+    if within_items:
+        expected = []
+        for _ in range(897):
+            expected = [expected]
+    levels = 898 if within_items else 899
+    assert await parse(text(levels), "a.item", most=2**20) == [expected]
+    with pytest.raises(ResultMalformedError, match="nested too deeply"):
+        await parse(text(levels + 1), "a.item", most=2**20)
