@@ -275,6 +275,27 @@ def test_a_request_is_sent_exactly_when_retry_after_has_ended(replay, seconds):
     replay(script)
 
 
+def test_the_longest_of_simultaneous_retry_afters_counts(replay):
+    async def script():
+        origin = StorageOrigins(Waits(attempts=3), Random(0)).of("https://a.example/p")
+        start = now()
+
+        async def refused(seconds):
+            await asyncio.sleep(0.5)
+            raise slow_down(seconds)
+
+        async def send(seconds):
+            async with request(origin):
+                await refused(seconds)
+
+        found = await asyncio.gather(*map(send, (10.0, 2.0)), return_exceptions=True)
+        assert [type(error) for error in found] == [ResultServerError] * 2
+        async with request(origin):
+            assert now() - start == 10.5
+
+    replay(script)
+
+
 def test_a_transfer_waits_for_the_probe_of_another_one_until_its_patience_ends(replay):
     async def script():
         origin = StorageOrigins(Waits(attempts=3), Random(0)).of("https://a.example/p")
