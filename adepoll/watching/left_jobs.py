@@ -10,6 +10,7 @@ from typing import Final
 from attrs import define, evolve, field
 
 from adepoll.api.models import JobSnapshot
+from adepoll.errors import AdePollError
 from adepoll.watching.failure_handling import FailureMemory
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
@@ -25,7 +26,8 @@ class LeftJobs:
     began with a new state, the job would be the last one in the poll queue each time. While the
     request budget is short, it would be polled very late. For the same reason, a poll goes on after
     the timeout of its `wait`, if its request was sent: the next `wait` gets the result. If the poll
-    finds the job settled before somebody waits again, its snapshot is kept.
+    finds the job settled before somebody waits again, its snapshot is kept. If it fails so that the
+    job is given up, or that all waits end, its error is kept.
 
     A job that nobody waits for again is forgotten. Then only its failed polls are remembered.
 
@@ -33,14 +35,14 @@ class LeftJobs:
         learning: Records what is known of the duration of each forgotten job.
         states: The kept states by job id, and the times at which the jobs were left; the job that
             was left first is first.
-        settled: The kept snapshots of settled jobs by job id, and the times at which the jobs were
-            left; the job that was left first is first.
+        outcomes: The kept snapshots and errors by job id, and the times at which the jobs were
+            left; the outcome that was kept first is first.
         memory: Remembers the failed polls of the forgotten jobs.
     """
 
     learning: Learning
     states: dict[str, tuple[JobState, float]] = field(factory=dict, init=False)
-    settled: dict[str, tuple[JobSnapshot, float]] = field(factory=dict, init=False)
+    outcomes: dict[str, tuple[JobSnapshot | AdePollError, float]] = field(factory=dict, init=False)
     memory: FailureMemory = field(factory=FailureMemory, init=False)
 
     def keep(
@@ -61,9 +63,11 @@ class LeftJobs:
         self.states[state.job_id] = state, now
         self.forget_old(now)
 
-    def keep_settled(self, snapshot: JobSnapshot, left_at: float, now: float) -> None:
-        """Keep the snapshot of a job that has settled; of more than 64, forget the oldest."""
-        self.settled[snapshot.job_id] = snapshot, left_at
+    def keep_outcome(
+        self, job_id: str, outcome: JobSnapshot | AdePollError, left_at: float, now: float
+    ) -> None:
+        """Keep the final snapshot or the error of a job; of more than 64, forget the oldest."""
+        self.outcomes[job_id] = outcome, left_at
         self.forget_old(now)
 
     def take(self, state: JobState) -> float | None:
@@ -74,11 +78,11 @@ class LeftJobs:
         del self.states[state.job_id]
         return left_at
 
-    def take_settled(self, job_id: str, now: float) -> JobSnapshot | None:
-        """Return the kept snapshot of a settled job, and no longer keep it; None without one."""
+    def take_outcome(self, job_id: str, now: float) -> JobSnapshot | AdePollError | None:
+        """Return the kept snapshot or error of a job, and no longer keep it; None without one."""
         self.forget_old(now)
-        snapshot, _ = self.settled.pop(job_id, (None, None))
-        return snapshot
+        outcome, _ = self.outcomes.pop(job_id, (None, None))
+        return outcome
 
     def resume(self, job_id: str, now: float, *, awaits: bool) -> JobState | None:
         """Return the state of a job that is watched again; None if it needs a new state.
@@ -114,7 +118,7 @@ class LeftJobs:
     def forget_all(self) -> None:
         """Forget all jobs."""
         self.forget_old(math.inf)
-        self.settled.clear()
+        self.outcomes.clear()
 
     def record_listed(self, job_id: str, requested_at: float) -> None:
         """Record that a page of the list, requested at `requested_at`, shows a job as active."""
@@ -131,12 +135,12 @@ class LeftJobs:
             Time at which the next job must be forgotten; infinity if no job is kept.
         """
         next_at = math.inf
-        while self.settled:
-            job_id, (_, left_at) = next(iter(self.settled.items()))
-            if now < left_at + _KEPT_FOR and len(self.settled) <= _MOST_SETTLED:
+        while self.outcomes:
+            job_id, (_, left_at) = next(iter(self.outcomes.items()))
+            if now < left_at + _KEPT_FOR and len(self.outcomes) <= _MOST_OUTCOMES:
                 next_at = left_at + _KEPT_FOR
                 break
-            del self.settled[job_id]
+            del self.outcomes[job_id]
         while self.states:
             job_id, (state, left_at) = next(iter(self.states.items()))
             if now < left_at + _KEPT_FOR and len(self.states) <= _MOST_KEPT:
@@ -148,4 +152,4 @@ class LeftJobs:
 
 _KEPT_FOR: Final = 10.0  # seconds; longer than a client needs between two calls of `wait`
 _MOST_KEPT: Final = 1_000
-_MOST_SETTLED: Final = 64  # kept snapshots; each can contain a result of up to 1 MB
+_MOST_OUTCOMES: Final = 64  # kept snapshots; each can contain a result of up to 1 MB

@@ -219,6 +219,7 @@ class Pollers:
             except AdePollError as error:
                 if watched_jobs.failed(state, error, now := loop.time()):
                     self._on_fatal(error)
+                    watched_jobs.ended_all(state, error, now)
                     return
             except asyncio.CancelledError:
                 if is_cancelled():

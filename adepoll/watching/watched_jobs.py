@@ -87,8 +87,8 @@ class WatchedJobs:
         """Add a subscriber to a job. A new job is polled immediately, unless it can wait.
 
         If the last `wait` for the job has ended a few seconds ago, the job is not new: its earlier
-        state is used again. If a poll has found the job settled since then, the subscriber gets the
-        snapshot of that poll immediately, and the job is not watched.
+        state is used again. If a poll has settled the job since then, or the job was given up, the
+        subscriber gets the snapshot or the error immediately, and the job is not watched.
 
         Args:
             job_id: Id of the job.
@@ -98,7 +98,7 @@ class WatchedJobs:
             can_wait: True if the first poll may be later, in case the job is probably new.
         """
         state = self._states.get(job_id)
-        if state is None and (self._left.states or self._left.settled):
+        if state is None and (self._left.states or self._left.outcomes):
             state = self._resume(job_id, key, subscriber, now)
         if state is None:
             state = self._states[job_id] = JobState(
@@ -254,7 +254,7 @@ class WatchedJobs:
             if state.job_id in self._states:
                 self._leave(state, left_at)
             else:
-                self._left.keep_settled(snapshot, left_at, now)
+                self._left.keep_outcome(state.job_id, snapshot, left_at, now)
         self._wake_after_release(reserved, now)
 
     def failed(self, state: JobState, error: AdePollError, now: float) -> bool:
@@ -283,8 +283,20 @@ class WatchedJobs:
                 for subscriber in tuple(state.subscribers):
                     subscriber.give_up(state.key, error)
                 self._remove(state)
+        elif not isinstance(action, float) and (left_at := self._left.take(state)) is not None:
+            self.counts.given_up += 1
+            self._left.forget(state)
+            self._left.keep_outcome(state.job_id, error, left_at, now)
         self._wake_after_release(reserved, now)
         return False
+
+    def ended_all(self, state: JobState, error: AdePollError, now: float) -> None:
+        """Keep an error that has ended all watches and waits, if nobody waited for its job.
+
+        The next `wait` for the job raises the error.
+        """
+        if not state.subscribers:
+            self._left.keep_outcome(state.job_id, error, now, now)
 
     def cancelled(self, state: JobState, now: float) -> None:
         """Record that a poll was cancelled; poll the job again later if it is still watched."""
@@ -297,8 +309,11 @@ class WatchedJobs:
 
     def _resume(self, job_id: str, key: str, subscriber: Subscriber, now: float) -> JobState | None:
         """Watch a job again that was left a moment ago; return None if its state is not kept."""
-        snapshot = self._left.take_settled(job_id, now)
-        if snapshot is not None and subscriber.deliver(key, snapshot):
+        outcome = self._left.take_outcome(job_id, now)
+        if isinstance(outcome, AdePollError):
+            subscriber.give_up(key, outcome)
+            return JobState(job_id, key, (), now, now)
+        if outcome is not None and subscriber.deliver(key, outcome):
             return JobState(job_id, key, (), now, now)
         state = self._left.resume(job_id, now, awaits=subscriber.awaits)
         if state is not None:

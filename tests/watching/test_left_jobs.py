@@ -12,7 +12,13 @@ from subscribing import add_id, subscription_of
 from adepoll import JobWatcher
 from adepoll.api.models import JobPage, JobStatus, JobSummary, from_timestamp
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock, run
-from adepoll.errors import JobTimeoutError, TransportError
+from adepoll.errors import (
+    AuthenticationError,
+    JobNotFoundError,
+    JobTimeoutError,
+    PaymentRequiredError,
+    TransportError,
+)
 from adepoll.scheduling.schedules import Fixed
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.learning import Learning
@@ -380,6 +386,33 @@ def test_a_failed_poll_counts_against_the_job(replay, scripted):
     replay(script)
 
 
+@pytest.mark.parametrize(
+    ("make_error", "polls"),
+    [
+        (lambda: JobNotFoundError(status=404, job_id="a"), 6),
+        (lambda: PaymentRequiredError(status=402, job_id="a"), 1),
+        (lambda: AuthenticationError(status=401, job_id="a"), 2),
+    ],
+)
+def test_the_next_wait_raises_the_error_of_a_poll_that_went_on(replay, scripted, make_error, polls):
+    """Each poll fails while nobody waits."""
+
+    async def script():
+        source = scripted({"a": [make_error()]}, latency=1.5)
+        async with JobWatcher(source, not_found_grace=10.0) as watcher:
+            for _ in range(polls):
+                await expect_timeout(watcher, "a", 1.0)
+                await asyncio.sleep(2.5)
+            with pytest.raises(type(make_error())):
+                await watcher.wait("a", timeout=1.0)
+            assert source.count("a") == polls
+            assert watcher.stats.watched == watcher.stats.in_flight == 0
+            source.scripts.clear()
+            assert (await watcher.wait("a")).job_id == "a"
+
+    replay(script)
+
+
 def test_a_watch_gets_the_result_of_the_poll(replay, scripted):
     async def script():
         source = scripted({}, latency=1.5)
@@ -398,7 +431,7 @@ def test_of_the_settled_jobs_the_latest_64_are_kept(jobs, wait):
         jobs.unsubscribe(state.job_id, state.subscribers[0], keep_from=1.0, keep_poll=True)
     for state in polled:
         jobs.succeeded(state, snapshot(state.job_id), 2.0)
-    assert (len(jobs._left.settled), len(jobs._left.states)) == (64, 0)
+    assert (len(jobs._left.outcomes), len(jobs._left.states)) == (64, 0)
     assert jobs.forget_left(10.9) == 11.0
     assert jobs.forget_left(11.0) == math.inf
-    assert not jobs._left.settled
+    assert not jobs._left.outcomes
