@@ -66,8 +66,9 @@ class StorageOrigin:
         self._waits: Iterator[float]  # seconds before each next probe of the current outage
         self._last_failure = -math.inf  # time of the last counted failure
         self._opens_at = -math.inf  # no request is sent before this time
-        # The last response with a Retry-After, and the time until which it holds requests back.
-        self._busy: ResultServerError | None = None
+        # Status and message of the response with the latest Retry-After, and the time until which
+        # it holds requests back. (Its error would keep the frames of its traceback in memory.)
+        self._busy: tuple[int, str] | None = None
         self._busy_until = -math.inf
         self._probe: asyncio.Event | None = None  # set when the current probe has ended
 
@@ -125,8 +126,8 @@ class StorageOrigin:
             elif is_down and busy is not None:
                 raise ResultServerError(
                     job_id=job_id,
-                    status=busy.status,
-                    detail=busy.detail,
+                    status=busy[0],
+                    detail=busy[1],
                     url=url,
                     retry_after=self._busy_until - now,
                 )
@@ -167,7 +168,7 @@ class StorageOrigin:
             return
         if now >= self._busy_until and wait > _SHORT_RETRY_AFTER:
             _log.info("a storage asks to wait: %s", error)
-        self._busy, self._busy_until = error, until
+        self._busy, self._busy_until = (error.status, error.detail), until
 
 
 def ends_too_late(until: float, now: float, give_up_at: float) -> bool:
