@@ -66,15 +66,16 @@ class StorageOrigin:
         self._waits: Iterator[float]  # seconds before each next probe of the current outage
         self._last_failure = -math.inf  # time of the last counted failure
         self._opens_at = -math.inf  # no request is sent before this time
-        # Status and message of the response with the latest Retry-After, and the time until which
-        # it holds requests back. (Its error would keep the frames of its traceback in memory.)
-        self._busy: tuple[int, str] | None = None
+        # Status and message of the response with the latest Retry-After, and the URL of its host.
+        # (The error itself would keep the frames of its traceback in memory.)
+        self._busy: tuple[int, str, str] | None = None
+        # Time until which that response holds requests back.
         self._busy_until = -math.inf
         self._probe: asyncio.Event | None = None  # set when the current probe has ended
 
     @asynccontextmanager
     async def request(
-        self, retries: "TransferRetries", *, job_id: str, url: str
+        self, retries: "TransferRetries", *, job_id: str
     ) -> AsyncGenerator[None, None]:
         """Wait until a request of this transfer may be sent, and record how the request ends.
 
@@ -90,14 +91,13 @@ class StorageOrigin:
         Args:
             retries: Limits the failures of the transfer.
             job_id: The job, for errors.
-            url: The URL of the request, for errors.
 
         Raises:
             ResultServerError: The storage is down, and `retries.give_up_at` is before the end of
                 its Retry-After. No request was sent.
             ClosedError: The fetcher was closed.
         """
-        is_probe = await self._wait_for_turn(retries, job_id, url)
+        is_probe = await self._wait_for_turn(retries, job_id)
         started = asyncio.get_running_loop().time()
         try:
             yield
@@ -111,7 +111,7 @@ class StorageOrigin:
                 self._probe.set()
                 self._probe = None
 
-    async def _wait_for_turn(self, retries: "TransferRetries", job_id: str, url: str) -> bool:
+    async def _wait_for_turn(self, retries: "TransferRetries", job_id: str) -> bool:
         """Wait until a request may be sent, as `request` does; return True if it is a probe."""
         time = asyncio.get_running_loop().time
         give_up_at = retries.give_up_at
@@ -124,10 +124,11 @@ class StorageOrigin:
             if not ends_too_late(self._busy_until, now, give_up_at):
                 opens_at = max(opens_at, self._busy_until)
             elif is_down and busy is not None:
+                status, detail, url = busy
                 raise ResultServerError(
                     job_id=job_id,
-                    status=busy[0],
-                    detail=busy[1],
+                    status=status,
+                    detail=detail,
                     url=url,
                     retry_after=self._busy_until - now,
                 )
@@ -168,7 +169,9 @@ class StorageOrigin:
             return
         if now >= self._busy_until and wait > _SHORT_RETRY_AFTER:
             _log.info("a storage asks to wait: %s", error)
-        self._busy, self._busy_until = (error.status, error.detail), until
+        parts = urlsplit(error.url)
+        self._busy = error.status, error.detail, f"{parts.scheme}://{parts.netloc}/"
+        self._busy_until = until
 
 
 def ends_too_late(until: float, now: float, give_up_at: float) -> bool:

@@ -390,7 +390,7 @@ class StoredResult:
                 )
                 origin = self.retries.origin = self._origins.of(url)
                 try:
-                    async with origin.request(self.retries, job_id=self.job_id, url=url):
+                    async with origin.request(self.retries, job_id=self.job_id):
                         body = await stack.enter_async_context(opening)
                 except ResultExpiredError as error:
                     await self._url.renew(url, error)
