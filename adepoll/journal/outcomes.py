@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot, JobStatus, Json
+from adepoll.api.shown import show_text
 from adepoll.api.table_row import TableRow
 from adepoll.common.redaction import showable
 from adepoll.errors import AdePollError, ConfigurationError
@@ -120,7 +121,7 @@ class Outcome(TableRow):
 
     job_id: str
     kind: JobKind = JobKind.V1_EXTRACT
-    label: str | None = None
+    label: str | None = field(default=None, repr=show_text)
     columns: Mapping[str, str] = field(factory=dict)
     snapshot: JobSnapshot | None = None
     file: ResultFile | None = None
@@ -186,10 +187,10 @@ class Record:
     number: int
     job_id: str
     kind: JobKind = JobKind.V1_EXTRACT
-    label: str | None = None
+    label: str | None = field(default=None, repr=show_text)
     columns: Mapping[str, str] = field(factory=dict)
     stage: Stage
-    status_text: str | None = None
+    status_text: str | None = field(default=None, repr=show_text)
     snapshot: JobSnapshot | None = None
     file: ResultFile | None = None
     modified_ns: int | None = None

@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.api.shown import show_text
 from adepoll.api.table_row import TableRow
 from adepoll.common.closing import EndsWhenLeft
 from adepoll.common.html_tables import HtmlTable
@@ -43,7 +44,7 @@ class UnresolvedJob(TableRow):
     job_id: str
     error: AdePollError
     kind: JobKind = field(default=JobKind.V1_EXTRACT, kw_only=True)
-    label: str | None = field(default=None, kw_only=True)
+    label: str | None = field(default=None, kw_only=True, repr=show_text)
 
     def to_dict(self) -> dict[str, str | None]:
         """Return id, label and kind of the job, and class name and text of the error."""

@@ -25,7 +25,8 @@ from adepoll.journal import (
     Settled,
 )
 from adepoll.journal import reader as reading
-from adepoll.journal.outcomes import ResultFile, Stage
+from adepoll.journal.outcomes import Outcome, Record, ResultFile, Stage
+from adepoll.watching.watch import UnresolvedJob
 
 ENDPOINT = "https://api.example"
 
@@ -197,3 +198,18 @@ async def test_a_closed_reader_raises(journal, path):
     for call in (reader.counts, reader.notes, reader.failures, lambda: next(reader.records())):
         with pytest.raises(ClosedError):
             call()
+
+
+def test_reprs_show_no_secret_of_a_text_that_anybody_may_have_written():
+    """A journal may come from a stranger, and a label can be a presigned URL of a document."""
+    text = "https://h/p?X-Amz-Signature=canary-0123456789\x1b[2J"
+    shown = [
+        Record(number=1, job_id="j", stage=Stage.WAITING, label=text, added_at=0.0),
+        Record(number=1, job_id="j", stage=Stage.WAITING, status_text=text, added_at=0.0),
+        Outcome(job_id="j", label=text),
+        UnresolvedJob("j", ClosedError("closed"), label=text),
+    ]
+    for each in shown:
+        assert "h/p?REDACTED" in repr(each)
+        assert "canary" not in repr(each)
+        assert repr(each).isprintable()
