@@ -32,6 +32,15 @@ def test_signatures_show_no_generated_code(pages):
     assert [page.name for page in pages if "attr_dict" in page.read_text("utf-8")] == []
 
 
+def test_pages_that_docstrings_name_are_links(pages):
+    texts = [page.read_text("utf-8") for page in pages if page.parent.name == "api"]
+    named = re.findall(r"docs/[\w-]+\.md", "".join(texts))
+    links = re.findall(r'href="\.\./([\w-]+\.html)#?([\w-]*)">docs/', "".join(texts))
+    assert len(links) == len(named) > 5
+    for page, anchor in links:
+        assert not anchor or f'id="{anchor}"' in Path(SITE, page).read_text("utf-8")
+
+
 def test_nothing_is_loaded_from_elsewhere(pages):
     """So the site, its search included, works offline."""
     loaded = re.compile(r'<(?:script|img|link)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]+"')
