@@ -70,6 +70,14 @@ async def test_an_iterator_is_left_once_all_its_loops_have_ended():
     assert numbers.leaves == 1
 
 
+async def test_the_iterator_of_a_loop_is_its_own_iterator():
+    numbers = Numbers()
+    loop = aiter(numbers)
+    assert aiter(loop) is loop
+    assert [await anext(aiter(loop)), await anext(loop)] == [1, 2]
+    assert numbers.leaves == 0
+
+
 async def test_within_its_block_an_iterator_is_left_when_the_block_ends():
     async with Numbers() as numbers:
         for _ in range(2):

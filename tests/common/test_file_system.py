@@ -210,6 +210,23 @@ def test_an_open_file_is_renamed_and_removed(module, tmp_path):
         os.fstat(opened)
 
 
+def test_an_open_file_is_closed_while_it_is_renamed_where_the_system_needs_that(
+    module, tmp_path, monkeypatch
+):
+    source, seen, replace = tmp_path / "source", [], Path.replace
+    opened = os.open(source, os.O_RDWR | os.O_CREAT)
+
+    def look(path, to):
+        seen.append(os.path.samestat(os.fstat(opened), path.stat()))
+        return replace(path, to)
+
+    monkeypatch.setattr(Path, "replace", look)
+    module.rename_open(opened, source, tmp_path / "target")
+    assert seen == [module.HAS_FLOCK]
+    assert os.path.samestat(os.fstat(opened), (tmp_path / "target").stat())
+    os.close(opened)
+
+
 def test_a_file_that_is_gone_is_closed_all_the_same(module, tmp_path):
     opened = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     (tmp_path / "file").unlink()

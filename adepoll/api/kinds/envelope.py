@@ -70,7 +70,7 @@ def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") ->
 
 def with_failure_reason(job: _Job) -> _Job:
     """Return the job with a reason for its failure, from its unknown fields if necessary."""
-    if job.status is JobStatus.FAILED and job.failure_reason is None and job.extra:
+    if job.status is JobStatus.FAILED and job.failure_reason is None:
         return evolve(job, failure_reason=error_text(job.extra))
     return job
 
