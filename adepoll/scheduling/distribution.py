@@ -152,7 +152,7 @@ class Distribution:
         At ages at which no job was seen to end yet, jobs end at a constant rate.
         """
         known = EDGES[self.known]
-        if age <= known or not 0 < self.known < LAST:
+        if age <= known:
             return self.survival_at(age)
         last, before = self.survival_at(known), self.survival_at(known * _LAST_THIRD)
         if not 0 < last < before:

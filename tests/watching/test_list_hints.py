@@ -12,6 +12,7 @@ from adepoll.errors import TransportError
 from adepoll.scheduling.schedules import Fixed
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.learning import Learning
+from adepoll.watching.list_accuracy import ListAccuracy
 from adepoll.watching.schedule_calls import ScheduleCalls
 from adepoll.watching.watched_jobs import WatchedJobs
 
@@ -47,7 +48,9 @@ class Scripted(Random):
         return self.number
 
 
-def watched_jobs_of(*job_ids, interval=INTERVAL, draw=0.5, sweeping=True, wait=False, **options):
+def watched_jobs_of(
+    *job_ids, interval=INTERVAL, draw=0.5, sweeping=True, wait=False, start=0.0, **options
+):
     timing = ScheduleCalls(
         schedule=Fixed(interval=interval, jitter=0), rng=Scripted(draw), learning=Learning()
     )
@@ -59,7 +62,7 @@ def watched_jobs_of(*job_ids, interval=INTERVAL, draw=0.5, sweeping=True, wait=F
     for job_id in job_ids:
         if not wait:
             add_id(subscription, job_id)
-        watched_jobs.subscribe(job_id, job_id, subscription, 0.0, can_wait=True)
+        watched_jobs.subscribe(job_id, job_id, subscription, start, can_wait=True)
     for _ in range(5):  # the list is proven: no listed job is polled to check it
         watched_jobs.list_hints.accuracy.ends.count(late=False)
     return watched_jobs
@@ -499,3 +502,49 @@ def test_the_time_of_the_oldest_job_is_a_minute_earlier_if_it_is_known():
         watched_jobs.subscribe(job_id, job_id, Waiting(), added_at)
     assert watched_jobs.list_hints.oldest(100.0) == 1_000_000.0 - 20.0 - 60.0
     assert watched_jobs_of("a").list_hints.oldest(100.0) == -math.inf
+
+
+def test_polls_of_listed_jobs_tell_how_many_settled_jobs_a_late_list_would_show(monkeypatch):
+    """The chances count from the last page minus the limit, or from the last sweep with drops."""
+    told = {"expected": [], "active": []}
+    for name, key in (("record_expected", "expected"), ("record_still_active", "active")):
+        monkeypatch.setattr(
+            ListAccuracy, name, lambda _self, chance, key=key: told[key].append(chance)
+        )
+    watched_jobs = watched_jobs_of("a", start=100.0)
+    durations = watched_jobs.learning.durations
+    for number in range(20):
+        durations.begin()
+        durations.end(0.0, 10.0 + 2 * number, 12.0 + 2 * number)
+    state, accuracy = watched_jobs.get("a"), watched_jobs.list_hints.accuracy
+    show(watched_jobs, "a", at=120.0)
+    accuracy.no_drop_since = 105.0
+    watched_jobs.poll_now("a", 130.0)
+    assert watched_jobs.pop_due(130.0) is state
+    ends = durations.distribution.ends_between
+    watched_jobs.succeeded(state, snapshot("a", "processing"), 130.0)
+    assert told["expected"] == [pytest.approx(ends(20.0 - accuracy.limit, 30.0))]
+    assert told["active"] == [pytest.approx(ends(5.0, 30.0))]
+    assert accuracy.kept.expected == pytest.approx(ends(0.0, 30.0)), "no poll found it active"
+    watched_jobs.poll_now("a", 140.0)
+    watched_jobs.pop_due(140.0)
+    kept, chance = accuracy.kept.expected, ends(30.0, 40.0)
+    watched_jobs.succeeded(state, snapshot("a"), 140.0)
+    assert len(told["active"]) == 1, "only of jobs that are still active"
+    assert accuracy.kept.expected == pytest.approx(kept * (1 - chance / 200) + chance)
+
+
+@pytest.mark.parametrize(("ended", "sweeping"), [(9, True), (20, False)])
+def test_a_poll_is_no_check_while_little_is_known_or_the_schedule_decides(ended, sweeping):
+    watched_jobs = watched_jobs_of("a")
+    durations = watched_jobs.learning.durations
+    for number in range(ended):
+        durations.begin()
+        durations.end(0.0, 10.0 + number, 12.0 + number)
+    state = watched_jobs.get("a")
+    show(watched_jobs, "a", at=20.0)
+    watched_jobs.list_trust.sweeping = sweeping
+    watched_jobs.poll_now("a", 30.0)
+    watched_jobs.pop_due(30.0)
+    watched_jobs.succeeded(state, snapshot("a", "processing"), 30.0)
+    assert watched_jobs.list_hints.accuracy.kept.expected == 0.0

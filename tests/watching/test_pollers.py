@@ -178,3 +178,20 @@ def test_a_poll_that_was_cancelled_before_its_first_step_is_repeated(replay):
         await pollers.aclose()
 
     replay(script)
+
+
+def test_sweeps_end_a_second_after_the_last_waiter_has_left_each_time(replay):
+    async def script():
+        pollers, idle = make_pollers(ScriptedSource({"a": ["pending"]}, latency=0.0)), []
+        pollers.on_idle = lambda: idle.append(now()) or []
+        for _ in range(2):
+            subscription = watch(pollers, "a")
+            pollers.unsubscribe("a", subscription, keep_from=now())
+            await asyncio.sleep(0.9)
+            subscription = watch(pollers, "a")
+            pollers.unsubscribe("a", subscription, keep_from=now())
+            await asyncio.sleep(2.1)
+        assert idle == [1.0, 4.0]
+        await pollers.aclose()
+
+    replay(script)
