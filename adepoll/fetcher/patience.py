@@ -265,6 +265,13 @@ class TransferRetries:
             since = asyncio.get_running_loop().time()
         return since + self._patience
 
+    def asks_for_too_long_a_wait(self, error: ResultError) -> bool:
+        """Return whether an error has a Retry-After that is longer than the patience allows."""
+        if not isinstance(error, ResultServerError) or error.retry_after is None:
+            return False
+        now = asyncio.get_running_loop().time()
+        return ends_too_late(now + error.retry_after, now, self.give_up_at)
+
     async def wait_or_raise(
         self,
         error: ResultError,
@@ -297,11 +304,10 @@ class TransferRetries:
             self._resume_at = now + next(self._waits)
         if self._must_give_up(now):
             raise error
+        if self.asks_for_too_long_a_wait(error):
+            raise error
         if isinstance(error, ResultServerError) and error.retry_after is not None:
-            until = now + error.retry_after
-            if ends_too_late(until, now, self.give_up_at):
-                raise error
-            self._resume_at = max(self._resume_at, until)
+            self._resume_at = max(self._resume_at, now + error.retry_after)
         _log.debug("attempt %d failed, will retry: %s", self._failures, error)
         while (left := self._resume_at - asyncio.get_running_loop().time()) > 0:
             await asyncio.sleep(min(left, _CHECK_EVERY))

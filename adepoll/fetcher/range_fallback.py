@@ -48,7 +48,7 @@ class RangeFallback:
         """
         if may_succeed_without_range(error):
             return NextRequest.WHOLE
-        if not error.transient:
+        if not error.transient or self._stored.retries.asks_for_too_long_a_wait(error):
             return NextRequest.RANGE_LATER  # the wait raises the error
         if self._was_served_whole:
             return NextRequest.WHOLE

@@ -382,9 +382,9 @@ class DownloadConnections:
             NoRangesError: Only ranges fail.
             ResultError: `error`.
         """
-        has_asked_to_wait = isinstance(error, ResultServerError) and bool(error.retry_after)
         is_repeated = is_empty and self._empty_failures > 1
-        if has_asked_to_wait or not (is_repeated and error.transient and is_outage(error)):
+        must_wait = self._stored.retries.asks_for_too_long_a_wait(error)
+        if must_wait or not (is_repeated and error.transient and is_outage(error)):
             raise error
         if self._served_whole_at is None:
             if not await is_served_whole(self._stored):

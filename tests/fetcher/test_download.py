@@ -389,6 +389,24 @@ async def test_a_retry_after_beyond_the_patience_fails_the_transfer_after_one_re
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.parametrize("use", ["download", "stream"])
+async def test_a_retry_after_beyond_the_patience_is_not_tested_with_another_request(
+    bucket, fetch, stored, tmp_path, use
+):
+    """After a second failure of a range, the whole would be requested."""
+    busy = bucket.reply(status="503 Slow Down")
+    asking = bucket.reply(status="503 Slow Down", headers=["Retry-After: 3600"])
+    bucket.answers = [bucket.keeping(busy), bucket.keeping(asking)]
+    fetcher, job = fetch(patience=30), stored(bucket.url())
+    with pytest.raises(ResultServerError):  # noqa: PT012 - one of two methods
+        if use == "download":
+            await fetcher.download(job, tmp_path / "out")
+        else:
+            async with fetcher.stream(job, start=1_000):
+                pass
+    assert len(bucket.heads) == 2
+
+
 async def test_an_absurd_retry_after_is_ignored(bucket, body, fetch, stored, tmp_path):
     headers = ["Retry-After: Fri, 31 Dec 2999 23:59:59 GMT"]
     bucket.answers = [bucket.reply(status="503 Slow Down", headers=headers), bucket.give()]
