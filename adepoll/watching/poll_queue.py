@@ -89,6 +89,8 @@ class PollQueue:
     _recalled_at: float = field(default=math.inf, init=False)  # time of the last call of `recall`
     _stale: int = field(default=0, init=False)  # number of out-of-date items in all heaps
     _polls: int = field(default=0, init=False)  # number of polls of overdue jobs
+    # Time from which the chances of all overdue jobs are calculated again.
+    _reorder_at: float = field(default=-math.inf, init=False)
 
     def put(self, state: JobState, due: float, *, postponed: bool = False) -> None:
         """Add a job, or change its due time.
@@ -151,6 +153,7 @@ class PollQueue:
         if more:
             self._move_overdue(now)
         if more or waiting:
+            self._reorder_overdue(now)
             self._polls += 1
             if self._polls % _KEPT_POLL == 0:
                 urgent, overdue = overdue, urgent
@@ -224,6 +227,25 @@ class PollQueue:
             due, _, state = self._heap.pop()
             self.put_overdue(state, due, self.chance(state, now))
 
+    def _reorder_overdue(self, now: float) -> None:
+        """Calculate the chances of up to eight overdue jobs that are not urgent again.
+
+        The chance of a job grows while the job is overdue. With the chance at the time at which it
+        became due, a job that became due at an age at which few jobs settle would be polled last.
+        """
+        heap = self._overdue
+        if not heap.old and now >= self._reorder_at:
+            heap.items, heap.old = [], heap.items
+            self._reorder_at = now + _REORDER_EVERY
+        for _ in range(min(_REORDERED, len(heap.old))):
+            _, ticket, state = heap.old.pop()
+            if ticket != state.ticket:
+                self._stale -= 1
+            elif (chance := self.chance(state, now)) >= 1:
+                heapq.heappush(self._urgent.items, (state.due, ticket, state))
+            else:
+                heapq.heappush(heap.items, (state.due - _HEAD_START * chance, ticket, state))
+
     def _take(self, heap: _Heap, until: float) -> JobState | None:
         """Remove and return the first job of a heap; None if it is due later than `until`."""
         items = heap.items
@@ -244,16 +266,18 @@ class PollQueue:
     def _prune(self) -> None:
         """If many items are out of date, remove some of them."""
         heaps = self._heap, self._urgent, self._overdue, self._postponed
-        if any(heap.old for heap in heaps):
-            self._stale -= sum(heap.move(_MAX_PRUNED) for heap in heaps)
-        elif self._stale > _PRUNE_FROM and self._stale * 2 > sum(map(len, heaps)):
+        if self._stale > _PRUNE_FROM and self._stale * 2 > sum(map(len, heaps)):
             for heap in heaps:
-                heap.items, heap.old = [], heap.items
+                if not heap.old:
+                    heap.items, heap.old = [], heap.items
+        self._stale -= sum(heap.move(_MAX_PRUNED) for heap in heaps if heap.old)
 
 
 _HEAD_START: Final = 600.0  # seconds, multiplied by the chance that the job has settled
 _KEPT_POLL: Final = 10  # every tenth poll of an overdue job first takes a job that is not urgent
 _MAX_MOVED: Final = 64  # jobs that a call of `pop`, which must be short, moves to another heap
+_REORDERED: Final = 8  # overdue jobs whose chances one call of `pop` calculates again
+_REORDER_EVERY: Final = 1.0  # seconds; the chance of a job is calculated again no more often
 _MAX_PRUNED: Final = 4  # items of each heap that one call of `_prune` moves or removes
 _MAX_STALE: Final = 1_024  # out-of-date items that one call of `_first` removes
 _PRUNE_FROM: Final = 1_024  # out-of-date items in all heaps; with fewer, `_prune` does nothing
