@@ -129,7 +129,7 @@ class LeftJobs:
             state.missing_at = math.inf
 
     def forget_old(self, now: float) -> float:
-        """Forget the jobs that were left over ten seconds ago.
+        """Forget the jobs that were left over ten seconds ago, except those whose poll goes on.
 
         Returns:
             Time at which the next job must be forgotten; infinity if no job is kept.
@@ -145,6 +145,10 @@ class LeftJobs:
             job_id, (state, left_at) = next(iter(self.states.items()))
             if now < left_at + _KEPT_FOR and len(self.states) <= _MOST_KEPT:
                 return min(next_at, left_at + _KEPT_FOR)
+            if state.in_flight and now < math.inf:
+                # It will end soon: it is late only because the process was stopped. If the job were
+                # forgotten now, the next `wait` would begin a second poll of the job.
+                return min(next_at, now + _KEPT_FOR)
             del self.states[job_id]
             self.forget(state)
         return next_at

@@ -346,15 +346,18 @@ def _longest_deception(scenario, source):
     """Return the seconds for which a wrong list can mislead the watcher.
 
     Learnt durations can be wrong, and a wrong list can agree with them. Then the watcher notices
-    the truth only when it polls some of the listed jobs. If nothing was learnt, a late list adds
-    its own lag, up to the 1.6 target lags above which the list is too late to be used.
+    the truth only when it polls some of the listed jobs. If nothing was learnt, a list that is late
+    adds its own lag, up to the 1.6 target lags above which it is too late to be used.
     """
     number = scenario.sources.index(source)
     options, behaviour = scenario.watchers[number], scenario.behaviour
     if options["discovery"] == "get":
         return 0.0
-    lies = behaviour.listing not in {"honest", "none"} or behaviour.list_lag > 0
-    return 10.0 if lies and options["learnt"] else min(behaviour.list_lag, 1.6 * TARGET_LAG)
+    is_wrong = behaviour.listing not in {"honest", "none"}
+    is_late = behaviour.list_lag > 0
+    if is_wrong or (is_late and options["learnt"]):
+        return 10.0
+    return min(behaviour.list_lag, 1.6 * TARGET_LAG)
 
 
 def _is_excused(scenario, source, follow, begin, end):

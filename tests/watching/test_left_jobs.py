@@ -424,6 +424,22 @@ def test_a_watch_gets_the_result_of_the_poll(replay, scripted):
     replay(script)
 
 
+@pytest.mark.parametrize("others", [0, 1_001])
+def test_a_job_is_not_polled_twice_at_the_same_time_after_the_process_was_stopped(
+    jobs, wait, loop, others
+):
+    waiter = Waiter(loop.create_future())
+    jobs.subscribe("a", "a", waiter, 0.0)
+    state = jobs.pop_due(0.0)
+    jobs.unsubscribe("a", waiter, keep_from=1.0, keep_poll=True)
+    for number in range(others):
+        wait(f"job-{number}", 1.0)(1.0)
+    assert 90.0 < jobs.forget_left(90.0) < math.inf
+    wait("a", 90.0)
+    assert jobs.get("a") is state
+    assert poll(jobs, 90.0) is None
+
+
 def test_of_the_settled_jobs_the_latest_64_are_kept(jobs, wait):
     waits = [(f"job-{number}", wait(f"job-{number}", 0.0)) for number in range(65)]
     polled = [jobs.pop_due(0.0) for _ in waits]
