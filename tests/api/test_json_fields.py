@@ -39,3 +39,13 @@ def test_huge_numbers_are_left_out_of_an_array_and_kept_as_json(pages, read):
     metadata = V1_PARSE.decode_job(body, 200).metadata
     assert metadata.failed_pages == read
     assert metadata.extra == ({} if len(read) == len(pages) else {"failed_pages": pages})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "year"),
+    [(1, 1970), (2 * 10**10, 2603), (10**11 - 1, 5138), (10**11, 1973), (0, None)],
+)
+def test_larger_timestamps_are_milliseconds(seconds, year):
+    job = {"job_id": "j", "status": "processing", "received_at": seconds, "progress": 0.0}
+    received_at = V1_PARSE.decode_job(json.dumps(job), 200).received_at
+    assert (received_at and received_at.year) == year

@@ -99,6 +99,13 @@ def test_a_link_and_a_folder_with_such_a_name_stay(tmp_path):
     assert names(tmp_path) == sorted([*LEFT[:2], "precious.json"])
 
 
+def test_a_folder_between_the_files_of_an_ended_process_stays(tmp_path):
+    leave(tmp_path)
+    (tmp_path / f".adepoll-{TOKEN}-99.result").mkdir()
+    remove_unused(tmp_path)
+    assert names(tmp_path) == [f".adepoll-{TOKEN}-99.result"]
+
+
 @needs_locks
 def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
     def no_locks(_fd):

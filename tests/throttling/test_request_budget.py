@@ -447,6 +447,7 @@ def test_stats_show_what_holds_requests_back():
         ([AuthenticationError(status=401), PermissionDeniedError(status=403)], 401),
         ([AuthenticationError(status=401), ServerError(status=503, job_id="a")], 401),
         ([AuthenticationError(status=401), JobNotFoundError(status=404, job_id="a")], None),
+        ([AuthenticationError(status=401), JobNotFoundError(status=404)], 401),  # not about a job
         ([AuthenticationError(status=401), None], None),
     ],
 )

@@ -471,3 +471,33 @@ def test_without_a_window_an_iterator_has_a_default_one(replay, scripted, monkey
             return len({job.job_id async for job in watch})
 
     assert replay(script) == 500
+
+
+class Counted(list):
+    """Ids that know how often they were read."""
+
+    reads = 0
+
+    def __iter__(self):
+        self.reads += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("begun", ["iterated", "entered", "closed"])
+def test_entering_a_watch_that_has_begun_or_ended_reads_no_id_again(replay, scripted, begun):
+    async def script():
+        ids = Counted(["a", "b"])
+        async with watcher_of(scripted()) as watcher:
+            watch = watcher.watch(ids)
+            reads = ids.reads
+            if begun == "iterated":
+                await anext(watch)
+            elif begun == "entered":
+                await watch.__aenter__()
+            else:
+                await watch.aclose()
+            async with watch:
+                await asyncio.sleep(1.0)
+            assert ids.reads - reads == (0 if begun == "closed" else 1)
+
+    replay(script)
