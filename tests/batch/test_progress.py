@@ -6,7 +6,7 @@ from journalling import snapshot
 from adepoll import JobRef, JobStatus
 from adepoll.batch.progress import BatchProgress, OutcomeRate, RunCounters
 from adepoll.errors import ClosedError
-from adepoll.journal.outcomes import Counts, Stage
+from adepoll.journal.outcomes import Counts, Stage, credits_of
 from adepoll.watching.watch import UnresolvedJob
 
 META = {"filename": "a.pdf", "duration_ms": 1500, "credit_usage": 2.5, "job_id": "a"}
@@ -88,3 +88,11 @@ def test_a_run_counts_how_its_jobs_end():
     assert (found.fetching, found.bytes_fetched, counters.ended) == (2, 7, 19)
     counters.settled[JobStatus.FAILED] -= 3
     assert JobStatus.FAILED not in counters.progress().settled
+
+
+@pytest.mark.parametrize(
+    ("used", "counted"),
+    [(None, None), (0, 0.0), (2.5, 2.5), (10**12, 1e12), (10**12 + 1, None), (-1, None)],
+)
+def test_impossible_credits_are_not_counted(used, counted):
+    assert credits_of(snapshot("a", metadata=META | {"credit_usage": used})) == counted

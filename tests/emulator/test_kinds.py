@@ -20,6 +20,8 @@ from adepoll.emulator import (
     Profile,
     World,
 )
+from adepoll.emulator.kinds.emulated_kind import PageQuery
+from adepoll.emulator.kinds.forms import InvalidRequestError
 
 V1 = [name for name in KINDS if name.startswith("v1")]
 V2 = [name for name in KINDS if name.startswith("v2")]
@@ -98,6 +100,56 @@ def test_profiles_can_be_mappings_of_existing_fields():
     assert Emulator().world.profile_of("v1-parse") == Profile()
     with pytest.raises(TypeError, match=r"no field 'medain'; the fields are: median, sigma, "):
         Emulator(profile={"median": 7.0, "medain": 1.0})
+
+
+@every_kind
+def test_the_query_of_a_list_has_limits(kind):
+    rules = KINDS[kind]
+    assert rules.read_query({}) == PageQuery(page=0, page_size=10, status=None)
+    names = ["pageSize"] if kind in V1 else ["pageSize", "page_size"]
+    for name in names:
+        for size in (1, 100):
+            assert rules.read_query({name: str(size)}).page_size == size
+        for size in ("0", "101", "-1", "x", "1.5", ""):
+            with pytest.raises(InvalidRequestError):
+                rules.read_query({name: size})
+    assert rules.read_query({"page": "7"}).page == 7
+    for page in ("-1", "x"):
+        with pytest.raises(InvalidRequestError):
+            rules.read_query({"page": page})
+    assert rules.read_query({"status": "failed"}).status is JobStatus.FAILED
+    if kind in V1:
+        with pytest.raises(InvalidRequestError):
+            rules.read_query({"status": "dreaming"})
+    else:
+        assert rules.read_query({"status": "dreaming"}).impossible
+        assert not rules.read_query({"status": "failed"}).impossible
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("pages", [(1, 1), (1, 9)], [(0, 1), (2, 1), (-1, 1)]),
+        ("small_bytes", [(1, 1)], [(0, 5), (5, 4)]),
+        ("failed", [0, 0.5], [-0.1, 1.1]),
+        ("median", [0, 5], [-1, float("inf")]),
+        ("priority_speed", [0.1], [0, float("inf")]),
+        ("retention", [0, float("inf")], [-1]),
+        ("result_reads", [None, 0], [-1]),
+    ],
+)
+def test_values_of_a_profile_have_limits(field, good, bad):
+    for value in good:
+        assert getattr(Profile(**{field: value}), field) == value
+    for value in bad:
+        with pytest.raises(ValueError, match=field):
+            Profile(**{field: value})
+
+
+def test_at_most_all_jobs_fail_are_cancelled_or_partial():
+    assert Profile(failed=0.5, cancelled=0.25, partial=0.25)
+    with pytest.raises(ValueError, match="must be <= 1"):
+        Profile(failed=0.5, cancelled=0.25, partial=0.26)
 
 
 class TestV2Envelope:
