@@ -3,6 +3,7 @@
 import asyncio
 import warnings
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
 import aiohttp
@@ -101,6 +102,19 @@ async def test_an_inner_lifespan_runs_within_and_its_state_is_kept(ade):
         assert await get(f"{server.url}/mine") == (200, [42, 0])
     assert states[0] == "False at start"
     assert len(states) == 2
+
+
+@pytest.mark.parametrize("state", [None, {}, {"mine": 42}])
+async def test_an_inner_lifespan_may_have_no_state(state):
+    @asynccontextmanager
+    async def own(_app):
+        yield state
+
+    app = FastAPI()
+    lifespan = adepoll_lifespan(client=partial(AdeClient, "key"), inner=own)
+    async with lifespan(app) as found:
+        assert found == {**(state or {}), "adepoll": app.state.adepoll}
+    assert not hasattr(app.state, "adepoll")
 
 
 async def test_running_can_be_entered_in_an_own_lifespan(ade):

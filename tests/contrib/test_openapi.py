@@ -136,3 +136,19 @@ async def test_a_route_can_return_a_snapshot(ade):
     assert json.loads(body)["status"] == "completed"
     assert "X-Amz" not in body
     assert ade.results_url not in body
+
+
+def test_a_response_that_can_be_repeated_later_has_retry_after():
+    responses = openapi.STATUS["responses"]
+    with_header = {status for status, found in responses.items() if "headers" in found}
+    assert with_header == {202, 503, 504}
+    assert all("Retry-After" in responses[status]["headers"] for status in with_header)
+    own = {status for status, found in responses.items() if "application/json" in content(found)}
+    assert own == {422}
+    assert {status for status, found in responses.items() if content(found)} == {
+        404, 422, 500, 502, 503, 504,
+    }  # fmt: skip
+
+
+def content(response):
+    return response.get("content", {})
