@@ -192,6 +192,7 @@ def test_a_port_in_use_is_named():
         done = run("--results-port", "1", port=port)
         assert done.stderr.startswith(f"{begin}{port} or port 1: ")
         assert "in use" in done.stderr
+        assert "[Errno" not in done.stderr
 
 
 @pytest.mark.parametrize(

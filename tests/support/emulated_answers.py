@@ -7,6 +7,7 @@ change of the answers. Then look at the difference: it shows what the change doe
 import json
 from pathlib import Path
 
+import attrs
 from clocks import T0, Clock
 
 from adepoll.emulator import (
@@ -21,9 +22,10 @@ from adepoll.emulator import (
 )
 from adepoll.emulator.combined_effect import CombinedEffect
 from adepoll.emulator.effects import ListDistortion
-from adepoll.emulator.kinds.forms import Submission
+from adepoll.emulator.kinds.forms import Form, InvalidRequestError, Submission
 
 FILE = Path(__file__).parent.parent / "emulator" / "answers.jsonl"
+ENOUGH = 3_500  # bytes, for filler rows in the result
 TIMES = {"queue_time": 2.0, "processing_time": 10.0}
 SCHEMA = {
     "type": "object",
@@ -58,7 +60,7 @@ ODD = [
 def plans_of(kind):
     """Return the plans whose answers are recorded, by name."""
     plans = {
-        "completed": JobPlan(result_bytes=1_600, **TIMES),
+        "completed": JobPlan(result_bytes=ENOUGH, **TIMES),
         "smallest": JobPlan(result_bytes=0, pages=1, **TIMES),
         "partial": JobPlan(
             outcome=Outcome.PARTIAL, pages=4, failed_pages=[1, 3], result_bytes=0, **TIMES
@@ -100,6 +102,7 @@ def answers():
         yield f"{kind} list", 200, world.page(kind=kind, page_size=100)
     yield from drawn()
     yield from faulty()
+    yield from submissions()
 
 
 def drawn():
@@ -148,6 +151,43 @@ def faulty():
                     body, kind = effect.corrupt(page if is_list else bodies[number])
                     found["corrupt"] = [kind, len(body), body[:200].decode("latin-1")]
                 yield f"{name} {number}", round(effect.delay, 6), found
+
+
+STEP = {"name": "parse-extract", "document": "$inputs.a", "schema": {"type": "object"}}
+FORMS = [
+    {},
+    {"document": "x", "markdown": "y", "schema": "{}", "inputs": "{}", "steps": "[]"},
+    {"document": "x", "document_url": "https://h/a/b.pdf", "schema": "[1]", "strict": "maybe"},
+    {"markdown": "x", "markdown_url": "https://h/m.md", "schema": '{"type": "object"}'},
+    {"document_url": "https://h/a/", "markdown_url": "https://h/", "schema": "{", "model": 7},
+    {"document": "x", "markdown": "y", "schema": {"a": 1}, "options": {"dream": 1, "b": 2}},
+    {"document": "x", "markdown": "y", "schema": "{}", "service_tier": "gold", "split": "chapter"},
+    {"document": "x", "markdown": "y", "schema": "{}", "service_tier": "priority", "strict": "No"},
+    {"document": "x", "split": "page", "custom_prompts": "no", "output_save_url": "https://h/s"},
+    {"inputs": {"a": {"document_url": "https://h/w.pdf"}}, "steps": [STEP], "output": {"b": "$"}},
+    {"inputs": {"a": {"document_url": ""}}, "steps": [STEP]},
+    {"inputs": {"a": {"document": "file"}}, "steps": [STEP]},
+    {"inputs": {"a": 1}, "steps": [STEP, STEP]},
+    {"inputs": {"b": {}}, "steps": [STEP]},
+    {"inputs": {}, "steps": [{**STEP, "name": "other"}]},
+    {"inputs": {}, "steps": [{**STEP, "schema": None}]},
+    {"inputs": {}, "steps": [{**STEP, "document": 1}]},
+    {"inputs": {}, "steps": 1},
+    {"inputs": {"a": {}}},
+]
+
+
+def submissions():
+    """Yield what is read of each form, or why it is invalid."""
+    for kind, rules in KINDS.items():
+        for number, fields in enumerate(FORMS):
+            for files in ({}, {"document": "d.pdf", "markdown": "m.md", "file": "f.pdf"}):
+                form = Form(fields=fields, filenames=files, is_json=not files)
+                try:
+                    found = 200, attrs.asdict(rules.read_submission(form))
+                except InvalidRequestError as error:
+                    found = 422, rules.invalid(error.problems)
+                yield f"{kind} form {number} with {len(files)} files", *found
 
 
 def lines():
