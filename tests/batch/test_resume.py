@@ -11,7 +11,12 @@ from waiting import until
 from adepoll import Batch, Journal
 from adepoll.api.models import JobStatus
 from adepoll.emulator import Outcome as Ends
-from adepoll.errors import JobNotFoundError, JournalWriteError, ResultUnavailableError
+from adepoll.errors import (
+    ClosedError,
+    JobNotFoundError,
+    JournalWriteError,
+    ResultUnavailableError,
+)
 from adepoll.journal import Acknowledged, JournalReader, Settled
 from adepoll.journal.outcomes import RecordedError, Stage
 
@@ -277,3 +282,24 @@ async def test_an_inline_result_in_the_journal_of_a_killed_run_is_not_requested_
     assert scene.requests == before
     with contextlib.closing(sqlite3.connect(scene.journal)) as kept:
         assert kept.execute("SELECT count(*) FROM data").fetchone() == (0,)  # it is in a file now
+
+
+async def test_an_acknowledgement_that_cannot_be_recorded_ends_the_run_with_its_error(
+    scene, monkeypatch
+):
+    real = Journal.write
+
+    async def write(journal, *changes, **options):
+        if any(isinstance(change, Acknowledged) for change in changes):
+            raise JournalWriteError("full", path=None, code="SQLITE_FULL", errno=28)
+        await real(journal, *changes, **options)
+
+    async with scene.batch() as batch:
+        assert batch.time_left() is None  # there is no run yet
+        async with batch.run(scene.many(2)) as run:
+            await anext(run)
+            monkeypatch.setattr(Journal, "write", write)
+            with pytest.raises(JournalWriteError):
+                await anext(run)
+            with pytest.raises((StopAsyncIteration, ClosedError)):
+                await anext(run)

@@ -269,6 +269,13 @@ def test_a_schema_that_is_not_utf_8_is_damage(made, tmp_path):
         assert str(error).isprintable()
 
 
+@pytest.mark.parametrize("cost", [-0.5, 1e13])
+def test_a_sum_of_impossible_credits_is_damage(made, cost):
+    rewrite(made, f"UPDATE jobs SET credits = {cost} WHERE stage = 'done'")
+    with JournalReader(made) as reader, pytest.raises(JournalDamagedError, match="or cost"):
+        reader.counts()
+
+
 def test_a_job_that_no_query_would_return_is_damage(made):
     rewrite(made, "UPDATE jobs SET number = -5 WHERE job_id = 'waiting'")
     with pytest.raises(JournalDamagedError, match="job number -5 breaks a rule"):

@@ -235,3 +235,11 @@ async def test_resources_are_in_use_by_waits_streams_and_downloads():
 def test_times_are_not_negative(name, value):
     with pytest.raises(ValueError, match=f"{name} must be a number of 0 or more, got {value}"):
         create_resources(**{name: value})
+
+
+async def test_at_most_16_tasks_continue_in_one_iteration_of_the_loop():
+    resources = resources_of(Stub())
+    turns = [asyncio.create_task(resources.take_turn()) for _ in range(20)]
+    await asyncio.sleep(0)
+    assert sum(turn.done() for turn in turns) == 16
+    await asyncio.gather(*turns)

@@ -15,28 +15,29 @@ class SelfClosingClient(AdeClient):
     Event Loop Finalization"). When the generator is closed, it closes the client.
     """
 
-    _loop: asyncio.AbstractEventLoop | None = None
-    _closer: AsyncGenerator[None, None] | None = None
+    # The loop of the first request, and the generator that closes the client.
+    _closer: tuple[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] | None = None
 
     def finish(self) -> None:
         """Close the client, unless its event loop is closed or running.
 
         Do not call this method in a running event loop.
         """
-        if self._loop is None or self._closer is None:
+        if self._closer is None:
             return
-        if not (self._loop.is_closed() or self._loop.is_running()):
-            self._loop.run_until_complete(self._closer.aclose())
+        loop, generator = self._closer
+        if not (loop.is_closed() or loop.is_running()):
+            loop.run_until_complete(generator.aclose())
 
     def _before_request(self) -> None:
         """Before the first request, make the event loop close the client when the loop ends."""
         if self._closer is None:
-            self._loop = asyncio.get_running_loop()
-            self._closer = self._close_with_loop()
+            generator = self._close_with_loop()
+            self._closer = asyncio.get_running_loop(), generator
             # This runs the generator up to its `yield`, which raises StopIteration here. It also
             # registers the generator in the loop.
             with suppress(StopIteration):
-                self._closer.asend(None).send(None)
+                generator.asend(None).send(None)
 
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:
         """Yield once, and close the client when this generator is closed.
