@@ -1,6 +1,7 @@
 """Imports of a fresh interpreter: lazy public names, and lazy subcommands."""
 
 import ast
+import builtins
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import get_args
 import pytest
 
 import adepoll
+from adepoll.__main__ import main
 from adepoll.api.config import REGIONS
 from adepoll.api.models import JobStatus
 from adepoll.cli import cli, emulate_options, options
@@ -128,6 +130,7 @@ def test_a_submodule_with_a_missing_dependency_names_it():
 THREADS = """
 import sys, threading
 import adepoll
+from adepoll.__main__ import main
 
 sys.setswitchinterval(1e-6)
 found = []
@@ -235,3 +238,40 @@ def test_a_subcommand_without_the_cli_extra_says_how_to_install_it():
     output = output_of(code)
     assert output.startswith(message)
     assert output.endswith("\n2\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (MemoryError(), 74, "adepoll: out of memory\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (ModuleNotFoundError(name="rich"), 2, "adepoll: the command needs rich; "),
+    ],
+)
+def test_an_error_while_the_command_is_imported_ends_it(monkeypatch, capsys, error, code, message):
+    real = builtins.__import__
+
+    def import_module(name, scope=None, variables=None, names=(), level=0):
+        if (name, names) == ("adepoll", ("cli",)):
+            raise error
+        return real(name, scope, variables, names, level)
+
+    monkeypatch.setattr(builtins, "__import__", import_module)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_another_module_that_is_missing_is_a_bug(monkeypatch, capsys):
+    real = builtins.__import__
+
+    def import_module(name, scope=None, variables=None, names=(), level=0):
+        if (name, names) == ("adepoll", ("cli",)):
+            raise ModuleNotFoundError(name="other")
+        return real(name, scope, variables, names, level)
+
+    monkeypatch.setattr(builtins, "__import__", import_module)
+    with pytest.raises(ModuleNotFoundError):
+        main()
+    assert capsys.readouterr().err == ""
