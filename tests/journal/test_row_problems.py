@@ -2,7 +2,8 @@
 
 import pytest
 
-from adepoll.errors import JournalDamagedError
+from adepoll import BatchJob, JobRef
+from adepoll.errors import ConfigurationError, JournalDamagedError
 from adepoll.journal.foreign_file import (
     are_columns,
     is_kind,
@@ -11,6 +12,7 @@ from adepoll.journal.foreign_file import (
     recorded_folder,
     row_problem,
 )
+from adepoll.journal.opening import size_of
 
 ROW = {
     "number": 1,
@@ -134,3 +136,19 @@ def test_a_folder_is_an_absolute_path(text):
     assert str(recorded_folder("/r", None)) == "/r"
     with pytest.raises(JournalDamagedError, match="not an absolute path"):
         recorded_folder(text, None)
+
+
+@pytest.mark.parametrize("columns", [{"a": 1}, {1: "a"}, {"b": "x", "a": None}])
+def test_names_and_values_of_columns_are_texts(columns):
+    assert BatchJob(JobRef("a"), columns={"a": "1"}).columns == {"a": "1"}
+    with pytest.raises(ConfigurationError, match="columns must be strings"):
+        BatchJob(JobRef("a"), columns=columns)
+
+
+def test_the_size_of_a_journal_includes_its_wal(tmp_path):
+    path = tmp_path / "a.db"
+    assert size_of(path) == 0
+    path.write_bytes(bytes(10))
+    assert size_of(path) == 10
+    (tmp_path / "a.db-wal").write_bytes(bytes(5))
+    assert size_of(path) == 15

@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from journalling import snapshot
 from reporting import ADDED, record, warning
 
 from adepoll.api.job_kind import JobKind
@@ -396,3 +397,11 @@ def test_the_label_of_a_job_is_its_document():
     facts = collect([evolve(record(1), label="q1/a.pdf"), evolve(record(2, "waiting"), label="b")])
     assert facts.slowest[0].document == "q1/a.pdf"
     assert facts.open_jobs[0].label == "b"
+
+
+def test_pages_are_added_up():
+    jobs = [
+        evolve(record(number), snapshot=snapshot(f"job-{number}", kind="v1-parse", metadata=pages))
+        for number, pages in enumerate(({"page_count": 3}, {"page_count": 4}, {}), 1)
+    ]
+    assert [kind.pages for kind in collect(jobs).kinds] == [7]
