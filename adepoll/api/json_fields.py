@@ -45,8 +45,8 @@ MESSAGES: Final[Mapping[str, object]] = {_MESSAGES: True}
 class Model:
     """Base of the frozen attrs classes that are read from JSON.
 
-    `json_reader` requires that the slots of these classes are exactly their attributes. So this
-    class has the slot ``__weakref__``, which all of them need.
+    `json_reader` creates objects faster if the slots of their class are exactly its attributes. So
+    ``__weakref__``, which attrs would add to the slots of each class, is a slot of this base class.
     """
 
     __slots__ = ("__weakref__",)

@@ -45,7 +45,10 @@ async def write_durations(journal: Journal, learnt: Mapping[JobKind, Durations])
 
 
 def _texts_in(note: str | None) -> dict[str, str]:
-    """Return what is saved about each kind, as JSON text by the name of the kind."""
+    """Return the saved JSON text of each kind, by the name of the kind.
+
+    The result is empty if the note is missing or invalid.
+    """
     try:
         noted = json.loads(note or "{}")
     except (ValueError, RecursionError):

@@ -82,8 +82,8 @@ def read_text(
 def _lines(pieces: Iterable[str], source: str) -> Iterator[list[str]]:
     """Yield lists of the lines of a text that arrives in pieces.
 
-    Each list contains the lines that the last piece has completed. `source` is the name of the text
-    in errors.
+    Each list has the lines that one more piece has completed. `source` is the name of the text in
+    errors.
     """
     held: list[str] = []
     size = number = 0

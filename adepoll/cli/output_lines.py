@@ -18,10 +18,10 @@ _STATUS_WIDTH: Final = len("unresolved")
 def json_line(outcome: Outcome) -> str:
     """Return one line of JSON: the job as the service describes it, and its result or error.
 
-    In place of the key "data", the line has the key "result" if the result is in a file, and the
-    key "error" if the result could not be fetched. The line of an unresolved job has the id, the
-    kind, the label and the error. The key "columns" has the columns of a CSV file that are not id,
-    kind or label.
+    If the result is in a file, the line has the key "result" in place of "data". If the result
+    could not be fetched, the line has the keys "error" and "error_kind" in place of "data". The
+    line of an unresolved job has the id, the kind, the label, and these two keys. The key "columns"
+    has the columns of a CSV file that are not id, kind or label.
     """
     job = outcome.snapshot
     columns = {"columns": dict(outcome.columns)} if outcome.columns else {}

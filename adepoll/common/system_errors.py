@@ -34,9 +34,9 @@ def is_exhausted(exc: OSError) -> bool:
 
 
 def too_few_files_left(count: int = _OF_SQLITE) -> OSError | None:
-    """Check whether a number of files can be opened now; return the error if not, or None.
+    """Try to open `count` files; return the error if a limit of the process prevents this.
 
-    Use this if a library cannot open a file and does not say why.
+    Otherwise return None. Use this if a library cannot open a file and does not say why.
 
     Args:
         count: Number of files.

@@ -126,7 +126,7 @@ def start_thread(run: Callable[[], None], *, name: str) -> threading.Thread:
 
 
 class _LeftError(Exception):
-    """Ends the thread of `items_of_thread` after the generator was closed."""
+    """Ends the thread of `items_of_thread` after the generator or the event loop was closed."""
 
 
 async def items_of_thread(

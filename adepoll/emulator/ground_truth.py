@@ -65,12 +65,12 @@ class GroundTruth:
 
     @property
     def refused(self) -> Counter[int]:
-        """Numbers of requests that a fault refused, by HTTP status."""
+        """For each HTTP status, how many requests a fault refused with it."""
         return Counter(self.world.request_log.statuses)
 
     @property
     def faults(self) -> Counter[str]:
-        """Numbers of requests to which a fault applied, by the fault's name."""
+        """For each fault, by its name, to how many requests it applied."""
         return Counter(self.world.faults.counts)
 
     def as_json(self, *, digests: bool = False) -> Json:

@@ -96,7 +96,7 @@ class JobPlan:
     odd_values: frozenset[OddValue] = field(default=frozenset(), converter=set_of_odd_values)
 
     def __attrs_post_init__(self) -> None:
-        """Raise `ValueError` for failed pages that the document does not have."""
+        """Raise `ValueError` if `failed_pages` has a number below 1 or above `pages`."""
         if not all(1 <= page <= self.pages for page in self.failed_pages):
             raise ValueError(
                 f"failed_pages must be between 1 and {self.pages}: {self.failed_pages!r}"

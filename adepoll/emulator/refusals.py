@@ -182,7 +182,7 @@ class RefusalResponse:
             effect: The rate limit or refusal.
             until_token: Seconds until the next token of a rate limit.
             now: Unix seconds.
-            rng: Draws the status, the wait and an absurd `Retry-After`.
+            rng: Source of the random choices.
         """
         if isinstance(effect, RateLimit):
             status, wait = 429, effect.wait(until_token, rng)

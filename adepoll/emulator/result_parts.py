@@ -23,8 +23,8 @@ class ResultParts:
 
     Attributes:
         head: Everything before the rows.
-        row: One filler row: the text before the number of the row, and the text after it;
-            `make_row` makes it.
+        row: The two texts of a filler row, which has no meaning except its number: the text before
+            the number, and the text after it. `make_row` returns them.
         middle: Text after the last row. It ends within a JSON string; the filler text follows.
         tail: Text after the filler text. It begins with the closing quote of that string.
     """

@@ -52,7 +52,7 @@ class ProxyRefusedError(ProxyError):
 
 
 class ServiceDownError(TransportError):
-    """The service is down, so the call did not send its request.
+    """The service is down, so the call did not send its request, or did not repeat it.
 
     During an outage, only a few requests are sent, to find out whether the service works again.
 

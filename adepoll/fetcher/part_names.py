@@ -214,7 +214,10 @@ class PartNames:
 
 
 def private_names(folder: Path) -> list[str]:
-    """Return the names of all private part files in a folder, of any target."""
+    """Return the names of all part files with a random name in a folder, for any target file.
+
+    Return an empty list if the folder cannot be listed.
+    """
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if _PRIVATE.fullmatch(entry.name)]

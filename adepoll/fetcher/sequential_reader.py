@@ -216,9 +216,11 @@ class SequentialReader:
         """Skip bytes before the range, and bytes that were read from an earlier response.
 
         Raises:
-            ObjectChangedError: The bytes that were read from an earlier response are different now.
-            ResultTransferError: The body ends before all these bytes were skipped, and the response
-                does not state the size. So the end of the body may be missing.
+            ObjectChangedError: The bytes that were read from an earlier response are missing or
+                different now.
+            RangePastEndError: The result ends before the range.
+            ResultTransferError: The body may be cut off: it ends before all these bytes, and
+                nothing shows that it is complete.
         """
         if body.start < self.start:
             await self._skip_to_start(body)

@@ -178,8 +178,12 @@ def shared_label_keys(keys: Collection[str], connection: sqlite3.Connection) -> 
 def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
     """Count the jobs by stage and status; read only indexes.
 
+    Args:
+        path: Path of the journal, for errors; None if the journal is in memory.
+        connection: An open connection to the journal.
+
     Raises:
-        JournalDamagedError: One of the counted values is impossible; `path` is the journal.
+        JournalDamagedError: One of the counted values is impossible.
     """
     (waiting,) = connection.execute(
         "SELECT count(*) FROM jobs INDEXED BY jobs_waiting WHERE stage = 'waiting'"

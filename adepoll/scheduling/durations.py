@@ -76,10 +76,11 @@ class Durations:
         return self._ended
 
     def quantile(self, share: float, *, age: float = 0.0) -> float:
-        """Return the age by which a share of the jobs has ended, in seconds, at most a day.
+        """Return the age by which a share of the jobs has ended, in seconds.
 
-        For example, ``quantile(0.5)`` is the median duration, and ``quantile(0.5, age=60)`` is the
-        age by which half of the jobs have ended that were active at 60 s.
+        It is at most a day, or `age` if that is more. For example, ``quantile(0.5)`` is the median
+        duration. Of the jobs that were active at 60 s, half have ended by the age
+        ``quantile(0.5, age=60)``.
 
         Raises:
             ValueError: `share` is not between 0 and 1, or `age` is negative.
@@ -227,8 +228,9 @@ class Arrivals:
     immediately, until 32 consecutive new jobs have arrived.
 
     Attributes:
-        new: Number of jobs that were new; earlier jobs count less.
-        old: Number of jobs that were old; earlier jobs count less.
+        new: Number of jobs that were new: at most some seconds old when the watcher got them.
+            Earlier jobs count less.
+        old: Number of the other jobs. Earlier jobs count less.
         new_in_a_row: Number of consecutive new jobs since the last old job.
         resets: Number of times that an old job has set `new_in_a_row` back to 0.
         reset_at: Time at which the last old job was found.

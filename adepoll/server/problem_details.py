@@ -154,7 +154,7 @@ def last_status_of(error: errors.JobTimeoutError) -> str | None:
 def report_problem(
     error: AdePollError | ClosedError, *, instance: str | None = None
 ) -> ProblemDetails:
-    """Return the problem details of an error; log a warning if `is_fault` is True."""
+    """Return the problem details of an error; if their `is_fault` is True, also log a warning."""
     problem = problem_details(error, instance=instance)
     if problem.is_fault:
         extra = {"job_id": problem.job_id}

@@ -39,9 +39,8 @@ class CsvWriter:
 class _LineFeeds:
     """Receives the rows of a `csv.writer`, and writes each to a file with a line feed at its end.
 
-    The `csv.writer` itself ends each row with CR LF. Only then does it quote a text that contains a
-    carriage return. Without quotes, other programs would read the carriage return as the end of a
-    row.
+    The `csv.writer` must end each row with CR LF: otherwise it does not quote texts that contain a
+    carriage return, and other programs would read this as the end of a row.
     """
 
     def __init__(self, text: io.TextIOWrapper) -> None:

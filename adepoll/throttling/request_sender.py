@@ -237,7 +237,10 @@ class RequestSender:
         )
 
     async def _wait_for_turn(self, host: Host, give_up_at: float) -> float:
-        """Wait for the turn of a request; return the time from which it may be sent."""
+        """Wait until a request may be sent; return the time from which this was allowed.
+
+        Raises the errors of `turn`.
+        """
         limiter, loop = self._limiter, asyncio.get_running_loop()
         due = math.inf  # `wait_for_turn` returns infinity, too, if the caller was released
         while due == math.inf:

@@ -286,7 +286,11 @@ class JobState:
             self.subscribers = tuple(other for other in self.subscribers if other is not subscriber)
 
     def reserve_places(self) -> bool:
-        """Reserve a place for a poll in each subscriber's buffer; return False if all are full."""
+        """Reserve a place for a poll in the buffers of all subscribers, if one of them has room.
+
+        A buffer that is full then has one place less than none. If all buffers are full, reserve
+        nothing, and return False.
+        """
         for subscriber in self.subscribers:
             if (buffer := subscriber.buffer) is None or buffer.free > 0:
                 break

@@ -21,7 +21,7 @@ _TRUNCATED: Final = 0.5
 
 
 def _unknown() -> None:
-    """Return None: the time of the service's clock is not known."""
+    """Return None; the default of `service_time`, for a service whose clock is not known."""
 
 
 @define(eq=False)

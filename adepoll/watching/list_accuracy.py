@@ -136,7 +136,7 @@ class ListAccuracy:
 
     @property
     def _is_doubted(self) -> bool:
-        """True if the list shows all jobs, although some of them should have settled by now."""
+        """True if the list still shows every watched job, although some should have settled."""
         return self._without_drop >= _DOUBT
 
     @property
@@ -273,8 +273,8 @@ class ListAccuracy:
     def record_sweep(self, started: float) -> None:
         """Record the end of a complete sweep.
 
-        If no page of the sweep has shown a settled job (`record_listed`), the list has dropped the
-        job.
+        The list has dropped each job that a poll found settled before the sweep, and that no page
+        of the sweep showed as active.
 
         Args:
             started: Time at which the sweep began.

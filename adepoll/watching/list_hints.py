@@ -139,7 +139,15 @@ class ListHints:
     def page_listed(
         self, status: JobStatus, number: int, page: JobPage, requested_at: float, now: float
     ) -> None:
-        """Record a page that was requested at `requested_at`, and each of its jobs (`listed`)."""
+        """Record a page of the list: call `listed` for each of its jobs, and remember the page.
+
+        Args:
+            status: Only jobs with this status are in the page.
+            number: Number of the page, from 0.
+            page: The page.
+            requested_at: Time at which the page was requested.
+            now: The present time.
+        """
         for job in page.jobs:
             self.listed(job, requested_at, now)
         watched = [self.states.get(job.job_id) for job in page.jobs]

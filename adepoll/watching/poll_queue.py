@@ -98,7 +98,7 @@ class PollQueue:
         Args:
             state: The job.
             due: Time of its next poll.
-            postponed: True if a call of `recall` may make the job due earlier.
+            postponed: True if the next call of `recall` makes the job due immediately.
         """
         if state.ticket:
             self.drop(state)

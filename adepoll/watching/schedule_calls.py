@@ -110,11 +110,11 @@ class ScheduleCalls:
         return delay
 
     def expected_end(self, state: JobState, progress: float | None, now: float) -> float:
-        """Return the seconds after which the progress of a job should reach its end.
+        """Return the seconds from now until a job will probably have ended, by its progress.
 
-        The caller polls the job after this time, if the schedule does not poll it earlier. The
-        result is infinity if the progress says nothing: it is unknown, has hardly changed, or is
-        0.98 or more.
+        The caller polls the job after this time, if the schedule does not poll it earlier. So the
+        result is at least the target lag. It is infinity if the progress says nothing: it is
+        unknown, has hardly changed, or is 0.98 or more.
 
         Args:
             state: The job.

@@ -165,7 +165,7 @@ class WatchSubscription(Subscription):
         return snapshot
 
     def release(self) -> None:
-        """Free the place of a snapshot in the buffer, and poll a job that waits for room."""
+        """Free a place in the buffer, and make a job due that waits for room, if there is one."""
         buffer = self._snapshots
         buffer.free += 1
         if buffer.waiting and self._loop is not None:
@@ -350,7 +350,7 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
         return items
 
     def hold(self) -> None:
-        """From now on, let each item keep its place in the watch until `release` is called.
+        """From now on, an item that was taken counts as buffered until `release` is called.
 
         So a consumer can take items immediately and work on them later. While this work is slow,
         polls and the reading of ids still pause.

@@ -11,8 +11,8 @@ To add a kind:
    below, and the key of its result to `_LOOKS` in `envelope.py`.
 4. `emulator/kinds/`: a module with its `EmulatedKind`, like `v2_workflow.py`. Add it to `KINDS` in
    `emulator/kinds/__init__.py`.
-5. `cli/options.py`: its name in `KIND_CHOICES`. `cli/demo_emulator.py`: in `_form`, the form that
-   creates such a job, if the form is not a document alone.
+5. `cli/options.py`: its name in `KIND_CHOICES`. `cli/demo_emulator.py`: in `_form`, the fields of
+   the request that creates such a job, if it needs more than a document.
 6. Only if the result has none of the keys "extraction", "markdown" and "output": `RESULTS` in
    `api/table_row.py`, and `tables/job_rows.py`.
 7. Only if the result consists of the results of several steps, as for a workflow:

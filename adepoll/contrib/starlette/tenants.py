@@ -139,7 +139,7 @@ class JobFunctions(ABC):
         The server does not store the result, and needs the same memory for a result of any size.
         ``Range``, ``If-Range``, ``If-None-Match`` and ``HEAD`` are supported. If the result cannot
         be sent completely, the connection is aborted, so that the client notices. If an error is
-        raised before the first byte, `add_problem_details` sends problem details instead.
+        raised before the first byte, an app with `add_problem_details` sends problem details.
 
         Args:
             request: The request.
