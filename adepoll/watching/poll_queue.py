@@ -90,7 +90,7 @@ class PollQueue:
     _stale: int = field(default=0, init=False)  # number of out-of-date items in all heaps
     _polls: int = field(default=0, init=False)  # number of polls of overdue jobs
     # Time from which the chances of all overdue jobs are calculated again.
-    _reorder_at: float = field(default=-math.inf, init=False)
+    _reorder_at: float = field(default=math.inf, init=False)
 
     def put(self, state: JobState, due: float, *, postponed: bool = False) -> None:
         """Add a job, or change its due time.
@@ -120,7 +120,10 @@ class PollQueue:
         if chance >= 1:
             heapq.heappush(self._urgent.items, (due, ticket, state))
         else:
-            heapq.heappush(self._overdue.items, (due - _HEAD_START * chance, ticket, state))
+            overdue = self._overdue
+            if not (overdue.items or overdue.old):
+                self._reorder_at = due + _REORDER_EVERY
+            heapq.heappush(overdue.items, (due - _HEAD_START * chance, ticket, state))
 
     def recall(self, now: float) -> None:
         """Make all postponed jobs due at the time `now`.
@@ -153,7 +156,8 @@ class PollQueue:
         if more:
             self._move_overdue(now)
         if more or waiting:
-            self._reorder_overdue(now)
+            if overdue.old or now >= self._reorder_at:
+                self._reorder_overdue(now)
             self._polls += 1
             if self._polls % _KEPT_POLL == 0:
                 urgent, overdue = overdue, urgent
@@ -234,7 +238,7 @@ class PollQueue:
         became due, a job that became due at an age at which few jobs settle would be polled last.
         """
         heap = self._overdue
-        if not heap.old and now >= self._reorder_at:
+        if not heap.old:
             heap.items, heap.old = [], heap.items
             self._reorder_at = now + _REORDER_EVERY
         for _ in range(min(_REORDERED, len(heap.old))):

@@ -245,7 +245,7 @@ class WatchedJobs:
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
         self.failure_rules.record_success()
         reserved = state.release_places()
-        left_at = self._left.take(state)
+        left_at = self._left.take(state) if self._left.states else None
         if left_at is not None:
             self._watch_again(state)  # only until the end of this call
         if self._states.get(state.job_id) is state:
