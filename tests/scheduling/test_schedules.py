@@ -334,7 +334,13 @@ def polls_and_lag(pause, about):
     return polls, lag
 
 
-@pytest.mark.parametrize("about", [2.0, 5.0, 15.0, 30.0, 60.0, 120.0, 400.0, 1_800.0, 7_200.0])
+@pytest.mark.parametrize(
+    "about",
+    [
+        *(2.0, 5.0, 15.0, 30.0, 60.0, 120.0, 400.0, 1_800.0),
+        pytest.param(7_200.0, marks=pytest.mark.thorough),
+    ],
+)
 @pytest.mark.parametrize("distribution", [PRIOR, learnt(5.0)], ids=["nothing", "5 s"])
 def test_for_a_job_of_unknown_length_polls_and_lag_are_those_of_the_official_waiter(
     distribution, about

@@ -490,13 +490,13 @@ async def test_an_interrupted_export_leaves_nothing_and_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("limit", "groups"), [(None, 1), (0, 3)])
-async def test_rows_are_written_in_groups_of_many_bytes(tmp_path, monkeypatch, limit, groups):
-    if limit is not None:
-        monkeypatch.setattr(arrow_writers, "_GROUP_BYTES", limit)
+async def test_rows_are_written_in_groups_of_many_bytes(tmp_path, monkeypatch):
     await write_journal(tmp_path / "b.db", [result_text({"a": n}) for n in range(2_500)])
     adepoll.export(tmp_path / "b.db", tmp_path / "t.parquet")
-    assert parquet.ParquetFile(tmp_path / "t.parquet").num_row_groups == groups
+    assert parquet.ParquetFile(tmp_path / "t.parquet").num_row_groups == 1
+    monkeypatch.setattr(arrow_writers, "_GROUP_BYTES", 0)
+    adepoll.export(tmp_path / "b.db", tmp_path / "u.parquet")
+    assert parquet.ParquetFile(tmp_path / "u.parquet").num_row_groups == 3
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "arrow"])
