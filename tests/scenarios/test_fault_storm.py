@@ -356,6 +356,7 @@ class Storm:
                 left = isinstance(end, asyncio.CancelledError | UnresolvedJobsError)
                 if end is not None and not left and not getattr(end, "fatal", False):
                     raise end
+            await asyncio.sleep(3)  # a poll can go on for two seconds after the timeout of its wait
             stats = self.watcher.stats
             assert (stats.watched, stats.in_flight, stats.subscribers) == (0, 0, 0)
             assert stats.pending_confirmation == 0
