@@ -169,10 +169,10 @@ def test_a_recorded_error_is_shown_without_secrets_and_on_one_line(made, capsys)
     text = "https://h/r?sig=canary\x1b[31m\r\nadepoll: no error"
     rewrite(
         made,
-        "UPDATE jobs SET error = ?1, error_kind = ?1 WHERE stage = 'given_up'",
-        "UPDATE jobs SET snapshot = json_set(snapshot, '$.failure_reason', ?1) "
+        "UPDATE jobs SET error = :text, error_kind = :text WHERE stage = 'given_up'",
+        "UPDATE jobs SET snapshot = json_set(snapshot, '$.failure_reason', :text) "
         "WHERE status = 'failed'",
-        values=(text,),
+        values={"text": text},
     )
     with JournalReader(made) as reader:
         (outcome,) = (record.outcome() for record in reader.records() if record.error is not None)
