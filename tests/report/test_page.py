@@ -10,9 +10,9 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
-from reporting import ADDED, record, warning
+from reporting import ADDED, all_outcomes, record, warning
 
-from adepoll.journal.outcomes import RecordedError, Stage
+from adepoll.journal.outcomes import RecordedError
 from adepoll.report import render
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -62,20 +62,6 @@ def html_of(records, *, name="batch.db", endpoint="https://api.test", notes=None
 
 def page_of(records, **options):
     return Page(html_of(records, **options))
-
-
-def all_outcomes():
-    return [
-        *(record(n, took=10 + n % 37, size=1000 * n) for n in range(1, 60)),
-        *(record(n, "failed", reason=f"page {n} is blank", measured=False) for n in range(60, 64)),
-        record(64, "cancelled", measured=False),
-        record(65, "not_fetched"),
-        record(66, "unresolved", lasting=True),
-        record(67, stage=Stage.FETCHING),
-        record(68, "waiting", reason="processing"),
-        record(69, schema_violation_error="$.total: no number", warnings=(warning("odd_schema"),)),
-        record(70, fallback_model_version="extract-0", delivered=False),
-    ]
 
 
 HEADINGS = {

@@ -7,32 +7,17 @@ change of the page. Then look at the difference: it shows what the change does.
 import re
 from pathlib import Path
 
-from reporting import ADDED, record, warning
+from reporting import ADDED, all_outcomes, record
 
-from adepoll.journal.outcomes import Stage
 from adepoll.report import render
 
 FILE = Path(__file__).parent.parent / "report" / "recorded_pages.html"
 
 
-def all_outcomes():
-    return [
-        *(record(n, took=10 + n % 37, size=1000 * n) for n in range(40, 60)),
-        *(record(n, "failed", reason=f"page {n} is blank", measured=False) for n in range(60, 64)),
-        record(64, "cancelled", measured=False),
-        record(65, "not_fetched"),
-        record(66, "unresolved", lasting=True),
-        record(67, stage=Stage.FETCHING),
-        record(68, "waiting", reason="processing"),
-        record(69, schema_violation_error="$.total: no number", warnings=(warning("odd_schema"),)),
-        record(70, fallback_model_version="extract-0", delivered=False),
-    ]
-
-
 BATCHES = {
     "empty": [],
     "a job": [record(1)],
-    "all outcomes": all_outcomes(),
+    "all outcomes": all_outcomes(first=40),
     "hours": [record(n, took=0.2 * 1.6**n, lag=0.1 * n, received=40.0 * n) for n in range(1, 24)],
 }
 

@@ -76,3 +76,18 @@ def _metadata(job_id, took, more):
 
 def warning(code, msg="look at this"):
     return ExtractWarning(code=code, msg=msg)
+
+
+def all_outcomes(first=1):
+    """Return records with every outcome; the numbers of the jobs go from `first` to 70."""
+    return [
+        *(record(n, took=10 + n % 37, size=1000 * n) for n in range(first, 60)),
+        *(record(n, "failed", reason=f"page {n} is blank", measured=False) for n in range(60, 64)),
+        record(64, "cancelled", measured=False),
+        record(65, "not_fetched"),
+        record(66, "unresolved", lasting=True),
+        record(67, stage=Stage.FETCHING),
+        record(68, "waiting", reason="processing"),
+        record(69, schema_violation_error="$.total: no number", warnings=(warning("odd_schema"),)),
+        record(70, fallback_model_version="extract-0", delivered=False),
+    ]

@@ -3,12 +3,23 @@
 import asyncio
 from collections import Counter
 
-from adepoll.api.models import JobSnapshot, JobStatus, from_timestamp
+from adepoll.api.models import JobSnapshot, JobStatus, JobSummary, from_timestamp
 
 
 def snapshot(job_id, status="completed"):
     """Return a snapshot of a job that the service received at the start of 1970."""
     return JobSnapshot(
+        job_id=job_id,
+        status=JobStatus.parse(status),
+        status_text=status,
+        received_at=from_timestamp(0),
+        progress=0.0,
+    )
+
+
+def summary(job_id, status="processing"):
+    """Return the entry of such a job in a page of the list."""
+    return JobSummary(
         job_id=job_id,
         status=JobStatus.parse(status),
         status_text=status,

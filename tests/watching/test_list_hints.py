@@ -4,10 +4,9 @@ import math
 from random import Random
 
 import pytest
-from scripted import snapshot
+from scripted import snapshot, summary
 from subscribing import add_id, subscription_of
 
-from adepoll.api.models import JobStatus, JobSummary, from_timestamp
 from adepoll.errors import TransportError
 from adepoll.scheduling.schedules import Fixed
 from adepoll.watching.failure_handling import FailureRules
@@ -66,16 +65,6 @@ def watched_jobs_of(
     for _ in range(5):  # the list is proven: no listed job is polled to check it
         watched_jobs.list_hints.accuracy.ends.count(late=False)
     return watched_jobs
-
-
-def summary(job_id, status="processing"):
-    return JobSummary(
-        job_id=job_id,
-        status=JobStatus.parse(status),
-        status_text=status,
-        received_at=from_timestamp(0),
-        progress=0.0,
-    )
 
 
 def show(watched_jobs, *job_ids, at, now=None, status="processing"):

@@ -19,10 +19,10 @@ from hypothesis.stateful import (
     rule,
 )
 from internals import at_risk, places_of
-from scripted import snapshot
+from scripted import snapshot, summary
 from subscribing import add_id, subscription_of
 
-from adepoll.api.models import JobStatus, JobSummary, from_timestamp
+from adepoll.api.models import JobStatus, from_timestamp
 from adepoll.errors import (
     AnswerTooLargeError,
     JobNotFoundError,
@@ -45,16 +45,6 @@ INTERVAL = 10.0
 TRUST = 300.0
 FIRST_TRUST = 5.0
 HEADSTART = 600.0
-
-
-def summary(job_id, status="processing"):
-    return JobSummary(
-        job_id=job_id,
-        status=JobStatus.parse(status),
-        status_text=status,
-        received_at=from_timestamp(0),
-        progress=0.0,
-    )
 
 
 def make_watched_jobs(schedule=None, *, learning=None, **options):
