@@ -190,17 +190,19 @@ class JobRef:
         return self if kind is self.kind else type(self)(self.job_id, kind=kind, label=self.label)
 
     def text(self, default: JobKind) -> str:
-        """Return ``KIND/ID``, or only the id if it already means a job of this kind.
+        """Return ``KIND/ID``, or only the id if the kind need not be written.
+
+        It need not be written if the id contains it, or if it is `default`.
 
         Args:
-            default: Kind to assume for an id that does not contain its kind.
+            default: Kind that the reader assumes for an id that does not contain its kind.
         """
         implied = kind_of_id(self.job_id) or default
         kind = self.kind or implied
         return self.job_id if kind == implied else f"{kind.name}/{self.job_id}"
 
     def __str__(self) -> str:
-        """Return ``KIND/ID``, or only the id if it already means a job of this kind.
+        """Return ``KIND/ID``, or only the id if the kind need not be written.
 
         An id that does not contain its kind means a job of the kind ``v1-extract`` here.
         """

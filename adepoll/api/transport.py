@@ -327,7 +327,7 @@ class Block:
             limit.timer = loop.call_at(deadline, limit.expire, loop, context=Context())
 
     def restart(self, now: float) -> None:
-        """Give the block the full time again, from `now` on, unless the block has expired."""
+        """Start the time limit of the block again at `now`, unless it has already expired."""
         running = self._limit.running
         if running.pop(self, None) is not None:
             running[self] = now + self._limit.seconds

@@ -20,17 +20,17 @@ class BatchState:
     """State of a batch at one moment.
 
     Attributes:
-        known: Jobs read so far.
+        known: Number of jobs whose ids have been read.
         complete: True once all ids have been read, so that `known` is the total.
         settled: Number of settled jobs by status.
         settled_before: Number of jobs that were already settled when this run began.
-        unresolved: Jobs that were given up.
-        not_fetched: Completed jobs whose result could not be fetched.
-        fetching: Downloads in progress.
-        bytes_fetched: Bytes of results that this run has downloaded.
-        requests: Requests that this run has sent to the service.
-        failure: Text of the last failed request if the last two or more requests have failed; else
-            None.
+        unresolved: Number of jobs that were given up.
+        not_fetched: Number of completed jobs whose result could not be fetched.
+        fetching: Number of downloads in progress.
+        bytes_fetched: Number of bytes of results that this run has downloaded.
+        requests: Number of requests that this run has sent to the service.
+        failure: Error message of the last failed request, if two or more requests in a row have
+            failed; else None.
         throttled_for: Seconds until the next request may be sent; 0.0 if not throttled.
         time_left: Estimated seconds until the last job settles; None if unknown.
     """

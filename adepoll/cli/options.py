@@ -1,6 +1,7 @@
 """The options of the subcommands. Imports click only, so that completion is fast.
 
-Lists such as the job kinds are copied from slow modules; a test compares the copies.
+Some values, such as the names of the job kinds, are repeated here, because the modules that define
+them are slow to import. A test checks that both are equal.
 """
 
 import functools

@@ -63,12 +63,13 @@ def plain_path(path: Path) -> Path:
 
 
 def open_without_following(path: Path, flags: int, mode: int = 0o777) -> int:
-    """Open a file as `os.open` does, but not through a symbolic link; return the descriptor.
+    """Open a file as `os.open` does, but no symbolic link; return the descriptor.
 
-    A named pipe is opened without waiting.
+    Links in the names of the parent folders are followed. A named pipe is opened without waiting.
+    Windows opens regular files only.
 
     Raises:
-        OSError: The file cannot be opened, or its name is a symbolic link.
+        OSError: The file cannot be opened, or `path` itself is a symbolic link.
     """
     if _NO_LINK is not None:
         return os.open(path, flags | PLAIN | _NO_WAIT | _NO_LINK, mode)

@@ -41,9 +41,10 @@ def invoice(rng: random.Random) -> dict[str, Json]:
 
 
 def references_for(value: Json, rng: random.Random) -> Json:
-    """Return a copy of `value` with the id of a random chunk in place of every single value.
+    """Return a copy of `value` in which each scalar is replaced by ``{"references": [ID]}``.
 
-    Each text, number, boolean and null is replaced by ``{"references": [ID]}``.
+    A scalar is a text, a number, a boolean or null. The ids are random. In real answers, they are
+    ids of chunks of the document.
     """
     return leaves_replaced(value, lambda _leaf: {"references": [f"{rng.getrandbits(48):012x}"]})
 

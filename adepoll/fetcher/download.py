@@ -237,7 +237,8 @@ class ResultDownload:
 async def write_local(disk: DiskWriter, source: ByteSource) -> PublishedFile:
     """Write a result that a poll has already received, and return size and digest of the file.
 
-    `source` reads the result from the snapshot or from a file.
+    `source` reads the result from the snapshot. A client with a `result_dir` keeps large results in
+    files there; then `source` reads such a file.
     """
     async with disk.open():
         await disk.begin(ObjectVersion(source.version.size), multipart=False)

@@ -88,7 +88,7 @@ class PartNames:
     """
 
     def __init__(self, target: Path, job_id: str) -> None:
-        """Compute the shared name; no file is created yet."""
+        """Compute the name that all processes use for this target and job; create no file."""
         name = target.name.encode("utf-8", "surrogatepass")
         key = b"%b\0%b" % (name, job_id.encode("utf-8", "surrogatepass"))
         digest = hashlib.blake2b(key, digest_size=6).hexdigest()

@@ -151,7 +151,7 @@ class ResponseInterpreter:
         raise await self._error(response, url)
 
     def whole(self, response: aiohttp.ClientResponse, *, was_encoded: bool = False) -> ResponseBody:
-        """Return the body of a response with the whole object.
+        """Return the body of a response that contains the whole object, not only a range of it.
 
         Args:
             response: The response.

@@ -82,7 +82,9 @@ class ResumeStateFile:
         self._sync_error: OSError | None = None  # the error of a failed sync of the part file
 
     def read(self, job_id: str, length: int, inode: int) -> ResumeState | None:
-        """Return the resume state; None if the file is missing, or may describe another part file.
+        """Return the resume state; None if it is missing or damaged, or if it does not fit.
+
+        It does not fit if it may describe another part file.
 
         Args:
             job_id: The job.

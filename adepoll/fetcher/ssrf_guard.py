@@ -170,7 +170,10 @@ class SsrfGuard(AbstractResolver):
 
 
 def _is_private(host: str) -> bool:
-    """Return whether the host is a private address, or localhost; False for any other name."""
+    """Return True if the host is an address that is not public, or a name of this machine.
+
+    Names of this machine are ``localhost`` and all names that end with ``.localhost``.
+    """
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, section 6.3
         return True
     try:

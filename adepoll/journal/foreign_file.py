@@ -1,6 +1,6 @@
-"""Checks a journal file that somebody else may have written, and limits the time of its queries.
+"""Checks a journal file that somebody else may have written, and limits the work of queries.
 
-The file may have been made for an attack. So each value that is read from a journal is checked like
+An attacker can have written the file. So each value that is read from a journal is checked like
 an answer from the network (sqlite.org/security.html, "Untrusted SQLite Database Files").
 """
 

@@ -69,7 +69,7 @@ class Distribution:
 
     @survival.default
     def _compute_survival(self) -> tuple[float, ...]:
-        """Return `survival`, computed from `chances`."""
+        """Return, for each bin, the chance that a job is still active when the bin begins."""
         stays = [1.0 - chance for chance in self.chances[:-1]]
         return tuple(accumulate(stays, operator.mul, initial=1.0))
 

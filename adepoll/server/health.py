@@ -86,7 +86,7 @@ class HealthCheck:
         *,
         probe_every: float | None,
     ) -> None:
-        """Create a check; `create_resources` describes `probe_every`."""
+        """Create a check; `server.resources.create_resources` describes `probe_every`."""
         self._client = client
         self._watcher = watcher
         self._fetcher = fetcher

@@ -71,7 +71,8 @@ def active_reply(job: JobRef, error: JobTimeoutError) -> StatusReply:
 
     Args:
         job: Reference to the job; its kind is set.
-        error: The error with which the wait ended; it has the last status of the job.
+        error: The error with which the wait ended. The response contains the `last_status` of this
+            error, or "unknown" if that is None.
     """
     status = JobStatus.UNKNOWN if error.last_status is None else JobStatus.parse(error.last_status)
     snapshot = JobSnapshot(

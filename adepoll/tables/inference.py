@@ -198,7 +198,8 @@ def _only(get: GetValues, *, is_object: bool) -> GetValues:
 def _member(get: GetValues, key: str) -> GetValues:
     """Return a function that takes a list of rows, and returns one value for each row.
 
-    `get` returns an object for each row. The value is the one at the key `key` of this object.
+    `get` returns a JSON object or None for each row. The function returns the value that the object
+    has for `key`. It returns None if there is no object, or if the object has no such key.
     """
     return lambda rows: [None if value is None else value.get(key) for value in get(rows)]
 

@@ -123,7 +123,7 @@ class Host:
         return self.outage.is_on
 
     def error(self) -> ServiceDownError:
-        """Return the error for a call that does not wait until the host works again."""
+        """Return an error that says that the host is down, with the last failure as its cause."""
         return ServiceDownError(
             failures=self.outage.failures, cause=self.last_failure, host=self.name
         )

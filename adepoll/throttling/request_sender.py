@@ -290,7 +290,7 @@ class RequestSender:
         return error.transient or (is_refusal and self._key_works)
 
     def _count(self, error: RequestError) -> None:
-        """Count a failed request; record whether the key is refused."""
+        """Count a failed request; record whether the service accepts or refuses the key."""
         self._failures += 1
         self._throttled += isinstance(error, RateLimitedError)
         if isinstance(error, AuthenticationError | PaymentRequiredError):

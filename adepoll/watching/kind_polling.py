@@ -313,11 +313,11 @@ class SubscriptionOwner:
         ]
 
     def overdue(self) -> int:
-        """Return the number of due jobs that wait for a poller.
+        """Return about how many due jobs wait for a poller.
 
-        Subscriptions read no more ids while this number is large. If there are jobs at two hosts,
-        the smaller of their two numbers is returned. So a slow host does not delay the reading of
-        ids of jobs at the other host.
+        Subscriptions read no more ids while this number is large. If jobs at two hosts are watched,
+        or were polled before, the smaller of their two numbers is returned. So a slow host does not
+        delay the reading of ids of jobs at the other host.
         """
         by_host: dict[HostEvidence, int] = {}
         for jobs in [polling.watched_jobs for polling in self.by_kind.values()]:

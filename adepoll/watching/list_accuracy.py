@@ -55,7 +55,10 @@ class KeptShare:
 
     @property
     def value(self) -> float:
-        """The estimated share, 0 to 1; 0 if no such job was found recently."""
+        """Estimated share (0 to 1) of the settled jobs that the list never drops.
+
+        It is 0 if recent polls found too few such jobs.
+        """
         return min(self.found / max(self.expected, 1.0), 1.0) if self.found >= _MIN_FOUND else 0.0
 
     @property
@@ -194,8 +197,8 @@ class ListAccuracy:
             active_at: Time at which a poll last found the job active; if no poll has, the time at
                 which the service received the job.
             sweep_now: True to sweep immediately, because other listed jobs may have settled, too.
-            is_check: True if the list showed the job as active, and it is known how long jobs take.
-                Only then does the poll count in `kept`.
+            is_check: True if the list showed the job as active, and enough jobs have settled to
+                know how long jobs take. Only such a poll counts in the attribute `kept`.
         """
         self._explained = 0.0
         self._expected -= is_check

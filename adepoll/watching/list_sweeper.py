@@ -55,8 +55,9 @@ class ListSweeper:
             semaphore: Held during each list request.
             on_due: Called when jobs may have become due.
             on_fatal: Called with an error that ends all watches and waits.
-            newest_first: True if the list shows the newest jobs first. Then a sweep ends at a page
-                whose jobs are all older than the oldest watched job.
+            newest_first: True if the list shows the newest jobs first. Then a sweep requests no
+                further page of a status after a page whose jobs are all older than the oldest
+                watched job.
         """
         self._watched_jobs = watched_jobs
         self.turns = PageTurns(semaphore)

@@ -330,8 +330,8 @@ class Sweep:
             number: Number of the page.
             page: The page.
             oldest: Unix time before which no watched job was submitted. If the list shows the
-                newest jobs first, the sweep ends at a page whose jobs are all older. Minus infinity
-                if the list has another order.
+                newest jobs first, the sweep requests no further page of this status after a page
+                whose jobs are all older. Minus infinity if the list has another order.
         """
         pages = self._by_status[status]
         self.pages += 1

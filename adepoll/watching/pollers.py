@@ -165,9 +165,9 @@ class Pollers:
         return [state.key for state in self._in_flight]
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        """Call `_on_timer` at the time `due`, unless the timer fires earlier."""
+        """Set the timer to the time `due`, unless it is already set to an earlier time."""
         if self._timer_at <= due:
-            return  # the present timer fires earlier, and then sets the timer for this job
+            return  # when it fires, it will be set for this job
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = due

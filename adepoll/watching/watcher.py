@@ -70,18 +70,20 @@ class JobWatcher(AsyncCloseable):
                 jobs; one list request shows 100 jobs. "auto": like "list" while that needs fewer
                 requests, otherwise like "get". The list is only a hint: if it is wrong, fails or
                 is forbidden, jobs are polled later or more often, and no job is lost.
-            durations: `durations` or `durations_by_kind` of an earlier watcher. A single
-                `Durations` is for the source's own kind. None to start without knowledge.
+            durations: How long jobs take, as an earlier watcher has learnt it: its
+                `durations_by_kind`, or its `durations`, which is for the default kind of `source`.
+                None to start without knowledge.
             buffer: Maximum number of snapshots that wait for the consumer of one watch, each up to
-                1 MB of JSON. While the buffer is full, polls pause. None for twice the concurrency.
+                1 MB of JSON. While the buffer is full, polls pause. None for twice the concurrency,
+                or for 512 if `concurrency` is a semaphore.
             not_found_grace: Seconds for which a job that was never found may be unknown to the
                 service (404) or forbidden (403) before it is given up; a new job can take a moment
                 to appear.
             patience: Seconds for which polls of a job may fail before it is given up, while the
-                service answers other requests. A failed poll is a connection error, a 5xx, or a 404
-                or 403 of a job that was found before. Malformed answers are accepted for at most a
-                minute. Hardly any time counts while the process is stopped, the request budget is
-                short, or the whole service is down; docs/giving-up.md has the rules.
+                service answers other requests. Examples of failed polls: a connection error, a 5xx,
+                and a 404 or 403 of a job that was found before. Malformed answers are accepted for
+                at most a minute. Hardly any time counts while the process is stopped, the request
+                budget is short, or the whole service is down; docs/giving-up.md has the rules.
             outage_patience: Maximum seconds for which polls of a job may fail, whatever the reason,
                 such as an outage of the service; None for 12 times `patience`.
             rng: Source of jitter; pass a seeded one to make runs reproducible.

@@ -21,7 +21,8 @@ class SelfClosingClient(AdeClient):
     def finish(self) -> None:
         """Close the client, unless its event loop is closed or running.
 
-        Do not call this method in a running event loop.
+        Without a request, the client has no event loop, and there is nothing to close. Do not call
+        this method in a running event loop.
         """
         if self._closer is None:
             return
