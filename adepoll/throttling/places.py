@@ -14,7 +14,7 @@ import math
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from attrs import define
 
@@ -201,18 +201,42 @@ def error_of_ended(sent: Sent, job_id: str | None) -> AnswerTimeoutError | None:
     return AnswerTimeoutError(timeout=round(sent.ended_after, 1), job_id=job_id)
 
 
+@runtime_checkable
+class SemaphoreWrapper(Protocol):
+    """A semaphore in a wrapper that records when each request is sent.
+
+    A request is sent when it has acquired the semaphore, unless `turn_lost` is called then.
+
+    Attributes:
+        places: The semaphore.
+    """
+
+    places: AbstractAsyncContextManager[object]
+
+    def turn_lost(self) -> None:
+        """Record that the request of this task is not sent, and must wait for its turn again.
+
+        Call this before the task releases the semaphore.
+        """
+
+
+def record_lost_turn(semaphore: AbstractAsyncContextManager[object] | None) -> None:
+    """Call `turn_lost` if the semaphore that the current task holds is a `SemaphoreWrapper`."""
+    if isinstance(semaphore, SemaphoreWrapper):
+        semaphore.turn_lost()
+
+
 class PlacesBySemaphore(dict[AbstractAsyncContextManager[object], Places]):
     """Finds the `Places` object of each semaphore that is held during requests of one budget.
 
-    A semaphore can be wrapped in another object, whose attribute `places` is the semaphore. Both
-    then have the same `Places`.
+    A semaphore and its `SemaphoreWrapper` have the same `Places`.
     """
 
     def __missing__(self, semaphore: AbstractAsyncContextManager[object]) -> Places:
         for known, found in [*self.items()]:
             if found.is_idle:
                 del self[known]  # the watcher of this semaphore may be closed
-        inner = getattr(semaphore, "places", semaphore)
+        inner = semaphore.places if isinstance(semaphore, SemaphoreWrapper) else semaphore
         places = self[semaphore] = self.get(inner) or Places()
         self[inner] = places
         return places

@@ -28,7 +28,7 @@ from adepoll.errors import (
 )
 from adepoll.errors.frames import without_frames
 from adepoll.throttling.hosts import Caller, Host, Sent
-from adepoll.throttling.places import error_of_ended
+from adepoll.throttling.places import error_of_ended, record_lost_turn
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.statistics import ClientStats
 from adepoll.throttling.waiting_times import RetryPolicy
@@ -145,6 +145,7 @@ class RequestSender:
             async with place:
                 # Meanwhile, `close` may have been called, or others may have taken the turn.
                 if self._loop is None or (sent := limiter.start(host, due, places)) is None:
+                    record_lost_turn(semaphore)
                     continue
                 self._requests += 1
                 try:

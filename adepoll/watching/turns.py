@@ -7,6 +7,7 @@ pages. Imports nothing of adepoll. Times are seconds of the event loop.
 
 import asyncio
 import math
+import operator
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -137,6 +138,20 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
             self._turn_at = now
             self._record_turn(task, now)
 
+    def turn_lost(self) -> None:
+        """Record that the request of this task is not sent, and must wait for its turn again.
+
+        The reason: while the task waited for the semaphore, another request took its turn. The
+        request has waited since it began, as if it had not acquired the semaphore.
+        """
+        task = asyncio.current_task()
+        if task is not None and task not in self.waiting:
+            # `_acquired` was called in this step of the event loop, for this task.
+            others = {task: self._turn_at - self.last_wait, **self.waiting}
+            self.waiting.clear()
+            self.waiting.update(sorted(others.items(), key=_BEGAN))
+            self._withdraw_turn(task)
+
     def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -148,6 +163,9 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
 
     def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:
         """Record that a request is sent now."""
+
+    def _withdraw_turn(self, task: asyncio.Task[Any]) -> None:
+        """Record that a request is not sent, although `_record_turn` was called."""
 
 
 class PollTurns(Turns):
@@ -248,7 +266,14 @@ class PageTurns(Turns):
         timeout, seconds = self._limits[task]
         timeout.reschedule(now + seconds)
 
+    def _withdraw_turn(self, task: asyncio.Task[Any]) -> None:
+        """Record that a request is not sent; its time limit begins with its next turn."""
+        del self._sent[task]
+        timeout, _ = self._limits[task]
+        timeout.reschedule(None)
 
+
+_BEGAN: Final = operator.itemgetter(1)
 _SPARE: Final = 0.1  # seconds by which a poll that can be left out may delay other requests
 _MIN_ALLOWED: Final = 4.0  # polls that may wait for their turn, however long they wait
 _LONG: Final = 0.25  # seconds; if polls wait longer, only `_MIN_ALLOWED` polls may wait

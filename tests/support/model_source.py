@@ -20,7 +20,6 @@ actor_name = ContextVar("actor_name", default=None)
 """Name of the consumer that owns the context. No poll may run in such a context."""
 
 
-LEFT_POLL = 2.0  # seconds for which a poll can go on after the timeout of its `wait`
 BETWEEN_REFUSALS = 100.0
 """Minimum seconds between two stray 401 or 403. With many of them, the key would count as bad."""
 
@@ -204,15 +203,8 @@ class ModelSource:
         return follow
 
     def is_followed(self, job_id, now):
-        """Return whether a consumer follows a job, or has stopped at exactly this time.
-
-        A poll can go on for two seconds after the timeout of its `wait`. If another request took
-        its turn when it got a place of the semaphore, its request is sent in these seconds.
-        """
-        return any(
-            follow.ended >= now - (LEFT_POLL if follow.actor.awaits else 0.0)
-            for follow in self.follows.get(job_id, ())
-        )
+        """Return whether a consumer follows a job, or has stopped at exactly this time."""
+        return any(follow.ended >= now for follow in self.follows.get(job_id, ()))
 
     async def get_job(self, job_id):
         service = self.service

@@ -31,6 +31,9 @@ class Wrapped:
     async def __aexit__(self, *raised):
         return await self.places.__aexit__(*raised)
 
+    def turn_lost(self):
+        pass
+
 
 class Requests:
     """Requests to the hosts `good` and `bad`, which hold a semaphore."""

@@ -305,6 +305,84 @@ def test_requests_are_busy_for_some_time_after_a_request_has_waited(replay):
     replay(script)
 
 
+# --- requests that lose their turn while they wait for the semaphore ------------------------------
+
+
+class SlowBudget:
+    """A budget of one request every ten seconds, and a semaphore that is held for two seconds.
+
+    After a second, another request takes the turn. So a request that began at 0 s is sent at 11 s.
+    """
+
+    def __init__(self):
+        self.service = paced(0.1)
+        self.semaphore = asyncio.Semaphore(1)
+
+    async def __aenter__(self):
+        self.other = asyncio.create_task(self._take_turn())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *raised):
+        await self.other
+
+    async def _take_turn(self):
+        async with self.semaphore:
+            await asyncio.sleep(1)
+            await self.service.sender.call_once(lambda _: asyncio.sleep(0))
+            await asyncio.sleep(1)
+
+
+def test_a_poll_that_has_lost_its_turn_is_cancelled_with_its_wait(replay):
+    """Its request was not sent, so it would be sent after the end of the wait."""
+
+    async def script():
+        budget = SlowBudget()
+        [job_id] = budget.service.submit(1, processing_time=1_000.0)
+        watcher = JobWatcher(budget.service, concurrency=budget.semaphore)
+        async with budget, watcher:
+            with pytest.raises(JobTimeoutError):
+                await watcher.wait(job_id, timeout=10.5)
+            await asyncio.sleep(10)
+            assert watcher.stats.in_flight == 0
+            assert budget.service.sender.stats().requests == 1  # that of the other
+
+    replay(script)
+
+
+def test_a_poll_that_has_lost_its_turn_has_waited_since_it_began(replay):
+    async def script():
+        budget, loop = SlowBudget(), asyncio.get_running_loop()
+        turns = PollTurns(budget.semaphore, on_turn=lambda: None)
+
+        async def poll():
+            turns.waiting[asyncio.current_task()] = loop.time()
+            await budget.service.sender.call_once(lambda _: asyncio.sleep(0), semaphore=turns)
+
+        async with budget:
+            polling = asyncio.create_task(poll())
+            await asyncio.sleep(1.5)
+            add_waiting(turns, 1, since=1.5)
+            await asyncio.sleep(1.0)
+            assert [*turns.waiting.values()] == [0.0, 1.5]
+            await polling
+            assert (turns.last_wait, loop.time()) == (11.0, 11.0)
+
+    replay(script)
+
+
+def test_the_time_limit_of_a_page_that_has_lost_its_turn_begins_with_its_next_turn(replay):
+    async def script():
+        budget = SlowBudget()
+        turns = PageTurns(budget.semaphore)
+        async with budget, asyncio.timeout(None) as timeout:
+            with turns.request(timeout, 3.0):
+                await budget.service.sender.call_once(lambda _: asyncio.sleep(2), semaphore=turns)
+        assert (asyncio.get_running_loop().time(), turns.mean_duration) == (13.0, 2.0)
+
+    replay(script)
+
+
 # --- at the bounds ------------------------------------------------------------------------------
 
 
