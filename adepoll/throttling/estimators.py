@@ -1,8 +1,7 @@
 """Learns how many requests the service accepts: at the same time, and per second.
 
-Plain state without I/O. Times are seconds of one monotonic clock; the caller passes them in. The
-gate is what stops all requests after a 429, until Retry-After has passed. Imports nothing of
-adepoll.
+Does no I/O. Times are seconds of one monotonic clock; the caller passes them in. After a 429, "the
+gate is closed": no request is sent until Retry-After has passed. Imports nothing of adepoll.
 """
 
 import math
@@ -43,7 +42,7 @@ class Window:
     )
 
     def __init__(self, limit: int) -> None:
-        """Create a window without requests."""
+        """Create a window without requests. Its size is 4, or `limit` if that is less."""
         self.limit = limit
         self.size = min(_FIRST_WINDOW, limit)
         self.epoch = self.in_flight = 0
@@ -54,16 +53,19 @@ class Window:
 
     @property
     def room(self) -> int:
-        """Number of requests that may be sent before a response arrives."""
+        """Number of requests that may be sent now, before the next response arrives."""
         return min(self.size - self._in_flight_of_epoch, self.limit - self.in_flight)
 
     @property
     def is_at_limit(self) -> bool:
-        """True if `limit` requests are in flight: then even a request during an outage waits."""
+        """True if `limit` requests are in flight. Then even the probe of an outage must wait."""
         return self.in_flight >= self.limit
 
     def sent(self, *, is_probe: bool = False) -> None:
-        """Count a request as sent; a probe only tests whether a host that is down works again."""
+        """Count a request as in flight.
+
+        A probe, which tests whether a host that is down works again, counts only against `limit`.
+        """
         self.in_flight += 1
         self._in_flight_of_epoch += not is_probe
         # The size may grow only while at least half of it is used (RFC 7661, 2015, section 4).
@@ -72,7 +74,14 @@ class Window:
         self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
     def ended(self, epoch: int, *, succeeded: bool = False, is_probe: bool = False) -> None:
-        """Count a request of the epoch `epoch` as ended; after a success, the size may grow."""
+        """Count a request as ended. A success can increase the size of the window.
+
+        Args:
+            epoch: The value that the attribute `epoch` had when the request was sent. If it has
+                another value now, the success does not change the size.
+            succeeded: True if the request succeeded.
+            is_probe: True if the request only tested whether a host that is down works again.
+        """
         self.in_flight -= 1
         if epoch == self.epoch and not is_probe:
             self._in_flight_of_epoch -= 1
@@ -86,18 +95,18 @@ class Window:
             self._update_full()
 
     def restart(self) -> None:
-        """Set the size to one, and begin a new epoch."""
+        """Set the size to one. Requests that are in flight now do not count against it any more."""
         self.size = 1
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
-        """Begin a new epoch with the present size."""
+        """Begin a new epoch: requests in flight do not count against the size any more."""
         self._in_flight_of_epoch = self._growth = 0
         self.epoch += 1
         self._update_full()
 
     def _update_full(self) -> None:
-        """Set `full` from the other attributes."""
+        """Update `full`: no more requests may be sent before a response arrives."""
         self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
 
@@ -205,9 +214,9 @@ class Rate:
 
         Args:
             now: Time at which the 429 arrived.
-            sent_at: Time at which the throttled request was sent. It must be later than the
+            sent_at: Time at which the request that got the 429 was sent. It must be later than the
                 previous 429.
-            gate_opens_at: Time at which the next request may be sent.
+            gate_opens_at: Time until which the 429 stops all requests.
         """
         if self.value is None:
             rate = self._first_rate(now, closed_for=max(0.0, gate_opens_at - now))
@@ -232,10 +241,10 @@ class Rate:
         self.gate_closed_until(gate_opens_at)
 
     def gate_closed_until(self, opens_at: float) -> None:
-        """Record the time at which the gate opens after the last 429.
+        """Record the time until which the last 429 stops all requests.
 
-        Call this method again if the time becomes later. This happens if a request that was sent
-        before the last 429 gets a 429, too.
+        Call this method again if that time becomes later, because a request that was sent before
+        the last 429 gets a 429, too.
         """
         self._closed_for = max(0.0, opens_at - self._throttled_at)
         # While the gate is closed, a limit such as a token bucket saves capacity for about a
@@ -248,12 +257,14 @@ class Rate:
         self._last_sent = max(self._last_sent, opens_at)
 
     def _first_rate(self, now: float, *, closed_for: float) -> float:
-        """Return the rate after the first 429, from the number of requests that succeeded before.
+        """Return the rate after the first 429, in requests per second.
+
+        It is estimated from the number of requests that succeeded before the 429.
 
         Args:
             now: Time at which the 429 arrived.
-            closed_for: Seconds for which the 429 closes the gate. The longer this is, the lower the
-                rate.
+            closed_for: Seconds for which the 429 stops all requests. The longer this is, the lower
+                the rate.
         """
         lasted = self._open_for + max(now - self._last_sent, _MIN_ROUND_TRIP)
         share = (lasted / (lasted + closed_for)) ** _FIRST_EXPONENT
@@ -263,9 +274,9 @@ class Rate:
         return self._estimate
 
     def _next_rate(self) -> float:
-        """Return the rate after a further 429, in requests per second.
+        """Return the rate after the second or a later 429, in requests per second.
 
-        This also updates the estimate of the limit, and how much the last estimates differ.
+        This method also updates the estimate of the limit, and how much the last estimates differ.
         """
         difference = abs(math.log(self._average / self._estimate))
         self._deviation = (self._deviation + difference) / 2

@@ -54,8 +54,9 @@ class Host:
         gate_opens_at: Time until which no request may be sent to this host, because it answered
             with a Retry-After (a 429 stops all hosts, and does not count here). In the past if
             requests may be sent.
-        holds_back: True if requests to the host must wait: it is down or slow, or has sent a
-            Retry-After. Then its callers wait in `held_back`, and not in the queue of all hosts.
+        holds_back: True while callers of this host wait in their own queue (`held_back`), and not
+            in the queue of all hosts: the host is down, has sent a Retry-After, or was slow while
+            the window of the request budget was full.
         slow_until: Time until which the host counts as slow (see `slow_down`); minus infinity if it
             has never been slow.
         held_back: Callers of the host that wait while `holds_back` is True; the first has waited
@@ -89,7 +90,13 @@ class Host:
         return self._last_failure if self.outage.failures else None
 
     def record_failure(self, error: RequestError, now: float, *, is_probe: bool) -> bool:
-        """Record a failed request, perhaps a probe; return True if an outage begins with it."""
+        """Record a failed request; return True if an outage of the host begins with it.
+
+        Args:
+            error: The error of the request.
+            now: Time at which the request failed.
+            is_probe: True if the request was sent during an outage, to test whether the host works.
+        """
         outage = self.outage
         is_first = not outage.failures
         self._last_failure = error
@@ -123,7 +130,7 @@ class Host:
         return self.outage.is_on
 
     def error(self) -> ServiceDownError:
-        """Return an error that says that the host is down, with the last failure as its cause."""
+        """Return an error that says that the host is down. Its cause is the last failed request."""
         return ServiceDownError(
             failures=self.outage.failures, cause=self.last_failure, host=self.name
         )
@@ -131,15 +138,15 @@ class Host:
     def slow_down(self, now: float) -> None:
         """Record that the host is slow, so that requests to another host had to wait.
 
-        For the next minute, at most half of the requests in flight may go to this host. They may
-        hold at most half of the places of a watcher's semaphore, too.
+        For the next minute, its requests may hold at most half of the places of a watcher's
+        semaphore. If `holds_back` is True, they may also use at most half of the window.
         """
         if now >= self.slow_until:
             _log.info("%s is slow, and delays requests to another host", self.name)
         self.slow_until = now + _SLOW_FOR
 
     def sent(self, now: float) -> bool:
-        """Count a request as sent; return True if it is a probe: the host is down."""
+        """Count a request as in flight; return True if it is a probe, because the host is down."""
         if not self.in_flight:
             self.silent_since = now
         self.in_flight += 1
@@ -176,8 +183,8 @@ class Sent:
         is_probe: True if the host was down when the request was sent.
         task: The task that sends the request.
         heard_at: Loop time of the last bytes of the response; minus infinity before the first.
-        ended_after: None, unless `Places` has ended the request early because requests to another
-            host had to wait. Then: the seconds without bytes of the response.
+        ended_after: If `Places` has ended the request early, because requests to another host had
+            to wait: the seconds since the last byte of the response. Otherwise None.
         shows_outage: True if a failure of the request counts towards an outage.
     """
 
@@ -192,12 +199,13 @@ class Sent:
 
 
 class Hosts:
-    """The hosts to which the requests of one budget are sent, and the queues of their callers.
+    """The hosts to which the requests of one budget are sent, and the queues of waiting callers.
 
     Attributes:
-        waiting: Callers that wait for the request budget, and not for their host; the first has
+        waiting: The queue of all hosts: callers that wait for the request budget. The first has
             waited longest. Some may have been cancelled or released.
-        holding_back: The hosts whose `holds_back` is True.
+        holding_back: The hosts whose callers wait in a queue of their own (`Host.held_back`),
+            because the host is down or slow, or has sent a Retry-After.
         woken: Number of callers that were woken, and have not continued yet.
     """
 
@@ -222,7 +230,7 @@ class Hosts:
         return host
 
     def add(self, caller: Caller) -> None:
-        """Add a caller to its queue, and count it in `Host.waiting`.
+        """Add a caller to the queue of its host, or of all hosts, and increase `Host.waiting`.
 
         The code that ends the wait of the caller must decrease `Host.waiting` again.
         """
@@ -231,7 +239,7 @@ class Hosts:
         host.waiting += 1
 
     def hold_back(self, host: Host) -> None:
-        """Make the callers of a host wait in a queue of their own."""
+        """Move the waiting callers of a host from the queue of all hosts to a queue of the host."""
         if not host.holds_back:
             host.holds_back = True
             self.holding_back.append(host)
@@ -241,16 +249,18 @@ class Hosts:
                 (host.held_back if caller.host is host else self.waiting).append(caller)
 
     def let_go(self, host: Host) -> None:
-        """Move the callers of a host back to the queue of all hosts: it accepts requests again."""
+        """Move the waiting callers of a host to the front of the queue of all hosts."""
         host.holds_back = False
         self.holding_back.remove(host)
         self.waiting.extendleft(reversed(host.held_back))  # they have waited longest
         host.held_back.clear()
 
     def let_go_open(self, now: float) -> bool:
-        """Call `let_go` for each host that is up and not slow, and whose Retry-After has passed.
+        """Move the callers of each host that works again back to the queue of all hosts.
 
-        Return True if at least one of the hosts was down or had sent a Retry-After.
+        A host works again if it is neither down nor slow, and its Retry-After has passed. Return
+        True if one of these hosts had received no requests, or only probes: it was down or had sent
+        a Retry-After, and was not slow.
         """
         sent_nothing = False
         for host in [*self.holding_back]:
@@ -261,19 +271,22 @@ class Hosts:
         return sent_nothing
 
     def drop_done(self) -> None:
-        """Remove the callers at the head of each queue that were cancelled or released."""
+        """Remove cancelled and released callers from the front of each queue.
+
+        Such callers behind the first caller that still waits stay in the queue.
+        """
         # `map` with `attrgetter` makes no call of Python code while no host is held back.
         for callers in chain([self.waiting], map(attrgetter("held_back"), self.holding_back)):
             while callers and callers[0].turn.done():
                 callers.popleft()
 
     def wake_first(self, callers: deque[Caller], limit: int, due: float) -> int:
-        """Wake the first callers of a queue, and return how many were woken.
+        """Remove the first callers from a queue and wake them; return how many were woken.
 
         Args:
             callers: The queue.
             limit: Maximum number of callers to wake.
-            due: Time from which they may send their requests.
+            due: Time from which the woken callers may send their requests.
         """
         woken = 0
         while callers and woken < limit:
@@ -285,18 +298,21 @@ class Hosts:
         return woken
 
     def release(self, caller: Caller) -> None:
-        """Make a waiting caller continue immediately, without a turn."""
+        """End the wait of a caller immediately, although it may not send its request."""
         if not caller.turn.done():
             self.woken += 1
             caller.turn.set_result(math.inf)
 
     def check_expired(self) -> None:
-        """Release the callers whose `give_up_at` has passed, now and every second in an outage."""
+        """End the wait of each caller of a host that is down, if its `give_up_at` has passed.
+
+        Repeat this every second while such callers wait.
+        """
         if self._release_timer is None:
             self._release_expired()
 
     def _release_expired(self) -> None:
-        """Release the callers whose `give_up_at` has passed; check again in a second if needed."""
+        """Do the work of `check_expired`, and set the timer for the next time if it is needed."""
         self._release_timer = None
         loop = asyncio.get_running_loop()
         callers = [
@@ -314,14 +330,13 @@ class Hosts:
             self._release_timer = loop.call_later(_CHECK_EVERY, again, context=Context())
 
     def silent(self, now: float) -> tuple[Host | None, float]:
-        """Find a host that has sent nothing for `SLOW_AFTER` seconds, while others wait.
+        """Find a host that delays callers of another host: it has sent no response for 3 s.
 
-        Only a host that has requests in flight, and that is not held back, is checked. Callers of
-        another host must be waiting.
+        A host counts only if requests to it are in flight, and `Host.holds_back` is False.
 
         Returns:
-            The host, and `now`. If there is no such host: None, and the time of the next check;
-            this time is infinity if no host can become silent.
+            The host, and `now`. If there is no such host: None, and the time at which this method
+            must be called again; infinity if no host can become silent.
         """
         again = math.inf
         hosts = self._by_origin.values()

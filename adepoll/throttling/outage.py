@@ -38,7 +38,7 @@ class Outage:
     )
 
     def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
-        """Create the state of a host that is not down.
+        """Create an object for a host that is not down.
 
         Args:
             waits: Returns a new endless iterator over the seconds to wait before each probe.
@@ -57,11 +57,14 @@ class Outage:
         self.probe_at = -math.inf
 
     def probe_sent(self) -> None:
-        """Record that a probe was sent. The next one must wait until this one has ended."""
+        """Record that a probe was sent. The next probe must wait until this probe has ended."""
         self.probe_at = math.inf
 
     def probe_ended(self, now: float) -> None:
-        """Record that a probe ended without showing whether the host is down."""
+        """Record that a probe ended, so that the next probe may be sent immediately.
+
+        If the end of the probe shows whether the host is down, call `failed` or `succeeded` next.
+        """
         if self.is_on:
             self.probe_at = now
 
@@ -72,9 +75,8 @@ class Outage:
             now: Time at which the request failed.
             is_probe: True if the request was sent during the outage. Only the failure of a probe
                 postpones the next probe.
-            job_id: Id of the job that the request concerns; None for a request that concerns no
-                job, such as one for the job list. Each failed request without a job counts like one
-                about another job.
+            job_id: Id of the job that the request is about. None for a request without a job, such
+                as one for the job list; each such request counts as if it were about a new job.
         """
         if job_id is None:
             self.failures += 1

@@ -1,10 +1,11 @@
 """Prevents requests to a slow host from delaying requests to another host.
 
-v1 and v2 jobs are at two hosts. A watcher has one semaphore for both, and each request in flight
-holds one of its places. If one host is slow, its requests could hold all places. Therefore: while
-requests to the other host wait, requests to the slow host may hold only half of the places, for a
-minute. If they already hold more, the newest of them are ended, once they have received nothing for
-some seconds. If the semaphore has only one place, requests to the two hosts use it alternately.
+v1 and v2 jobs can be at two hosts. A watcher has one semaphore for both, which limits the number of
+concurrent requests: each request in flight holds one place of the semaphore. If one host is slow,
+its requests could hold all places. Therefore, while callers of the other host wait for a place, the
+requests to the slow host may hold only half of the places, for a minute. If they already hold more,
+the newest of them are ended after 3 s without a byte. If the semaphore has only one place, requests
+to the two hosts use it alternately, and are ended after 3 to 10 s without a byte.
 
 Imports `errors` and `hosts`. Times are seconds of `loop.time()`.
 """
@@ -23,11 +24,11 @@ from adepoll.throttling.hosts import SLOW_AFTER, Host, Sent
 
 
 @define(eq=False)
-class Share:
-    """Limits for the requests to a slow host, if a semaphore has only one place.
+class SlowHostLimits:
+    """When a slow host may use a semaphore that has only one place, and for how long.
 
     Attributes:
-        rests_until: Time until which only requests to the other host may use the place.
+        rests_until: Time until which only requests to the other host may hold the semaphore.
         patience: Seconds without a byte after which a request to the slow host is ended.
     """
 
@@ -35,19 +36,22 @@ class Share:
     patience: float = SLOW_AFTER
 
     def ended(self, now: float, silent_for: float) -> None:
-        """Record that a request was ended after `silent_for` seconds without a byte."""
+        """Update the limits after a request was ended because of `silent_for` s without a byte."""
         self.rests_until = now + _REST * silent_for
         self.patience = min(_LONGEST_PATIENCE, _MORE_PATIENCE * silent_for)
 
 
 class Places:
-    """The places of one semaphore: the requests that hold one, and the callers that wait for one.
+    """The requests that hold a place of one semaphore, and the callers that wait for a place.
+
+    A semaphore has as many places as requests may hold it at the same time.
 
     Attributes:
         holders: The requests that hold a place, oldest first.
         only_host: The host of all callers so far. None before the first caller, or if callers named
             several hosts.
-        waiting: Callers that wait for a place, in their order.
+        waiting: The callers that wait for a place; the first has waited longest. Empty while
+            `only_host` is not None, because callers of a single host are not recorded.
     """
 
     def __init__(self) -> None:
@@ -56,13 +60,14 @@ class Places:
         self.only_host: Host | None = None
         self.waiting: dict[_Wait, None] = {}
         self._is_new = True  # False after the first caller
-        self._shares: dict[Host, Share] = {}  # by slow host; empty unless there is only one place
+        # By slow host; empty unless there is only one place.
+        self._slow_limits: dict[Host, SlowHostLimits] = {}
         self._most = 0  # largest number of places that were held while callers waited
         self._timer: asyncio.TimerHandle | None = None  # runs `_check`; None if nobody waits
 
     @property
     def is_idle(self) -> bool:
-        """True if no place is held, and no caller waits."""
+        """True if no request holds a place of the semaphore, and no caller waits for one."""
         return not self.holders and not self.waiting
 
     def place(
@@ -70,8 +75,8 @@ class Places:
     ) -> AbstractAsyncContextManager[object]:
         """Return a context manager that holds a place of `semaphore` during a request to `host`.
 
-        Entering it waits for a free place. If `host` is slow and another host is in use, it also
-        waits until `allows` returns True.
+        Its ``async with`` statement first waits for a free place. If callers have named several
+        hosts, and `host` is slow, the statement also waits until `allows` returns True.
         """
         if self._is_new:
             self._is_new, self.only_host = False, host
@@ -81,9 +86,9 @@ class Places:
         return _Wait(self, host, semaphore)
 
     def allows(self, host: Host) -> bool:
-        """Return whether a request to the host may hold one more place now.
+        """Return whether one more request to the host may hold a place of the semaphore now.
 
-        Only a slow host has a limit.
+        Always True if the host is not slow.
         """
         if host is self.only_host or host.slow_until == -math.inf:
             return True
@@ -91,29 +96,26 @@ class Places:
             return True
         if self._most > 1:
             return sum([sent.host is host for sent in self.holders]) < self._most // 2
-        return now >= self._share(host).rests_until
+        return now >= self._limits_of(host).rests_until
 
     def check_later(self, sent: Sent) -> None:
-        """Check a new request after `SLOW_AFTER` seconds, and end it if necessary.
-
-        It is ended if it has received nothing by then, and callers of another host wait.
-        """
+        """Call `_check` when the new request has been in flight for `SLOW_AFTER` seconds."""
         self._check_at(sent.at + SLOW_AFTER)
 
     def ended(self, sent: Sent) -> None:
-        """Record that a request that held a place has ended."""
+        """Record that a request has ended, so that it no longer holds a place of the semaphore."""
         del self.holders[sent]
         if self.waiting:
             self._wake_first()
 
     def waits(self, wait: "_Wait") -> None:
-        """Record that a caller waits for a place."""
+        """Record that a caller has begun to wait for a place of the semaphore."""
         self.waiting[wait] = None
         # Not immediately: if a place is free, the caller does not wait.
         self._check_at(asyncio.get_running_loop().time() + _CHECK_AFTER)
 
     def stopped_waiting(self, wait: "_Wait") -> None:
-        """Record that a caller no longer waits."""
+        """Record that a caller no longer waits for a place of the semaphore."""
         del self.waiting[wait]
         if self.waiting:
             self._wake_first()
@@ -122,11 +124,11 @@ class Places:
             self._timer = None
 
     def _others_wait(self, host: Host) -> bool:
-        """Return True if a caller of another host waits for a free place."""
+        """Return True if a caller of another host than `host` waits for a free place."""
         return any(wait.host is not host and wait.turn is None for wait in self.waiting)
 
     def _check_at(self, time: float) -> None:
-        """Call `_check` at this time, unless it will be called earlier."""
+        """Set the timer of `_check` to `time`, unless it is set to an earlier time already."""
         if self._timer is not None:
             if self._timer.when() <= time:
                 return
@@ -134,25 +136,31 @@ class Places:
         self._timer = asyncio.get_running_loop().call_at(time, self._check, context=Context())
 
     def _check(self) -> None:
-        """End requests of a host that is slow while callers of another host wait for a place."""
+        """If a slow host delays callers of another host, end the newest requests to the slow host.
+
+        Also wake the callers that may hold a place now.
+        """
         self._timer = None
         now, again = asyncio.get_running_loop().time(), math.inf
         self._most = max(self._most, len(self.holders))
         for host in dict.fromkeys([sent.host for sent in self.holders]):
             if self._others_wait(host):
-                again = min(again, self._limit(host, now))
+                again = min(again, self._end_excess(host, now))
         self._wake_first()
         for wait in self.waiting:
             if wait.turn is not None:
-                rest = self._share(wait.host).rests_until
+                rest = self._limits_of(wait.host).rests_until
                 again = min(again, rest if now < rest else wait.host.slow_until)
         if self.waiting and again < math.inf:
             self._check_at(again)
 
-    def _limit(self, host: Host, now: float) -> float:
-        """End the newest requests to a host if its requests are slow and hold too many places.
+    def _end_excess(self, host: Host, now: float) -> float:
+        """If a host is slow and holds more than half of the places, end its newest requests.
 
-        Return the time at which the host must be checked again.
+        The host is slow if its oldest request has been in flight for `SLOW_AFTER` seconds. A
+        request is ended only if it has received no byte for some seconds.
+
+        Return the time at which this method must be called again for the host; infinity if never.
         """
         holders = [s for s in self.holders if s.host is host and s.ended_after is None]
         slow_at = min([sent.at for sent in holders], default=math.inf) + SLOW_AFTER
@@ -161,7 +169,7 @@ class Places:
         host.slow_down(now)
         share, patience, again = self._most // 2, SLOW_AFTER, math.inf
         if not share:
-            patience = self._share(host).patience
+            patience = self._limits_of(host).patience
         for sent in holders[share:]:
             silent_for = now - max(sent.at, sent.heard_at)
             if silent_for < patience - _ROUNDING:
@@ -171,17 +179,20 @@ class Places:
                 sent.shows_outage = not share
                 task.cancel()
                 if not share:
-                    self._share(host).ended(now, silent_for)
+                    self._limits_of(host).ended(now, silent_for)
         return again
 
-    def _share(self, host: Host) -> Share:
-        """Return the limits for a slow host, and create them at the first call."""
-        if (share := self._shares.get(host)) is None:
-            share = self._shares[host] = Share()
-        return share
+    def _limits_of(self, host: Host) -> SlowHostLimits:
+        """Return the limits of a slow host, and create them at the first call."""
+        if (limits := self._slow_limits.get(host)) is None:
+            limits = self._slow_limits[host] = SlowHostLimits()
+        return limits
 
     def _wake_first(self) -> None:
-        """Wake the first caller that `allows` stopped, for each host that may hold one more."""
+        """For each host that may hold one more place now, wake the first caller that waits for it.
+
+        Only callers that wait because their host is slow need to be woken.
+        """
         seen = set()
         for wait in self.waiting:
             if wait.turn is not None and wait.host not in seen:
@@ -191,10 +202,10 @@ class Places:
 
 
 def error_of_ended(sent: Sent, job_id: str | None) -> AnswerTimeoutError | None:
-    """Return the error of a request that `Places` has ended early; None if it has not.
+    """Return the error for a request that `Places` has ended early; None for any other request.
 
-    The request was ended by cancelling its task. If other code has also cancelled the task, return
-    None, because the CancelledError must reach that code.
+    `Places` ends a request by cancelling its task. If other code has also cancelled the task,
+    return None, because the CancelledError must reach that code.
     """
     if sent.ended_after is None or sent.task is None or sent.task.uncancel():
         return None
@@ -203,9 +214,10 @@ def error_of_ended(sent: Sent, job_id: str | None) -> AnswerTimeoutError | None:
 
 @runtime_checkable
 class SemaphoreWrapper(Protocol):
-    """A semaphore in a wrapper that records when each request is sent.
+    """An object that wraps a semaphore, and records when each request is sent.
 
-    A request is sent when it has acquired the semaphore, unless `turn_lost` is called then.
+    It assumes that a request is sent when its task has acquired the semaphore. If the request is
+    not sent then, `turn_lost` must be called.
 
     Attributes:
         places: The semaphore.
@@ -227,7 +239,7 @@ def record_lost_turn(semaphore: AbstractAsyncContextManager[object] | None) -> N
 
 
 class PlacesBySemaphore(dict[AbstractAsyncContextManager[object], Places]):
-    """Finds the `Places` object of each semaphore that is held during requests of one budget.
+    """The `Places` object of each semaphore, by semaphore; created when it is first looked up.
 
     A semaphore and its `SemaphoreWrapper` have the same `Places`.
     """
@@ -244,14 +256,14 @@ class PlacesBySemaphore(dict[AbstractAsyncContextManager[object], Places]):
 
 @define(eq=False)
 class _Wait(AbstractAsyncContextManager[None, None]):
-    """A context manager that waits for a place of the semaphore, and then holds the place.
+    """A context manager that waits for a place of a semaphore, and then holds it for one request.
 
     Attributes:
         places: The object that decides whether the request may hold a place.
         host: The host of the request.
         semaphore: The semaphore.
-        turn: None if the caller waits only for a free place. If it also waits because its host is
-            slow: a future that is completed when this wait ends.
+        turn: While the caller waits because its host is slow: a future that is completed when the
+            host may hold one more place. None while the caller only waits for a free place.
     """
 
     places: Places
@@ -280,7 +292,7 @@ class _Wait(AbstractAsyncContextManager[None, None]):
 
 
 _REST: Final = 2.0  # seconds for which a host rests, for each second of a request that was ended
-_MORE_PATIENCE: Final = 1.5  # growth of `Share.patience` with each request that was ended
-_LONGEST_PATIENCE: Final = 10.0  # maximum of `Share.patience`, in seconds
+_MORE_PATIENCE: Final = 1.5  # growth of `SlowHostLimits.patience` with each request that was ended
+_LONGEST_PATIENCE: Final = 10.0  # maximum of `SlowHostLimits.patience`, in seconds
 _CHECK_AFTER: Final = 0.05  # seconds after which a caller that waits for a place is noticed
 _ROUNDING: Final = 1e-6  # seconds by which a timer may fire too early

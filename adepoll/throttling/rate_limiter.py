@@ -52,7 +52,7 @@ class RateLimiter:
     Attributes:
         retry: Retry policy of clients that have no policy of their own.
         hosts: The hosts to which requests are sent, and whether each is down.
-        places: For the semaphore of each watcher: the requests that hold a place of the semaphore,
+        places: By the semaphore of each watcher: the requests that hold a place of the semaphore,
             and the callers that wait for a place.
         gate_opens_at: Time at which the gate for all requests opens; in the past while it is open.
         retry_budget: Number of retries that are available now.
@@ -119,7 +119,10 @@ class RateLimiter:
 
     @property
     def gate_closed_for(self) -> float:
-        """Seconds until all gates are open; 0.0 if they are open, or the event loop has ended."""
+        """Seconds until no Retry-After stops requests any more, to any host.
+
+        0.0 if requests may be sent now, or the event loop is closed.
+        """
         loop = self._loop
         now = math.inf if loop is None or loop.is_closed() else loop.time()
         gates = [host.gate_opens_at for host in [*self.hosts.holding_back]]
@@ -138,10 +141,10 @@ class RateLimiter:
             )
 
     def ready(self, host: Host) -> float | None:
-        """Return a time if a request may be sent now, or None if it must wait for its turn.
+        """Check whether a request to the host may be sent now.
 
-        The time is the argument `due` of `start`. It is minus infinity if no rate limits the
-        requests.
+        Return None if it must wait (`wait_for_turn`). Otherwise return the value for the argument
+        `due` of `start`: the present time, or minus infinity if no rate limits the requests.
         """
         if self._waiting or host.held_back or (self.hosts.woken and not self._has_room()):
             return None
@@ -157,13 +160,14 @@ class RateLimiter:
 
         Args:
             host: The host to which the request will be sent.
-            callers: A set that contains the caller while it waits. Code that has this set can end
-                the wait with `Hosts.release`. None if no code needs that.
-            give_up_at: Time from which the wait ends without a turn if the host is down.
+            callers: A set to which this method adds a `Caller` object, and from which it removes
+                the object at the end. With this object, other code can end the wait early
+                (`Hosts.release`). None if no code needs that.
+            give_up_at: Time from which this method does not wait any more if the host is down.
 
         Returns:
-            The time from which the request may be sent. It is in the past if a timer fired late. It
-            is infinity if the wait ended without a turn.
+            The time from which the request may be sent. It is in the past if a timer fired late.
+            Infinity if the wait ended early, so that the request may not be sent.
         """
         if (now := self.ready(host)) is not None:
             return now
@@ -192,13 +196,15 @@ class RateLimiter:
         return due
 
     def start(self, host: Host, due: float, places: Places | None = None) -> Sent | None:
-        """Count one request as sent now; return None if it must wait for its turn again.
+        """Count one request as sent now, and return its record.
+
+        Return None if the request must wait again (`wait_for_turn`), because other requests were
+        sent since `due` was determined.
 
         Args:
-            host: The host to which it is sent.
-            due: The result of `ready` or `wait_for_turn`. Other requests may have been sent since
-                then.
-            places: The places of which the request holds one; None if it holds no place.
+            host: The host to which the request is sent.
+            due: The result of `ready` or `wait_for_turn`.
+            places: Record of the semaphore that the request holds; None if it holds no semaphore.
         """
         if places is not None and places.only_host is not host and not places.allows(host):
             return None
@@ -226,7 +232,7 @@ class RateLimiter:
         return sent
 
     def succeeded(self, sent: Sent) -> None:
-        """Record a request that succeeded, or got a 404, which also shows that the host works."""
+        """Record a success, or an error such as a 404, which shows that the host works."""
         window, host = self._window, sent.host
         window.ended(sent.epoch, succeeded=True, is_probe=sent.is_probe)
         now = self._loop.time() if self._loop is not None else sent.at
@@ -244,12 +250,14 @@ class RateLimiter:
     def failed(self, error: RequestError, sent: Sent) -> None:
         """Record that the request failed; after a 429, make all requests wait.
 
-        A 429 closes the gate for all requests, because the service limits the organisation. It also
-        lowers the rate, and restarts the window at one request. Any other response with a
-        Retry-After closes the gate of its host only. A gate is closed for at least Retry-After; a
-        random time (jitter) is added. Ten consecutive failures of other kinds, about at least three
-        jobs, are an outage of their host. A malformed answer, or an error that is not temporary,
-        counts as a success, because the host responds.
+        - A 429 makes all requests wait for Retry-After plus a random time (jitter), because the
+          service limits the whole organisation. It also lowers the rate, and allows only one
+          concurrent request at first.
+        - Any other response with a Retry-After makes only the requests to its host wait.
+        - Ten consecutive failures of other kinds, about at least three jobs, are an outage of their
+          host.
+        - A malformed answer, or an error that is not temporary, does not count as a failure,
+          because the host has responded.
         """
         is_answer = not isinstance(error, TransportError) and (
             isinstance(error, AnswerError) or not error.transient
@@ -275,7 +283,11 @@ class RateLimiter:
         self._wake_waiting()
 
     def _throttled(self, retry_after: float | None, sent: Sent, now: float) -> None:
-        """Close the gate after a 429, restart the window, and lower the rate."""
+        """Record a 429: all requests wait until Retry-After plus jitter has passed.
+
+        The rate is lowered, and only one request may be in flight at first. If the request was sent
+        before the last 429 or outage, only the wait can change.
+        """
         # False if the request was sent before the last 429 or outage. Then it shows nothing new.
         is_new = sent.epoch == self._window.epoch
         if is_new:
@@ -293,7 +305,7 @@ class RateLimiter:
             self._rate.gate_closed_until(self.gate_opens_at)
 
     def withdrawn(self, sent: Sent) -> None:
-        """Record that the request was cancelled, or failed for a reason in this process."""
+        """Record a request whose end says nothing about the service, as after a cancellation."""
         self._window.ended(sent.epoch, is_probe=sent.is_probe)
         sent.host.ended(sent, asyncio.get_running_loop().time(), responded=False)
         self._wake_waiting()
@@ -306,7 +318,7 @@ class RateLimiter:
         return True
 
     def _begin_outage(self, host: Host) -> None:
-        """Hold back all callers that wait for a host; from now on, only single probes are sent."""
+        """Begin an outage of a host: its callers wait, and only single probes are sent to it."""
         self.hosts.hold_back(host)
         # The requests in flight may hang. In a new epoch, they take no room from other requests.
         self._window.restart()
@@ -315,11 +327,12 @@ class RateLimiter:
     def _due(self, now: float, host: Host | None = None) -> float:
         """Return the time from which the next request may be sent.
 
-        It is infinity if this request must wait for the response to another request.
+        It is infinity if no request may be sent before the response to another request arrives.
 
         Args:
             now: Present time.
-            host: The host of the request; None for any host that is not held back.
+            host: The host of the request. None for a request to any host that works: a host whose
+                `holds_back` is False.
         """
         is_probe = host is not None and host.outage.is_on
         if self._window.is_at_limit if is_probe else self._window.full:
@@ -339,11 +352,13 @@ class RateLimiter:
         return not self._interval and self.hosts.woken < self._window.room
 
     def _wake_waiting(self, due_at: float = math.inf) -> None:
-        """Wake the callers that may send now, or set a timer for the first caller.
+        """Wake the callers that may send their requests now.
+
+        If there are none, set a timer for the time at which the next caller may send its request.
 
         Args:
-            due_at: The time at which the timer was due, if a timer calls this method; infinity in
-                any other call.
+            due_at: Time at which the timer was due, if the timer calls this method; infinity in any
+                other call.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -374,7 +389,7 @@ class RateLimiter:
             self._set_timer(loop, next_due, now)
 
     def _update_hosts(self, now: float) -> float:
-        """Stop holding hosts back if they work again, and hold back a host that has become slow.
+        """Update which hosts have their own queue: those that are down, slow or ask for a pause.
 
         Return the time at which this method must be called again; infinity if never.
         """

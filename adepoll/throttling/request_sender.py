@@ -42,7 +42,7 @@ the last received bytes to its `heard_at`."""
 
 
 class RequestSender:
-    """Sends requests when the request budget allows it, repeats failed requests, and counts all.
+    """Sends requests when the request budget allows it, repeats failed ones, and counts requests.
 
     Each client has one `RequestSender`. Several senders can share one `RateLimiter`.
     """
@@ -125,12 +125,14 @@ class RequestSender:
         Args:
             send: Sends the request.
             host: The host to which it is sent; None if the service has one host.
-            semaphore: Held during the request, but not while the request waits for its turn. If
-                requests to another host wait for it while this host does not respond, this request
-                can be ended early with AnswerTimeoutError; see `places`.
-            job_id: Id of the job that the request concerns, for AnswerTimeoutError; or None.
-            give_up_at: Time of the event loop. From this time on, a call for a host that is down
-                raises ServiceDownError and does not wait.
+            semaphore: Semaphore to hold during the request, but not while the request waits for the
+                request budget. If requests to another host wait for the semaphore while `host` does
+                not respond, this request can be ended early with AnswerTimeoutError; see `places`.
+                None for no semaphore.
+            job_id: Id of the job that the request is about, for AnswerTimeoutError; None for a
+                request without a job.
+            give_up_at: Time of the event loop. From this time on, ServiceDownError is raised
+                instead of waiting for a host that is down.
         """
         limiter, loop, host = self._limiter, asyncio.get_running_loop(), host or self._only_host
         held = nullcontext() if semaphore is None else semaphore
@@ -206,7 +208,7 @@ class RequestSender:
         self._limiter.succeeded(sent)
 
     def close(self) -> None:
-        """Make all waiting and later calls raise `ClosedError`."""
+        """Make the calls that wait to send a request, and all later calls, raise `ClosedError`."""
         self._closed.set()
         self._loop = None
         for caller in self._waiting:
@@ -238,7 +240,7 @@ class RequestSender:
         )
 
     async def _wait_for_turn(self, host: Host, give_up_at: float) -> float:
-        """Wait until a request may be sent; return the time from which this was allowed.
+        """Wait until the request budget allows a request; return the time from which it does so.
 
         Raises the errors of `turn`.
         """
@@ -254,10 +256,7 @@ class RequestSender:
         return due
 
     def _check_open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Raise ClosedError if the client is closed, or belongs to another event loop.
-
-        The client belongs to the loop of the first call.
-        """
+        """Raise ClosedError if the client is closed, or has been used in another event loop."""
         if self._closed.is_set():
             raise ClosedError(_CLOSED)
         if loop is not self._loop:
@@ -278,7 +277,7 @@ class RequestSender:
         raise ClosedError(_CLOSED)
 
     def _record_failure(self, error: RequestError, sent: Sent) -> None:
-        """Record the error of a request that `call_once` has sent."""
+        """Record that a request has failed, in the statistics and in the request budget."""
         self._count(error)
         if sent.shows_outage:
             self._limiter.failed(error, sent)
@@ -291,7 +290,11 @@ class RequestSender:
         return error.transient or (is_refusal and self._key_works)
 
     def _count(self, error: RequestError) -> None:
-        """Count a failed request; record whether the service accepts or refuses the key."""
+        """Count a failed request in the statistics.
+
+        Also record whether the error shows that the service refuses the key or the account, or that
+        it accepts the key.
+        """
         self._failures += 1
         self._throttled += isinstance(error, RateLimitedError)
         if isinstance(error, AuthenticationError | PaymentRequiredError):

@@ -12,7 +12,7 @@ from watching import free_slots, now
 from adepoll.emulator import run
 from adepoll.errors import AnswerTimeoutError
 from adepoll.throttling.hosts import Host, Sent
-from adepoll.throttling.places import Places, PlacesBySemaphore, Share, error_of_ended
+from adepoll.throttling.places import Places, PlacesBySemaphore, SlowHostLimits, error_of_ended
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
 from adepoll.throttling.waiting_times import RetryPolicy
@@ -455,10 +455,10 @@ def test_a_slow_host_may_hold_half_of_the_most_places_for_a_minute(held, allowed
     ("silent_for", "rest", "patience"), [(3.0, 6.0, 4.5), (4.5, 9.0, 6.75), (8.0, 16.0, 10.0)]
 )
 def test_after_a_request_was_ended_the_host_rests_and_gets_more_time(silent_for, rest, patience):
-    share = Share()
-    assert (share.rests_until, share.patience) == (-math.inf, 3.0)
-    share.ended(100.0, silent_for)
-    assert (share.rests_until, share.patience) == (100.0 + rest, patience)
+    limits = SlowHostLimits()
+    assert (limits.rests_until, limits.patience) == (-math.inf, 3.0)
+    limits.ended(100.0, silent_for)
+    assert (limits.rests_until, limits.patience) == (100.0 + rest, patience)
 
 
 def test_a_single_place_is_refused_to_a_slow_host_while_it_rests():
