@@ -8,7 +8,7 @@ from adepoll.common.redaction import showable
 def _rebuild(
     cls: type["AdePollError"], args: tuple[object, ...], state: dict[str, object]
 ) -> "AdePollError":
-    """Return an unpickled error. Its constructor is not called."""
+    """Create an error from its pickled attributes, without a call of its constructor."""
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
@@ -86,10 +86,12 @@ class ClosedError(RuntimeError):
 
 
 class TooManyTenantsError(AdePollError):
-    """All tenants that a server may have open at the same time are in use.
+    """A server cannot open one more tenant: all that it may have open at the same time are in use.
+
+    A tenant is one API key and its region, with a client of its own.
 
     Attributes:
-        limit: Maximum number of tenants.
+        limit: Maximum number of open tenants.
     """
 
     transient = True
@@ -105,7 +107,7 @@ class WebhookVerificationError(AdePollError):
     Answer the request with status 400 or 401.
 
     Attributes:
-        reason: What is wrong with the webhook, without a part of its content.
+        reason: What is wrong with the webhook. It contains nothing that the sender wrote.
     """
 
     def __init__(self, reason: str) -> None:

@@ -45,8 +45,8 @@ class JobTimeoutError(AdePollError, TimeoutError):
         last_status: The status text of the last successful poll; None if no poll succeeded.
         last_error: Error of the last poll of the job; None if that poll was successful. If no poll
             of the job has finished, this is the last error of a poll of any job, or None.
-        polls: Number of successful polls of the job, and of failed polls after the last successful
-            poll.
+        polls: Number of polls of the job. Failed polls before the last successful poll do not
+            count.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class UnresolvedJobsError(ExceptionGroup[AdePollError], AdePollError):
         return group
 
     def __init__(self, causes: Mapping[str, AdePollError]) -> None:
-        """Do nothing: `__new__` has used `causes`."""
+        """Do nothing, because `__new__` has already stored `causes`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return how pickle creates a copy: from the causes, and attributes such as `__notes__`."""
+        """Return how pickle creates a copy: from `causes`, and attributes such as `__notes__`."""
         return type(self), (dict(self.causes),), {**vars(self), "causes": dict(self.causes)}
 
     def derive(self, excs: Sequence[AdePollError], /) -> "UnresolvedJobsError":  # type: ignore[override]  # split() passes only causes of this group

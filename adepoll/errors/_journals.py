@@ -157,8 +157,9 @@ class JournalWriteError(JournalError):
 class BatchStoppedError(AdePollError):
     """A batch has stopped because results cannot be written: the disk is full or read-only.
 
-    If the journal is a file, the next run continues where this run stopped. If not, the next run
-    finds the complete result files. The `__cause__` is the `StorageError` with the details.
+    If the journal is a file, the next run continues where this run stopped. If the journal is in
+    memory, the next run finds the result files that are complete. The `__cause__` is the
+    `StorageError` with the details.
 
     Attributes:
         path: Result file that could not be written.

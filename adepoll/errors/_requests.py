@@ -45,7 +45,10 @@ class ProxyError(TransportError):
 
 
 class ProxyRefusedError(ProxyError):
-    """The proxy refused the connection because of wrong credentials (407) or its rules (403)."""
+    """The proxy refused the connection, and would refuse it again.
+
+    Examples: the credentials are wrong (407), or the rules of the proxy forbid the host (403).
+    """
 
     transient = False
     fatal = True
@@ -85,10 +88,10 @@ class AnswerTimeoutError(TransportError, TimeoutError):
 
 
 class AnswerError(RequestError):
-    """A response could not be interpreted.
+    """A response arrived, but could not be interpreted.
 
-    Gateways and deployments can cause such responses for a short time, so adepoll repeats the
-    request. This error is raised after the last retry.
+    Gateways and deployments can cause such responses for a short time. So adepoll repeats the
+    request if `transient` is True, and raises this error after the last retry.
     """
 
     transient = True
@@ -110,7 +113,9 @@ class MalformedAnswerError(AnswerError):
 
 
 class AnswerTooLargeError(AnswerError):
-    """The body is larger than the client's `max_body_bytes`; about a v2 job, larger than 1 GiB.
+    """The body of the response is larger than the client accepts.
+
+    The limit is `max_body_bytes`, or 1 GiB for an answer about a v2 job that contains its result.
 
     Attributes:
         limit: The limit that was exceeded, in bytes.
@@ -203,7 +208,7 @@ class PermissionDeniedError(StatusError):
 
 
 class JobNotFoundError(StatusError):
-    """404: the service does not know the job, or does not know it yet."""
+    """404: the service does not know the job, or does not know a new job yet."""
 
     hint = "no such job for this kind, key and region, or it was deleted"
 
@@ -215,7 +220,7 @@ class ServerTimeoutError(StatusError):
 
 
 class UnprocessableError(StatusError):
-    """422: the service does not accept a parameter; `detail` names the parameter and the reason."""
+    """422: the service does not accept a parameter; `detail` has the message of the service."""
 
 
 class RateLimitedError(StatusError):
@@ -231,7 +236,7 @@ class ServerError(StatusError):
 
 
 class UnexpectedStatusError(StatusError, AnswerError):
-    """Any other status: the service does not document this status for the request.
+    """The response has a status that the service does not document for the request, such as 400.
 
     Gateways and firewalls can send such a status for a short time, so adepoll repeats the request.
     """

@@ -32,7 +32,7 @@ class ResultNotReadyError(ResultError):
 
 
 class ResultUnavailableError(ResultError):
-    """The job has completed, but the service returns neither the result nor a URL of it."""
+    """The job has completed, but the service returns neither its result nor a URL of the result."""
 
     def __init__(self, *, job_id: str) -> None:
         super().__init__(
@@ -56,12 +56,12 @@ class ResultUrlError(ResultError):
 
 
 class ResultRefusedError(ResultError):
-    """The storage answered with an error status.
+    """The object storage that has the result answered with an error status.
 
     Attributes:
         status: The HTTP status.
         detail: Message of the storage, redacted and shortened; "" if there is none.
-        url: The redacted URL.
+        url: The redacted URL of the result.
     """
 
     hint: str = ""  # an addition to the message
@@ -76,7 +76,7 @@ class ResultRefusedError(ResultError):
 
 
 class ResultServerError(ResultRefusedError):
-    """The storage failed (5xx), or its answer means that a later request can succeed.
+    """The object storage that has the result failed (5xx), or asked to try again later.
 
     Attributes:
         retry_after: Seconds that the storage asked to wait, at most one day; None if it did not
@@ -101,7 +101,10 @@ class ResultServerError(ResultRefusedError):
 
 
 class ResultForbiddenError(ResultRefusedError):
-    """The storage refused the URL (400, 401 or 403), although it does not seem to have expired."""
+    """The object storage refused the URL of the result (400, 401 or 403).
+
+    The URL does not seem to have expired.
+    """
 
     hint = (
         "if the job was created with output_save_url, that URL may be presigned for PUT only: "
@@ -118,8 +121,8 @@ class ResultTransferError(ResultError):
 
     Attributes:
         received: Number of bytes that have arrived.
-        expected: Number of bytes that the storage has announced; None if it has announced no
-            number.
+        expected: Size of the result in bytes, as announced by the object storage; None if no size
+            was announced.
         is_object_at_fault: True if the cause is the object in the storage: it is incomplete, or was
             replaced during the transfer. False if the cause is the connection or the storage.
     """
@@ -143,16 +146,16 @@ class ResultTransferError(ResultError):
 
 
 class ResultProxyRefusedError(ResultTransferError):
-    """The proxy refused the connection to the storage.
+    """The proxy refused the connection to the object storage that has the result.
 
-    If it refuses the connection to the API, the error is a `ProxyRefusedError`.
+    If the proxy refuses the connection to the API, the error is a `ProxyRefusedError`.
     """
 
     transient = False
 
 
 class ResultChangedError(ResultError):
-    """The object in storage was replaced while a stream was read.
+    """The result was replaced in the object storage while the caller was reading it.
 
     Discard the bytes that were read, and read the result again.
 
@@ -170,7 +173,7 @@ class ResultChangedError(ResultError):
 
 
 class ResultMalformedError(ResultError):
-    """The bytes from the storage are not a result.
+    """The bytes from the object storage are not a result.
 
     They can be the error page of a gateway. Therefore adepoll requests the result again, unless the
     complete body has more than 1 MiB: no error page is so large.
@@ -237,7 +240,7 @@ class TargetExistsError(ResultError, FileExistsError):
 
 
 class StorageError(ResultError):
-    """The result could not be written to its file.
+    """The result could not be written to its local file.
 
     Examples: the disk is full, a permission is missing, or the folder does not exist. The
     `__cause__` is the `OSError`.
