@@ -72,7 +72,7 @@ class EndsWhenLeft(AsyncCloseable, Generic[T_co]):
 
     @abstractmethod
     def leave(self) -> None:
-        """Begin to end the iteration, and return without waiting for its end.
+        """Make the iteration end soon, and return immediately.
 
         Do nothing if the iteration has not begun. May be called in any thread, and repeatedly.
         """
@@ -96,12 +96,15 @@ class EndsWhenLeft(AsyncCloseable, Generic[T_co]):
         return self
 
     def __del__(self) -> None:
-        """End the iteration, because nothing uses the object any more."""
+        """End the iteration. Python calls this method when nothing uses the object any more."""
         self.leave()
 
 
 class _Loop(Generic[T_co]):
-    """The iterator of an ``async for`` loop. Python deletes it when the loop ends in any way."""
+    """The iterator of an ``async for`` loop.
+
+    When the loop ends in any way, Python deletes this object, which ends the iteration.
+    """
 
     __slots__ = ("__weakref__", "_iterator")
 

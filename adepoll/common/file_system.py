@@ -63,10 +63,10 @@ def plain_path(path: Path) -> Path:
 
 
 def open_without_following(path: Path, flags: int, mode: int = 0o777) -> int:
-    """Open a file as `os.open` does, but no symbolic link; return the descriptor.
+    """Open a file with `os.open`, but raise if it is a symbolic link; return the descriptor.
 
-    Links in the names of the parent folders are followed. A named pipe is opened without waiting.
-    Windows opens regular files only.
+    The folders in `path` can be symbolic links. A named pipe is opened without waiting. On Windows,
+    the file must be a regular file.
 
     Raises:
         OSError: The file cannot be opened, or `path` itself is a symbolic link.
@@ -81,22 +81,22 @@ def open_without_following(path: Path, flags: int, mode: int = 0o777) -> int:
 if hasattr(os, "pread") and hasattr(os, "preadv"):
 
     def read_at(fd: int, size: int, offset: int) -> bytes:
-        """Return up to `size` bytes at an offset; empty at the end of the file."""
+        """Return up to `size` bytes of a file from an offset on; empty at the end of the file."""
         return os.pread(fd, size, offset)
 
     def read_into(fd: int, buffer: memoryview, offset: int) -> int:
-        """Read bytes at an offset into a buffer; return their number, 0 at the end of the file."""
+        """Fill a buffer from an offset of a file; return the number of bytes, 0 at the end."""
         return os.preadv(fd, [buffer], offset)
 else:
 
     def read_at(fd: int, size: int, offset: int) -> bytes:
-        """Return up to `size` bytes at an offset; empty at the end of the file."""
+        """Return up to `size` bytes of a file from an offset on; empty at the end of the file."""
         with _position:
             os.lseek(fd, offset, os.SEEK_SET)
             return os.read(fd, size)
 
     def read_into(fd: int, buffer: memoryview, offset: int) -> int:
-        """Read bytes at an offset into a buffer; return their number, 0 at the end of the file."""
+        """Fill a buffer from an offset of a file; return the number of bytes, 0 at the end."""
         chunk = read_at(fd, len(buffer), offset)
         buffer[: len(chunk)] = chunk
         return len(chunk)
@@ -105,22 +105,22 @@ else:
 if hasattr(os, "pwrite") and hasattr(os, "pwritev"):
 
     def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:
-        """Write at an offset; return the number of bytes that were written."""
+        """Write to an offset of a file; return the number of bytes written, perhaps not all."""
         return os.pwrite(fd, data, offset)
 
     def write_chunks_at(fd: int, chunks: Sequence[memoryview], offset: int) -> int:
-        """Write chunks one after another; return the number of bytes that were written."""
+        """Write chunks one after another; return the number of bytes written, perhaps not all."""
         return os.pwritev(fd, chunks, offset)
 else:
 
     def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:
-        """Write at an offset; return the number of bytes that were written."""
+        """Write to an offset of a file; return the number of bytes written, perhaps not all."""
         with _position:
             os.lseek(fd, offset, os.SEEK_SET)
             return os.write(fd, data)
 
     def write_chunks_at(fd: int, chunks: Sequence[memoryview], offset: int) -> int:
-        """Write chunks one after another; return the number of bytes that were written."""
+        """Write chunks one after another; return the number of bytes written, perhaps not all."""
         with _position:
             os.lseek(fd, offset, os.SEEK_SET)
             total = 0
@@ -133,7 +133,7 @@ else:
 
 
 def write_all_at(fd: int, chunks: Sequence[bytes | memoryview], offset: int) -> int:
-    """Write all chunks one after another, and return the offset after the last byte."""
+    """Write all chunks to a file one after another; return the offset after the last byte."""
     # Each system call releases the interpreter lock and must acquire it again. If the event loop is
     # busy, this takes as long as the writing. So one call writes many chunks.
     left = deque([memoryview(chunk) for chunk in chunks])
@@ -171,9 +171,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_own_file(status: os.stat_result) -> bool:
-    """Return whether a file is a regular file of this user.
+    """Return whether a file is a regular file that belongs to this user.
 
-    On systems without user ids, every regular file counts as one of this user.
+    On systems without user ids, every regular file counts as a file of this user.
     """
     effective_user = getattr(os, "geteuid", None)
     is_own = effective_user is None or status.st_uid == effective_user()
@@ -205,17 +205,17 @@ def lock(fd: int, *, shared: bool = False) -> None:
 
 
 def unlock(fd: int) -> None:
-    """Release a lock.
+    """Release the lock of an open file.
 
-    Closing the file is not enough: a child process that was forked can still have it open, and then
-    the lock remains.
+    Closing the file can be too little: if a forked child process has the file open, too, the lock
+    remains.
     """
     if HAS_FLOCK:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def rename_open(fd: int, source: Path, target: Path) -> None:
-    """Rename an open file, and replace an existing file with the new name.
+    """Rename an open file. A file that already has the new name is replaced.
 
     If the system cannot rename open files, the file is closed and opened again, with the same
     descriptor.
@@ -245,10 +245,10 @@ def rename_open(fd: int, source: Path, target: Path) -> None:
 
 
 def remove_open(fd: int, path: Path) -> None:
-    """Delete an open file, and close it; raise `OSError` if that fails.
+    """Delete an open file, and close it; raise `OSError` if this fails.
 
-    The file is deleted before it is closed, if the system allows that, because closing releases its
-    lock.
+    Where the system allows it, the file is deleted before it is closed, because closing releases
+    the lock of the file.
     """
     if HAS_FLOCK:
         try:
@@ -262,7 +262,7 @@ def remove_open(fd: int, path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a temporary file that replaces `path` if the block raises nothing.
+    """Yield a temporary file that replaces `path` at the end of the block, if no error is raised.
 
     The mode of the temporary file is 0600. If `path` exists and is not a regular file, such as
     ``/dev/stdout``, yield that file itself.
@@ -325,7 +325,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _reopen(path: Path, fd: int) -> None:
-    """Open the file at `path` as `fd`, and close the file that `fd` was before."""
+    """Open the file at `path` under the descriptor `fd`, whose present file is closed."""
     opened = os.open(path, os.O_RDWR | PLAIN)
     try:
         os.dup2(opened, fd, inheritable=False)
@@ -334,7 +334,7 @@ def _reopen(path: Path, fd: int) -> None:
 
 
 def _first(chunks: Iterable[memoryview], size: int) -> list[memoryview]:
-    """Return the first chunks, with at most `size` bytes in total."""
+    """Return the first `size` bytes of the chunks, from at most 1,024 chunks."""
     first: list[memoryview] = []
     for chunk in islice(chunks, _MAX_CHUNKS_PER_CALL):
         first.append(chunk[:size])

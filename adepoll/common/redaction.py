@@ -18,9 +18,9 @@ _Value = TypeVar("_Value", bound=str | bytes)
 
 
 class Secret(Generic[_Value]):
-    """Holds a secret value. Neither `repr` nor `str` shows it, and it cannot be pickled.
+    """Holds a secret value. `repr` and `str` do not show the value, and pickling raises TypeError.
 
-    A copy of the object is the object itself.
+    `copy.copy` and `copy.deepcopy` return the object itself.
     """
 
     __slots__ = ("_reveal",)
@@ -36,11 +36,11 @@ class Secret(Generic[_Value]):
         return self._reveal()
 
     def __repr__(self) -> str:
-        """Return a text without the value."""
+        """Return a text that does not contain the secret value."""
         return f"Secret({REDACTED})"
 
     def __format__(self, spec: str) -> str:
-        """Return a text without the value."""
+        """Return a text that does not contain the secret value."""
         return repr(self)
 
     def __copy__(self) -> Self:
@@ -178,10 +178,12 @@ def redact_json(value: Json) -> Json:
     """Return a copy of parsed JSON without secrets.
 
     `redact_text` is applied to each text and each name, at any depth. The value of a name like
-    ``X-Amz-Signature`` becomes ``REDACTED``. To limit the time, only the first 256 KiB of text are
-    redacted and copied, in the order of the document, or 32,768 texts, or 4,096 texts that may
-    contain secrets. After that, each text becomes ``REDACTED``, and each object becomes empty.
-    After 10,000 objects and arrays, all others become empty, too.
+    ``X-Amz-Signature`` becomes ``REDACTED``.
+
+    The time is limited. Texts are copied in the order of the document until one of these limits is
+    reached: 262,144 characters, 32,768 texts, or 4,096 texts that may contain secrets. After that,
+    each text becomes ``REDACTED``, and each object becomes empty. After 10,000 objects and arrays,
+    all others become empty, too.
     """
     rest = _LONGEST_JSON
     containers = 0
@@ -218,7 +220,10 @@ def redact_json(value: Json) -> Json:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Return at most the first `limit` characters of a text."""
+    """Return a short text unchanged. Cut a text that has more than `limit` characters.
+
+    Its last word, which the cut may have split, is left out.
+    """
     if len(text) <= limit:
         return text
     # Remove the last word, which the cut has split, because half a secret may not be recognised.
@@ -250,7 +255,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def shell_line(words: Iterable[str]) -> str:
-    """Return one line of text that a shell reads as exactly these words."""
+    """Return a line of text that a shell splits into exactly these words."""
     return " ".join(map(_quoted, words))
 
 

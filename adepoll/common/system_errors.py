@@ -22,21 +22,25 @@ _OF_SQLITE: Final = 4  # files that SQLite opens for a journal: file, WAL, -shm,
 
 
 def reason_of(exc: OSError) -> str:
-    """Return the system's text of an error, without a path; with advice if a limit is exhausted."""
+    """Return the system's text of an error, without a path, such as "No space left on device".
+
+    If a limit is exhausted, advice is added.
+    """
     text = exc.strerror or type(exc).__name__
     advice = _ADVICE.get(exc.errno)
     return text if advice is None else f"{text}; {advice}"
 
 
 def is_exhausted(exc: OSError) -> bool:
-    """Return whether a limit of the process or of the system causes the error."""
+    """Return whether the cause of an error is that a limit of the process or system is reached."""
     return exc.errno in _ADVICE or exc.errno == errno.EAGAIN
 
 
 def too_few_files_left(count: int = _OF_SQLITE) -> OSError | None:
-    """Try to open `count` files; return the error if a limit of the process prevents this.
+    """Check whether `count` more files can be opened; return the error if a limit prevents it.
 
-    Otherwise return None. Use this if a library cannot open a file and does not say why.
+    Return None if no limit prevents it. Call this function if a library could not open a file, and
+    did not say why.
 
     Args:
         count: Number of files.
@@ -51,14 +55,14 @@ def too_few_files_left(count: int = _OF_SQLITE) -> OSError | None:
 
 
 def too_large_error(files: Iterable[Path], room: int) -> OSError | None:
-    """Check whether some files can grow; return the error if one of them cannot, or None.
+    """Return an error if one of the files cannot grow by `room` bytes; None if all can.
 
-    A file cannot grow if the process has a limit for the size of files, and the file reaches it.
-    Use this if a library cannot write to a file and does not say why.
+    The cause is the limit of the process for the size of a file (ulimit -f). Call this function if
+    a library could not write to a file, and did not say why.
 
     Args:
         files: The files.
-        room: Number of bytes by which a file should grow.
+        room: Number of bytes by which each file should be able to grow.
     """
     try:
         import resource  # noqa: PLC0415 - Windows does not have this module

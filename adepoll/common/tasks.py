@@ -34,8 +34,8 @@ def start(
 async def finish(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Cancel tasks, and wait until all have ended, even if the current task is cancelled.
 
-    If the current task is one of the tasks, it is left out. Raise CancelledError at the end if the
-    current task was cancelled.
+    The current task is left out if it is one of the tasks. If the current task was cancelled, raise
+    CancelledError at the end.
     """
     pending = {task for task in tasks if task is not asyncio.current_task()}
     for task in pending:
@@ -46,8 +46,8 @@ async def finish(tasks: Iterable[asyncio.Task[None]]) -> None:
 async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Wait until all tasks have ended, even if the current task is cancelled.
 
-    If the current task is one of the tasks, it is left out. Raise CancelledError at the end if the
-    current task was cancelled.
+    The current task is left out if it is one of the tasks. If the current task was cancelled, raise
+    CancelledError at the end.
     """
     # Wait for tasks that have already ended, too. This wait takes one iteration of the event loop.
     # In this iteration, the callbacks of the tasks run. Polls that were cancelled because of an
@@ -66,8 +66,8 @@ async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
 def is_cancelled() -> bool:
     """Return whether the current task was cancelled. Call this after a CancelledError.
 
-    If the result is False, the reason of the CancelledError is another one: the current task has
-    waited for a task or future that was cancelled.
+    If the result is False, the CancelledError came from another task or future, for which the
+    current task was waiting.
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

@@ -84,20 +84,21 @@ async def run_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
 
 
 class _Once(Generic[_T]):
-    """Work that is done only once, even if two threads try to do it.
+    """A function call that is made only once, even if two threads try to make it.
 
-    This can happen if the system cannot start another thread: the executor raises an error, but it
-    has already queued the work, and one of its threads can still do it.
+    Two threads can try if the system cannot start another thread. The executor then raises an
+    error, but has already queued the call. So a thread of the executor can still make it, while the
+    code that gets the error makes it, too.
     """
 
     def __init__(self, work: Callable[[], _T]) -> None:
-        """Store the work; nothing is done yet."""
+        """Store the function; it is not called yet."""
         self._work = work
         self._claim = threading.Lock()  # acquired by the thread that does the work
         self.done: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
     def run(self) -> None:
-        """Do the work, unless another thread has begun it; the future `done` gets the result."""
+        """Do the work, unless another thread has begun it; `done` gets its result or error."""
         if not self._claim.acquire(blocking=False):
             return
         try:
@@ -126,22 +127,24 @@ def start_thread(run: Callable[[], None], *, name: str) -> threading.Thread:
 
 
 class _LeftError(Exception):
-    """Ends the thread of `items_of_thread` after the generator or the event loop was closed."""
+    """The consumer of `items_of_thread` has closed the generator or the event loop.
+
+    It is raised in the thread, and ends the function that produces the items.
+    """
 
 
 async def items_of_thread(
     produce: Callable[[Callable[[_T], None]], None], *, ahead: int, name: str
 ) -> AsyncGenerator[_T, None]:
-    """Run a function in a thread, and yield the items that it passes on.
+    """Run a function in a thread, and yield the items that the function produces.
 
     If the function raises an error, the generator raises the error after the last item. The
     function may block forever, for example on a pipe: its thread is a daemon, which does not delay
-    the exit of the program. After the generator was closed, the function ends when it passes the
-    next item on.
+    the exit of the program. If the generator is closed early, the function ends at its next item.
 
     Args:
-        produce: The function. It passes an item on by calling its argument with the item. This call
-            blocks while `ahead` items wait for the consumer.
+        produce: The function. Its argument is another function, which it must call with each item.
+            This call blocks while `ahead` items wait for the consumer of the generator.
         ahead: Maximum number of items that wait for the consumer.
         name: Name of the thread.
 
@@ -156,7 +159,7 @@ async def items_of_thread(
     is_left = threading.Event()
 
     def put(entry: tuple[_T] | Exception | None) -> None:
-        """Pass an item, an error or the end on to the event loop."""
+        """Send an item, an error, or None for the end, to the generator in the event loop."""
         capacity.acquire()
         if is_left.is_set():
             raise _LeftError
@@ -166,7 +169,7 @@ async def items_of_thread(
             raise _LeftError from None
 
     def run() -> None:
-        """Run the function, and pass its error or its end on."""
+        """Call `produce`. When it returns or raises, send the end or the error to the generator."""
         with suppress(_LeftError):
             try:
                 produce(lambda item: put((item,)))
@@ -190,10 +193,10 @@ async def items_of_thread(
 
 
 def _survivable(exc: BaseException) -> Exception:
-    """Return an error that can be raised in the event loop without ending it.
+    """Return an error that can be raised in the event loop without stopping the loop.
 
-    This is `exc` itself, or a RuntimeError in place of an error such as `SystemExit`, which is not
-    an `Exception`.
+    This is `exc` itself if it is an `Exception`. For an error such as `SystemExit`, which would
+    stop the loop, it is a RuntimeError with `exc` as its cause.
     """
     if isinstance(exc, Exception):
         return exc
