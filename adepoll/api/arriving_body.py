@@ -24,7 +24,7 @@ class ArrivingBody:
         sent: Record of the request; its `heard_at` is set when bytes arrive.
         restart: Restarts the time limit of the request. The argument is the present time of the
             event loop.
-        size: Number of bytes that have arrived, if the answer is large.
+        size: If the answer is large: number of its bytes that have arrived. Otherwise 0.
     """
 
     response: aiohttp.ClientResponse
@@ -39,16 +39,16 @@ class ArrivingBody:
         """Read the body to its end.
 
         Args:
-            most: Largest size of a body in bytes. A larger body is read as a large answer. If
-                `large` is None, reading stops after more bytes than this, so that the caller can
-                refuse the body.
+            most: Largest size, in bytes, of a body that is kept in memory. A larger body is read as
+                a large answer. If this is not possible, reading stops as soon as the body is larger
+                than `most`, so that the caller can refuse the body.
             large: Creates the reader of a large answer; None if this request has no large answers.
                 A response with an error status is never read as a large answer.
             job_id: Id of the job that the request is about, for errors; None for a page of the
                 list.
 
         Returns:
-            The body, and None. For a large answer: the answer without its result, and a
+            The body and None. For a large answer: the answer without its result, as bytes and as a
             `ReadAnswer`.
         """
         content = self.response.content
@@ -69,11 +69,14 @@ class ArrivingBody:
         return answer.body, answer
 
     def _heard(self) -> None:
-        """Record the current time as that of the last received bytes."""
+        """Record that bytes of the response have arrived now."""
         self.sent.heard_at = asyncio.get_running_loop().time()
 
     def _received(self, size: int) -> None:
-        """Count `size` more bytes of a large answer; restart the time limit after each 64 KiB."""
+        """Count `size` more bytes of a large answer.
+
+        Restart the time limit of the request after each 64 KiB.
+        """
         self._heard()
         self.size += size
         self._since_restart += size

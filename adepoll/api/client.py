@@ -91,7 +91,8 @@ class AdeClient(AsyncCloseable):
                 the client creates and closes; it keeps no cookies and ignores netrc files.
             transport: Proxies, certificates and header limits; not together with `session`. None
                 for the defaults, which read the proxies of the environment.
-            timeout: Longest time of one request in seconds, including connecting and the body.
+            timeout: Longest time of one request in seconds, from connecting to the last byte of the
+            body. In a v2 answer larger than `inline_limit`, it starts again after each 64 KiB.
             outage_wait: Seconds for which `get_job`, `list_jobs` and `turn` wait while the service
                 is down, before they raise `ServiceDownError`. A watcher uses its `outage_patience`
                 instead.
@@ -195,7 +196,7 @@ class AdeClient(AsyncCloseable):
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port to which requests about jobs of the client's kind are sent."""
+        """Scheme, host and port of the service for jobs of the client's default kind."""
         return self._requests.origin(self.rules_of(self._kind))
 
     @property
@@ -205,11 +206,11 @@ class AdeClient(AsyncCloseable):
 
     @property
     def newest_first(self) -> bool:
-        """Whether the list of jobs of the client's kind shows the newest jobs first."""
+        """True if the list of jobs of the client's default kind shows the newest jobs first."""
         return self.rules_of(self._kind).newest_first
 
     def rules_of(self, kind: JobKind) -> KindRules:
-        """Return the rules of a kind; raise `ConfigurationError` if the kind is unknown."""
+        """Return the rules of a kind of jobs; raise `ConfigurationError` if it is unknown."""
         check_kind(kind)
         if (rules := self._rules.get(kind)) is None:
             raise ConfigurationError(
@@ -229,7 +230,7 @@ class AdeClient(AsyncCloseable):
 
     @property
     def rng(self) -> Random:
-        """Random numbers for jitter."""
+        """Source of the random numbers for jitter, as passed to the constructor."""
         return self._rng
 
     @property
@@ -238,9 +239,9 @@ class AdeClient(AsyncCloseable):
         return self._sender.stats(bytes_received=self._transport.bytes_received)
 
     def outage(self, kind: JobKind | None = None) -> ServiceDownError | None:
-        """Return why jobs of a kind cannot be polled now; None if their host is not down.
+        """Return an error that says that the host of a kind of jobs is down; None if it is not.
 
-        v1 and v2 jobs can have different hosts, and one of them can be down alone. This method is
+        v1 and v2 jobs can have different hosts, and only one of them may be down. This method is
         about one host; `stats.failures_in_a_row` is about the host with the most failures.
 
         Args:
@@ -287,7 +288,8 @@ class AdeClient(AsyncCloseable):
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """Send the request of one poll, and yield the response before its body is read.
 
-        `ResultFetcher` uses this to read a large result.
+        The response is closed at the end of the ``async with`` block. `ResultFetcher` uses this
+        method to read a large result.
 
         Args:
             job: The job.
@@ -409,12 +411,15 @@ class AdeClient(AsyncCloseable):
         )
 
     def _before_request(self) -> None:
-        """Called before each request. Does nothing here; a subclass can override it."""
+        """Do nothing. A subclass can override this method to run code before requests.
+
+        It is called once for each poll and each page of the list, but not before retries.
+        """
 
     def for_kind(self, kind: JobKind) -> "ClientOfKind":
-        """Return a client for one kind, which sends its requests through this client.
+        """Return a client for jobs of one kind, which sends its requests through this client.
 
-        If you pass an id to the returned client, it always means a job of this kind.
+        An id that you pass to the returned client always means a job of this kind.
 
         Raises:
             ConfigurationError: The kind is not known.

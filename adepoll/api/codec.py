@@ -80,7 +80,7 @@ def flatten(model: object) -> dict[str, Json]:
 
 @cache
 def load_writer() -> ModuleType:
-    """Import the module `writer`, whose import is slow, and return it."""
+    """Return the module `writer`; import it at the first call, because the import is slow."""
     from adepoll.api import writer  # noqa: PLC0415 - slow to import, and polls only read
 
     return writer
@@ -94,8 +94,8 @@ def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = 
     Args:
         cls: The class of the object.
         raw: The JSON.
-        path: Where `raw` is in the whole JSON.
-        shape: The argument of `read`.
+        path: Path of `raw` in the whole JSON, such as ``$.data``.
+        shape: How the JSON differs from the declaration of the class; None if it is the same.
     """
     if not isinstance(raw, dict):
         return [f"expected an object, got {kind_of(raw)} @ {path}"]
@@ -107,7 +107,7 @@ def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = 
 
 
 def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[str]:
-    """Return why the required field at `path` of the JSON cannot be read; empty if it can."""
+    """Return why a required field, at `path` of the JSON, cannot be read; [] if it can."""
     if field.key not in raw:
         return [f"required field missing @ {path}"]
     value = raw[field.key]
@@ -125,7 +125,7 @@ def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[st
 
 
 def _problems_of_array(field: Field, value: Json, path: str) -> list[str]:
-    """Return why the array at `path` of the JSON cannot be read; empty if it can."""
+    """Return why an array, at `path` of the JSON, cannot be read; [] if it can."""
     if not isinstance(value, list):
         return [f"expected an array, got {kind_of(value)} @ {path}"]
     problems: list[str] = []

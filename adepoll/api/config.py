@@ -75,7 +75,7 @@ def region_url(region: str, urls: Mapping[str, str] = REGIONS, *, source: str = 
 
 
 def _region_url_of_environment(urls: Mapping[str, str]) -> str:
-    """Return the base URL of the region in the environment; without one, that of ``us``."""
+    """Return the base URL of the region in the environment, or of ``us`` if none is set."""
     region = os.environ.get(REGION_VARIABLE) or "us"
     return region_url(region, urls, source=f" in {REGION_VARIABLE}")
 
@@ -104,9 +104,9 @@ def read_key(api_key: Secret[str] | None) -> Secret[str]:
 
 
 def read_base_url(base_url: str | None, region: str | None) -> str:
-    """Return the address of the API for v1 jobs, without a slash at the end.
+    """Return the base URL of the API for v1 jobs, without a slash at the end.
 
-    It is `base_url`, or that of the region. If both are None, environment variables decide.
+    It is `base_url`, or the base URL of `region`. If both are None, environment variables decide.
 
     Raises:
         ConfigurationError: Both arguments were passed, or one cannot be used.
@@ -125,17 +125,17 @@ def read_base_url(base_url: str | None, region: str | None) -> str:
 def read_base_urls(
     base_url: str | None, v2_base_url: str | None, region: str | None
 ) -> tuple[str, str]:
-    """Return the address of the API for v1 jobs and that for v2 jobs, without a slash at the end.
+    """Return two base URLs of the API, for v1 jobs and for v2 jobs, without a slash at the end.
 
-    `read_base_url` chooses the address for v1 jobs. The address for v2 jobs is the first of these
-    that is set:
+    `read_base_url` chooses the one for v1 jobs. The one for v2 jobs is the first of these that is
+    set:
 
     1. the argument `v2_base_url`,
-    2. the v2 address of the argument `region`,
+    2. the v2 base URL of the argument `region`,
     3. the environment variable `V2_BASE_URL_VARIABLE`,
     4. the argument `base_url`, or the environment variable `BASE_URL_VARIABLE`,
-    5. the v2 address of the region in the environment,
-    6. the v2 address of the region ``us``.
+    5. the v2 base URL of the region in the environment,
+    6. the v2 base URL of the region ``us``.
 
     The official SDK has another order: 1, 3, 2, 5, 4.
 
@@ -173,7 +173,7 @@ def environment_of(base_url: str, api_key: str) -> dict[str, str]:
 
 
 def _checked(base_url: str, name: str) -> str:
-    """Return a base URL without a slash at its end.
+    """Check a base URL, and return it without a slash at its end.
 
     Args:
         base_url: The URL.
@@ -225,7 +225,12 @@ def _is_host(parts: SplitResult) -> bool:
 def _check_path(parts: SplitResult, shown: str, name: str) -> None:
     """Raise ConfigurationError if the base URL ends with a path of the API, such as ``/v1/ade``.
 
-    adepoll itself adds these paths. The message shows the URL as `shown`, and calls it `name`.
+    adepoll itself adds these paths.
+
+    Args:
+        parts: The base URL.
+        shown: The base URL as a text for the error message, without secrets.
+        name: Name of the argument or variable with the base URL, for the error message.
     """
     own_path = "" if parts.hostname in _HOSTS else _API_PATH.split(parts.path)[0]
     if own_path.rstrip("/") != parts.path.rstrip("/"):

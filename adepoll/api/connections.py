@@ -27,13 +27,13 @@ class Connections(AsyncCloseable):
         make: Callable[[], aiohttp.ClientSession],
         session: aiohttp.ClientSession | None = None,
     ) -> None:
-        """Create the object; the session is created at the first use.
+        """Create an object without connections.
 
         Args:
-            owner: Word for the object that uses the connections, for the text of `ClosedError`.
-            make: Function that creates the session.
-            session: Session of the caller, which is used instead and never closed; None to create
-                one.
+            owner: What uses the connections, such as "client", for the text of `ClosedError`.
+            make: Function that creates the session; called at the first use.
+            session: Session of the caller, which is used instead of a new one, and is not closed
+                here. None to call `make`.
         """
         self.reading: set[aiohttp.ClientResponse] = set()
         self.is_closed = False
@@ -58,7 +58,7 @@ class Connections(AsyncCloseable):
         """Return the session, and create it if necessary.
 
         Raises:
-            ClosedError: As for `check_open`, or the caller has closed the session that was passed.
+            ClosedError: As for `check_open`, or the session that the caller has passed is closed.
         """
         self.check_open()
         if self.session is None:

@@ -26,7 +26,10 @@ def error_text(raw: Json) -> str | None:
 
 
 def _texts(raw: Json, depth: int) -> Iterator[str]:
-    """Yield the messages in a value: a text, an array of texts, or an object with a known key.
+    """Yield the messages in a JSON value.
+
+    A text is a message. In an array, each item is searched. In an object, the value of the first
+    key in `_KEYS` with a message is searched.
 
     Args:
         raw: The value.
@@ -49,11 +52,13 @@ def _texts(raw: Json, depth: int) -> Iterator[str]:
 
 
 def _suffix(raw: dict[str, Json], text: str) -> str:
-    """Return what follows a message: the code and the place of the problem, or "".
+    """Return the text to add to a message: the code of the error, and where the problem is.
+
+    Return "" if the object contains neither.
 
     Args:
         raw: The object that contains the message.
-        text: The message.
+        text: The message. A code that it contains is not added.
     """
     code, location = raw.get("code"), raw.get("loc")
     suffix = ""

@@ -20,10 +20,10 @@ MAX_FAILED_PAGES: Final = 100_000
 
 
 class Facts(Model):
-    """Base of the classes of metadata: the properties that all of them have.
+    """Base of the classes of metadata. It has the properties that all of these classes have.
 
-    Here, each property has the value for "the service does not say". A class of metadata overrides
-    the properties that it knows.
+    In this class, each property has the value for "the service does not say": None or empty. A
+    class of metadata overrides the properties whose values the service sends.
     """
 
     __slots__ = ()
@@ -50,7 +50,7 @@ class Facts(Model):
 
     @property
     def warnings(self) -> "tuple[ExtractWarning, ...]":
-        """Warnings of an extraction; empty if there are none."""
+        """Warnings of an extract job; empty if there are none, and for other jobs."""
         return ()
 
     @property

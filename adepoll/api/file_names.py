@@ -47,14 +47,14 @@ def check_is_local(path: str | os.PathLike[str], name: str) -> None:
 def result_name(job_id: str) -> str:
     """Return the file name of a job's result: the id and ".json". A long id is shortened.
 
-    The id must have passed `job_ids.check_job_id`, which refuses slashes, backslashes and ids that
-    consist of dots.
+    The id must be valid (`job_ids.check_job_id`). Otherwise, it could be a path with slashes or
+    dots, which names a file in another folder.
     """
     return f"{_shortened(job_id)}.json"
 
 
 def label_stem(label: str) -> str:
-    """Make a file name without an extension from a label. The name is never empty.
+    """Return a file name without an extension for a label. The name is never empty.
 
     Slashes, backslashes, unprintable characters and characters that Windows forbids become "_".
     Dots and spaces at both ends are removed, and a long label is shortened. Different labels can
@@ -75,17 +75,17 @@ def label_name(label: str, job_id: str | None = None) -> str:
 
     Args:
         label: The label.
-        job_id: Id of the job, to make it part of the name: different labels can give the same name.
-            None if no other job needs the same name.
+        job_id: Id of the job, if it must be part of the name because another job has the same name:
+            different labels can give the same name. Otherwise None.
     """
     stem = label_stem(label)
     return f"{stem}.json" if job_id is None else result_name(f"{stem}-{job_id}")
 
 
 def _shortened(text: str) -> str:
-    """Return a short name unchanged. Shorten a long name to its beginning and a hash.
+    """Return a short name unchanged; for a long name, its beginning and a hash of the whole name.
 
-    The hash is that of the whole name, so that different names remain different.
+    Because of the hash, different long names remain different.
     """
     encoded = text.encode()
     if len(encoded) <= _MAX_NAME_BYTES:

@@ -44,7 +44,7 @@ def is_job_id(text: str) -> bool:
 
 
 def _problem(job_id: str) -> str | None:  # noqa: PLR0911 - one return for each rule
-    """Return why a text cannot be a job id; None if it can."""
+    """Return why a text cannot be a job id; None if it can be one."""
     if not job_id:
         return "it is empty"
     if len(job_id) > MAX_JOB_ID_LENGTH:

@@ -35,20 +35,20 @@ class JobKind:
     V2_WORKFLOW: ClassVar["JobKind"]
 
     def __str__(self) -> str:
-        """Return the name."""
+        """Return the name of the kind, such as ``v1-parse``."""
         return self.name
 
     @classmethod
     def all(cls) -> tuple["JobKind", ...]:
-        """Return the kinds of the service."""
+        """Return all kinds of jobs that the service has, without kinds of your own."""
         return tuple(_BY_NAME.values())
 
     @classmethod
     def named(cls, name: str) -> "JobKind":
-        """Return the kind of the service with that name.
+        """Return the kind with this name, such as "v1-parse", in upper or lower case.
 
         Raises:
-            ConfigurationError: There is no such kind.
+            ConfigurationError: The service has no such kind.
         """
         if (kind := _BY_NAME.get(name.strip().lower())) is None:
             raise ConfigurationError(
@@ -59,7 +59,7 @@ class JobKind:
 
 @frozen(kw_only=True)
 class _Traits:
-    """Properties of a kind of the service, which all of its jobs share.
+    """What adepoll must know about a kind of jobs of the service.
 
     Attributes:
         id_prefix: For a v2 kind, the beginning of its ids: an id is the prefix, a hyphen and a
@@ -160,12 +160,13 @@ class JobRef:
 
     @classmethod
     def of(cls, job: "str | JobRef") -> "JobRef":
-        """Return the reference for an id, or for the text of a reference.
+        """Return the reference for an id, or for a text such as ``v1-parse/cmg4x0q5p0001``.
 
         If `job` is a `JobRef` with a valid id, return `job` itself.
 
         Raises:
-            InvalidJobIdError: The text names no known kind, or the id cannot be a job id.
+            InvalidJobIdError: The id cannot be a job id, or the text before the slash is not the
+                name of a kind.
         """
         if isinstance(job, JobRef):
             check_job_id(job.job_id)
@@ -190,31 +191,29 @@ class JobRef:
         return self if kind is self.kind else type(self)(self.job_id, kind=kind, label=self.label)
 
     def text(self, default: JobKind) -> str:
-        """Return ``KIND/ID``, or only the id if the kind need not be written.
+        """Return ``KIND/ID``, or only the id if a reader can infer the kind.
 
-        It need not be written if the id contains it, or if it is `default`.
-
-        Args:
-            default: Kind that the reader assumes for an id that does not contain its kind.
+        A v2 id contains its kind. For any other id, a reader assumes the kind `default`.
         """
         implied = kind_of_id(self.job_id) or default
         kind = self.kind or implied
         return self.job_id if kind == implied else f"{kind.name}/{self.job_id}"
 
     def __str__(self) -> str:
-        """Return ``KIND/ID``, or only the id if the kind need not be written.
+        """Return ``KIND/ID``, or only the id if the reference has no kind or a reader can infer it.
 
-        An id that does not contain its kind means a job of the kind ``v1-extract`` here.
+        A v2 id contains its kind. For any other id, a reader assumes the kind ``v1-extract``.
         """
         return self.text(JobKind.V1_EXTRACT) if self.kind else self.job_id
 
 
 def job_key(job: str | JobRef, default: JobKind) -> str:
-    """Return the key of a job: one text for all ways to name the job (id, text or `JobRef`).
+    """Return the key of a job: the same text for each way to name the job (id, text or `JobRef`).
 
     Args:
         job: The job; its id may be invalid.
-        default: Kind to assume for an id that does not contain its kind.
+        default: Kind of the job if neither `job` nor the id contains the kind. It is left out of
+            the key.
     """
     try:
         return JobRef.of(job).text(default)

@@ -40,7 +40,7 @@ class WrappedClient(Protocol):
 
     @property
     def list_jobs(self) -> Callable[..., Awaitable[JobPage]]:
-        """The method that requests one page of the list."""
+        """The method that requests one page of the job list."""
 
     def service_time(self) -> float | None:
         """Return the Unix time of the service, in seconds; None if it is not known yet."""
@@ -59,12 +59,15 @@ class OriginalMethods:
 
 
 class ClientOfKind:
-    """A client for one kind: every id means a job of this kind. It uses an `AdeClient`."""
+    """A client for jobs of one kind. It sends its requests through an `AdeClient`.
+
+    Every id that is passed to its methods means a job of this kind.
+    """
 
     def __init__(
         self, client: WrappedClient, requests: "JobRequests", rules: KindRules, own: OriginalMethods
     ) -> None:
-        """Create a client for the kind of `rules`; called by `AdeClient.for_kind`."""
+        """Create a client for the jobs to which `rules` apply; called by `AdeClient.for_kind`."""
         self._client = client
         self._requests = requests
         self._rules = rules
@@ -94,8 +97,8 @@ class ClientOfKind:
 class PollingClient:
     """A client for code that polls on a schedule. It uses an `AdeClient`.
 
-    It sends each request once, and holds a semaphore during the request. Every id means a job of
-    one kind.
+    It sends each request once, and holds a semaphore during the request. All its jobs are of one
+    kind.
     """
 
     def __init__(
@@ -106,7 +109,7 @@ class PollingClient:
         own: OriginalMethods,
         semaphore: AbstractAsyncContextManager[object],
     ) -> None:
-        """Create a client for the kind of `rules`; called by `for_polling`."""
+        """Create a client for the jobs to which `rules` apply; called by `for_polling`."""
         self._client = client
         self._requests = requests
         self._rules = rules
@@ -129,7 +132,7 @@ class PollingClient:
         return self._get_overridden(job_id)
 
     async def _get_overridden(self, job_id: str) -> JobSnapshot:
-        """Call `get_job` of the client, which a subclass or a test has replaced."""
+        """Poll one job with the client's own `get_job`, which a subclass or test has replaced."""
         job = job_id if self.kind == self._client.kind else JobRef(job_id, kind=self.kind)
         async with self._semaphore:
             return await self._client.get_job(job)
@@ -158,11 +161,12 @@ class JobRequests:
     Attributes:
         sender: Decides when a request is sent.
         transport: Sends the request.
-        roots: Base address of the API for v1 and for v2.
-        hosts: State of the host in the request budget, for v1 and for v2.
+        roots: Base URL of the API, and its proxy, for v1 and for v2 jobs.
+        hosts: The host in the request budget, for v1 and for v2 jobs.
         result_dir: Folder for results that are too large for memory. None: the snapshots of such
             answers contain no result.
-        on_request: Called before each request; None for nothing to call.
+        on_request: Function that is called once for each call of the client, before its first
+            request; None if there is no such function.
     """
 
     sender: RequestSender
@@ -176,7 +180,7 @@ class JobRequests:
     async def open(
         self, rules: KindRules, job_id: str, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        """Request a job, and return the response before its body is read.
+        """Send the request of one poll, and return the response before its body is read.
 
         `AdeClient.open_answer` describes the headers.
         """
@@ -199,7 +203,7 @@ class JobRequests:
         return str(self.roots[rules.api].url.origin())
 
     def for_job(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
-        """Return a function that sends the request for a job.
+        """Return a function that sends the request for one poll of a job.
 
         Raises:
             InvalidJobIdError: The id cannot be a job id.
@@ -222,7 +226,10 @@ class JobRequests:
     def for_page(
         self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
     ) -> Send[JobPage]:
-        """Return a function that sends the request for a page; see `AdeClient.list_jobs`."""
+        """Return a function that sends the request for one page of the job list.
+
+        `AdeClient.list_jobs` describes the arguments and errors.
+        """
         if self.on_request is not None:
             self.on_request()
         root = self.roots[rules.api]
@@ -235,11 +242,17 @@ class JobRequests:
         return partial(self.transport.get, request)
 
     def _read_job(self, *response: Any, **options: Any) -> JobSnapshot:
-        """Return the snapshot in a response. The arguments are those of `protocol.read_job`."""
+        """Return the snapshot of a job from a response; log values that cannot be read.
+
+        The arguments are those of `protocol.read_job`.
+        """
         return self._odd_answers.checked(protocol.read_job(*response, **options))
 
     def _read_page(self, *response: Any, **options: Any) -> JobPage:
-        """Return the page in a response. The arguments are those of `protocol.read_page`."""
+        """Return the page of the job list from a response; log values that cannot be read.
+
+        The arguments are those of `protocol.read_page`.
+        """
         return self._odd_answers.checked(protocol.read_page(*response, **options))
 
 

@@ -39,8 +39,8 @@ _MAX_ROUNDS: Final = 64  # largest number of times that matching brackets are re
 class ObjectScanner:
     """Reads the members of one JSON object while its bytes arrive in chunks of any size.
 
-    It takes time in proportion to the bytes, and keeps only short values in memory. It finds the
-    end of a nested value, but does not check that the value is valid JSON.
+    The time is in proportion to the number of bytes. Only short values are kept in memory. The
+    scanner finds the end of a nested value, but does not check that the value is valid JSON.
 
     Attributes:
         members: JSON text of each complete value of at most `max_value` bytes, by name. If a name
@@ -62,10 +62,10 @@ class ObjectScanner:
         """Create a scanner that has not read anything yet.
 
         Args:
-            cut: Name of the member whose value is not kept, but returned by `feed`. None for no
-                such member.
-            within: A new scanner that also reads the value of `cut`, which must then be an object
-                or null. None if nothing reads this value.
+            cut: Name of the member whose value `feed` returns, instead of keeping it. None if there
+                is no such member.
+            within: A new scanner that also reads the value of the member `cut`. An array or a text
+                as this value is then refused. None for no scanner.
             inside: Called with the name of each other member whose value is an object. It returns a
                 new scanner that also reads this value, or None.
             max_value: Size in bytes of the longest value to keep.
@@ -101,7 +101,7 @@ class ObjectScanner:
         self._window = _FIRST_WINDOW
 
     def feed(self, chunk: bytes | memoryview) -> list[memoryview]:
-        """Read the next bytes; return those that belong to the value of `cut`.
+        """Read the next bytes; return those of the value that is not kept (argument `cut`).
 
         Raises:
             MalformedAnswerError: The text is not a JSON object, has the member `cut` twice, or has
@@ -116,12 +116,12 @@ class ObjectScanner:
         return pieces
 
     def has(self, name: str) -> bool:
-        """Return whether the object has this member. The value may still be incomplete."""
+        """Return whether the object has a member `name`. Its value may still be incomplete."""
         is_cut = self._has_cut and name == self._cut
         return is_cut or name == self._name or name in self.members or name in self.long_members
 
     def short_members(self) -> bytes:
-        """Return the object as JSON text, without the values that were too long to be kept."""
+        """Return the JSON text of an object with all `members`: those whose values were kept."""
         return b"{%b}" % b",".join(
             [b"%b:%b" % (json.dumps(name).encode(), text) for name, text in self.members.items()]
         )
@@ -138,9 +138,9 @@ class ObjectScanner:
         return self._expect(text, position, {b'"': self._key})
 
     def _key(self, text: bytes, position: int) -> int:
-        """Begin to read a key; return the offset after the bytes that were read.
+        """Begin to read the name of a member; return the offset after the bytes that were read.
 
-        After `max_members` keys, the rest of the object is skipped.
+        After `max_members` members, begin to skip the rest of the object.
         """
         if self._count == self._max_members:
             if self._cut is not None and not self._has_cut:
@@ -154,7 +154,7 @@ class ObjectScanner:
         return self._rest_of_key(text, position)
 
     def _rest_of_key(self, text: bytes, position: int) -> int:
-        """Read the key to its end or to the end of the chunk; return the offset after it."""
+        """Read the next part of a member's name; return the offset after this part."""
         stop = self._scan(text, position)
         self._keep(text, position, stop)
         if not self._in_string:
@@ -166,7 +166,7 @@ class ObjectScanner:
         return self._expect(text, position, {b":": self._value})
 
     def _value(self, text: bytes, position: int) -> int:
-        """Skip whitespace, and choose the state that reads the value by its first byte.
+        """Skip whitespace before a value. Its first byte decides which method reads the value.
 
         Return the offset after the bytes that were read.
         """
@@ -200,7 +200,7 @@ class ObjectScanner:
         return start + 1
 
     def _rest_of_value(self, text: bytes, position: int) -> int:
-        """Read the next part of a text, object or array; return the offset after this part."""
+        """Read the next part of a value: a text, object or array. Return the offset after it."""
         stop = self._scan(text, position)
         self._keep(text, position, stop)
         if not (self._depth or self._in_string):
@@ -216,9 +216,9 @@ class ObjectScanner:
         return stop
 
     def _rest_of_object(self, text: bytes, position: int) -> int:
-        """Pass more of a nested object to the scanner that reads it.
+        """Pass the next bytes of a nested object to the scanner that reads this object.
 
-        Return the offset after the end of the object or of the chunk.
+        Return the offset after these bytes: they end with the object or with the chunk.
         """
         stop, inner = position, self._inner
         while inner is not None and not inner.is_complete and stop < len(text):
@@ -229,9 +229,9 @@ class ObjectScanner:
         return stop
 
     def _rest_of_scalar(self, text: bytes, position: int) -> int:
-        """Read a number, a boolean or null; return the offset after it.
+        """Read the next part of a number, a boolean or null; return the offset after this part.
 
-        The end is known only when the next byte has arrived.
+        The value is complete only when the byte after it has arrived.
         """
         stop = _skip(_SCALAR, text, position)
         self._keep(text, position, stop)
@@ -253,17 +253,19 @@ class ObjectScanner:
         *,
         space: re.Pattern[bytes] = _SPACE,
     ) -> int:
-        """Skip whitespace, and let the next byte decide the next state; return the offset after it.
+        """Skip whitespace, and read one byte, such as a colon. Return the offset after this byte.
+
+        If the rest of the chunk is whitespace, return the length of the chunk.
 
         Args:
             text: The chunk.
-            position: Offset in the chunk.
-            states: The bytes that are allowed here, and the next state for each. The state `_end`
+            position: Offset in the chunk at which to begin.
+            states: By each allowed byte: the method that reads what follows. The method `_end`
                 completes the object.
             space: Matches what counts as whitespace here.
 
         Raises:
-            MalformedAnswerError: The next byte is not allowed here.
+            MalformedAnswerError: The byte is not allowed here.
         """
         position = _skip(space, text, position)
         if position == len(text):
@@ -279,13 +281,13 @@ class ObjectScanner:
     # The next methods scan the current key or value.
 
     def _start(self, *, is_string: bool, limit: int, depth: int = 0) -> None:
-        """Begin to read a key or a value.
+        """Begin to read the name or the value of a member.
 
         Args:
-            is_string: True if the opening quote was read: it is a key or a text.
-            limit: Number of bytes to keep. Of a longer text, one more byte is kept, which shows
-                that the text is too long.
-            depth: Number of open brackets: 1 if an object or array has begun, 0 if not.
+            is_string: True if this is a name or a text: it ends at a quotation mark.
+            limit: Maximum number of bytes to keep. Of a longer name or value, one more byte is
+                kept, which shows that it is too long.
+            depth: Number of open brackets: 1 if this is an object or array, 0 if not.
         """
         self._kept = bytearray()
         self._limit = limit
@@ -295,10 +297,10 @@ class ObjectScanner:
         self._window = _FIRST_WINDOW
 
     def _keep(self, text: bytes, start: int, stop: int) -> None:
-        """Keep a part of the present key or value.
+        """Keep a part of the name or value that is being read.
 
-        Only the bytes up to the limit of `_start` are kept, except for the value of `cut`, which is
-        kept completely.
+        At most `limit + 1` bytes of a name or value are kept (argument `limit` of `_start`). All
+        bytes of the value of `cut` are kept, until `feed` returns them.
 
         Args:
             text: The chunk.
@@ -312,9 +314,10 @@ class ObjectScanner:
             self._kept += text[start:stop]
 
     def _finish_value(self) -> None:
-        """Store the value of the present member in `members`, and expect a comma or a brace.
+        """Store the complete value of a member in `members`, if it is short enough.
 
-        The value of `cut` is not stored, nor is a value for which there is no room.
+        The name of a member with a longer value is stored in `long_members`. Nothing is stored for
+        `cut`, for a name that is too long, or after `max_total` bytes of names and values.
         """
         self._read = self._after_value
         name = self._name
@@ -332,10 +335,10 @@ class ObjectScanner:
             self.members[name] = bytes(self._kept)
 
     def _decoded_key(self, position: int) -> str | None:
-        """Return the key that was read; None if it is too long to be decoded.
+        """Return the member's name that was read; None if it is longer than 4 KiB.
 
         Args:
-            position: Offset after the key in the chunk, for the error of an invalid key.
+            position: Offset in the chunk after the name, for the error if the name is not JSON.
         """
         if len(self._kept) > self._limit:
             return None
@@ -347,11 +350,13 @@ class ObjectScanner:
         raise self._error("a key", position)
 
     def _scan(self, text: bytes, position: int) -> int:
-        """Read the next part of a string, object or array; return the offset after it.
+        """Read the next part of a text, object or array; return the offset after this part.
 
-        The part is called the window. If the value ends within the window, it is read to its end.
-        The end of an object or array is searched in short windows only. If it is in a long window,
-        nothing is read: `position` is returned, and the next window is half as long.
+        The part has at most `_window` bytes. It is shorter if the value ends in it. `_window`
+        doubles with each call, up to 256 KiB.
+
+        The search for the end of an object or array is slow, so it is done in a part of at most 256
+        bytes. If the end is in a longer part, read nothing, halve `_window`, and return `position`.
         """
         window = text[position : position + self._window]
         stop = position + len(window)
@@ -386,7 +391,7 @@ class ObjectScanner:
         return stop
 
     def _end_of_value(self, window: bytes) -> int:
-        """Return the offset in `window` after the bracket that closes the object or array."""
+        """Return the offset in `window` after the bracket that closes the current value."""
         depth, is_string = self._depth, self._in_string
         offset = 0
         for part in window.split(b'"'):
@@ -405,23 +410,24 @@ class ObjectScanner:
 
 
 def _skip(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
-    """Return the offset after the text that matches the pattern at `position`."""
+    """Return the offset after the match of the pattern at `position`; `position` if none."""
     found = pattern.match(text, position)
     return position if found is None else found.end()
 
 
 def _unmatched(window: bytes, *, in_string: bool) -> tuple[int, int, bool]:
-    """Count the brackets outside of strings that have no partner in the text.
+    """Count the brackets in a part of JSON text that do not match another bracket in this part.
 
-    For example, ``}{[]`` has one closing bracket and one opening bracket without a partner.
+    For example, ``}{[]`` has one unmatched closing and one unmatched opening bracket. Brackets
+    within strings do not count.
 
     Args:
-        window: The text, which contains no escapes.
-        in_string: True if the text begins within a string.
+        window: The part of the text. It must contain no escapes.
+        in_string: True if the part begins within a string.
 
     Returns:
-        The number of these closing brackets, the number of these opening brackets, and True if the
-        text ends within a string.
+        The number of unmatched closing brackets, the number of unmatched opening brackets, and True
+        if the part ends within a string.
     """
     marks = window.translate(None, _NO_MARKS)
     if in_string:

@@ -53,7 +53,7 @@ class Model:
 
 
 def json_name(name: str) -> Mapping[str, object]:
-    """Declare the name of an attribute in JSON, if it differs from the name of the attribute."""
+    """Declare the JSON name of an attribute; by default, it is the name of the attribute."""
     return {_NAME: name}
 
 
@@ -70,26 +70,26 @@ def repeats(name: str) -> Mapping[str, object]:
 
 
 def of_text(name: str, make: Callable[[bytes, tuple[str, ...]], object]) -> Mapping[str, object]:
-    """Declare an attribute that is made from bytes of the JSON text, and not from a JSON field.
+    """Declare an attribute that is made from the JSON text of another attribute.
 
-    `JobSnapshot.received_result` is the example: it keeps the bytes of the result. The value is
-    None if the text is not known, or if the attribute `name` is None.
+    For example, `JobSnapshot.received_result` keeps the bytes from which `data` was read. The value
+    is None if the JSON text is not known, or if the other attribute is None.
 
     Args:
-        name: Name of the attribute whose bytes are meant, such as ``data``.
-        make: Makes the value. Its arguments are the whole JSON text, and the names that the
-            attribute `name` can have in JSON, the most usual name first.
+        name: Name of the other attribute, such as ``data``.
+        make: Creates the value. Its arguments are the JSON text of the whole object, and the names
+            that the other attribute can have in JSON, the most usual name first.
     """
     return {_NAME: None, _OF_TEXT: (name, make)}
 
 
 def at_most(items: int) -> Mapping[str, object]:
-    """Declare that only the first `items` items of an array are read."""
+    """Declare that only the first items of an array are read, at most `items`."""
     return {_MOST: items}
 
 
 def if_odd(value: object) -> Mapping[str, object]:
-    """Declare the value that a required field gets if its JSON has another type."""
+    """Declare the value of a required field for JSON that does not have the type of the field."""
     return {_IF_ODD: value}
 
 
@@ -98,7 +98,7 @@ class ShapeError(ValueError):
 
 
 def expect(what: str, value: Json) -> NoReturn:
-    """Raise `ShapeError`: the value is not `what`, such as "a string"."""
+    """Raise `ShapeError`, because `value` is not `what`, such as "a string"."""
     raise ShapeError(f"expected {what}, got {kind_of(value)}")
 
 
@@ -108,7 +108,11 @@ def read_str(value: Json) -> str:
 
 
 def read_message(value: Json) -> str:
-    """Return a string; from an error object such as ``{"code": ..., "message": ...}``, its text."""
+    """Return the value if it is a string.
+
+    From an error object such as ``{"code": ..., "message": ...}``, return the message with its
+    code. Raise `ShapeError` for a value without a message.
+    """
     text = value if isinstance(value, str) else error_text(value)
     return expect("a string", value) if text is None else text
 
@@ -171,7 +175,7 @@ def read_time(value: Json) -> datetime | None:
 
 
 def _read_iso(text: str) -> datetime | None:
-    """Return the time of an ISO 8601 text, UTC if it has no offset; None if it is empty."""
+    """Return the time of an ISO 8601 text, UTC if no offset is given; None for an empty text."""
     if not text:
         return None
     try:
@@ -226,7 +230,7 @@ class Field:
         default: Value if the JSON object lacks the key; `attrs.NOTHING` if the key is required.
         if_odd: Value of a required field if its JSON cannot be read; `attrs.NOTHING` if unreadable
             JSON is an error.
-        most: Largest number of items that are read from an array.
+        most: Maximum number of items that are read from an array.
         is_message: True if the value, or each item of an array, is a text for people.
         optional: True if the field is left out of written JSON when it is None.
         repeats: Name of the earlier field whose JSON usually contains a copy of this field; None if
@@ -247,7 +251,7 @@ class Field:
 
     @property
     def required(self) -> bool:
-        """Whether the JSON object must contain the key."""
+        """True if the field has no default, so that the JSON object must contain it."""
         return self.default is attrs.NOTHING
 
     @property
@@ -260,7 +264,7 @@ class Field:
 
 @cache
 def fields_of(cls: type, shape: Shape | None = None) -> tuple[Field, ...]:
-    """Return the fields of an attrs class that are read from JSON, changed as `shape` declares."""
+    """Return the fields of an attrs class that are read from JSON, with the changes in `shape`."""
     declared = [_declared(field) for field in attrs.fields(cls) if json_key(field) is not None]
     return tuple(declared if shape is None else [_shaped(field, shape) for field in declared])
 
@@ -276,13 +280,16 @@ def _shaped(field: Field, shape: Shape) -> Field:
 
 
 def json_key(field: "attrs.Attribute[Any]") -> str | None:
-    """Return the name of a field in JSON; None for `extra` and for a field that is not in JSON."""
+    """Return the JSON name of a field of an attrs class; None if the field is not in JSON.
+
+    The field `extra` is not in JSON.
+    """
     key: str | None = field.metadata.get(_NAME, field.name)
     return None if field.name == "extra" else key
 
 
 def _declared(field: "attrs.Attribute[Any]") -> Field:
-    """Return the `Field` that describes an attribute, from the declaration of the attribute."""
+    """Return the `Field` for an attribute of an attrs class."""
     if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]  # a class at run time
         raise TypeError(f"{field.name} needs a constant default, since readers share it")
     alternatives = get_args(field.type)
@@ -306,7 +313,7 @@ def _declared(field: "attrs.Attribute[Any]") -> Field:
 def made_of_text(
     field: "attrs.Attribute[Any]",
 ) -> tuple[str, Callable[[bytes, tuple[str, ...]], object]] | None:
-    """Return the two arguments that `of_text` got for this attribute.
+    """Return the arguments `name` and `make` with which `of_text` has declared this attribute.
 
     Return None if the attribute is not declared with `of_text`.
     """
@@ -328,5 +335,5 @@ def keys_of(cls: type, shape: Shape | None = None) -> frozenset[str]:
 
 @cache
 def members_of(enum: type[Enum]) -> Mapping[str, Enum]:
-    """Return the members of an enum by their text, without the member UNKNOWN."""
+    """Return the members of an enum by their value, without the member UNKNOWN."""
     return {member.value: member for member in enum if member.name != "UNKNOWN"}

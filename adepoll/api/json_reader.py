@@ -40,7 +40,7 @@ _MAX_UNREADABLE: Final = 100
 
 @cache
 def reader_of(cls: type, shape: Shape | None = None) -> Callable[..., Any]:
-    """Return the generated function that reads an object of the class from parsed JSON.
+    """Generate and return a function that creates an object of the class from parsed JSON.
 
     Call the function as `reader(raw, text)`: `text` is the JSON text from which `raw` was parsed.
     It raises one of the exceptions in `UNREADABLE` if `raw` cannot be read.
@@ -186,10 +186,10 @@ def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
 
 
 def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
-    """Return a function that reads a value with another JSON type than expected, such as "12".
+    """Return a function that reads a value of an unexpected JSON type, such as "12" for a number.
 
-    If the value cannot be read, the function stores it in `extra` and returns the default. If the
-    field has no default, it raises `ShapeError`.
+    If the value cannot be read, the function stores it in `extra` and returns the default of the
+    field. If the field has no default, the function raises `ShapeError`.
     """
     read, key, is_whole = field.read_scalar, field.key, field.type is int
     default = field.if_odd if field.required else field.default
@@ -213,8 +213,9 @@ def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
 def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, ...]]:
     """Return a function that reads an array, without the items that cannot be read.
 
-    If it leaves an item out, it stores the JSON of the whole array in `extra`. If the field is
-    required, it raises `ShapeError` for a value that is not an array, or that has no readable item.
+    If the function leaves an item out, it stores the JSON of the whole array in `extra`. If the
+    field is required, it raises `ShapeError` for a value that is not an array, or that has only
+    unreadable items.
     """
     read = reader_of(field.type) if attrs.has(field.type) else field.read_scalar
     read_odd = _message_reader(field.type) if field.is_message else read
@@ -260,12 +261,12 @@ def _readable(read: Callable[[Json], Any], items: Iterable[Json]) -> Iterator[An
 def _reader_of_each(
     read: Callable[[Json], Any], *, are_numbers: bool
 ) -> Callable[[Sequence[Json]], tuple[Any, ...]]:
-    """Return a function that reads all items of an array.
+    """Return a function that reads all items of an array with `read`.
 
     Args:
         read: Reads one item.
-        are_numbers: True if the items are numbers. Then an array of whole numbers is checked as a
-            whole, which is faster.
+        are_numbers: True if the items are whole numbers. Then the function first tries to check all
+            items with a few fast calls, instead of one call for each item.
     """
     if not are_numbers:
         return lambda items: tuple([read(item) for item in items])
@@ -345,15 +346,15 @@ def _lines_that_construct(
 
 
 def _unfrozen(cls: type) -> type | None:
-    """Return a class like the frozen class `cls`, but not frozen, to create objects faster.
+    """Return a copy of the frozen class `cls` that is not frozen, to create objects faster.
 
     The generated code creates an object of the returned class, sets its attributes, and then
     assigns `cls` to its ``__class__``. This is several times as fast as setting attributes of a
     frozen object. Python can change the class of an object if both classes have the same bases and
     slots (Python Language Reference, section 3.3.2.4.1).
 
-    Return None if this is not possible: `cls` has other attributes, or code that runs when an
-    object is created.
+    Return None if this is not possible: the slots of `cls` are not exactly its attributes, or `cls`
+    has a validator, a converter or ``__attrs_post_init__``.
     """
     fields = attrs.fields(cls)
     if any(field.validator or field.converter for field in fields):

@@ -43,7 +43,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _finite(text: str) -> float:
-    """Return a number; raise `ValueError` if it is too large for a float."""
+    """Return the number in a JSON text; raise `ValueError` if it is too large for a float."""
     number = float(text)
     if number - number == 0:  # faster than math.isfinite; infinity minus infinity is not 0
         return number
@@ -108,20 +108,20 @@ _switching_decoder: Final = json.JSONDecoder(
 
 
 def is_costly(body: bytes) -> bool:
-    """Return whether the text should be parsed in a thread, so that the event loop can go on."""
+    """Return whether JSON text should be parsed in a thread, because it could take milliseconds."""
     if len(body) <= NEVER_COSTLY:
         return False
     return len(body) >= _LARGE or _weight(body) > _MANY
 
 
 def _weight(text: bytes | str) -> int:
-    """Return an estimate of the time that parsing takes, in units of one object or array."""
+    """Estimate how long it takes to parse a JSON text. The unit is the time for one object."""
     objects, arrays, commas = _counts(text)
     return objects + arrays + commas // 2
 
 
 def _counts(text: bytes | str) -> tuple[int, int, int]:
-    """Return the numbers of opening braces, opening brackets and commas."""
+    """Return how many opening braces, opening brackets and commas a JSON text contains."""
     if isinstance(text, str):
         return text.count("{"), text.count("["), text.count(",")
     return text.count(b"{"), text.count(b"["), text.count(b",")
@@ -155,7 +155,7 @@ def loads(body: bytes | str, limits: "Limits | None" = None) -> Json:
 
 
 def _loads_slowly(body: bytes | str) -> Json:
-    """Parse JSON that has another encoding or unusual numbers; raises `MalformedAnswerError`."""
+    """Parse JSON that is not UTF-8, or has unusual numbers; raises `MalformedAnswerError`."""
     try:
         text = body if isinstance(body, str) else _decoded(body)
         return _tolerant_decoder.decode(_with_escaped_surrogates(text))
@@ -193,9 +193,10 @@ class Limits:
     """Limits of the JSON text that is parsed. A larger text could take seconds and much memory.
 
     Attributes:
-        containers: Largest number of objects and arrays, counted as opening braces and brackets.
-        values: Largest number of commas; not less than `containers`.
-        short: Length up to which a text cannot exceed a limit, so that it need not be checked.
+        containers: Maximum number of opening braces and brackets: of objects and arrays.
+        values: Maximum number of commas; not less than `containers`.
+        short: Length of the longest text that need not be checked: it is too short to exceed a
+            limit.
     """
 
     containers: int
@@ -209,9 +210,9 @@ class Limits:
     def check(self, text: bytes | str) -> None:
         """Raise `MalformedAnswerError` if the text exceeds a limit. The text is not parsed.
 
-        The number of arrays whose first item is an array is limited, too. The limit is 10,000, or
-        one for each 16 bytes if that is more. Parsing and deleting nested arrays is slow, and no
-        other thread can run meanwhile.
+        Arrays that begin with an array, such as ``[[1], 2]``, have a limit of their own: 10,000 of
+        them, or one for each 16 bytes of the text if that is more. The reason: parsing and deleting
+        nested arrays is slow, and no other thread can run meanwhile.
         """
         objects, arrays, commas = _counts(text)
         if objects + arrays > self.containers:
@@ -271,7 +272,7 @@ _encoder: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def _pieces(raw: Json, indent: int | None) -> Iterator[str]:
-    """Yield the JSON text of a value of any depth in parts; for `indent`, see `dumps`."""
+    """Yield the parts of the JSON text of a value of any depth; for `indent`, see `dumps`."""
     colon = ":" if indent is None else ": "
     # For each object or array around the current one: its remaining values, and whether it is an
     # object.
@@ -303,7 +304,7 @@ def _pieces(raw: Json, indent: int | None) -> Iterator[str]:
 
 
 def bounded(value: Json) -> Json:
-    """Return the value. If it has more than `MAX_NESTING` levels, return its JSON text.
+    """Return the value unchanged; if it has more than `MAX_NESTING` levels, return its JSON text.
 
     A deeper value would raise RecursionError when it is compared, copied, pickled or printed.
     """
@@ -311,14 +312,17 @@ def bounded(value: Json) -> Json:
 
 
 def with_bounded_values(members: dict[str, Json]) -> dict[str, Json]:
-    """Return a copy of an object in which values that are nested too deeply are JSON text."""
+    """Return an object in which each value with more than `MAX_NESTING` levels is JSON text.
+
+    If there is no such value, return `members` itself.
+    """
     if not _is_too_deep(members.values()):  # one check of all values is faster than one for each
         return members
     return {name: bounded(value) for name, value in members.items()}
 
 
 def _is_too_deep(values: Iterable[Json]) -> bool:
-    """Return whether one of the values has more than `MAX_NESTING` levels.
+    """Return whether at least one of the values has more than `MAX_NESTING` levels.
 
     To be fast, this function calls only functions written in C for each value.
     """

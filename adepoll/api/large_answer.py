@@ -28,7 +28,7 @@ _MAX_STEP_VALUE: Final = 2**14  # bytes of a value of a step that is read
 
 
 class LargeAnswer:
-    """Reads one large answer while its bytes arrive."""
+    """Reads an answer about a job while its bytes arrive; its result is not kept in memory."""
 
     def __init__(self, result_field: str, folder: ResultFolder | None) -> None:
         """Create a reader that has not read anything yet.
@@ -60,7 +60,7 @@ class LargeAnswer:
         Args:
             chunks: The first chunks of the answer, which have already arrived; they are removed.
             read: Returns the next bytes, at most as many as its argument; empty at the end.
-            received: Called with the size of each chunk.
+            received: Called with the size of each chunk that was read.
             job_id: Id of the job, for errors.
 
         Raises:
@@ -120,7 +120,7 @@ class LargeAnswer:
         return ReadAnswer(body=body, is_partial=is_partial, result=self._keep())
 
     def close(self) -> None:
-        """Delete the file, unless `finish` has returned it."""
+        """Delete the file of the result, unless `finish` has returned it."""
         if self._file is not None:
             with suppress(OSError):  # closing writes the last bytes, which can fail
                 self._file.close()
@@ -130,10 +130,10 @@ class LargeAnswer:
             self._kept = None
 
     def _scan_output(self, name: str) -> ObjectScanner | None:
-        """Return a scanner for the member "output" of a result; None for any other member.
+        """Return a scanner for the member "output" of a result; None for any other name.
 
-        Only the result of a workflow has an output, with the results of its steps. The scanner
-        finds out whether they are partial.
+        Only the result of a workflow job has this member. It contains the results of the steps, and
+        the scanner finds out whether one of them is partial.
         """
         if name != "output":
             return None
@@ -144,7 +144,7 @@ class LargeAnswer:
         return ObjectScanner(inside=self._scan_step, max_value=0, max_members=_MAX_STEPS)
 
     def _scan_step(self, _name: str) -> ObjectScanner | None:
-        """Return a scanner for the result of one step; None after too many steps."""
+        """Return a scanner for the result of one step of a workflow; None after 100 steps."""
         if len(self._steps) == _MAX_STEPS:
             return None
         scanner = ObjectScanner(max_value=_MAX_STEP_VALUE, max_total=4 * _MAX_STEP_VALUE)
@@ -171,7 +171,7 @@ class LargeAnswer:
             self._size += len(piece)
 
     def _leave_out(self, cause: OSError) -> None:
-        """Stop keeping the result in a file, because writing failed."""
+        """Delete the file, and do not write the rest of the result: a write has failed."""
         _log.warning(
             "a result of more than %d bytes cannot be kept: %s; it is fetched later",
             self._size,
@@ -181,7 +181,7 @@ class LargeAnswer:
         self.close()
 
     def _keep(self) -> KeptResult | None:
-        """Close the file; return its result, or None if no result was kept in a file."""
+        """Close the file of the result and return it; None if the result was not kept in a file."""
         if self._file is None:
             return None
         try:
@@ -197,13 +197,13 @@ class LargeAnswer:
 
 
 def _violates_schema(result: ObjectScanner) -> bool:
-    """Return whether a result, or the result of a step, says that its data violates the schema."""
+    """Return whether a result of a job or step says that its data violates the caller's schema."""
     name = "schema_violation_error"
     return result.has(name) and result.members.get(name) not in {b"null", b'""'}
 
 
 def _has_failed_pages(step: ObjectScanner) -> bool:
-    """Return whether the metadata of a step says that pages of the document have failed."""
+    """Return whether a step of a workflow says that pages of the document could not be parsed."""
     metadata = None
     with suppress(ValueError, RecursionError):
         metadata = json.loads(step.members.get("metadata", b"null"))

@@ -96,7 +96,7 @@ class JobSummary(Model):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job will never change again."""
+        """True if the job has completed, has failed or was cancelled, so it cannot change again."""
         return self.status.is_terminal
 
     def redacted(self) -> Self:
@@ -158,8 +158,8 @@ class JobSnapshot(TableRow):
             the result. The presigned URL of a v1 job is a secret, and expires one hour after the
             poll; `ResultFetcher` renews it. A v2 job has a URL only if it was created with
             `output_save_url`, and that URL may not allow downloads.
-        metadata: Facts about the job, if the response contains them outside of the result; None if
-            not. See `facts`.
+        metadata: Facts about the job, if the response contains them outside of the result;
+            otherwise None. The property `facts` also finds them in the result.
         failure_reason: Why the job failed; None if it did not fail or the service does not say.
         violates_schema: True if the service said that the data of a completed job does not fully
             conform to the caller's schema; see also `conforms`.
@@ -199,12 +199,12 @@ class JobSnapshot(TableRow):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job will never change again."""
+        """True if the job has completed, has failed or was cancelled, so it cannot change again."""
         return self.status.is_terminal
 
     @property
     def schema_violation(self) -> str | None:
-        """Why the data does not conform to the schema; None if the service gives no reason."""
+        """Why the extracted data does not conform to the schema; None if no reason was sent."""
         for holder in (self.metadata, self.data, getattr(self.data, "metadata", None)):
             violation: str | None = getattr(holder, "schema_violation_error", None)
             if violation:
@@ -222,7 +222,7 @@ class JobSnapshot(TableRow):
 
     @property
     def facts(self) -> JobMetadata | None:
-        """Facts about the job: `metadata`, or that of the result; None if both are missing."""
+        """The metadata of the job, or else of its result; None if both are missing."""
         if self.metadata is not None:
             return self.metadata
         facts: JobMetadata | None = getattr(self.data, "metadata", None)
@@ -296,10 +296,9 @@ class JobSnapshot(TableRow):
     def without_data(self) -> Self:
         """Return a copy without the result, but with the facts about the job.
 
-        The copy has no `data`, `kept_result` and `received_result`. Its `metadata` is `facts`: the
-        metadata of the job, or else of the result. Its `partial`, `credits`, `page_count` and
-        `failed_pages` are the same as before, except that `failed_pages` of a workflow job is
-        empty.
+        `data`, `kept_result` and `received_result` of the copy are None. Its `metadata` is `facts`:
+        the metadata of the job, or else of the result. Its `partial`, `credits`, `page_count` and
+        `failed_pages` are unchanged. Exception: `failed_pages` of a workflow job is empty.
         """
         return evolve(
             self,

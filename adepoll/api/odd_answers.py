@@ -20,7 +20,7 @@ _MAX_UNKNOWN_STATUSES: Final = 20
 
 
 class OddAnswers:
-    """Logs unknown statuses and unreadable fields of answers, each only the first time."""
+    """Logs unknown statuses and unreadable fields in answers of the service, each only once."""
 
     def __init__(self) -> None:
         """Create an object that has not logged anything yet."""
@@ -28,7 +28,10 @@ class OddAnswers:
         self._fields: set[str] = set()
 
     def checked(self, answer: _Answer) -> _Answer:
-        """Return the answer, and log its unknown status and unreadable fields, each only once."""
+        """Log an unknown status or unreadable fields of an answer; return the answer unchanged.
+
+        Each status and each field is logged only the first time.
+        """
         if getattr(answer, "status", None) is _UNKNOWN:
             self._report(answer)
             return answer
@@ -44,7 +47,7 @@ class OddAnswers:
         return answer
 
     def _report(self, answer: JobSnapshot | JobPage) -> None:
-        """Log the unknown status and the unreadable fields of an answer, each of them once."""
+        """Log an unknown status and unreadable fields of an answer, unless logged before."""
         if isinstance(answer, JobSnapshot) and answer.status is _UNKNOWN:
             self._warn_of_status(answer.status_text)
         for path in unread_fields(answer):
@@ -58,7 +61,10 @@ class OddAnswers:
                 )
 
     def _warn_of_status(self, text: str) -> None:
-        """Log an unknown status, but only the first time that it occurs."""
+        """Log a status text that adepoll does not know, unless it was logged before.
+
+        Only the first 20 unknown texts are logged.
+        """
         known = self._statuses
         if text not in known and len(known) < _MAX_UNKNOWN_STATUSES:
             known.add(text)
@@ -101,7 +107,7 @@ def unread_fields(model: Any, path: str = "$") -> list[str]:
 
 
 def is_error(value: Json) -> bool:
-    """Return whether the value is an object with no other fields than ``code`` and ``message``.
+    """Return whether the value is a JSON object with only the fields ``code`` and ``message``.
 
     adepoll reads both fields of such an error object, so nothing of it is unread.
     """
@@ -110,7 +116,7 @@ def is_error(value: Json) -> bool:
 
 @cache
 def _models_in(cls: type) -> tuple[str, ...]:
-    """Return the names of the fields of a class that contain an object of an attrs class."""
+    """Return the names of the fields whose type is an attrs class, for `unread_fields`."""
     if not attrs.has(cls):
         return ()  # the `data` of a user-defined kind can be of any class
     return tuple(f.name for f in fields_of(cls) if attrs.has(f.type) and not f.many)

@@ -41,12 +41,12 @@ from adepoll.errors import (
 
 @frozen
 class Root:
-    """An address of the service.
+    """A base URL of the API, and the proxy for requests to it.
 
     Attributes:
-        url: The address.
-        proxy: URL of the proxy for requests to the address; None for no proxy.
-        path: Path of the address, without a slash at the end.
+        url: The base URL.
+        proxy: URL of the proxy; None for no proxy.
+        path: Path of the base URL, without a slash at the end.
     """
 
     url: URL
@@ -58,13 +58,13 @@ class Root:
         return self.url.raw_path.rstrip("/")
 
     def at(self, path: str) -> URL:
-        """Return the whole URL of a percent-encoded `path` of the API."""
+        """Return the whole URL of a path of the API. The path must be percent-encoded."""
         # The path is already encoded. Without `encoded`, yarl would encode "%" again, as "%25".
         return self.url.with_path(self.path + path, encoded=True)
 
 
 def job_path(rules: KindRules, job_id: str) -> str:
-    """Return the path of one job, with the id encoded; raises `InvalidJobIdError`."""
+    """Return the path of one job, with its id percent-encoded; raises `InvalidJobIdError`."""
     if type(job_id) is not str or PLAIN_JOB_ID.fullmatch(job_id) is None:
         job_id = quote(check_job_id(job_id), safe="")
     return f"{rules.path}/{job_id}"
@@ -112,8 +112,8 @@ def read_job(
         status: HTTP status.
         headers: Headers of the response.
         body: The complete body. For a large answer: the answer without its result.
-        large: What was read of a large answer; None if `body` is the whole answer.
-        now: The local time, which is used if Retry-After is a date and there is no Date header.
+        large: The large answer, whose result is not in `body`; None if `body` is the whole answer.
+        now: The local time, which is needed if Retry-After is a date and there is no Date header.
         secret: The API key, which is removed from the text of an error.
 
     Raises:
@@ -165,7 +165,7 @@ def read_page(
 
 
 def _content_type_problem(headers: Headers) -> list[str]:
-    """Return a list with one text if the content type is not JSON; an empty list if it is."""
+    """If the Content-Type is not JSON, return a list with a text that names it; otherwise []."""
     content_type = headers.get("Content-Type") or "no type"
     if "json" in content_type.lower():
         return []

@@ -56,15 +56,15 @@ class KeptResult:
 
         Args:
             path: The file.
-            claim: Object that shows other processes that the file is in use. It is kept until the
-                file is deleted.
+            claim: Object that must exist as long as the file: it holds the lock that shows other
+                processes that the file is in use.
         """
         self.path = path
         self.size = 0
         self._delete = weakref.finalize(self, _delete, str(path), claim)
 
     def keep(self) -> None:
-        """Do not delete the file any more when this object is garbage collected."""
+        """Keep the file when this object is garbage collected; by default, it is deleted then."""
         self._delete.detach()
 
     def rename(self, path: Path) -> None:
@@ -87,7 +87,7 @@ class KeptResult:
 
 @frozen(kw_only=True)
 class ReadAnswer:
-    """What is kept of a large answer after it was read.
+    """A large answer that was read: its JSON without the result, and the file with the result.
 
     Attributes:
         body: JSON of the answer with the metadata of the result, but without the result.

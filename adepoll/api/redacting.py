@@ -38,7 +38,7 @@ def redacted(model: _T) -> _T:
 
 
 def _redacted_value(name: str, value: Any) -> Any:
-    """Return the value of an attribute without secrets; the same object if it has none."""
+    """Return the value of an attribute without secrets; the value itself if it has no secrets."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -56,7 +56,7 @@ def _redacted_value(name: str, value: Any) -> Any:
 
 @cache
 def _messages_of(cls: type) -> tuple[tuple[str, str], ...]:
-    """Return the attributes that are texts for people, each with its key in JSON."""
+    """Return the names of the attributes that are messages for people, each with its JSON name."""
     return tuple(
         (field.name, field.key) for field in fields_of(cls) if field.is_message and not field.many
     )
@@ -64,7 +64,7 @@ def _messages_of(cls: type) -> tuple[tuple[str, str], ...]:
 
 @cache
 def _names_of(cls: type) -> tuple[str, ...]:
-    """Return the names of the attributes that can contain a text that must be redacted."""
+    """Return the names of the attributes that can contain text, except the customer's own data."""
     return tuple(
         field.name
         for field in attrs.fields(cls)

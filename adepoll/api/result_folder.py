@@ -1,9 +1,9 @@
 """ResultFolder: the folder in which polls keep results that are too large for memory.
 
-The files of one process have names with the same token: ``.adepoll-TOKEN-NUMBER.result``. While
-they are in use, the process keeps the file ``.adepoll-TOKEN.lock`` locked (flock(2)) or, on
-Windows, open. The system releases the lock when the process ends, even if it is killed. The next
-process that uses the folder then removes the files. Blocking code; call it from threads.
+The files of one client have names with the same token: ``.adepoll-TOKEN-NUMBER.result``. While they
+are in use, the process keeps the file ``.adepoll-TOKEN.lock`` locked (flock(2)) or, on Windows,
+open. The system releases the lock when the process ends, even if it is killed. The next process
+that uses the folder then removes the files. Blocking code; call it from threads.
 """
 
 import contextlib
@@ -58,16 +58,16 @@ class ResultFolder:
 
 
 class _Claim:
-    """A locked file. It shows other processes that all files with its token are in use.
+    """A lock file. It shows other processes that the result files of one client are in use.
 
-    The lock is released when no `KeptResult` needs this object any more.
+    The lock is released when the last `KeptResult` that refers to this object is deleted.
 
     Attributes:
-        token: The token in the names of the files, 16 hexadecimal digits.
+        token: The 16 hexadecimal digits in the names of the lock file and of these result files.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Create the file and lock it. Raise `OSError` if the file cannot be created."""
+        """Create the lock file and lock it. Raise `OSError` if the file cannot be created."""
         while True:
             self.token = secrets.token_hex(8)
             path = _lock_path(folder, self.token)
@@ -79,10 +79,10 @@ class _Claim:
 
 
 def _lock_new(fd: int, path: Path) -> bool:
-    """Lock a file that was just created; return True if this worked.
+    """Lock a lock file that was just created; return True if it is locked now.
 
     Return False if another process has found the file before it was locked. That process then
-    removes the file, because it seems to be unused.
+    removes the file, because an unlocked file seems to be unused.
     """
     try:
         file_system.lock(fd)
@@ -94,14 +94,19 @@ def _lock_new(fd: int, path: Path) -> bool:
 
 
 def remove_unused(folder: Path) -> None:
-    """Remove the files that processes of this user have left in the folder when they ended."""
+    """Remove the result files and lock files that ended processes of this user have left."""
     for token in sorted(_tokens_in(folder)):
         with contextlib.suppress(OSError):  # another process or user still has the files
             _remove_unused(folder, token)
 
 
 def _remove_unused(folder: Path, token: str) -> None:
-    """Remove the files with this token in their names; raise `OSError` if a process uses them."""
+    """Remove the files with one token in their names; raise `OSError` if a process uses them.
+
+    Args:
+        folder: The folder.
+        token: 16 hexadecimal digits.
+    """
     path = _lock_path(folder, token)
     fd = None
     if file_system.HAS_FLOCK:

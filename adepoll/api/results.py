@@ -63,8 +63,8 @@ def result_classes(kind: JobKind, result: Json) -> tuple[type, type]:
 
     Args:
         kind: Kind of the job.
-        result: The result as parsed JSON. If there is no result, the JSON of the job. Only for v1
-            parse jobs, the classes depend on it: the result of a spreadsheet has other classes.
+        result: The result as parsed JSON; if there is no result, the JSON of the job. It is used
+            only for v1 parse jobs, because the result of a spreadsheet has other classes.
     """
     if kind == JobKind.V1_PARSE and is_of_spreadsheet(result):
         return SpreadsheetParseResult, SpreadsheetParseMetadata

@@ -29,7 +29,7 @@ def parse_http_date(text: str) -> datetime | None:
 
 @lru_cache(maxsize=64)
 def _unix_time(text: str) -> float | None:
-    """Return the Unix time of an HTTP date; None if the text is not a date, or is implausible."""
+    """Return the Unix time of an HTTP date; None if it is not a date in the years 2000 to 2199."""
     date = parse_http_date(text)
     seconds = math.nan if date is None else date.timestamp()
     return seconds if _EARLIEST <= seconds < _LATEST else None

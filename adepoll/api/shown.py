@@ -35,5 +35,5 @@ def show_first(items: tuple[object, ...]) -> str:
 
 
 def show_size(value: Json) -> str:
-    """Return the type and size of a value with a customer's data, such as ``<dict of 12>``."""
+    """Return the type and size of a value, such as ``<dict of 12>``, and none of its contents."""
     return f"<{type(value).__name__} of {len(value)}>" if hasattr(value, "__len__") else "<...>"

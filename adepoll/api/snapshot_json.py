@@ -70,7 +70,7 @@ def with_added_fields(sent: Mapping[str, Json], job: "JobSnapshot") -> dict[str,
 
 
 def take_added_fields(raw: dict[str, Json]) -> tuple[JobKind, dict[str, Any]]:
-    """Remove the fields that `with_added_fields` has added, and return what they say.
+    """Remove the fields that `with_added_fields` has added, and return their contents.
 
     Args:
         raw: The JSON of a snapshot, which is changed.

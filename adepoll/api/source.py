@@ -45,7 +45,7 @@ class SourceOfKinds(Protocol):
 
     @property
     def kind(self) -> JobKind:
-        """Kind of the jobs that `get_job` and `list_jobs` of this source poll and list."""
+        """Kind of the jobs that this source itself polls and lists; see `for_kind` for others."""
 
     def for_kind(self, kind: JobKind) -> JobSource:
         """Return a source with the jobs of `kind`; raise `ConfigurationError` if it is unknown."""
@@ -60,10 +60,10 @@ class TimedSource(Protocol):
 
 
 def for_polling(source: JobSource, semaphore: AbstractAsyncContextManager[object]) -> JobSource:
-    """Return a view of `source` that holds `semaphore` during each request.
+    """Return a source with the same jobs that holds `semaphore` during each request.
 
-    If `source` has no method `for_polling`, the view does not know when the request is sent, so it
-    holds `semaphore` during the whole call.
+    If `source` has no method `for_polling`, it is not known when a request is sent. The returned
+    source then holds `semaphore` during the whole call.
     """
     if isinstance(source, PollingSource) and type(source.for_polling) in _REAL:
         view: JobSource = source.for_polling(semaphore)
@@ -80,11 +80,11 @@ def kind_of(source: JobSource) -> JobKind:
 def for_kind(source: JobSource, kind: JobKind) -> JobSource | None:
     """Return a source with the jobs of one kind.
 
-    The result is None if `source` has jobs of a single other kind. If `source` has jobs of several
-    kinds, it decides itself whether it knows this one.
+    The result is None if `source` has jobs of a single kind, and this is another kind. If `source`
+    has jobs of several kinds, its method `for_kind` is called.
 
     Raises:
-        ConfigurationError: `source` has jobs of several kinds, but does not know this one.
+        ConfigurationError: `source` has jobs of several kinds, but does not know this kind.
     """
     if kind == kind_of(source):
         return source
@@ -102,8 +102,8 @@ def is_newest_first(source: JobSource) -> bool:
 def origin_of(source: JobSource) -> str:
     """Return the `origin` of a source: scheme, name and port of the host that has its jobs.
 
-    Failures at one host say nothing about the jobs at another. If a source has no attribute
-    `origin`, return an empty text: all its jobs are assumed to be at one host.
+    A watcher uses it because failures at one host say nothing about the jobs at another. If a
+    source has no attribute `origin`, return an empty text.
     """
     origin = getattr(source, "origin", None)
     return origin if isinstance(origin, str) else ""

@@ -27,7 +27,7 @@ class TableRow(Model):
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the columns and their values."""
+        """Return the names of the columns with their values."""
         raise NotImplementedError
 
     def _repr_html_(self) -> str:
@@ -59,7 +59,7 @@ Mapping.register(TableRow)
 
 
 class HasFacts(Protocol):
-    """The attributes of a snapshot that `facts_of` reads."""
+    """The attributes of a `JobSnapshot` that `facts_of` and `document_of` read."""
 
     @property
     def facts(self) -> object:
@@ -79,17 +79,17 @@ class HasFacts(Protocol):
 
     @property
     def partial(self) -> bool:
-        """Whether the job has completed with a partial result."""
+        """True if the job has completed, but its result is incomplete or violates the schema."""
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job will never change again."""
+        """True if the job has completed, has failed or was cancelled, so it cannot change again."""
 
 
 def facts_of(job: HasFacts) -> tuple[Any, ...]:
-    """Return a job's values for the columns whose names are in `FACTS`, in the same order.
+    """Return a job's values for the columns in `FACTS`, in the same order.
 
-    A whole number with more than 64 bits becomes None.
+    A whole number with more than 64 bits becomes None; among the failed pages, it is left out.
     """
     milliseconds = getattr(job.facts, "duration_ms", None)
     pages = job.page_count
@@ -103,6 +103,6 @@ def facts_of(job: HasFacts) -> tuple[Any, ...]:
 
 
 def document_of(job: HasFacts) -> str | None:
-    """Return the name of the document; None if the service does not say."""
+    """Return the name of a job's document; None if the service does not say."""
     name: str | None = getattr(job.facts, "filename", None)
     return name

@@ -48,7 +48,7 @@ class Transport(Connections):
     Attributes:
         headers: Headers of a request, including the API key.
         clock: Clock with the time of the service, which responses adjust.
-        bytes_received: Bytes of all response bodies, after decompression.
+        bytes_received: Total size of all response bodies in bytes, after decompression.
     """
 
     def __init__(
@@ -142,16 +142,16 @@ class Transport(Connections):
     def adopt(
         self, statuses: Collection[int], response: aiohttp.ClientResponse
     ) -> aiohttp.ClientResponse | None:
-        """Keep a response whose body the caller wants to read itself.
+        """Leave the body of a response to the caller, if the response has one of some statuses.
 
         The caller reads the body, and then calls `release`.
 
         Args:
-            statuses: HTTP statuses of the responses to keep.
+            statuses: The HTTP statuses.
             response: The response.
 
         Returns:
-            The response, or None if its status is not one of these.
+            The response; None if its status is not in `statuses`.
         """
         if response.status not in statuses:
             return None
@@ -159,7 +159,7 @@ class Transport(Connections):
         return response
 
     def release(self, response: aiohttp.ClientResponse) -> None:
-        """Close a response that `adopt` has returned."""
+        """Close a response whose body the caller has read itself; see `adopt`."""
         self.reading.discard(response)
         self.bytes_received += response.content.total_bytes
         response.close()
@@ -204,10 +204,15 @@ class Transport(Connections):
         sent: Sent,
         restart: Callable[[float], None],
     ) -> tuple[bytes, ReadAnswer | None]:
-        """Read a body that is still arriving.
+        """Read a body that is still arriving; return what `ArrivingBody.read` returns.
 
-        `ArrivingBody.read` describes the result and `most`; the class `ArrivingBody` describes
-        `sent` and `restart`.
+        Args:
+            response: The response.
+            request: The request.
+            most: Size in bytes above which the body is a large answer, or is too large.
+            sent: Record of the request; its `heard_at` is set when bytes arrive.
+            restart: Restarts the time limit of the request. The argument is the present time of the
+                event loop.
         """
         body = ArrivingBody(response, sent, restart)
         self.reading.add(response)
@@ -272,14 +277,14 @@ class TimeLimit:
     """
 
     def __init__(self, seconds: float) -> None:
-        """Create a limit of `seconds` for each code block."""
+        """Create a time limit; each ``with Block(...)`` statement may take `seconds` seconds."""
         self.seconds = seconds
         # Loop time at which each running block expires; the earliest first.
         self.running: dict[Block, float] = {}
         self.timer: asyncio.TimerHandle | None = None
 
     def expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Cancel the code blocks that have expired; set the timer for the next one to expire."""
+        """Cancel the code blocks whose time has passed; set the timer for the next code block."""
         self.timer = None
         now = loop.time()
         for block, deadline in [*self.running.items()]:
@@ -291,10 +296,10 @@ class TimeLimit:
 
 
 class Block:
-    """A code block under a `TimeLimit`: a ``with`` statement that can expire.
+    """A ``with`` statement whose time is limited by a `TimeLimit`.
 
-    When the block expires, its task is cancelled. The ``with`` statement then raises TimeoutError,
-    as `asyncio.timeout` does.
+    When its time has passed, its task is cancelled, and the statement raises TimeoutError, as
+    `asyncio.timeout` does.
     """
 
     __slots__ = ("_cancelling", "_limit", "_task")
@@ -306,12 +311,12 @@ class Block:
         now: float,
         task: asyncio.Task[object] | None,
     ) -> None:
-        """Start the time of the block. The ``with`` statement must begin immediately afterwards.
+        """Start the time of a ``with`` statement, which must begin immediately afterwards.
 
         Args:
-            limit: The limit of the block.
+            limit: The time limit.
             loop: The running loop.
-            now: Loop time at which the block begins; not earlier than for the previous block.
+            now: Loop time at which the statement begins; not earlier than for the previous `Block`.
             task: The running task.
 
         Raises:
@@ -327,13 +332,16 @@ class Block:
             limit.timer = loop.call_at(deadline, limit.expire, loop, context=Context())
 
     def restart(self, now: float) -> None:
-        """Start the time limit of the block again at `now`, unless it has already expired."""
+        """Let the ``with`` statement have its whole time again, from the loop time `now` on.
+
+        Do nothing if its time has already passed.
+        """
         running = self._limit.running
         if running.pop(self, None) is not None:
             running[self] = now + self._limit.seconds
 
     def cancel(self) -> None:
-        """Cancel the task that runs the code block."""
+        """Cancel the task that runs the ``with`` statement."""
         self._task.cancel()
 
     def __enter__(self) -> Self:
@@ -364,7 +372,7 @@ _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # aiohttp needs no timers, since `
 async def send_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Middleware that keeps aiohttp from sending a GET twice.
+    """Middleware that prevents aiohttp from sending a GET twice.
 
     If a connection breaks before the response, aiohttp sends the GET again, and the request budget
     would not count the second request. aiohttp does this after the errors `ClientOSError` and

@@ -26,8 +26,8 @@ from adepoll.errors import (
 class BrokenError(aiohttp.ClientError):
     """The connection broke before the response; ``args[0]`` is the error of aiohttp.
 
-    `send_once` raises it instead of that error, because aiohttp would send the GET again after that
-    error.
+    The middleware `send_once` raises this error in place of the error of aiohttp, after which
+    aiohttp would send the GET again.
     """
 
 
@@ -70,7 +70,7 @@ def _is_from_proxy(exc: BaseException, *, has_proxy: bool) -> bool:
 
 
 def is_lasting_refusal(exc: BaseException) -> bool:
-    """Return whether a proxy refused the connection, and will refuse the next one as well."""
+    """Return whether a proxy refused a connection for a reason that will last, such as 407."""
     return (
         isinstance(exc, aiohttp.ClientHttpProxyError)
         and exc.status < HTTPStatus.INTERNAL_SERVER_ERROR
@@ -115,7 +115,7 @@ def describe(exc: BaseException, *, has_proxy: bool = False) -> str:
 
 
 def _describe_response(exc: aiohttp.ClientResponseError) -> str:
-    """Return a description of a response that aiohttp could not read."""
+    """Describe an error of aiohttp about a response that it could not read."""
     # Cut the message before the first quoted text, because it can be a part of a document or of the
     # URL's query. An apostrophe would count as the beginning of a quoted text.
     text = exc.message.replace("can't", "cannot")
@@ -131,7 +131,7 @@ def _describe_response(exc: aiohttp.ClientResponseError) -> str:
 
 
 def _reason(exc: OSError) -> str:
-    """Return the reason of an error as a text without secrets."""
+    """Return why a connection failed, as a text without secrets."""
     if isinstance(exc, ssl.SSLCertVerificationError) and exc.verify_message:
         return f"its certificate cannot be verified: {showable(exc.verify_message, 120)}"
     if exc.errno is None and isinstance(exc, ConnectionError):

@@ -61,7 +61,7 @@ class TransportOptions:
     _loaded: ssl.SSLContext | None = field(init=False, default=None, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        """Check the options, and load the files."""
+        """Check the options, and load the certificates and the private key from their files."""
         for name in ("max_header_bytes", "max_headers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -120,7 +120,7 @@ class Proxies:
 
     @property
     def hosts(self) -> frozenset[str]:
-        """The host names of the proxies."""
+        """The host names of all proxies."""
         return frozenset(urlsplit(proxy).hostname or "" for proxy in self.by_scheme.values())
 
     def for_url(self, url: URL) -> str | None:
@@ -205,7 +205,13 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
 def _load(
     load: Callable[[str | PathLike[str]], None], name: str, path: str | PathLike[str]
 ) -> None:
-    """Call `load(path)`; if it fails, raise `ConfigurationError` with the name of the option."""
+    """Load a PEM file with `load(path)`; raise `ConfigurationError` if that fails.
+
+    Args:
+        load: Loads the file into a TLS context.
+        name: Name of the option with the path, for the error.
+        path: The file.
+    """
     shown = showable(os.fspath(path), 200)
     try:
         load(path)

@@ -156,7 +156,7 @@ class WorkflowResult(Model):
 
     @property
     def schema_violation_error(self) -> str | None:
-        """Why the data of a step does not conform to the schema; None if all data conforms."""
+        """Why the data of a step does not conform to its schema; None if no step reports this."""
         for step in _steps(self.output):
             if (violation := step.get("schema_violation_error")) is not None:
                 return violation if isinstance(violation, str) else error_text(violation)
@@ -164,7 +164,7 @@ class WorkflowResult(Model):
 
     @property
     def failed_page_indexes(self) -> tuple[int, ...]:
-        """Pages that at least one step could not parse, counted from 0."""
+        """Pages that at least one step of the workflow could not parse, counted from 0."""
         pages: set[int] = set()
         for step in _steps(self.output):
             metadata = step.get("metadata")

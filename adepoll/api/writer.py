@@ -54,7 +54,7 @@ _converter.register_unstructure_hook_func(
 
 
 def _overrides(cls: type) -> dict[str, Any]:
-    """Return the settings of cattrs that give each attribute its name in JSON, or leave it out."""
+    """Return settings for cattrs: the JSON name of each attribute, or that it is not written."""
     omitted = dict.fromkeys(attrs.fields_dict(cls), override(omit=True))
     return omitted | {
         field.name: override(rename=field.key, omit_if_default=field.optional)

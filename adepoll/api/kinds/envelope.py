@@ -69,7 +69,7 @@ def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") ->
 
 
 def with_failure_reason(job: _Job) -> _Job:
-    """Return the job with a reason for its failure, from its unknown fields if necessary."""
+    """Return the job; if it failed without a known reason, search its unknown fields for one."""
     if job.status is JobStatus.FAILED and job.failure_reason is None:
         return evolve(job, failure_reason=error_text(job.extra))
     return job

@@ -27,7 +27,7 @@ and a proxy can change 200 to 203 (RFC 9110, section 15.3.4).
 
 
 class Api(Enum):
-    """The two generations of the service, each with its own hosts."""
+    """The two generations of the service. Each can have its own host."""
 
     V1 = 1
     V2 = 2
@@ -43,7 +43,7 @@ class KindRules:
 
     Attributes:
         kind: The kind.
-        api: Generation of the service, v1 or v2. Each generation has its own host.
+        api: Generation of the service, v1 or v2. Each generation can have its own host.
         path: Path of the job list. The path of a job is this path, a slash and the job's id.
         success: HTTP statuses of a response that contains a job.
         list_query: Returns the parameters of the query for one page of the list. Its arguments: the
