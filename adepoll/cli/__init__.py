@@ -18,33 +18,32 @@ from adepoll.cli.commands import COMMANDS
 _INTERRUPTED: Final = 130
 EPILOG = """\b
 Environment variables:
-  VISION_AGENT_API_KEY       API key; there is no option for it, because other
-                             users of the machine can see options
-  LANDINGAI_ADE_ENVIRONMENT  region of the key: us (or production, which means
-                             the same; the default) or eu
+  VISION_AGENT_API_KEY       API key for fetch, get, list, resume and watch
+                             (other users could see the value of an option)
+  LANDINGAI_ADE_ENVIRONMENT  region of the key: us (the default, also called
+                             production) or eu
   LANDINGAI_ADE_BASE_URL     URL of the API, for example of an emulator
   LANDINGAI_ADE_V2_BASE_URL  URL of the API for v2 jobs; needed only if it
                              differs from LANDINGAI_ADE_BASE_URL
 
 \b
-The first option or variable that is set decides where requests go:
+Requests go to the first of these addresses that is set, from left to right:
   v1 jobs  --base-url or --region (not both), LANDINGAI_ADE_BASE_URL,
            LANDINGAI_ADE_ENVIRONMENT, region us
   v2 jobs  --v2-base-url, --region, LANDINGAI_ADE_V2_BASE_URL,
            --base-url, LANDINGAI_ADE_BASE_URL, LANDINGAI_ADE_ENVIRONMENT,
            region us
-  resume   as above; if nothing is set, the URLs of the journal
+  resume   as above, but LandingAI's URLs in the journal before region us
 
 \b
 Exit codes (docs/command-line.md in the repository has details):
-  0  all jobs completed              70   bug in adepoll
+  0  success (all jobs completed)    70   bug in adepoll
   1  jobs failed or were cancelled   74   cannot read or write a file
-  2  wrong usage                     129  terminal closed (SIGHUP)
-  3  jobs are unresolved, or their   130  interrupted (Ctrl-C)
-     results could not be fetched    141  reader of stdout closed the pipe
+  2  wrong usage or wrong set-up     129  terminal closed (SIGHUP)
+  3  unresolved jobs, missing        130  interrupted (Ctrl-C)
+     results, or a failed request    141  reader of stdout closed the pipe
   4  API key refused, or no credits  143  terminated (SIGTERM)
-  5  with --strict: results are
-     partial
+  5  with --strict: partial results
 """
 
 
@@ -53,9 +52,13 @@ Exit codes (docs/command-line.md in the repository has details):
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="adepoll")
-@click.option("--debug", is_flag=True, help="Print debug logs and tracebacks on stderr.")
+@click.option(
+    "--debug", is_flag=True, help="Print debug logs and tracebacks on stderr (before COMMAND)."
+)
 def cli(*, debug: bool) -> None:
-    """Wait for LandingAI ADE jobs, one or a hundred thousand, and download their results.
+    """Wait for jobs of LandingAI ADE (Agentic Document Extraction), and download their results.
+
+    A batch is the set of jobs that "adepoll watch --journal FILE" records in FILE, its journal.
 
     Try it without an API key: adepoll demo
     """

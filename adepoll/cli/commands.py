@@ -30,19 +30,21 @@ from adepoll.cli.options import (
 )
 
 _STATUSES: Final = ["pending", "processing", "completed", "failed", "cancelled"]
-_KIND_OF_JOB: Final = "Kind of the job, if its id does not say it."
+_KIND_OF_JOB: Final = "Kind of the job, if its id does not contain it."
 _PORT: Final = CountRange(0, 65535)
 _INSTALL_COMPLETION: Final = """\b
-To install it for each new shell:
+To load it in every new shell, run once (in zsh, ~/.zshrc must call compinit
+before this line):
   bash  echo 'eval "$(adepoll completion bash)"' >> ~/.bashrc
   zsh   echo 'eval "$(adepoll completion zsh)"' >> ~/.zshrc
   fish  adepoll completion fish > ~/.config/fish/completions/adepoll.fish
 """
 _EMULATE_EXAMPLES: Final = """\b
-Start an emulator with 100 jobs and use it from this shell:
-  adepoll emulate --jobs 100 > ade.env &
-  until grep -q KEY ade.env; do sleep 0.1; done
-  . ./ade.env && adepoll list
+Start an emulator with 100 jobs, use it from this shell, and stop it:
+  adepoll emulate --jobs 100 > ade.env 2> ade.log &
+  while kill -0 $! && [ "$(wc -l < ade.env)" != 4 ]; do sleep 0.1; done
+  kill -0 $! && . ./ade.env && adepoll list
+  kill $!
 
 \b
 Start an emulator that fails 10% of the requests and limits the rate:
@@ -70,13 +72,16 @@ def completion() -> None:
 @click.option("--seed", default=0, show_default=True, help="Seed of durations, sizes and failures.")
 @runs("demo_run:demo")
 def demo() -> None:
-    """Watch 2,000 emulated jobs on this machine (needs no key).
+    """Watch emulated jobs on this machine (needs no API key).
 
     Starts an emulator of the service as a separate process, and submits jobs of every kind to it
-    over HTTP. 3% of the jobs fail, 1% are cancelled, and 5% have results of 2 to 20 MB. The demo
-    watches the jobs, stores large results in a temporary folder, and compares all statuses and
-    results with the emulator's records. The exit code is 0 if adepoll found exactly what the
-    emulator recorded (failed jobs included), and 1 otherwise.
+    over HTTP. About 4% of the jobs fail or are cancelled, 1% have partial results, and 5% of the
+    results have 2 to 20 MB. The demo watches the jobs, stores large results in a temporary folder,
+    and compares all statuses and results with the emulator's records. With 2,000 jobs, this takes
+    about a minute.
+
+    The exit code is 0 if adepoll found exactly what the emulator recorded (failed jobs included),
+    and 1 otherwise.
     """
 
 
@@ -102,7 +107,7 @@ def demo() -> None:
     show_default=True,
     type=_PORT,
     metavar="PORT",
-    help="Port of the storage, which has the large results; 0 for any free port.",
+    help="Port from which large results are downloaded; 0 for any free port.",
 )
 @click.option(
     "--jobs",
@@ -117,9 +122,8 @@ def demo() -> None:
     "kinds",
     multiple=True,
     type=click.Choice(KIND_CHOICES),
-    metavar="KIND",
-    help=f"Kind of the jobs that exist at the start: {', '.join(KIND_CHOICES)}; the default is "
-    f"{KIND_CHOICES[0]}. May be repeated: the jobs are then shared evenly among the kinds.",
+    help="Kind of the jobs that exist at the start. May be repeated, to divide the jobs evenly "
+    f"among several kinds.  [default: {KIND_CHOICES[0]}]",
 )
 @click.option(
     "--api-key",
@@ -129,7 +133,7 @@ def demo() -> None:
     show_default=True,
     callback=check_keys,
     metavar="KEY",
-    help="Key that the emulator accepts; it refuses every other key. May be repeated.",
+    help="API key that the emulator accepts. May be repeated. All other keys are refused.",
 )
 @median_option
 @click.option("--seed", default=0, show_default=True, help="Seed of all random values.")
@@ -139,9 +143,9 @@ def demo() -> None:
     type=click.Path(path_type=Path),
     callback=read_profile,
     metavar="FILE",
-    help="TOML file with settings of jobs and faults. --jobs, --kind, --seed and --median override "
-    "it, except that --median does not change kinds with their own table [profiles.KIND]. --fault "
-    "adds a fault to those of the file.",
+    help="TOML file with settings of jobs and faults. --jobs, --kind and --seed replace its "
+    "values. --median replaces the median of [profile], but not that of tables such as "
+    "[profiles.v2-parse]. --fault adds a fault.",
 )
 @click.option(
     "--fault",
@@ -157,16 +161,16 @@ def demo() -> None:
 @click.option(
     "--verbose",
     is_flag=True,
-    help="Print a status line on stderr every 10 s. A terminal always shows one.",
+    help="Print statistics on stderr every 10 s. A terminal always shows them.",
 )
 @click.option("--until-eof", is_flag=True, hidden=True, help="Exit at the end of standard input.")
 @click.pass_context
 @runs("emulate:emulate")
 def emulate() -> None:
-    """Run an emulated ADE service (needs no key of the service).
+    """Run an emulated ADE service (needs no API key).
 
-    The emulator has jobs of all kinds. The command prints the environment variables that direct
-    adepoll and the official SDK to the emulator; one of them is the key that it accepts.
+    The command prints four "export" commands for the shell. After these commands, adepoll and the
+    official SDK use the emulator, with the first key of --api-key. The emulator runs until Ctrl-C.
     """
 
 
@@ -175,16 +179,16 @@ def emulate() -> None:
 @click.option(
     "--to",
     type=click.Choice(["parquet", "csv", "jsonl", "arrow"]),
-    help='Format of the table. parquet and arrow need the extra "table" of adepoll.  [default: by '
-    "the ending of FILE; parquet if FILE has no ending or is -]",
+    help='Format of the table. parquet and arrow need the extra "table" of adepoll.  [default: the '
+    "file name extension of --out, or else parquet]",
 )
 @click.option(
     "-o",
     "--out",
     type=LocalPath(dir_okay=False, allow_dash=True),
     metavar="FILE",
-    help='Output file; "-" for standard output. An existing file is replaced. Default: the name of '
-    "the journal, but with the ending of the format (batch.parquet for batch.db).",
+    help='Output file; "-" for standard output. An existing file is replaced.  [default: a file '
+    "beside the journal, such as batch.parquet for batch.db]",
 )
 @click.option(
     "--explode",
@@ -196,13 +200,14 @@ def emulate() -> None:
 @click.option(
     "--references",
     is_flag=True,
-    help="Add columns that name the parts (chunks) of the document in which each value was found.",
+    help="Add columns with the ids of the chunks (parts of the document) in which each value was "
+    "found.",
 )
 @click.option(
     "--dates",
     is_flag=True,
-    help="Convert a column to dates if all its texts are ISO 8601 dates, or to times if all its "
-    "texts are ISO 8601 times with an offset.",
+    help="Convert a column to dates if all its texts are ISO 8601 dates, or to timestamps if all "
+    "are ISO 8601 times with a UTC offset (2026-01-31T12:00:00+01:00).",
 )
 @click.option(
     "--results",
@@ -215,7 +220,7 @@ def export() -> None:
     """Write the jobs and results of a batch as a table.
 
     The table has one row for each job, and one column for each value of the extracted data. The
-    file appears when it is complete.
+    file appears only when it is complete. The exit code is 3 if the table lacks results.
 
     JOURNAL is the file that was passed to "adepoll watch --journal". The command only reads it, so
     the batch may still be running. No API key is needed.
@@ -230,7 +235,7 @@ def export() -> None:
     type=LocalPath(dir_okay=False, allow_dash=True),
     metavar="FILE",
     help='Output file; "-" for standard output. If the file exists, it is replaced only with '
-    "--overwrite. Default: JOB_ID.json in the current folder.",
+    "--overwrite.  [default: JOB_ID.json in the current folder]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists already.")
 @click.option(
@@ -247,9 +252,11 @@ def export() -> None:
 def fetch() -> None:
     """Download the result of a completed job.
 
-    JOB_ID is the id of the job. A v2 id contains the kind of its job. For any other id, write the
-    kind in front of it, as in v1-parse/JOB_ID, or use --kind. If the job has not settled yet, the
-    command does not wait: it exits with 3.
+    JOB_ID is the id of the job. A v2 id contains the kind of its job. Any other id means a
+    v1-extract job. For a v1-parse job, use --kind v1-parse, or write v1-parse/JOB_ID.
+
+    The command does not wait for the job: the exit code is 3 if the job has not settled yet, and 1
+    if the job failed or was cancelled.
 
     The file appears only when it is complete. If a large download is interrupted, the received
     bytes can remain in a hidden file in the same folder. Run the same command to continue.
@@ -263,8 +270,8 @@ def fetch() -> None:
 def get() -> None:
     """Print the current state of one job as JSON.
 
-    JOB_ID is the id of the job. A v2 id contains the kind of its job. For any other id, write the
-    kind in front of it, as in v1-parse/JOB_ID, or use --kind.
+    JOB_ID is the id of the job. A v2 id contains the kind of its job. Any other id means a
+    v1-extract job. For a v1-parse job, use --kind v1-parse, or write v1-parse/JOB_ID.
 
     The JSON contains the result if the result is small (up to about 1 MB). To download a result of
     any size, use "adepoll fetch". URLs of results are printed without their query, which is a
@@ -272,11 +279,13 @@ def get() -> None:
 
     If your organisation has zero data retention, do not use this command: it reads the result of a
     completed job, and the service then deletes the result.
+
+    The exit code is 1 if the job failed or was cancelled.
     """
 
 
 @click.command("list")
-@click.option("--status", type=click.Choice(_STATUSES), help="Only jobs with this status.")
+@click.option("--status", type=click.Choice(_STATUSES), help="List only jobs with this status.")
 @click.option(
     "--limit",
     type=CountRange(min=1),
@@ -292,7 +301,7 @@ def list_jobs() -> None:
     """List the jobs of one kind that the API key can see.
 
     To list the jobs of another kind than v1-extract, pass --kind. The command prints a table on a
-    terminal, and JSON lines otherwise.
+    terminal, and otherwise JSON lines: one JSON object for each job.
     """
 
 
@@ -303,9 +312,8 @@ def list_jobs() -> None:
     "--out",
     type=LocalPath(dir_okay=False, allow_dash=True),
     metavar="FILE",
-    help='Output file; "-" for standard output. An existing file is replaced. Default: the name of '
-    "the journal without its ending, then -report.html, in the folder of the journal "
-    "(batch-report.html for batch.db).",
+    help='Output file; "-" for standard output. An existing file is replaced.  [default: a file '
+    "beside the journal, such as batch-report.html for batch.db]",
 )
 @runs("report:report")
 def report() -> None:
@@ -321,7 +329,7 @@ def report() -> None:
 
 @click.command()
 @click.argument("journal", type=LocalPath(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object in place of text.")
 @runs("status:status")
 def status() -> None:
     """Show the state of a batch and the errors of its jobs.
@@ -339,7 +347,7 @@ def status() -> None:
     type=LocalPath(dir_okay=False, path_type=Path),
     metavar="FILE",
     help='Record all jobs and outcomes in FILE, so that "adepoll resume FILE" can continue the '
-    "batch. The file is created if it does not exist.",
+    "batch. If FILE exists, the ids are added to its batch.",
 )
 @kind_option("Kind of the jobs whose ids do not contain their kind.")
 @batch_options(resumes=False)
@@ -351,19 +359,21 @@ def watch() -> None:
     line on stdout: as JSON, or as text if stdout is a terminal. Progress and errors are printed on
     stderr.
 
-    Job ids come from arguments, files or standard input. A v2 id contains the kind of its job. For
-    any other id, write the kind in front of it, as in v1-parse/JOB_ID, or use --kind. With --field,
-    the columns of a CSV file that are not id, kind or label are printed with each job.
+    Job ids come from arguments and files; if there are none, from standard input. A v2 id contains
+    the kind of its job. Any other id means a v1-extract job. For a v1-parse job, use --kind
+    v1-parse, or write v1-parse/JOB_ID.
 
-    A JSON line contains the result if the result is small (up to about 1 MB). With --out, all
-    results are written to files instead. URLs of results are printed without their query, which is
-    a secret.
+    With --out, results are written to files. Without --out, JSON lines contain the small results
+    (up to about 1 MB), and large results are not printed. URLs of results are printed without their
+    query, which is a secret.
 
     With --journal, "adepoll resume" can continue the batch after any interruption, even if the
-    command was killed.
+    command was killed. If your organisation has zero data retention, pass --journal and --out with
+    a new folder in the first run.
 
     The exit code is 0 if all jobs completed, 1 if some failed or were cancelled, and 3 if some are
-    unresolved or their results could not be fetched. "adepoll --help" lists all codes.
+    unresolved (adepoll gave them up, for example after --timeout) or their results could not be
+    fetched. "adepoll --help" lists all codes.
     """
 
 
@@ -374,17 +384,21 @@ def watch() -> None:
 def resume() -> None:
     """Continue the batch of a journal.
 
-    First prints the outcomes that an earlier run recorded but did not print completely, without
-    requests to the service. Then waits for the remaining jobs.
+    First prints the recorded outcomes that earlier runs have not printed (after a crash, some can
+    appear twice). Then waits for the open jobs, retries the jobs that were given up (unless
+    a retry cannot help), and downloads missing result files.
 
-    JOURNAL is the file that was passed to "adepoll watch --journal". It contains the values that
-    were passed for --timeout, --concurrency, --downloads, --max-rate, --discovery and --name. They
-    are used again, unless you pass other values. All other options must be passed again.
+    JOURNAL is the file that was passed to "adepoll watch --journal". It contains the values of
+    --timeout, --concurrency, --downloads, --max-rate, --discovery and --name that were passed to
+    "adepoll watch". To replace a value for one run, pass another value. All other options must be
+    passed in each run.
 
-    Somebody else may have written the journal, so two of its values must be confirmed. Pass the
-    folder for results again with --out: a file in the wrong folder could change the settings of
-    another program. Pass URLs that are not URLs of LandingAI again with --base-url and
-    --v2-base-url, or with the environment variables: the API key is sent to them.
+    Somebody else may have written the journal, so you must confirm two things. Confirm the folder
+    for results with --out: files in a wrong folder can do harm. Confirm URLs that are not
+    LandingAI's with the environment variables, or with --base-url and --v2-base-url: the API key is
+    sent to these URLs.
+
+    The exit codes are those of "adepoll watch".
     """
 
 

@@ -93,8 +93,8 @@ class CountRange(click.IntRange):
 allow_private_option = click.option(
     "--allow-private",
     is_flag=True,
-    help="Allow URLs of results that have a private address or no TLS (http), such as URLs of your "
-    "own storage server.",
+    help="Also download results from private addresses, and without TLS (http), for example from "
+    "your own storage server.",
 )
 
 
@@ -135,42 +135,37 @@ def endpoint_options(*, resumes: bool = False) -> _Decorator:
     They are region, URLs, maximum rate, proxy and certificates. `resumes` is True for ``resume``,
     whose help describes other defaults.
     """
-    address = (
-        "the environment variables, or else the URLs of the journal"
-        if resumes
-        else 'see "adepoll --help"'
-    )
+    address = 'see "adepoll --help"'  # the order of options, variables and the journal
     max_rate = _default("as many as the service accepts", resumes=resumes)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @click.option(
             "--region",
-            metavar="us|eu",
+            metavar="[us|eu]",
             shell_complete=_complete_region,
-            help="Region of the API key: us (production means the same) or eu. "
-            f"Default: {address}.",
+            help=f"Region of the API key: us (also called production) or eu.  [default: {address}]",
         )
         @click.option(
             "--base-url",
             metavar="URL",
-            help=f"URL of the API, in place of a region. Default: {address}.",
+            help=f"URL of the API, in place of a region.  [default: {address}]",
         )
         @click.option(
             "--v2-base-url",
             metavar="URL",
-            help=f"URL of the API for v2 jobs. Default: {address}.",
+            help=f"URL of the API for v2 jobs.  [default: {address}]",
         )
         @click.option(
             "--max-rate",
             type=NumberRange(min=0, min_open=True),
             metavar="N",
-            help=f"Maximum number of requests per second. Default: {max_rate}.",
+            help=f"Maximum number of requests per second.  [default: {max_rate}]",
         )
         @click.option(
             "--proxy",
             metavar="URL",
-            help="URL of a proxy for all requests. Default: the proxy of the environment "
-            "(HTTPS_PROXY, HTTP_PROXY, ALL_PROXY).",
+            help="URL of a proxy for all requests, except to the hosts in the variable NO_PROXY.  "
+            "[default: the variables HTTPS_PROXY, HTTP_PROXY, ALL_PROXY]",
         )
         @click.option(
             "--cacert",
@@ -232,26 +227,26 @@ def ids_options(command: Callable[..., None]) -> Callable[..., None]:
         multiple=True,
         type=LocalPath(allow_dash=True),
         metavar="FILE",
-        help='Read ids from a file, one per line. "-" is standard input. Lines that begin with '
-        '"#" are skipped. May be repeated.',
+        help='Read ids from a file: one per line, or as --field says. "-" is standard input. Lines '
+        'that begin with "#" are skipped. May be repeated.',
     )
     @click.option(
         "--field",
         metavar="NAME",
-        help="For CSV files and JSON lines: read the ids from this column or key. a.b means the "
-        "key b in the object a.",
+        help="For CSV files and JSON lines: read the ids from this column or key. In JSON, a.b is "
+        "the key b in the object a.",
     )
     @click.option(
         "--kind-field",
         metavar="NAME",
-        help='With --field: column or key with the kinds of the jobs; "" if there is none.  '
+        help='With --field: column or key with the kinds of the jobs; "" to use none.  '
         "[default: kind, if it exists]",
     )
     @click.option(
         "--label-field",
         metavar="NAME",
-        help='With --field: column or key with your own names for the jobs (labels); "" if there '
-        "is none.  [default: label, if it exists]",
+        help='With --field: column or key with your own names for the jobs (labels); "" to use '
+        "none.  [default: label, if it exists]",
     )
     @functools.wraps(command)
     def with_ids(*args: object, **kwargs: object) -> None:
@@ -285,7 +280,7 @@ def batch_options(*, resumes: bool) -> _Decorator:
             "name",
             type=click.Choice(NAME_CHOICES),
             help=needing(
-                "--out or --journal",
+                "--out, or --journal for later runs",
                 "Name the result files after the ids of the jobs (JOB_ID.json), or after their "
                 f"labels.  [default: {default('id')}]",
             ),
@@ -293,7 +288,10 @@ def batch_options(*, resumes: bool) -> _Decorator:
         @click.option(
             "--overwrite",
             is_flag=True,
-            help=needing("--out", "Replace result files that already exist."),
+            help=needing(
+                "--out",
+                "Replace existing files. Without this option, a file with other content is kept.",
+            ),
         )
         @click.option(
             "--timeout",
@@ -314,8 +312,11 @@ def batch_options(*, resumes: bool) -> _Decorator:
             "--downloads",
             type=CountRange(min=1),
             metavar="N",
-            help="Maximum number of results that are downloaded at the same time, each with up to "
-            f"4 connections.  [default: {default('8')}]",
+            help=needing(
+                "--out",
+                "Maximum number of results that are downloaded at the same time, each with up to "
+                f"4 connections.  [default: {default('8')}]",
+            ),
         )
         @click.option(
             "--discovery",
@@ -344,13 +345,14 @@ def batch_options(*, resumes: bool) -> _Decorator:
             is_flag=True,
             help=needing(
                 "--journal",
-                "First print all outcomes of earlier runs, also those that were printed before.",
+                "First print all outcomes of earlier runs, including those already printed.",
             ),
         )
         @click.option(
             "--strict",
             is_flag=True,
-            help="If all jobs completed, but some results are partial, exit with 5 instead of 0.",
+            help="If all jobs completed, but some results are partial (pages are missing, or the "
+            "schema is not satisfied), exit with 5 instead of 0.",
         )
         @click.option(
             "--quiet",

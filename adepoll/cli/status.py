@@ -178,7 +178,7 @@ def show_status(found: Status) -> None:
     if found.resume_command is not None:
         write_line(f"\nContinue with: {found.resume_command}")
     if found.fetch_command is not None:
-        write_line(f"\nWrite the results without a file to files with: {found.fetch_command}")
+        write_line(f"\nDownload the missing result files with: {found.fetch_command}")
 
 
 def _rows(found: Status) -> Iterator[tuple[str, str]]:

@@ -645,10 +645,11 @@ async def test_the_help_of_every_command_fits_80_columns(ade):
         assert all(len(line) <= 80 for line in out.splitlines())
 
 
-async def test_the_help_of_resume_names_the_default_of_each_url(ade):
+async def test_the_help_says_that_resume_also_reads_urls_from_the_journal(ade):
     _, out, _ = await adepoll(ade, "resume", "--help")
-    default = "Default: the environment variables, or else the URLs of the journal."
-    assert " ".join(out.split()).count(default) == 3
+    assert " ".join(out.split()).count('[default: see "adepoll --help"]') == 3
+    _, out, _ = await adepoll(ade, "--help")
+    assert "  resume   as above, but LandingAI's URLs in the journal before region us" in out
 
 
 async def test_fetch_of_an_active_job_exits_with_3(ade, tmp_path):

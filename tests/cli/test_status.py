@@ -146,7 +146,7 @@ async def test_every_fact_of_a_batch_is_a_line(write, path, tmp_path):
     assert lines[-3:] == [
         f"Continue with: {command}",
         "",
-        f"Write the results without a file to files with: {command}",
+        f"Download the missing result files with: {command}",
     ]
     facts = found(path)
     assert (facts["resume_command"], facts["fetch_command"]) == (command, command)
