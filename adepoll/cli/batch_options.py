@@ -65,8 +65,8 @@ def ids_may_be_missing(note: str | None, jobs: int) -> bool:
     """Return whether the last run may have ended before it had read all ids.
 
     Args:
-        note: The note `IDS_NOTE` of the journal. It is None if the run ended before it had begun to
-            read ids, and in a journal that a program has written.
+        note: The note `IDS_NOTE` of the journal: `READING` or `READ`. None if the run ended before
+            it began to read ids, or if the journal is not from the command but from a program.
         jobs: Number of jobs in the journal.
     """
     return note == READING or (note is None and not jobs)
@@ -152,15 +152,15 @@ class BatchOptions:
         return evolve(self, **(_read_note(note) | self._saved()))
 
     def with_endpoints_of(self, endpoints: Endpoints, journal: Path) -> "BatchOptions":
-        """Return these options; if no URL of the API is set, with the URLs of the journal.
+        """Return these options, with URLs of the API (`endpoints`) if the user has set none.
 
-        An option or an environment variable can set the URLs of the API (endpoints). The API key is
-        sent to these URLs, and somebody else may have written the journal. Therefore only
-        LandingAI's own URLs are taken from a journal.
+        If an option or an environment variable sets a URL or the region, return the same options.
+        Otherwise, add the URLs of the journal, but only LandingAI's own URLs: the API key is sent
+        to them, and somebody else may have written the journal.
 
         Raises:
-            ConfigurationError: An endpoint of the journal is not one of LandingAI; the user must
-                confirm it with an option.
+            ConfigurationError: A URL of the journal is not LandingAI's. The user must confirm it
+                with an option.
         """
         if self.region or self.base_url or self.v2_base_url or _environment_sets_endpoint():
             return self
@@ -178,7 +178,7 @@ class BatchOptions:
         """Raise if the journal names a folder for results, but the user does not.
 
         The user must confirm the folder with ``--out``: somebody else may have written the journal,
-        and in some folders, a file with a certain name does harm.
+        and in some folders, a new file can change the settings of another program.
 
         Args:
             recorded: The folder that the journal names; None if it names no folder.
@@ -238,7 +238,7 @@ class BatchOptions:
 
 
 def _read_note(note: str | None) -> dict[str, Any]:
-    """Return the options in a text of `to_note`, by name. Invalid ones are left out."""
+    """Return the valid options in `note`, by name. `to_note` returned this text in another run."""
     try:
         options = json.loads(note or "{}")
     except (ValueError, RecursionError):

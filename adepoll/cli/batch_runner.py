@@ -139,7 +139,7 @@ class BatchRunner:
         return exit_code_of_batch(self._progress, strict=self.options.strict)
 
     def _effective_options(self) -> BatchOptions:
-        """Return the user's options; in a resumed run, also the options that the journal saves."""
+        """Return the user's options; ``resume`` adds those that the journal saves."""
         if self.job_ids is not None or self.journal is None:
             return self.options
         with JournalReader(self.journal) as reader:
@@ -147,7 +147,10 @@ class BatchRunner:
             return options.with_note(reader.notes().get(OPTIONS_NOTE))
 
     async def _open_journal(self, stack: AsyncExitStack, client: AdeClient) -> Journal | None:
-        """Open and return the journal, and record the options; None if none was named."""
+        """Open and return the journal; None if the user has named none.
+
+        ``watch`` also saves its options in the journal.
+        """
         if self.journal is None:
             return None
         resumes = self.job_ids is None
@@ -293,7 +296,7 @@ class BatchRunner:
 
 
 def _is_same_folder(out: Path, recorded: Path) -> bool:
-    """Return whether `out` names the folder that the journal has `recorded` as an absolute path."""
+    """Return whether two paths lead to the same folder; `recorded` is an absolute path."""
     try:
         return out.samefile(recorded)
     except (OSError, ValueError):  # a folder does not exist, or a path has a NUL character
@@ -301,7 +304,7 @@ def _is_same_folder(out: Path, recorded: Path) -> bool:
 
 
 async def _folders_of_files(journal: Journal) -> list[Path]:
-    """Return the folders with result files of earlier runs; leave out files that are gone."""
+    """Return the folders that still contain result files of earlier runs."""
     folders: dict[Path, None] = {}  # in the order of the jobs
 
     def add_folders(page: Sequence[Record]) -> None:
@@ -317,7 +320,7 @@ async def _folders_of_files(journal: Journal) -> list[Path]:
 
 @asynccontextmanager
 async def _updating_ids_note(batch: Batch, journal: Journal) -> AsyncGenerator[None, None]:
-    """While the block runs, record in the journal when all ids have been read.
+    """Note in the journal that all ids have been read, as soon as this is so in the block.
 
     Without this note, `status` and `resume` warn that ids may be missing. The note is written as
     early as possible, because the run may be killed at any time.

@@ -80,10 +80,9 @@ def read_text(
 
 
 def _lines(pieces: Iterable[str], source: str) -> Iterator[list[str]]:
-    """Yield lists of the lines of a text that arrives in pieces.
+    """Yield the complete lines of a text, as one list for each piece with a line end.
 
-    Each list has the lines that one more piece has completed. `source` is the name of the text in
-    errors.
+    The last list has the text after the last line end. `source` names the file in errors.
     """
     held: list[str] = []
     size = number = 0
@@ -117,7 +116,7 @@ def _content(line: str) -> str:
 def _read_plain(batches: Iterable[list[str]], number: int, found: FoundJobs) -> None:
     """Pass the id in each line to `found`.
 
-    `number` is the number of lines of the file before the first line of `batches`.
+    `number` is the number of lines that come before `batches` in the file.
     """
     for lines in batches:
         stripped = [line.strip() for line in lines]
@@ -184,7 +183,7 @@ def _refuse_table(first: str, source: str, line: int) -> None:
 def _read_json(batches: Iterable[list[str]], number: int, fields: Fields, found: FoundJobs) -> None:
     """Pass the job in each line to `found`. Each line must be a JSON object.
 
-    `number` lines of the file come before the first one.
+    `number` is the number of lines that come before `batches` in the file.
     """
     source = found.source
     for lines in batches:

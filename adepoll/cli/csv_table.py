@@ -156,8 +156,8 @@ def _read_header(lines: Iterator[str]) -> tuple[list[str], str | None]:
 def _columns(text: str, delimiter: str | None, field: str) -> tuple[list[str], str]:
     """Return the names of the columns in the header `text`, and the delimiter of the table.
 
-    If `delimiter` is None, choose it: prefer a delimiter that gives a column with the name `field`.
-    If this does not decide, take the one that gives the most columns.
+    If `delimiter` is None, choose a delimiter that gives a column with the name `field`. If several
+    or none do, choose the one that gives the most columns.
     """
     splits = [(split_row(text, choice), choice) for choice in delimiter or DELIMITERS]
     return max(splits, key=lambda pair: (field in pair[0], len(pair[0])))

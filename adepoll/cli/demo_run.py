@@ -44,7 +44,7 @@ _STATUS_OF_OUTCOME: Final = {
 
 
 def demo(*, jobs: int, median: float, seed: int) -> None:
-    """Run ``adepoll demo`` with the options in `commands.demo`."""
+    """Run ``adepoll demo``; `commands.demo` describes the options."""
     run(lambda: run_demo(jobs=jobs, median=median, seed=seed))
 
 
@@ -225,7 +225,7 @@ async def _observe(
 
 
 async def _digest(fetcher: ResultFetcher, job: JobSnapshot) -> str:
-    """Return the SHA-256 of a result that the answer to a poll contained."""
+    """Return the SHA-256 (in hexadecimal) of a small result, which was part of a poll's answer."""
     digest = hashlib.sha256()
     async with fetcher.stream(job) as chunks:
         async for chunk in chunks:

@@ -41,7 +41,7 @@ def emulate(
     verbose: bool,
     until_eof: bool,
 ) -> None:
-    """Run ``adepoll emulate`` with the options in `commands.emulate`."""
+    """Run ``adepoll emulate``; `commands.emulate` describes the options."""
     chosen = settings or Settings()
     if _is_given(ctx, "median"):
         chosen = attrs.evolve(chosen, profile=attrs.evolve(chosen.profile, median=median))

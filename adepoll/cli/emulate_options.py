@@ -95,7 +95,7 @@ def read_faults(ctx: click.Context, param: click.Parameter, values: Sequence[str
 def check_keys(
     _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Raise `click.BadParameter` for keys that a client would refuse to send."""
+    """Return the API keys; raise `click.BadParameter` if a client could not send one of them."""
     for key in value:
         if not (key and key.isascii() and key.isprintable() and " " not in key):
             raise click.BadParameter("a key has printable ASCII characters and no spaces")
@@ -105,7 +105,10 @@ def check_keys(
 def read_profile(
     ctx: click.Context, param: click.Parameter, file: Path | None
 ) -> "Settings | None":
-    """Return the settings in a file, if one is given; raise `click.BadParameter` if it is wrong."""
+    """Return the settings in a file; raise `click.BadParameter` if it is wrong.
+
+    Return None if the user has named no file.
+    """
     if file is None or ctx.resilient_parsing:
         return None
     from adepoll.emulator import SettingsError, read_settings  # noqa: PLC0415 - slow to import

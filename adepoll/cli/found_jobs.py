@@ -61,12 +61,12 @@ class Fields:
 
     @property
     def kind_name(self) -> str:
-        """Name of the column or key with the kind; empty if there is none."""
+        """Name of the column or key with the kind; empty if the file has no kinds."""
         return KIND_FIELD if self.kind is None else self.kind
 
     @property
     def label_name(self) -> str:
-        """Name of the column or key with the label; empty if there is none."""
+        """Name of the column or key with the label; empty if the file has no labels."""
         return LABEL_FIELD if self.label is None else self.label
 
 
@@ -74,7 +74,7 @@ ONE_PER_LINE: Final = Fields()
 
 
 def check_encoding(texts: Iterable[str], source: str, line: int) -> None:
-    """Raise if a text of a file is not UTF-8: an outcome could not contain the text unchanged.
+    """Check that a line of the file `source` is UTF-8, so that its texts can be printed unchanged.
 
     Raises:
         IdsError: A text contains a byte that could not be decoded.
@@ -89,7 +89,7 @@ def check_encoding(texts: Iterable[str], source: str, line: int) -> None:
 
 
 def _ignore(_job_id: str, _line: int) -> None:
-    """Do nothing: the default for `note_invalid`, since the batch reports invalid ids itself."""
+    """Do nothing with an invalid job id; the batch reports the id as an unresolved job."""
 
 
 class FoundJobs:
@@ -139,7 +139,7 @@ class FoundJobs:
         self._jobs.append(job)
 
     def add_plain(self, job_ids: Sequence[str]) -> None:
-        """Add ids that `is_plain` accepts, so that they need no check."""
+        """Add ids without checks; `is_plain` has accepted them already."""
         self._jobs += job_ids
 
     def flush(self) -> None:

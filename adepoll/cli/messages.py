@@ -64,7 +64,10 @@ def shown(text: str) -> str:
 
 
 def text_of(error: AdePollError) -> str:
-    """Return the text of an error, with options in place of arguments like `overwrite=True`."""
+    """Return the text of an error, with options such as ``--overwrite`` in place of arguments.
+
+    The library's own text names Python arguments, such as ``overwrite=True``.
+    """
     text = str(error)
     for advice, ours in _OPTIONS:
         text = advice.sub(ours, text)

@@ -82,9 +82,9 @@ class ProblemList:
 
 
 def _without_job(line: str, reference: str, label: str | None) -> str:
-    """Remove label and id of the job from a line, so that lines about the same problem are equal.
+    """Return a line without label and id of the job, so that lines about one problem are equal.
 
-    `reference` is the id of the job, as it is in the line.
+    `reference` is the id of the job as the line contains it.
     """
     if label is not None:
         line = line.replace(f" ({shown(label)})", "")

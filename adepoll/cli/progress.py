@@ -99,10 +99,10 @@ class View(Closeable):
         self._set_timer()
 
     def _begin(self) -> None:
-        """Prepare for drawing; called once, before the first `_draw`."""
+        """Prepare the drawing. Called once, before the first `_draw`."""
 
     def _draw(self) -> None:
-        """Show the current state of the batch on stderr."""
+        """Draw the current state of the batch on stderr; the base class does nothing."""
 
     def _end(self) -> None:
         """Erase what was drawn on the terminal, if it can be erased."""
@@ -262,7 +262,7 @@ class Display:
 
 
 def _packed(parts: Iterable[Text], width: int) -> list[Text]:
-    """Return lines of at most `width` characters that contain all parts; cut long parts."""
+    """Return lines that contain these texts side by side; cut texts longer than `width`."""
     lines: list[Text] = []
     for part in parts:
         part.no_wrap = True

@@ -49,10 +49,10 @@ def run(
         main: The command; returns its exit code.
         on_stop: Called after a signal has cancelled the command and the command has cleaned up;
             prints how to continue.
-        on_error: Called if an error ends the command; prints how to continue. It is called after
-            the error was printed. Only if the exit code is USAGE, it is called before that, so that
-            the user reads the error last. It is not called after a usage error of click, after
-            Ctrl-C, or if stdout is a closed pipe.
+        on_error: Called if an error ends the command; prints how to continue. The error is printed
+            before that. But an error with the exit code USAGE is printed after that, so that the
+            user reads it last. `on_error` is not called after a usage error of click, after Ctrl-C,
+            or if stdout is a closed pipe.
     """
 
     def run_loop() -> ExitCode:
@@ -77,8 +77,8 @@ def run_sync(
 ) -> NoReturn:
     """Run a command without an event loop, and exit with its code.
 
-    An error of adepoll or of the operating system is printed as one line on stderr, and so are
-    exhausted memory and a bug. `adepoll --debug` adds the traceback. Nothing is printed if the
+    Each error is printed as one line on stderr: an error of adepoll or of the operating system,
+    exhausted memory, or a bug. `adepoll --debug` adds the traceback. Nothing is printed if the
     reader of stdout has closed the pipe, as `| head` does.
 
     Args:
@@ -122,7 +122,7 @@ def _cause_of(error: Exception) -> Exception:
 
 
 def _with_known_cause(error: Exception) -> Exception:
-    """Return another error in place of an error of Python whose text does not name the cause.
+    """Return an error that names the cause, if Python's own error does not name it.
 
     There are three such causes: the current folder was deleted, a thread cannot be started, or
     there is not enough memory to load a compiled module. Any other error is returned unchanged.
@@ -137,7 +137,7 @@ def _with_known_cause(error: Exception) -> Exception:
 
 
 def _is_folder_deleted() -> bool:
-    """Return whether the current folder does not exist any more."""
+    """Return True if the current folder has been deleted."""
     try:
         os.getcwd()  # noqa: PTH109 - the simplest call that fails without the folder
     except FileNotFoundError:

@@ -73,11 +73,12 @@ class Status:
         began_at: Unix time at which the first job was added; None if there is no job.
         last_outcome_at: Unix time at which the last outcome was recorded; None if there is none.
         failures: The different errors of jobs with the number of jobs, the most frequent first.
-        ids_may_be_missing: True if the last run may have ended before it had read all ids.
+        ids_may_be_missing: True if the last run may have ended before it had read all ids. False
+            while a process has the journal open.
         resume_command: Command that continues the batch. None if nothing is left to do, or if a
             process has the journal open.
-        fetch_command: Command that writes the results of the completed jobs without a file to
-            files. None if there is no such job, or if a process has the journal open.
+        fetch_command: Command that downloads the missing result files of completed jobs. None if no
+            file is missing, or if a process has the journal open.
     """
 
     journal: str
@@ -95,7 +96,7 @@ class Status:
 
     @property
     def unacknowledged(self) -> int:
-        """Number of jobs whose outcome has been recorded, but not acknowledged."""
+        """Number of jobs with a recorded outcome that ``adepoll resume`` would print first."""
         return self.counts.jobs - self.counts.open - self.counts.acknowledged
 
     def to_dict(self) -> Mapping[str, object]:

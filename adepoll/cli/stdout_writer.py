@@ -50,7 +50,8 @@ async def write_line_async(text: str) -> None:
 async def _write_bytes(line: bytes, encoding: str) -> None:
     """Write a line to stdout: in this thread if that does not block, otherwise in another thread.
 
-    `encoding` is the encoding of `line`. It is needed if stdout is not a file, and takes only text.
+    `encoding` is the encoding of `line`. In a test, stdout can be an object that accepts only text.
+    Then the line is decoded again.
     """
     sys.stdout.flush()
     try:
