@@ -29,8 +29,9 @@ class Condition(Enum):
     """Whether a server can wait for jobs. A server should get requests only while it is `OK`.
 
     `REFUSED`: the service refuses the key, or the account has no credits. `OUTAGE`: the host of the
-    jobs of the client's kind does not respond, or responds only with errors. `CLOSED`: the watcher
-    is closed, or the server is stopping.
+    service does not respond, or responds only with errors. (v1 and v2 jobs can have different
+    hosts. The host for jobs of the client's kind counts.) `CLOSED`: the watcher is closed, or the
+    server is stopping.
     """
 
     OK = "ok"
@@ -101,10 +102,10 @@ class HealthCheck:
     async def check(self, *, is_stopping: bool) -> Health:
         """Return the health of the server.
 
-        In two cases, first send a probe, which is a request to the service: the client's last
-        request has failed, or the service has sent nothing for 30 seconds. Without probes, a server
-        with few requests would not notice that the service is down, or that the service is back.
-        `is_stopping` is True if the server is stopping; then no probe is sent.
+        First send a probe, which is a request to the service, if the last request or probe failed,
+        or if the service has sent nothing for 30 seconds. Send at most one probe in `probe_every`
+        seconds. Without probes, a server with few requests would not notice that the service is
+        down, or that the service is back. If `is_stopping` is True, send no probe.
         """
         condition = self._condition(is_stopping=is_stopping)
         is_bad = condition in {Condition.REFUSED, Condition.OUTAGE}

@@ -163,7 +163,7 @@ def report_problem(
 
 
 def _detail(error: AdePollError | ClosedError, retry_after: int | None) -> str | None:
-    """Return sentences that explain the error, or None. They quote nothing that the service sent.
+    """Return sentences with facts about the error, without text from the service; None if none.
 
     `retry_after` is the number of seconds after which the client may try again; None if unknown.
     """

@@ -134,7 +134,7 @@ class ServerResources:
                 stream.reschedule(self._ends_at)
 
     async def take_turn(self) -> None:
-        """If many tasks continue in this iteration of the event loop, wait for a later one."""
+        """Wait for a later iteration of the event loop if 16 tasks have continued in this one."""
         await self._turns.wait_turn()
 
     @asynccontextmanager
@@ -187,9 +187,9 @@ class ServerResources:
         return snapshot
 
     def _why_unknown(self, job: JobRef, timeout: JobTimeoutError) -> AdePollError | None:
-        """Return the error because of which the present status of a job is unknown.
+        """Return the error that explains why the present status is unknown; None if it is known.
 
-        Return None if the status is known. `timeout` is the error with which the wait ended.
+        `timeout` is the error with which the wait for the job ended.
         """
         outage = self.client.outage(job.resolved(self.client.kind).kind)
         if outage is not None:
@@ -260,7 +260,8 @@ class ServerResources:
 
         Raises:
             AdePollError: An error of `reply_with_result`.
-            ClosedError: The block still ran `grace` seconds after `stop` was called.
+            ClosedError: `stop` was called, and the result was not sent completely within `grace`
+                seconds.
         """
         opening = reply_with_result(
             self.fetcher,
@@ -318,7 +319,10 @@ class ServerResources:
         return HTTPStatus.NO_CONTENT
 
     async def aclose(self) -> None:
-        """Stop, wait until all tasks have ended, and close fetcher, watcher and client."""
+        """End all waits and event streams, then close fetcher, watcher and client.
+
+        A client that was passed to `create_resources` stays open.
+        """
         async with AsyncExitStack() as stack:
             if self._owns_client:
                 stack.push_async_callback(self.client.aclose)
@@ -331,7 +335,7 @@ class ServerResources:
 
 
 def limit_send_time(send: Callable[[_T], Awaitable[None]]) -> Callable[[_T], Awaitable[None]]:
-    """Return a function like `send`, which raises `TimeoutError` if sending takes a minute."""
+    """Return a function that calls `send`, and raises `TimeoutError` after 60 seconds."""
 
     async def send_or_time_out(data: _T) -> None:
         async with asyncio.timeout(_SEND_TIMEOUT):
@@ -378,9 +382,8 @@ def create_resources(
         fetcher: Creates the fetcher from the client.
         grace: Seconds after a stop of the server in which results may still be sent.
         probe_every: Minimum seconds between two probes; None for no probes. A probe is a request to
-            the service. It is sent when somebody asks whether the server is ready, and either the
-            last request to the service failed, or nothing has arrived from the service for 30
-            seconds.
+            the service. `ServerResources.health` sends it if the last request to the service
+            failed, or if nothing has arrived from the service for 30 seconds.
 
     Raises:
         ConfigurationError: The API key is missing, or another setting is invalid.

@@ -136,7 +136,7 @@ class _Body:
         self._first = await anext(self.stream, b"")
 
     def covers(self, plan: ResponsePlan) -> bool:
-        """Return True if the stream has exactly the bytes of the plan."""
+        """Return True if the opened stream has exactly the bytes that `plan` wants to send."""
         stream = self.stream
         if plan.part is None:
             # A stream of a range can be the whole result; only a known size shows this.

@@ -45,8 +45,8 @@ def as_event(update: StatusUpdate) -> Json:
 
     The keys are ``job_id``, ``kind``, ``status`` and ``is_last``. A job with a label has the key
     ``label``. A job that was given up has ``error``, the name of the error's class. The last event
-    of a settled job has ``conforms`` and ``partial``, and ``failure_reason`` if the service states
-    a reason.
+    of a settled job has ``conforms`` and ``partial`` (attributes of `JobSnapshot`), and
+    ``failure_reason`` if the service states a reason.
     """
     event: dict[str, Json] = {
         "job_id": update.job_id,
@@ -71,8 +71,8 @@ class JobEventStream(EndsWhenLeft[bytes]):
 
     The first event of each job has its present status. Each later event of the job has a new
     status. These events are named ``job``, and their data is the JSON that `as_event` returns.
-    After all jobs have settled, the event ``end`` is sent. Then the page should close its
-    ``EventSource``, which would otherwise connect again.
+    When all jobs have settled or were given up, the event ``end`` is sent. Then the page should
+    close its ``EventSource``, which would otherwise connect again.
 
     If there is no event for `heartbeat` seconds, a comment is sent. The comment keeps proxies from
     closing the connection, and shows whether the connection is dead. A client that reads slowly
@@ -84,8 +84,8 @@ class JobEventStream(EndsWhenLeft[bytes]):
     several worker processes. With more than 4,000 jobs, events have no id, and every status is sent
     again.
 
-    The stream ends when its iteration is left, or when it is closed or garbage collected, as a
-    `Watch` does.
+    The stream stops watching the jobs when you leave the ``async for`` loop, when you close the
+    stream, or when it is garbage collected.
     """
 
     _ended = True
@@ -168,7 +168,7 @@ class JobEventStream(EndsWhenLeft[bytes]):
         await self._updates.aclose()
 
     def leave(self) -> None:
-        """Stop watching the jobs soon, without waiting. This may be called in any thread."""
+        """Schedule the end of the watch in the event loop; may be called in any thread."""
         if not self._ended:
             self._ended = True
             self._updates.leave()
@@ -176,7 +176,8 @@ class JobEventStream(EndsWhenLeft[bytes]):
     def _frame(self, name: str, data: Json) -> bytes:
         """Return the bytes of a server-sent event with this name and data.
 
-        Its id tells the server, when the browser connects again, which statuses were sent.
+        The event also has an id. When the browser connects again, it sends this id, which tells the
+        server which statuses were sent.
         """
         # JSON text has no line breaks, so it fits into one data line.
         text = json.dumps(data, separators=(",", ":"))

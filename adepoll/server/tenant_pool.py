@@ -44,10 +44,10 @@ class _Tenant:
 
 
 class TenantPool:
-    """Client, watcher and fetcher for each tenant of a server. The keys come with the requests.
+    """Client, watcher and fetcher for each tenant of a server, such as each customer.
 
-    Two tenants share no connections, no request budget and no job states. Use a pool within one
-    event loop, and close it with `aclose`.
+    The first request with the key of a tenant creates them. Two tenants share no connections, no
+    request budget and no job states. Use a pool within one event loop, and close it with `aclose`.
     """
 
     def __init__(
