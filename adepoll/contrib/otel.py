@@ -97,7 +97,7 @@ class TracedSource:
 
     @property
     def kind(self) -> JobKind:
-        """Kind of the jobs that `get_job` and `list_jobs` poll and list."""
+        """Kind of the jobs of this source, such as v1-extract."""
         return kind_of(self._source)
 
     def for_kind(self, kind: JobKind) -> "TracedSource":
@@ -214,10 +214,10 @@ class TracedFetcher(ResultFetcher):
 
 
 class _MarkedSlot:
-    """The semaphore of a watcher, which also marks in the span when the request is sent.
+    """Wraps the semaphore of a watcher, to record in the span when a request is sent.
 
-    When a request has entered the semaphore, the event ``adepoll.request.sent`` is added to the
-    current span.
+    A request is sent as soon as it has entered the semaphore. Then the event
+    ``adepoll.request.sent`` is added to the current span.
     """
 
     def __init__(self, slot: AbstractAsyncContextManager[object]) -> None:

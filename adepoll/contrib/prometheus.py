@@ -1,7 +1,8 @@
 """Prometheus metrics of clients, watchers and fetchers. Needs the extra ``prometheus``.
 
-This module counts nothing itself: it reads `AdeClient.stats`, `JobWatcher.stats` and
-`ResultFetcher.stats`. These modules count (names of metrics without ``adepoll_`` and ``_total``):
+This module only reads `AdeClient.stats`, `JobWatcher.stats` and `ResultFetcher.stats`. The list
+says which module counts each metric. It leaves out the prefix ``adepoll_`` and the ending
+``_total`` of the names.
 
 - `requests`, `retries`, `throttled`, `failures` and `key_refused`: `throttling.request_sender`
 - `received_bytes`: `api.transport`
@@ -85,9 +86,9 @@ class AdepollCollector(Collector):
         """Also collect the metrics of these objects.
 
         Args:
-            client: The client whose requests are counted; None for no such metrics.
-            watcher: The watcher whose jobs are counted; None for no such metrics.
-            fetcher: The fetcher whose results are counted; None for no such metrics.
+            client: The client whose requests are counted; None to leave out its metrics.
+            watcher: The watcher whose jobs are counted; None to leave out its metrics.
+            fetcher: The fetcher whose results are counted; None to leave out its metrics.
             labels: Labels of these metrics, such as ``{"region": "eu"}``. Do not use job ids or
                 other labels with many values: Prometheus keeps a series for each value.
 
@@ -185,9 +186,9 @@ def _names(labels: _Labels) -> tuple[str, ...]:
 def _families(
     specs: Iterable[_Spec[_StatsT]], read: list[tuple[_Labels, _StatsT]]
 ) -> Iterator[Metric]:
-    """Yield the metric families that have values.
+    """Yield the metric families of `specs` that have values.
 
-    `read` has the statistics that were just read, each with the labels of its metrics.
+    `read` is a list of pairs: labels, and the statistics whose metrics have these labels.
     """
     for spec in specs if read else ():
         family = spec.family(_names(read[0][0]))

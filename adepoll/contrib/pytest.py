@@ -82,9 +82,9 @@ def ade_world(request: pytest.FixtureRequest) -> "Iterator[AdeWorld]":
 
 
 def _create(make: Callable[..., _T], request: pytest.FixtureRequest, *, without: str = "") -> _T:
-    """Call `make` with the options of the marks `ade` of a test; fail the test if one is invalid.
+    """Return ``make(**options)``; the options are those in the `ade` marks of the test.
 
-    `without` is the name of an option that is not allowed.
+    If an option is invalid, or has the excluded name `without`, fail the test.
     """
     try:
         return make(**_options([*request.node.iter_markers("ade")], without))
@@ -94,9 +94,11 @@ def _create(make: Callable[..., _T], request: pytest.FixtureRequest, *, without:
 
 
 def _options(marks: list[pytest.Mark], without: str) -> dict[str, object]:
-    """Return the options that the marks `ade` of a test pass to `Emulator`, by name.
+    """Return the options of `Emulator` in the `ade` marks of a test. The nearest mark wins.
 
-    Raise TypeError if an option is unknown, or is the one that `without` names.
+    Raises:
+        TypeError: An option is unknown, has the excluded name `without`, or was passed without a
+            name.
     """
     from adepoll.emulator import Emulator  # noqa: PLC0415 - slow to import
 

@@ -196,9 +196,9 @@ class JobFunctions(ABC):
     ) -> Handler:
         """Return a handler that receives webhooks, for ``app.router.add_post("/hook", ...)``.
 
-        After a genuine webhook, the watcher polls the jobs in it immediately, and the response is
-        204. Only these polls settle a job, never the webhook. The response to a webhook that is not
-        genuine is 400.
+        If a webhook is genuine, the response is 204, and the watcher immediately polls those of its
+        jobs that the webhook names. Only a poll settles a job, never the webhook. The response to a
+        webhook that is not genuine is 400.
 
         Args:
             verifier: Checks the signature.
@@ -228,10 +228,10 @@ class JobFunctions(ABC):
 class Tenant(JobFunctions):
     """The client, watcher and fetcher for one API key and region, in an application.
 
-    The functions of this module are the methods of a default instance. For several keys or regions,
-    create an instance for each. If the keys are not known when the server starts, use `Tenants`. If
-    an instance is not set up for a sub-application, requests to the sub-application use the
-    resources of the closest parent application.
+    With one key, use the functions of the module `adepoll.contrib.aiohttp`: they are the methods of
+    a default tenant. For several keys or regions, create a tenant for each. If the keys are not
+    known when the server starts, use `Tenants`. If a tenant is not set up for a sub-application,
+    requests to the sub-application use the tenant of the closest parent application.
 
     Attributes:
         CLIENT: ``app[tenant.CLIENT]`` is the `AdeClient`.
@@ -295,9 +295,9 @@ class Tenant(JobFunctions):
 class Tenants:
     """Clients, watchers and fetchers for many API keys, such as one key per customer.
 
-    ``TENANTS.get(key)`` returns an object with the functions of a `Tenant`. Each key has its own
-    client, watcher and fetcher. They are created when the key is first used, and closed when the
-    key has not been used for some time.
+    ``TENANTS.get(key)`` returns an object with `wait`, `events` and the other `JobFunctions`. Each
+    key has its own client, watcher and fetcher. They are created when the key is first used, and
+    closed when no request has used the key for `idle_after` seconds.
 
     Attributes:
         POOL: ``app[tenants.POOL]`` is the `TenantPool`.
@@ -334,11 +334,11 @@ class Tenants:
         app.on_shutdown.append(stop)
 
     def get(self, key: str) -> JobFunctions:
-        """Return the functions of the tenant with this key. No connection is opened yet.
+        """Return the functions for handlers, for the tenant with this key. Opens no connection.
 
         Args:
-            key: An API key. If you passed your own function as `client` to `setup`, the text that
-                this function takes, such as the name of a customer.
+            key: An API key. But if you passed a function as `client` to `setup`: the argument for
+                this function, such as the name of a customer.
         """
         return _OneTenant(self, Secret(key))
 
@@ -359,7 +359,10 @@ class Tenants:
 
 
 class _OneTenant(JobFunctions):
-    """The functions with the client, watcher and fetcher of one key of `Tenants`."""
+    """The functions for handlers, with the client, watcher and fetcher of one API key.
+
+    `Tenants.get` returns this object.
+    """
 
     def __init__(self, tenants: Tenants, key: Secret[str]) -> None:
         self._tenants = tenants

@@ -57,7 +57,9 @@ __all__ = [
 
 
 class Tenant(starlette.Tenant):
-    """A tenant whose methods `resources`, `client`, `watcher` and `fetcher` are dependencies.
+    """A tenant: the client, watcher and fetcher for one API key and region, in an application.
+
+    Its methods `resources`, `client`, `watcher` and `fetcher` are dependencies of FastAPI.
 
     With ``Annotated[JobWatcher, Depends(tenant.watcher)]``, a route gets the watcher of the tenant.
     In a test, ``app.dependency_overrides[tenant.resources] = lambda: mine`` replaces client,

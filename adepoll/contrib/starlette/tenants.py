@@ -158,9 +158,9 @@ class JobFunctions(ABC):
     ) -> Callable[[Request], Awaitable[Response]]:
         """Return a route that receives webhooks, for the method POST.
 
-        After a genuine webhook, the watcher polls the jobs in it immediately, and the response is
-        204. Only these polls settle a job, never the webhook. The response to a webhook that is not
-        genuine is 400.
+        If a webhook is genuine, the response is 204, and the watcher immediately polls those of its
+        jobs that the webhook names. Only a poll settles a job, never the webhook. The response to a
+        webhook that is not genuine is 400.
 
         Args:
             verifier: Checks the signature.
@@ -199,8 +199,9 @@ class JobFunctions(ABC):
 class Tenant(JobFunctions):
     """The client, watcher and fetcher for one API key and region, in an application.
 
-    The functions of this module are the methods of a default instance. For several keys or regions,
-    create an instance for each, and nest their lifespans:
+    With one key, use the functions of the module `adepoll.contrib.starlette`: they are the methods
+    of a default tenant. For several keys or regions, create a tenant for each, and nest the
+    lifespans:
     ``FastAPI(lifespan=one.lifespan(client=..., inner=other.lifespan(client=...)))``. If the keys
     are not known when the server starts, use `Tenants`.
     """
@@ -230,11 +231,12 @@ class Tenant(JobFunctions):
     async def running(
         self, app: Starlette, **options: Unpack[ResourceOptions]
     ) -> AsyncGenerator[ServerResources, None]:
-        """Do what `lifespan` does, as a context manager for your own lifespan.
+        """Open the client, watcher and fetcher while the ``async with`` block runs.
 
-        ``async with running(app) as resources: yield``. For a mounted application to have access to
-        the resources, your lifespan must yield ``{"adepoll": resources}``, or you must use
-        `lifespan` with your own lifespan as `inner`.
+        Use this in a lifespan of your own, in place of `lifespan`:
+        ``async with running(app) as resources: yield``. If a mounted application needs the
+        resources, yield ``{"adepoll": resources}``, or use `lifespan` with your own lifespan as
+        `inner`.
 
         Raises:
             ConfigurationError: Another tenant with this name runs in the application, or `client`
@@ -259,9 +261,9 @@ class Tenant(JobFunctions):
 class Tenants:
     """Clients, watchers and fetchers for many API keys, such as one key per customer.
 
-    ``TENANTS.get(key)`` returns an object with the functions of a `Tenant`. Each key has its own
-    client, watcher and fetcher. They are created when the key is first used, and closed when the
-    key has not been used for some time.
+    ``TENANTS.get(key)`` returns an object with `wait`, `events` and the other `JobFunctions`. Each
+    key has its own client, watcher and fetcher. They are created when the key is first used, and
+    closed when no request has used the key for `idle_after` seconds.
     """
 
     def __init__(self, name: str = "tenants") -> None:
@@ -286,7 +288,10 @@ class Tenants:
     async def running(
         self, app: Starlette, **options: Unpack[TenantOptions]
     ) -> AsyncGenerator[TenantPool, None]:
-        """Do what `lifespan` does, as a context manager for your own lifespan."""
+        """Open the pool while the ``async with`` block runs.
+
+        Use this in a lifespan of your own, in place of `lifespan`.
+        """
         pool = TenantPool(**options)
         try:
             with _in_state(app, self._name, pool), on_stop_signal(pool.stop):
@@ -295,11 +300,11 @@ class Tenants:
             await pool.aclose()
 
     def get(self, key: str) -> JobFunctions:
-        """Return the functions of the tenant with this key. No connection is opened yet.
+        """Return the functions for routes, for the tenant with this key. Opens no connection.
 
         Args:
-            key: An API key. If you passed your own function as `client` to `lifespan`, the text
-                that this function takes, such as the name of a customer.
+            key: An API key. But if you passed a function as `client` to `lifespan`: the argument
+                for this function, such as the name of a customer.
         """
         return _OneTenant(self, Secret(key))
 
@@ -317,7 +322,10 @@ class Tenants:
 
 
 class _OneTenant(JobFunctions):
-    """The functions with the client, watcher and fetcher of one key of `Tenants`."""
+    """The functions for routes, with the client, watcher and fetcher of one API key.
+
+    `Tenants.get` returns this object.
+    """
 
     def __init__(self, tenants: Tenants, key: Secret[str]) -> None:
         self._tenants = tenants
@@ -332,7 +340,10 @@ def _nested(
     run: Callable[[Starlette], AbstractAsyncContextManager[object]],
     inner: OwnLifespan | None,
 ) -> Lifespan:
-    """Return a lifespan that enters `run` and then `inner`, and yields one state for both."""
+    """Return a lifespan that enters the contexts of `run` and then of `inner`.
+
+    Its state is the state of `inner`, with the resources from `run` as `name`.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[Mapping[str, Any], None]:
@@ -363,8 +374,8 @@ def _in_state(app: Starlette, name: str, resources: object) -> Iterator[None]:
 def _found(connection: HTTPConnection, name: str, dependency: object) -> object:
     """Return the `ServerResources` or `TenantPool` with this name; None if it is not running.
 
-    In FastAPI, the method `dependency` returns this object to routes, and a test can replace the
-    method (`app.dependency_overrides`). Then return what the replacement returns.
+    In FastAPI, `dependency` is the method that returns this object to routes. If a test has
+    replaced the method in `app.dependency_overrides`, return the result of the replacement.
     """
     # In FastAPI, a test can replace a dependency by another function.
     overrides = getattr(connection.app, "dependency_overrides", {})

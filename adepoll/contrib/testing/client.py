@@ -19,10 +19,12 @@ class SelfClosingClient(AdeClient):
     _closer: tuple[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] | None = None
 
     def finish(self) -> None:
-        """Close the client, unless its event loop is closed or running.
+        """Run the event loop of the client until the client is closed.
 
-        Without a request, the client has no event loop, and there is nothing to close. Do not call
-        this method in a running event loop.
+        Do nothing if this loop is closed or running, or if the client has sent no request.
+
+        Raises:
+            RuntimeError: Another event loop is running in this thread.
         """
         if self._closer is None:
             return
@@ -41,9 +43,9 @@ class SelfClosingClient(AdeClient):
                 generator.asend(None).send(None)
 
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:
-        """Yield once, and close the client when this generator is closed.
+        """Wait at a ``yield``; close the client when this generator is closed.
 
-        The event loop closes all its generators when it ends.
+        `asyncio.run` and test runners close all asynchronous generators before they close the loop.
         """
         try:
             yield

@@ -127,7 +127,10 @@ class _ThreadProxy:
         return self._thread.call(lambda: repr(self._target))
 
     def _access(self, function: Callable[[], object]) -> object:
-        """Call a function in the thread of the emulator; return its value, or a proxy of it."""
+        """Call a function in the thread of the emulator, and return the value.
+
+        Return a proxy of the value if it is a part of the emulator, such as `World` or a method.
+        """
 
         def finish() -> object:
             value = function()
