@@ -67,18 +67,18 @@ _FILE_LOST: Final = """
 
 
 class ChangeWriter:
-    """Writes changes to the tables of one database, within a transaction of the caller."""
+    """Writes changes to the tables of one database. The caller begins and ends the transactions."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
-        """Store the arguments; `path` is that of the file, or None for a journal in memory."""
+        """Store the arguments. `path` is the path of the journal; None if it is in memory."""
         self._connection = connection
         self._path = path
         self._shown_path = None if path is None else str(path)
 
     def apply(self, changes: Sequence[Change]) -> JournalError | None:
-        """Write all changes of one call of `Journal.write`.
+        """Write all changes of one call of `Journal.write`; return None.
 
-        If one of the changes fails, undo all of them, and return the error.
+        If one of the changes is impossible, undo all of them, and return the error.
         """
         execute = self._connection.execute
         execute("SAVEPOINT call")
@@ -153,7 +153,7 @@ def _name(job: str | JobRef) -> tuple[str, str]:
 
 
 def _shown_status(status_text: str) -> str:
-    """Return a status in lower case, if adepoll knows it.
+    """Return a status that adepoll knows in lower case.
 
     Return any other status as the service wrote it, without unprintable characters and secrets.
     """
@@ -162,12 +162,12 @@ def _shown_status(status_text: str) -> str:
 
 
 def _shown_error(error: AdePollError) -> tuple[str, str]:
-    """Return class name and text of an error, without unprintable characters and secrets."""
+    """Return class name and message of an error, without unprintable characters and secrets."""
     return showable(error_class_of(error), LONGEST_NAME), showable(str(error), LONGEST_ERROR)
 
 
 def _path_value(path: Path) -> str | bytes:
-    """Return the absolute form of a path, as text, or as bytes if it is not valid UTF-8."""
+    """Return the absolute form of a path: as text, or as bytes if the path is not valid UTF-8."""
     absolute = str(plain_path(path))
     try:
         absolute.encode()

@@ -30,12 +30,14 @@ class StatusChanged:
 class Settled:
     """A job has settled.
 
+    A journal file also stores the inline result of the snapshot, until a `Fetched` says that the
+    result is in a file of its own.
+
     Attributes:
-        snapshot: The settled job. The query of its presigned URL is not recorded.
+        snapshot: Snapshot of the settled job. The query of its presigned URL is not recorded.
         at: Time when the job was observed as settled, in Unix seconds.
         fetching: True if the result of the job must still be fetched. If False, the outcome of the
-            job is complete. An inline result is kept in the journal until a `Fetched` says that it
-            is in a file.
+            job is complete.
     """
 
     snapshot: JobSnapshot
@@ -50,7 +52,7 @@ class Fetched:
     Attributes:
         job: The job. A plain id means a v1 extract job, unless the id contains another kind.
         file: The file with the result.
-        modified_ns: Modification time of that file, in nanoseconds since 1970.
+        modified_ns: Modification time of the result file, in nanoseconds since 1970.
         at: Time when the file was complete, in Unix seconds.
     """
 
@@ -66,7 +68,7 @@ class GivenUp:
 
     Attributes:
         job: The job. A plain id means a v1 extract job, unless the id contains another kind.
-        error: The reason.
+        error: The reason why the job was given up.
         lasting: True if another attempt would fail in the same way.
         at: Time when the job was given up, in Unix seconds.
     """

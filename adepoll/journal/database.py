@@ -81,11 +81,14 @@ class Database:
 
     @classmethod
     def in_memory(cls, endpoints: Endpoints) -> Self:
-        """Create a database that is lost when it is closed."""
+        """Create a database in memory. Its contents are lost when it is closed."""
         return cls(open_in_memory(endpoints))
 
     def close(self) -> None:
-        """Close the database. SQLite copies the contents of the WAL into the file."""
+        """Close the database, and release its lock.
+
+        SQLite copies the contents of the write-ahead log (WAL) into the file.
+        """
         try:
             with self._reading():
                 self._connection.close()
@@ -99,8 +102,8 @@ class Database:
         If `durable` is True, the changes survive a power cut; see `_transaction`.
 
         Returns:
-            One entry per call: None if all changes of the call were written. Otherwise none of them
-            was written, and the entry is the error.
+            One entry per call: None if all changes of the call were written. Otherwise none of its
+            changes was written, and the entry is the error.
 
         Raises:
             JournalError: The transaction failed, so no change of any call was written.
@@ -116,6 +119,7 @@ class Database:
 
         Raises:
             InvalidJobIdError: A text is not a job id. No job was added.
+            JournalError: The transaction failed. No job was added.
         """
         stored = [stored_job(job, default) for job in jobs]
         connection = self._connection
@@ -135,12 +139,18 @@ class Database:
             raise JournalError(f"cannot store an id: {exc}", path=self._shown_path) from exc
 
     def reopen(self, error_classes: Collection[str]) -> int:
-        """Reopen given-up jobs; `Journal.reopen` describes the argument and the result."""
+        """Reopen given-up jobs, so that a run tries them again; return their number.
+
+        `Journal.reopen` says which jobs are reopened.
+        """
         with self._transaction(durable=True):
             return self._connection.execute(_REOPEN, (json.dumps([*error_classes]),)).rowcount
 
     def reopen_without_file(self) -> int:
-        """Reopen the completed jobs whose result is not in a file; return their number."""
+        """Reopen completed jobs without a result file, so that a run writes the files.
+
+        Return the number of these jobs.
+        """
         statuses = [
             text for text in self.counts().by_status if JobStatus.parse(text) is JobStatus.COMPLETED
         ]
@@ -180,12 +190,12 @@ class Database:
             )
 
     def columns(self, jobs: Collection[JobRef]) -> dict[JobRef, Mapping[str, str]]:
-        """Return the `BatchJob.columns` of jobs; leave out jobs without such texts."""
+        """Return the `BatchJob.columns` of jobs; jobs without columns are left out."""
         with self._reading():
             return columns_of(self.path, jobs, self._connection)
 
     def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return those of `keys` that several jobs have; `stored_jobs.label_key` makes the keys."""
+        """Return the label keys (`stored_jobs.label_key`) in `keys` that two or more jobs have."""
         with self._reading():
             return shared_label_keys(keys, self._connection)
 
@@ -217,7 +227,7 @@ class Database:
         return records
 
     def counts(self) -> Counts:
-        """Count the jobs."""
+        """Count the jobs by stage and by status."""
         with self._reading():
             return count_jobs(self.path, self._connection)
 
@@ -236,9 +246,9 @@ class Database:
     def _transaction(self, *, durable: bool) -> Iterator[None]:
         """Commit all statements of the ``with`` block; roll them back if the block raises.
 
-        If `durable` is True, SQLite syncs the WAL at the commit
-        (sqlite.org/pragma.html#pragma_synchronous, FULL). If it is False, the kernel writes the WAL
-        later, or the next durable commit syncs it.
+        If `durable` is True, SQLite syncs the write-ahead log (WAL) to the disk at the commit
+        (sqlite.org/pragma.html#pragma_synchronous, FULL). If `durable` is False, the kernel writes
+        the WAL to the disk later, or the next durable commit syncs it.
         """
         connection = self._connection
         try:

@@ -1,8 +1,8 @@
 """DatabaseLock: locks a journal on systems without flock(2), such as Windows.
 
-The locks of SQLite work on every system, and end with the process. So the lock is an unfinished
-transaction on a second database beside the journal. That database has no tables; the number in its
-`user_version` is the pid of the process.
+The locks of SQLite work on every system, and end with the process. So this lock is an unfinished
+transaction on a second database, the lock file beside the journal. The lock file has no tables; the
+number in its `user_version` is the pid of the process.
 """
 
 import errno
@@ -22,7 +22,7 @@ _TRIES: Final = 10
 
 
 class DatabaseLock:
-    """A lock that is held until `release`, or until the process ends for any reason."""
+    """The lock of one journal. It is held until `release`, or until the process ends."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         """Store the arguments; callers use `take` instead.
@@ -100,9 +100,9 @@ def holder_of(journal: Path) -> int | None:
 
 
 def _is_lock(path: Path) -> bool:
-    """Return True if the path can be that of a lock file.
+    """Return True if the file at `path` is a lock file, or if no file exists there.
 
-    This is the case if the file does not exist yet, or is a database without tables.
+    A lock file is a regular file, and a database without tables.
     """
     if not os.path.lexists(path):
         return True
@@ -119,7 +119,9 @@ def _is_lock(path: Path) -> bool:
 
 
 def _locked(path: Path) -> sqlite3.Connection | None:
-    """Take the lock; return its connection, or None if the file was removed while it was opened.
+    """Take the lock, and return the connection that holds it.
+
+    Return None if another process removed the lock file at the same time.
 
     Raises:
         sqlite3.Error: Another connection has the lock, or the file cannot be written.
@@ -139,7 +141,7 @@ def _locked(path: Path) -> sqlite3.Connection | None:
 
 
 def _can_lock(path: Path) -> bool:
-    """Return True if no connection has locked the database.
+    """Return True if no connection has locked the database at `path`.
 
     Raise `sqlite3.Error` if the file is not a database.
     """

@@ -1,7 +1,7 @@
 """Endpoints: the base URLs of the API that has the jobs of a journal.
 
-There is one URL for v1 jobs, and one for v2 jobs. They are checked, because the API key is sent to
-them, and somebody else may have written the journal.
+There is one URL for v1 jobs, and one for v2 jobs. URLs from a journal are checked before they are
+used: the API key is sent to them, and somebody else may have written the journal.
 """
 
 import re
@@ -33,7 +33,7 @@ _OFFICIAL: Final = frozenset({*REGIONS.values(), *V2_REGIONS.values()})
 class Endpoints:
     """The base URLs at which the jobs of a journal are polled.
 
-    They are in normal form, so that URLs of the same address are equal.
+    The URLs are in normal form, so that two URLs of the same address are equal.
 
     Attributes:
         v1: Base URL for v1 jobs.
@@ -85,12 +85,12 @@ class Endpoints:
 
     @property
     def notes(self) -> Mapping[str, str]:
-        """The URLs as rows (key and value) for the table `notes` of a journal; see `recorded`."""
+        """The URLs as rows (key and value) of the table `notes`; `recorded` reads them."""
         return {_V1: self.v1, _V2: self.v2}
 
     @property
     def are_official(self) -> bool:
-        """True if both URLs are endpoints of LandingAI, to which the API key may be sent."""
+        """True if both URLs are LandingAI's own, so that the API key may be sent to them."""
         return {self.v1, self.v2} <= _OFFICIAL
 
     @property
@@ -103,16 +103,16 @@ class Endpoints:
 
     @property
     def shown(self) -> str:
-        """The endpoints as a text for people; only the v1 URL if the v2 URL follows from it."""
+        """The URLs as a text to show to people; only the v1 URL if the v2 URL follows from it."""
         if self == self.of(self.v1):
             return self.v1
         return f"{self.v1}, v2 jobs at {self.v2}"
 
     def check(self, ours: "Endpoints", path: Path | None) -> None:
-        """Raise if these endpoints of the journal are not those that are used now.
+        """Raise if these endpoints, which a journal records, differ from those in use now.
 
         Args:
-            ours: The endpoints that are used now.
+            ours: The endpoints in use now.
             path: Path of the journal; None if the journal is in memory.
 
         Raises:
@@ -128,7 +128,8 @@ class Endpoints:
 def _normalized(url: str, name: str) -> str:
     """Return a URL in normal form: without a default port and without a slash at the end.
 
-    Raise `ConfigurationError` if the text is not such a URL. The error calls the URL `name`.
+    Raise `ConfigurationError` if `url` is not an http or https URL, or contains credentials, a
+    query or a fragment. The error message contains `name`, the name of the caller's argument.
     """
     try:
         parts = urlsplit(url)

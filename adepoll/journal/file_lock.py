@@ -1,8 +1,8 @@
 """FileLock: locks a journal with flock(2) on a separate file, which contains the pid.
 
 The lock is not on the journal itself, because only SQLite may open the journal. When a process
-closes a file, the system releases all fcntl(2) locks that the process has on this file, also the
-locks of SQLite.
+closes a file, the system releases all fcntl(2) locks of the process on this file. If the file is
+the journal, these are the locks of SQLite.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _PID: Final = re.compile(rb"(?:\d{1,20}\n)?")  # matches the whole contents of a
 
 
 class FileLock:
-    """A lock that is held until `release`, or until the process ends for any reason."""
+    """The lock of one journal. It is held until `release`, or until the process ends."""
 
     def __init__(self, path: Path, fd: int) -> None:
         """Store the arguments; callers use `take` instead.
@@ -103,7 +103,10 @@ def holder_of(journal: Path) -> int | None:
 
 
 def _try_lock(fd: int, path: Path) -> bool:
-    """Try to lock the file; return True if it is locked now, and is still the file at `path`."""
+    """Try to lock an open file; return True if it is locked, and is still the file at `path`.
+
+    Between opening and locking, another process may have removed or replaced the file.
+    """
     found = os.fstat(fd)
     try:
         file_system.lock(fd)
@@ -115,9 +118,9 @@ def _try_lock(fd: int, path: Path) -> bool:
 
 
 def _check_is_lock(fd: int) -> None:
-    """Raise `OSError` unless the file is a lock file, that is, empty or with only a pid.
+    """Raise `OSError` if the file is not a lock file, which is empty or contains only a pid.
 
-    So a file of the user that has this name by chance is not changed.
+    So a file of the user that has the name of a lock file by chance is not changed.
     """
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):

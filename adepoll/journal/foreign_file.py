@@ -1,4 +1,4 @@
-"""Checks a journal file that somebody else may have written, and limits the work of queries.
+"""Checks a journal file that somebody else may have written, and limits the work of its queries.
 
 An attacker can have written the file. So each value that is read from a journal is checked like
 an answer from the network (sqlite.org/security.html, "Untrusted SQLite Database Files").
@@ -63,9 +63,11 @@ def damaged(problem: str, path: Path | None) -> JournalDamagedError:
 
 
 def limit_instructions(connection: sqlite3.Connection, size: int) -> None:
-    """Limit the total number of instructions of all further queries of a connection.
+    """Limit the work of all further queries of a connection together.
 
-    SQLite interrupts the query that exceeds the limit, with the error `SQLITE_INTERRUPT`.
+    The work is the number of instructions that SQLite's virtual machine executes. SQLite interrupts
+    the query that exceeds the limit, with the error `SQLITE_INTERRUPT`. Without a limit, a query of
+    a crafted file could run forever.
 
     Args:
         connection: The connection.
@@ -82,7 +84,7 @@ def limit_instructions(connection: sqlite3.Connection, size: int) -> None:
 
 
 def remove_limit(connection: sqlite3.Connection) -> None:
-    """Remove the limit, so that queries may need any number of instructions."""
+    """Remove the limit that `limit_instructions` has set for the queries of a connection."""
     connection.set_progress_handler(None, 0)
 
 
@@ -107,7 +109,7 @@ def schema_problem(connection: sqlite3.Connection) -> str | None:
 
 
 def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one return for each rule
-    """Return a text about an impossible value in a row; None if all values are possible.
+    """Describe the first impossible value in a row; return None if all values are possible.
 
     The row has the columns `queries.RECORD_COLUMNS`.
     """
@@ -139,13 +141,13 @@ def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one retu
 def problem_of_job(
     job_id: object, kind: object, label: object, columns: object = None
 ) -> str | None:
-    """Return a text about the first invalid value of a job; None if all values are valid.
+    """Describe the first invalid value of a job; return None if all values are valid.
 
     Args:
         job_id: Value in the column of the id.
         kind: Value in the column of the kind.
         label: Value in the column of the label, which may be None.
-        columns: JSON text of the job's own columns, or None.
+        columns: JSON text of the `BatchJob.columns`, or None.
     """
     if not isinstance(job_id, str) or not is_job_id(job_id):
         return "its id is not a job id"
@@ -157,12 +159,12 @@ def problem_of_job(
 
 
 def is_kind(value: object) -> bool:
-    """Return whether a value can be the name of a kind of jobs."""
+    """Return whether a value has the form of a job kind's name, such as "v1-extract"."""
     return isinstance(value, str) and _KIND.fullmatch(value) is not None
 
 
 def are_columns(text: object) -> bool:
-    """Return whether a value is the JSON text of an object whose values are texts."""
+    """Return whether `text` is JSON text of an object whose values are all strings."""
     try:
         columns = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
@@ -179,7 +181,7 @@ def recorded_folder(text: str, journal: Path | None) -> Path:
     """Return the folder for results that a journal records.
 
     Args:
-        text: The recorded text.
+        text: The path of the folder, as the journal records it.
         journal: Path of the journal, for errors; None if the journal is in memory.
 
     Raises:

@@ -40,7 +40,7 @@ class _Call:
     Attributes:
         changes: The changes.
         durable: True if the changes must survive a power cut.
-        done: Set when the changes are written, or to the error of the call.
+        done: Completes when the changes are written, or fails with the error of the call.
     """
 
     changes: tuple[Change, ...]
@@ -51,10 +51,10 @@ class _Call:
 class Journal(AsyncCloseable):
     """The journal of a batch: every job and its outcome, in one SQLite file.
 
-    Open it with ``async with await Journal.open(...) as journal``, or close it with `aclose`. It
-    belongs to the event loop in which it was opened, and has its own thread. While it is open, no
-    process can open it a second time, but `JournalReader` can read it. It contains neither the API
-    key nor the query of a presigned URL.
+    Open it with ``async with await Journal.open(...) as journal``, or close it with `aclose`. A
+    journal belongs to the event loop in which it was opened, and has its own thread. While it is
+    open, no other `Journal` can open the file, but `JournalReader` can read it. The file contains
+    neither the API key nor the query of a presigned URL.
 
     Attributes:
         path: Absolute path of the file, with symbolic links resolved; None if the journal is in
@@ -69,7 +69,7 @@ class Journal(AsyncCloseable):
 
         Args:
             database: The open database.
-            thread: The thread that opened the database, and makes all its calls.
+            thread: Executor with the only thread that may use the database.
             endpoints: The endpoints that the journal records.
         """
         self.path: Final = database.path
@@ -174,7 +174,7 @@ class Journal(AsyncCloseable):
 
     @property
     def is_busy(self) -> bool:
-        """True while calls wait for the journal or run; calls of `add` do not count."""
+        """True while a call of a method other than `add` waits for the thread or runs."""
         return self._reads > 0 or not self._idle.is_set()
 
     async def add(
@@ -250,16 +250,17 @@ class Journal(AsyncCloseable):
         return await self._run(self._database.has_columns)
 
     async def columns(self, jobs: Collection[JobRef]) -> Mapping[JobRef, Mapping[str, str]]:
-        """Return the `BatchJob.columns` of jobs; leave out jobs without such texts.
+        """Return the `BatchJob.columns` of jobs; jobs without columns are left out.
 
-        The kind of each job must be set.
+        A job without a kind counts as a v1 extract job.
         """
         return await self._run(self._database.columns, jobs)
 
     async def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return those of `keys` that several jobs have; `stored_jobs.label_key` makes the keys.
+        """Return the label keys in `keys` that two or more jobs have.
 
-        Jobs with the same key have labels that would give the same file name.
+        A label key (`stored_jobs.label_key`) is equal for labels that would give result files the
+        same name.
         """
         return await self._run(self._database.shared_label_keys, keys)
 
@@ -289,7 +290,10 @@ class Journal(AsyncCloseable):
         return await self._run(self._database.records, which, after, limit, data)
 
     async def counts(self) -> Counts:
-        """Count the jobs. This takes milliseconds, or seconds with millions of jobs."""
+        """Count the jobs by stage and by status.
+
+        This takes milliseconds, or seconds with millions of jobs.
+        """
         return await self._run(self._database.counts)
 
     async def note(self, key: str) -> str | None:
@@ -313,9 +317,10 @@ class Journal(AsyncCloseable):
         await self._run(self._database.set_note, key, value)
 
     async def reopen(self, *, error_classes: Collection[str] = ()) -> int:
-        """Reopen the given-up jobs whose `Record.lasting` is False; return their number.
+        """Reopen given-up jobs whose `Record.lasting` is False; return the number of these jobs.
 
-        A reopened job gets the stage `WAITING`, or `FETCHING` if it has settled.
+        A run of the batch tries a reopened job again. The job gets the stage `FETCHING` if it has
+        settled, otherwise `WAITING`.
 
         Args:
             error_classes: Names of error classes. Jobs with these errors are reopened even if their
@@ -324,14 +329,14 @@ class Journal(AsyncCloseable):
         return await self._run(self._database.reopen, error_classes)
 
     async def reopen_without_file(self) -> int:
-        """Reopen the completed jobs whose result is not in a file; return their number.
+        """Reopen completed jobs without a result file; return the number of these jobs.
 
-        They get the stage `FETCHING`, so that a run of the batch writes their results to files.
+        The jobs get the stage `FETCHING`, so that a run of the batch writes their results to files.
         """
         return await self._run(self._database.reopen_without_file)
 
     async def _run(self, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
-        """Run a function in the thread of the journal, and return its value; only for reading."""
+        """Run a function in the thread of the journal, and return its value."""
         self._check_open()
         self._reads += 1
         try:
@@ -349,7 +354,11 @@ class Journal(AsyncCloseable):
             raise ClosedError("the journal is closed; open it again")
 
     def _write_next(self) -> None:
-        """Start to write all waiting calls; `_written` calls this again afterwards."""
+        """Start a transaction that writes the changes of all waiting calls.
+
+        If no call waits, the journal is idle. Otherwise, `_written` calls this method again at the
+        end of the transaction.
+        """
         calls = [call for call in self._calls if not call.done.done()]  # omits cancelled calls
         self._calls.clear()
         if not calls:
@@ -363,9 +372,10 @@ class Journal(AsyncCloseable):
     def _written(
         self, calls: Sequence[_Call], writing: asyncio.Future[list[JournalError | None]]
     ) -> None:
-        """Wake the callers whose changes were written; then start to write the next changes.
+        """Complete the calls of a transaction that has ended; then start the next transaction.
 
-        `writing` has ended; its result is the error of each call, or None if the call succeeded.
+        The result of `writing` has one entry for each call: an error, or None if the changes of the
+        call were written. If `writing` failed, all calls get its error.
         """
         failed = writing.exception()
         errors = [failed] * len(calls) if failed is not None else writing.result()

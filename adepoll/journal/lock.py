@@ -1,4 +1,4 @@
-"""The lock of a journal: one process at a time can hold it; `holder_of` returns its pid."""
+"""The lock of a journal. It prevents a second process from opening the journal for writing."""
 
 from pathlib import Path
 from typing import Protocol
@@ -8,7 +8,7 @@ from adepoll.journal import database_lock, file_lock
 
 
 class JournalLock(Protocol):
-    """A lock that is held until `release`, or until the process ends for any reason."""
+    """The lock of one journal. It is held until `release`, or until the process ends."""
 
     def release(self) -> None:
         """Release the lock; may be called again."""
@@ -18,7 +18,7 @@ def take_lock(journal: Path) -> JournalLock:
     """Take the lock of a journal.
 
     Raises:
-        JournalBusyError: Another process, or another `Journal` of this process, holds it.
+        JournalBusyError: Another process, or another `Journal` of this process, has the lock.
         JournalAccessError: The lock file cannot be created.
     """
     if file_system.HAS_FLOCK:

@@ -124,10 +124,10 @@ def open_file(
 def absolute_path(given_path: str | os.PathLike[str]) -> Path:
     """Return the absolute path, with symbolic links resolved.
 
-    So all paths that lead to the same file have the same lock.
+    So two paths that lead to the same file through links become equal, and have the same lock.
 
     Raises:
-        JournalAccessError: No file can have that name.
+        JournalAccessError: No file can have this path, for example because of a null character.
         ConfigurationError: The path is a URL.
     """
     check_is_local(given_path, "the journal")
@@ -141,8 +141,9 @@ def file_status(path: Path) -> os.stat_result | None:
     """Return the status of the file at a path; None if the path does not exist.
 
     Raises:
-        NotAJournalError: The file cannot be a journal, because it is not a regular file or too
-            small. Or something else has the name of a file that SQLite would create beside it.
+        NotAJournalError: The file is not a regular file, or has 1 to 511 bytes, which is too small
+            for a journal. Or one of the files that SQLite creates beside the journal (-wal, -shm,
+            -journal) is a link or not a regular file.
         JournalAccessError: The folder does not exist, or the status cannot be read.
     """
     _check_companions(path)
@@ -170,10 +171,10 @@ def file_status(path: Path) -> os.stat_result | None:
 
 
 def _check_companions(path: Path) -> None:
-    """Raise `NotAJournalError` if a file beside the journal is a link or not a regular file.
+    """Raise `NotAJournalError` if one of SQLite's files beside the journal is not a regular file.
 
-    SQLite would follow a link, and write to another file. The files are -wal, -shm and -journal;
-    the lock file is checked later.
+    The files are -wal, -shm and -journal. Symbolic and hard links are refused, too, because SQLite
+    would write to another file. The lock file is checked later.
     """
     for end in (WAL_END, SHM_END, ROLLBACK_END):
         beside = companion(path, end)
@@ -199,7 +200,7 @@ def size_of(path: Path) -> int:
 
 
 def has_wal(path: Path) -> bool:
-    """Return whether recent writes are in a separate file, the write-ahead log (WAL)."""
+    """Return whether the newest writes are still in a separate file, the write-ahead log (WAL)."""
     try:
         return companion(path, WAL_END).stat().st_size > 0
     except OSError:
@@ -209,15 +210,15 @@ def has_wal(path: Path) -> bool:
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Open a connection that cannot write; raise one of `READING_ERRORS` if that fails.
 
-    If there is no WAL, no process is writing. Then SQLite opens the journal without locks and
-    without a -shm file, and writes nothing into the folder.
+    If there is no write-ahead log (WAL), no process is writing. Then SQLite opens the journal
+    without locks and without a -shm file, and writes nothing into the folder.
     """
     mode = "mode=ro" if has_wal(path) else "mode=ro&immutable=1"
     return _connect_uri(path, mode)
 
 
 def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
-    """Return True for a journal, False for an empty file, in which tables can be created.
+    """Return True for a journal with tables; False for an empty file, which can become a journal.
 
     Raises:
         NotAJournalError: The file is neither a journal nor empty.
@@ -268,7 +269,7 @@ def _check_sqlite_version() -> None:
 
 
 def _load_code(path: Path | None) -> None:
-    """Import the modules that later writes need.
+    """Import the modules that write results as JSON.
 
     A later import could fail, because a running batch may have as many files open as the system
     allows.
@@ -322,7 +323,7 @@ def _check_access(path: Path) -> None:
 def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
     """Return a connection to a journal that somebody else may have written.
 
-    `mode` is the query of the file's URI, such as "mode=ro".
+    The work of its queries is limited. `mode` is the query of the file's URI, such as "mode=ro".
     """
     # The URI on Windows is file:///C:/folder/file (sqlite.org/uri.html, section 3.1).
     prefix = "file:///" if path.drive else "file:"
@@ -372,7 +373,8 @@ def _create_tables(connection: sqlite3.Connection, endpoints: Endpoints) -> None
 def _check_contents(connection: sqlite3.Connection, path: Path, endpoints: Endpoints) -> None:
     """Raise if the file is not a journal, is damaged, or records other endpoints.
 
-    A larger file is checked less thoroughly, so that the check takes at most a few seconds.
+    A file of at most 64 MiB is checked completely, which takes about a second. A larger file is
+    checked less thoroughly.
     """
     if not has_tables(connection, path):
         return

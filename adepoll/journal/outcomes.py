@@ -48,8 +48,8 @@ class Stage(StrEnum):
 class RecordedError(AdePollError):
     """An error that an earlier run recorded in the journal.
 
-    Its texts have no unprintable characters and no secrets, even if somebody else has written the
-    journal.
+    Its class name and message contain no unprintable characters and no secrets, even if somebody
+    else has written the journal.
 
     Attributes:
         error_class: Name of the error's class, such as ``JobNotFoundError``.
@@ -91,7 +91,7 @@ class BatchJob:
 
     Attributes:
         ref: The job.
-        columns: Your texts by name, such as the other cells of its row in a CSV file. In the
+        columns: Your texts by name, such as the other cells of the job's row in a CSV file. In the
             outcome, a pair of UTF-16 surrogates has become one character.
 
     Raises:
@@ -110,10 +110,11 @@ class Outcome(TableRow):
         job_id: Id of the job.
         kind: Kind of the job.
         label: The caller's own name for the job; None if the caller gave no name.
-        columns: The texts of the `BatchJob`; empty if the job was not a `BatchJob`.
-        snapshot: The settled job; None if the job is unresolved. In a snapshot from a journal,
-            `output_url` has no query. `ResultFetcher` accepts such a snapshot, and requests a new
-            URL.
+        columns: The caller's own texts for the job, by name (`BatchJob.columns`); empty if the
+            caller gave none.
+        snapshot: Snapshot of the settled job; None if the job is unresolved. In a snapshot from a
+            journal, `output_url` has no query. `ResultFetcher` accepts such a snapshot, and
+            requests a new URL.
         file: The file with the result; None if no file was wanted, or the result was not fetched.
         error: The reason why the job is unresolved, or why its result was not fetched; otherwise
             None. It is a `RecordedError` if an earlier run recorded the reason.
@@ -129,14 +130,14 @@ class Outcome(TableRow):
 
     @property
     def ref(self) -> JobRef:
-        """The job with its kind and label."""
+        """Reference to the job, with its kind and label."""
         return JobRef(self.job_id, kind=self.kind, label=self.label)
 
     def to_dict(self) -> dict[str, Json]:
-        """Return one row of a table, by column; docs/tables.md describes the columns.
+        """Return the outcome as a table row: a dict from column name to value.
 
-        The row has the columns of `JobSnapshot.to_dict`, then "error" and "file", then the columns
-        of the `BatchJob` as "input.NAME".
+        The row has the columns of `JobSnapshot.to_dict`, then "error" and "file", then the
+        `BatchJob.columns`, named "input.NAME". docs/tables.md describes the columns.
         """
         columns = dict.fromkeys(_NO_SNAPSHOT) if self.snapshot is None else self.snapshot.to_dict()
         columns |= {
@@ -166,19 +167,21 @@ class Record:
         job_id: Id of the job.
         kind: Kind of the job.
         label: The caller's own name for the job; None if the caller gave no name.
-        columns: The texts of the `BatchJob`; empty if the job was not a `BatchJob`.
+        columns: The caller's own texts for the job, by name (`BatchJob.columns`); empty if the
+            caller gave none.
         stage: How far the job has come.
         status_text: Last known status of the job. A status that adepoll knows is in lower case.
             None before the first poll.
-        snapshot: The settled job, in which `output_url` has no query. None for an active job.
+        snapshot: Snapshot of the settled job; None if no poll has observed that the job has
+            settled. Its `output_url` has no query, because the query can be secret.
         file: The file with the result; None if there is no file.
-        modified_ns: Modification time of that file, in nanoseconds since 1970; None if there is no
-            file.
+        modified_ns: Modification time of the result file, in nanoseconds since 1970; None if there
+            is no file.
         error: The reason why the job was given up; None if it was not given up.
         lasting: True if another attempt would fail in the same way; None if the job was not
             given up.
         added_at: Time when the job was added.
-        settled_at: Time when the job was observed as settled; None for an active job.
+        settled_at: Time when a poll observed that the job has settled; None before that.
         done_at: Time when the outcome was recorded; None while there is no outcome.
         delivered_at: Time when the program acknowledged the outcome, by requesting the next one;
             None before that.
@@ -203,11 +206,11 @@ class Record:
 
     @property
     def ref(self) -> JobRef:
-        """The job with its kind and label."""
+        """Reference to the job, with its kind and label."""
         return JobRef(self.job_id, kind=self.kind, label=self.label)
 
     def outcome(self) -> Outcome:
-        """Return the outcome of the job, as the journal records it."""
+        """Return the recorded outcome of the job. Call this only if `done_at` is not None."""
         return Outcome(
             job_id=self.job_id,
             kind=self.kind,
@@ -221,18 +224,19 @@ class Record:
 
 @frozen(kw_only=True)
 class Counts:
-    """Numbers of jobs in a journal.
+    """How many jobs a journal contains, in total and by stage and status.
 
     Attributes:
-        jobs: All jobs.
-        by_stage: Jobs by stage.
-        by_status: Settled jobs by status, in lower case.
-        acknowledged: Jobs whose outcome the program has acknowledged.
+        jobs: Number of all jobs.
+        by_stage: Number of jobs in each stage.
+        by_status: Number of settled jobs with each status; the status is in lower case.
+        acknowledged: Number of jobs whose outcome the program has acknowledged.
         bytes: Total size of all result files in bytes.
-        without_file: Completed jobs whose outcome is recorded, and whose result is not in a file.
-        partial: Completed jobs whose result is partial.
-        credits: Credits that the settled jobs have used, in total. Jobs for which the service does
-            not state the credits count as 0.
+        without_file: Number of completed jobs whose outcome is recorded, but whose result is not
+            in a file.
+        partial: Number of completed jobs with a partial result.
+        credits: Total credits that the settled jobs have used. A job for which the service does
+            not state the credits counts as 0.
     """
 
     jobs: int
@@ -246,7 +250,7 @@ class Counts:
 
     @property
     def open(self) -> int:
-        """Jobs without an outcome."""
+        """Number of jobs without an outcome."""
         return self.by_stage.get(Stage.WAITING, 0) + self.by_stage.get(Stage.FETCHING, 0)
 
 

@@ -124,7 +124,7 @@ def waiting_jobs(
         path: Path of the journal, for errors; None if the journal is in memory.
         after: Only jobs with a higher number are returned.
         limit: Maximum number of jobs.
-        connection: The connection.
+        connection: An open connection to the journal.
 
     Raises:
         JournalDamagedError: The id, kind or label of a job is invalid.
@@ -149,7 +149,7 @@ def columns_of(
     """Return the columns (`BatchJob.columns`) of jobs; jobs without columns are left out.
 
     Raises:
-        JournalDamagedError: The columns of a job are not texts; `path` is the journal.
+        JournalDamagedError: The columns of a job are not texts. `path` is for this error.
     """
     found = {}
     for job in jobs:
@@ -165,7 +165,7 @@ def columns_of(
 
 
 def shared_label_keys(keys: Collection[str], connection: sqlite3.Connection) -> set[str]:
-    """Return those of `keys` that several jobs have; `stored_jobs.label_key` makes the keys."""
+    """Return the label keys (`stored_jobs.label_key`) in `keys` that two or more jobs have."""
     rows = connection.execute(
         "SELECT label_key FROM jobs INDEXED BY jobs_labelled"
         " WHERE label_key IN (SELECT value FROM json_each(?))"
@@ -176,14 +176,14 @@ def shared_label_keys(keys: Collection[str], connection: sqlite3.Connection) -> 
 
 
 def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
-    """Count the jobs by stage and status; read only indexes.
+    """Count the jobs by stage and by status. The queries read only indexes, which is fast.
 
     Args:
         path: Path of the journal, for errors; None if the journal is in memory.
         connection: An open connection to the journal.
 
     Raises:
-        JournalDamagedError: One of the counted values is impossible.
+        JournalDamagedError: A job has an impossible stage, status, size or number of credits.
     """
     (waiting,) = connection.execute(
         "SELECT count(*) FROM jobs INDEXED BY jobs_waiting WHERE stage = 'waiting'"
@@ -229,10 +229,10 @@ def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
 
 
 def count_kinds(path: Path, connection: sqlite3.Connection) -> dict[str, int]:
-    """Count the jobs of each kind, the most frequent kind first.
+    """Return the number of jobs of each kind, the most frequent kind first, at most 100 kinds.
 
     Raises:
-        JournalDamagedError: A kind is impossible; `path` is the journal.
+        JournalDamagedError: A kind is impossible. `path` is for this error.
     """
     rows = connection.execute(
         "SELECT kind, count(*) FROM jobs GROUP BY kind ORDER BY count(*) DESC, kind LIMIT 100"
@@ -245,8 +245,10 @@ def count_kinds(path: Path, connection: sqlite3.Connection) -> dict[str, int]:
 def time_span(path: Path, connection: sqlite3.Connection) -> tuple[float | None, float | None]:
     """Return when the first job was added and when the last outcome was recorded.
 
+    Both are Unix times. The first is None if there is no job, the second if there is no outcome.
+
     Raises:
-        JournalDamagedError: A time is not a number; `path` is the journal.
+        JournalDamagedError: A value is not a Unix time. `path` is for this error.
     """
     first, last = connection.execute(
         "SELECT (SELECT added_at FROM jobs ORDER BY number LIMIT 1), max(done_at) FROM jobs"
@@ -257,10 +259,11 @@ def time_span(path: Path, connection: sqlite3.Connection) -> tuple[float | None,
 
 
 def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> list[Failure]:
-    """Group failed and given-up jobs by reason; return the `limit` largest groups.
+    """Group failed and given-up jobs by the reason; return the `limit` largest groups.
 
     Raises:
-        JournalDamagedError: A recorded error is not text; `path` is the journal.
+        JournalDamagedError: A recorded error is not text, or a job has an invalid id or kind.
+            `path` is for this error.
     """
     rows = connection.execute(
         """

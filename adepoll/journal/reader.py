@@ -1,6 +1,7 @@
 """JournalReader: reads a journal, also while a batch writes the journal.
 
-It does not take the lock of the journal, and avoids writing into its folder.
+It does not take the lock of the journal. Where possible, it writes nothing into the journal's
+folder.
 """
 
 import os
@@ -64,7 +65,7 @@ class JournalReader(Closeable):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the journal. Unlike `Journal.open`, this does not check all of it for damage.
+        """Open the journal. Unlike `Journal.open`, this does not check the whole file for damage.
 
         Raises:
             JournalNotFoundError: The file does not exist.
@@ -99,17 +100,18 @@ class JournalReader(Closeable):
         return holder_of(self.path)
 
     def counts(self) -> Counts:
-        """Count the jobs."""
+        """Count the jobs by stage and by status."""
         return self._read(partial(count_jobs, self.path))
 
     def kinds(self) -> Mapping[str, int]:
-        """Count the jobs of each kind, the most frequent kind first."""
+        """Return the number of jobs of each kind, the most frequent kind first."""
         return self._read(partial(count_kinds, self.path))
 
     def notes(self) -> Mapping[str, str]:
         """Return the table `notes` as a mapping from key to value.
 
-        It has the endpoints and what a batch needs in its next run; docs/journal.md lists the keys.
+        It contains the endpoints, the folder for results and other values that the next run of the
+        batch needs; docs/journal.md lists the keys.
         """
         return self._read(lambda connection: read_notes(connection, self.path))
 
@@ -134,14 +136,14 @@ class JournalReader(Closeable):
                 yield record
 
     def inline_results(self, first: int, last: int) -> dict[int, str]:
-        """Return the JSON of inline results, by the numbers of their jobs in rising order.
+        """Return the JSON of the inline results of jobs, by `Record.number` in rising order.
 
-        Jobs without an inline result are left out. At most about 4 MiB are returned: when the
-        results reach this size, those with higher numbers are left out.
+        Jobs without an inline result are left out. When the results together reach 4 Mi
+        characters, the jobs with higher numbers are left out.
 
         Args:
-            first: The lowest number.
-            last: The highest number.
+            first: The lowest number of a job.
+            last: The highest number of a job.
         """
         return self._read(partial(_data_between, first, min(last, _LAST_NUMBER)))
 
@@ -154,13 +156,18 @@ class JournalReader(Closeable):
         return self._read(partial(time_span, self.path))
 
     def failures(self, *, most: int = 100) -> list[Failure]:
-        """Group failed and given-up jobs by reason; return the `most` largest groups."""
+        """Group failed and given-up jobs by the reason; return at most `most` groups.
+
+        The largest groups come first.
+        """
         return self._read(partial(group_failures, self.path, most))
 
     def _read(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Return the result of a query. Repeat the query if the file changed while it ran.
+        """Run a query, and return its result.
 
-        Another process can change the file at any time, because the reader takes no lock.
+        Another process can change the file at any time, because the reader takes no lock. With a
+        write-ahead log (WAL), SQLite hides changes from a running query. Without a WAL, SQLite
+        does not notice changes: if the file has changed meanwhile, run the query again.
         """
         if self._closed:
             raise ClosedError("the journal's reader is closed")
@@ -178,10 +185,10 @@ class JournalReader(Closeable):
                     return result
 
     def _connected(self, state: object) -> sqlite3.Connection:
-        """Return a connection to the journal; open a new one if the present one is out of date.
+        """Return a connection to the journal.
 
-        `state` is the present value of `_state()`. A connection is out of date if it was opened at
-        another value.
+        Open a new connection if there is none, or if `_state()` returned another value when the
+        present connection was opened. `state` is the value that `_state()` returns now.
         """
         if self._connection is not None and state == self._connected_state:
             return self._connection
@@ -193,11 +200,11 @@ class JournalReader(Closeable):
         return self._connection
 
     def _state(self) -> object:
-        """Return a value that changes when the present connection may return old data.
+        """Return a value that changes if an open connection may return old data from now on.
 
-        With a WAL, SQLite notices all changes of the file, and the value is True. Without a WAL,
-        SQLite does not notice them: then the value is inode number, size and modification time of
-        the file.
+        With a write-ahead log (WAL), SQLite notices all changes of the file, and the value is True.
+        Without a WAL, SQLite does not notice changes: then the value consists of inode number, size
+        and modification time of the file.
         """
         if has_wal(self.path):
             return True
@@ -210,9 +217,10 @@ class JournalReader(Closeable):
 def _in_one_snapshot(
     query: Callable[[sqlite3.Connection], _T], connection: sqlite3.Connection
 ) -> _T:
-    """Return the result of a query whose statements all see the same state of the journal.
+    """Run all statements of a query in one transaction, and return the result of the query.
 
-    Otherwise, a job that settles between two statements could be counted twice.
+    So all statements see the same rows. Without the transaction, a job that settles between two
+    statements could be counted twice.
     """
     connection.execute("BEGIN")
     try:
@@ -234,9 +242,9 @@ def check_is_kept(journal: JournalReader, path: Path) -> None:
 
 
 def _data_between(first: int, last: int, connection: sqlite3.Connection) -> dict[int, str]:
-    """Return the JSON of inline results, by number of the job, from `first` to `last`.
+    """Return the JSON of the inline results of the jobs with the numbers `first` to `last`.
 
-    If the results reach `_PAGE_BYTES`, those with higher numbers are left out.
+    When the results together reach 4 Mi characters, the jobs with higher numbers are left out.
     """
     found: dict[int, str] = {}
     size = 0

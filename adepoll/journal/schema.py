@@ -110,11 +110,11 @@ STATEMENTS: Final = (
 
 
 def companion(journal: Path, end: str) -> Path:
-    """Return the path of a file beside the journal: the name of the journal, and `end` ("-wal")."""
+    """Return the path of the journal with `end`, such as "-wal", added to the file name."""
     return journal.with_name(journal.name + end)
 
 
 def files_of(journal: Path) -> tuple[Path, ...]:
-    """Return the path of a journal, then the paths of all files that can be beside it."""
+    """Return the path of a journal, and the paths of its -wal, -shm, -journal and .lock files."""
     ends = (WAL_END, SHM_END, ROLLBACK_END, LOCK_END)
     return (journal, *(companion(journal, end) for end in ends))

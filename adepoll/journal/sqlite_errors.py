@@ -1,7 +1,7 @@
 """Translates errors of SQLite into errors of adepoll.
 
-The text of SQLite is part of the message only if it names the problem and cannot contain a value of
-the journal.
+The message of SQLite is part of adepoll's message only if it names the problem, and cannot contain
+a value from the journal.
 """
 
 import errno
@@ -125,9 +125,10 @@ def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
 
 
 def _code_of(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> int:
-    """Return the primary result code, but `SQLITE_FULL` instead of `SQLITE_IOERR` on a full disk.
+    """Return SQLite's primary result code, corrected on a full disk.
 
-    SQLite reports `SQLITE_IOERR` if there is no space for its -shm file.
+    If there is no space for the -shm file, SQLite reports `SQLITE_IOERR`, an error of the disk. So
+    this function returns `SQLITE_FULL` instead if the disk is full.
     """
     code = primary_code(exc)
     if code == sqlite3.SQLITE_IOERR and path is not None:
@@ -138,9 +139,10 @@ def _code_of(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> int:
 
 
 def _size_limit(code: int, path: Path | None) -> OSError | None:
-    """Return the error of the system if a file of the journal has reached the limit of its size.
+    """Return "file too large" (EFBIG) if that is the cause of a failed write; otherwise None.
 
-    SQLite reports `SQLITE_IOERR` in this case, too.
+    The process can have a maximum file size (RLIMIT_FSIZE). If a file of the journal reaches it,
+    SQLite reports `SQLITE_IOERR`, as for an error of the disk.
     """
     if code != sqlite3.SQLITE_IOERR or path is None:
         return None

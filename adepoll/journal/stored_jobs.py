@@ -22,14 +22,14 @@ StoredJob: TypeAlias = tuple[str, str, str | None, str | None, str | None]
 
 
 def stored_job(job: JobToAdd, default: JobKind) -> StoredJob:
-    """Return the values that a journal stores of a job.
+    """Return the values that a journal stores when a job is added.
 
     Args:
         job: The job.
         default: Kind to assume for an id that does not contain its kind.
 
     Raises:
-        InvalidJobIdError: The id of the job cannot be a job id.
+        InvalidJobIdError: The id breaks the rules for job ids.
     """
     if is_plain(job):  # a fast path, because nearly all jobs are plain ids
         return job, (kind_of_id(job) or default).name, None, None, None
@@ -46,12 +46,12 @@ def stored_job(job: JobToAdd, default: JobKind) -> StoredJob:
 
 
 def check_job(job: JobToAdd) -> None:
-    """Raise `InvalidJobIdError` if the id of a job cannot be a job id."""
+    """Raise `InvalidJobIdError` if the id of a job breaks the rules for job ids."""
     JobRef.of(job.ref if isinstance(job, BatchJob) else job)
 
 
 def label_key(label: str) -> str:
-    """Return a text that is equal for two labels whose result files would have the same name.
+    """Return a key that is equal for two labels that give their result files the same name.
 
     Upper and lower case are not distinguished, because some file systems ignore the case of names.
     """
@@ -61,8 +61,8 @@ def label_key(label: str) -> str:
 def _storable(text: str) -> str:
     r"""Return a text that SQLite can store.
 
-    Python uses surrogates for the bytes of a file name that are not UTF-8. Each becomes an escape
-    such as ``\udcff``.
+    Python uses surrogates for the bytes of a file name that are not UTF-8. Each surrogate becomes
+    an escape of six characters, such as ``\udcff``.
     """
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -70,8 +70,8 @@ def _storable(text: str) -> str:
 def snapshot_json(snapshot: JobSnapshot) -> str:
     """Return a snapshot as JSON, without its result and without possible secrets.
 
-    Any text of the service can contain a presigned URL, which is a secret. For example, a failure
-    reason contains the `output_save_url` if the service could not store the result there.
+    Any text of the service can contain a presigned URL, which is a secret. For example, if the
+    service cannot store a result at the `output_save_url`, the failure reason contains this URL.
     """
     return snapshot.without_data().redacted().to_json()
 
@@ -79,8 +79,8 @@ def snapshot_json(snapshot: JobSnapshot) -> str:
 def result_json(connection: sqlite3.Connection, snapshot: JobSnapshot) -> str:
     """Return the JSON of an inline result.
 
-    This is the text that the service sent, unless the snapshot does not have it, or SQLite refuses
-    it, for example because it contains NaN. Then the result is encoded again.
+    This is the text that the service sent, if the snapshot has kept it and SQLite accepts it as
+    JSON. Otherwise, for example if the text contains NaN, the decoded result is encoded again.
     """
     received = None if snapshot.received_result is None else snapshot.received_result.read()
     if received is not None:
