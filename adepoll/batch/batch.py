@@ -38,11 +38,11 @@ class Batch(AsyncCloseable):
     """Watches any number of jobs, fetches their results, and records everything in a journal.
 
     ``async with Batch(client, journal="batch.db", out_dir="results") as batch: async for outcome in
-    batch.run(job_ids): ...``. With a journal file, a batch survives a crash. The next run with the
-    same journal first yields the outcomes that were not acknowledged, and then continues with the
-    other jobs. An outcome is acknowledged when your program requests the next one. Without a file,
-    the state of a batch is lost when the process ends. Memory does not grow with the number of
-    jobs.
+    batch.run(job_ids): ...``. With a journal file, a batch survives a crash, and memory does not
+    grow with the number of jobs. The next run with the same journal first yields the outcomes that
+    were not acknowledged, and then continues with the other jobs. An outcome is acknowledged when
+    your program requests the next one. Without a journal file, all records of a batch are lost when
+    the batch is closed.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Batch(AsyncCloseable):
             downloads: Maximum number of results fetched at the same time.
             connections: Maximum number of connections for one result; see `ResultFetcher`.
             window: Maximum number of jobs watched at the same time. The other jobs wait in the
-                journal, where they take no memory, until a watched job ends.
+                journal until a watched job ends.
             schedule: When to poll a job again; None for `Adaptive()`.
             discovery: How the watcher finds jobs that may have settled; see `JobWatcher`.
             not_found_grace: Seconds for which polls may be answered with 404 or 403 if no poll has
@@ -101,9 +101,9 @@ class Batch(AsyncCloseable):
             allow_private: If True, results may come from private addresses; see `ResultFetcher`.
             resolve_url: Function that returns a URL from which the result of a job can be read, if
                 the service has none; see `ResultFetcher`.
-            overwrite: If True, replace existing files. If False, a file that has exactly the bytes
-                of the result counts as the result; a file with other bytes is kept, and the job
-                gets a `TargetExistsError`.
+            overwrite: If True, replace existing files. If False, an existing file with exactly the
+                bytes of the result counts as the result; a file with other bytes is kept, and the
+                outcome of the job has a `TargetExistsError`.
             protected: Files that no result replaces, not even with `overwrite`, such as the file
                 with the job ids. The journal is protected anyway.
             verify: If True, check the files of earlier runs, and fetch a result again if its file
@@ -152,7 +152,7 @@ class Batch(AsyncCloseable):
         self._tasks: RunTasks | None = None  # the tasks of the last run
 
     def __repr__(self) -> str:
-        """Return the journal, the folder for results, and how far the last run has come."""
+        """Return a text with the journal, the folder for results, and the count of settled jobs."""
         journal = self._journal_argument
         path = journal.path if isinstance(journal, Journal) else journal
         where = "in memory" if path is None else repr(showable(os.fspath(path)))
@@ -318,7 +318,7 @@ class Batch(AsyncCloseable):
         tasks.start()
 
     async def _open_journal(self, stack: AsyncExitStack) -> Journal:
-        """Return the journal of the batch; check that its endpoints are those of the client."""
+        """Return the journal of the batch. Raise if it records other endpoints than the client."""
         v1, v2 = self._client.base_url, self._client.v2_base_url
         if isinstance(self._journal_argument, Journal):
             self._journal_argument.check_endpoint(v1, v2)
@@ -330,10 +330,10 @@ class Batch(AsyncCloseable):
         return await stack.enter_async_context(await opening)
 
     async def _open_out_dir(self, journal: Journal, noted: str | None) -> Path | None:
-        """Create the folder for results, and record it in the journal; return its path.
+        """Create the folder for results, record it in the journal, and return its path.
 
-        If the batch was created without `out_dir`, return the folder `noted` that the journal
-        names, or None if it names none.
+        If the batch was created without `out_dir`, do not create a folder: return `noted`, the
+        folder that the journal records, or None if the journal records no folder.
         """
         if self._out_dir is None:
             return None if noted is None else recorded_folder(noted, journal.path)

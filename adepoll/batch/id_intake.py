@@ -59,9 +59,9 @@ class IdIntake:
         Args:
             journal: Journal to which the ids are added.
             job_ids: The ids.
-            counters: Counters to which new jobs are added.
-            refuse: Called for each invalid id, with the error and the job as the caller passed it.
-                The id is not added.
+            counters: Counters of the run, in which new jobs are counted.
+            refuse: Called for each invalid id, which is not added. The arguments are the error, and
+                the job as the caller passed it.
             kind: Kind to assume for an id that does not contain its kind.
         """
         self._journal = journal
@@ -90,7 +90,10 @@ class IdIntake:
         self._added.set()
 
     async def waiting(self) -> AsyncGenerator[JobRef, None]:
-        """Yield the jobs of the journal that must still be watched; end when all ids were added."""
+        """Yield all jobs of the journal that must still be watched, as soon as they are added.
+
+        End when all ids of the run were added.
+        """
         after = 0
         while True:
             self._added.clear()
@@ -105,7 +108,7 @@ class IdIntake:
                 await self._added.wait()
 
     async def _read(self) -> None:
-        """Read all ids from the iterable of the caller, and buffer them for `_write`."""
+        """Read all ids from the iterable of the caller into a buffer, from which `_write` reads."""
         if isinstance(self._job_ids, AsyncIterable):
             try:
                 async for job_id in self._job_ids:

@@ -1,8 +1,9 @@
-"""Keeps large results that polls have received until they are in their result files.
+"""Keeps the temporary files of large results until the results are in their result files.
 
-The client deletes its file of a large result together with the snapshot. With zero data retention,
-the service has then deleted the result, too. So a batch renames the file, and the next run finds
-it, also if this process is killed. Blocking code; call it from threads.
+The client writes a large result of a poll to a temporary file, and deletes this file together with
+the snapshot. With zero data retention, the service has deleted the result, too. So a batch renames
+the file: the client does not delete it, and if this process is killed, the next run finds it.
+Blocking code; call it from threads.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def keep(folder: Path, snapshots: Iterable[JobSnapshot]) -> None:
-    """Rename the file of each large result, so that the client does not delete it."""
+    """Rename the temporary file of each large result, so that the client does not delete it."""
     for snapshot in snapshots:
         if snapshot.kept_result is None:
             continue
@@ -32,7 +33,10 @@ def keep(folder: Path, snapshots: Iterable[JobSnapshot]) -> None:
 
 
 def with_kept_result(folder: Path, snapshot: JobSnapshot) -> JobSnapshot:
-    """Return a snapshot with the result that an earlier run has kept in a file, if there is one."""
+    """Return the snapshot with its large result, if an earlier run has kept the file of the result.
+
+    Otherwise, return the snapshot unchanged.
+    """
     path = _path_of(folder, snapshot)
     try:
         status = path.lstat()
@@ -47,7 +51,7 @@ def with_kept_result(folder: Path, snapshot: JobSnapshot) -> JobSnapshot:
 
 
 def remove(folder: Path, snapshots: Iterable[JobSnapshot]) -> None:
-    """Remove the kept files of jobs whose results are in their result files."""
+    """Remove the files that `keep` has renamed, because the results are in result files now."""
     for snapshot in snapshots:
         with contextlib.suppress(OSError):
             _path_of(folder, snapshot).unlink()

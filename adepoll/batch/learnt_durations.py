@@ -1,4 +1,4 @@
-"""Saves in the journal what a batch has learnt about how long jobs take, for its next run.
+"""Saves in the journal how long jobs have taken, so that the next run of the batch knows it.
 
 The durations are stored in the journal's table `notes`, under the key "durations".
 """
@@ -17,14 +17,20 @@ _NOTE: Final = "durations"
 
 
 async def read_durations(journal: Journal) -> dict[JobKind, Durations]:
-    """Return what earlier runs have learnt about each kind; leave out what cannot be read."""
+    """Return the durations of each job kind that earlier runs have saved in the journal.
+
+    A kind whose saved durations cannot be read is left out.
+    """
     return await run_in_thread(_durations_in, await journal.note(_NOTE))
 
 
-def _durations_in(note: str | None) -> dict[JobKind, Durations]:
-    """Return the durations in a note. Blocks: somebody else may have written a long note."""
+def _durations_in(saved: str | None) -> dict[JobKind, Durations]:
+    """Return the durations of each job kind from the text that the journal has saved, if any.
+
+    Call this in a thread: somebody else may have written the journal, and a long text takes time.
+    """
     learnt = {}
-    for name, text in _texts_in(note).items():
+    for name, text in _texts_in(saved).items():
         try:
             learnt[JobKind(name)] = Durations.from_json(text)
         except ConfigurationError:  # written by another version of adepoll; the run learns again
@@ -33,7 +39,10 @@ def _durations_in(note: str | None) -> dict[JobKind, Durations]:
 
 
 async def write_durations(journal: Journal, learnt: Mapping[JobKind, Durations]) -> None:
-    """Save what a run has learnt, by kind; keep what is saved about other kinds.
+    """Save in the journal the durations of each job kind that a run has learnt.
+
+    Kinds of which no job has ended are left out. The journal keeps the durations of all kinds that
+    are not in `learnt`.
 
     Raises:
         JournalError: The journal cannot be written.
@@ -44,14 +53,15 @@ async def write_durations(journal: Journal, learnt: Mapping[JobKind, Durations])
         await journal.set_note(_NOTE, json.dumps(noted | texts))
 
 
-def _texts_in(note: str | None) -> dict[str, str]:
-    """Return the saved JSON text of each kind, by the name of the kind.
+def _texts_in(saved: str | None) -> dict[str, str]:
+    """Parse the text that the journal has saved: a JSON object from kind to durations.
 
-    The result is empty if the note is missing or invalid.
+    The key is the name of a job kind. The value is the JSON text of the `Durations` of this kind.
+    Return an empty dict if nothing is saved, or if the text is invalid.
     """
     try:
-        noted = json.loads(note or "{}")
+        by_kind = json.loads(saved or "{}")
     except (ValueError, RecursionError):
         return {}
-    texts = noted.items() if isinstance(noted, dict) else ()
+    texts = by_kind.items() if isinstance(by_kind, dict) else ()
     return {name: text for name, text in texts if isinstance(text, str)}

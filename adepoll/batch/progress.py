@@ -1,4 +1,4 @@
-"""BatchProgress: how far a batch has come. RunCounters: counts these numbers during a run."""
+"""Counts how far a run of a batch has come (`RunCounters`), and shows it (`BatchProgress`)."""
 
 import math
 from collections import Counter
@@ -19,20 +19,20 @@ class BatchProgress(HtmlTable):
     """How far a batch has come; a copy that does not change.
 
     Attributes:
-        known: Jobs in the journal, and invalid ids passed to this run.
-        settled: Settled jobs by status.
-        before: Jobs that were settled when the run began.
-        unresolved: Jobs that were given up before adepoll knew that they had settled, and invalid
-            ids.
-        missed: Settled jobs whose results could not be fetched.
-        open: Jobs without an outcome.
-        fetching: Results being fetched.
-        bytes_fetched: Bytes of the results that this run has fetched or is fetching. This includes
-            bytes that an interrupted run had fetched before, if this run continues the download.
-        adopted: Results that this run has found complete in existing files.
-        partial: Completed jobs with a partial result; see `JobSnapshot.partial`.
+        known: Number of jobs in the journal, plus the number of invalid ids passed to this run.
+        settled: Number of settled jobs with each status.
+        before: Number of jobs that had settled before the run began.
+        unresolved: Number of jobs that were given up before adepoll knew that they had settled,
+            plus the number of invalid ids.
+        missed: Number of settled jobs whose results could not be fetched.
+        open: Number of jobs without an outcome.
+        fetching: Number of results that are being fetched now.
+        bytes_fetched: Number of bytes of results that this run has fetched so far. If this run
+            continues a download of an interrupted run, the bytes of that run count, too.
+        adopted: Number of results that this run did not write, because a complete file existed.
+        partial: Number of completed jobs with a partial result; see `JobSnapshot.partial`.
         credits: Sum of the credits that the service states for settled jobs.
-        complete: True if all ids passed to the run are in the journal.
+        complete: True if all ids passed to the run have been read and added to the journal.
     """
 
     known: int = 0
@@ -51,7 +51,10 @@ class BatchProgress(HtmlTable):
 
 @define(eq=False)
 class OutcomeRate:
-    """Outcomes per second, averaged over about 30 seconds. All times come from one clock."""
+    """Measures the outcomes per second, averaged over about 30 seconds.
+
+    All times are seconds of the same clock.
+    """
 
     _started: float = math.nan  # seconds; time of the first outcome
     _updated: float = math.nan  # seconds; time of the last outcome
@@ -59,7 +62,7 @@ class OutcomeRate:
     _total: int = 0
 
     def add(self, count: int, now: float) -> None:
-        """Add `count` outcomes at time `now`, in seconds."""
+        """Count `count` more outcomes at the time `now`, in seconds."""
         if not self._total:
             self._started = self._updated = now
         self._recent = self._recent * math.exp(-(now - self._updated) / _MEMORY) + count
@@ -67,7 +70,10 @@ class OutcomeRate:
         self._total += count
 
     def per_second(self, now: float) -> float | None:
-        """Return the rate; None until 20 outcomes were added and one second has passed."""
+        """Return the outcomes per second at the time `now`, in seconds.
+
+        Return None until there were 20 outcomes, and one second has passed since the first one.
+        """
         passed = now - self._started
         if self._total < _MIN_OUTCOMES or passed < _MIN_TIME:
             return None
@@ -87,9 +93,9 @@ class RunCounters:
     `BatchProgress` describes the attributes that both classes have.
 
     Attributes:
-        outcome_rate: Jobs per second that get an outcome.
-        bytes_complete: Bytes of all results that this run has fetched completely.
-        bytes_partial: Received bytes of each result that is being fetched, by job.
+        outcome_rate: Measures the outcomes per second.
+        bytes_complete: Total size in bytes of the results that this run has fetched completely.
+        bytes_partial: Number of received bytes of each result that is being fetched, by job.
     """
 
     known: int = 0
@@ -107,7 +113,7 @@ class RunCounters:
     complete: bool = False
 
     def begin(self, counts: Counts) -> None:
-        """At the start of a run, set the counters to the numbers in the journal, `counts`."""
+        """Set the counters at the start of a run; `counts` are the numbers in the journal."""
         given_up = counts.by_stage.get(Stage.GIVEN_UP, 0)
         settled = sum(counts.by_status.values())
         not_missed = counts.by_stage.get(Stage.DONE, 0) + counts.by_stage.get(Stage.FETCHING, 0)
@@ -122,7 +128,7 @@ class RunCounters:
             self.settled[JobStatus.parse(text)] += count
 
     def record_ends(self, ends: Iterable[JobSnapshot | UnresolvedJob]) -> None:
-        """Count jobs that have settled or were given up, after the journal has recorded them."""
+        """Count jobs that have settled or were given up. The journal has recorded them before."""
         for end in ends:
             if isinstance(end, UnresolvedJob):
                 self.unresolved += 1

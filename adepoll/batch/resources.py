@@ -29,9 +29,10 @@ class BatchResources:
         protected: Files that are never replaced, not even with `overwrite`.
         overwrite: True if existing files are replaced.
         verify: True if the result files of earlier runs are checked.
-        curable: Class names of lasting errors whose cause the settings of this batch can remove.
-            The batch tries jobs with these errors again.
-        service_time: Returns the Unix time by the service's clock; None if that is unknown.
+        curable: Names of error classes. Jobs that earlier runs gave up with these errors are tried
+            again, although the errors are lasting: a setting of this batch can remove their cause.
+        service_time: Function that returns the Unix time by the service's clock, or None if
+            adepoll does not know that clock.
     """
 
     journal: Journal

@@ -53,11 +53,11 @@ _PAGE: Final = 200  # records read from the journal at the same time
 
 @frozen(kw_only=True)
 class _ResultFetch:
-    """A result to be fetched.
+    """A result that must be written to a file.
 
     Attributes:
-        snapshot: The settled job.
-        path: File for the result.
+        snapshot: Snapshot of the completed job.
+        path: Path of the result file.
     """
 
     snapshot: JobSnapshot
@@ -75,8 +75,8 @@ class ResultFetching:
     4. `close`
 
     Attributes:
-        tasks: Group for the tasks that fetch results. `put` creates a task only if there is a
-            result to fetch, so a high maximum costs nothing.
+        tasks: Group for the tasks that fetch results. `put` creates a task only if no other task is
+            idle, and at most `BatchResources.downloads` tasks.
     """
 
     tasks: asyncio.TaskGroup
@@ -94,7 +94,8 @@ class ResultFetching:
         Args:
             resources: Resources of the batch.
             counters: Counters of the run.
-            deliver: Called with each outcome; waits while the consumer is slow.
+            deliver: Coroutine function that is called with each outcome. It waits while the
+                consumer is slow.
             verify_acknowledged: If False, the method `verify_acknowledged` does nothing.
         """
         self._resources = resources
@@ -114,10 +115,10 @@ class ResultFetching:
         self._acknowledged: set[JobRef] | None = set() if verify_acknowledged else None
 
     async def keep_unchanged(self, page: Sequence[Record]) -> Sequence[Record]:
-        """Return the records whose files are unchanged.
+        """Return the records whose result files are unchanged, and those without a result file.
 
         For every other job, record in the journal that the result must be fetched again. If
-        `verify` is False, return all records without a check.
+        `BatchResources.verify` is False, return all records without a check.
         """
         # A run that was killed while it recorded a result file has not removed the kept file.
         written = [record.snapshot for record in page if record.file and record.snapshot]
@@ -132,6 +133,8 @@ class ResultFetching:
 
     async def find_unfinished(self) -> None:
         """Find the settled jobs whose results earlier runs have not fetched.
+
+        `fetch_unfinished` queues these results.
 
         Raises:
             ConfigurationError: There are such jobs, but no folder for their results.
@@ -168,7 +171,10 @@ class ResultFetching:
         return {job: folder / names.get(job, result_name(job.job_id)) for job in jobs}
 
     async def keep(self, snapshots: Sequence[JobSnapshot]) -> None:
-        """Keep the large results that polls have received until they are in their files."""
+        """Keep the temporary files of large results until the results are in their result files.
+
+        So another run can use the temporary files if this process is killed.
+        """
         folder = self._resources.out_dir
         if folder is not None and any(job.kept_result is not None for job in snapshots):
             await start_in_thread(kept_results.keep, folder, snapshots)
@@ -205,7 +211,7 @@ class ResultFetching:
             self._ended = True
 
     async def fetch_unfinished(self) -> None:
-        """Queue the results of the jobs that `find_unfinished` has found."""
+        """Queue the results that earlier runs have not fetched, as `find_unfinished` has found."""
         if not self._unfinished:
             return
         async with aclosing(record_pages(self._journal, RecordFilter.FETCHING, data=True)) as pages:
@@ -215,12 +221,12 @@ class ResultFetching:
                         await self._put_again(record)
 
     async def close(self) -> None:
-        """End the tasks that fetch results when the queue is empty."""
+        """Make each task that fetches results end as soon as the queue is empty."""
         for _ in range(self._created):
             await self._queue.put(None)
 
     async def _put_again(self, record: Record) -> None:
-        """Queue the result of a job that an earlier run has settled."""
+        """Queue the result of a job that settled in an earlier run, to write it to a file."""
         snapshot, folder = record.snapshot, self._resources.out_dir
         path = (await self.targets([record.ref])).get(record.ref)
         if record.file is not None:
@@ -235,7 +241,11 @@ class ResultFetching:
         await self.put(snapshot, path)
 
     async def _fetch(self, fetch: _ResultFetch) -> tuple[Outcome, Change]:
-        """Write a result to its file; return the outcome, and the change that records it."""
+        """Write a result to its file; return the outcome, and the journal change that records it.
+
+        If the result cannot be fetched, the outcome has the error. Raise an error that concerns all
+        jobs.
+        """
         snapshot, counters = fetch.snapshot, self._counters
         job = ref_of(snapshot)
         counters.bytes_partial[job] = 0
@@ -285,12 +295,18 @@ class ResultFetching:
         return ResultFile(path=download.path, bytes=download.bytes, sha256=download.sha256)
 
     def note_acknowledged(self, job: JobRef) -> None:
-        """Let `verify_acknowledged` skip a job, because the program may have moved its file."""
+        """Exclude a job from `verify_acknowledged`, because its outcome was acknowledged now.
+
+        The program may have moved the result file since.
+        """
         if self._acknowledged is not None:
             self._acknowledged.add(job)
 
     async def verify_acknowledged(self) -> None:
-        """Find lost files of outcomes acknowledged in earlier runs; queue their results again."""
+        """Check the result files of outcomes that were acknowledged in earlier runs.
+
+        If a file is missing or changed, queue its result again.
+        """
         if self._acknowledged is None:
             return
         async with aclosing(record_pages(self._journal, RecordFilter.ACKNOWLEDGED)) as pages:
@@ -321,8 +337,8 @@ def _path_of_lost(record: Record, earlier: Path, new: Path | None) -> Path:
     """Return the path at which a result is written again, because its file is missing or changed.
 
     Args:
-        record: The job.
-        earlier: Recorded path of the lost file.
+        record: Record of the job.
+        earlier: Path of the missing or changed file, as the journal records it.
         new: Path that a run would choose for the file now; None if this run writes no new files.
     """
     # Somebody else may have written the journal. So a recorded name is used only if a run gives
@@ -337,9 +353,9 @@ def _path_of_lost(record: Record, earlier: Path, new: Path | None) -> Path:
 async def record_pages(
     journal: Journal, which: RecordFilter, *, data: bool = False
 ) -> AsyncGenerator[Sequence[Record], None]:
-    """Yield the records that `which` selects, several at a time.
+    """Yield the records that `which` selects, in lists of at most 200.
 
-    If `data` is True, the snapshots contain the results that the journal has.
+    If `data` is True, the snapshots contain the inline results that the journal has.
     """
     after = 0
     while page := await journal.records(which, after=after, limit=_PAGE, data=data):
@@ -348,14 +364,14 @@ async def record_pages(
 
 
 def outcome_of(snapshot: JobSnapshot) -> Outcome:
-    """Return an `Outcome` with a settled job; its `file` and `error` are None."""
+    """Return the `Outcome` of a settled job, in which `file` and `error` are None."""
     return Outcome(
         job_id=snapshot.job_id, kind=snapshot.kind, label=snapshot.label, snapshot=snapshot
     )
 
 
 def given_up(job: JobRef, error: AdePollError, now: float) -> GivenUp:
-    """Return the change to the journal that records a job as given up at the Unix time `now`."""
+    """Return the journal change that records that a job was given up at the Unix time `now`."""
     return GivenUp(job, error, lasting=isinstance(error, LASTING_ERRORS), at=now)
 
 

@@ -24,21 +24,21 @@ _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | file_system.PLAIN
 class ProtectedFiles:
     """Files that no result may replace: those of the journal, and files that the caller names.
 
-    A file is recognised by every path that leads to it: through links, and with another spelling if
-    the file system ignores the difference.
+    A file is recognised by every path that leads to it, also through links, and in upper or lower
+    case if the file system ignores the case of names.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        """Protect these files, which need not exist."""
+        """Protect the files at these paths. A file need not exist yet."""
         self._paths = tuple(paths)
 
     def __contains__(self, path: Path) -> bool:
-        """Return True if the path names a protected file. Blocks for a few system calls."""
+        """Return True if the path leads to a protected file. Blocking code."""
         return any(_is_same_file(path, protected) for protected in self._paths)
 
 
 def names_of(job_id: str, label: str | None) -> tuple[str, ...]:
-    """Return the names that the result file of a job can have."""
+    """Return all names that a batch can give to the result file of a job."""
     if label is None:
         return (result_name(job_id),)
     return result_name(job_id), label_name(label), label_name(label, job_id)
@@ -53,7 +53,7 @@ def modified_ns(path: Path) -> int:
 
 
 def lost(records: Sequence[Record]) -> list[Record]:
-    """Return the records whose file is missing, unreadable or changed.
+    """Return the records whose result file is missing, unreadable or changed.
 
     A file with the recorded size and modification time counts as unchanged. If only the time is
     different, the SHA-256 of the file decides.
@@ -62,9 +62,9 @@ def lost(records: Sequence[Record]) -> list[Record]:
 
 
 async def same_content(path: Path, chunks: AsyncIterable[bytes]) -> ResultFile | None:
-    """Compare a file with a result, whose bytes are in `chunks`.
+    """Compare the file at `path` with a result, whose bytes are in `chunks`.
 
-    Return the file if it has the same bytes; otherwise None.
+    Return size and SHA-256 of the file if it has the same bytes; otherwise None.
     """
     # The file is not opened in a thread. After a cancellation, the thread would still open the
     # file, and nobody would close the file.
@@ -85,7 +85,7 @@ async def same_content(path: Path, chunks: AsyncIterable[bytes]) -> ResultFile |
 
 
 def _is_unchanged(record: Record) -> bool:
-    """Return True if the result file still has its recorded content, or no file is recorded."""
+    """Return True if the result file has not changed, or if the record names no file."""
     if record.file is None:
         return True
     if record.file.path.name not in names_of(record.job_id, record.label):
@@ -109,7 +109,7 @@ def _sha256(file: BufferedReader) -> str | None:
 
 
 def _open_regular(path: Path) -> BufferedReader | None:
-    """Open a file; return None if it is not a regular file that can be read."""
+    """Open a file for reading; return None if it is not a regular file, or cannot be read."""
     if not path.is_file():  # such as a FIFO: opening it blocks on systems without O_NONBLOCK
         return None
     try:

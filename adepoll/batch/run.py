@@ -12,7 +12,7 @@ from adepoll.journal.outcomes import Outcome
 
 
 class BatchRun(EndsWhenLeft[Outcome]):
-    """An async iterator of outcomes, and an async context manager; created by `Batch.run`.
+    """One run of a batch: an async iterator of outcomes, and an async context manager.
 
     A run starts at the first iteration, or when its ``async with`` block begins. It ends in one of
     these cases:
@@ -28,7 +28,7 @@ class BatchRun(EndsWhenLeft[Outcome]):
     _left = False
 
     def __init__(self, tasks: RunTasks, start: Callable[[RunTasks], Awaitable[None]]) -> None:
-        """Create a run that has not started; use `Batch.run`."""
+        """Create a run that has not started; only `Batch.run` calls this."""
         self._tasks = tasks
         self._start_tasks = start
         self._unacknowledged: JobRef | None = None  # the job of the last outcome
@@ -59,7 +59,7 @@ class BatchRun(EndsWhenLeft[Outcome]):
         return outcome
 
     def __repr__(self) -> str:
-        """Return how far the run has come."""
+        """Return a text with the number of settled, unresolved and open jobs."""
         found = self.progress
         settled = sum(found.settled.values())
         state = "ended" if self._closed or self._tasks.exhausted else "running"
@@ -95,7 +95,10 @@ class BatchRun(EndsWhenLeft[Outcome]):
             self._started = True
 
     async def _acknowledge(self) -> None:
-        """Record that the program has acknowledged the last outcome; if that fails, end the run."""
+        """Record that the program has acknowledged the previous outcome.
+
+        If the journal cannot be written, end the run, and raise the error.
+        """
         if self._unacknowledged is not None and not self._tasks.stopped:
             try:
                 await self._tasks.acknowledge(self._unacknowledged)

@@ -57,9 +57,10 @@ class RunTasks:
 
     Attributes:
         counters: Numbers of the run.
-        exhausted: True after `next` has reported the end of the run.
+        exhausted: True after `next` has raised, because the run has ended.
         stopped: True after `stop` was called.
-        abandoned: True if the consumer has left the run without closing it.
+        abandoned: True after `abandon` was called, because the consumer has left the run without
+            closing it.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class RunTasks:
 
     @property
     def running(self) -> bool:
-        """True while tasks of the run exist."""
+        """True from `start` until the tasks of the run have ended."""
         return self._main is not None and not self._main.done()
 
     def start(self) -> None:
@@ -121,7 +122,7 @@ class RunTasks:
         return self._outcomes.get_nowait()
 
     async def acknowledge(self, job: JobRef) -> None:
-        """Record in the journal that the program is done with the outcome of this job."""
+        """Record in the journal that the program has acknowledged the outcome of a job."""
         self._results.note_acknowledged(job)
         self._unacknowledged = job
         await self._journal.write(Acknowledged(job, self._resources.now()), durable=False)
@@ -156,7 +157,10 @@ class RunTasks:
         self._changed.set()
 
     def _raise_end(self) -> NoReturn:
-        """Raise the exception with which the run ended; `StopAsyncIteration` if all went well."""
+        """Raise the error that ended the run, or `StopAsyncIteration` if the run is complete.
+
+        Raise `ClosedError` after `stop`.
+        """
         if self.stopped:
             raise ClosedError("the run was closed; start another one with Batch.run")
         if self._main is None or self._main.cancelled():
@@ -169,7 +173,7 @@ class RunTasks:
         raise error
 
     async def _deliver(self, *outcomes: Outcome) -> None:
-        """Put outcomes into the buffer of the run; add the texts in `BatchJob.columns` to each."""
+        """Add the `BatchJob.columns` of each job to its outcome; buffer the outcomes."""
         columns: Mapping[JobRef, Mapping[str, str]] = {}
         if self._has_columns or self._ids.has_columns:
             columns = await self._journal.columns([outcome.ref for outcome in outcomes])
@@ -182,7 +186,7 @@ class RunTasks:
         self._changed.set()
 
     async def _refuse_id(self, error: InvalidJobIdError, job: JobToAdd) -> None:
-        """Put an outcome for an invalid id into the buffer; the journal does not contain the id."""
+        """Buffer an outcome with the error for an invalid id, which is not added to the journal."""
         self.counters.unresolved += 1
         self.counters.known += 1
         batch_job = job if isinstance(job, BatchJob) else BatchJob(JobRef(error.job_id))
@@ -223,9 +227,9 @@ class RunTasks:
             await self._save_durations()
 
     async def _deliver_earlier(self) -> None:
-        """Put the outcomes of earlier runs that were not acknowledged into the buffer.
+        """Buffer the outcomes of earlier runs that were not acknowledged.
 
-        In a replay, put all outcomes of earlier runs into the buffer.
+        With `replay=True`, buffer all outcomes of earlier runs.
         """
         which = RecordFilter.WITH_OUTCOME if self._replay else RecordFilter.UNACKNOWLEDGED
         async with aclosing(record_pages(self._journal, which, data=True)) as pages:
@@ -254,8 +258,8 @@ class RunTasks:
 
         Each end is recorded immediately, even while the consumer or the downloads are slow, because
         the service may have deleted the result after the poll. Memory is limited nevertheless:
-        until `_pass_on` has handled an ended job, the watch still counts it. A settled job counts
-        in the buffer of the watch, and a job that was given up counts in the window.
+        until `_pass_on` has handled an ended job, the job still counts as buffered by the watch.
+        While this buffer is full, the watch pauses polls and the reading of ids.
         """
         watcher, window = self._resources.watcher, self._resources.window
         waiting = self._ids.waiting()
@@ -281,7 +285,10 @@ class RunTasks:
             await self._give_up_waiting(self._timeout)
 
     async def _pass_on(self) -> None:
-        """Pass outcomes to the consumer and results to the downloads, as fast as both allow."""
+        """Deliver recorded outcomes, and queue the results that must be fetched.
+
+        Wait while the consumer or the downloads are slow.
+        """
         while (item := await self._recorded.get()) is not None:
             if isinstance(item, tuple):
                 await self._results.put(*item)
@@ -292,7 +299,7 @@ class RunTasks:
                 self._watch.release(given_up=isinstance(item, Outcome) and item.snapshot is None)
 
     async def _give_up_waiting(self, timeout: float) -> None:  # noqa: ASYNC109 - the timeout has already passed
-        """After the timeout, give up the jobs in the journal that were never watched."""
+        """Give up the jobs that this run has not begun to watch before the timeout."""
         after = 0
         while page := await self._journal.waiting(after=after, limit=_PAGE):
             after = page[-1][0]
@@ -309,10 +316,10 @@ class RunTasks:
             )
 
     async def _record_ends(self, ends: Iterable[JobSnapshot | UnresolvedJob]) -> None:
-        """Record how jobs ended, then queue their outcomes and results for `_pass_on`.
+        """Record how jobs have ended, then queue their outcomes and results for `_pass_on`.
 
-        A cancellation takes effect only when the ends are recorded and counted, so that no result
-        is lost, and the counters agree with the journal.
+        If the task is cancelled, it first finishes recording and counting the jobs. So no result is
+        lost, and the counters agree with the journal.
         """
         recording = asyncio.create_task(self._record(tuple(ends)))
         await wait_until_done(recording)
@@ -354,7 +361,7 @@ class RunTasks:
             await self._save_durations()
 
     async def _save_statuses(self) -> None:
-        """Record in the journal the statuses that have changed since the last call."""
+        """Record in the journal the job statuses that have changed since the last call."""
         if self._watch is None:
             return
         before, self._recorded_statuses = self._recorded_statuses, self._watch.last_statuses()
