@@ -48,7 +48,7 @@ class Decoder:
     """
 
     def __init__(self, read: Read, *, job_id: str) -> None:
-        """Create a decoder; `read` is the function that returns the next encoded bytes."""
+        """Create a decoder; the function `read` returns the next encoded bytes."""
         self._read = read
         self._job_id = job_id
         self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
@@ -66,8 +66,8 @@ class Decoder:
 
         Raises:
             ResultTransferError: The body ended within the compressed data.
-            ResultMalformedError: The body is not compressed data, or its decoded size is
-                implausible: too large, or nearly 0.
+            ResultMalformedError: The body cannot be decoded, decodes to more than 16 GiB, or
+                decodes to far fewer bytes than it has.
         """
         while not self._is_ended:
             if not self._encoded:
@@ -100,9 +100,10 @@ class Decoder:
 
     @property
     def _may_be_padding(self) -> bool:
-        """True if the next bytes may be padding after a gzip member, not another member.
+        """True if the compressed data may be complete, so that the next bytes may be padding.
 
-        It becomes False when a byte of another member was decoded.
+        Compressed data can consist of several parts ("members" in gzip), one after another. The
+        value is True from the end of a member until a byte of the next member was decoded.
         """
         return self._member > 0 and not self._bytes_of_member
 

@@ -28,7 +28,7 @@ _MIN_BYTES: Final = 2**24
 
 
 class BlockPool:
-    """A pool of blocks of memory, which are used again when `take` no longer lends them.
+    """A pool of memory blocks. A block is used again when its last user has released it.
 
     This saves time: new memory must be zeroed or mapped by the kernel before it can be used.
     """
@@ -39,7 +39,7 @@ class BlockPool:
         self._blocks: list[tuple[bytearray, weakref.ref[memoryview]]] = []
 
     def take(self) -> memoryview:
-        """Lend an unused block, until the returned memoryview is deleted.
+        """Return an unused block. It is in use until the returned memoryview is deleted.
 
         Other memoryviews of the block, such as slices, do not prevent its reuse.
         """
@@ -72,9 +72,9 @@ class BufferedBody(asyncio.BufferedProtocol):
 
         Args:
             response: The response.
-            transport: Transport of its connection.
+            transport: Transport of the response's connection.
             handler: The protocol of aiohttp, which this object replaces.
-            left: Bytes of the body that are not received yet.
+            left: Number of bytes of the body that are not received yet.
             silence: Maximum seconds without a byte.
             blocks: The memory for the body.
         """
@@ -93,11 +93,11 @@ class BufferedBody(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - all free space is offered
-        """Return the free part of the current block."""
+        """Return the memory for the next bytes: the free part of the block that is being filled."""
         return self._block[self._filled : self._filled + self._left]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Record `nbytes` bytes that were received into the current block."""
+        """Record that `nbytes` bytes were received into the block that is being filled."""
         self._response.content.total_bytes += nbytes
         self._left -= nbytes
         self._filled += nbytes
@@ -158,9 +158,9 @@ class BufferedBody(asyncio.BufferedProtocol):
         return chunk
 
     def _copy_partial_block(self) -> bytes:
-        """Return a copy of the bytes in a block that is not full; empty at the end of the body.
+        """Return a copy of the bytes in the block that is being filled; empty at the end.
 
-        The next bytes overwrite the block, so the caller gets a copy.
+        The next bytes overwrite this block, so the caller gets a copy.
 
         Raises:
             aiohttp.ClientPayloadError: The block is empty, although the body has not ended.
@@ -172,9 +172,9 @@ class BufferedBody(asyncio.BufferedProtocol):
         return chunk
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait at most `seconds` for a full block, or for the end of the body or the connection.
+        """Wait at most `seconds` until a block is full, the body ends, or the connection is closed.
 
-        Return True if there is a full block, or the connection is closed.
+        Return True if a block is full or the connection is closed; otherwise False.
         """
         waiter = self._waiter = self._loop.create_future()
         timer = self._loop.call_later(max(seconds, 0.0), self._wake)
@@ -201,9 +201,8 @@ def take_over(
         blocks: The memory for the body, which several responses can share; None for new memory.
 
     Returns:
-        Two values: the bytes that aiohttp has already received, which come first; and the object
-        from which the caller reads the rest of the body. The object is None if the caller must read
-        the rest from `response`.
+        The bytes that aiohttp has already received, and the object from which the caller then reads
+        the rest of the body. The object is None if the caller must read the rest from `response`.
     """
     length, content = response.content_length, response.content
     if length is None or length - content.total_bytes < _MIN_BYTES:

@@ -9,7 +9,7 @@ from adepoll.errors import ResultNotReadyError
 
 
 def raise_unless_completed(job: JobSnapshot) -> None:
-    """Raise if a job has no result.
+    """Raise if a job has not completed, because it cannot have a result.
 
     Raises:
         ResultNotReadyError: The job has not settled yet.
@@ -28,8 +28,8 @@ async def request_completed(client: AdeClient, ref: JobRef) -> JobSnapshot:
     the job is requested again, up to `RetryPolicy.attempts` times in total.
 
     Raises:
-        ResultError: As for `raise_unless_completed`.
         RequestError: The API failed.
+        AdePollError: As for `raise_unless_completed`.
     """
     waits = client.retry.waits(client.rng)
     job = await client.get_job(ref)

@@ -37,14 +37,19 @@ class DiskWriter:
 
     Attributes:
         size: Size of the result in bytes; None if not known.
-        written: Bytes written so far.
+        written: Number of bytes in the file so far, including those of an earlier download that is
+            continued.
         part: The part file.
     """
 
     def __init__(
         self, part: PartFile, progress: Progress | None, *, result_keys: Collection[str] = ()
     ) -> None:
-        """Create a writer; `result_keys` are the top-level keys that a result must have."""
+        """Create a writer for the file `part`.
+
+        `progress` is called after each write. `result_keys` are the top-level keys that a result
+        must have.
+        """
         self.size: int | None = None
         self.written = 0
         self.part = part
@@ -61,7 +66,7 @@ class DiskWriter:
     async def open(self) -> AsyncGenerator[ResumeState | None, None]:
         """Open the part file, and yield the resume state that an earlier download left.
 
-        Yield None if there is no resume state.
+        Yield None if there is no resume state. Close the part file at the end of the block.
         """
         try:
             yield await run_in_thread(self.part.open, self._result_keys)
@@ -80,14 +85,14 @@ class DiskWriter:
         resumable: bool = False,
         resume: ResumeState | None = None,
     ) -> None:
-        """Start to write an empty file, or a file that contains the bytes that `resume` names.
+        """Start to write: an empty file, or with `resume` the file of an earlier download.
 
         Args:
             version: Size and ETag of the object that will be written, as far as they are known.
             multipart: True if several responses will make up the file; ignored with `resume`.
             resumable: True if the storage serves ranges; ignored with `resume`.
-            resume: The resume state that `open` yielded, to keep its bytes; None to begin with an
-                empty file.
+            resume: The resume state that `open` yielded, to keep the bytes that the file already
+                contains; None to begin with an empty file.
         """
         await self._stop_background_work()
         _keep_freed_memory()
@@ -103,16 +108,16 @@ class DiskWriter:
         self._report_progress()
 
     def write(self, offset: int, chunks: list[Chunk]) -> asyncio.Future[None]:
-        """Start to write and hash chunks in a thread; return a future that is done at the end.
+        """Start to write and hash chunks in a thread; return a future that completes at the end.
 
         `offset` is the offset of the first chunk in the file.
         """
         return start_in_thread(self._write, offset, chunks)
 
     def record(self, count: int, prefix: int) -> None:
-        """Record that bytes were written; after each 64 MiB, start to sync the file.
+        """Record that bytes were written; after each 64 MiB, start to sync the file to the disk.
 
-        A single sync at the end would take long. Raise the error of the previous sync.
+        A single sync at the end would take long. If the previous sync has failed, raise its error.
 
         Args:
             count: Number of newly written bytes.
@@ -130,7 +135,7 @@ class DiskWriter:
             self._syncing = start_in_thread(self.part.sync)
 
     async def publish(self) -> str:
-        """Finish the hash, and rename the complete part file to its target; return the SHA-256."""
+        """Hash the rest, and rename the complete part file to its target; return the SHA-256."""
         await self._finish_hash()
         if self._syncing is not None:
             await wait_until_done(self._syncing)
@@ -142,8 +147,7 @@ class DiskWriter:
     def _write(self, offset: int, chunks: list[Chunk]) -> None:
         """Write chunks, and hash them if all earlier bytes of the file are hashed.
 
-        If earlier bytes are not hashed yet, a later call reads these chunks from the file and
-        hashes them.
+        Otherwise, a later call reads these bytes from the file, and hashes them.
         """
         self.part.write(offset, chunks)
         if self._hash_lock.acquire(blocking=False):
@@ -155,13 +159,13 @@ class DiskWriter:
                 self._hash_lock.release()
 
     def _hash_from_file(self) -> None:
-        """Hash at most 16 MiB of the bytes that are already in the file."""
+        """Read the next bytes that are not hashed yet from the file, at most 16 MiB; hash them."""
         stop = min(self._prefix, self.part.hashed + _HASHED_FROM_FILE)
         if stop > self.part.hashed:
             self.part.hash_to(stop)
 
     async def _finish_hash(self) -> None:
-        """Hash all bytes before the first gap in the file that are not hashed yet."""
+        """Hash all bytes before the first gap in the file."""
 
         def hash_some() -> None:
             with self._hash_lock:
@@ -171,10 +175,9 @@ class DiskWriter:
             await run_in_thread(hash_some)
 
     async def _stop_background_work(self) -> None:
-        """Wait until no thread reads or syncs the file.
+        """Wait until no thread hashes or syncs the file in the background.
 
-        Errors of these threads are ignored: the download has ended, either well or with its own
-        error.
+        Ignore the errors of these threads, because the download has ended or begins again.
         """
         hashing, self._hashing = self._hashing, None
         syncing, self._syncing = self._syncing, None
@@ -203,7 +206,10 @@ def _keep_freed_memory() -> None:
 
 
 class SegmentWriter:
-    """Writes consecutive bytes in batches: a thread writes one batch while the next one arrives."""
+    """Writes consecutive bytes of a file in batches.
+
+    A thread writes one batch while the bytes of the next batch arrive.
+    """
 
     def __init__(
         self,
@@ -218,11 +224,11 @@ class SegmentWriter:
         Args:
             disk: Writes the file.
             offset: Offset of the first byte in the file.
-            record: Called after each batch with the number of its bytes. Returns the number of
-                bytes at the start of the file that are written without a gap.
+            record: Function that is called after each batch with the number of its bytes. It
+                returns the number of bytes at the start of the file that are written without a gap.
             full_chunk: Size in bytes of the chunks of a fast connection. A smaller chunk shows that
-                bytes arrive slowly, so it is written and recorded before the next one is read. 0 if
-                the sizes of chunks have no such meaning.
+                bytes arrive slowly. So it is written and recorded before the next chunk is read. 0
+                if the size of a chunk does not show this.
         """
         self._batch = _BATCH_OF_BLOCKS if full_chunk else _BATCH
         self._full_chunk = full_chunk
@@ -239,8 +245,8 @@ class SegmentWriter:
     async def copy(self, read: ReadChunk) -> None:
         """Write all bytes that `read` returns, even if `read` raises an error after them.
 
-        If a batch is full while the previous one is still being written, `read` is called again
-        only after the previous batch is written. So memory is limited to two batches.
+        If a batch is full while the previous batch is still being written, wait before the next
+        call of `read`. So memory is limited to two batches.
 
         Raises:
             ResultError: `read` raised this error, or the bytes cannot be written.
@@ -274,7 +280,7 @@ class SegmentWriter:
             raise failure
 
     async def _start_writing(self) -> None:
-        """Start to write the collected bytes in a thread, after the previous batch."""
+        """Wait until the previous batch is written; then start to write the collected bytes."""
         await self._finish_writing()
         self._last_write = self._time()
         if self._held_bytes:
@@ -285,7 +291,7 @@ class SegmentWriter:
             self._held_bytes = 0
 
     async def _finish_writing(self) -> None:
-        """Wait until the last batch is written, and record its bytes."""
+        """Wait until the batch in the thread is written, if there is one, and record its bytes."""
         if self._writing is not None:
             writing = self._writing
             try:

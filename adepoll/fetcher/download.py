@@ -28,11 +28,11 @@ from adepoll.fetcher.storage_rules import ObjectVersion, Range
 
 @frozen
 class PublishedFile:
-    """A complete file at its target.
+    """A result file that was downloaded completely.
 
     Attributes:
-        size: Size in bytes.
-        sha256: SHA-256 of its bytes, in hex.
+        size: Size of the file in bytes.
+        sha256: SHA-256 of the file, in hex.
         etag: ETag of the object in storage; None if there is none.
         resumed: How often the download was resumed after a failure, by the same or a later process.
     """
@@ -53,11 +53,11 @@ class ResultDownload:
         *,
         connections: int,
     ) -> None:
-        """Create a download that has sent no request; `PartFile.check` must have been called.
+        """Create a download that has sent no request.
 
         Args:
             stored: The result.
-            disk: Writes the file.
+            disk: Writes the file. The caller has called `PartFile.check`.
             connections: Maximum number of connections.
         """
         self._stored = stored
@@ -66,7 +66,7 @@ class ResultDownload:
         self._resumed = 0
 
     async def run(self) -> PublishedFile:
-        """Download the result, and publish its file.
+        """Download the result to the part file, and rename this file to its target.
 
         Raises:
             ResultError: The result could not be downloaded or written.
@@ -110,8 +110,8 @@ class ResultDownload:
     ) -> PublishedFile | ResultError:
         """Check the complete part file, and rename it to its target.
 
-        If the bytes are wrong, but another download may succeed, return the error instead of
-        raising it.
+        If the bytes are wrong, but another download can succeed, return the error. Raise all other
+        errors.
 
         Args:
             version: Version of the object in storage.
@@ -130,11 +130,11 @@ class ResultDownload:
     async def _in_segments(self, resume: ResumeState | None) -> ObjectVersion:
         """Download in segments, or in order if the first response contains the whole result.
 
-        Return the version of the object. `resume` says which bytes an earlier process has left in
-        the part file.
+        Return the version of the object in storage. `resume` says which bytes the part file already
+        contains from an earlier download; None if it is empty.
 
         Raises:
-            NoRangesError: The caller must call `_in_order`.
+            NoRangesError: The storage does not serve ranges, so the caller must call `_in_order`.
             ObjectChangedError, AdePollError: As for `DownloadConnections.run`.
         """
         async with AsyncExitStack() as stack:
@@ -235,7 +235,7 @@ class ResultDownload:
 
 
 async def write_local(disk: DiskWriter, source: ByteSource) -> PublishedFile:
-    """Write a result that a poll has already received, and return size and digest of the file.
+    """Write a result that a poll has already received; return size and SHA-256 of the file.
 
     `source` reads the result from the snapshot. A client with a `result_dir` keeps large results in
     files there; then `source` reads such a file.

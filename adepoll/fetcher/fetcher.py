@@ -47,11 +47,11 @@ _T = TypeVar("_T")
 
 
 def _hide_frames(function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
-    """Decorate a coroutine function, so that tracebacks do not show its frames.
+    """Decorate a coroutine function: the tracebacks of its errors do not show stack frames.
 
-    The variables of a frame can contain secrets. The frames are removed from the tracebacks of
-    adepoll's errors and of CancelledError. (`asyncio.timeout` turns a CancelledError into a
-    TimeoutError, whose traceback shows both.)
+    The variables of a frame can contain secrets, and some tools log them. The frames are removed
+    from adepoll's errors, and from CancelledError, because the traceback of a TimeoutError of
+    `asyncio.timeout` also shows the CancelledError.
     """
 
     @functools.wraps(function)
@@ -75,7 +75,7 @@ class Download:
         sha256: SHA-256 of the file, in hex.
         etag: ETag of the object in storage; None if there is no ETag, or the result came inline.
         resumed: How often the download was resumed after a failure, by the same or a later process.
-        seconds: Seconds from the call until the file was complete.
+        seconds: Seconds from the call of `download` until the file was complete.
     """
 
     job_id: str
@@ -114,15 +114,15 @@ class ResultFetcher(AsyncCloseable):
 
         Args:
             client: Client of the API, which provides URLs.
-            max_result_bytes: Size of the largest result that `result` reads into memory, and of the
-                largest item that `items` builds.
+            max_result_bytes: Size in bytes of the largest result that `result` reads into memory,
+                and of the largest item that `items` yields.
             connections: Maximum number of connections of one `download`. There are several only if
                 the storage serves byte ranges and a single connection is slow.
             connect_timeout: Maximum seconds until a connection is established.
             read_timeout: Maximum seconds without a byte of the body. Also the maximum seconds from
                 the established connection to the end of the headers.
-            min_rate: Minimum bytes per second, averaged over periods of `read_timeout` seconds. A
-                slower response counts as a failed request, and is repeated.
+            min_rate: Minimum bytes per second, averaged over periods of `read_timeout` seconds. If
+                a response is slower, its request counts as failed, and is repeated.
             patience: Maximum seconds without progress. A transfer is given up when this time has
                 passed, and as many requests have failed as the `RetryPolicy.attempts` of the client
                 allows. It is given up immediately if the storage asks for a longer wait.
@@ -182,7 +182,7 @@ class ResultFetcher(AsyncCloseable):
         return self._counters.stats(bytes_received=self._storage.bytes_received)
 
     def __repr__(self) -> str:
-        """Return a text with the number of transfers."""
+        """Return a text with the numbers of current, finished and failed transfers."""
         found = self.stats
         return (
             f"<ResultFetcher {found.under_way:,} transfers in progress, {found.finished:,} "
@@ -240,8 +240,9 @@ class ResultFetcher(AsyncCloseable):
         Args:
             job: A snapshot of the job, a `JobRef`, or its id.
             path: The file; its folder must exist.
-            progress: Called at the beginning and after each write, with the bytes written so far
-                and the size of the result in bytes. The size is None if it is not known.
+            progress: Function that is called at the beginning and after each write. Its arguments
+                are the number of bytes written so far, and the size of the result in bytes, or None
+                if the size is not known.
             overwrite: True to replace an existing file. If False, `TargetExistsError` is raised
                 for an existing file, before anything is requested.
 
@@ -346,7 +347,7 @@ class ResultFetcher(AsyncCloseable):
     ) -> Reader:
         """Find a result, request its bytes from `start` to `stop`, and wait for the response.
 
-        The returned reader reads the body. `stack` closes it.
+        Return a reader of these bytes. `stack` closes the reader.
         """
         found = await stack.enter_async_context(self._sources.find(job))
         reader = await found.reader(start, stop)
@@ -355,7 +356,7 @@ class ResultFetcher(AsyncCloseable):
         return reader
 
     async def _write(self, found: FoundResult, disk: DiskWriter) -> PublishedFile:
-        """Write a result to its file; return size and digest of the file.
+        """Write a result to its file; return size and SHA-256 of the file.
 
         `found` says where the result is: in a snapshot, a file, the API or a storage.
         """
@@ -368,7 +369,7 @@ class ResultFetcher(AsyncCloseable):
             await reader.aclose()
 
     async def _decoded(self, found: FoundResult) -> JobResult:
-        """Return the decoded result.
+        """Read a result into memory, and decode it.
 
         If the bytes are not a result, but may be the error page of a gateway, request the result
         again.
@@ -386,7 +387,7 @@ class ResultFetcher(AsyncCloseable):
             await found.source.retries.wait_or_raise(error, started=now, received=0)
 
     async def _into_memory(self, found: FoundResult) -> bytes:
-        """Return the bytes of a result; request it again if it changes while it is read."""
+        """Return the bytes of a result. If the result changes meanwhile, request it again."""
         job_id = found.ref.job_id
         while True:
             reader = await found.reader()
@@ -403,7 +404,10 @@ class ResultFetcher(AsyncCloseable):
             await found.source.retries.wait_or_raise(error, started=now, received=0)
 
     async def _read_all(self, reader: Reader, job_id: str) -> bytes:
-        """Return the whole result; raise `ResultTooLargeError` above `max_result_bytes`."""
+        """Return all bytes of a reader.
+
+        Raise `ResultTooLargeError` if they are more than `max_result_bytes`.
+        """
         limit = self._max_result_bytes
         chunks = []
         is_too_large = (reader.version.size or 0) > limit

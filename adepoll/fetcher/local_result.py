@@ -17,18 +17,18 @@ _READ_SIZE: Final = 2**18  # bytes of one chunk
 
 
 class LocalResult:
-    """Base of the readers of a result, or a range of it, that a poll has already received.
+    """Base class of the readers of a result that a poll has already received.
 
     Attributes:
         version: An `ObjectVersion` with the size of the whole result, and without an ETag.
         start: Offset of the first byte to read.
         stop: Offset after the last byte to read.
-        received: Bytes that `read` has returned so far.
+        received: Number of bytes that `read` has returned so far.
         resumed: Always 0, because no connection can fail.
     """
 
     def __init__(self, size: int, *, job_id: str, start: int, stop: int | None) -> None:
-        """Compute the range.
+        """Compute the offsets of the range to read.
 
         Args:
             size: Size of the whole result in bytes.
@@ -64,12 +64,12 @@ class InlineResult(LocalResult):
     def __init__(
         self, body: bytes, *, job_id: str = "", start: int = 0, stop: int | None = None
     ) -> None:
-        """Select a range of `body`, which is the JSON of the result."""
+        """Create a reader of a range of `body`, which is the JSON of the whole result."""
         super().__init__(len(body), job_id=job_id, start=start, stop=stop)
         self._body = body[self.start : self.stop]
 
     async def read(self) -> bytes:
-        """Return all bytes at the first call, then empty bytes."""
+        """Return all bytes of the range at the first call, and empty bytes at later calls."""
         body, self._body = self._body, b""
         self.received += len(body)
         return body

@@ -38,14 +38,14 @@ _MAX_TRIES: Final = 3  # attempts to create or rename the part file while other 
 
 
 class PartFile:
-    """Writes one result to disk, in any number of attempts; only `publish` makes it visible.
+    """Writes one result to a temporary file; `publish` renames it to the target.
 
     The written bytes and a resume state survive a failure and the end of the process, so that a
     later download can continue.
 
-    The part file has the shared name of its target and job, by which a later process finds it
-    (`PartNames`). If a running process or another user has a file with that name, the part file
-    gets a random name, and is never resumed.
+    The name of the part file follows from its target and job, so that a later process finds it.
+    This is the shared name (`PartNames`). If a running process or another user has a file with that
+    name, the part file gets a random name, and is never resumed.
 
     Only the process that created a part file writes to it. No process truncates a part file,
     because another process may be reading it. `publish` first gives the part file a random name,
@@ -53,7 +53,7 @@ class PartFile:
     """
 
     def __init__(self, target: Path, *, job_id: str, overwrite: bool) -> None:
-        """Store the arguments; `open` creates the file."""
+        """Store the arguments. No file is created before `open` is called."""
         self._target = target.absolute()  # the program may change its current folder meanwhile
         self._job_id = job_id
         self._overwrite = overwrite
@@ -90,7 +90,7 @@ class PartFile:
         """Create the part file; return the resume state that an earlier download left, or None.
 
         With a resume state, the new part file already contains the bytes of the earlier download.
-        `publish` raises if the result lacks one of the top-level keys `result_keys`.
+        `result_keys` are the top-level keys without which the bytes are not a result.
         """
         self._keys = result_keys
         self._check = ResultCheck(result_keys, counts_braces=False)
@@ -133,10 +133,10 @@ class PartFile:
         return own, state
 
     def _take_over(self, own: OwnFile, state: ResumeState | None) -> ResumeState | None:
-        """Continue with `own`, a copy of the part file that an earlier download left.
+        """Use `own` as part file: a copy of the part file that an earlier download left.
 
-        Give it the name that all processes share, unless another process uses that name. `state` is
-        the resume state of the copy, or None if the copy is empty. It is returned unchanged.
+        Give the copy the shared name, by which later processes find it, if that is possible. Return
+        `state`, the resume state of the copy; it is None if the copy is empty.
         """
         self._own = own
         self._own = self._names.move_to_shared(own)
@@ -182,7 +182,7 @@ class PartFile:
             raise self._storage_error(exc) from exc
 
     def write(self, offset: int, chunks: Sequence[Chunk]) -> None:
-        """Write chunks at an offset, one after another, and record them in the resume state."""
+        """Write chunks one after another, from an offset on; record them in the resume state."""
         try:
             stop = file_system.write_all_at(self._open_fd(), chunks, offset)
             self._record(offset, stop)
@@ -190,12 +190,12 @@ class PartFile:
             raise self._storage_error(exc) from exc
 
     def hash(self, chunks: Sequence[Chunk]) -> None:
-        """Add the next bytes to the SHA-256, and check them. They may be written later."""
+        """Add the next bytes of the result to the SHA-256, and check them; do not write them."""
         for chunk in chunks:
             self._hash_chunk(chunk)
 
     def hash_to(self, stop: int) -> None:
-        """Read the file from offset `hashed` to offset `stop`, and hash and check these bytes."""
+        """Read the bytes that are not hashed yet, up to offset `stop`; hash and check them."""
         fd = self._open_fd()
         buffer = bytearray(_READ_SIZE)
         view = memoryview(buffer)
@@ -211,16 +211,16 @@ class PartFile:
             raise self._storage_error(_truncated_error())
 
     def sync(self) -> None:
-        """Sync the bytes written so far to the disk."""
+        """Wait until the bytes written so far are on the disk, not only in the system's cache."""
         try:
             self._sync(file_system.sync_data)
         except OSError as exc:
             raise self._storage_error(exc) from exc
 
     def publish(self) -> str:
-        """Sync the file, rename it to the target, and sync the folder; return its SHA-256 in hex.
+        """Check and sync the file, and rename it to the target; return its SHA-256 in hex.
 
-        All bytes must have been hashed.
+        All bytes must have been hashed before.
 
         Raises:
             ResultTransferError: The bytes end before the JSON of the result ends.
@@ -290,12 +290,11 @@ class PartFile:
         self._close_files()
 
     def _sync(self, sync: Callable[[int], None]) -> None:
-        """Sync the file to the disk with `sync`, such as `os.fsync`.
+        """Sync the file to the disk with the function `sync`, such as `os.fsync`.
 
-        If that fails, raise the `OSError`, and never let a later download resume the file.
-
-        After a failed sync, Linux counts the bytes as written, although they are only in its cache.
-        When they leave the cache, they are lost, and the file has other bytes.
+        If the sync fails, raise the `OSError`, and remove the resume state, so that no later
+        download resumes the file. Linux then counts the bytes as written, although they are only in
+        its cache. When they leave the cache, they are lost.
         """
         try:
             sync(self._open_fd())
@@ -311,7 +310,7 @@ class PartFile:
     def _record(self, start: int, stop: int) -> None:
         """Record that the bytes from `start` to `stop` are in the file.
 
-        After enough new bytes (`ResumeStateFile.update_bytes`), write the resume state.
+        When enough bytes are new, write the resume state (see `ResumeStateFile.update_bytes`).
         """
         with self._recording:
             if not self._resumable:
@@ -348,9 +347,9 @@ class PartFile:
         return self._open_file().fd
 
     def _replace_own(self) -> None:
-        """Replace the part file with a new, empty one.
+        """Replace the part file with a new, empty file.
 
-        The old file is not truncated, because another process may be copying it.
+        The old file is not truncated, because another process may be copying its bytes.
         """
         old = self._open_file()
         self._own = new = self._names.create_private()
@@ -387,7 +386,7 @@ class PartFile:
                 return
 
     def _rename(self, own: OwnFile) -> None:
-        """Move the finished file to the target. Without `overwrite`, raise if the target exists."""
+        """Rename the finished file to the target. Without `overwrite`, raise if that exists."""
         if self._overwrite:
             file_system.rename_open(own.fd, own.path, self._target)
             return

@@ -1,4 +1,4 @@
-"""The names of part files, and how a process finds part files that an earlier process left.
+"""Names part files, and finds part files that an earlier process has left.
 
 A process locks its part files (flock(2)), so a lock shows that a part file is in use. These locks
 do not always work: on some network file systems, locking always succeeds, or other machines do not
@@ -32,21 +32,21 @@ class OwnFile:
 
     Attributes:
         fd: Descriptor of the file, which is locked if the file system has locks.
-        path: The name that this process gave to the file. Where locks do not work, another process
-            can have removed the name, or given it to another file.
+        path: The path that this process gave to the file. Where locks do not work, another process
+            can have removed the file, or replaced it by another file.
     """
 
     fd: int
     path: Path
 
     def has_name(self) -> bool:
-        """Return whether `path` is still the name of this file."""
+        """Return whether the file at `path` is still this file."""
         with contextlib.suppress(OSError):
             return os.path.samestat(os.lstat(self.path), os.fstat(self.fd))
         return False
 
     def remove(self) -> None:
-        """Close the file, and remove its name unless that is now the name of another file."""
+        """Close the file, and remove it, unless another file is at `path` now."""
         if not self.has_name():
             self.close()
             return
@@ -60,31 +60,28 @@ class OwnFile:
 
 
 def can_be_continued(target: Path) -> bool:
-    """Return whether a download to this file was interrupted and can be continued.
+    """Return whether an earlier download to `target` was interrupted and can be continued.
 
-    A part file can be continued if its resume state exists beside it.
+    This is the case if there is a resume state of a part file for `target`, of any job.
     """
     beginning = glob.escape(_beginning_of(target))
     return any(target.parent.glob(f"{beginning}*.part{STATE_END}"))
 
 
 def _beginning_of(target: Path) -> str:
-    """Return the text with which the names of all part files for a target begin.
-
-    It is the same for all jobs.
-    """
+    """Return the text with which the names of all part files for a target begin, for any job."""
     # Suffixes of up to 36 bytes follow, and eCryptfs allows names of 143 bytes.
     return f".{target.name.encode('utf-8', 'surrogatepass')[:80].decode('utf-8', 'ignore')}."
 
 
 class PartNames:
-    """The names for the part files of one target and job: one shared name, and random ones.
+    """The names of the part files for one target and job: one shared name, and random names.
 
-    A file with a random name is called private, because no other process resumes it.
+    A part file with a random name is called private, because no other process resumes it.
 
     Attributes:
         shared: Path that every process computes for this target and job, so that it finds the part
-            file of an earlier process. Only one file at a time can have it.
+            file of an earlier process.
     """
 
     def __init__(self, target: Path, job_id: str) -> None:
@@ -96,7 +93,7 @@ class PartNames:
         self.shared = Path(target.parent, f"{self._stem}.part")
 
     def create_shared(self) -> OwnFile | None:
-        """Create a file with the shared name, or return None if that name exists."""
+        """Create a file with the shared name; return None if a file with that name exists."""
         try:
             own = _create(self.shared)
         except FileExistsError:
@@ -108,7 +105,7 @@ class PartNames:
         return None
 
     def create_private(self) -> OwnFile:
-        """Create a file with a random name."""
+        """Create a part file with a random name."""
         return _create(self.random_path())
 
     @contextlib.contextmanager
@@ -128,9 +125,9 @@ class PartNames:
     def move_to_shared(self, own: OwnFile) -> OwnFile:
         """Rename the private file `own` to the shared name; return it with its new path.
 
-        A file that has the shared name now is replaced. Return `own` unchanged if it cannot be
-        renamed: a process has one of the two files open (Windows), or another process removed
-        `own` because locks do not work.
+        Replace a file that has the shared name now. If `own` cannot be renamed, return it
+        unchanged: on Windows, a process has one of the two files open; or another process has
+        removed `own`, because locks do not work.
         """
         try:
             file_system.rename_open(own.fd, own.path, self.shared)
@@ -141,7 +138,7 @@ class PartNames:
     def restore_shared(self, own: OwnFile) -> OwnFile:
         """Rename a private file to the shared name, unless another file has that name now.
 
-        Return the file with its path, which is still private if it was not renamed.
+        Return the file with its new path, or with its old path if it was not renamed.
         """
         if own.path == self.shared or os.path.lexists(self.shared):
             return own
@@ -150,9 +147,9 @@ class PartNames:
         return own
 
     def make_private(self, own: OwnFile) -> OwnFile:
-        """Return a file with a random name and the bytes of `own`.
+        """Return the part file with a random name: rename it if it has the shared name.
 
-        Rename `own` if it still has the shared name; copy it if another file has that name now.
+        If another process has removed the file or given its name to another file, return a copy.
         """
         if own.path != self.shared and own.has_name():
             return own
@@ -175,11 +172,11 @@ class PartNames:
         return private
 
     def remove_unused(self, names: Iterable[str] | None = None) -> None:
-        """Remove the private files of this target and job that ended processes left.
+        """Remove part files with random names that ended processes left for this target and job.
 
         Args:
-            names: The `private_names` of the folder, if the caller has them; None to list the
-                folder.
+            names: All such names in the folder, for any target, as `private_names` returns them;
+                None to list the folder.
         """
         for path in self._private_paths(names):
             fd = _open_unused(path)
@@ -190,11 +187,11 @@ class PartNames:
                     path.unlink(missing_ok=True)
 
     def remove_names_of(self, published: os.stat_result) -> None:
-        """Remove other names (hard links) of a finished file, whose status is `published`.
+        """Remove the names of part files that lead to a finished file, whose status is `published`.
 
-        If a process was killed after it had linked the file to its target, the file still has its
-        private name, and perhaps a resume state. The resume state is kept if a part file with the
-        shared name exists, because it can belong to that file.
+        If a process was killed just after it had linked the part file to the target, the file still
+        has its earlier random name, and perhaps a resume state. The resume state is kept if a part
+        file with the shared name exists, because it can belong to that part file.
         """
         for path in self._private_paths():
             with contextlib.suppress(OSError):
@@ -204,7 +201,7 @@ class PartNames:
                         ResumeStateFile(self.shared).remove()
 
     def random_path(self) -> Path:
-        """Return a new random path in the folder of the target."""
+        """Return a new random path for a part file, in the folder of the target."""
         return self.shared.with_name(f"{self._stem}.{secrets.token_hex(8)}.part")
 
     def _private_paths(self, names: Iterable[str] | None = None) -> list[Path]:
@@ -226,7 +223,7 @@ def private_names(folder: Path) -> list[str]:
 
 
 def copy(source: int, target: int, start: int, stop: int) -> None:
-    """Copy the bytes between two offsets of a file to the same offsets of another one.
+    """Copy the bytes from offset `start` to `stop` of a file to the same offsets of another file.
 
     Raises:
         OSError: The copy failed.
@@ -243,7 +240,7 @@ def copy(source: int, target: int, start: int, stop: int) -> None:
 
 
 def _create(path: Path) -> OwnFile:
-    """Create and lock a file of mode 0600; raise `OSError`, also if the name exists."""
+    """Create and lock a file with mode 0600; raise `OSError` if that fails or `path` exists."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | file_system.PLAIN, 0o600)
     # Where locks do not work, another process can conclude that the process of this file has ended.
     # It then copies or removes the file, but does not write to it.

@@ -1,7 +1,7 @@
 """Decides how long failed requests to a storage are retried, and detects that a storage is down.
 
 `TransferRetries` counts the failures of one transfer. `StorageOrigin` counts the failures of all
-transfers from one storage. Times are seconds of `loop.time()`.
+transfers from one storage. All times in this module are seconds of `loop.time()`.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _PROGRESS: Final = 2**20  # new bytes after which earlier failures of a transfer
 
 
 def is_outage(error: ResultError) -> bool:
-    """Return whether the cause of an error can be the network, or a storage that is down."""
+    """Return whether the cause of an error can be a failing network, or a storage that is down."""
     if isinstance(error, ResultTransferError):
         return not error.is_object_at_fault
     return isinstance(error, ResultServerError)
@@ -50,7 +50,7 @@ class StorageOrigin:
     other requests wait until the probe has ended.
 
     Attributes:
-        failures: Failed requests in a row. Failures of simultaneous requests count as one.
+        failures: Number of failed requests in a row. Simultaneous failures count as one.
     """
 
     def __init__(self, retry: RetryPolicy, rng: Random) -> None:
@@ -58,7 +58,7 @@ class StorageOrigin:
 
         Args:
             retry: Defines how long to wait between two probes.
-            rng: Source of jitter.
+            rng: Source of the random part of each wait.
         """
         self.failures = 0
         self._retry = retry
@@ -77,15 +77,17 @@ class StorageOrigin:
     async def request(
         self, retries: "TransferRetries", *, job_id: str
     ) -> AsyncGenerator[None, None]:
-        """Wait until a request of this transfer may be sent, and record how the request ends.
+        """Wait until a request may be sent to the storage, and record how the request ends.
 
-        The code in the ``async with`` block sends the request. Every request waits until the wait
-        between two probes has ended. While the storage is down, a request also waits for the probe
-        of another transfer, at the latest until `retries.give_up_at`. After that time the request
-        is sent, so that its transfer ends with the error of its own request.
+        The code in the ``async with`` block sends the request. While the storage is down, one
+        request at a time is sent, which is called the probe. The other requests wait until the
+        probe has ended. If the probe fails, all requests wait for up to 5 seconds, and one of them
+        is the next probe. From the time `retries.give_up_at` on, a request no longer waits for
+        the probe of another transfer, so that its transfer ends with the error of its own request.
 
-        A request also waits until a Retry-After has ended, unless the patience of the transfer ends
-        earlier. Then no request is sent if the storage is down. If the storage is not down, the
+        If the storage has sent a Retry-After, a request waits until it ends. There is an exception:
+        the Retry-After is longer than 5 seconds, and ends after the patience of the transfer. Then
+        the request does not wait for it. If the storage is down, this method raises. Otherwise the
         request is sent, because the Retry-After may concern only one object.
 
         Args:
@@ -112,7 +114,10 @@ class StorageOrigin:
                 self._probe = None
 
     async def _wait_for_turn(self, retries: "TransferRetries", job_id: str) -> bool:
-        """Wait until a request may be sent, as `request` does; return True if it is a probe."""
+        """Wait until a request may be sent, by the rules of `request`.
+
+        Return True if the request is the probe: the only request while the storage is down.
+        """
         time = asyncio.get_running_loop().time
         give_up_at = retries.give_up_at
         while True:
@@ -163,7 +168,7 @@ class StorageOrigin:
             self._opens_at = max(self._opens_at, now + min(next(self._waits), _MAX_PROBE_WAIT))
 
     def _record_retry_after(self, error: ResultServerError, wait: float, now: float) -> None:
-        """Record that the storage has asked to wait for `wait` seconds."""
+        """Record that the storage has asked, by a Retry-After, to wait for `wait` seconds."""
         until = now + min(wait, _MAX_SHARED_RETRY_AFTER)
         if until <= self._busy_until:
             return
@@ -177,7 +182,7 @@ class StorageOrigin:
 def ends_too_late(until: float, now: float, give_up_at: float) -> bool:
     """Return whether a Retry-After lasts longer than the patience of a transfer.
 
-    `until` is the time at which the Retry-After ends.
+    A Retry-After of at most 5 seconds never does. `until` is the time at which it ends.
     """
     return until > give_up_at and until - now > _SHORT_RETRY_AFTER
 
@@ -192,7 +197,10 @@ class StorageOrigins:
         self._origins: dict[str, StorageOrigin] = {}
 
     def of(self, url: str) -> StorageOrigin:
-        """Return the object for the host and port of a URL; all malformed URLs share one object."""
+        """Return the `StorageOrigin` of the host and port of a URL.
+
+        All malformed URLs have the same one.
+        """
         try:
             name = urlsplit(url).netloc.rpartition("@")[2].lower()
         except ValueError:
@@ -208,13 +216,13 @@ class TransferRetries:
 
     A transfer is given up if two things are true: it has failed as often as the retry policy
     allows, and it has made no progress for `patience` seconds. Failed requests of other transfers
-    from the same storage count as failures of this transfer. Each new mebibyte is progress: then
-    the failures and the time are counted from zero again. A transfer is also given up immediately
-    if the storage asks for a longer wait than the patience allows.
+    from the same storage count, too. Each new mebibyte is progress: then the failures and the time
+    are counted from zero again. A transfer is given up immediately if the storage asks for a longer
+    wait than the patience allows.
 
-    `patience` only applies while the storage or the network may be down. Other failures are a
-    response that is not a result, or an object that is incomplete. They are retried as often as the
-    policy allows, whatever the time and the progress.
+    `patience` applies only to failures that an outage of the storage or the network can explain.
+    Other failures are a response that is not a result, or an object that is incomplete. They are
+    retried as often as the policy allows, whatever the time and the progress.
 
     Attributes:
         counters: Counts the resumptions.
@@ -236,7 +244,7 @@ class TransferRetries:
         Args:
             retry: How often and when failed requests are repeated. With `attempts=1`, no request is
                 repeated, whatever the patience.
-            rng: Source of jitter.
+            rng: Source of the random part of each wait.
             patience: Seconds without progress after which the transfer is given up.
             check_open: Function that raises `ClosedError` if the fetcher was closed.
             counters: Counts the resumptions; None for new counters.
@@ -259,7 +267,7 @@ class TransferRetries:
 
     @property
     def give_up_at(self) -> float:
-        """Time at which the patience ends if the transfer makes no progress until then."""
+        """Time at which the patience ends, unless the transfer makes progress before."""
         since = self._patient_since
         if since is None:
             since = asyncio.get_running_loop().time()
@@ -286,8 +294,8 @@ class TransferRetries:
 
         Args:
             error: The error of the failed request.
-            started: Time at which that request began.
-            received: New bytes that the request received.
+            started: Time at which the failed request began.
+            received: Number of new bytes that the failed request received.
         """
         self.check_open()
         if not error.transient:
@@ -315,7 +323,7 @@ class TransferRetries:
         self.counters.resumed += 1
 
     def _record_progress(self, received: int) -> None:
-        """Count `received` new bytes; after each mebibyte, forget the earlier failures."""
+        """Count `received` new bytes; after each mebibyte, count failures from zero again."""
         self._new_bytes += received
         if self._new_bytes >= _PROGRESS:
             self._new_bytes = 0
@@ -324,7 +332,10 @@ class TransferRetries:
             self._waits = None
 
     def _must_give_up(self, now: float) -> bool:
-        """Return True if the transfer has failed too often, or for too long."""
+        """Return True if the transfer has failed too often.
+
+        Failures that an outage can explain count only after the patience has ended.
+        """
         if self._faults >= self._retry.attempts:
             return True
         failures = max(self._failures, self.origin.failures if self.origin is not None else 0)

@@ -1,6 +1,6 @@
-"""Reads the result of a v2 job: it is part of the answer about the job, however large it is.
+"""Reads the result of a v2 job, which is part of the API's answer to a request of the job.
 
-The result is cut out of the answer while the answer arrives.
+The answer can be too large for the memory. So the result is cut out of it while it arrives.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ _READ_SIZE: Final = 2**18  # bytes of one read from the socket
 
 
 class PolledResult:
-    """A result in the answer about its job, which can be requested any number of times.
+    """The result of a v2 job, as part of the API's answer to a request of the job.
 
-    The offset of the result within the answer is not known before the answer was read. So the
-    result is always read from its beginning.
+    It can be requested any number of times. The offset of the result within the answer is not known
+    before the answer was read. So every reader receives the answer from its beginning.
 
     Attributes:
         job_id: The job.
@@ -79,10 +79,10 @@ class PolledResult:
     async def open(
         self, *, requested: Range | None = None, version: ObjectVersion | None = None
     ) -> AsyncGenerator[ResponseBody, None]:
-        """Request the answer or a range of it, and yield the body of the response.
+        """Request the job from the API, and yield the body of the API's answer.
 
         Args:
-            requested: A range of the answer; None for the whole answer.
+            requested: The range of the answer to request; None for the whole answer.
             version: The only version of the answer to accept; None accepts any.
 
         Raises:
@@ -99,9 +99,9 @@ class PolledResult:
                 yield body
 
     async def begin(self) -> JobSnapshot | None:
-        """Request the answer, and read until the result begins or the answer ends.
+        """Request the job, and read the API's answer until the result begins or the answer ends.
 
-        Return None if the answer contains a result. Otherwise return the snapshot in the answer.
+        Return None if the answer contains a result. Otherwise return the snapshot of the job.
 
         Raises:
             AdePollError: As for `PolledReader.read`.
@@ -136,16 +136,16 @@ class PolledResult:
         return reader
 
     async def aclose(self) -> None:
-        """Close the connection that `begin` has opened, unless a reader uses the connection."""
+        """Close the connection that `begin` has opened, unless a reader continues to use it."""
         if self._first is not None:
             await self._first.aclose()
 
     def scanner(self) -> ObjectScanner:
-        """Return a new scanner, which cuts the result out of the answer."""
+        """Return a new scanner, which finds the result in the bytes of the API's answer."""
         return ObjectScanner(cut=self._rules.result_field)
 
     def snapshot_of(self, scanner: ObjectScanner) -> JobSnapshot:
-        """Return the snapshot of the job in an answer, without the result.
+        """Return the snapshot of the job from the API's answer, without the result.
 
         `scanner` must have read the whole answer.
 
@@ -167,7 +167,7 @@ class PolledResult:
     async def _body(
         self, response: aiohttp.ClientResponse, requested: Range | None
     ) -> ResponseBody:
-        """Return the body of an answer; raise the error of adepoll for an error status."""
+        """Return the body of the API's response; raise an error for an error status."""
         # A 206 without Content-Range is not a byte range: it says that the result is partial.
         if response.status in self._rules.success and "Content-Range" not in response.headers:
             coding = response.headers.get("Content-Encoding", "identity")
@@ -176,14 +176,14 @@ class PolledResult:
 
 
 class PolledReader:
-    """Reads a result, or a range of it, from the answer about its job, in order.
+    """Reads the result of a v2 job, or a range of it, in order from the API's answer.
 
     Attributes:
         version: An `ObjectVersion` without size and ETag, because the API states only the size and
             ETag of the whole answer.
-        start: Offset of the first byte to read.
-        stop: Offset after the last byte; None to read to the end.
-        received: Bytes of the result that `read` has returned so far.
+        start: Offset of the first byte to read, within the result.
+        stop: Offset after the last byte; None to read to the end of the result.
+        received: Number of bytes of the result that `read` has returned so far.
         answer: Snapshot of the job, if the whole answer was read and contains no result; otherwise
             None.
     """
@@ -200,7 +200,7 @@ class PolledReader:
         self._start()
 
     def _start(self) -> None:
-        """Discard what was read, so that the answer is read again from its first byte."""
+        """Discard all bytes that were read, so that the answer is requested from its beginning."""
         self._scanner = scanner = self._polled.scanner()
         # The scanner detects that an answer is cut. A brace as the last byte does not show that the
         # answer is complete, because the cut can be after any brace.
@@ -213,18 +213,19 @@ class PolledReader:
 
     @property
     def resumed(self) -> int:
-        """Number of requests that followed a failed connection or a malformed answer."""
+        """Number of requests that were sent again after a failed request or a malformed answer."""
         return self._resumed + self._reader.resumed
 
     def set_range(self, start: int, stop: int | None) -> None:
-        """Set the range; must be called before `read`."""
+        """Set the range of the result to read. Call this before `read`."""
         self.start = start
         self.stop = stop
 
     async def begin(self) -> None:
-        """Read until the range of the result begins or the answer ends; raise the errors of `read`.
+        """Read the answer until the first byte of the range has arrived, or the answer ends.
 
-        The bytes that were read are kept for `read`.
+        `read` then returns the bytes of the range that have arrived. The errors are those of
+        `read`.
         """
         while not self._has_ended and not (self._pieces and self._skip_to_start()):
             await self._receive()
@@ -263,7 +264,7 @@ class PolledReader:
         await self._reader.aclose()
 
     def _skip_to_start(self) -> bool:
-        """Discard buffered bytes before the range; return True if bytes of the range remain."""
+        """Discard buffered bytes before the range; return True if others remain in the buffer."""
         while self._pieces and self._position < self.start:
             piece = self._pieces.popleft()
             skipped = min(len(piece), self.start - self._position)
@@ -273,7 +274,10 @@ class PolledReader:
         return bool(self._pieces)
 
     async def _receive(self) -> None:
-        """Read and buffer the next bytes. Request a malformed answer again, if that can help."""
+        """Read the next bytes of the answer, and buffer those of the result.
+
+        If the answer is malformed or has changed, request it again if that can help.
+        """
         try:
             chunk = await self._reader.read()
             self._interpret(chunk)
@@ -285,7 +289,7 @@ class PolledReader:
             await self._start_again_or_raise(error)
 
     async def _start_again_or_raise(self, error: ResultError) -> None:
-        """Wait, and request the result again; raise `error` if the transfer must be given up."""
+        """Wait, and begin to read the answer again; raise if the transfer must be given up."""
         await self._reader.aclose()
         if isinstance(error, ResultChangedError):
             error = changed_error(error, expected=None)
@@ -295,7 +299,9 @@ class PolledReader:
         self._start()
 
     def _interpret(self, chunk: bytes) -> None:
-        """Read a chunk of the answer, which is empty at the end; buffer the bytes of the result.
+        """Find the bytes of the result in a chunk of the answer, and buffer them.
+
+        An empty chunk is the end of the answer.
 
         Raises:
             ResultMalformedError: The answer is malformed.
@@ -323,7 +329,10 @@ class PolledReader:
             self._pieces.extend(pieces)
 
     def _finish(self) -> None:
-        """Check the complete answer. If it contains no result, store its snapshot in `answer`."""
+        """Check the snapshot of the job at the end of the answer.
+
+        If the answer contains no result, store the snapshot in `answer`.
+        """
         answer = self._polled.snapshot_of(self._scanner)
         self._has_ended = True
         if self._is_null is False:
@@ -333,10 +342,10 @@ class PolledReader:
 
 
 def changed_error(changed: ResultChangedError, *, expected: int | None) -> ResultTransferError:
-    """Return an error that makes adepoll request a changed result again.
+    """Replace the error for a changed result, which ends a transfer, by one that is retried.
 
-    The error `changed` itself would end the transfer. Call this only if the user has not got any
-    bytes yet. `expected` is the size of the result in bytes; None if it is not known.
+    Use this if the result can be read again from its beginning, because the caller has received no
+    bytes of it. `expected` is the size of the result in bytes; None if it is not known.
     """
     return ResultTransferError(
         "the object in storage changed",

@@ -1,6 +1,6 @@
-"""RangeFallback: when a whole result is requested, because the storage fails for its ranges.
+"""Decides when to request a whole result, because the storage fails to send a range of it.
 
-Some storages, and some proxies before them, serve a result well, but not a range of it.
+Some storages, and some proxies in front of them, can send a whole result, but not a byte range.
 """
 
 from enum import Enum
@@ -18,7 +18,7 @@ It shows whether the storage is down, or only fails to serve ranges.
 
 
 class NextRequest(Enum):
-    """The request to send after a failed request of a range."""
+    """The request to send after the request of a range has failed."""
 
     RANGE = 1
     """The range again, immediately."""
@@ -31,20 +31,24 @@ class NextRequest(Enum):
 
 
 class RangeFallback:
-    """Counts the failed requests for ranges of one result, until a byte arrives."""
+    """Decides after failed requests of ranges whether to request the whole result instead.
+
+    An object counts the failures of one result.
+    """
 
     def __init__(self, stored: RemoteResult) -> None:
-        """Create an object that has counted no failure."""
+        """Create an object that has counted no failure; it can request the result `stored`."""
         self._stored = stored
         self._failures = 0
         self._was_served_whole = False
 
     async def after(self, error: ResultError) -> NextRequest:
-        """Return what to request after a request of a range failed before its first byte.
+        """Return what to request after the request of a range has failed before its first byte.
 
-        If the storage seems to be down, this function may request the whole result. If that
-        succeeds, one more range is requested, because the outage may be over. If this range fails,
-        too, only ranges fail.
+        If the storage seems to be down, this method requests the whole result after some of the
+        failures, to find out whether only ranges fail. If the storage sends the whole result, the
+        range is requested once more, because an outage may have ended. If this request fails, too,
+        the method returns `NextRequest.WHOLE`.
         """
         if may_succeed_without_range(error):
             return NextRequest.WHOLE
@@ -64,7 +68,7 @@ class RangeFallback:
 
 
 async def is_served_whole(stored: RemoteResult) -> bool:
-    """Return whether the storage serves a result if no range is requested."""
+    """Request a whole result; return whether the storage begins to send it."""
     try:
         async with stored.open() as body:
             await body.begin()

@@ -12,7 +12,7 @@ _ORIGIN: Final = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//[^/?#]*", re.IGNORECASE)
 
 
 def redirect_url(base: URL, location: str) -> str:
-    """Return the URL to which a response leads.
+    """Return the URL to which a redirect leads.
 
     Args:
         base: The requested URL.
@@ -26,10 +26,10 @@ def redirect_url(base: URL, location: str) -> str:
 
 
 def _quoted(location: str) -> str:
-    """Return a location in which spaces and characters beyond ASCII are percent-encoded.
+    """Percent-encode spaces and characters beyond ASCII in a location, except in scheme and host.
 
-    Scheme and host stay unchanged. RFC 9110 does not allow such characters, but some servers send
-    them, and curl follows such a redirect, too.
+    RFC 9110 does not allow such characters in a location, but some servers send them. curl follows
+    such a redirect, too.
     """
     origin = _ORIGIN.match(location)
     rest = location if origin is None else location[origin.end() :]

@@ -58,10 +58,10 @@ class ResponseBody:
             start: Offset of the body's first byte in the object.
             stop: Offset after the body's last byte in the object; None if not known.
             is_partial: True if this is the response to a range request, and contains that range.
-            coding: Compression, such as "br", that the response names and adepoll does not know,
+            coding: A compression, such as "br", that the response names and adepoll cannot decode,
                 for an error message; empty if there is none.
-            take_over: Function that `read_in_blocks` calls; None if the connection of the response
-                cannot be taken over from aiohttp.
+            take_over: Function that takes over the connection from aiohttp, for `read_in_blocks`;
+                None if that is not possible.
         """
         self.version = version
         self.start = start
@@ -78,8 +78,8 @@ class ResponseBody:
     async def begin(self) -> None:
         """Read until the first character shows whether the body is a JSON object.
 
-        Do nothing if the body begins in the middle of the result. The bytes that were read are kept
-        for `read`.
+        Do nothing if the body begins in the middle of the result. `read` returns the bytes that
+        this method has read.
 
         Raises:
             ResultMalformedError: The body is not a JSON object but, for example, an HTML page.
@@ -114,7 +114,7 @@ class ResponseBody:
         self._is_checked = True
 
     def put_back(self, chunk: bytes) -> None:
-        """Take back bytes that `read` has returned; the next `read` returns them again."""
+        """Put back bytes that `read` has returned; the next `read` returns them again."""
         self._unread.append(chunk)
 
     async def read(self) -> bytes:
@@ -122,20 +122,18 @@ class ResponseBody:
 
         Raises:
             ResultMalformedError: As for `begin`.
-            ResultTransferError: The connection broke, no bytes arrived for too long, or the body
-                does not have the announced length.
+            ResultTransferError: The connection broke, the bytes arrived too slowly, or the body
+                does not have the length that the headers state.
         """
         if not self._is_checked:
             await self.begin()
         return self._unread.pop() if self._unread else await self._receive(self._read)
 
     def read_in_blocks(self, blocks: BlockPool) -> ReadChunk:
-        """Return a function that replaces `read` and is faster for large bodies.
+        """Return a function that is used instead of `read`, and is faster for large bodies.
 
-        The function reads into `blocks`, which several responses can share.
-
-        The function may read directly from the connection. Then no other request can reuse the
-        connection.
+        The function reads into the memory of `blocks`, which several responses can share. It may
+        read directly from the connection. Then no other request can reuse the connection.
         """
         if self._take_over is None or not self._is_checked:
             return self.read
@@ -149,10 +147,10 @@ class ResponseBody:
         return self._unread.pop() if self._unread else await self._receive(read)
 
     async def _receive(self, read: Callable[[], Awaitable[_ChunkT]]) -> _ChunkT:
-        """Return the chunk that `read` returns.
+        """Call the function `read`, and return its chunk.
 
-        Raise `ResultTransferError` if `read` fails, or if the body has fewer or more bytes than
-        announced.
+        Raise `ResultTransferError` if `read` fails, or if the body has fewer or more bytes than the
+        headers of the response state.
         """
         has_surplus = False
         try:

@@ -47,7 +47,7 @@ MAX_ERROR_PAGE: Final = 2**20
 
 
 class ObjectChangedError(Exception):
-    """The object in the storage is not the requested version."""
+    """The object in storage has another version than the requested one."""
 
 
 class RangePastEndError(ObjectChangedError):
@@ -77,7 +77,7 @@ class UnusableRangeError(ResultMalformedError):
 
 
 class RemoteResult(Protocol):
-    """A result that can be requested any number of times.
+    """A result in a storage or an answer of the API; it can be requested any number of times.
 
     Attributes:
         job_id: The job.
@@ -107,8 +107,8 @@ class ResponseInterpreter:
 
     Attributes:
         job_id: The job.
-        period: Maximum seconds without a byte; the rate of a body is averaged over this time, too.
-        min_rate: Minimum rate of a body in bytes per second.
+        period: Maximum seconds without a byte. The rate of a body is averaged over the same time.
+        min_rate: Minimum rate of a body in bytes per second, on average.
     """
 
     job_id: str
@@ -185,7 +185,10 @@ class ResponseInterpreter:
         )
 
     def _range(self, response: aiohttp.ClientResponse, requested: Range | None) -> ResponseBody:
-        """Return the body of a 206; raise `UnusableRangeError` if it is not the requested range."""
+        """Return the body of a response that contains a range of the object.
+
+        Raise `UnusableRangeError` if it is not the requested range.
+        """
         start, stop, size = parse_content_range(response.headers.get("Content-Range", ""))
         if requested is None:
             raise self._unusable("a byte range instead of the whole result")
@@ -208,7 +211,7 @@ class ResponseInterpreter:
         )
 
     def _unusable(self, problem: str) -> UnusableRangeError:
-        """Return the error for a response 206 that does not match its request.
+        """Return the error for a response whose range does not match its request.
 
         `problem` says what the response contains, such as "an encoded byte range".
         """
@@ -233,7 +236,7 @@ class ResponseInterpreter:
         return received, PacedReader(body.read, period=self.period, min_rate=self.min_rate).read
 
     async def _error(self, response: aiohttp.ClientResponse, url: str) -> ResultError:
-        """Return the error for an answer with an error status."""
+        """Return the error for a response with an error status."""
         body = b""
         with suppress(TimeoutError, aiohttp.ClientError, OSError):
             # Only a total timeout helps against a body that arrives slowly for hours.
@@ -255,7 +258,7 @@ class ResponseInterpreter:
 
 
 def _codings(response: aiohttp.ClientResponse) -> list[str]:
-    """Return the compressions of a response, such as "gzip", in the order of their application."""
+    """Return the compressions of a response, such as "gzip", in the order of compressing."""
     values = ",".join(response.headers.getall("Content-Encoding", ()))
     return [coding.strip().lower() for coding in values.split(",")]
 

@@ -12,7 +12,7 @@ _READ_SIZE: Final = 2**20
 
 
 class ResultCheck:
-    """Checks the bytes of one result; `add` takes them in order."""
+    """Checks the bytes of one result, which must be passed to `add` in order."""
 
     def __init__(self, keys: Collection[str], *, counts_braces: bool) -> None:
         """Create a check that has seen no byte.
@@ -30,10 +30,10 @@ class ResultCheck:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The reasons why the bytes are not a result; empty if they are one.
+        """The reasons why the bytes are not a result; empty if they are a result.
 
-        Each is a text such as "required field missing @ $.markdown". All bytes must have been added
-        before.
+        A reason is a text such as "required field missing @ $.markdown". All bytes must have been
+        passed to `add` before.
         """
         missing = [f"required field missing @ $.{key}" for key in sorted(self._missing)]
         return self._malformed or tuple(missing)
@@ -49,10 +49,11 @@ class ResultCheck:
     def is_cut(self, fd: int, size: int) -> bool:
         """Return whether the text ends before its JSON object ends.
 
-        Call `add` with all bytes before. The last character must be a brace. Then the numbers of
-        opening and closing braces are compared. They include braces within strings. So if the
-        numbers differ, the file is read again, without the strings. If the numbers are equal by
-        chance, a missing end is not found.
+        All bytes must have been passed to `add` before. A complete text ends with a brace. With
+        `counts_braces`, the numbers of opening and closing braces are compared, too. `add` has also
+        counted braces within strings. So if the numbers differ, the file is read again, and only
+        braces outside of strings are compared. If the numbers are equal by chance, a missing end is
+        not found.
 
         Args:
             fd: Descriptor of the file that contains the text.
@@ -70,7 +71,7 @@ class ResultCheck:
 
 
 def _ends_with_brace(fd: int, size: int) -> bool:
-    """Return whether the last character that is not whitespace closes an object."""
+    """Return whether the last character of the file, except whitespace, is a closing brace."""
     for stop in range(size, 0, -(2**16)):
         start = max(0, stop - 2**16)
         if text := file_system.read_at(fd, stop - start, start).rstrip():
@@ -79,7 +80,10 @@ def _ends_with_brace(fd: int, size: int) -> bool:
 
 
 def _is_unbalanced(fd: int) -> bool:
-    """Return whether the brackets outside of strings do not match, or a string does not end."""
+    """Read a file; return True if its JSON is not complete.
+
+    That is, brackets outside of strings do not match, or a string does not end.
+    """
     scanner = ObjectScanner(max_value=0, max_members=None)
     position = 0
     try:

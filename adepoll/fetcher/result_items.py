@@ -31,8 +31,8 @@ class ItemBuilder:
     Attributes:
         prefix: Path of the items: keys joined by dots, ``item`` for the elements of an array.
         items: Complete items in the order of the result. The caller removes them.
-        is_found: True if the result contains an item, or the array of the items, which can be
-            empty.
+        is_found: True if the result contains an item, or an array on the path `prefix`, which can
+            be empty.
     """
 
     prefix: str
@@ -69,7 +69,7 @@ class ItemBuilder:
                 self._add_value(_number(value) if event == "number" else value)
 
     def _set_key(self, key: str) -> None:
-        """Record the key whose value comes next."""
+        """Record a key of an object; the value of this key comes next."""
         if self._open:
             self._keys[-1] = key
         else:
@@ -77,7 +77,10 @@ class ItemBuilder:
             self._joined_path = ".".join(self._path)
 
     def _begin(self, container: dict[str, Json] | list[Json]) -> None:
-        """Begin an object or array: an item, a part of an item, or a container of items."""
+        """Record that an object or array begins.
+
+        If it is an item or part of an item, build it. Otherwise, only record its path.
+        """
         if len(self._path) + len(self._open) >= _MAX_DEPTH:
             raise ValueError("nested too deeply")
         if self._open or self._joined_path == self.prefix:
@@ -91,7 +94,10 @@ class ItemBuilder:
                 self.is_found = f"{self.prefix}.".startswith(f"{self._joined_path}.")
 
     def _end(self) -> None:
-        """End the innermost object or array. If it is part of an item, add it to the item."""
+        """Record that the innermost object or array ends.
+
+        If it is an item, add it to `items`; if it is part of an item, add it to that item.
+        """
         if self._open:
             self._keys.pop()
             self._add_value(self._open.pop())
@@ -100,7 +106,10 @@ class ItemBuilder:
             self._joined_path = ".".join(self._path)
 
     def _add_value(self, value: Json) -> None:
-        """Put a value into the innermost open container, or add it to `items` if it is an item."""
+        """Add a complete value to `items` if it is an item, or to the item that contains it.
+
+        Ignore any other value.
+        """
         if not self._open:
             if self._joined_path == self.prefix:
                 self.is_found = True
@@ -114,7 +123,7 @@ class ItemBuilder:
 
 
 class _Parser(Protocol):
-    """A parser of ijson. `send` takes the next bytes, and the parser appends events to a list."""
+    """A parser of ijson. `send` takes the next bytes; the parser appends its events to a list."""
 
     def send(self, data: bytes, /) -> object: ...
 
@@ -124,8 +133,8 @@ class _Parser(Protocol):
 class ResultItems:
     """An async iterator over the items of an array within a result.
 
-    Items are parsed in a thread while their bytes arrive. An item is not kept after it was
-    returned.
+    Items are parsed in a thread while their bytes arrive. Memory is only needed for the items that
+    the caller has not received yet.
     """
 
     def __init__(self, stream: ResultStream, prefix: str, *, job_id: str, max_bytes: int) -> None:
@@ -176,7 +185,7 @@ class ResultItems:
         return items.popleft()
 
     def _parse(self, chunk: bytes) -> None:
-        """Parse the next bytes (empty at the end); items that are complete go to the builder.
+        """Parse the next bytes (empty at the end), and pass the events to the `ItemBuilder`.
 
         Raises:
             ResultMalformedError: The bytes are not JSON.

@@ -1,6 +1,6 @@
 """Finds out where the result of a job is: in its snapshot, a file, an answer of the API, a storage.
 
-The answer of the API about a completed v2 job contains the result, however large it is.
+If a completed v2 job is requested, the answer of the API contains the result, of any size.
 """
 
 from collections.abc import AsyncGenerator
@@ -35,13 +35,13 @@ Reader: TypeAlias = LocalResult | SequentialReader | PolledReader
 
 @frozen(kw_only=True)
 class FoundResult:
-    """The place where a result was found.
+    """Says where the result of a job is, and opens it.
 
     Attributes:
         ref: Reference to the job; its kind is set.
-        rules: Rules of that kind.
-        source: The snapshot, if it contains the result or names the file that does. Otherwise the
-            object that requests the result from the API or from a storage.
+        rules: Rules of the job's kind.
+        source: The snapshot of the job, if the result is in the snapshot, or in a file that it
+            names. Otherwise, the object that requests the result from the API or from a storage.
     """
 
     ref: JobRef
@@ -73,8 +73,8 @@ class FoundResult:
 class ResultSources:
     """Finds out where the result of a job is, and opens it, for one fetcher.
 
-    A result is in the snapshot, in a file that a poll has kept, in a storage, or in a new answer of
-    the service.
+    A result is in the snapshot of its job, in a file that a poll has written, or in a storage. The
+    result of a v2 job is also in the API's answer if the job is requested again.
     """
 
     def __init__(
@@ -103,7 +103,9 @@ class ResultSources:
 
     @asynccontextmanager
     async def find(self, job: Job, *, in_bulk: bool = False) -> AsyncGenerator[FoundResult, None]:
-        """Yield the place of the result of a job; request the job if `job` does not show the place.
+        """Yield a `FoundResult`, which says where the result of a job is.
+
+        If `job` does not say where the result is, request the job from the API.
 
         Args:
             job: A snapshot of the job, a `JobRef`, or its id.
@@ -144,7 +146,7 @@ class ResultSources:
         return PolledResult(self._client, ref, rules, self._retries(), self._storage)
 
     def _stored(self, ref: JobRef, job: JobSnapshot, *, in_bulk: bool) -> StoredResult:
-        """Return the result of a job that is in a storage.
+        """Return an object that requests the result of a job from a storage.
 
         All transfers of the same result share one `PresignedUrl`, so it is renewed only once. With
         `in_bulk`, large chunks are read.
@@ -176,10 +178,10 @@ class ResultSources:
 
 
 def _inline_body(job: JobSnapshot) -> bytes:
-    """Return the JSON of the result in a snapshot.
+    """Return the JSON of the result that a snapshot contains.
 
-    These are the bytes that the service sent, if the snapshot has kept them. Otherwise the result
-    is encoded again.
+    These are the bytes that the service sent, if the snapshot has kept them. Otherwise the decoded
+    result is encoded again.
     """
     received = None if job.received_result is None else job.received_result.read()
     return codec.encode(job.data).encode() if received is None else received
@@ -193,9 +195,10 @@ def ref_of(job: Job) -> JobRef:
 
 
 def _must_be_requested(job: JobSnapshot) -> bool:
-    """Return whether a snapshot says that the job has completed, but does not show its result.
+    """Return whether a completed job must be requested again, to find its result.
 
-    Then the snapshot contains neither the result nor a file or a usable URL of the result.
+    This is the case if the snapshot contains neither the result, nor a file with the result, nor a
+    usable URL of the result.
     """
     if job.status is not JobStatus.COMPLETED or job.data is not None or _has_file(job):
         return False

@@ -10,12 +10,12 @@ from adepoll.fetcher.storage_rules import ObjectVersion
 
 
 class ByteSource(Protocol):
-    """A reader of a result, which a `ResultStream` uses.
+    """An object from which a `ResultStream` reads the bytes of a result, or of a range of it.
 
     Attributes:
         version: Version of the object in storage; its size is None if it is not known.
         start: Offset of the first byte to read.
-        received: Bytes that `read` has returned so far.
+        received: Number of bytes that `read` has returned so far.
     """
 
     version: ObjectVersion
@@ -24,7 +24,7 @@ class ByteSource(Protocol):
 
     @property
     def resumed(self) -> int:
-        """Number of resumptions after a failed connection."""
+        """Number of times that reading was resumed after a failed request."""
 
     @property
     def stop(self) -> int | None:
@@ -37,8 +37,8 @@ class ByteSource(Protocol):
 class ResultStream:
     """An async iterator over the bytes of one result, or of a range of it, in chunks.
 
-    A chunk is returned as soon as it arrives. Bytes are received only as fast as the caller takes
-    chunks, so the memory in use does not grow.
+    A chunk is returned as soon as it arrives. While the caller does not take the next chunk,
+    receiving pauses, so memory does not grow.
     """
 
     def __init__(self, source: ByteSource, transfer: Transfer | None = None) -> None:
@@ -63,9 +63,9 @@ class ResultStream:
 
     @property
     def stop(self) -> int | None:
-        """Offset after the last byte; None if the storage does not state the size.
+        """Offset after the last byte; None if it is not known.
 
-        The stream has `stop - start` bytes.
+        If it is known, the stream has `stop - start` bytes.
         """
         return self._source.stop
 
@@ -76,12 +76,12 @@ class ResultStream:
 
     @property
     def received(self) -> int:
-        """Bytes returned so far."""
+        """Number of bytes that the stream has returned so far."""
         return self._source.received
 
     @property
     def resumed(self) -> int:
-        """Number of resumptions after a failed connection."""
+        """Number of times that reading was resumed after a failed request."""
         return self._source.resumed
 
     def __aiter__(self) -> Self:

@@ -1,7 +1,7 @@
 """The resume state: a file that says which bytes of which object a part file contains.
 
-The file is in the folder of the part file. It is overwritten in place, because creating a new file
-after each write would take longer than writing the bytes. A checksum shows whether it is complete.
+The file is in the folder of the part file. Each update overwrites it, because creating a new file
+each time would take longer than writing the bytes. A checksum shows whether it is complete.
 
 If a process is killed, everything that it has written is kept. If the machine crashes, writes that
 were not synced can be lost: perhaps the bytes of the part file, but not the resume state, which
@@ -48,7 +48,7 @@ def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 @frozen
 class ResumeState:
-    """The contents of a part file.
+    """Says which bytes of which version of an object a part file contains.
 
     Attributes:
         version: Version of the object that the bytes belong to.
@@ -73,7 +73,7 @@ class ResumeStateFile:
     """
 
     def __init__(self, part: Path) -> None:
-        """Compute the path; no file is opened yet. `part` is the path of the part file."""
+        """Compute the path of the file from `part`, the path of the part file; open no file."""
         self.update_bytes = 0 if _boot_id() else _BYTES_PER_SYNC
         self._path = part.with_name(f"{part.name}{STATE_END}")
         self._new = part.with_name(f"{part.name}.json.new")
@@ -82,15 +82,16 @@ class ResumeStateFile:
         self._sync_error: OSError | None = None  # the error of a failed sync of the part file
 
     def read(self, job_id: str, length: int, inode: int) -> ResumeState | None:
-        """Return the resume state; None if it is missing or damaged, or if it does not fit.
+        """Return the resume state; None if it is missing, damaged, or not usable.
 
-        It does not fit if it may describe another part file.
+        It is not usable if it may describe another part file, or if further bytes of the same
+        version of the object cannot be requested.
 
         Args:
             job_id: The job.
             length: Size of the part file in bytes.
-            inode: Inode number of the part file. The resume state contains it, too, because an
-                earlier part file can have had the same name.
+            inode: Inode number of the part file. The resume state contains it, too. If the numbers
+                differ, the resume state is of an earlier part file with the same name.
         """
         try:
             # Do not follow a symbolic link, and do not wait for a pipe: another user may have put
@@ -106,10 +107,11 @@ class ResumeStateFile:
         return state if state is not None and state.is_resumable else None
 
     def write(self, part_fd: int, job_id: str, state: ResumeState) -> None:
-        """Write a new state; raise `OSError` if the part file cannot be synced or the disk is full.
+        """Write a new resume state.
 
-        `part_fd` is the descriptor of the part file, whose bytes must have been written before.
-        After an error, the file keeps the previous state.
+        `part_fd` is the descriptor of the part file. All bytes that `state` names must have been
+        written to the part file before. If the part file cannot be synced, or the disk is full,
+        raise `OSError`, and keep the previous resume state.
         """
         boot = _boot_id()
         if boot is None:
@@ -144,7 +146,7 @@ class ResumeStateFile:
             _close(fd)
 
     def remove(self) -> None:
-        """Remove the file if it exists; raise `OSError` if that fails."""
+        """Remove the resume state if it exists; raise `OSError` if that fails."""
         self.close()
         for path in (self._path, self._new):
             # A folder with this name is not a resume state, and is not removed.
@@ -154,7 +156,8 @@ class ResumeStateFile:
     def _sync(self, part_fd: int) -> None:
         """Sync the part file to the disk.
 
-        After a failure, each later call raises the same error, because bytes may be lost.
+        After a failed sync, each later call raises the same error, because written bytes may be
+        lost.
         """
         if self._sync_error is not None:
             raise self._sync_error  # another sync could succeed, although bytes are lost
@@ -165,11 +168,11 @@ class ResumeStateFile:
             raise
 
     def _create(self, sealed: bytes) -> None:
-        """Write a temporary file, and rename it to the path of the resume state.
+        """Create the file: write a temporary file, and rename it.
 
-        This can be impossible: a folder has one of the two names, or another process creates the
-        file at the same time because locks do not work. Then no file is created, and the next
-        update tries again. Without the file, a later download only takes longer.
+        Do nothing if the temporary file cannot be created or renamed. For example, there is a
+        folder with the same name, or another process creates it at the same time, because locks do
+        not work. The next update tries again. Without the file, a later download only takes longer.
 
         Raises:
             OSError: The state cannot be written, for example because the disk is full.
@@ -224,10 +227,10 @@ def _unseal(sealed: bytes) -> Json:
 
 
 def _validated(document: Json, job_id: str, length: int, inode: int) -> ResumeState | None:
-    """Return the resume state in a document; None if it is not usable.
+    """Return the resume state that a JSON document contains; None if it is not usable.
 
-    The state must belong to this job and this part file, and must have been written after the last
-    boot of the machine. Its ranges must lie within the part file.
+    The resume state must belong to this job and this part file, and must have been written after
+    the last boot of the machine. Its ranges must be within the part file.
     """
     match document:
         case {

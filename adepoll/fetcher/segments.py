@@ -75,18 +75,18 @@ class Segments:
 
     @property
     def missing(self) -> int:
-        """Number of bytes that are not present."""
+        """Number of bytes of the file that are not present."""
         return self.size - sum([stop - start for start, stop in self.present])
 
     @property
     def present_prefix(self) -> int:
-        """Number of present bytes before the first missing byte."""
+        """Number of bytes at the start of the file that are present without a gap."""
         return self.present[0][1] if self.present and self.present[0][0] == 0 else 0
 
     def claim(self, max_bytes: int) -> Claim | None:
         """Claim the first bytes that are neither present nor claimed, at most `max_bytes`.
 
-        Return None if every byte is present or claimed.
+        So no other connection fetches these bytes. Return None if every byte is present or claimed.
         """
         claimed = [(claim.start, claim.stop) for claim in self._claims]
         position = 0
@@ -99,7 +99,7 @@ class Segments:
         return None
 
     def advance(self, claim: Claim, count: int) -> None:
-        """Record that the next `count` bytes of a claim are present."""
+        """Record that the next `count` bytes of a claim have been written to the file."""
         if not count:
             return
         start = claim.start
@@ -115,7 +115,7 @@ class Segments:
         self.present[index:end] = [(start, stop)]
 
     def release(self, claim: Claim) -> None:
-        """End a claim: other connections may claim its missing bytes."""
+        """End a claim, so that other connections may claim the bytes that are still missing."""
         self._claims.remove(claim)
 
 
@@ -146,9 +146,9 @@ class ConnectionPlan:
     _last_rate: float = field(default=0.0, init=False)
 
     def update(self, now: float) -> int:
-        """Evaluate the measurement; return how many connections should be in use from now on.
+        """Return how many connections should be in use from now on, by the rate of the download.
 
-        `now` is in seconds of the same clock as `since`.
+        `now` is the present time, in seconds.
         """
         elapsed = now - self.since
         if self._is_decided or self.allowed == 1 or elapsed <= 0:
@@ -174,12 +174,12 @@ class ConnectionPlan:
     def is_fast(self, now: float) -> bool:
         """Return True if one connection is used, and is so fast that more would not help.
 
-        `now` is in seconds of the same clock as `since`.
+        `now` is the present time, in seconds.
         """
         return self.wanted == 1 and self._rate(now) >= _FAST
 
     def limit(self, connections: int) -> None:
-        """Use at most this number of connections, because the storage has refused a request."""
+        """From now on, use at most `connections`, because the storage has refused a request."""
         self.wanted = self.allowed = connections
 
     def segment_size(self, missing: int, now: float) -> int:
@@ -189,8 +189,8 @@ class ConnectionPlan:
         near the end, so that all connections finish at about the same time.
 
         Args:
-            missing: Bytes that are not present.
-            now: Time in seconds.
+            missing: Number of bytes of the file that are not present.
+            now: Present time, in seconds.
         """
         rate = self._rate(now)
         if not rate:
@@ -214,7 +214,7 @@ class ConnectionPlan:
         return self._last_rate
 
     def _restart(self, wanted: int, now: float) -> None:
-        """Begin a new measurement with this number of connections."""
+        """Use `wanted` connections, and begin to measure their rate."""
         self.wanted = wanted
         self._last_rate = 0.0
         self.since = now
@@ -224,11 +224,11 @@ class ConnectionPlan:
 class DownloadConnections:
     """The connections of one download. Each fetches one segment after another.
 
-    A connection always claims the first bytes that are free. So bytes arrive nearly in order, and
-    can be hashed while they arrive.
+    A connection always claims the first bytes that no other connection fetches. So bytes arrive
+    nearly in order, and can be hashed while they arrive.
 
     Attributes:
-        resumed: Number of requests that continued after a failed request.
+        resumed: Number of times that the download was resumed after a failed request.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class DownloadConnections:
         self._plan = ConnectionPlan(allowed, self._time())
 
     async def run(self, first: ResponseBody | None) -> None:
-        """Fetch all missing bytes.
+        """Fetch all missing bytes, and write them to the file.
 
         Args:
             first: A response that has already arrived, and begins with the first missing byte; None
@@ -308,7 +308,7 @@ class DownloadConnections:
         return self._segments.claim(self._plan.segment_size(self._segments.missing, self._time()))
 
     async def _run_connection(self, claim: Claim | None, body: ResponseBody | None) -> None:
-        """Download one segment after another, as long as this connection is needed.
+        """Download one segment after another over one connection, as long as it is needed.
 
         `claim` is the first segment; None if nothing is left to download. `body` is a response that
         has already arrived for this segment; None to send a request.
@@ -368,19 +368,19 @@ class DownloadConnections:
     async def _raise_unless_served_whole(
         self, error: ResultError, started: float, *, is_empty: bool
     ) -> None:
-        """Raise the last error of a download, unless the storage serves the whole result.
+        """Raise an error that would end the download, unless the storage sends the whole result.
 
-        If it does, return, so that one more range is requested: the outage may be over. If that
-        range fails, too, only ranges fail.
+        If the storage does so, return the first time, so that a range is requested once more: an
+        outage may have ended. If this request fails, too, raise `NoRangesError`.
 
         Args:
-            error: The error.
+            error: The error of the last request of a range.
             started: Time at which the failed request began.
             is_empty: True if the request failed before its first byte.
 
         Raises:
-            NoRangesError: Only ranges fail.
-            ResultError: `error`.
+            NoRangesError: The storage sends the whole result, but no ranges.
+            ResultError: `error`, because the storage does not send the whole result either.
         """
         is_repeated = is_empty and self._empty_failures > 1
         must_wait = self._stored.retries.asks_for_too_long_a_wait(error)
@@ -402,7 +402,7 @@ class DownloadConnections:
         await SegmentWriter(self._disk, claim.start, record, full_chunk=full_chunk).copy(read)
 
     def _record(self, claim: Claim, count: int) -> int:
-        """Record `count` new bytes of a claim, and open connections if more are wanted.
+        """Record `count` new bytes of a claim; open more connections if that makes sense now.
 
         Return the number of bytes at the start of the file that are present without a gap.
         """

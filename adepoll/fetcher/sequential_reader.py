@@ -34,10 +34,10 @@ _MAX_SCANNED: Final = 2**23  # bytes of the largest object in which `_scan` look
 class SequentialReader:
     """Reads a result, or a range of it, in order. After a failure, it sends another request.
 
-    If the object has a strong ETag, that request asks for the bytes from the first unread byte on.
-    Otherwise, the object is requested from its beginning. The bytes that were read before are then
-    skipped, and their digest must be the same as before. The reader also skips them if the storage
-    sends the whole object instead of the range.
+    If the object has a strong ETag, the new request asks only for the bytes that were not read yet.
+    Otherwise, it asks for all bytes again. The bytes that were read before are then skipped, and
+    their digest must be the same as before. The reader also skips them if the storage sends the
+    whole object instead of the range.
 
     If the storage serves no ranges, the bytes before a requested range are skipped, too. All bytes
     of a range are of the version of the object that `begin` has found.
@@ -45,9 +45,9 @@ class SequentialReader:
     Attributes:
         version: Version of the object, as far as the storage states it.
         start: Offset of the first byte to read.
-        received: Bytes that `read` has returned so far.
-        resumed: Number of requests that continued after a failure. A failure before the first byte
-            does not count.
+        received: Number of bytes that `read` has returned so far.
+        resumed: Number of times that reading was resumed after a failed request. A failure before
+            the first byte does not count.
     """
 
     def __init__(
@@ -66,9 +66,10 @@ class SequentialReader:
             start: Offset of the first byte to read.
             stop: Offset after the last byte; None to read to the end.
             version: The only version to accept; None accepts any.
-            is_complete: Called when all bytes have arrived; returns True if they are complete JSON.
-                If None, the reader checks this itself: it finds the end of the JSON in a small
-                text, and checks in a large text only that the last byte is a brace.
+            is_complete: Function that is called when all bytes have arrived, and returns True if
+                they are complete JSON. If None, the reader checks this itself: it finds the end of
+                the JSON in a text of at most 8 MiB, and checks in any other text only that the last
+                character is a brace.
         """
         self.version = version or ObjectVersion()
         self.start = start
@@ -93,14 +94,20 @@ class SequentialReader:
         self._whitespace = 0  # bytes of whitespace after `_last`
 
     def adopt(self, body: ResponseBody, stack: AsyncExitStack) -> None:
-        """Read from a response that has arrived already; `stack` closes the response."""
+        """Use a response that has arrived already, instead of sending a request.
+
+        `stack` closes the response.
+        """
         self.version = body.version
         self._body = body
         self._stack = stack
         self._request_started = asyncio.get_running_loop().time()
 
     async def begin(self) -> None:
-        """Wait for the response, which sets `version`; raise the errors of `read`."""
+        """Send the first request, and wait for its response, which sets `version`.
+
+        If the request fails, try again as `read` does. The errors are those of `read`.
+        """
         while self._body is None:
             try:
                 await self._open()
@@ -152,7 +159,7 @@ class SequentialReader:
         return self._stop - self.start - self.received
 
     async def _open(self) -> ResponseBody:
-        """Request the result from the next unread byte; return the body at this byte."""
+        """Request the bytes that were not read yet; return a body from which they can be read."""
         self._request_started = asyncio.get_running_loop().time()
         self._received_before = self.received
         requested = self._requested = self._next_range()
@@ -184,7 +191,9 @@ class SequentialReader:
     async def _request(
         self, requested: Range | None, version: ObjectVersion | None
     ) -> ResponseBody:
-        """Send one request; return the body of the response at the next unread byte.
+        """Send one request, and return the body of its response.
+
+        The bytes that were read before, and those before the range, are skipped in the body.
 
         Args:
             requested: The range; None for the whole object.
@@ -219,8 +228,7 @@ class SequentialReader:
             ObjectChangedError: The bytes that were read from an earlier response are missing or
                 different now.
             RangePastEndError: The result ends before the range.
-            ResultTransferError: The body may be cut off: it ends before all these bytes, and
-                nothing shows that it is complete.
+            ResultTransferError: The body ends before all these bytes, and may not be complete.
         """
         if body.start < self.start:
             await self._skip_to_start(body)
@@ -283,7 +291,7 @@ class SequentialReader:
         raise RangePastEndError(self.start - left)
 
     def _record(self, chunk: bytes) -> None:
-        """Record a chunk. An empty chunk means the end: then raise if the JSON is not complete."""
+        """Check and count a chunk. An empty chunk is the end: then raise if the JSON is cut."""
         if not chunk:
             if self._ends_early():
                 # The storage may have stated a wrong size. Forget this size, so that a correct size
@@ -310,8 +318,8 @@ class SequentialReader:
         """Parse the next bytes, to find the end of the JSON.
 
         Without this, a text that was cut directly after a brace would look complete. Parsing takes
-        several times the CPU time of receiving the bytes. So a range, and an object whose stated
-        size is large, are not parsed.
+        several times the CPU time of receiving the bytes. So a range is not parsed, and neither is
+        an object with a stated size of more than 8 MiB.
         """
         if not self.received and not self._is_range and self._is_complete is None:
             is_large = (self.version.size or 0) > _MAX_SCANNED
@@ -323,7 +331,7 @@ class SequentialReader:
                 self._text = None
 
     def _ends_early(self) -> bool:
-        """Return True if the bytes end before the end of the JSON."""
+        """Return True if the bytes have ended before the end of the JSON."""
         if self._is_complete is not None:
             return not self._is_complete()
         if self._text is not None:
@@ -365,7 +373,7 @@ async def _take(body: ResponseBody, count: int) -> AsyncGenerator[bytes, None]:
 
 
 async def make_reader(stored: RemoteResult, start: int, stop: int | None) -> SequentialReader:
-    """Return a reader of a range.
+    """Return a reader of the bytes of a result from `start` to `stop`.
 
     A negative `start` counts from the end of the result; then the size is requested first.
 
@@ -382,9 +390,10 @@ async def make_reader(stored: RemoteResult, start: int, stop: int | None) -> Seq
 
 
 async def _find_size(stored: RemoteResult) -> ObjectVersion:
-    """Return the version of the object, with its size.
+    """Return the version of the object, including its size.
 
-    Request one byte. If the response does not state the size of the object, read the whole object.
+    To find out the size, request one byte. If the response does not state the size of the object,
+    read the whole object.
     """
     reader = SequentialReader(stored, stop=1)
     try:

@@ -61,7 +61,8 @@ class SsrfGuard(AbstractResolver):
             api_url: Base URL of the API.
             allow_private: True to allow private addresses and plain http.
             proxies: The proxies in use, which may have private addresses; None for no proxy.
-            resolver: Resolves names; None for the default, which the guard creates and closes.
+            resolver: Resolves host names; None for a default resolver, which the guard creates and
+                closes.
         """
         self.proxies = proxies or Proxies()
         self._proxy_hosts = self.proxies.hosts
@@ -74,7 +75,7 @@ class SsrfGuard(AbstractResolver):
         self._owns_resolver = resolver is None
 
     async def check(self, job_id: str, url: str) -> URL:
-        """Return the URL in the form that aiohttp sends unchanged.
+        """Check that a URL may be requested; return it in a form that aiohttp does not change.
 
         Raises:
             ResultUrlError: The URL cannot or must not be requested.
@@ -107,11 +108,11 @@ class SsrfGuard(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return the addresses of a host name.
+        """Return the addresses of a host name; aiohttp calls this before it connects.
 
         Raises:
-            PrivateAddressError: At least one of the addresses is private, and must not be
-                requested.
+            PrivateAddressError: At least one of the addresses is private, and private addresses are
+                not allowed.
             OSError: The name cannot be resolved.
         """
         results = await self._resolve(host, port, family)
@@ -150,7 +151,8 @@ class SsrfGuard(AbstractResolver):
     async def _allows_private(self) -> bool:
         """Return whether private addresses are allowed.
 
-        They are allowed if the API has a private address. The name of the API is resolved once.
+        They are allowed with `allow_private`, or if the API has a private address. The name of the
+        API is resolved once.
         """
         if not self._private_is_allowed and not self._api_is_resolved:
             try:
@@ -191,7 +193,7 @@ def _is_public(address: _Address) -> bool:
 
 
 def _destination(address: _Address) -> _Address:
-    """Return the address to which packets go.
+    """Return the address to which packets for an address go in the end.
 
     For an IPv6 address that contains an IPv4 address, this is the IPv4 address.
     """

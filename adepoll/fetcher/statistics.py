@@ -20,14 +20,15 @@ class FetcherStats(HtmlTable):
     """What a fetcher has done so far. A transfer is one call that fetches one result.
 
     Attributes:
-        under_way: Transfers in progress.
-        finished: Transfers that have brought the whole result, or the whole requested range.
-        failed: Transfers that ended with an error of adepoll.
-        abandoned: Transfers that the caller cancelled, or left before the end.
-        bytes_received: Bytes received of results, from storages and from the API. Bytes that were
-            requested again count again.
-        resumed: Requests that were repeated after a failure, for example of a connection.
-        renewed_urls: Requests to the API for a new URL because the current URL had expired.
+        under_way: Number of transfers in progress.
+        finished: Number of transfers that have fetched the whole result, or the whole range.
+        failed: Number of transfers that ended with an error of adepoll.
+        abandoned: Number of transfers that the caller cancelled, or left before the end.
+        bytes_received: Number of bytes received of results, from storages and from the API. Bytes
+            that were requested again count again.
+        resumed: Number of requests that were repeated after a failure.
+        renewed_urls: Number of requests to the API for a new URL, because the current URL had
+            expired.
     """
 
     under_way: int
@@ -41,7 +42,7 @@ class FetcherStats(HtmlTable):
 
 @define
 class Transfer:
-    """Counts the outcome of one transfer. Only the first call of a method counts."""
+    """Counts how one transfer ended. Only the first call of any of its methods has an effect."""
 
     _counters: "Counters"
     _has_ended: bool = field(default=False, init=False)
@@ -59,7 +60,7 @@ class Transfer:
         self._counters.abandoned += self._end()
 
     def _end(self) -> bool:
-        """Count the end of the transfer; return False if it was counted already."""
+        """Record that the transfer has ended; return False if it had ended already."""
         if self._has_ended:
             return False
         self._has_ended = True
@@ -83,8 +84,8 @@ class Counters:
         """Count the code in the ``with`` block as one transfer.
 
         If the block raises nothing, the transfer counts as finished. After an error of adepoll, it
-        counts as failed, after any other error as abandoned. The block can call a method of the
-        yielded `Transfer` to count another outcome.
+        counts as failed, after any other error as abandoned. If the block calls a method of the
+        yielded `Transfer`, this method decides instead.
         """
         self.under_way += 1
         transfer = Transfer(self)
@@ -99,5 +100,5 @@ class Counters:
         transfer.finish()
 
     def stats(self, *, bytes_received: int) -> FetcherStats:
-        """Return a copy of the counters, with `bytes_received`, which `StorageClient` counts."""
+        """Return a copy of the counters, and of `bytes_received`, which is counted elsewhere."""
         return FetcherStats(bytes_received=bytes_received, **asdict(self))

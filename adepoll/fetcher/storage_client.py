@@ -1,7 +1,7 @@
 """Sends requests to the storage of `output_url`, follows redirects, and renews expired URLs.
 
 No request contains the API key or cookies. The URL is sent unchanged. The URL of each redirect is
-checked like the first one.
+checked like the first URL.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ _MAX_EXPIRED_URLS: Final = 2  # renewals in a row without a successful request
 
 
 class StorageClient(Connections):
-    """Sends requests to storages; one for each fetcher."""
+    """Sends requests to storages. Each fetcher has one storage client."""
 
     def __init__(
         self,
@@ -77,8 +77,8 @@ class StorageClient(Connections):
             connect_timeout: Maximum seconds until a connection is established.
             read_timeout: Two limits in seconds: the longest time without a byte of the body, and
                 the longest time from the connection to the end of the headers.
-            min_rate: Minimum bytes per second. The average over `read_timeout` seconds, in which
-                the client waits for bytes, must not be lower.
+            min_rate: Minimum bytes per second, averaged over `read_timeout` seconds. Only the time
+                in which the client waits for bytes counts.
         """
         super().__init__("fetcher", self._make_session)
         self._guard = guard
@@ -96,7 +96,7 @@ class StorageClient(Connections):
 
     @property
     def bytes_received(self) -> int:
-        """Bytes of response bodies received so far."""
+        """Number of bytes of response bodies that were received so far."""
         arriving = sum(response.content.total_bytes for response in self.reading)
         return self._finished_bytes + arriving
 
@@ -183,7 +183,7 @@ class StorageClient(Connections):
             self.reading.discard(response)
 
     def interpreter(self, job_id: str) -> ResponseInterpreter:
-        """Return an object that checks the responses about one job."""
+        """Return an object that checks the responses to requests of one job's result."""
         return ResponseInterpreter(job_id, self._read_timeout, self._min_rate)
 
     async def _follow(
@@ -255,8 +255,8 @@ class StorageClient(Connections):
 def limit_read_size(response: aiohttp.ClientResponse, max_bytes: int) -> None:
     """Limit the number of bytes that one read from the socket of a response returns.
 
-    This works with asyncio's own transport, whose default is 256 KiB. With uvloop and TLS, do
-    nothing: their buffers have a fixed size.
+    This works with asyncio's own transport, whose default is 256 KiB. The transports of uvloop and
+    of TLS have buffers of a fixed size, and stay unchanged.
     """
     connection = response.connection  # None if the whole body has arrived
     transport = None if connection is None else connection.transport
@@ -265,7 +265,10 @@ def limit_read_size(response: aiohttp.ClientResponse, max_bytes: int) -> None:
 
 
 class PresignedUrl:
-    """The URL of one result, which all readers of the result share. It is renewed if it expires."""
+    """The presigned URL of one result, which can be renewed when it has expired.
+
+    All readers of the result share one object.
+    """
 
     def __init__(
         self,
@@ -287,14 +290,14 @@ class PresignedUrl:
         self._renewals = 0  # renewals after the last successful request
 
     async def current(self) -> str:
-        """Return the URL to request next."""
+        """Return the present URL of the result."""
         async with self._lock:
             if self._url is None:
                 self._url = await self._url_of(self._job)
             return self._url
 
     def confirm(self) -> None:
-        """Record that a request of the current URL has succeeded."""
+        """Record that a request of the present URL has succeeded."""
         self._renewals = 0
 
     async def renew(self, expired: str, error: ResultExpiredError) -> None:
@@ -305,8 +308,8 @@ class PresignedUrl:
             error: The error with which the storage refused the URL.
 
         Raises:
-            ResultExpiredError: This is `error`. The service returns the same URL again, or the
-                storage has also refused the last two new URLs.
+            ResultExpiredError: `error` is raised if the service returns the same URL again, or if
+                the storage has also refused the last two new URLs.
             AdePollError: As for `request_completed`.
         """
         async with self._lock:

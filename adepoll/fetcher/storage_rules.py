@@ -154,10 +154,10 @@ def request_headers(requested: Range | None, version: ObjectVersion | None) -> d
 
 
 def parse_content_range(header: str) -> tuple[int, int, int | None]:
-    """Return start, stop and size of a ``Content-Range``, in bytes.
+    """Return the numbers in a ``Content-Range`` header: start, stop and size, in bytes.
 
-    Start and stop are 0 if the header has only a size. If the header is malformed, return
-    (0, 0, None).
+    `stop` is the offset after the last byte. `start` and `stop` are 0 if the header has only a
+    size. If the header is malformed, return (0, 0, None).
     """
     found = _CONTENT_RANGE.fullmatch(header.strip())
     if found is None:
@@ -179,7 +179,7 @@ def may_succeed_without_range(error: ResultError) -> bool:
 
 
 class Timing(Enum):
-    """Why a storage refused a URL: it has expired, it is not valid yet, or for another reason."""
+    """The reason why a storage refused a URL: it has expired, is not valid yet, or another one."""
 
     EXPIRED = 1
     TOO_EARLY = 2
@@ -247,9 +247,11 @@ def timing_of(url: str, body: bytes, now: datetime) -> Timing:
 
 
 def _names_in(url: str) -> list[bytes]:
-    """Return the names in a URL, in lower case, that could look like an expiry in a message.
+    """Return those parts of a URL's path that contain a word such as "expired".
 
-    The names are the path without its first segments, and each segment, the longest first.
+    If an error message quotes such a part, the word does not mean that the URL has expired. The
+    parts are segments of the path, and the rest of the path from each segment on. They are in lower
+    case, the longest first.
     """
     segments = unquote_to_bytes(urlsplit(url).path).lower().split(b"/")[:_MAX_SEGMENTS]
     names = {*segments, *(b"/".join(segments[start:]) for start in range(len(segments)))}
@@ -313,10 +315,9 @@ def _aware(time: datetime) -> datetime:
 
 
 def _without_query_values(text: str, url: str) -> str:
-    """Replace each long value of the URL's query in a text, because the value can be secret.
+    """Replace the long values of the URL's query in a text, because they can be secret.
 
-    If the text contains such a value with other percent-encodings than the URL, return the decoded
-    text.
+    If percent-encoding hides such a value in the text, decode the text first.
     """
     decoded = unquote(unquote(text))
     for pair in urlsplit(url).query.split("&"):

@@ -16,7 +16,9 @@ _SPECIAL: Final = "it is a device, a pipe or a socket; write the chunks of strea
 
 
 def check_replaceable(target: Path, *, overwrite: bool) -> os.stat_result | None:
-    """Return the status of the file at the target; None if the target does not exist.
+    """Check that a download may create or replace the target.
+
+    Return the status of the existing file; None if the target does not exist.
 
     Raises:
         OSError: The target is a folder, a device, a pipe or a socket, or its folder does not exist.
@@ -52,8 +54,7 @@ def _leads_to_special_file(link: Path) -> bool:
 def set_mode_and_owner(fd: int, replaced: os.stat_result | None, probe: Path) -> None:
     """Give a new file the mode and owner of the file that it replaces.
 
-    If there is no such file, the new file gets the mode that other programs' new files get in that
-    folder.
+    If it replaces no file, give it the mode that a new file of any program gets in this folder.
 
     Args:
         fd: Descriptor of the new file.
