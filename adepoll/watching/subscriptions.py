@@ -214,8 +214,8 @@ class Subscription:
     def close(self) -> list[asyncio.Task[None]]:
         """End the subscription; return tasks whose end the caller must await.
 
-        These tasks are the ones that are cancelled. One further task unsubscribes from the
-        remaining jobs if there are more than 500.
+        These tasks are the ones that are cancelled. If there are many jobs, one further task
+        unsubscribes from the last of them.
         """
         self._stop_reading()
         self.ready.set()
@@ -226,10 +226,12 @@ class Subscription:
             self.buffer.free = -sys.maxsize  # without room, no poll begins for this subscription
         self._ending = [task for task in (self._reader, self._expiry) if task is not None]
         if self.open:
-            keys = iter([*self._owner.keys_in_flight(), *self._jobs])
-            self._ending += self._unsubscribe(islice(keys, _JOBS_PER_STEP))
-            if len(self._jobs) > _JOBS_PER_STEP:
-                self._ending.append(start(self._unsubscribe_all(keys), self._owner.tasks))
+            # The jobs whose polls are in flight come first. Each of them is in `keys` twice.
+            keys = [key for key in self._owner.keys_in_flight() if key in self._jobs]
+            keys += self._jobs
+            self._ending += self._unsubscribe(keys[:_JOBS_PER_STEP])
+            if rest := keys[_JOBS_PER_STEP:]:
+                self._ending.append(start(self._unsubscribe_all(iter(rest)), self._owner.tasks))
         return self._ending
 
     def close_soon(self) -> None:

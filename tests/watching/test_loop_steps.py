@@ -72,6 +72,22 @@ def test_a_watch_is_closed_in_steps(replay, scripted):
     replay(script)
 
 
+@pytest.mark.parametrize("count", [436, 437, 499, 500, 501, 563, 564, 565])
+def test_a_closed_watch_leaves_no_job_however_many_polls_are_in_flight(replay, scripted, count):
+    async def script():
+        ids = [f"job{number}" for number in range(count)]
+        others = [f"other{number}" for number in range(40)]
+        source = scripted({job_id: ["pending"] for job_id in [*others, *ids]}, latency=100.0)
+        async with watcher_of(source, concurrency=64) as watcher, watcher.watch(others):
+            async with watcher.watch(ids):
+                await asyncio.sleep(1)
+                assert source.in_flight.total() == 64
+            assert watcher.stats.watched == len(others)
+            assert source.in_flight.total() == 64 - source.cancelled == len(others)
+
+    replay(script)
+
+
 def test_a_watch_that_ends_is_not_polled_for_in_the_meantime(replay, scripted):
     async def script():
         source = long_jobs(scripted)
