@@ -26,7 +26,6 @@ from adepoll.api.source import (
     kind_of,
     origin_of,
 )
-from adepoll.common.tasks import finish
 from adepoll.errors import (
     ClosedError,
     ConfigurationError,
@@ -150,10 +149,9 @@ class KindPolling:
         if self.sweeper is not None:
             self.sweeper.cancel_all()
 
-    async def aclose(self) -> None:
-        """Cancel all polls and sweeps, start no new ones, and wait until all tasks have ended."""
-        await finish(set() if self.sweeper is None else self.sweeper.close())
-        await self.pollers.aclose()
+    def close(self) -> set[asyncio.Task[None]]:
+        """Cancel all polls and sweeps, and start no new ones; return the tasks that must end."""
+        return self.pollers.close() | (set() if self.sweeper is None else self.sweeper.close())
 
     def timeout_error(self, job_id: str, timeout: float) -> JobTimeoutError:
         """Return the error for a job that has not settled within `timeout` seconds."""
@@ -216,7 +214,7 @@ class SubscriptionOwner:
         subscriptions: Open subscriptions, oldest first. It is a dict without values, because a set
             has no order.
         tasks: Tasks that read ids, or end subscriptions.
-        closed: True if no subscription may start.
+        closed: True after `close`; then no subscription may start.
         loop: Event loop of the watcher; None before its first use.
     """
 
@@ -242,6 +240,13 @@ class SubscriptionOwner:
         self.tasks: set[asyncio.Task[None]] = set()
         self.closed = False
         self.loop: asyncio.AbstractEventLoop | None = None
+
+    def close(self) -> set[asyncio.Task[None]]:
+        """Cancel all tasks, and start no new ones. The caller must await the returned tasks."""
+        self.closed = True
+        for task in self.tasks:
+            task.cancel()
+        return self.tasks.union(*[polling.close() for polling in self.by_kind.values()])
 
     def add_kind(self, kind: JobKind) -> KindPolling:
         """Create, keep and return the `KindPolling` of a new kind.

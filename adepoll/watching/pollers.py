@@ -14,7 +14,7 @@ from contextvars import Context
 from typing import Final
 
 from adepoll.api.source import JobSource, for_polling
-from adepoll.common.tasks import finish, is_cancelled, join, start
+from adepoll.common.tasks import is_cancelled, start
 from adepoll.errors import AdePollError, TransportError
 from adepoll.watching.job_state import JobState, Subscriber
 from adepoll.watching.turns import PollTurns
@@ -146,8 +146,8 @@ class Pollers:
             if task is not asyncio.current_task():
                 task.cancel()
 
-    async def aclose(self) -> None:
-        """Start no further polls, cancel those in flight, and wait for the end of all tasks."""
+    def close(self) -> set[asyncio.Task[None]]:
+        """Cancel all polls, and never poll again. The caller must await the returned tasks."""
         self._closed = True
         for timer in (
             self._timer,
@@ -157,8 +157,8 @@ class Pollers:
         ):
             if timer is not None:
                 timer.cancel()
-        await finish(self._workers)
-        await join(self._forgetting)
+        self.cancel_all()
+        return self._workers | self._forgetting
 
     def keys_in_flight(self) -> list[str]:
         """Return the keys of the jobs whose polls are in flight."""

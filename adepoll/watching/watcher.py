@@ -18,7 +18,7 @@ from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.api.source import JobSource, kind_of
 from adepoll.common.closing import AsyncCloseable
-from adepoll.common.tasks import finish
+from adepoll.common.tasks import join
 from adepoll.errors import ClosedError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.schedules import Adaptive, Schedule
@@ -147,9 +147,7 @@ class JobWatcher(AsyncCloseable):
         """
         self._owner.closed = True
         self._end_all(ClosedError("the watcher was closed"))
-        await finish(self._owner.tasks)
-        for polling in [*self._owner.by_kind.values()]:
-            await polling.aclose()
+        await join(self._owner.close())
 
     @overload
     def watch(

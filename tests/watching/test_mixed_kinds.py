@@ -253,6 +253,35 @@ def test_closing_a_watch_ends_the_polls_of_every_kind():
     run(main())
 
 
+def test_a_cancelled_aclose_waits_for_the_polls_of_every_kind():
+    in_flight = set()
+
+    class Stubborn(Service):
+        def for_kind(self, kind):
+            return Stubborn({}, kind=kind)
+
+        async def get_job(self, job_id):
+            in_flight.add(self.kind)
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(5 if self.kind is EXTRACT else 8)
+                in_flight.discard(self.kind)
+
+    async def main():
+        watcher = watcher_of(Stubborn({}), discovery="get")
+        async with watcher.watch(["a", JobRef("a", kind=PARSE)]):
+            await asyncio.sleep(1)
+            assert in_flight == {EXTRACT, PARSE}
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await watcher.aclose()
+            assert not in_flight
+            assert asyncio.get_running_loop().time() == 1 + 8
+
+    run(main())
+
+
 def test_updates_of_the_same_id_are_told_apart():
     async def main():
         async with watcher_of(Service(ENDS)) as watcher:

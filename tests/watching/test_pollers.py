@@ -9,6 +9,7 @@ from scripted import ScriptedSource
 from subscribing import add_id, subscription_of
 from watching import now
 
+from adepoll.common.tasks import join
 from adepoll.scheduling.schedules import Fixed
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.pollers import Pollers
@@ -52,7 +53,7 @@ def test_jobs_are_polled_when_they_are_due_by_one_timer(replay):
         pollers.watched_jobs.poll_queue.put(pollers.watched_jobs.get("a"), 27.0)
         pollers.pump()
         assert [timer.when() for timer in timers()] == [27.0]
-        await pollers.aclose()
+        await join(pollers.close())
         assert not timers()
 
     replay(script)
@@ -65,9 +66,9 @@ def test_no_poll_begins_after_the_end(replay):
         watch(pollers, "a")
         pollers.pump()
         assert (pollers.in_flight, pollers.keys_in_flight()) == (1, ["a"])
-        await pollers.aclose()
+        await join(pollers.close())
         assert (pollers.in_flight, pollers.keys_in_flight()) == (0, [])
-        pollers.watched_jobs.poll_queue.put(pollers.watched_jobs.get("a"), now())
+        watch(pollers, "a")
         pollers.pump()
         assert pollers.in_flight == 0
         assert not timers()
@@ -86,7 +87,7 @@ def test_no_more_jobs_are_polled_at_the_same_time_than_there_are_workers(replay,
         await asyncio.sleep(20.0)
         assert source.most_in_flight == workers
         assert len(pollers.watched_jobs) == 0
-        await pollers.aclose()
+        await join(pollers.close())
 
     replay(script)
 
@@ -101,7 +102,7 @@ def test_a_poll_that_takes_long_delays_no_other_job(replay):
         await asyncio.sleep(35.0)
         assert source.times("a") == [0.0, 10.0, 20.0, 30.0]
         answer.cancel()
-        await pollers.aclose()
+        await join(pollers.close())
 
     replay(script)
 
@@ -116,7 +117,7 @@ def test_many_jobs_are_forgotten_in_no_time(replay):
             pollers.watched_jobs.learning.durations.begin()
         pollers.cancel_all()
         began = now()
-        await pollers.aclose()
+        await join(pollers.close())
         assert now() == began
         assert len(pollers.watched_jobs) == 0
 
@@ -133,7 +134,7 @@ def test_a_bug_of_a_poll_is_reported_and_others_go_on(replay):
         await asyncio.sleep(1.0)
         assert [type(bug) for bug in bugs] == [ZeroDivisionError]
         assert source.times("b") == [0.0]
-        await pollers.aclose()
+        await join(pollers.close())
 
     replay(script)
 
@@ -156,7 +157,7 @@ def test_a_poll_that_nobody_needs_is_cancelled_and_another_job_is_polled(replay)
         (task,) = pollers.unsubscribe("b", subscription)
         assert idle == [1]
         await asyncio.wait([task])
-        await pollers.aclose()
+        await join(pollers.close())
 
     replay(script)
 
@@ -175,7 +176,7 @@ def test_a_poll_that_was_cancelled_before_its_first_step_is_repeated(replay):
         assert not pollers.turns.waiting
         await asyncio.sleep(11.0)
         assert source.times("a") == [10.0]
-        await pollers.aclose()
+        await join(pollers.close())
 
     replay(script)
 
@@ -192,6 +193,6 @@ def test_sweeps_end_a_second_after_the_last_waiter_has_left_each_time(replay):
             pollers.unsubscribe("a", subscription, keep_from=now())
             await asyncio.sleep(2.1)
         assert idle == [1.0, 4.0]
-        await pollers.aclose()
+        await join(pollers.close())
 
     replay(script)
