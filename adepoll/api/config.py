@@ -143,10 +143,10 @@ def read_base_urls(
         ConfigurationError: An argument or a variable cannot be used.
     """
     v1 = read_base_url(base_url, region)
-    if v2_base_url is None and region is not None:
-        return v1, region_url(region, V2_REGIONS)
     if v2_base_url:
         return v1, _checked(v2_base_url, "v2_base_url")
+    if region is not None:
+        return v1, region_url(region, V2_REGIONS)
     if url := os.environ.get(V2_BASE_URL_VARIABLE):
         return v1, _checked(url, V2_BASE_URL_VARIABLE)
     if base_url or os.environ.get(BASE_URL_VARIABLE):

@@ -143,6 +143,21 @@ def test_the_variable_of_a_wrong_value_is_named(monkeypatch, variable, value, me
         config.read_base_urls(None, None, None)
 
 
+@pytest.mark.parametrize("variable", [None, *config.environment_of("", "")])
+@pytest.mark.parametrize("v2_base_url", [None, ""])
+def test_the_v2_address_of_a_region_is_used_if_no_other_is_given(
+    monkeypatch, v2_base_url, variable
+):
+    for name in config.environment_of("", ""):
+        monkeypatch.delenv(name, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(variable, "https://other.example")
+    found = config.read_base_urls(None, v2_base_url, "eu")
+    assert found == (config.REGIONS["eu"], config.V2_REGIONS["eu"])
+    given = config.read_base_urls(None, "https://v2.example/", "eu")
+    assert given == (config.REGIONS["eu"], "https://v2.example")
+
+
 def test_the_name_of_a_kind_is_refused_when_the_reference_is_made():
     message = "not 'v1-parse'; JobKind.named returns the kind of a name"
     with pytest.raises(ConfigurationError, match=message):
