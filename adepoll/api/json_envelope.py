@@ -8,6 +8,7 @@ result in memory. Does no I/O; imports errors only.
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, TypeAlias
 
 from adepoll.errors import MalformedAnswerError
@@ -80,7 +81,6 @@ class ObjectScanner:
         self._cut = cut
         self._within = within
         self._inside = inside
-        self._inner: ObjectScanner | None = None  # reads the current value, too
         self._max_value = max_value
         self._max_members = max_members
         self._left = max_total  # bytes of names and values that can still be kept
@@ -185,15 +185,15 @@ class ObjectScanner:
         if first not in b'"[{':
             self._read = self._rest_of_scalar
             return start
-        self._inner = None
+        inner = None
         if self._is_cutting:
-            self._inner = self._within
+            inner = self._within
         elif self._inside is not None and self._name is not None and first == b"{":
-            self._inner = self._inside(self._name)
-        if self._inner is not None:
+            inner = self._inside(self._name)
+        if inner is not None:
             if first != b"{":
                 raise self._error("an object", start)
-            self._read = self._rest_of_object
+            self._read = partial(self._rest_of_object, inner)
             return start
         self._keep(text, start, start + 1)
         self._read = self._rest_of_value
@@ -215,16 +215,18 @@ class ObjectScanner:
             self.is_complete = True
         return stop
 
-    def _rest_of_object(self, text: bytes, position: int) -> int:
-        """Pass the next bytes of a nested object to the scanner that reads this object.
+    def _rest_of_object(self, inner: "ObjectScanner", text: bytes, position: int) -> int:
+        """Pass the next bytes of a nested object to `inner`, the scanner that reads it.
 
         Return the offset after these bytes: they end with the object or with the chunk.
         """
-        stop, inner = position, self._inner
-        while inner is not None and not inner.is_complete and stop < len(text):
+        # Its errors then name the byte of the whole text.
+        inner._offset = self._offset  # noqa: SLF001 - of the same class
+        stop = position
+        while stop < len(text) and not inner.is_complete:
             stop = inner._read(text, stop)  # noqa: SLF001 - of the same class
         self._keep(text, position, stop)
-        if inner is None or inner.is_complete:
+        if inner.is_complete:
             self._finish_value()
         return stop
 
@@ -325,6 +327,7 @@ class ObjectScanner:
             self._is_cutting = False
             return
         self.members.pop(name, None)
+        self.long_members.discard(name)
         is_long = len(self._kept) > self._limit
         self._left -= len(name) + (0 if is_long else len(self._kept))
         if self._left < 0:

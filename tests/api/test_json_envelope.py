@@ -1,6 +1,7 @@
 """ObjectScanner finds what json.loads finds, whatever the chunks, and keeps short values only."""
 
 import json
+from copy import deepcopy
 from itertools import pairwise
 
 import pytest
@@ -191,6 +192,40 @@ def test_text_that_is_no_object_is_malformed(text, problem):
     with pytest.raises(MalformedAnswerError) as caught:
         _fed(ObjectScanner(cut="z"), text)
     assert caught.value.problems == (problem,)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+@pytest.mark.parametrize(
+    ("scanner", "text"),
+    [
+        (ObjectScanner(cut="z", within=ObjectScanner()), b'{"first": 1, "z": {"y": 2, x: 3}}'),
+        (ObjectScanner(inside=lambda _name: ObjectScanner()), b'{"first": 1, "a": {"y": 2, x: 3}}'),
+        (
+            ObjectScanner(cut="z", within=ObjectScanner(inside=lambda _name: ObjectScanner())),
+            b'{"first": 1, "z": {"y": {"w": 2, x: 3}}}',
+        ),
+    ],
+    ids=["cut", "inside", "both"],
+)
+def test_an_error_in_a_nested_object_names_the_byte_of_the_whole_text(scanner, text, size):
+    scanner = deepcopy(scanner)
+    with pytest.raises(MalformedAnswerError) as caught:
+        _fed(scanner, text, range(0, len(text), size))
+    assert caught.value.problems == (f'not JSON: expected " @ byte {text.index(b"x:")}',)
+
+
+@pytest.mark.parametrize(
+    ("text", "members", "long"),
+    [
+        (b'{"a": "%b", "a": 1}' % bytes([120] * 99), {"a": b"1"}, set()),
+        (b'{"a": 1, "a": "%b"}' % bytes([120] * 99), {}, {"a"}),
+    ],
+)
+def test_of_two_values_of_the_same_name_the_last_counts(text, members, long):
+    scanner = ObjectScanner(max_value=50)
+    scanner.feed(text)
+    assert (scanner.members, scanner.long_members) == (members, long)
+    assert scanner.has("a")
 
 
 def test_memory_stays_constant_for_a_long_value():
