@@ -180,7 +180,8 @@ class ConnectionPlan:
 
     def limit(self, connections: int) -> None:
         """From now on, use at most `connections`, because the storage has refused a request."""
-        self.wanted = self.allowed = connections
+        self.allowed = min(self.allowed, connections)
+        self.wanted = min(self.wanted, connections)
 
     def segment_size(self, missing: int, now: float) -> int:
         """Return the number of bytes that the next request should cover.

@@ -74,6 +74,15 @@ def test_a_limit_of_the_storage_is_not_exceeded_again():
     assert play(plan, (2 * MIB, 5), since=2.0) == [1]
 
 
+def test_a_limit_never_adds_connections():
+    plan = ConnectionPlan(8, 0.0)
+    plan.limit(4)
+    assert (plan.wanted, plan.allowed) == (1, 4)
+    plan.limit(6)
+    assert (plan.wanted, plan.allowed) == (1, 4)
+    assert play(plan, (2 * MIB, 1)) == [4]
+
+
 @given(allowed=st.integers(1, 64), steps=st.lists(st.tuples(st.integers(0, 2**30), SECONDS)))
 def test_there_is_at_least_one_connection_and_at_most_the_allowed_number(allowed, steps):
     plan, now = ConnectionPlan(allowed, 0.0), 0.0
