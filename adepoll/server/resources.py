@@ -304,7 +304,7 @@ class ServerResources:
             WebhookVerificationError: The signature does not match, the timestamp is too old, or the
                 body is invalid.
         """
-        content = b""
+        content = bytearray()
         try:
             async with asyncio.timeout(_BODY_TIMEOUT):
                 async for chunk in body:
@@ -313,8 +313,8 @@ class ServerResources:
                         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         except TimeoutError:
             return HTTPStatus.REQUEST_TIMEOUT
-        verifier.verify(headers, content, now=datetime.now(UTC).timestamp())
-        for job_id in job_ids_in(content, job_ids):
+        verifier.verify(headers, bytes(content), now=datetime.now(UTC).timestamp())
+        for job_id in job_ids_in(bytes(content), job_ids, max_bytes=max_bytes):
             self.watcher.poll_now(job_id)
         return HTTPStatus.NO_CONTENT
 

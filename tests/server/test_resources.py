@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+import json
 from functools import partial
 from types import SimpleNamespace
 
@@ -243,3 +244,28 @@ async def test_at_most_16_tasks_continue_in_one_iteration_of_the_loop():
     await asyncio.sleep(0)
     assert sum(turn.done() for turn in turns) == 16
     await asyncio.gather(*turns)
+
+
+@pytest.mark.parametrize(("size", "status"), [(0, 204), (2**20 + 1, 204), (3 * 2**20, 413)])
+async def test_a_webhook_may_be_as_large_as_the_caller_allows(ade, client, size, status):
+    async def chunks():
+        yield b'{"text": "'
+        yield b"x" * size
+        yield b'", "job_id": "job-1"}'
+
+    seen = []
+
+    class Verifier:
+        def verify(self, headers, body, *, now):
+            seen.append((headers["a"], json.loads(body)["job_id"], type(body)))
+
+    async with open_resources(client=client) as resources:
+        polled = []
+        resources.watcher = SimpleNamespace(poll_now=polled.append, aclose=resources.watcher.aclose)
+        answered = await resources.receive_webhook(
+            Verifier(), headers={"a": "b"}, body=chunks(), max_bytes=2 * 2**20
+        )
+    assert answered == status
+    is_read = status == 204
+    assert polled == ["job-1"] * is_read
+    assert seen == [("b", "job-1", bytes)] * is_read
