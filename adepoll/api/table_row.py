@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator, KeysView, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeGuard
 
 from adepoll.api.json_fields import Model
 from adepoll.api.shown import show_size
@@ -94,12 +94,17 @@ def facts_of(job: HasFacts) -> tuple[Any, ...]:
     milliseconds = getattr(job.facts, "duration_ms", None)
     pages = job.page_count
     return (
-        None if milliseconds is None or abs(milliseconds) > _MAX_INTEGER else milliseconds / 1000,
+        milliseconds / 1000 if _fits(milliseconds) else None,
         job.credits,
-        None if pages is None or abs(pages) >= _MAX_INTEGER else pages,
-        [page for page in job.failed_pages if abs(page) < _MAX_INTEGER] or None,
+        pages if _fits(pages) else None,
+        [page for page in job.failed_pages if _fits(page)] or None,
         job.partial if job.is_terminal else None,
     )
+
+
+def _fits(number: int | None) -> TypeGuard[int]:
+    """Return True if a whole number is known, and has at most 64 bits."""
+    return number is not None and abs(number) < _MAX_INTEGER
 
 
 def document_of(job: HasFacts) -> str | None:
