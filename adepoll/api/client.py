@@ -330,9 +330,9 @@ class AdeClient(AsyncCloseable):
             ClosedError: The client is closed.
         """
         rules, requests = self.rules_of(kind or self._kind), self._requests
-        if not rules.can_be_cancelled and status in {JobStatus.CANCELLED, "cancelled"}:
-            return JobPage(jobs=())
         send = requests.for_page(rules, page, page_size, status)
+        if status is JobStatus.CANCELLED and not rules.can_be_cancelled:
+            return JobPage(jobs=())
         return await self._sender.call(send, requests.hosts[rules.api])
 
     async def iter_jobs(

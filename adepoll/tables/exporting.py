@@ -116,6 +116,7 @@ def export(
         ConfigurationError: The format is unknown, the extra "table" is missing, `out` is a file of
             the journal, or no result has a path of `explode`.
         OSError: A file cannot be written.
+        TypeError: `explode` is one path, not a collection of paths.
     """
     if isinstance(explode, str):
         raise TypeError("explode must be a collection of paths, not one path; use [path]")

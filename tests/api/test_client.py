@@ -1467,6 +1467,8 @@ async def test_a_list_of_cancelled_v2_jobs_is_empty_without_a_request(start_serv
     async with client_of(server) as client:
         listed = await client.list_jobs(status=JobStatus.CANCELLED, kind=JobKind.V2_PARSE)
         assert (listed.jobs, listed.has_more) == ((), False)
+        with pytest.raises(ValueError, match="page"):
+            await client.list_jobs(page=-1, status=JobStatus.CANCELLED, kind=JobKind.V2_PARSE)
     assert server.targets == []
 
 
