@@ -92,7 +92,8 @@ class AdeClient(AsyncCloseable):
             transport: Proxies, certificates and header limits; not together with `session`. None
                 for the defaults, which read the proxies of the environment.
             timeout: Longest time of one request in seconds, from connecting to the last byte of the
-            body. In a v2 answer larger than `inline_limit`, it starts again after each 64 KiB.
+                body. For a v2 answer larger than `inline_limit`, the time starts again after each
+                64 KiB.
             outage_wait: Seconds for which `get_job`, `list_jobs` and `turn` wait while the service
                 is down, before they raise `ServiceDownError`. A watcher uses its `outage_patience`
                 instead.
@@ -239,7 +240,7 @@ class AdeClient(AsyncCloseable):
         return self._sender.stats(bytes_received=self._transport.bytes_received)
 
     def outage(self, kind: JobKind | None = None) -> ServiceDownError | None:
-        """Return an error that says that the host of a kind of jobs is down; None if it is not.
+        """Return an error if the host of a kind of jobs is down; None if the host is not down.
 
         v1 and v2 jobs can have different hosts, and only one of them may be down. This method is
         about one host; `stats.failures_in_a_row` is about the host with the most failures.

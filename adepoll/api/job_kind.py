@@ -137,8 +137,8 @@ class JobRef:
     Attributes:
         job_id: Id of the job.
         kind: Kind of the job, such as `JobKind.V1_PARSE`; `JobKind.named` returns the kind with a
-            certain name. None if the id says enough: a v2 id contains the kind, and every other id
-            means a job of the client's default kind.
+            certain name. None to find out the kind from the id: a v2 id contains its kind, and
+            every other id means a job of the client's default kind.
         label: Your own name for the job, such as the path of its document. Snapshots, outcomes and
             journals contain it. References that differ only in the label are equal. Two surrogates
             that form a pair become the character for which they stand. In a journal, a single

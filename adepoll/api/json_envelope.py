@@ -101,7 +101,9 @@ class ObjectScanner:
         self._window = _FIRST_WINDOW
 
     def feed(self, chunk: bytes | memoryview) -> list[memoryview]:
-        """Read the next bytes; return those of the value that is not kept (argument `cut`).
+        """Read the next bytes. Return the bytes that belong to the value of the member `cut`.
+
+        `cut` is an argument of the constructor.
 
         Raises:
             MalformedAnswerError: The text is not a JSON object, has the member `cut` twice, or has
@@ -121,7 +123,7 @@ class ObjectScanner:
         return is_cut or name == self._name or name in self.members or name in self.long_members
 
     def short_members(self) -> bytes:
-        """Return the JSON text of an object with all `members`: those whose values were kept."""
+        """Return the JSON text of an object that has only the members with short values."""
         return b"{%b}" % b",".join(
             [b"%b:%b" % (json.dumps(name).encode(), text) for name, text in self.members.items()]
         )

@@ -116,7 +116,7 @@ def is_error(value: Json) -> bool:
 
 @cache
 def _models_in(cls: type) -> tuple[str, ...]:
-    """Return the names of the fields whose type is an attrs class, for `unread_fields`."""
+    """Return the names of a class's fields whose value is one object of an attrs class."""
     if not attrs.has(cls):
         return ()  # the `data` of a user-defined kind can be of any class
     return tuple(f.name for f in fields_of(cls) if attrs.has(f.type) and not f.many)

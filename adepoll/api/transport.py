@@ -142,12 +142,12 @@ class Transport(Connections):
     def adopt(
         self, statuses: Collection[int], response: aiohttp.ClientResponse
     ) -> aiohttp.ClientResponse | None:
-        """Leave the body of a response to the caller, if the response has one of some statuses.
+        """Leave the body of a response to the caller if the response has the right status.
 
         The caller reads the body, and then calls `release`.
 
         Args:
-            statuses: The HTTP statuses.
+            statuses: The HTTP statuses of the responses whose body the caller wants to read.
             response: The response.
 
         Returns:

@@ -85,7 +85,7 @@ if hasattr(os, "pread") and hasattr(os, "preadv"):
         return os.pread(fd, size, offset)
 
     def read_into(fd: int, buffer: memoryview, offset: int) -> int:
-        """Fill a buffer from an offset of a file; return the number of bytes, 0 at the end."""
+        """Read bytes from an offset of a file into a buffer; return their number, 0 at the end."""
         return os.preadv(fd, [buffer], offset)
 else:
 
@@ -96,7 +96,7 @@ else:
             return os.read(fd, size)
 
     def read_into(fd: int, buffer: memoryview, offset: int) -> int:
-        """Fill a buffer from an offset of a file; return the number of bytes, 0 at the end."""
+        """Read bytes from an offset of a file into a buffer; return their number, 0 at the end."""
         chunk = read_at(fd, len(buffer), offset)
         buffer[: len(chunk)] = chunk
         return len(chunk)
@@ -207,8 +207,8 @@ def lock(fd: int, *, shared: bool = False) -> None:
 def unlock(fd: int) -> None:
     """Release the lock of an open file.
 
-    Closing the file can be too little: if a forked child process has the file open, too, the lock
-    remains.
+    To close the file is not always enough: the lock remains if a forked child process also has the
+    file open.
     """
     if HAS_FLOCK:
         fcntl.flock(fd, fcntl.LOCK_UN)
@@ -325,7 +325,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _reopen(path: Path, fd: int) -> None:
-    """Open the file at `path` under the descriptor `fd`, whose present file is closed."""
+    """Make `fd` the descriptor of the file at `path`, instead of the file that it has open now."""
     opened = os.open(path, os.O_RDWR | PLAIN)
     try:
         os.dup2(opened, fd, inheritable=False)

@@ -44,11 +44,11 @@ class Secret(Generic[_Value]):
         return repr(self)
 
     def __copy__(self) -> Self:
-        """Return the same object."""
+        """Return the object itself instead of a copy."""
         return self
 
     def __deepcopy__(self, memo: object) -> Self:
-        """Return the same object."""
+        """Return the object itself instead of a copy."""
         return self
 
     def __reduce__(self) -> NoReturn:

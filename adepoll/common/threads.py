@@ -23,10 +23,10 @@ _Ts = TypeVarTuple("_Ts")
 
 
 async def wait_until_done(work: asyncio.Future[_T]) -> None:
-    """Wait until work is done, even if the current task is cancelled.
+    """Wait until a future is done, even if the current task is cancelled.
 
-    Raise CancelledError at the end if the current task was cancelled. Raise nothing if the work
-    failed.
+    Raise CancelledError at the end if the current task was cancelled. Do not raise the error of the
+    future.
     """
     cancelled: asyncio.CancelledError | None = None
     while not work.done():

@@ -86,7 +86,7 @@ class ClosedError(RuntimeError):
 
 
 class TooManyTenantsError(AdePollError):
-    """A server cannot open one more tenant: all that it may have open at the same time are in use.
+    """A server cannot open one more tenant, because its maximum number of tenants is in use.
 
     A tenant is one API key and its region, with a client of its own.
 

@@ -100,13 +100,13 @@ class Window:
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
-        """Begin a new epoch: requests in flight do not count against the size any more."""
+        """Begin a new epoch: requests that are in flight now no longer count against `size`."""
         self._in_flight_of_epoch = self._growth = 0
         self.epoch += 1
         self._update_full()
 
     def _update_full(self) -> None:
-        """Update `full`: no more requests may be sent before a response arrives."""
+        """Update `full`, which is True if no request may be sent before a response arrives."""
         self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
 

@@ -36,8 +36,8 @@ class Caller:
     Attributes:
         host: Host of the request.
         give_up_at: Time from which the caller does not wait any more if the host is down.
-        turn: Completed when the wait ends. The result is the time from which the request may be
-            sent. It is infinity if `Hosts.release` has ended the wait.
+        turn: Future that is completed when the wait ends. The result is the time from which the
+            request may be sent. It is infinity if `Hosts.release` has ended the wait.
     """
 
     host: "Host"
@@ -86,7 +86,10 @@ class Host:
 
     @property
     def last_failure(self) -> RequestError | None:
-        """Error of the last failed request; None if a request has succeeded since then."""
+        """Error of the last failed request; None if no failure has counted since the last success.
+
+        Repeated failures about the same job do not always count; see `Outage`.
+        """
         return self._last_failure if self.outage.failures else None
 
     def record_failure(self, error: RequestError, now: float, *, is_probe: bool) -> bool:
@@ -138,8 +141,8 @@ class Host:
     def slow_down(self, now: float) -> None:
         """Record that the host is slow, so that requests to another host had to wait.
 
-        For the next minute, its requests may hold at most half of the places of a watcher's
-        semaphore. If `holds_back` is True, they may also use at most half of the window.
+        For the next minute, requests to the host may hold at most half of the places of a watcher's
+        semaphore. While `holds_back` is True, they may also use at most half of the window.
         """
         if now >= self.slow_until:
             _log.info("%s is slow, and delays requests to another host", self.name)
@@ -298,21 +301,21 @@ class Hosts:
         return woken
 
     def release(self, caller: Caller) -> None:
-        """End the wait of a caller immediately, although it may not send its request."""
+        """End the wait of a caller immediately. The caller must then not send its request."""
         if not caller.turn.done():
             self.woken += 1
             caller.turn.set_result(math.inf)
 
     def check_expired(self) -> None:
-        """End the wait of each caller of a host that is down, if its `give_up_at` has passed.
+        """End the waits for hosts that are down, of all callers whose `give_up_at` has passed.
 
-        Repeat this every second while such callers wait.
+        Repeat this every second while callers with a `give_up_at` wait for a host that is down.
         """
         if self._release_timer is None:
             self._release_expired()
 
     def _release_expired(self) -> None:
-        """Do the work of `check_expired`, and set the timer for the next time if it is needed."""
+        """End the waits that `check_expired` describes; set the timer that repeats this."""
         self._release_timer = None
         loop = asyncio.get_running_loop()
         callers = [

@@ -99,7 +99,7 @@ class Places:
         return now >= self._limits_of(host).rests_until
 
     def check_later(self, sent: Sent) -> None:
-        """Call `_check` when the new request has been in flight for `SLOW_AFTER` seconds."""
+        """Set the timer of `_check` to the time when a new request has been in flight for 3 s."""
         self._check_at(sent.at + SLOW_AFTER)
 
     def ended(self, sent: Sent) -> None:
@@ -189,10 +189,7 @@ class Places:
         return limits
 
     def _wake_first(self) -> None:
-        """For each host that may hold one more place now, wake the first caller that waits for it.
-
-        Only callers that wait because their host is slow need to be woken.
-        """
+        """For each slow host that may hold one more place now, wake its first waiting caller."""
         seen = set()
         for wait in self.waiting:
             if wait.turn is not None and wait.host not in seen:

@@ -119,9 +119,9 @@ class RateLimiter:
 
     @property
     def gate_closed_for(self) -> float:
-        """Seconds until no Retry-After stops requests any more, to any host.
+        """Seconds until requests to all hosts may be sent again after a 429 or a Retry-After.
 
-        0.0 if requests may be sent now, or the event loop is closed.
+        0.0 if they may be sent now, or if the event loop is closed.
         """
         loop = self._loop
         now = math.inf if loop is None or loop.is_closed() else loop.time()
@@ -346,7 +346,10 @@ class RateLimiter:
         return max(due, self._next_slot) if self._interval else due
 
     def _has_room(self) -> bool:
-        """Return True if one more request may be sent besides those of all woken callers."""
+        """Return True if one more request may be sent in addition to those of all woken callers.
+
+        Always False while a rate limits the requests.
+        """
         # A busy loop always has a woken caller. If that made each new caller wait, the queue would
         # never become empty.
         return not self._interval and self.hosts.woken < self._window.room
