@@ -137,7 +137,7 @@ class BatchOptions:
 
     @property
     def name_by(self) -> Literal["job_id", "label"]:
-        """The option `name` as the argument `name_by` of `Batch`."""
+        """The argument `name_by` of `Batch` that means the same as the option ``--name``."""
         return "label" if self.name == "label" else "job_id"
 
     def to_note(self) -> str:
@@ -232,13 +232,13 @@ class BatchOptions:
         return shell_line(words)
 
     def _saved(self) -> dict[str, Any]:
-        """Return the options that the user gave and that a journal saves, by name."""
+        """Return those options of the user that a journal saves: value by name."""
         options = asdict(self)
         return {name: options[name] for name in _SAVED if options[name] is not None}
 
 
 def _read_note(note: str | None) -> dict[str, Any]:
-    """Return the valid options in `note`, by name. `to_note` returned this text in another run."""
+    """Return the valid options in `note`, the text that `to_note` returned: value by name."""
     try:
         options = json.loads(note or "{}")
     except (ValueError, RecursionError):

@@ -320,7 +320,7 @@ async def _folders_of_files(journal: Journal) -> list[Path]:
 
 @asynccontextmanager
 async def _updating_ids_note(batch: Batch, journal: Journal) -> AsyncGenerator[None, None]:
-    """Note in the journal that all ids have been read, as soon as this is so in the block.
+    """While the block runs, wait until all ids have been read, and note this in the journal.
 
     Without this note, `status` and `resume` warn that ids may be missing. The note is written as
     early as possible, because the run may be killed at any time.

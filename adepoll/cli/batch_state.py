@@ -71,7 +71,11 @@ def state_of_watch(
     fetching: int = 0,
     bytes_fetched: int = 0,
 ) -> BatchState:
-    """Return the state of a watch; `fetching` and `bytes_fetched` describe its downloads."""
+    """Return the state of a watch.
+
+    `fetching` is the number of downloads in progress. `bytes_fetched` is the number of downloaded
+    bytes.
+    """
     progress, stats = watched.progress, client.stats
     return BatchState(
         known=progress.known,

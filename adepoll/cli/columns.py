@@ -107,7 +107,7 @@ def _lines(pieces: Iterable[str], source: str) -> Iterator[list[str]]:
 
 
 def _content(line: str) -> str:
-    """Return the stripped line; an empty string if the line must be skipped."""
+    """Return the stripped line; an empty string for a blank line or a comment (``#``)."""
     # A byte order mark stands at the top of a file, and in the middle of concatenated files.
     text = line.strip().lstrip(BYTE_ORDER_MARK)
     return "" if text.startswith("#") else text
@@ -216,12 +216,15 @@ def _read_json(batches: Iterable[list[str]], number: int, fields: Fields, found:
 
 
 def _has_key(value: Json, name: str) -> bool:
-    """Return whether a value is an object with a key that is not empty."""
+    """Return True if a value is a JSON object with the key `name`, and `name` is not empty."""
     return bool(name) and isinstance(value, dict) and name in value
 
 
 def _value_at(value: Json, field: str, source: str, line: int) -> str:
-    """Return the value at `field`, a key or a path of keys with dots, as text; "" if it is null."""
+    """Return the value at `field` as text; "" if the value is null.
+
+    `field` is a key, or several keys with dots between them, such as ``job.id``.
+    """
     steps = [field] if isinstance(value, dict) and field in value else field.split(".")
     for depth, step in enumerate(steps):
         path = ".".join(steps[:depth])

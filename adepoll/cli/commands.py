@@ -385,8 +385,8 @@ def resume() -> None:
     """Continue the batch of a journal.
 
     First prints the recorded outcomes that earlier runs have not printed (after a crash, some can
-    appear twice). Then waits for the open jobs, retries the jobs that were given up (unless
-    a retry cannot help), and downloads missing result files.
+    appear twice). Then waits for the open jobs, retries the jobs that were given up (unless a retry
+    cannot help), and downloads missing result files.
 
     JOURNAL is the file that was passed to "adepoll watch --journal". It contains the values of
     --timeout, --concurrency, --downloads, --max-rate, --discovery and --name that were passed to

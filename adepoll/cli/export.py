@@ -104,7 +104,7 @@ def _showing_progress() -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _say_report(report: ExportReport, journal: Path) -> None:
-    """Print on stderr which files were written, and which results are missing in them."""
+    """Print on stderr which files were written, and which problems the tables have."""
     names = [shown(str(file)) for file in report.files] or ["standard output"]
     for name, rows in zip(names, report.rows, strict=True):
         say(f"{name}: {rows:,} {'row' if rows == 1 else 'rows'}")

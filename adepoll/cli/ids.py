@@ -39,7 +39,7 @@ class InvalidIdPlaces:
             self._places.setdefault(job_id, f"{showable(source)}, line {line}")
 
     def with_place(self, error: InvalidJobIdError) -> InvalidJobIdError:
-        """Return the error, with the file and line of its id in the text if they are known."""
+        """Return an error whose text also names the file and line of the id, if they are known."""
         if (place := self._places.get(error.job_id)) is None:
             return error
         return InvalidJobIdError(job_id=error.job_id, reason=f"{error.reason} ({place})")

@@ -75,7 +75,7 @@ def text_of(error: AdePollError) -> str:
 
 
 class LogHandler(logging.Handler):
-    """Prints log records with `say`, so that they appear above the live display.
+    """Prints log records on stderr, above the live display.
 
     Removes the API key and escapes control characters, in tracebacks too.
     """

@@ -132,8 +132,8 @@ def make_client(
 def endpoint_options(*, resumes: bool = False) -> _Decorator:
     """Return a decorator that adds the options of the client.
 
-    They are region, URLs, maximum rate, proxy and certificates. `resumes` is True for ``resume``,
-    whose help describes other defaults.
+    They are region, URLs, maximum rate, proxy and certificates. `resumes` is True for ``resume``:
+    its help says that the default of ``--max-rate`` comes from the journal.
     """
     address = 'see "adepoll --help"'  # the order of options, variables and the journal
     max_rate = _default("as many as the service accepts", resumes=resumes)

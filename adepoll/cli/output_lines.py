@@ -87,7 +87,7 @@ def status_shown(job: JobSnapshot | JobSummary) -> str:
 
 
 def _parts(outcome: Outcome) -> list[str]:
-    """Return the parts of an outcome's line, such as id and status; some can be empty."""
+    """Return the texts of one line, such as the id and status of a job; some can be empty."""
     job, file = outcome.snapshot, outcome.file
     status = "unresolved" if job is None else status_shown(job)
     parts = [status.ljust(_STATUS_WIDTH), shown(outcome.job_id), shown(outcome.label or "")]

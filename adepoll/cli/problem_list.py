@@ -39,7 +39,7 @@ class ProblemList:
     _others: Counter[str] = field(factory=Counter, init=False)
 
     def add(self, outcome: Outcome) -> None:
-        """Add the outcome of a job that failed, was cancelled, given up, or has no result."""
+        """Add the outcome of a job that failed, was cancelled or given up, or has no result."""
         line = error_line(outcome)
         message = _without_job(line, reference_of(outcome), outcome.label)
         group = self._groups.get(message)

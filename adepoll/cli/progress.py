@@ -105,7 +105,7 @@ class View(Closeable):
         """Draw the current state of the batch on stderr; the base class does nothing."""
 
     def _end(self) -> None:
-        """Erase what was drawn on the terminal, if it can be erased."""
+        """Erase the drawing from the terminal; the base class does nothing."""
 
 
 class PlainView(View):

@@ -66,7 +66,7 @@ async def _write_bytes(line: bytes, encoding: str) -> None:
 
 
 def _is_ready(fd: int, size: int) -> bool:
-    """Return whether writing `size` bytes will not block."""
+    """Return True if `size` bytes can be written without waiting for the reader."""
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return True
     if _PIPE_BUF is None or size > _PIPE_BUF:
@@ -75,7 +75,7 @@ def _is_ready(fd: int, size: int) -> bool:
 
 
 def _write(fd: int, line: bytes) -> None:
-    """Write all bytes; wait while the reader is slow."""
+    """Write all bytes to a file descriptor; wait while the reader is slow."""
     rest = memoryview(line)
     while rest:
         try:
