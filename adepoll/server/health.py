@@ -54,17 +54,17 @@ class Health:
 
     @property
     def http_status(self) -> int:
-        """The HTTP status of a readiness response: 200 or 503."""
+        """The HTTP status of the response to a readiness request: 200 or 503."""
         return 200 if self.condition is Condition.OK else 503
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers of a readiness response."""
+        """Headers of the response to a readiness request."""
         return {"Cache-Control": "no-store"}
 
     @property
     def body(self) -> Json:
-        """The JSON of a readiness response, without secrets."""
+        """The JSON of the response to a readiness request, without secrets."""
         return {"status": self.condition.value, **self.stats}
 
 
@@ -77,7 +77,7 @@ repair the service.
 
 
 class HealthCheck:
-    """Reports the health of a server, and probes the service if the service may be down."""
+    """Reports the health of a server. Sends a test request (probe) if the service may be down."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class HealthCheck:
         *,
         probe_every: float | None,
     ) -> None:
-        """Create a check; `server.resources.create_resources` describes `probe_every`."""
+        """Create a check. `probe_every`: minimum seconds between two probes; None for no probes."""
         self._client = client
         self._watcher = watcher
         self._fetcher = fetcher
@@ -150,7 +150,11 @@ class HealthCheck:
             self._seen, self._seen_at = received, asyncio.get_running_loop().time()
 
     async def _probe_service(self) -> None:
-        """Send a probe if one is due, and wait for it; simultaneous callers share one probe."""
+        """Send a probe and wait for it; simultaneous callers share one probe.
+
+        Send none if the last one was sent less than `probe_every` seconds ago, or if `probe_every`
+        is None.
+        """
         if self._probe is None or self._probe.done():
             now = asyncio.get_running_loop().time()
             every, last = self._probe_every, self._probed_at

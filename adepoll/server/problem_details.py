@@ -72,7 +72,7 @@ class ProblemDetails:
 
     @property
     def close_code(self) -> int:
-        """The close code of a websocket after the error: 1008, 1011 or 1013."""
+        """Close code of a websocket: 1008 (client error), 1011 (server error) or 1013 (retry)."""
         if self.status in _RETRYABLE:
             return _TRY_AGAIN_LATER
         if self.status < HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -154,7 +154,7 @@ def last_status_of(error: errors.JobTimeoutError) -> str | None:
 def report_problem(
     error: AdePollError | ClosedError, *, instance: str | None = None
 ) -> ProblemDetails:
-    """Return the problem details of an error; if their `is_fault` is True, also log a warning."""
+    """Return the problem details of an error; log it if an operator should know (`is_fault`)."""
     problem = problem_details(error, instance=instance)
     if problem.is_fault:
         extra = {"job_id": problem.job_id}

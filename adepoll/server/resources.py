@@ -276,7 +276,7 @@ class ServerResources:
             yield reply
 
     async def health(self) -> Health:
-        """Return the health of the server, as `HealthCheck.check` does."""
+        """Return the health of the server. First send a probe if necessary; see `HealthCheck`."""
         return await self._health.check(is_stopping=self.is_stopping)
 
     async def receive_webhook(

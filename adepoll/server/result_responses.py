@@ -165,7 +165,7 @@ class _EmptyBody:
 
 
 def _matches(header: str | None, etag: str | None) -> bool:
-    """Return True if the header ``If-None-Match`` contains this ETag, or the asterisk.
+    """Return True if the header ``If-None-Match`` contains this ETag or ``*``.
 
     Weak and strong ETags are not distinguished (RFC 9110, section 13.1.2).
     """

@@ -68,7 +68,7 @@ class _SharedHandler:
         self._old(number, frame)
 
     def leave(self, key: int) -> None:
-        """Remove the entry `key`; if no entry is left, restore the old handler."""
+        """Remove the entry of a closed block; after the last one, restore the old handler."""
         del self.entries[key]
         # Read the attributes before the comparison with `is`. After it, type checkers assume that
         # `self` has the type that `getsignal` returns.
