@@ -234,7 +234,9 @@ class _MarkedSlot:
 
 @contextmanager
 def _span(tracer: Tracer, name: str, parent: Context | None = None) -> Iterator[Span]:
-    """Create a span for the code in the ``with`` block. `parent` is the context of its parent.
+    """Create a span for the code in the ``with`` block.
+
+    `parent` is the context with the parent of the span; None for the current context.
 
     Message and traceback of an error are not recorded, because they may contain job ids and text
     from the service.

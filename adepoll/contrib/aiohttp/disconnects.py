@@ -40,7 +40,7 @@ class DisconnectMonitor:
                 self._timer = None
 
     def _check(self) -> None:
-        """Cancel the handlers of closed connections, and schedule the next check."""
+        """Cancel each handler whose connection is closed, and schedule the next check."""
         handlers: set[asyncio.Task[None]] = set()
         for block, request in list(self._requests.items()):
             if request.transport is None or request.transport.is_closing():

@@ -15,7 +15,7 @@ _log = logging.getLogger("adepoll.contrib.aiohttp")
 
 @web.middleware
 async def problem_details_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Respond to an `AdePollError` with problem details (RFC 9457), as a middleware.
+    """Respond to each error of adepoll with problem details (RFC 9457), as a middleware.
 
     If a response or a websocket has already started, the connection is aborted instead.
     """
@@ -29,7 +29,7 @@ async def problem_details_middleware(request: web.Request, handler: Handler) -> 
 
 
 def problem_response(request: web.Request, error: AdePollError | ClosedError) -> web.Response:
-    """Return the response to an error, for your own middleware."""
+    """Return the response with the problem details of an error, for your own middleware."""
     problem = report_problem(error, instance=request.path)
     return web.Response(
         status=problem.status,

@@ -348,7 +348,7 @@ class Tenants:
         return web.json_response(health.body, status=health.http_status, headers=health.headers)
 
     def pool(self, request: web.Request) -> TenantPool:
-        """Return the pool of this application."""
+        """Return the pool of the application that handles the request."""
         if (pool := request.config_dict.get(self.POOL)) is None:
             raise _not_set_up(f"the tenant pool {self._name!r}")
         return pool

@@ -42,7 +42,7 @@ class JobModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_snapshot(cls, value: Any) -> Any:
-        """Return the fields of the model from a snapshot; return any other value unchanged."""
+        """Convert a `JobSnapshot` to a dict of its fields; return any other value unchanged."""
         if not isinstance(value, JobSnapshot):
             return value
         fields = job_as_json(value)

@@ -30,9 +30,9 @@ _OBJECT: Final = {"type": "object"}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the argument ``responses`` of a route whose errors are problem details.
+    """Return the argument ``responses`` for a route that responds to errors with problem details.
 
-    `statuses` are the HTTP statuses of these errors.
+    `statuses` are the HTTP statuses of the errors.
     """
     schema = ProblemModel.model_json_schema()
     described: dict[int | str, dict[str, Any]] = {}

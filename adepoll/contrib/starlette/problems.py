@@ -27,7 +27,7 @@ def add_problem_details(app: Starlette) -> None:
 
 
 def problem_response(request: Request, error: AdePollError | ClosedError) -> Response:
-    """Return the response to an error, for your own exception handlers."""
+    """Return the response with the problem details of an error, for your own error handlers."""
     problem = report_problem(error, instance=str(request.url.path))
     return JSONResponse(
         problem.body,
@@ -40,7 +40,7 @@ def problem_response(request: Request, error: AdePollError | ClosedError) -> Res
 async def _handle(
     connection: Request | WebSocket, error: AdePollError | ClosedError
 ) -> Response | None:
-    """Return the response for an error; close a websocket with a code instead."""
+    """Respond to an error with problem details. If the client uses a websocket, close it."""
     if not isinstance(connection, WebSocket):
         return problem_response(connection, error)
     # The client may have disconnected, or the route may have closed the websocket.

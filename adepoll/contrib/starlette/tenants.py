@@ -267,7 +267,7 @@ class Tenants:
     """
 
     def __init__(self, name: str = "tenants") -> None:
-        """Store the name of the attribute of ``app.state`` that will be the `TenantPool`."""
+        """Create an object whose `TenantPool` will be ``getattr(app.state, name)``."""
         self._name = name
 
     def lifespan(
@@ -314,7 +314,7 @@ class Tenants:
         return JSONResponse(health.body, status_code=health.http_status, headers=health.headers)
 
     def pool(self, connection: HTTPConnection) -> TenantPool:
-        """Return the pool of this application."""
+        """Return the pool of the application that handles the request."""
         pool = _found(connection, self._name, self.pool)
         if isinstance(pool, TenantPool):
             return pool
@@ -342,7 +342,7 @@ def _nested(
 ) -> Lifespan:
     """Return a lifespan that enters the contexts of `run` and then of `inner`.
 
-    Its state is the state of `inner`, with the resources from `run` as `name`.
+    It yields the state that `inner` yields, with one more key: `name`, with the resources of `run`.
     """
 
     @asynccontextmanager

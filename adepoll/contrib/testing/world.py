@@ -56,12 +56,12 @@ class AdeWorld(Closeable):
 
     @property
     def world(self) -> World:
-        """The state of the service."""
+        """The `World`: the jobs and settings of the emulated service."""
         return self._emulator.world
 
     @property
     def source(self) -> WorldSource:
-        """The `JobSource` for a `JobWatcher`, which is used instead of a client."""
+        """The service as a `JobSource`. Pass it to a `JobWatcher` in place of a client."""
         return self._source
 
     @property
