@@ -149,6 +149,7 @@ class JobFunctions(ABC):
 
         Raises:
             AdePollError: An error of `ResultFetcher.stream`, raised before anything was sent.
+            ClosedError: The server stopped before anything was sent.
         """
         opening = self.resources(request).open_result(
             job, method=request.method, headers=request.headers, filename=filename
@@ -198,7 +199,7 @@ class JobFunctions(ABC):
 
         If a webhook is genuine, the response is 204, and the watcher immediately polls those of its
         jobs that the webhook names. Only a poll settles a job, never the webhook. The response to a
-        webhook that is not genuine is 400.
+        webhook that is not genuine is 400; it is 408 if the body does not arrive within a minute.
 
         Args:
             verifier: Checks the signature.

@@ -160,7 +160,7 @@ class JobFunctions(ABC):
 
         If a webhook is genuine, the response is 204, and the watcher immediately polls those of its
         jobs that the webhook names. Only a poll settles a job, never the webhook. The response to a
-        webhook that is not genuine is 400.
+        webhook that is not genuine is 400; it is 408 if the body does not arrive within a minute.
 
         Args:
             verifier: Checks the signature.
