@@ -195,7 +195,11 @@ class Database:
             return columns_of(self.path, jobs, self._connection)
 
     def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return the label keys (`stored_jobs.label_key`) in `keys` that two or more jobs have."""
+        """Return the label keys in `keys` that two or more jobs have.
+
+        A label key (`stored_jobs.label_key`) is equal for labels that would give result files the
+        same name.
+        """
         with self._reading():
             return shared_label_keys(keys, self._connection)
 

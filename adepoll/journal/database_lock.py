@@ -70,7 +70,7 @@ class DatabaseLock:
         raise JournalBusyError(path=str(journal), pid=holder_of(journal))
 
     def release(self) -> None:
-        """Release the lock; may be called again."""
+        """Release the lock. A second call does nothing."""
         if self._connection is None:
             return
         connection, self._connection = self._connection, None

@@ -72,7 +72,7 @@ class FileLock:
         raise JournalBusyError(path=str(journal), pid=pid)
 
     def release(self) -> None:
-        """Release the lock; may be called again."""
+        """Release the lock. A second call does nothing."""
         if self._fd is None:
             return
         fd, self._fd = self._fd, None

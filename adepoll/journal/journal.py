@@ -203,7 +203,7 @@ class Journal(AsyncCloseable):
 
         Raises:
             InvalidJobIdError: A text is not a job id. No job of its transaction was added.
-            JournalWriteError: The disk is full or failed.
+            JournalWriteError: The file cannot be written, for example because the disk is full.
         """
         at = time.time() if at is None else at
         new = 0
@@ -228,8 +228,8 @@ class Journal(AsyncCloseable):
                 survive the end of this process, even if it crashes or is killed.
 
         Raises:
-            JournalWriteError: The disk is full or failed. None of the changes was written, and the
-                caller can try again later.
+            JournalWriteError: The file cannot be written, for example because the disk is full.
+                None of the changes was written. The caller can try again later.
             JournalError: A change is impossible, for example because the journal does not contain
                 its job.
         """
@@ -308,7 +308,7 @@ class Journal(AsyncCloseable):
 
         Raises:
             ConfigurationError: The key is that of an endpoint, which cannot be changed.
-            JournalWriteError: The disk is full or failed.
+            JournalWriteError: The file cannot be written, for example because the disk is full.
         """
         if key in ENDPOINT_NOTES:
             raise ConfigurationError(

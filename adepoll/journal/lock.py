@@ -1,4 +1,4 @@
-"""The lock of a journal. It prevents a second process from opening the journal for writing."""
+"""The lock of a journal, which prevents that two processes open the journal for writing."""
 
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ class JournalLock(Protocol):
     """The lock of one journal. It is held until `release`, or until the process ends."""
 
     def release(self) -> None:
-        """Release the lock; may be called again."""
+        """Release the lock. A second call does nothing."""
 
 
 def take_lock(journal: Path) -> JournalLock:

@@ -33,7 +33,7 @@ _ERRORS: Final = {JobStatus.FAILED: "JobFailedError", JobStatus.CANCELLED: "JobC
 
 
 class Stage(StrEnum):
-    """How far a job of a batch has come."""
+    """How far a job of a batch has come: waiting, fetching, done or given up."""
 
     # The job is active, as far as the last poll shows.
     WAITING = "waiting"
@@ -259,7 +259,8 @@ class Failure:
     """A group of jobs that failed for the same reason.
 
     Attributes:
-        error_class: Name of the error's class. A job with the status failed has ``JobFailedError``.
+        error_class: Name of the error's class; ``JobFailedError`` if the jobs have the status
+            failed.
         reason: Text of the error, with "..." in place of the job id; None if it has no text.
         lasting: True if another attempt would fail in the same way.
         jobs: Number of jobs in the group.

@@ -149,7 +149,7 @@ def columns_of(
     """Return the columns (`BatchJob.columns`) of jobs; jobs without columns are left out.
 
     Raises:
-        JournalDamagedError: The columns of a job are not texts. `path` is for this error.
+        JournalDamagedError: The columns of a job are not texts. The error shows `path`.
     """
     found = {}
     for job in jobs:
@@ -165,7 +165,11 @@ def columns_of(
 
 
 def shared_label_keys(keys: Collection[str], connection: sqlite3.Connection) -> set[str]:
-    """Return the label keys (`stored_jobs.label_key`) in `keys` that two or more jobs have."""
+    """Return the label keys in `keys` that two or more jobs have.
+
+    A label key (`stored_jobs.label_key`) is equal for labels that would give result files the same
+    name.
+    """
     rows = connection.execute(
         "SELECT label_key FROM jobs INDEXED BY jobs_labelled"
         " WHERE label_key IN (SELECT value FROM json_each(?))"
@@ -232,7 +236,7 @@ def count_kinds(path: Path, connection: sqlite3.Connection) -> dict[str, int]:
     """Return the number of jobs of each kind, the most frequent kind first, at most 100 kinds.
 
     Raises:
-        JournalDamagedError: A kind is impossible. `path` is for this error.
+        JournalDamagedError: A kind is impossible. The error shows `path`.
     """
     rows = connection.execute(
         "SELECT kind, count(*) FROM jobs GROUP BY kind ORDER BY count(*) DESC, kind LIMIT 100"
@@ -248,7 +252,7 @@ def time_span(path: Path, connection: sqlite3.Connection) -> tuple[float | None,
     Both are Unix times. The first is None if there is no job, the second if there is no outcome.
 
     Raises:
-        JournalDamagedError: A value is not a Unix time. `path` is for this error.
+        JournalDamagedError: A value is not a Unix time. The error shows `path`.
     """
     first, last = connection.execute(
         "SELECT (SELECT added_at FROM jobs ORDER BY number LIMIT 1), max(done_at) FROM jobs"
@@ -263,7 +267,7 @@ def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> li
 
     Raises:
         JournalDamagedError: A recorded error is not text, or a job has an invalid id or kind.
-            `path` is for this error.
+            The error shows `path`.
     """
     rows = connection.execute(
         """

@@ -88,7 +88,7 @@ class JournalReader(Closeable):
             raise
 
     def close(self) -> None:
-        """Close the file; may be called again."""
+        """Close the file. A second call does nothing."""
         self._closed = True
         if self._connection is not None:
             self._connection.close()

@@ -139,7 +139,7 @@ def _code_of(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> int:
 
 
 def _size_limit(code: int, path: Path | None) -> OSError | None:
-    """Return "file too large" (EFBIG) if that is the cause of a failed write; otherwise None.
+    """Return "file too large" (EFBIG) if this can be why SQLite has failed; otherwise None.
 
     The process can have a maximum file size (RLIMIT_FSIZE). If a file of the journal reaches it,
     SQLite reports `SQLITE_IOERR`, as for an error of the disk.
