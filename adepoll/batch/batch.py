@@ -318,7 +318,7 @@ class Batch(AsyncCloseable):
         tasks.start()
 
     async def _open_journal(self, stack: AsyncExitStack) -> Journal:
-        """Return the journal of the batch. Raise if it records other endpoints than the client."""
+        """Return the journal of the batch; raise if its endpoints are not those of the client."""
         v1, v2 = self._client.base_url, self._client.v2_base_url
         if isinstance(self._journal_argument, Journal):
             self._journal_argument.check_endpoint(v1, v2)

@@ -295,9 +295,9 @@ class ResultFetching:
         return ResultFile(path=download.path, bytes=download.bytes, sha256=download.sha256)
 
     def note_acknowledged(self, job: JobRef) -> None:
-        """Exclude a job from `verify_acknowledged`, because its outcome was acknowledged now.
+        """Exclude a job from `verify_acknowledged`, because this run has acknowledged its outcome.
 
-        The program may have moved the result file since.
+        The program may have moved the result file after that.
         """
         if self._acknowledged is not None:
             self._acknowledged.add(job)

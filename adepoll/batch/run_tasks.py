@@ -129,7 +129,7 @@ class RunTasks:
         self._unacknowledged = None
 
     def abandon(self) -> None:
-        """Cancel the tasks without waiting for them; may be called in any thread."""
+        """Cancel the tasks of the run without waiting for them; may be called in any thread."""
         self.abandoned = True
         if not self.running or self._main is None:
             return
@@ -138,7 +138,7 @@ class RunTasks:
             loop.call_soon_threadsafe(self._main.cancel)
 
     async def stop(self) -> None:
-        """Cancel the tasks and wait until they have ended."""
+        """Cancel the tasks of the run, and wait until they have ended."""
         self.stopped = True
         self._changed.set()
         if self._main is not None:
