@@ -1,6 +1,6 @@
 """Fetches results: into memory, to a file, or as a stream. This module exports the public names.
 
-`fetcher` contains `ResultFetcher`. `storage_rules` contains the rules for single storage vendors.
+`fetcher` contains `ResultFetcher`. `storage_rules` contains the rules for the vendors of storages.
 """
 
 from adepoll.fetcher.disk_writer import Progress

@@ -9,7 +9,7 @@ from adepoll.errors import ResultNotReadyError
 
 
 def raise_unless_completed(job: JobSnapshot) -> None:
-    """Raise if a job has not completed, because it cannot have a result.
+    """Raise if a job has not completed, because then it has no result.
 
     Raises:
         ResultNotReadyError: The job has not settled yet.

@@ -132,7 +132,7 @@ class ConnectionPlan:
         allowed: Maximum number of connections.
         since: Time in seconds at which the current measurement of the rate began.
         wanted: Number of connections that should be in use.
-        received: Bytes received in the current measurement. The caller adds new bytes to it.
+        received: Number of bytes received in the current measurement. The caller increases it.
     """
 
     allowed: int
@@ -223,7 +223,7 @@ class ConnectionPlan:
 
 
 class DownloadConnections:
-    """The connections of one download. Each fetches one segment after another.
+    """The connections of one download. Each connection fetches one segment after another.
 
     A connection always claims the first bytes that no other connection fetches. So bytes arrive
     nearly in order, and can be hashed while they arrive.
@@ -403,7 +403,7 @@ class DownloadConnections:
         await SegmentWriter(self._disk, claim.start, record, full_chunk=full_chunk).copy(read)
 
     def _record(self, claim: Claim, count: int) -> int:
-        """Record `count` new bytes of a claim; open more connections if that makes sense now.
+        """Record `count` new bytes of a claim; open more connections if `ConnectionPlan` says so.
 
         Return the number of bytes at the start of the file that are present without a gap.
         """

@@ -85,7 +85,7 @@ class Counters:
 
         If the block raises nothing, the transfer counts as finished. After an error of adepoll, it
         counts as failed, after any other error as abandoned. If the block calls a method of the
-        yielded `Transfer`, this method decides instead.
+        yielded `Transfer`, only this call counts.
         """
         self.under_way += 1
         transfer = Transfer(self)
