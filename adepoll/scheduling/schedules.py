@@ -6,11 +6,11 @@ Other modules decide about the next poll, too. Each has a docstring that says mo
 2. `inspection_plan` computes the delay (`Plan.delay`): polls are frequent at ages at which many
    jobs settle.
 3. `lag_bound` limits the delay.
-4. `watching.watched_jobs` sets the time of the next poll: `WatchedJobs.subscribe` when somebody
-   begins to watch a job or to wait for it; `succeeded`, `failed` and `cancelled` after a poll;
-   `wake` when a buffer has room again. The next poll is earlier than the schedule says if the
+4. `watching.poll_times` sets the time of the next poll. `watching.watched_jobs` calls it when
+   somebody begins to watch a job or to wait for it (`WatchedJobs.subscribe`), and after a poll
+   (`succeeded`, `failed` and `cancelled`). The next poll is earlier than the schedule says if the
    progress of the job promises an earlier end (`ScheduleCalls.expected_end`). It is immediate after
-   `JobWatcher.poll_now`.
+   `JobWatcher.poll_now`, and when a buffer has room again (`WatchedJobs.wake`).
 5. After a failed poll, `watching.failure_handling` can make the next poll earlier or later.
 6. During list sweeps, the list replaces polls. `watching.listing` decides for how long
    (`ListTrust.trusted_until`). `watching.list_hints` makes jobs due that are missing from the list,

@@ -1,6 +1,6 @@
-"""Keeps what is known of jobs that nobody watches any more, for a following `wait`.
+"""Keeps what is known of jobs that nobody watches any more, for a following `wait`. Without I/O.
 
-Imports `failure_handling`, `job_state` and `learning`. Times are seconds of one monotonic clock,
+Imports `failure_handling`, `listing` and `poll_times`. Times are seconds of one monotonic clock,
 passed in as `now`.
 """
 
@@ -12,13 +12,16 @@ from attrs import define, evolve, field
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError
 from adepoll.watching.failure_handling import FailureMemory
-from adepoll.watching.job_state import JobState
+from adepoll.watching.job_state import JobState, Subscriber
 from adepoll.watching.learning import Learning
+from adepoll.watching.listing import ListTrust
+from adepoll.watching.poll_queue import PollQueue
+from adepoll.watching.poll_times import SHARED_FOR
 
 
 @define(eq=False)
 class LeftJobs:
-    """Keeps the states of left jobs for ten seconds, so that a following `wait` can use them.
+    """Stops watching jobs, and keeps the states of left jobs for ten seconds.
 
     A job is left when its last subscriber has gone. Then no new poll of it begins.
 
@@ -32,7 +35,10 @@ class LeftJobs:
     A job that nobody waits for again is forgotten. Then only its failed polls are remembered.
 
     Attributes:
+        watched: The watched jobs, by id.
         learning: Records what is known of the duration of each forgotten job.
+        list_trust: Decides for how long the list replaces the polls of a job.
+        poll_queue: The jobs that are due now or later.
         states: The kept states by job id, and the times at which the jobs were left; the job that
             was left first is first.
         outcomes: The kept snapshots and errors by job id, and the times at which the jobs were
@@ -40,80 +46,112 @@ class LeftJobs:
         memory: Remembers the failed polls of the forgotten jobs.
     """
 
+    watched: dict[str, JobState]
     learning: Learning
+    list_trust: ListTrust
+    poll_queue: PollQueue
     states: dict[str, tuple[JobState, float]] = field(factory=dict, init=False)
     outcomes: dict[str, tuple[JobSnapshot | AdePollError, float]] = field(factory=dict, init=False)
     memory: FailureMemory = field(factory=FailureMemory, init=False)
 
-    def keep(
-        self, state: JobState, now: float, *, ignore_list: bool, keep_poll: bool = False
-    ) -> None:
-        """Keep the state of a job. If there are over 1,000 jobs, forget the oldest.
+    def leave(self, state: JobState, now: float, *, keep_poll: bool = False) -> None:
+        """Stop watching a job, and keep its state. Of more than 1,000 jobs, forget the oldest.
 
         Args:
             state: State of the job.
             now: Time at which the job was left.
-            ignore_list: True if the job must be polled next, whatever the list says.
             keep_poll: True if a poll of the job that is in flight goes on. If False, a copy of the
                 state is kept, because a poll that is being cancelled can still use `state` itself.
         """
+        # If the poll in flight is cancelled now or later, the job still needs this poll.
+        ignore_list = state.ignore_list or state.in_flight
+        self._stop_watching(state)
         if not keep_poll:
             state = evolve(state, reserved_by=None, poll_again=False)
         state.ignore_list = ignore_list
         self.states[state.job_id] = state, now
         self.forget_old(now)
 
-    def keep_outcome(
-        self, job_id: str, outcome: JobSnapshot | AdePollError, left_at: float, now: float
-    ) -> None:
-        """Keep the final snapshot or the error of a job; of more than 64, forget the oldest."""
-        self.outcomes[job_id] = outcome, left_at
+    def drop(self, state: JobState) -> None:
+        """Stop watching a job, and forget it: it has settled, for example."""
+        self._stop_watching(state)
+        self._forget(state)
+
+    def resume(self, job_id: str, key: str, subscriber: Subscriber, now: float) -> JobState | None:
+        """Watch a job again that was left a moment ago; return None if it needs a new state.
+
+        If a snapshot or an error of the job is kept, the subscriber gets it, and the job is not
+        watched. Otherwise, the job is due now, unless a poll is in flight. If it was overdue when
+        it was left, it counts as overdue by the same number of seconds. The state has no polls and
+        no status, because these belong to one `wait`.
+
+        If the subscriber does not wait for the job, and no poll is in flight, the state is
+        forgotten.
+        """
         self.forget_old(now)
+        outcome, _ = self.outcomes.pop(job_id, (None, None))
+        if isinstance(outcome, AdePollError):
+            subscriber.give_up(key, outcome)
+            return JobState(job_id, key, (), now, now)
+        if outcome is not None and subscriber.deliver(key, outcome):
+            return JobState(job_id, key, (), now, now)
+        if job_id not in self.states:
+            return None
+        state, left_at = self.states.pop(job_id)
+        if not (subscriber.awaits or state.in_flight):
+            self._forget(state)
+            return None
+        state.key, state.subscribers = key, subscriber.alone
+        state.polls, state.status = 0, None
+        state.due = now - max(left_at - state.due, 0.0)
+        self.watched[job_id] = state
+        if state.in_flight:
+            state.ignore_list = False
+            # The job may have settled after the request was sent.
+            state.poll_again |= now > state.polled_at + SHARED_FOR
+            return state
+        if state.ignore_list:
+            self.list_trust.confirm_now(state)
+        self.poll_queue.put(state, state.due)
+        return state
 
     def take(self, state: JobState) -> float | None:
-        """No longer keep a state; return when the job was left, or None if it is not kept."""
+        """Watch a left job while the result of its poll is recorded, until `take_back` is called.
+
+        Returns:
+            Time at which the job was left; None if its state is not kept.
+        """
         kept, left_at = self.states.get(state.job_id, (None, None))
         if kept is not state:
             return None
         del self.states[state.job_id]
+        state.ignore_list = False
+        self.watched[state.job_id] = state
         return left_at
 
-    def take_outcome(self, job_id: str, now: float) -> JobSnapshot | AdePollError | None:
-        """Return the kept snapshot or error of a job, and no longer keep it; None without one."""
-        self.forget_old(now)
-        outcome, _ = self.outcomes.pop(job_id, (None, None))
-        return outcome
-
-    def resume(self, job_id: str, now: float, *, awaits: bool) -> JobState | None:
-        """Return the state of a job that is watched again; None if it needs a new state.
-
-        The job is due now, unless a poll is in flight. If it was overdue when it was left, it
-        counts as overdue by the same number of seconds. The state has no polls and no status,
-        because these belong to one `wait`.
+    def take_back(
+        self, state: JobState, result: JobSnapshot | AdePollError, left_at: float, now: float
+    ) -> None:
+        """Keep a job again after `take`; if it is not watched any more, keep the result instead.
 
         Args:
-            job_id: Id of the job.
+            state: State of the job.
+            result: Snapshot or error of the poll.
+            left_at: The time that `take` has returned.
             now: The present time.
-            awaits: True if somebody waits for the job now. If False, and no poll is in flight, the
-                state is forgotten.
         """
-        self.forget_old(now)
-        if job_id not in self.states:
-            return None
-        state, left_at = self.states.pop(job_id)
-        if not (awaits or state.in_flight):
-            self.forget(state)
-            return None
-        state.polls, state.status = 0, None
-        state.due = now - max(left_at - state.due, 0.0)
-        return state
+        if state.job_id in self.watched:
+            self.leave(state, left_at)
+        else:
+            self._keep_outcome(state.job_id, result, left_at, now)
 
-    def forget(self, state: JobState) -> None:
-        """Forget a job, except its failed polls, and record what is known of its duration."""
-        if state.failures is not None:
-            self.memory.keep(state.job_id, state.failures)
-        if state.first_active_age is not None:
-            self.learning.record_dropped(state)
+    def ended_all(self, state: JobState, error: AdePollError, now: float) -> None:
+        """Keep an error that has ended all watches and waits, if nobody waited for its job.
+
+        The next `wait` for the job raises the error.
+        """
+        if not state.subscribers:
+            self._keep_outcome(state.job_id, error, now, now)
 
     def forget_all(self) -> None:
         """Forget all jobs."""
@@ -150,8 +188,30 @@ class LeftJobs:
                 # forgotten now, the next `wait` would begin a second poll of the job.
                 return min(next_at, now + _KEPT_FOR)
             del self.states[job_id]
-            self.forget(state)
+            self._forget(state)
         return next_at
+
+    def _stop_watching(self, state: JobState) -> None:
+        """Remove a job from the watched jobs and from the poll queue."""
+        del self.watched[state.job_id]
+        if state.ticket:
+            self.poll_queue.drop(state)
+        if state.ignore_list:
+            self.list_trust.trust(state)
+
+    def _forget(self, state: JobState) -> None:
+        """Forget a job, except its failed polls, and record what is known of its duration."""
+        if state.failures is not None:
+            self.memory.keep(state.job_id, state.failures)
+        if state.first_active_age is not None:
+            self.learning.record_dropped(state)
+
+    def _keep_outcome(
+        self, job_id: str, outcome: JobSnapshot | AdePollError, left_at: float, now: float
+    ) -> None:
+        """Keep the final snapshot or the error of a job; of more than 64, forget the oldest."""
+        self.outcomes[job_id] = outcome, left_at
+        self.forget_old(now)
 
 
 _KEPT_FOR: Final = 10.0  # seconds; longer than a client needs between two calls of `wait`

@@ -182,7 +182,7 @@ class Pollers:
     def _forget_left(self) -> None:
         """Forget the jobs that nobody has waited for again, and set a timer for the next ones."""
         loop = asyncio.get_running_loop()
-        at = self.watched_jobs.forget_left(loop.time())
+        at = self.watched_jobs.left_jobs.forget_old(loop.time())
         self._forget_timer = None
         if at < math.inf:
             self._forget_timer = loop.call_at(at, self._forget_left, context=Context())
@@ -219,7 +219,7 @@ class Pollers:
             except AdePollError as error:
                 if watched_jobs.failed(state, error, now := loop.time()):
                     self._on_fatal(error)
-                    watched_jobs.ended_all(state, error, now)
+                    watched_jobs.left_jobs.ended_all(state, error, now)
                     return
             except asyncio.CancelledError:
                 if is_cancelled():

@@ -1,8 +1,6 @@
-"""Holds the watched jobs, plans the next poll of each, and records the results. Without I/O.
+"""Holds the watched jobs, chooses the job to poll now, and records the results. Without I/O.
 
-The time of the next poll comes from the schedule, and during list sweeps from `listing` and
-`list_hints`. `scheduling.schedules` lists all modules that take part in this decision.
-
+`poll_times` chooses the time of each poll. Imports `left_jobs`, `list_hints` and `poll_times`.
 Times are seconds of one monotonic clock, passed in as `now`.
 """
 
@@ -18,11 +16,12 @@ from adepoll.errors import AdePollError, WrongJobError
 from adepoll.scheduling.durations import Arrivals
 from adepoll.watching.failure_handling import FailureAction, FailureRules
 from adepoll.watching.job_state import JobState, Subscriber
-from adepoll.watching.learning import UNKNOWN_CHANCE, Learning, exact_duration
+from adepoll.watching.learning import Learning, exact_duration
 from adepoll.watching.left_jobs import LeftJobs
 from adepoll.watching.list_hints import ListHints
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
+from adepoll.watching.poll_times import PollTimes
 from adepoll.watching.schedule_calls import ScheduleCalls
 from adepoll.watching.statistics import PollCounts
 
@@ -41,6 +40,8 @@ class WatchedJobs:
         counts: Numbers of polls, settled jobs and given-up jobs so far.
         list_trust: Decides for how long the list replaces the polls of a job.
         poll_queue: The jobs that are due now or later.
+        poll_times: Chooses the time of the next poll of each job.
+        left_jobs: Keeps what is known of jobs that were left a moment ago.
         list_hints: Moves the next polls of jobs, according to what the list shows.
     """
 
@@ -53,9 +54,10 @@ class WatchedJobs:
     counts: PollCounts = field(factory=PollCounts, init=False)
     list_trust: ListTrust = field(init=False)
     poll_queue: PollQueue = field(init=False)
+    poll_times: PollTimes = field(init=False)
+    left_jobs: LeftJobs = field(init=False)
     list_hints: ListHints = field(init=False)
     _states: dict[str, JobState] = field(factory=dict, init=False)
-    _left: LeftJobs = field(init=False)
     _arrivals: Arrivals = field(init=False)
     _known_resets: int = field(init=False)  # `Arrivals.resets` at the last poll
 
@@ -66,9 +68,10 @@ class WatchedJobs:
         self.learning = learning
         self.list_trust = ListTrust(learning=learning, delay=timing.delay, first_trust=first_trust)
         self.poll_queue = PollQueue(self.list_trust.chance)
-        self._left = LeftJobs(learning)
+        self.poll_times = PollTimes(timing, self.list_trust, self.poll_queue, self.uses_list)
+        self.left_jobs = LeftJobs(self._states, learning, self.list_trust, self.poll_queue)
         self.list_hints = ListHints(
-            self._states, self._left, timing, self.list_trust, self.poll_queue
+            self._states, self.left_jobs, timing, self.list_trust, self.poll_queue
         )
         self._arrivals = learning.durations.arrivals
         self._known_resets = self._arrivals.resets
@@ -98,25 +101,17 @@ class WatchedJobs:
             can_wait: True if the first poll may be later, in case the job is probably new.
         """
         state = self._states.get(job_id)
-        if state is None and (self._left.states or self._left.outcomes):
-            state = self._resume(job_id, key, subscriber, now)
+        left = self.left_jobs
+        if state is None and (left.states or left.outcomes):
+            state = left.resume(job_id, key, subscriber, now)
         if state is None:
             state = self._states[job_id] = JobState(
                 job_id, key, subscriber.alone, now, now, owner=self
             )
             state.awaited_since = now
-            if self._left.memory.failures:
-                state.failures = self._left.memory.recall(job_id, now)
-            if can_wait and (delay := self._first_delay()):
-                self.poll_queue.put(state, now + delay, postponed=True)
-            else:
-                # While the request budget is short, a page that shows the job replaces the first
-                # poll for somebody who waits.
-                awaits = subscriber.awaits
-                if self.uses_list and not awaits and (self.list_trust.sweeping or not can_wait):
-                    self.list_trust.confirm_now(state)
-                chance = 1.0 if awaits else UNKNOWN_CHANCE
-                self.poll_queue.put_overdue(state, now, chance)
+            if left.memory.failures:
+                state.failures = left.memory.recall(job_id, now)
+            self.poll_times.put_new(state, now, awaits=subscriber.awaits, can_wait=can_wait)
         elif subscriber not in state.subscribers:
             self._join(state, subscriber, now, can_wait=can_wait)
         return state
@@ -145,18 +140,10 @@ class WatchedJobs:
         if state.subscribers:
             return None
         if keep_from is None:
-            self._remove(state)
+            self.left_jobs.drop(state)
         else:
-            self._leave(state, keep_from, keep_poll=keep_poll)
+            self.left_jobs.leave(state, keep_from, keep_poll=keep_poll)
         return state
-
-    def forget_left(self, now: float) -> float:
-        """Forget the jobs that nobody has waited for again within ten seconds.
-
-        Returns:
-            Time of the next call; infinity if no such job is kept.
-        """
-        return self._left.forget_old(now)
 
     def clear(self) -> Iterator[None]:
         """Forget all jobs; results of polls in flight will be ignored.
@@ -166,7 +153,7 @@ class WatchedJobs:
         """
         states = [*self._states.values()]
         self._states.clear()
-        self._left.forget_all()
+        self.left_jobs.forget_all()
         self.poll_queue.clear()
         self.list_trust.pending_confirmation = 0
         return self.learning.record_all_dropped(states)
@@ -224,13 +211,8 @@ class WatchedJobs:
         state = self._states.get(job_id)
         if state is None:
             return False
-        if state.in_flight:
-            state.poll_again = True  # the poll in flight may be too early to find the job settled
-        elif not state.waits_for_room:
-            self.list_trust.confirm_now(state)
-            state.missing_at = math.inf  # now the list is not the reason for the next poll
-            if state.due > now:
-                self.poll_queue.put(state, now)
+        if not state.waits_for_room:
+            self.poll_times.put_now(state, now)
         return True
 
     def succeeded(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
@@ -245,16 +227,11 @@ class WatchedJobs:
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
         self.failure_rules.record_success()
         reserved = state.release_places()
-        left_at = self._left.take(state) if self._left.states else None
-        if left_at is not None:
-            self._watch_again(state)  # only until the end of this call
+        left_at = self.left_jobs.take(state) if self.left_jobs.states else None
         if self._states.get(state.job_id) is state:
             self._deliver(state, snapshot, now)
         if left_at is not None:
-            if state.job_id in self._states:
-                self._leave(state, left_at)
-            else:
-                self._left.keep_outcome(state.job_id, snapshot, left_at, now)
+            self.left_jobs.take_back(state, snapshot, left_at, now)
         self._wake_after_release(reserved, now)
 
     def failed(self, state: JobState, error: AdePollError, now: float) -> bool:
@@ -269,34 +246,19 @@ class WatchedJobs:
         if action is FailureAction.END_ALL:
             return True
         reserved = state.release_places()
+        left_at = self.left_jobs.take(state) if self.left_jobs.states else None
         if self._states.get(state.job_id) is state:
             if isinstance(action, float):
-                self.list_trust.confirm_when_due(state)
-                self._put_by_schedule(state, now, within=action)
-                if state.failures is not None:
-                    retry_at = state.due
-                    check_at = self.failure_rules.first_check(state.failures, retry_at, now)
-                    if check_at < retry_at:
-                        self.poll_queue.put(state, check_at)
+                self._put_after_failure(state, now, within=action)
             else:
                 self.counts.given_up += 1
                 for subscriber in tuple(state.subscribers):
                     subscriber.give_up(state.key, error)
-                self._remove(state)
-        elif not isinstance(action, float) and (left_at := self._left.take(state)) is not None:
-            self.counts.given_up += 1
-            self._left.forget(state)
-            self._left.keep_outcome(state.job_id, error, left_at, now)
+                self.left_jobs.drop(state)
+        if left_at is not None:
+            self.left_jobs.take_back(state, error, left_at, now)
         self._wake_after_release(reserved, now)
         return False
-
-    def ended_all(self, state: JobState, error: AdePollError, now: float) -> None:
-        """Keep an error that has ended all watches and waits, if nobody waited for its job.
-
-        The next `wait` for the job raises the error.
-        """
-        if not state.subscribers:
-            self._left.keep_outcome(state.job_id, error, now, now)
 
     def cancelled(self, state: JobState, now: float) -> None:
         """Record that a poll was cancelled; poll the job again later if it is still watched."""
@@ -304,59 +266,15 @@ class WatchedJobs:
             reserved = state.release_places()
             if self._states.get(state.job_id) is state:
                 self.list_trust.confirm_when_due(state)
-                self._put_by_schedule(state, now)
+                self.poll_times.put_by_schedule(state, now)
             self._wake_after_release(reserved, now)
-
-    def _resume(self, job_id: str, key: str, subscriber: Subscriber, now: float) -> JobState | None:
-        """Watch a job again that was left a moment ago; return None if its state is not kept."""
-        outcome = self._left.take_outcome(job_id, now)
-        if isinstance(outcome, AdePollError):
-            subscriber.give_up(key, outcome)
-            return JobState(job_id, key, (), now, now)
-        if outcome is not None and subscriber.deliver(key, outcome):
-            return JobState(job_id, key, (), now, now)
-        state = self._left.resume(job_id, now, awaits=subscriber.awaits)
-        if state is not None:
-            state.key, state.subscribers = key, subscriber.alone
-            if state.in_flight:
-                self._watch_again(state)
-                # The job may have settled after the request was sent.
-                state.poll_again |= now > state.polled_at + _SHARED_FOR
-            else:
-                self._states[job_id] = state
-                if state.ignore_list:
-                    self.list_trust.confirm_now(state)
-                self.poll_queue.put(state, state.due)
-        return state
-
-    def _watch_again(self, state: JobState) -> None:
-        """Watch a left job again whose last poll has not been cancelled."""
-        state.ignore_list = False
-        self._states[state.job_id] = state
-
-    def _leave(self, state: JobState, now: float, *, keep_poll: bool = False) -> None:
-        """Stop watching a job, and keep what is known of it."""
-        # If the poll in flight is cancelled now or later, the job still needs this poll.
-        ignore_list = state.ignore_list or state.in_flight
-        self._stop_watching(state)
-        self._left.keep(state, now, ignore_list=ignore_list, keep_poll=keep_poll)
-
-    def _first_delay(self) -> float:
-        """Return the seconds until the first poll of a new job that can wait; 0 to poll it now."""
-        trust = self.list_trust
-        if trust.jobs_come_settled:
-            return 0.0
-        if trust.sweeping:
-            # Wait for the list: one page probably shows this job, and 99 others, as active.
-            return trust.first_trust
-        return self.timing.first_delay() if self._arrivals.trusted else 0.0
 
     def _join(self, state: JobState, new: Subscriber, now: float, *, can_wait: bool) -> None:
         """Add a subscriber to a job that is watched already."""
         was_awaited = state.awaited
         state.add_subscriber(new)
         if new.awaits:
-            self._await(state, now, was_awaited=was_awaited)
+            self.poll_times.put_awaited(state, now, was_awaited=was_awaited)
         sweeping = self.list_trust.sweeping
         never_polled = state.first_active_age is None and not (state.failures or state.ignore_list)
         if never_polled and not can_wait and not sweeping and state.is_queued and state.due > now:
@@ -368,19 +286,15 @@ class WatchedJobs:
             else:
                 buffer.add_waiting(state)
 
-    def _await(self, state: JobState, now: float, *, was_awaited: bool) -> None:
-        """Make a job due now, because somebody begins to wait for it.
-
-        If others have waited for it already (`was_awaited`), it is due at least a second after the
-        start of its last poll. So waiters that begin soon after each other share the polls.
-        """
-        due = now
-        if was_awaited:
-            due = max(now, state.polled_at + _SHARED_FOR)
-        else:
-            state.awaited_since = now
-        if state.is_queued and due < state.due:
-            self.poll_queue.put(state, due)
+    def _put_after_failure(self, state: JobState, now: float, *, within: float) -> None:
+        """Choose the time of the next poll of a job whose poll has failed: `within` seconds."""
+        self.list_trust.confirm_when_due(state)
+        self.poll_times.put_by_schedule(state, now, within=within)
+        if state.failures is not None:
+            retry_at = state.due
+            check_at = self.failure_rules.first_check(state.failures, retry_at, now)
+            if check_at < retry_at:
+                self.poll_queue.put(state, check_at)
 
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
         """After a poll, make the jobs due that wait for the places that the poll had reserved.
@@ -432,7 +346,7 @@ class WatchedJobs:
             state.subscribers = tuple(refused)
             self._set_aside(state)
         else:
-            self._remove(state)
+            self.left_jobs.drop(state)
 
     def _continue(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
         """Record that a poll found a job active, and choose the time of the next poll."""
@@ -444,50 +358,7 @@ class WatchedJobs:
         self.learning.record_active(state, snapshot.submitted_at, now)
         state.last_active_at = max(state.last_active_at, state.polled_at)
         state.found_active_at = state.polled_at
-
-        if self.list_trust.sweeping and not (state.poll_again or state.awaited):
-            self._put_by_list(state, now, was_missing=was_missing)
-        else:
-            state.list_trusted_until = 0.0
-            within = self.timing.expected_end(state, snapshot.progress, now)
-            self._put_by_schedule(state, now, within=within)
-
-    def _put_by_list(self, state: JobState, now: float, *, was_missing: bool) -> None:
-        """During list sweeps, plan the next poll of a job that a poll has found active.
-
-        `was_missing` is True if the job had been polled because the list did not show it.
-        """
-        if was_missing:
-            # The list may never show this job. So poll it no more often than the schedule would.
-            state.not_before = now + self.timing.delay(state, now)
-        state.list_trusted_until = self.list_trust.next_check(state, now, polled=not was_missing)
-        self.poll_queue.put(state, state.list_trusted_until)
-
-    def _put_by_schedule(self, state: JobState, now: float, *, within: float = math.inf) -> None:
-        """Make a job due when the schedule says, and at the latest after `within` seconds."""
-        if state.poll_again:
-            state.poll_again = False
-            self.list_trust.confirm_now(state)
-            self.poll_queue.put(state, now)
-            return
-        delay = self.timing.delay(state, now)
-        # The delay begins at the start of the last poll. If that poll took long, at least half of
-        # the delay remains after its end.
-        due = max(state.polled_at + delay, now + delay / 2)
-        self.poll_queue.put(state, min(due, now + within))
-
-    def _remove(self, state: JobState) -> None:
-        """Stop watching a job, and forget it."""
-        self._stop_watching(state)
-        self._left.forget(state)
-
-    def _stop_watching(self, state: JobState) -> None:
-        """Remove a job from the watched jobs and from the poll queue."""
-        del self._states[state.job_id]
-        if state.ticket:
-            self.poll_queue.drop(state)
-        if state.ignore_list:
-            self.list_trust.trust(state)
+        self.poll_times.put_active(state, snapshot.progress, now, was_missing=was_missing)
 
     def _set_aside(self, state: JobState) -> None:
         """Do not poll a due job until a buffer of its subscribers has room."""
@@ -500,6 +371,5 @@ class WatchedJobs:
 
 _TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
 _FIRST_TRUST: Final = 2.5  # `first_trust` in target lags; sweeps are about two target lags apart
-_SHARED_FOR: Final = 1.0  # seconds after the start of a poll in which further waiters cause no poll
 _EARLY: Final = 0.5  # seconds after a job was added; a poll that starts before this time is early
 _MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one step

@@ -434,7 +434,7 @@ def test_a_job_is_not_polled_twice_at_the_same_time_after_the_process_was_stoppe
     jobs.unsubscribe("a", waiter, keep_from=1.0, keep_poll=True)
     for number in range(others):
         wait(f"job-{number}", 1.0)(1.0)
-    assert 90.0 < jobs.forget_left(90.0) < math.inf
+    assert 90.0 < jobs.left_jobs.forget_old(90.0) < math.inf
     wait("a", 90.0)
     assert jobs.get("a") is state
     assert poll(jobs, 90.0) is None
@@ -447,7 +447,7 @@ def test_of_the_settled_jobs_the_latest_64_are_kept(jobs, wait):
         jobs.unsubscribe(state.job_id, state.subscribers[0], keep_from=1.0, keep_poll=True)
     for state in polled:
         jobs.succeeded(state, snapshot(state.job_id), 2.0)
-    assert (len(jobs._left.outcomes), len(jobs._left.states)) == (64, 0)
-    assert jobs.forget_left(10.9) == 11.0
-    assert jobs.forget_left(11.0) == math.inf
-    assert not jobs._left.outcomes
+    assert (len(jobs.left_jobs.outcomes), len(jobs.left_jobs.states)) == (64, 0)
+    assert jobs.left_jobs.forget_old(10.9) == 11.0
+    assert jobs.left_jobs.forget_old(11.0) == math.inf
+    assert not jobs.left_jobs.outcomes

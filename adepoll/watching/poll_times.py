@@ -1,0 +1,133 @@
+"""Chooses the time of the next poll of a watched job. Without I/O.
+
+The time comes from the schedule or, during list sweeps, from the list. `scheduling.schedules` lists
+all modules that take part in this decision. Imports `listing`, `poll_queue` and `schedule_calls`.
+Times are seconds of one monotonic clock, passed in as `now`.
+"""
+
+import math
+from typing import Final
+
+from attrs import define
+
+from adepoll.watching.job_state import JobState
+from adepoll.watching.learning import UNKNOWN_CHANCE
+from adepoll.watching.listing import ListTrust
+from adepoll.watching.poll_queue import PollQueue
+from adepoll.watching.schedule_calls import ScheduleCalls
+
+
+@define(eq=False)
+class PollTimes:
+    """Puts watched jobs into the poll queue, each with the time of its next poll.
+
+    Attributes:
+        timing: Calls the schedule.
+        list_trust: Decides for how long the list replaces the polls of a job.
+        poll_queue: The jobs that are due now or later.
+        uses_list: True if the list may be read.
+    """
+
+    timing: ScheduleCalls
+    list_trust: ListTrust
+    poll_queue: PollQueue
+    uses_list: bool
+
+    def put_new(self, state: JobState, now: float, *, awaits: bool, can_wait: bool) -> None:
+        """Choose the time of the first poll of a new job: now, or later if it can wait.
+
+        Args:
+            state: The job.
+            now: The present time.
+            awaits: True if somebody waits for the job.
+            can_wait: True if the first poll may be later, in case the job is probably new.
+        """
+        if can_wait and (delay := self._first_delay()):
+            self.poll_queue.put(state, now + delay, postponed=True)
+            return
+        # While the request budget is short, a page that shows the job replaces the first poll for
+        # somebody who waits.
+        if self.uses_list and not awaits and (self.list_trust.sweeping or not can_wait):
+            self.list_trust.confirm_now(state)
+        self.poll_queue.put_overdue(state, now, 1.0 if awaits else UNKNOWN_CHANCE)
+
+    def put_awaited(self, state: JobState, now: float, *, was_awaited: bool) -> None:
+        """Make a job due now, because somebody begins to wait for it.
+
+        If others have waited for it already (`was_awaited`), it is due at least a second after the
+        start of its last poll. So waiters that begin soon after each other share the polls.
+        """
+        due = now
+        if was_awaited:
+            due = max(now, state.polled_at + SHARED_FOR)
+        else:
+            state.awaited_since = now
+        if state.is_queued and due < state.due:
+            self.poll_queue.put(state, due)
+
+    def put_now(self, state: JobState, now: float) -> None:
+        """Make a job due now, or immediately after the poll in flight: it may have settled."""
+        if state.in_flight:
+            state.poll_again = True  # the poll in flight may be too early to find the job settled
+            return
+        self.list_trust.confirm_now(state)
+        state.missing_at = math.inf  # now the list is not the reason for the next poll
+        if state.due > now:
+            self.poll_queue.put(state, now)
+
+    def put_active(
+        self, state: JobState, progress: float | None, now: float, *, was_missing: bool
+    ) -> None:
+        """Choose the time of the next poll of a job that a poll has found active.
+
+        Args:
+            state: The job.
+            progress: Progress that the service has reported, 0 to 1; None if unknown.
+            now: The present time.
+            was_missing: True if the job had been polled because the list did not show it.
+        """
+        if self.list_trust.sweeping and not (state.poll_again or state.awaited):
+            self._put_by_list(state, now, was_missing=was_missing)
+        else:
+            state.list_trusted_until = 0.0
+            within = self.timing.expected_end(state, progress, now)
+            self.put_by_schedule(state, now, within=within)
+
+    def put_by_schedule(self, state: JobState, now: float, *, within: float = math.inf) -> None:
+        """Make a job due when the schedule says, and at the latest after `within` seconds."""
+        if state.poll_again:
+            state.poll_again = False
+            self.list_trust.confirm_now(state)
+            self.poll_queue.put(state, now)
+            return
+        delay = self.timing.delay(state, now)
+        # The delay begins at the start of the last poll. If that poll took long, at least half of
+        # the delay remains after its end.
+        due = max(state.polled_at + delay, now + delay / 2)
+        self.poll_queue.put(state, min(due, now + within))
+
+    def _put_by_list(self, state: JobState, now: float, *, was_missing: bool) -> None:
+        """During list sweeps, choose the time of the next poll of a job that is active.
+
+        `was_missing` is True if the job had been polled because the list did not show it.
+        """
+        if was_missing:
+            # The list may never show this job. So poll it no more often than the schedule would.
+            state.not_before = now + self.timing.delay(state, now)
+        state.list_trusted_until = self.list_trust.next_check(state, now, polled=not was_missing)
+        self.poll_queue.put(state, state.list_trusted_until)
+
+    def _first_delay(self) -> float:
+        """Return the seconds until the first poll of a new job that can wait; 0 to poll it now."""
+        trust = self.list_trust
+        if trust.jobs_come_settled:
+            return 0.0
+        if trust.sweeping:
+            # Wait for the list: one page probably shows this job, and 99 others, as active.
+            return trust.first_trust
+        arrivals = self.timing.learning.durations.arrivals
+        return self.timing.first_delay() if arrivals.trusted else 0.0
+
+
+SHARED_FOR: Final = 1.0
+"""Seconds after the start of a poll in which further waiters cause no poll."""
