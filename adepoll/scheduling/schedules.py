@@ -14,8 +14,9 @@ Other modules decide about the next poll, too. Each has a docstring that says mo
 5. After a failed poll, `watching.failure_handling` can make the next poll earlier or later.
 6. During list sweeps, the list replaces polls. `watching.listing` decides for how long
    (`ListTrust.trusted_until`). `watching.list_hints` makes jobs due that are missing from the list,
-   and a few listed jobs, to check the list. It also postpones polls that the next sweep can
-   replace (`ListHints.postponed_to`). `watching.sweep_policy` decides when the list is read.
+   and postpones polls that the next sweep can replace (`ListHints.postponed_to`).
+   `watching.list_checks` makes a few listed jobs due, to check the list. `watching.sweep_policy`
+   decides when the list is read.
 7. `watching.left_jobs` keeps the time of the next poll for ten seconds after the last `wait` for a
    job has ended.
 8. `watching.poll_queue` decides the order, if more jobs are due than can be polled.

@@ -1,8 +1,8 @@
 """Moves the next polls of watched jobs, according to what the job list shows. Without I/O.
 
 A job that the list shows as active is polled later, and a job that is missing from the list is
-polled now. Imports `listing`, `job_state`, `poll_queue` and `schedule_calls`. Times are seconds of
-one monotonic clock, passed in as `now`.
+polled now. Imports `left_jobs` and `list_checks`. Times are seconds of one monotonic clock, passed
+in as `now`.
 """
 
 import math
@@ -14,10 +14,10 @@ from typing import Final
 from attrs import define, field
 
 from adepoll.api.models import JobPage, JobStatus, JobSummary
-from adepoll.scheduling.distribution import EDGES
 from adepoll.watching.job_state import JobState
 from adepoll.watching.left_jobs import LeftJobs
 from adepoll.watching.list_accuracy import ListAccuracy
+from adepoll.watching.list_checks import ListChecks
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.page_gaps import PageGaps
 from adepoll.watching.poll_queue import PollQueue
@@ -39,10 +39,9 @@ class ListHints:
         timing: Calls the schedule.
         list_trust: Decides for how long the list replaces the polls of a job.
         poll_queue: The jobs that are due now or later.
-        accuracy: Judges by polls how late and how complete the list is.
+        checks: Compares the list with polls.
+        accuracy: Knows how late and how complete the list is.
         gaps: Finds jobs that a sweep may have missed because they moved to another page.
-        poll_wait: Mean number of seconds from the end of a sweep until a job that the sweep did not
-            show has been polled.
         waits_replaced_until: Until this time, sweeps count as a replacement for the polls of jobs
             that somebody waits for, because the request budget was short a moment ago.
         is_busy: Returns True if a request has waited over 0.1 s for the request budget, now or
@@ -55,28 +54,22 @@ class ListHints:
     timing: ScheduleCalls
     list_trust: ListTrust
     poll_queue: PollQueue
+    checks: ListChecks
     accuracy: ListAccuracy = field(init=False)
     gaps: PageGaps = field(factory=PageGaps, init=False)
-    poll_wait: float = field(default=0.0, init=False)
     waits_replaced_until: float = field(default=-math.inf, init=False)
     is_busy: Callable[[float, float], bool] = field(default=_never_busy, init=False)
-    # Number of jobs that polls have found settled since the last sample was taken.
-    _settled: int = field(default=0, init=False)
-    # Listed jobs that `_take_sample` chose last: their polls only check the list.
-    _sample: list[JobState] = field(factory=list, init=False)
-    # Start of the last complete sweep; infinity if there is none.
-    _swept_at: float = field(default=math.inf, init=False)
 
     @accuracy.default
-    def _make_accuracy(self) -> ListAccuracy:
-        """Create the object for `accuracy`."""
-        return ListAccuracy(limit=self._useful_lag(None))
+    def _get_accuracy(self) -> ListAccuracy:
+        """Return the object for `accuracy`."""
+        return self.checks.accuracy
 
     def start_sweeping(self) -> None:
         """From now on, poll jobs when they are missing from the list, not by schedule."""
         if not self.list_trust.sweeping:
             self.list_trust.sweeping = True
-            self._swept_at = math.inf
+            self.checks.restart()
 
     def stop_sweeping(self, now: float) -> Iterator[None]:
         """From now on, poll jobs by schedule.
@@ -240,7 +233,7 @@ class ListHints:
         if not pages_waited and self.list_trust.sweep_rate is None:
             moved = ()
         rate = self.timing.throughput.rate(now)
-        self.accuracy.limit = self._useful_lag(rate)
+        self.accuracy.limit = self.checks.useful_lag(rate)
         kept_before, kept_now = self.list_trust.kept_share, self.accuracy.kept.value
         self.list_trust.kept_share = kept_now
         newest = requested_at - self.list_trust.list_lag
@@ -262,14 +255,9 @@ class ListHints:
                     self._check_earlier(state, now)
             yield missing - before
         if self.list_trust.sweeping:
-            self._record_drops(missing, requested_at)
-            self._take_sample(states, requested_at, now)
-
-    def _unseen_chance(self, state: JobState, now: float) -> float:
-        """Return the chance that a job has settled since a poll last found the job active."""
-        seen = max(state.found_active_at - state.received_at, 0.0)
-        distribution = self.timing.learning.durations.distribution
-        return distribution.ends_between(seen, max(now - state.received_at, seen))
+            self.checks.record_drops(missing, requested_at)
+            waits_replaced = now < self.waits_replaced_until
+            self.checks.take_sample(states, requested_at, now, waits_replaced=waits_replaced)
 
     def _check_earlier(self, state: JobState, now: float) -> None:
         """Poll a listed job earlier than planned, because the list is worse than assumed.
@@ -281,22 +269,6 @@ class ListHints:
             if due < state.list_trusted_until:
                 state.list_trusted_until = due
                 self.poll_queue.put(state, min(due, state.due))
-
-    def _useful_lag(self, rate: float | None) -> float:
-        """Return the largest lag of the list, in seconds, at which the list is useful.
-
-        If the request budget is short, a larger lag is useful, too. The reason: without the list,
-        each job would wait until all other jobs have been polled.
-
-        Args:
-            rate: Polls per second that the request budget allows; None if the budget is not short.
-        """
-        lag = _LIMIT * (self.timing.target_lag or _TARGET_LAG)
-        if rate is None:
-            return lag
-        # Without sweeps, polls could use the request budget that sweeps use now.
-        rate = max(rate, self.list_trust.sweep_rate or 0.0)
-        return max(lag, _ROUND_SHARE * len(self.states) / rate)
 
     def _record_missing(self, state: JobState, requested_at: float, now: float) -> None:
         """Record that a sweep did not show a job. During list sweeps, also make the job due.
@@ -316,148 +288,14 @@ class ListHints:
             state.missing_at = requested_at
             self.poll_queue.put(state, max(now, state.not_before))
 
-    def record_poll(self, state: JobState, now: float, *, settled: bool) -> None:
-        """Compare a successful poll with the list. Call this before the poll changes `state`."""
-        accuracy = self.accuracy
-        self.list_trust.record_request()
-        self._settled += settled
-        active_at = state.received_at + state.last_active_age  # last time the job was seen active
-        durations = self.timing.learning.durations
-        replaced = self.list_trust.sweeping and not state.awaited  # sweeps replace such polls
-        is_short = now < state.added_at + _SHORT and durations.ended < _FEW_ENDED
-        if settled and replaced and is_short and accuracy.arrivals.in_time:
-            # Other jobs have probably settled, too, since jobs are shorter than was known.
-            accuracy.compare_at = min(accuracy.compare_at, now)
-        if state.missing_at < math.inf:
-            self._record_poll_of_missing(state, now, active_at=active_at, settled=settled)
-            return
-        listed = replaced and state.last_listed_at > -math.inf
-        # If fewer jobs have ended, the chance that the job has settled would be a guess.
-        is_check = listed and durations.ended >= _MIN_ENDED
-        if settled:
-            doubtful = listed and not accuracy.is_proven
-            accuracy.record_settled(
-                state.job_id, now, active_at=active_at, sweep_now=doubtful, is_check=is_check
-            )
-        if is_check:
-            accuracy.kept.record_poll(self._unseen_chance(state, now))
-            age = now - state.received_at
-            seen = max(state.last_listed_at - accuracy.limit - state.received_at, 0.0)
-            accuracy.record_expected(durations.distribution.ends_between(seen, age))
-            if not settled:
-                seen = max(accuracy.no_drop_since - state.received_at, 0.0)
-                accuracy.record_still_active(durations.distribution.ends_between(seen, age))
 
-    def _record_poll_of_missing(
-        self, state: JobState, now: float, *, active_at: float, settled: bool
-    ) -> None:
-        """Record what the poll of a job that was missing from the list shows about the list.
-
-        `active_at` is the time at which the job was last seen active, before this poll.
-        """
-        if self.list_trust.sweeping:
-            wait = now - state.due
-            self.poll_wait += (wait - self.poll_wait) / _MEAN_OF  # a running mean
-        if settled:
-            self._record_drop(active_at, state.missing_at)
-        elif not state.is_compared:
-            # The job is active. So the list is late, or the job is too new to be in the list.
-            state.is_compared = self.accuracy.record_active(state.received_at, state.missing_at)
-
-    def _record_drop(self, active_at: float, missing_at: float) -> None:
-        """Record that the list stopped showing a job, and that a poll then found the job settled.
-
-        Args:
-            active_at: Time at which the job was last seen active.
-            missing_at: Time of the list request that did not show the job.
-        """
-        self.accuracy.dropped += 1
-        if self.list_trust.sweeping:
-            return  # `active_at` can be from the list itself, which cannot prove that it is right
-        # The job ended after `active_at`, and the list showed this at `missing_at`. So the lag of
-        # the list is at most `longest_lag`. It is often much shorter, because polls by schedule are
-        # seconds apart. So the limit is doubled: otherwise the list would hardly ever count as in
-        # time.
-        longest_lag = missing_at - active_at
-        if longest_lag <= 2 * self.accuracy.limit:
-            self.accuracy.ends.count(late=False)
-
-    def _record_drops(self, missing: int, requested_at: float) -> None:
-        """Compare how many jobs a sweep did not show with how many should have settled.
-
-        Args:
-            missing: Number of watched jobs that are missing from the list.
-            requested_at: Start of the sweep.
-        """
-        durations, before = self.timing.learning.durations, self._swept_at
-        self._swept_at = requested_at
-        expected = 0.0
-        if durations.ended >= _MIN_ENDED:
-            known = EDGES[durations.distribution.known]
-            step = -(-len(self.states) // _DROPS_SAMPLED) or 1
-            for state in islice(self.states.values(), 0, None, step):
-                age = requested_at - state.received_at
-                seen = max(before - state.received_at, 0.0)
-                if age > seen:
-                    chance = durations.distribution.ends_between(seen, age)
-                    expected += step * chance * (1.0 if age <= known else _GUESS)
-        self.accuracy.record_drops(missing, requested_at, expected=expected)
-
-    def _take_sample(self, states: list[JobState], requested_at: float, now: float) -> None:
-        """Make a few listed jobs due, to check by polls whether listed jobs are really active.
-
-        Do nothing while jobs of the previous sample still wait for their polls.
-
-        Args:
-            states: The watched jobs.
-            requested_at: Start of the sweep.
-            now: The present time.
-        """
-        if any(state.ticket and state.ignore_list for state in self._sample):
-            return
-        age = now - states[len(states) // 2].received_at if states else 0.0
-        chance = 0.0
-        if self.timing.learning.durations.ended >= _MIN_ENDED:
-            some = self.timing.rng.sample(states, min(_CHANCES_SAMPLED, len(states)))
-            chance = sum(self._unseen_chance(state, now) for state in some) / max(len(some), 1)
-        count = self.accuracy.samples(len(states), age=age, settled=self._settled, chance=chance)
-        self._settled = 0
-        is_short = self.timing.throughput.is_short or now < self.waits_replaced_until
-        count = sum(self.list_trust.may_check(is_short=is_short) for _ in range(count))
-        drawn = [
-            state
-            for state in self.timing.rng.sample(states, min(_DRAWN * count, len(states)))
-            if state.ticket and state.last_listed_at >= requested_at and not state.ignore_list
-        ]
-        drawn.sort(key=lambda state: self._unseen_chance(state, now), reverse=True)
-        self._sample = drawn[:count]
-        for state in self._sample:
-            self.list_trust.confirm_when_due(state)
-            self.poll_queue.put(state, now)
-
-
-_MEAN_OF: Final = 16  # recent polls that make up most of `poll_wait`
 _RECEIVED_AT: Final = operator.attrgetter("received_at")
 _OLDER: Final = 60.0  # seconds by which `oldest` is earlier than the oldest watched job
-_DROPS_SAMPLED: Final = 32  # watched jobs whose ages `_record_drops` uses
-_SHORT: Final = 3.0  # seconds; if a job was shorter than this, the next sweep should start now
-_FEW_ENDED: Final = 50  # jobs; if more have ended, it is known how long jobs take
-# At an age at which no job was seen to settle, the chance that a job has settled is a guess. It is
-# multiplied by this weight.
-_GUESS: Final = 0.2
-_MIN_ENDED: Final = 10  # settled jobs without which no chance of having settled is calculated
-_LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the target lag
-# Largest useful lag of the list while the request budget is short, as a share of the time that one
-# poll of every job takes.
-_ROUND_SHARE: Final = 0.25
-_TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
 _RECENT: Final = 10.0  # seconds for which a request that had to wait shows a short request budget
 # Listed jobs are polled earlier if the share of settled jobs that the list goes on showing has
 # grown by more than this factor.
 _KEPT_STEP: Final = 1.5
 _CHUNK: Final = 500  # jobs in one step of an iterator
-_DRAWN: Final = 4  # jobs drawn for each job of a sample; the jobs with the largest chance are taken
-_CHANCES_SAMPLED: Final = 8  # watched jobs whose chances `_take_sample` averages
 _DELAYS_SAMPLED: Final = 8  # jobs for which `sweep_ended` asks the schedule
 _MIN_LATER: Final = 1.0  # fewest seconds by which a poll is postponed for lack of request budget
 _CHECK_LATER: Final = 30.0  # seconds by which a poll is postponed if it would only check the list

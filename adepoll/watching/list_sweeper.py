@@ -114,7 +114,7 @@ class ListSweeper:
             pending_confirmation=watched_jobs.list_trust.pending_confirmation,
             polls=watched_jobs.counts.polls,
             mean_delay=watched_jobs.timing.mean_delay,
-            poll_wait=watched_jobs.list_hints.poll_wait,
+            poll_wait=watched_jobs.list_checks.poll_wait,
             list_is_bad=accuracy.is_bad or self.turns.mean_duration > _SLOW * accuracy.limit,
             list_is_proven=accuracy.is_proven,
             compare_at=accuracy.compare_at,

@@ -18,6 +18,7 @@ from adepoll.watching.failure_handling import FailureAction, FailureRules
 from adepoll.watching.job_state import JobState, Subscriber
 from adepoll.watching.learning import Learning, exact_duration
 from adepoll.watching.left_jobs import LeftJobs
+from adepoll.watching.list_checks import ListChecks
 from adepoll.watching.list_hints import ListHints
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
@@ -42,6 +43,7 @@ class WatchedJobs:
         poll_queue: The jobs that are due now or later.
         poll_times: Chooses the time of the next poll of each job.
         left_jobs: Keeps what is known of jobs that were left a moment ago.
+        list_checks: Compares the list with polls.
         list_hints: Moves the next polls of jobs, according to what the list shows.
     """
 
@@ -56,6 +58,7 @@ class WatchedJobs:
     poll_queue: PollQueue = field(init=False)
     poll_times: PollTimes = field(init=False)
     left_jobs: LeftJobs = field(init=False)
+    list_checks: ListChecks = field(init=False)
     list_hints: ListHints = field(init=False)
     _states: dict[str, JobState] = field(factory=dict, init=False)
     _arrivals: Arrivals = field(init=False)
@@ -70,8 +73,14 @@ class WatchedJobs:
         self.poll_queue = PollQueue(self.list_trust.chance)
         self.poll_times = PollTimes(timing, self.list_trust, self.poll_queue, self.uses_list)
         self.left_jobs = LeftJobs(self._states, learning, self.list_trust, self.poll_queue)
+        self.list_checks = ListChecks(self._states, timing, self.list_trust, self.poll_queue)
         self.list_hints = ListHints(
-            self._states, self.left_jobs, timing, self.list_trust, self.poll_queue
+            self._states,
+            self.left_jobs,
+            timing,
+            self.list_trust,
+            self.poll_queue,
+            self.list_checks,
         )
         self._arrivals = learning.durations.arrivals
         self._known_resets = self._arrivals.resets
@@ -312,7 +321,7 @@ class WatchedJobs:
         changed = state.status != snapshot.status_text
         settled = snapshot.status.is_terminal
         if self.uses_list:
-            self.list_hints.record_poll(state, now, settled=settled)
+            self.list_checks.record_poll(state, now, settled=settled)
         state.polls += 1
         state.status = snapshot.status_text
         state.failures = None

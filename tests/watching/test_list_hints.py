@@ -474,11 +474,11 @@ def test_the_wait_for_polls_of_missing_jobs_is_a_mean():
     for now in (10.0, 6.0):
         state = watched_jobs.pop_due(now)
         watched_jobs.succeeded(state, snapshot(state.job_id, "completed"), now)
-    assert watched_jobs.list_hints.poll_wait == pytest.approx(8 / 16 * 15 / 16 + 4 / 16)
+    assert watched_jobs.list_checks.poll_wait == pytest.approx(8 / 16 * 15 / 16 + 4 / 16)
     stop(watched_jobs, 6.0)
     state = watched_jobs.pop_due(99.0)
     watched_jobs.succeeded(state, snapshot(state.job_id, "completed"), 99.0)
-    assert watched_jobs.list_hints.poll_wait == pytest.approx(8 / 16 * 15 / 16 + 4 / 16)
+    assert watched_jobs.list_checks.poll_wait == pytest.approx(8 / 16 * 15 / 16 + 4 / 16)
 
 
 def test_the_time_of_the_oldest_job_is_a_minute_earlier_if_it_is_known():
