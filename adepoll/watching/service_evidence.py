@@ -108,6 +108,7 @@ class KeyEvidence:
     _refused_by: set[HostEvidence] = field(factory=set)  # hosts that refused in the series
     _refused_at: float | None = None  # time of the last refusal; None if there is no series
     _refused_first: str = ""  # id of the job whose refusal began the series
+    _confirms: str = ""  # id of the job that is polled again soon; see `confirm_within`
     _refusals: int = 0  # number of refusals in the series
     _others: int = 0  # number of polls that failed for other reasons during the series
     _interrupted: bool = False  # True if a poll failed for another reason after the last refusal
@@ -152,8 +153,10 @@ class KeyEvidence:
             self._end_series()  # refusals that are far apart do not form a series
         self._interrupted = False
         if self._refused_at is None:
-            self._refused_first = job_id
+            self._refused_first = self._confirms = job_id
         else:
+            if now - self._refused_at > CONFIRMATION_STEP:
+                self._confirms = job_id
             self.refused_for += min(now - self._refused_at, CONFIRMATION_STEP)
         self._refused_at = now
         self._refusals += 1
@@ -173,9 +176,11 @@ class KeyEvidence:
         """Return the seconds within which a job whose poll was refused must be polled again.
 
         One job is polled again soon, to find out whether the key is refused for all jobs: the first
-        job whose poll was refused. For any other job, return infinity.
+        job whose poll was refused. If no poll was refused for `CONFIRMATION_STEP` seconds, perhaps
+        nobody watches that job any more. Then the next job that is refused takes its place. For any
+        other job, return infinity.
         """
-        if self._refused_at is None or self._interrupted or job_id != self._refused_first:
+        if self._refused_at is None or self._interrupted or job_id != self._confirms:
             return math.inf
         if self.key_works or isinstance(error, PermissionDeniedError):
             return CONFIRMATION_STEP

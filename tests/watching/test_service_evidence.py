@@ -123,6 +123,17 @@ def test_a_job_that_was_refused_first_is_polled_again_soon():
     assert key.confirm_within(REFUSED, "a") == math.inf
 
 
+@pytest.mark.parametrize(("second", "confirms"), [(2.5, "a"), (2.6, "b")])
+def test_another_job_is_polled_again_soon_if_the_first_one_is_not(second, confirms):
+    host = HostEvidence()
+    key = KeyEvidence(hosts=[host])
+    key.record_accepted()
+    refuse(key, host, 0.0)
+    refuse(key, host, second, job_id="b")
+    within = {job_id: key.confirm_within(REFUSED, job_id) for job_id in "ab"}
+    assert [job_id for job_id, seconds in within.items() if seconds < math.inf] == [confirms]
+
+
 def test_403s_count_if_they_concern_two_jobs_and_the_key_never_worked():
     host = HostEvidence()
     key = KeyEvidence(hosts=[host])
