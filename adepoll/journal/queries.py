@@ -180,7 +180,7 @@ def shared_label_keys(keys: Collection[str], connection: sqlite3.Connection) -> 
 
 
 def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
-    """Count the jobs by stage and by status. The queries read only indexes, which is fast.
+    """Count the jobs by stage and by status; read only indexes.
 
     Args:
         path: Path of the journal, for errors; None if the journal is in memory.
