@@ -28,7 +28,7 @@ from adepoll.fetcher.storage_rules import ObjectVersion, Range
 
 @frozen
 class PublishedFile:
-    """A result file that was downloaded completely.
+    """A complete result file.
 
     Attributes:
         size: Size of the file in bytes.

@@ -69,7 +69,7 @@ class InlineResult(LocalResult):
         self._body = body[self.start : self.stop]
 
     async def read(self) -> bytes:
-        """Return all bytes of the range at the first call, and empty bytes at later calls."""
+        """Return all bytes at the first call, then empty bytes."""
         body, self._body = self._body, b""
         self.received += len(body)
         return body

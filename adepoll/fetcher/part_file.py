@@ -211,7 +211,7 @@ class PartFile:
             raise self._storage_error(_truncated_error())
 
     def sync(self) -> None:
-        """Wait until the bytes written so far are on the disk, not only in the system's cache."""
+        """Sync the bytes written so far to the disk."""
         try:
             self._sync(file_system.sync_data)
         except OSError as exc:

@@ -80,10 +80,7 @@ def _ends_with_brace(fd: int, size: int) -> bool:
 
 
 def _is_unbalanced(fd: int) -> bool:
-    """Read a file; return True if its JSON is not complete.
-
-    That is, brackets outside of strings do not match, or a string does not end.
-    """
+    """Return whether the brackets outside of strings do not match, or a string does not end."""
     scanner = ObjectScanner(max_value=0, max_members=None)
     position = 0
     try:

@@ -86,7 +86,7 @@ class Segments:
     def claim(self, max_bytes: int) -> Claim | None:
         """Claim the first bytes that are neither present nor claimed, at most `max_bytes`.
 
-        So no other connection fetches these bytes. Return None if every byte is present or claimed.
+        Return None if every byte is present or claimed.
         """
         claimed = [(claim.start, claim.stop) for claim in self._claims]
         position = 0

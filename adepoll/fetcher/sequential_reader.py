@@ -392,8 +392,7 @@ async def make_reader(stored: RemoteResult, start: int, stop: int | None) -> Seq
 async def _find_size(stored: RemoteResult) -> ObjectVersion:
     """Return the version of the object, including its size.
 
-    To find out the size, request one byte. If the response does not state the size of the object,
-    read the whole object.
+    Request one byte. If the response does not state the size of the object, read the whole object.
     """
     reader = SequentialReader(stored, stop=1)
     try:
