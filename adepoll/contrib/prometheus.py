@@ -311,7 +311,7 @@ _OF_FETCHERS: Final[tuple[_Spec[FetcherStats], ...]] = (
         _GAUGE,
         "results_in_flight",
         "Transfers of results that have not ended.",
-        lambda s: s.under_way,
+        lambda s: s.in_flight,
     ),
     _Spec(
         _COUNTER,

@@ -131,7 +131,7 @@ class Job:
         options: Other fields of the request that created the job on which the result depends, by
             name.
         output_save_url: URL to which the result is saved; None if the service keeps the result.
-        gets: Number of polls of the job (GETs by id).
+        polls: Number of polls of the job (GETs by id).
         result_polls: Number of polls whose answer contained the result or its URL.
         result_requests: Number of requests for the result at the storage.
         save_status: HTTP status of the PUT to `output_save_url`; 0 if the PUT got no answer, None
@@ -152,7 +152,7 @@ class Job:
     markdown: str | None = field(default=None, repr=False)
     options: Mapping[str, Json] = Factory(dict)
     output_save_url: str | None = field(default=None, repr=False)
-    gets: int = 0
+    polls: int = 0
     result_polls: int = 0
     result_requests: int = 0
     save_status: int | None = None
@@ -234,7 +234,7 @@ class JobTruth:
         result_bytes: Size of the JSON of the result, in bytes; 0 if there is no result.
         result_sha256: SHA-256 of the JSON of the result, in hex; None if there is no result, or if
             digests were not requested.
-        gets: Number of polls of the job (GETs by id).
+        polls: Number of polls of the job (GETs by id).
         result_polls: Number of polls whose answer contained the result or its URL.
         result_requests: Number of requests for the result at the storage.
         save_status: HTTP status of the PUT to `output_save_url`; 0 if the PUT got no answer, None
@@ -249,7 +249,7 @@ class JobTruth:
     outcome: Outcome
     result_bytes: int
     result_sha256: str | None
-    gets: int
+    polls: int
     result_polls: int = 0
     result_requests: int = 0
     save_status: int | None = None
@@ -272,7 +272,7 @@ class JobTruth:
             outcome=job.plan.outcome,
             result_bytes=0 if result is None else result.size,
             result_sha256=result.sha256() if result is not None and digest else None,
-            gets=job.gets,
+            polls=job.polls,
             result_polls=job.result_polls,
             result_requests=job.result_requests,
             save_status=job.save_status,

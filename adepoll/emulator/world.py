@@ -230,7 +230,7 @@ class World:
         self.request_log.record(endpoint, job_id, self.now())
         job = None if job_id is None else self._jobs.get(job_id)
         if job is not None and endpoint is Endpoint.GET:
-            job.gets += self._now >= job.received_at
+            job.polls += self._now >= job.received_at
         elif job is not None and endpoint is Endpoint.RESULT:
             job.result_requests += 1
 

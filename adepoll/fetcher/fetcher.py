@@ -185,7 +185,7 @@ class ResultFetcher(AsyncCloseable):
         """Return a text with the numbers of current, finished and failed transfers."""
         found = self.stats
         return (
-            f"<ResultFetcher {found.under_way:,} transfers in progress, {found.finished:,} "
+            f"<ResultFetcher {found.in_flight:,} transfers in progress, {found.finished:,} "
             f"finished, {found.failed:,} failed>"
         )
 

@@ -20,7 +20,7 @@ class FetcherStats(HtmlTable):
     """What a fetcher has done so far. A transfer is one call that fetches one result.
 
     Attributes:
-        under_way: Number of transfers in progress.
+        in_flight: Number of transfers in progress.
         finished: Number of transfers that have fetched the whole result, or the whole range.
         failed: Number of transfers that ended with an error of adepoll.
         abandoned: Number of transfers that the caller cancelled, or left before the end.
@@ -31,7 +31,7 @@ class FetcherStats(HtmlTable):
             expired.
     """
 
-    under_way: int
+    in_flight: int
     finished: int
     failed: int
     abandoned: int
@@ -64,7 +64,7 @@ class Transfer:
         if self._has_ended:
             return False
         self._has_ended = True
-        self._counters.under_way -= 1
+        self._counters.in_flight -= 1
         return True
 
 
@@ -72,7 +72,7 @@ class Transfer:
 class Counters:
     """The counters of one fetcher; `FetcherStats` documents the attributes."""
 
-    under_way: int = 0
+    in_flight: int = 0
     finished: int = 0
     failed: int = 0
     abandoned: int = 0
@@ -87,7 +87,7 @@ class Counters:
         counts as failed, after any other error as abandoned. If the block calls a method of the
         yielded `Transfer`, only this call counts.
         """
-        self.under_way += 1
+        self.in_flight += 1
         transfer = Transfer(self)
         try:
             yield transfer

@@ -119,7 +119,7 @@ class ServerResources:
     @property
     def is_in_use(self) -> bool:
         """True while a request waits for a job, receives events, or receives a result."""
-        return bool(self._streams or self.watcher.stats.subscribers or self.fetcher.stats.under_way)
+        return bool(self._streams or self.watcher.stats.subscribers or self.fetcher.stats.in_flight)
 
     def stop(self) -> None:
         """Close the watcher, because the server is stopping.

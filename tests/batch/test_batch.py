@@ -86,7 +86,7 @@ async def test_duplicate_ids_and_ids_in_the_journal_are_ignored(scene):
     assert set(await scene.run([first, first])) == {first}
     before = scene.requests
     assert set(await scene.run([first, second, first, second])) == {second}
-    assert scene.ade.truth(first).gets == 1
+    assert scene.ade.truth(first).polls == 1
     assert scene.requests > before
 
 

@@ -305,12 +305,12 @@ async def test_results_that_are_wanted_later_are_written_later(scene, delivered)
             await anext(run)
             while batch.progress.open:
                 await anext(run)
-    gets = scene.ade.truth(inline).gets
+    gets = scene.ade.truth(inline).polls
     found = await scene.run()
     for job_id in (inline, large):
         assert found[job_id].file.path == scene.path(job_id)
         assert scene.path(job_id).read_bytes() == scene.truth(job_id)
-    assert scene.ade.truth(inline).gets == gets  # the journal has its result
+    assert scene.ade.truth(inline).polls == gets  # the journal has its result
     assert scene.leftovers() == []
     assert not scene.path(failed).exists()
     assert await scene.run() == {}
@@ -349,7 +349,7 @@ async def test_a_lost_file_is_fetched_and_delivered_again_once(scene, size, take
                 await anext(run)
         taken_before = {r.job_id for r in scene.records().values() if r.delivered_at}
     scene.path(hurt).unlink()
-    gets = scene.ade.truth(sound).gets
+    gets = scene.ade.truth(sound).polls
     found = await scene.run(replay=replay)  # checks that each outcome is returned once
     assert found[hurt].error is None
     assert scene.path(hurt).read_bytes() == scene.truth(hurt)
@@ -357,7 +357,7 @@ async def test_a_lost_file_is_fetched_and_delivered_again_once(scene, size, take
         assert set(found) == ({hurt, sound} if replay else {hurt})
     elif not replay:
         assert set(found) == {hurt, sound} - (taken_before - {hurt})
-    assert scene.ade.truth(sound).gets == gets
+    assert scene.ade.truth(sound).polls == gets
     assert await scene.run() == {}
 
 
@@ -530,7 +530,7 @@ async def test_each_run_requests_a_fresh_url(scene):
     await scene.run([job_id])
     scene.path(job_id).unlink()
     await scene.run()
-    assert scene.ade.truth(job_id).gets == 2
+    assert scene.ade.truth(job_id).polls == 2
     assert scene.ade.truth(job_id).result_requests == 2
 
 

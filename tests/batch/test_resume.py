@@ -112,7 +112,7 @@ async def test_the_next_run_starts_with_untaken_outcomes_and_needs_no_request(sc
     # New jobs may have been polled already, but no settled job.
     assert requests - before <= len(later)
     for job_id in settled:
-        assert scene.ade.truth(job_id).gets == 1
+        assert scene.ade.truth(job_id).polls == 1
 
 
 async def test_a_run_with_only_settled_jobs_sends_no_request(scene):

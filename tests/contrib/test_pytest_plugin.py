@@ -61,7 +61,7 @@ ASYNC = """
         assert (await ade_client.get_job(job_id)).is_terminal
         async with JobWatcher(ade_client) as watcher:
             assert (await watcher.wait(job_id)).is_terminal
-        assert ade.truth(job_id).gets == ade_client.stats.requests == 2
+        assert ade.truth(job_id).polls == ade_client.stats.requests == 2
 
     {mark}
     async def test_another_in_the_same_process(ade, ade_client):
@@ -107,7 +107,7 @@ def test_synchronous_tests_need_no_plugin_for_asyncio(project):
         def test_a_loop_of_its_own(ade, ade_client):
             job_id = ade.submit(JobPlan())
             assert asyncio.run(ade_client.get_job(job_id)).is_terminal
-            assert ade.truth(job_id).gets == 1
+            assert ade.truth(job_id).polls == 1
 
         def test_no_loop_at_all(ade, ade_client):
             assert ade_client.base_url == ade.base_url

@@ -260,12 +260,12 @@ async def test_many_waiters_of_a_job_share_its_polls(server, ade, http):
     job_ids = [ade.submit(JobPlan(processing_time=math.inf)) for _ in range(20)]
     waits = [asyncio.create_task(wait(job_ids[i % 20])) for i in range(200)]
     await until(lambda: server.watcher.stats.subscribers == 200)
-    before = [ade.truth(job_id).gets for job_id in job_ids]
+    before = [ade.truth(job_id).polls for job_id in job_ids]
     for job_id in job_ids:  # only now: a later request would settle the job again
         end_now(ade.world, job_id)
         server.watcher.poll_now(job_id)
     assert await asyncio.gather(*waits) == ["completed"] * 200
-    after = [ade.truth(job_id).gets for job_id in job_ids]
+    after = [ade.truth(job_id).polls for job_id in job_ids]
     # One poll for the ten that wait for a job, and perhaps one that was on its way.
     assert max(now - then for now, then in zip(after, before, strict=True)) <= 2
     assert server.watcher.stats.settled == 20
@@ -406,7 +406,7 @@ async def test_a_result_is_sent_with_the_headers_that_browsers_need(server, ade,
     assert headers["Content-Type"].startswith("application/json")
     assert headers["Content-Disposition"] == f'attachment; filename="{job_id}.json"'
     assert headers["Accept-Ranges"] == "bytes"
-    assert server.fetcher.stats.under_way == 0
+    assert server.fetcher.stats.in_flight == 0
 
 
 async def test_a_range_is_sent_with_status_206(server, http, job_id):
@@ -506,16 +506,16 @@ async def test_a_result_that_fails_midway_aborts_the_response(kind, ade, http):
     async with server_apps.run_server(kind, ade, client=client) as server:
         with pytest.raises(aiohttp.ClientError):
             await get_result(server, http, job_id)
-        assert server.fetcher.stats.under_way == 0
+        assert server.fetcher.stats.in_flight == 0
 
 
 async def test_a_client_that_disconnects_midway_ends_the_transfer(server, ade, http):
     job_id = ade.submit(JobPlan(result_bytes=60_000_000))
     async with http.get(f"{server.url}/result/{job_id}") as response:
         await response.content.readexactly(100_000)
-        assert server.fetcher.stats.under_way == 1
+        assert server.fetcher.stats.in_flight == 1
         response.close()
-    await until(lambda: server.fetcher.stats.under_way == 0)
+    await until(lambda: server.fetcher.stats.in_flight == 0)
     assert server.fetcher.stats.abandoned == 1
 
 
@@ -535,7 +535,7 @@ async def test_a_client_that_accepts_no_data_is_disconnected(
     assert all(record.getMessage().isprintable() for record in caplog.records)
     name = "/events" if path.startswith("events") else f"/result/{job_id}"
     assert any(name in text for text in caplog.messages if "aborted" in text)
-    await until(lambda: not (server.watcher.stats.subscribers or server.fetcher.stats.under_way))
+    await until(lambda: not (server.watcher.stats.subscribers or server.fetcher.stats.in_flight))
     writer.transport.abort()
 
 
@@ -564,7 +564,7 @@ async def test_after_a_genuine_webhook_the_watcher_polls_immediately(kind, ade, 
             assert response.status == 204
         async with await waiting as response:
             assert response.status == 200
-        assert ade.truth(job_id).gets == 2
+        assert ade.truth(job_id).polls == 2
 
 
 @pytest.mark.parametrize(
@@ -767,7 +767,7 @@ async def test_a_result_is_aborted_after_the_grace_time(kind, ade, http):
         await response.content.readexactly(1000)
         async with bounded("for the server to stop"):
             stopping = asyncio.create_task(server.stop())
-            await until(lambda: server.fetcher.stats.under_way == 0)
+            await until(lambda: server.fetcher.stats.in_flight == 0)
             with pytest.raises(aiohttp.ClientError):
                 await response.read()
             response.close()

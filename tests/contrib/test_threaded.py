@@ -40,7 +40,7 @@ def test_it_serves_while_the_calling_thread_blocks():
                 return await client.get_job(job_id)
 
         assert asyncio.run(poll()).is_terminal
-        assert ade.truth(job_id).gets == 1
+        assert ade.truth(job_id).polls == 1
 
 
 async def test_it_serves_a_loop_that_is_already_running():
@@ -117,7 +117,7 @@ def test_jobs_and_truth_can_be_read_after_the_end():
         job_id = ade.submit(JobPlan())
         address = ade.base_url.removeprefix("http://").split(":")
     assert not threads_of_emulators()
-    assert ade.truth(job_id).gets == 0
+    assert ade.truth(job_id).polls == 0
     assert ade.submit(JobPlan())
     with pytest.raises(RuntimeError, match="not running"):
         _ = ade.base_url

@@ -206,7 +206,7 @@ class TestKey:
             assert answer.status == 401
             assert (await answer.json()).keys() == {"error"}
         assert ade.world.traffic.unauthorized == 1
-        assert ade.truth("one").gets == 0
+        assert ade.truth("one").polls == 0
 
     async def test_a_submission_requires_the_key(self, ade, storage):
         data = form(schema="{}", markdown="x")
@@ -401,7 +401,7 @@ class TestTruth:
             truth = json.loads(await answer.text(), parse_constant=pytest.fail)
         done, never = truth["jobs"]
         assert done["result_sha256"] == ade.truth(done["job_id"]).result_sha256
-        assert (done["outcome"], done["result_bytes"], done["gets"]) == ("completed", LARGE, 1)
+        assert (done["outcome"], done["result_bytes"], done["polls"]) == ("completed", LARGE, 1)
         assert done["received_at"] == done["finished_at"] == T0
         assert (never["job_id"], never["finished_at"]) == (stuck, None)
         assert truth["requests"] == {

@@ -235,7 +235,7 @@ async def test_the_client_receives_nothing(ade, slept, name):
     assert answer.raw == b""
     assert answer.reset == (name == "reset-before-headers")
     assert slept == ([STALL_SECONDS] if name == "silent" else [])
-    assert ade.truth("one").gets == 1
+    assert ade.truth("one").polls == 1
 
 
 async def test_a_reset_in_the_headers_truncates_them(ade):
@@ -308,7 +308,7 @@ async def test_a_request_is_counted_if_the_client_disconnects_during_the_delay(c
             await late.wait()
             request.cancel()
             await left.wait()
-        assert ade.truth("one").gets == ade.truth.requests.get == 1
+        assert ade.truth("one").polls == ade.truth.requests.get == 1
 
 
 async def test_a_never_ending_body_continues_while_the_client_reads(ade):

@@ -29,8 +29,8 @@ async def test_requests_are_counted_by_endpoint_and_by_job(ade, api):
         for path in (body["output_url"], ade.results_url + "/nothing"):
             await status_of(other_client, URL(path, encoded=True))
     assert ade.truth.requests == Traffic(get=5, list=1, result=2)
-    assert (ade.truth("one").gets, ade.truth("one").result_requests) == (2, 0)
-    assert (ade.truth("two").gets, ade.truth("two").result_requests) == (2, 1)
+    assert (ade.truth("one").polls, ade.truth("one").result_requests) == (2, 0)
+    assert (ade.truth("two").polls, ade.truth("two").result_requests) == (2, 1)
     assert [truth.job_id for truth in ade.truth.jobs()] == ["one", "two"]
 
 
@@ -40,7 +40,7 @@ async def test_requests_that_a_fault_refuses_are_counted_as_well(ade, api):
     assert await status_of(api) >= 500
     assert await status_of(api, JOBS) >= 500
     assert ade.truth.requests == Traffic(get=1, list=1)
-    assert ade.truth("one").gets == 1
+    assert ade.truth("one").polls == 1
     assert ade.truth.refused.total() == 2
     assert ade.truth.faults == {"server-error": 2}
 
@@ -112,7 +112,7 @@ async def test_the_truth_over_http_is_the_same(ade, api, clock):
     assert truth["early"] == truth["leaks"] == 1
     assert truth["leaked"] == [{"at": T0 + 4, "header": "Cookie", "path": "/"}]
     assert (truth["refused"], truth["faults"]) == ({"429": 1}, {"too-many-requests": 1})
-    assert truth["jobs"][0]["gets"] == 2
+    assert truth["jobs"][0]["polls"] == 2
 
 
 def test_overlapping_waits_are_merged():

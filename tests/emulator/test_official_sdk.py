@@ -140,7 +140,7 @@ class TestRetries:
         ) as sdk:
             assert (await sdk.extract_jobs.get(job_id)).status == "completed"
         assert len(waits) == 2
-        assert ade.truth(job_id).gets == 3
+        assert ade.truth(job_id).polls == 3
 
     @pytest.mark.parametrize("name", FAULTS)
     async def test_the_synchronous_sdk_retries_successfully(self, ade, waits, name):

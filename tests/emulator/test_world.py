@@ -283,7 +283,7 @@ def test_the_truth_has_exact_times_the_digest_and_the_polls(world, clock):
     assert truth.outcome is Outcome.COMPLETED
     assert truth.result_bytes == 5_000
     assert truth.result_sha256 == world.result(job_id).sha256()
-    assert truth.gets == 2
+    assert truth.polls == 2
     assert (world.traffic.get, world.traffic.list) == (2, 1)
 
 

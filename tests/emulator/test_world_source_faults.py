@@ -43,7 +43,7 @@ def read(name, *, listed=False, **options):
             answer = await (source.list_jobs() if listed else source.get_job("one"))
         except errors.AdePollError as error:
             answer = error
-        requests = world.traffic.list if listed else world.truth("one").gets
+        requests = world.traffic.list if listed else world.truth("one").polls
         return answer, loop_clock(0.0)(), requests
 
     answer, now, count = replay(script, make_fault(name, **options))

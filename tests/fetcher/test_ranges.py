@@ -369,7 +369,7 @@ async def test_transfers_are_counted_by_outcome(bucket, body, fetch, stored, tmp
 
     def counts():
         stats = fetcher.stats
-        return stats.under_way, stats.finished, stats.failed, stats.abandoned
+        return stats.in_flight, stats.finished, stats.failed, stats.abandoned
 
     assert counts() == (0, 0, 0, 0)
     async with fetcher.stream(job) as stream:

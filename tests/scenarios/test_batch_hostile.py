@@ -223,14 +223,14 @@ async def test_a_full_disk_for_the_journal_stops_the_batch_until_space_is_free(
     assert "is full" in stderr
     assert str(journal) in stderr
     assert mount(small_disk, "remount,size=20m")
-    gets = Counter({job.job_id: job.gets for job in ade.truth.jobs()})
+    gets = Counter({job.job_id: job.polls for job in ade.truth.jobs()})
     with JournalReader(journal) as reader:
         settled = {record.job_id for record in reader.records() if record.done_at is not None}
     status, rest, stderr = await adepoll(ade, "resume", journal)
     assert status == 0, stderr
     assert set(printed + rest) == set(job_ids)
     assert set(printed) & set(rest) <= {printed[-1]}  # no space to record its acknowledgement
-    assert all(ade.truth(job_id).gets == gets[job_id] for job_id in settled)
+    assert all(ade.truth(job_id).polls == gets[job_id] for job_id in settled)
 
 
 async def test_a_read_only_folder_is_named_before_any_request(ade, tmp_path):

@@ -119,7 +119,7 @@ async def test_health_has_the_statistics_of_each_resource(ade, client):
         body = (await resources.health()).body
         assert body["client"]["requests"] == 1  # a probe checked the key
         assert body.keys() == {"status", "watcher", "client", "fetcher"}
-        assert body["fetcher"]["under_way"] == 0
+        assert body["fetcher"]["in_flight"] == 0
 
 
 def test_the_options_of_adapters_are_those_of_create_resources():
@@ -167,7 +167,7 @@ class Stub:
     """A client, a watcher and a fetcher whose answers a test chooses."""
 
     kind = JobKind.V1_PARSE
-    stats = SimpleNamespace(subscribers=0, under_way=0)
+    stats = SimpleNamespace(subscribers=0, in_flight=0)
 
     def __init__(self, *, outage=None, error=None, **stats):
         self.found, self.error = outage, error
@@ -224,7 +224,7 @@ async def test_a_wait_that_times_out_says_why_the_status_is_unknown(
 async def test_resources_are_in_use_by_waits_streams_and_downloads():
     assert not resources_of(Stub()).is_in_use
     assert resources_of(Stub(subscribers=1)).is_in_use
-    assert resources_of(Stub(under_way=1)).is_in_use
+    assert resources_of(Stub(in_flight=1)).is_in_use
     resources = resources_of(Stub())
     async with resources.until_stopped():
         assert resources.is_in_use

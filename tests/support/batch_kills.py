@@ -470,7 +470,7 @@ def _check_requests(tally, before, truth_before, truth):
     unknown = [job_id for job_id, r in before.items() if r.lasting]
     if before and len(unknown) == len(before) - len(truth["jobs"]):
         for_unknown = [
-            at["requests"]["get"] - sum(job["gets"] for job in at["jobs"].values())
+            at["requests"]["get"] - sum(job["polls"] for job in at["jobs"].values())
             for at in (truth_before, truth)
         ]
         if for_unknown[0] != for_unknown[1]:
@@ -479,4 +479,4 @@ def _check_requests(tally, before, truth_before, truth):
 
 def _requests(truth, job_id):
     job = truth["jobs"].get(job_id)
-    return job and (job["gets"], job["result_requests"])
+    return job and (job["polls"], job["result_requests"])

@@ -46,7 +46,7 @@ class Service:
         self.service_time = self.source.service_time
         self.at_list = lambda page, _status: page
         self.at_get = lambda _job_id: None
-        self.gets, self.lists = [], []  # (time, id) and times, as they begin
+        self.polls, self.lists = [], []  # (time, id) and times, as they begin
         self.in_flight = self.most_in_flight = 0
 
     def submit(self, count=1, *, outcome=None, age=0.0, **plan):
@@ -59,10 +59,10 @@ class Service:
         return [self.world.submit(plan, received_at=received_at) for plan in plans]
 
     def looks_at(self, job_id):
-        return [time for time, polled_at in self.gets if polled_at == job_id]
+        return [time for time, polled_at in self.polls if polled_at == job_id]
 
     async def get_job(self, job_id):
-        self.gets.append((now(), job_id))
+        self.polls.append((now(), job_id))
         with self.one_more():
             self.at_get(job_id)
             return await self.source.get_job(job_id)
@@ -131,10 +131,10 @@ def test_many_jobs_cost_one_get_each_and_a_few_pages(replay):
         assert set(detection_lag) == set(job_ids)
         assert mean(detection_lag.values()) < 4
         # One finds each job settled, and about 130 samples of the listed jobs check the list.
-        assert len(service.gets) < 1.45 * len(job_ids)
+        assert len(service.polls) < 1.45 * len(job_ids)
         assert len(service.lists) == stats.list_requests < 0.6 * len(job_ids)
         assert 0 < stats.sweeps <= stats.list_requests
-        assert stats.polls == len(service.gets)
+        assert stats.polls == len(service.polls)
 
     replay(script)
 
@@ -150,7 +150,7 @@ def test_a_pause_without_settled_jobs_costs_few_polls_of_the_listed_jobs(replay)
             detection_lag = await lags_of(service, watcher.watch(job_ids))
         assert mean(detection_lag.values()) < 2.4
         # With up to 32 polls of listed jobs after every sweep, it would take 1,100 GETs.
-        assert len(service.gets) < 3 * len(job_ids)
+        assert len(service.polls) < 3 * len(job_ids)
 
     replay(script)
 
@@ -217,7 +217,7 @@ def test_other_peoples_jobs_can_make_sweeps_too_expensive(replay):
         assert mean(detection_lag.values()) < 8
         # The start of a sweep that is abandoned as too long, and GETs.
         assert len(service.lists) <= 40
-        assert len(service.gets) < 20 * 20
+        assert len(service.polls) < 20 * 20
 
     replay(script)
 
@@ -239,7 +239,7 @@ def test_jobs_added_during_sweeps_cost_no_more(replay):
             detection_lag = await lags_of(service, watcher.watch(come()))
         assert len(detection_lag) == 280
         assert mean(detection_lag.values()) < 4
-        assert len(service.gets) < 1.35 * 280
+        assert len(service.polls) < 1.35 * 280
 
     replay(script)
 
@@ -264,7 +264,7 @@ def test_a_list_that_lags_does_not_cost_a_get_for_every_new_job(replay):
         assert mean(detection_lag.values()) < 8
         # 250 find a job settled, about 50 are wasted before the lag is known, and 140 are samples
         # of listed jobs: a list that lags is not proven for long.
-        assert len(service.gets) < 1.9 * 250
+        assert len(service.polls) < 1.9 * 250
 
     replay(script)
 
@@ -308,7 +308,7 @@ def test_sweeps_of_short_jobs_come_as_often_as_the_official_waiter_needs_it(repl
             lags = await lags_of(service, watcher.watch(come()))
         assert len(lags) == 160
         assert mean(lags.values()) < 1.9
-        assert len(service.gets) + len(service.lists) < 1.5 * 160
+        assert len(service.polls) + len(service.lists) < 1.5 * 160
 
     replay(script)
 
@@ -330,7 +330,7 @@ def test_short_jobs_of_a_new_watcher_are_found_as_soon_as_by_the_official_waiter
             lags = await lags_of(service, watcher.watch(job_ids))
         assert len(lags) == 100
         assert mean(lags.values()) < (2.1 if keeps else 1.0)
-        assert len(service.gets) + len(service.lists) < (3.0 if keeps else 1.6) * 100
+        assert len(service.polls) + len(service.lists) < (3.0 if keeps else 1.6) * 100
 
     replay(script)
 
@@ -433,7 +433,7 @@ def test_a_list_that_never_changes_gives_way_to_polls(replay, frozen_at):
         assert len(detection_lag) == 100
         assert max(detection_lag.values()) < 20
         assert mean(detection_lag.values()) < 4
-        assert len(service.gets) < 1_000  # the schedule alone makes 1,331
+        assert len(service.polls) < 1_000  # the schedule alone makes 1,331
 
     replay(script)
 
@@ -552,7 +552,7 @@ def test_a_page_that_fails_for_a_moment_is_requested_again(replay, make_error):
         async with watcher_of(service) as watcher:
             detection_lag = await lags_of(service, watcher.watch(job_ids))
         assert mean(detection_lag.values()) < 3.5
-        assert len(service.gets) < 2 * 150
+        assert len(service.polls) < 2 * 150
 
     replay(script)
 
@@ -613,7 +613,7 @@ def gets_without_a_list(replay, processing_time):
         job_ids = service.submit(100, processing_time=processing_time)
         async with watcher_of(service, discovery="get") as watcher:
             await lags_of(service, watcher.watch(job_ids))
-        return len(service.gets)
+        return len(service.polls)
 
     return replay(script)
 
@@ -635,7 +635,7 @@ def test_a_list_without_some_active_jobs_costs_no_more_gets_than_the_schedule(re
             detection_lag = await lags_of(service, watcher.watch(job_ids))
         assert len(detection_lag) == 100
         assert mean(detection_lag.values()) < 8
-        return len(service.gets)
+        return len(service.polls)
 
     assert replay(script) < 1.3 * gets_without_a_list(replay, 120.0)
 
@@ -649,7 +649,7 @@ def test_a_list_that_always_announces_more_pages_is_read_until_nothing_is_new(re
             assert len(await lags_of(service, watcher.watch(job_ids))) == 50
             assert len(service.lists) < 10 * watcher.stats.sweeps
             assert watcher.stats.sweeps > 3
-        assert len(service.gets) < 85
+        assert len(service.polls) < 85
 
     replay(script)
 
@@ -739,7 +739,7 @@ def test_finished_jobs_do_not_wait_for_sweeps_one_window_after_the_other(replay)
             seen = [job.job_id async for job in watcher.watch(iter(finished), window=40)]
             assert sorted(seen) == sorted(finished)
             assert now() < 24.5
-            assert len(service.gets) <= 400 + 60
+            assert len(service.polls) <= 400 + 60
             task.cancel()
 
     replay(script)
@@ -784,7 +784,7 @@ def test_updates_yield_each_status_during_sweeps(replay):
         assert max(t for (_, status), t in times.items() if status is JobStatus.PENDING) < 5
         assert max(t for (_, status), t in times.items() if status is JobStatus.PROCESSING) < 30
         # Three changes of status each, and about 80 samples of the listed jobs that check the list.
-        assert len(service.gets) < 4.6 * 50
+        assert len(service.polls) < 4.6 * 50
 
     replay(script)
 
@@ -818,7 +818,7 @@ def test_a_job_that_waits_for_a_slow_consumer_does_not_delay_others(replay):
                 assert len(detection_lag) == 100
                 assert max(detection_lag.values()) < 10
                 assert never_asked.progress.buffered <= 5
-                assert len([1 for _, job_id in service.gets if job_id in set(slow)]) < 100
+                assert len([1 for _, job_id in service.polls if job_id in set(slow)]) < 100
             assert first.job_id in slow
 
     replay(script)
@@ -836,7 +836,7 @@ def test_a_slow_consumer_gets_all_jobs(replay):
                 seen.append(job.job_id)
                 await asyncio.sleep(2)
         assert sorted(seen) == sorted(job_ids)
-        assert len(service.gets) < 150
+        assert len(service.polls) < 150
 
     replay(script)
 
@@ -1018,7 +1018,7 @@ def test_what_one_watcher_has_learnt_saves_the_next_one_polls(replay):
             async with watcher_of(service, durations=durations, discovery="get") as watcher:
                 detection_lag = await lags_of(service, watcher.watch(job_ids))
                 assert mean(detection_lag.values()) < 4
-            gets.append(len(service.gets))
+            gets.append(len(service.polls))
         assert gets[1] < 0.75 * gets[0]  # the lag bound limits how many polls learning can save
 
     replay(script)
