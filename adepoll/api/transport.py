@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextvars import Context
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
@@ -25,13 +26,14 @@ from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.protocol import Root
 from adepoll.api.received_result import ReadAnswer
 from adepoll.api.service_clock import ServiceClock
-from adepoll.api.transport_errors import BrokenError, error_of
+from adepoll.api.transport_errors import REFUSED_BY_PROXY, BrokenError, error_of
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.redaction import Bearer, Secret
 from adepoll.common.threads import start_in_thread
 from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,
+    ProxyRefusedError,
     RequestError,
 )
 from adepoll.throttling.hosts import Sent
@@ -181,8 +183,11 @@ class Transport(Connections):
                 answer.
 
         Raises:
+            ProxyRefusedError: The proxy demands a user name and a password.
             AnswerTooLargeError: The body is too large.
         """
+        if request.proxy and response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            raise ProxyRefusedError(REFUSED_BY_PROXY, job_id=request.job_id)
         read = request.read
         if answer is not None:
             read = partial(read, large=answer)

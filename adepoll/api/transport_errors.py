@@ -22,6 +22,9 @@ from adepoll.errors import (
     TransportError,
 )
 
+REFUSED_BY_PROXY: Final = "the proxy refused the request: 407 Proxy Authentication Required"
+"""Reason of an error after a request for an http URL. Only a proxy answers with 407 (RFC 9110)."""
+
 
 class BrokenError(aiohttp.ClientError):
     """The connection broke before the response; ``args[0]`` is the error of aiohttp.

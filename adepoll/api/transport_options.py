@@ -133,7 +133,8 @@ class Proxies:
         - An address or a network.
         - ``*`` for every host.
 
-        An entry with a port is valid for this port only.
+        An entry with a port is valid for this port only. curl does not know ports here, but Python
+        and Go do.
         """
         proxy = self.by_scheme.get(url.scheme) or self.by_scheme.get("all")
         if proxy is None:

@@ -20,7 +20,7 @@ from adepoll.api.connections import Connections
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.api.transport import USER_AGENT
-from adepoll.api.transport_errors import describe, is_lasting_refusal
+from adepoll.api.transport_errors import REFUSED_BY_PROXY, describe, is_lasting_refusal
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.redaction import REDACTED, redact_url
 from adepoll.errors import (
@@ -232,10 +232,11 @@ class StorageClient(Connections):
             if proxy is None or response.status != HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
                 return response
             response.release()
-            reason = "the proxy refused the request: 407 Proxy Authentication Required"
+            reason = REFUSED_BY_PROXY
             is_refused = True
         except TimeoutError:
-            reason = "the storage does not respond"
+            before = "" if proxy is None else ", or the proxy before it,"
+            reason = f"the storage{before} does not respond"
         except (aiohttp.ClientError, OSError, RuntimeError) as exc:
             reason = describe(exc, has_proxy=proxy is not None)
             is_refused = is_lasting_refusal(exc)

@@ -20,6 +20,7 @@ from adepoll.errors import (
     ProxyError,
     ProxyRefusedError,
     ResultProxyRefusedError,
+    ResultTransferError,
     ResultUrlError,
     TransportError,
 )
@@ -108,6 +109,14 @@ async def test_an_http_service_is_requested_through_the_proxy(proxy):
         await client.get_job("j-1")
     assert proxy.targets == [f"http://127.0.0.1:{port}/v1/ade/extract/jobs/j-1"]
     assert len(requests) == 1
+
+
+async def test_407_for_an_http_service_comes_from_the_proxy(proxy):
+    proxy.refusal = "407 Proxy Authentication Required"
+    async with client_of("http://127.0.0.1:9", proxy=proxy.url) as client:
+        with pytest.raises(ProxyRefusedError, match="the proxy refused the request: 407"):
+            await client.get_job("j-1")
+    assert len(proxy.targets) == 1
 
 
 @pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden"])
@@ -462,6 +471,15 @@ async def test_407_for_a_result_over_plain_http_comes_from_the_proxy():
             with pytest.raises(ResultProxyRefusedError, match="the proxy refused the request: 407"):
                 await fetcher.result(completed(f"http://{STORAGE}/r.json"))
         assert proxy.targets == [f"http://{STORAGE}/r.json"]
+
+
+async def test_if_nothing_responds_the_proxy_may_be_the_reason():
+    async with RawStorage() as proxy, client_of(proxy=proxy.origin) as client:
+        proxy.answers = [lambda reader, _writer: proxy.hang(reader)]
+        fetcher = ResultFetcher(client, patience=0, connect_timeout=0.01, read_timeout=0.01)
+        async with fetcher:
+            with pytest.raises(ResultTransferError, match="the storage, or the proxy before it, d"):
+                await fetcher.result(completed("https://8.8.8.8/r.json"))
 
 
 async def test_a_proxy_that_closes_the_connection_in_the_handshake_is_described():
