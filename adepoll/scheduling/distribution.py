@@ -75,7 +75,7 @@ class Distribution:
 
     @_areas.default
     def _compute_areas(self) -> tuple[float, ...]:
-        """Return the area under the survival function from each bin to the last bin."""
+        """Return, for each bin, the integral of `survival_at` from the bin to the last bin."""
         # Summed from the last bin to the first: adding the smallest areas first is more exact.
         bins = zip(WIDTHS, self.survival, self.survival[1:], strict=False)
         areas = [w * (s + t) / 2 for w, s, t in bins]
@@ -83,7 +83,7 @@ class Distribution:
 
     @_falls.default
     def _compute_falls(self) -> tuple[float, ...]:
-        """For each bin, return by how much the survival decreases per second."""
+        """Return, for each bin except the last, the decrease of `survival` per second."""
         bins = zip(WIDTHS, self.survival, self.survival[1:], strict=False)
         return tuple([(s - t) / w for w, s, t in bins])
 
@@ -102,7 +102,10 @@ class Distribution:
         return 1.0 - self.survival_at(age) / active if active > 0 else 1.0
 
     def quantile(self, share: float, *, age: float = 0.0) -> float:
-        """Return the age, at most a day, by which `share` of jobs active at `age` have ended."""
+        """Return the age by which a share of the jobs that are active at `age` has ended.
+
+        It is at most a day, or `age` if that is more.
+        """
         left = self.survival_at(age) * (1.0 - share)
         number = bisect_right(self.survival, -left, key=operator.neg) - 1
         if number >= LAST:
@@ -111,9 +114,10 @@ class Distribution:
         return max(age, EDGES[number] + WIDTHS[number] * (start - left) / (start - end))
 
     def active_time(self, age: float) -> float:
-        """Return for how many seconds a job is active, on average, until the age `age`.
+        """Return for how many seconds jobs are active, on average, up to the age `age`.
 
-        A job that ends before counts with its whole duration, any other job with `age`.
+        For example, if `age` is 60, a job that takes 20 s counts as 20 s, and a job that takes 90 s
+        counts as 60 s.
         """
         return self._areas[0] - self._area_from(age)
 
@@ -127,7 +131,7 @@ class Distribution:
         return max(age - seen - active / chance, 0.0) if chance > 0 else 0.0
 
     def time_until(self, ages: Sequence[float], left: float) -> float:
-        """Return the number of seconds, at most a day, after which about `left` jobs are active.
+        """Return the seconds, at most a day, after which about `left` jobs are still active.
 
         For example, ``time_until(ages, 1.0)`` estimates when all jobs but one have ended. At ages
         at which no job was seen to end yet, jobs are assumed to end at the same rate as shortly
@@ -149,7 +153,7 @@ class Distribution:
     def _survival_without_prior(self, age: float) -> float:
         """Return the chance that a job is active at `age`, without the guess of the prior.
 
-        At ages at which no job was seen to end yet, jobs end at a constant rate.
+        At ages at which no job was seen to end yet, jobs are assumed to end at a constant rate.
         """
         known = EDGES[self.known]
         if age <= known:
@@ -161,7 +165,7 @@ class Distribution:
         return last * math.exp(-rate * (age - known))
 
     def _area_from(self, age: float) -> float:
-        """Return the area under the survival function from `age` to the last bin."""
+        """Return the integral of `survival_at` from `age` to the last bin."""
         if age >= EDGES[LAST]:
             return 0.0
         after = bin_index(age) + 1

@@ -35,7 +35,8 @@ class Durations:
     and smoothing after it (B. W. Silverman et al., JRSS B 52, 1990).
 
     Attributes:
-        arrivals: Whether jobs were new when a watcher got them.
+        arrivals: Counts of the jobs that were new, and of those that were old, when a watcher got
+            them.
     """
 
     def __init__(self) -> None:
@@ -98,7 +99,7 @@ class Durations:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Durations":
-        """Return an object that has learnt what another one had learnt at its `to_json`.
+        """Create an object from the text that `to_json` has returned.
 
         Reading a megabyte can take a quarter of a second. So in a program with an event loop, call
         this method in a thread if the origin of the text is unknown.
@@ -121,7 +122,7 @@ class Durations:
         return durations
 
     def record_arrival(self, age: float, *, added_at: float, now: float) -> bool:
-        """Record how old a job was when a watcher got the job. `Arrivals.record` has the arguments.
+        """Record how old a job was when a watcher got the job. See `Arrivals.record`.
 
         Returns:
             True if the job was new. A new job also counts as a job that was seen active at age 0.
@@ -203,7 +204,8 @@ class Durations:
 
         Args:
             factor: A number below 1.
-            censored: True for the jobs that were not seen to end, False for those that were.
+            censored: True to change only jobs that were not seen to end; False to change only jobs
+                that were.
         """
         weights = (
             (ages, weight * factor if (ages[2] is None) is censored else weight)
@@ -213,7 +215,7 @@ class Durations:
         self._count_known()
 
     def _count_known(self) -> None:
-        """Compute the total weights of jobs that were seen to end, and of the others."""
+        """Add up the weights of the jobs that were seen to end, and those of all other jobs."""
         self._known = sum(w for (_, _, ended), w in self._gone.items() if ended is not None)
         self._censored = sum(self._gone.values()) - self._known
 
@@ -228,8 +230,8 @@ class Arrivals:
     immediately, until 32 consecutive new jobs have arrived.
 
     Attributes:
-        new: Number of jobs that were new: at most some seconds old when the watcher got them.
-            Earlier jobs count less.
+        new: Number of jobs that were new: at most 2 s old when the watcher got them. Earlier jobs
+            count less.
         old: Number of the other jobs. Earlier jobs count less.
         new_in_a_row: Number of consecutive new jobs since the last old job.
         resets: Number of times that an old job has set `new_in_a_row` back to 0.
@@ -276,7 +278,7 @@ class Arrivals:
 
     @property
     def old_share(self) -> float:
-        """Probability that the next job is old, by Laplace's rule of succession."""
+        """Probability that the next job is not new, by Laplace's rule of succession."""
         return (self.old + 1) / (self.new + self.old + 2)
 
     def to_json(self) -> list[float]:

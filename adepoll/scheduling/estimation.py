@@ -34,10 +34,10 @@ def estimate(
 
     Args:
         start: The previous estimate; the computation improves it in several rounds.
-        gone: Observations of jobs that are no longer polled, with their weights.
-        active_changes: How the number of jobs that are still polled, and were active during a whole
-            bin, changes from bin to bin. For example, [2, 1, -3] means two jobs in the first bin,
-            three in the second, none in the third.
+        gone: Jobs that are no longer polled: the weight of each `Observation`.
+        active_changes: For each bin, the number of jobs that are still polled and were active
+            during the whole bin, minus this number for the previous bin. For example, [2, 1, -3]
+            means two jobs in the first bin, three in the second, none in the third.
     """
     known_risk = list(active_changes)
     censored: dict[tuple[int, int], float] = {}  # number of ended jobs, by range of bins
@@ -65,9 +65,9 @@ def _expected(
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Return for each bin how many jobs have probably ended in it, and how many were at risk.
 
-    Polls show only that a job ended in one of several bins. So each job counts in all of them, with
-    the chance that it has ended there. It was certainly at risk in the bins before them; `estimate`
-    adds these numbers.
+    Polls show only that a job ended in one of several bins. So each of these bins counts the job
+    with the chance that it ended there. `estimate` adds the earlier bins, in which the job was
+    certainly at risk.
 
     Args:
         survival: Chance that a job is active at each edge.
@@ -109,7 +109,7 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
 
     Args:
         ends: Number of jobs that ended in each bin.
-        risk: Number of jobs at risk in each bin.
+        risk: Number of jobs that were active at the start of each bin.
     """
     known = len(ends)
     # `ends` goes up to the highest age at which a job ended. No bin at a higher age is quiet,
@@ -143,10 +143,10 @@ def quiet_until(ends: Sequence[float], risk: Sequence[float]) -> tuple[float, ..
     """Find the quiet ages: ages at which jobs hardly ever end, so that polls can be rare.
 
     For each bin, return the age until which jobs hardly ever end; 0 if the bin is not quiet. A bin
-    is quiet if a job of its age ends before it is 1.25 times as old with a chance of at most 2%.
-    The chance is estimated with caution: three jobs are added to the jobs that were seen to end
-    ("rule of three", J. A. Hanley & A. Lippman-Hand, JAMA 249, 1983). So at least 150 jobs must
-    have been seen at these ages.
+    is quiet if at most 2% of the jobs of its age end before they are 1.25 times as old. This share
+    is estimated with caution: three jobs are added to the jobs that were seen to end ("rule of
+    three", J. A. Hanley & A. Lippman-Hand, JAMA 249, 1983). So at least 150 jobs must have been
+    seen at these ages.
 
     Args:
         ends: Number of jobs seen to end in each bin.

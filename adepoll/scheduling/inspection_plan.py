@@ -26,8 +26,8 @@ _MAX_CHANCE: Final = 1 - 1e-9  # not 1, because a chance of 1 is an infinite haz
 class Plan:
     """Chooses the delays between polls, if it is known how long jobs take.
 
-    It polls often at ages at which many jobs end. No other plan with the same number of polls has a
-    shorter mean detection lag.
+    It polls often at ages at which many jobs end. In theory, no other plan with the same number of
+    polls has a shorter mean detection lag.
 
     The best density of polls at age a is ``n(a) = sqrt(h(a) / 2c)`` polls per second. Here h is the
     hazard: the rate at which active jobs of this age settle. c is the price of a poll in seconds of
@@ -57,12 +57,12 @@ class Plan:
     _integrals: Sequence[float] = field(repr=False)
 
     def delay(self, age: float, *, stretch: float = 1.0, shorten: float = 1.0) -> float:
-        """Return the seconds until the next poll of a job that is active at age `age`.
+        """Return the seconds until the next poll of a job that a poll has found active.
 
         Args:
             age: Age of the job.
-            stretch: Random factor for jitter, around 1; a larger factor makes the delay longer.
-            shorten: Random factor for jitter, at most 1; the lag bound is multiplied by it.
+            stretch: Jitter of the planned delay: a random factor around 1.
+            shorten: Jitter of the longest delay (see `bound`): a random factor of at most 1.
         """
         number = bin_index(age)
         integral = self._integrals[number] + (age - EDGES[number]) * self._roots[number]
@@ -96,7 +96,7 @@ class Plan:
 
     @property
     def price(self) -> float:
-        """Seconds of detection lag that are as bad as one more poll (c in the class docstring)."""
+        """Seconds of detection lag that count as much as one poll: c in the formula of `Plan`."""
         return self.step**2 / 2
 
     def cost(self) -> tuple[float, float]:

@@ -83,7 +83,7 @@ class Schedule(Protocol):
 
 @runtime_checkable
 class LagSchedule(Protocol):
-    """A schedule with a target for the detection lag. List sweeps use this target, too."""
+    """A schedule that aims at a mean detection lag. List sweeps aim at it, too."""
 
     @property
     def target_lag(self) -> float:
@@ -178,7 +178,7 @@ class Adaptive:
 
     No delay is longer than the lag bound: at most 7 s, or twice the target lag if that is longer.
     The bound is shorter in the first seconds of a job, and if somebody waits for the job. `minimum`
-    and `maximum` name the exceptions; `lag_bound` has the exact rules.
+    and `maximum` can make a delay longer; `lag_bound` has the exact rules.
 
     Attributes:
         target_lag: Mean detection lag to aim at, in seconds: the time from a job's end to the poll
@@ -235,9 +235,8 @@ class Adaptive:
     def first_delay(self, job: PollContext, rng: Random, *, old_share: float) -> float:
         """Return the seconds until the first poll of a job that is probably new.
 
-        Waiting saves a poll if the job is new, but delays the detection if the job is old. So
-        return 0 if the delay, multiplied by the probability `old_share`, is longer than one poll is
-        worth.
+        A delay saves a poll if the job is new. If the job is old, its end is detected later. So
+        return 0 if ``old_share * delay`` is more than the price of a poll (`Plan.price`).
         """
         delay = self.delay(job, rng)
         return delay if old_share * delay <= self.plan(job.distribution).price else 0.0
@@ -245,11 +244,10 @@ class Adaptive:
     def aim(self, distribution: Distribution) -> float:
         """Return the mean detection lag to aim at, in seconds, for jobs with these durations.
 
-        It is never longer than `target_lag`. If `target_lag` is at most 5 s, it is also not longer
-        than the mean lag that the official SDK's waiter has with these jobs. For jobs that take
-        only seconds, that lag is below 2.5 s, and only three quarters of it count. The reason for
-        this margin: the first jobs end before it is known how long jobs take, so their lag is
-        longer than the aim.
+        It is never longer than `target_lag`. If `target_lag` is at most 5 s, another limit is the
+        mean lag that the official SDK's waiter has with these jobs. If this mean lag is below
+        2.5 s, as for jobs that take only seconds, the limit is three quarters of it. The reason:
+        the first jobs end before it is known how long jobs take, so their lag is longer.
         """
         if self.target_lag > OFFICIAL_LAG:
             return self.target_lag
