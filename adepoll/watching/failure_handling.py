@@ -171,10 +171,10 @@ class FailureRules:
         return within
 
     def first_check(self, failures: PollFailures, retry_at: float, now: float) -> float:
-        """Return when to check whether the host works again, after a poll of a job has failed.
+        """Choose and return the time of the first check whether the host works again.
 
-        The checks let a job be polled soon after the end of an outage, and not only at `retry_at`,
-        which can be a minute later. `postponed_to` makes each check.
+        If the host works, the job is polled immediately. Without such checks, it would be polled at
+        `retry_at`, perhaps a minute after the end of an outage. `postponed_to` makes each check.
 
         Args:
             failures: The failed polls of the job.
@@ -186,14 +186,11 @@ class FailureRules:
         return failures.check_at
 
     def postponed_to(self, failures: PollFailures, now: float) -> float:
-        """Check whether the host works again. If so, the job is polled immediately.
+        """Return `now` to poll a job now, or the time of the next check whether the host works.
 
-        The host works if a poll of another job has shown this since the last failed poll of this
-        job. No later poll may have failed for a reason that can concern all jobs.
-
-        Returns:
-            `now` if the job must be polled now, because the host works or the schedule says so. In
-            any other case, the time of the next check.
+        The job is polled now if the schedule says so (`PollFailures.retry_at`), or if the host
+        works: a poll of another job has shown this since the last failed poll of this job, and no
+        later poll has failed for a reason that can concern all jobs.
         """
         works = self.host.worked > failures.worked and self.host.last_error is None
         if works or now >= failures.retry_at:
@@ -222,7 +219,7 @@ class FailureRules:
 
     @property
     def _total_limit(self) -> float:
-        """The value of `outage_patience`; if it is None, the default."""
+        """The value of `outage_patience`; if it is None, 12 times `patience`."""
         if self.outage_patience is None:
             return _OUTAGE_FACTOR * self.patience
         return self.outage_patience
@@ -237,9 +234,9 @@ class FailureRules:
     def _count(
         self, state: JobState, failures: PollFailures, kind: FailureKind, *, gap: float, now: float
     ) -> float | FailureAction:
-        """Add the seconds since the last failed poll that count; return the result of `record`.
+        """Count the seconds since the previous failed poll; return the result of `record`.
 
-        `gap` is the number of seconds between the last two failed polls.
+        `gap` is the number of these seconds; in most cases, only a part of them counts.
         """
         weight = self._weight(failures, kind)
         limit, longest = self._limit(kind), self._most_between_polls(kind)
@@ -268,7 +265,7 @@ class FailureRules:
         return within
 
     def _weight(self, failures: PollFailures, kind: FailureKind) -> float:
-        """Return the share, 0 to 1, of the time since the previous failed poll that counts."""
+        """Return which share of the time since the previous failed poll counts, 0 to 1."""
         if kind in _RESPONSES:
             return 1.0
         if isinstance(failures.last_error, _REFUSALS):
@@ -287,15 +284,16 @@ class FailureRules:
         )
 
     def _most_between_polls(self, kind: FailureKind) -> float:
-        """Return the largest number of seconds between two failed polls that count against a job.
+        """Return how many of the seconds between two failed polls count against a job, at most.
 
-        It is the `_limit` of this kind, divided by the number of polls that must fail.
+        It is a tenth of `_limit`; a fifth after a 404 or 403 of a job that was never found. So at
+        least ten (or five) more polls must fail after the first one before the job is given up.
         """
         polls = _MIN_POLLS_OF_NEW_JOB if kind in _OF_NEW_JOB else _MIN_POLLS
         return self._limit(kind) / polls
 
     def _limit(self, kind: FailureKind) -> float:
-        """Return the number of counted seconds after which a job is given up."""
+        """Return how many seconds must count against a job before it is given up."""
         if kind in _OF_NEW_JOB:
             return self.not_found_grace
         if kind is FailureKind.MALFORMED:

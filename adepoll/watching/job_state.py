@@ -46,11 +46,11 @@ class Subscriber(Protocol):
 
     @property
     def awaits(self) -> bool:
-        """True if somebody waits for the subscriber's jobs: the lag bound of `wait` applies."""
+        """True if somebody waits for the subscriber's jobs, so that they are polled often."""
 
     @property
     def buffer(self) -> "SnapshotBuffer | None":
-        """The subscriber's room for snapshots; None if it can always take another snapshot."""
+        """Limits the snapshots that wait for the subscriber's consumer; None for no limit."""
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
         """Accept a snapshot of a job; return False if the buffer has no room for it.
@@ -86,7 +86,7 @@ class SnapshotBuffer:
     _prune_above: int = field(default=64, init=False)
 
     def add_waiting(self, state: "JobState") -> None:
-        """Add a job that waits until there is room."""
+        """Add a job that waits until the buffer has room."""
         self.waiting.append(state)
         if len(self.waiting) > self._prune_above:
             # Other subscribers may have woken some of these jobs. Some may be present twice.
@@ -97,14 +97,14 @@ class SnapshotBuffer:
             self._prune_above = 2 * len(self.waiting) + _PRUNE_SLACK
 
     def wake_waiting(self, now: float, caller: JobOwner | None = None) -> int:
-        """Make waiting jobs due, one for each free place; return the number of these jobs.
+        """Make one waiting job due for each free place in the buffer; return their number.
 
-        Call this whenever a place may have become free. It calls `on_due` of each owner of these
-        jobs, except `caller`.
+        Call this whenever a place may have become free.
 
         Args:
             now: The present time.
-            caller: The owner that calls this method; None if no owner does.
+            caller: An owner of such jobs whose `on_due` is not called; None to call the `on_due` of
+                every owner.
         """
         woken = 0
         owners: set[JobOwner] = set()
@@ -256,7 +256,7 @@ class JobState:
 
     @property
     def is_queued(self) -> bool:
-        """True if the job is in the poll queue. Code that runs very often tests `ticket` itself."""
+        """True if the job is in the poll queue. To save time, some code tests `ticket` instead."""
         return self.ticket > 0
 
     @property
@@ -266,7 +266,7 @@ class JobState:
 
     @property
     def awaited(self) -> bool:
-        """True if somebody waits for the job. Then the lag bound of `wait` applies."""
+        """True if somebody waits for the job, so that it is polled often."""
         return any(subscriber.awaits for subscriber in self.subscribers)
 
     def add_subscriber(self, subscriber: Subscriber) -> None:
@@ -286,10 +286,10 @@ class JobState:
             self.subscribers = tuple(other for other in self.subscribers if other is not subscriber)
 
     def reserve_places(self) -> bool:
-        """Reserve a place for a poll in the buffers of all subscribers, if one of them has room.
+        """Reserve a place for the snapshot of a poll in the buffer of each subscriber.
 
-        A buffer that is full then has one place less than none. If all buffers are full, reserve
-        nothing, and return False.
+        If all buffers are full, reserve nothing, and return False. If only some are full, their
+        `SnapshotBuffer.free` falls below 0.
         """
         for subscriber in self.subscribers:
             if (buffer := subscriber.buffer) is None or buffer.free > 0:

@@ -192,7 +192,8 @@ class NamedJob:
     """A job that the caller has named by an id or a reference.
 
     Attributes:
-        key: Text of the reference: ``KIND/ID``, or only the id if an id alone stands for this kind.
+        key: Text of the reference: ``KIND/ID``, or only the id if the kind is in the id or is the
+            default kind.
         job_id: Id of the job.
         polling: The `KindPolling` that polls the job.
         label: The caller's own name for the job; None if the caller gave no name.
@@ -205,15 +206,15 @@ class NamedJob:
 
 
 class SubscriptionOwner:
-    """What all subscriptions of one watcher share: the polling of each kind of jobs.
+    """Shared by all subscriptions of one watcher: polls the jobs of each kind.
 
     Attributes:
-        kind: Kind to assume for an id that does not contain its kind.
-        own: `KindPolling` of this kind, which is the watcher's own kind.
-        by_kind: `KindPolling` of each kind that was named so far; the watcher's own kind is first.
+        kind: Default kind: the kind of each job whose id does not contain the kind.
+        own: `KindPolling` of the default kind.
+        by_kind: `KindPolling` of each kind that was used so far; the default kind is first.
         subscriptions: Open subscriptions, oldest first. It is a dict without values, because a set
             has no order.
-        tasks: Tasks that read ids, or end subscriptions.
+        tasks: Running tasks of subscriptions: they read ids, or close a subscription.
         closed: True after `close`; then no subscription may start.
         loop: Event loop of the watcher; None before its first use.
     """
@@ -299,15 +300,15 @@ class SubscriptionOwner:
         return NamedJob(key, ref.job_id, polling, ref.label)
 
     def find(self, key: str) -> NamedJob | None:
-        """Return the job with that key; None if no job of its kind was named yet."""
+        """Return the job with the key `key`; None if no job of its kind was named yet."""
         kind, job_id = self.kind_and_id(key)
         polling = self.by_kind.get(kind)
         return None if polling is None else NamedJob(key, job_id, polling)
 
     def kind_and_id(self, key: str) -> tuple[JobKind, str]:
-        """Return the kind and the id of the job with that key.
+        """Return the kind and the id of the job with the key `key`.
 
-        If the id is invalid, the kind is the watcher's own kind.
+        If the id is invalid, the kind is the default kind.
         """
         return kind_and_id(key, self.kind, self.by_kind)
 
@@ -321,8 +322,8 @@ class SubscriptionOwner:
         """Return about how many due jobs wait for a poller.
 
         Subscriptions read no more ids while this number is large. If jobs at two hosts are watched,
-        or were polled before, the smaller of their two numbers is returned. So a slow host does not
-        delay the reading of ids of jobs at the other host.
+        or were polled before, return the number of the host at which fewer jobs wait. So a slow
+        host does not delay the reading of ids of jobs at the other host.
         """
         by_host: dict[HostEvidence, int] = {}
         for jobs in [polling.watched_jobs for polling in self.by_kind.values()]:

@@ -1,8 +1,8 @@
 """Compares the job list with polls, to find out how late and how complete the list is.
 
-The list is late if it still shows a settled job as active, or does not show a new job yet. Here,
-the list *drops* a job means: it no longer shows the job as active. Imports nothing of adepoll.
-Times are seconds of one monotonic clock.
+The list is late if it still shows a settled job as active, or does not show a new job yet. The list
+*drops* a job when it no longer shows the job as active. Imports nothing of adepoll. Times are
+seconds of one monotonic clock.
 """
 
 import math
@@ -45,9 +45,9 @@ class KeptShare:
     The estimate comes from polls of jobs that the list shows as active.
 
     Attributes:
-        found: Number of settled jobs that these polls found, and that the list still shows.
-        expected: Number of settled jobs that these polls would have found if the list went on
-            showing all settled jobs. In both numbers, older polls count less.
+        found: Number of settled jobs that such polls have found, and that the list still shows.
+        expected: Number of settled jobs that such polls would have found if the list showed all
+            settled jobs for ever. In both numbers, older polls count less.
     """
 
     found: float = 0.0
@@ -55,9 +55,9 @@ class KeptShare:
 
     @property
     def value(self) -> float:
-        """Estimated share (0 to 1) of the settled jobs that the list never drops.
+        """Estimated share, 0 to 1, of the settled jobs that the list shows as active for ever.
 
-        It is 0 if recent polls found too few such jobs.
+        It is 0 if recent polls found no such job.
         """
         return min(self.found / max(self.expected, 1.0), 1.0) if self.found >= _MIN_FOUND else 0.0
 
@@ -67,10 +67,10 @@ class KeptShare:
         return self.value > _MAX_KEPT_SHARE
 
     def record_poll(self, chance: float) -> None:
-        """Record a poll of a listed job.
+        """Count a poll of a listed job in `expected`, and reduce the weight of older polls.
 
         Args:
-            chance: Probability that a job settles between its last poll and this poll.
+            chance: Probability that a job of this age settles between its last poll and this poll.
         """
         fading = 1 - chance / _KEPT_MEMORY
         self.found *= fading
@@ -92,9 +92,9 @@ class ListAccuracy:
         compare_at: Latest time at which the next sweep should start, because it can show whether
             the list is late, or that further jobs have settled. Infinity if there is no such
             reason.
-        no_drop_since: Start of the last sweep after which all was well: the list did not show some
-            of the watched jobs any more, because they had settled. All is also well if the list
-            shows all jobs, and polls have shown that the jobs take longer than expected.
+        no_drop_since: Start of the last sweep that no longer showed some of the watched jobs. Also
+            the start of a sweep that showed all of them, if polls have shown that the jobs take
+            longer than expected.
     """
 
     limit: float
@@ -212,28 +212,28 @@ class ListAccuracy:
             del settled[next(iter(settled))]
 
     def record_expected(self, chance: float) -> None:
-        """Record a poll of a listed job.
+        """Count a poll of a listed job that can show whether the list is late.
 
         Args:
-            chance: Probability that the poll finds the job settled if the list has a lag of `limit`
-                seconds.
+            chance: Probability that the poll finds the job settled, if the list still shows each
+                job for `limit` seconds after the job has settled.
         """
         self._expected += chance
 
     def record_still_active(self, chance: float) -> None:
-        """Record that a poll found a listed job active.
+        """Record that a poll found a listed job active, although it could have settled.
 
         Args:
-            chance: Probability that a job of this age would have settled between `no_drop_since`
-                and this poll.
+            chance: Probability that a job of this age settles between the time `no_drop_since` and
+                this poll.
         """
         self._explained += chance
 
     def record_drops(self, missing: int, started: float, *, expected: float) -> None:
         """Compare how many jobs a sweep did not show with how many should have settled.
 
-        If jobs should have settled, but the list shows all of them, the list is no longer proven
-        (`is_proven`). It is proven again if polls find that the jobs take longer than expected.
+        If jobs should have settled, but the list shows all of them, `is_proven` becomes False. It
+        can become True again when polls find that the jobs take longer than expected.
 
         Args:
             missing: Number of watched jobs that a complete sweep did not show.
@@ -274,10 +274,10 @@ class ListAccuracy:
             self.ends.count(late=True)
 
     def record_sweep(self, started: float) -> None:
-        """Record the end of a complete sweep.
+        """Record the end of a complete sweep: find the settled jobs that the list has dropped.
 
-        The list has dropped each job that a poll found settled before the sweep, and that no page
-        of the sweep showed as active.
+        These are jobs that a poll found settled before the sweep, and that no page of the sweep
+        showed as active.
 
         Args:
             started: Time at which the sweep began.
@@ -304,10 +304,9 @@ class ListAccuracy:
             self.compare_at = min(self.compare_at, earliest + self.limit)
 
     def _record_kept(self, started: float) -> None:
-        """Correct the counts for settled jobs that the list no longer shows as active.
+        """Correct the counts for jobs that the list seemed to show as active for ever.
 
-        They were counted as jobs that the list shows for ever. Now they count as jobs for which the
-        list was late.
+        If the list has dropped such a job after all, the list was only late for it.
 
         Args:
             started: Time at which the sweep began.
@@ -327,7 +326,7 @@ class ListAccuracy:
             age: Age of a typical watched job, in seconds.
             settled: Number of jobs that polls have found settled since the last call.
             chance: Probability that a typical watched job has settled since a poll last found it
-                active. What the list says does not matter.
+                active, if nothing is known from the list.
         """
         wanted = self._fraction
         late = self.ends.is_suspicious or self.kept.is_large

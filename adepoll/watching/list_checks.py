@@ -113,7 +113,7 @@ class ListChecks:
     def _record_poll_of_missing(
         self, state: JobState, now: float, *, active_at: float, settled: bool
     ) -> None:
-        """Record what the poll of a job that was missing from the list shows about the list.
+        """Compare the list with the poll of a job that was missing from the list.
 
         `active_at` is the time at which the job was last seen active, before this poll.
         """

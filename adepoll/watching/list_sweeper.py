@@ -32,7 +32,7 @@ class ListSweeper:
     Attributes:
         sweeps: Number of finished sweeps.
         requests: Number of requests for a page.
-        turns: Knows which requests wait for their turn, and how long requests take.
+        turns: Knows which requests wait to be sent, and how long requests take.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class ListSweeper:
         self._on_due()
 
     def _is_useful(self, started: float) -> bool:
-        """Compare a complete sweep with polls; return True if the list may replace polls.
+        """Judge the list after a complete sweep; return True if the list may replace polls.
 
         Args:
             started: Time at which the sweep began.
@@ -243,9 +243,9 @@ class ListSweeper:
     async def _request(self, status: JobStatus, number: int) -> JobPage:
         """Request one page; repeat the request after a 429 or another temporary error.
 
-        The errors that are raised: the 20th 429, the third temporary error of another kind, and any
-        error that is not temporary. A request without an answer is cancelled after some time, so
-        that it does not hold a place of the semaphore. It counts as two temporary errors.
+        The 20th 429 is raised, and the third temporary error of another kind. An error that is not
+        temporary is raised immediately. A request without an answer is cancelled after some time,
+        so that it does not hold the semaphore. It counts as two temporary errors.
         """
         tries = throttled = 0
         while True:

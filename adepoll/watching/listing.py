@@ -1,7 +1,7 @@
 """Sweeps of the job list, and for how long the list replaces polls. Without I/O.
 
 One list request shows up to 100 active jobs. The list is only a hint: it can move the next poll of
-a job, but never settles a job. A listed job is shown as active by the list; a job is missing if a
+a job, but never settles a job. A job is *listed* if the list shows it as active, and *missing* if a
 complete sweep did not show it. Imports `learning`, `job_state` and `models`. Times are seconds of
 one monotonic clock, passed in as `now`.
 """
@@ -44,9 +44,9 @@ class ListTrust:
         jobs_come_settled: True if most jobs have settled already when the watcher gets them. The
             list never shows such jobs as active.
         kept_share: Observed share of the settled jobs that the list goes on showing as active.
-        sweep_rate: None, unless the last sweep was slow, for example because the request budget is
-            short. Then: the requests per second of this sweep. A sweep is slow if it takes more
-            than half of the wanted time between two sweeps.
+        sweep_rate: Requests per second of the last sweep, if it was slow, for example because the
+            request budget is short; None if it was not. A sweep is slow if it takes more than half
+            of the time after which the next sweep should start.
     """
 
     learning: Learning
@@ -111,7 +111,7 @@ class ListTrust:
         return True
 
     def chance(self, state: JobState, now: float) -> float:
-        """Return the chance that a job has settled. Return 1 if its poll is urgent.
+        """Return the chance that a job has settled; 1 if its poll is urgent.
 
         The poll is urgent if the job is missing from the list. It is also urgent if somebody waits
         for the job, unless the list decides when the job is polled.
@@ -153,14 +153,14 @@ class ListTrust:
         This is the time at which 99% of jobs of its age should have settled, and at the latest
         `max_trust` seconds from now. Two kinds of jobs are polled earlier. First, new jobs that
         neither the list nor a poll has shown as active: perhaps no sweep will show them. Second, a
-        few new jobs while it is not known how long jobs take: they are polled after a second. If
-        jobs are that short, sweeps must be more frequent.
+        few new jobs while it is not known how long jobs take: they are polled after a second, to
+        find out whether jobs are so short that sweeps must be more frequent.
 
         Args:
             state: The job.
             now: The present time.
-            polled: True if a poll has just found the job active, and the reason for that poll was
-                not that the job was missing from the list.
+            polled: True if a poll has just found the job active. But False if the job was polled
+                because it was missing from the list.
         """
         if state.first_active_age is None:
             lag = min(self.list_lag, self.first_trust)
@@ -182,12 +182,12 @@ class ListTrust:
         return now + min(max(trust, _MIN_TRUST), longest)
 
     def check_every(self, state: JobState, now: float) -> float:
-        """Return the longest time between two polls of a listed job.
+        """Return the longest time, in seconds, between two polls of a listed job.
 
-        Suppose that the list goes on showing a share s of the settled jobs as active. Then listed
-        jobs settle unnoticed s times as often as jobs settle without a list. So the best number of
-        polls is sqrt(s) times that of the schedule (see `scheduling.inspection_plan`). The time is
-        infinite if s is 0.
+        It is the delay of the schedule divided by the square root of `kept_share`, and infinity if
+        `kept_share` is 0. The reason: polls are needed only for the settled jobs that the list
+        goes on showing. The best rate of polls grows with the square root of the rate at which such
+        jobs settle (see `scheduling.inspection_plan`).
         """
         return self.delay(state, now) / math.sqrt(self.kept_share) if self.kept_share else math.inf
 
@@ -208,9 +208,9 @@ class ListTrust:
 
 @define(kw_only=True)
 class _Pages:
-    """How far a sweep has come with the pages of the jobs that have one status.
+    """Counts the pages of a sweep with the jobs of one status.
 
-    `jobs` is the number of jobs on the received pages. The other attributes are numbers of pages.
+    `jobs` is the number of jobs on the received pages. All other attributes are numbers of pages.
     """
 
     expected: int  # estimated at the start, for example from the previous sweep

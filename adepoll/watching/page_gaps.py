@@ -29,15 +29,15 @@ class PageGaps:
         self._pages = {}
 
     def record_page(self, status: JobStatus, number: int, states: Iterable[JobState]) -> None:
-        """Record the watched jobs of a page, in the order of the list."""
+        """Remember which watched jobs a page shows, in the order of the list."""
         self._pages[status.value, number] = [*states]
 
     def sweep_ended(self) -> Collection[JobState]:
-        """Return the jobs that this sweep can have missed between two pages.
+        """Record the end of a complete sweep; return the jobs that it can have missed.
 
-        In the previous sweep, such a job was between the last job of one page and the first job of
-        the next page. This sweep did not show it. If the next sweep does not show the job either,
-        the job is not returned again.
+        In the order of the previous sweep, such a job was between two jobs. Now one of the two is
+        the last job of a page, and the other is the first job of the next page. A job that the next
+        sweep does not show either is not returned again.
         """
         pages = [(status, states) for (status, _), states in sorted(self._pages.items()) if states]
         self._pages = {}

@@ -43,7 +43,7 @@ class _Heap:
         return len(self.items) + len(self.old)
 
     def first(self) -> _Item | None:
-        """Return the first item; None if there is none."""
+        """Return the first item, even if it is out of date; None if the heap is empty."""
         if self.old and not (self.items and self.items[0] < self.old[0]):
             return self.old[0]
         return self.items[0] if self.items else None
@@ -54,7 +54,7 @@ class _Heap:
         return heapq.heappop(self.old if old else self.items)
 
     def move(self, count: int) -> int:
-        """Take `count` items out of `old`; return the number of items that were out of date."""
+        """Move `count` items from `old` to `items`; drop out-of-date items, return their number."""
         removed = 0
         for _ in range(min(count, len(self.old))):
             item = self.old.pop()
@@ -67,12 +67,12 @@ class _Heap:
 
 @define(eq=False)
 class PollQueue:
-    """Jobs ordered by the time of their next poll; each job has at most one up-to-date item.
+    """Jobs ordered by the time of their next poll; each job is in the queue at most once.
 
     If more jobs are due than can be polled, urgent jobs are polled first: jobs that somebody waits
     for, and jobs that are missing from the list. The order of the other overdue jobs depends on two
-    things: how long they have been due, and how probably they have settled. Every tenth poll of an
-    overdue job takes one of these other jobs first, so that no job waits for ever.
+    things: how long they have been due, and how probably they have settled. At every tenth poll of
+    an overdue job, they come before the urgent jobs, so that no job waits for ever.
 
     Attributes:
         chance: Returns the chance, 0 to 1, that a job has settled at a given time; 1 also for an
@@ -232,10 +232,10 @@ class PollQueue:
             self.put_overdue(state, due, self.chance(state, now))
 
     def _reorder_overdue(self, now: float) -> None:
-        """Calculate the chances of up to eight overdue jobs that are not urgent again.
+        """Update the chances, and so the order, of up to eight overdue jobs that are not urgent.
 
-        The chance of a job grows while the job is overdue. With the chance at the time at which it
-        became due, a job that became due at an age at which few jobs settle would be polled last.
+        While a job is overdue, the chance grows that it has settled. Without updates, a job would
+        be polled last if it became due at an age at which few jobs settle.
         """
         heap = self._overdue
         if not heap.old:

@@ -40,7 +40,7 @@ class PollTimes:
             state: The job.
             now: The present time.
             awaits: True if somebody waits for the job.
-            can_wait: True if the first poll may be later, in case the job is probably new.
+            can_wait: True if the first poll may be later when the job is probably new.
         """
         if can_wait and (delay := self._first_delay()):
             self.poll_queue.put(state, now + delay, postponed=True)

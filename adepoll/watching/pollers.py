@@ -26,7 +26,7 @@ class Pollers:
 
     Attributes:
         watched_jobs: Chooses which jobs are due.
-        turns: Knows which polls wait for their turn, and limits how many.
+        turns: Knows which polls wait to be sent, and limits their number.
         on_idle: Called when no job is watched any more. Must cancel all tasks that sweep the list
             for these jobs, and return the tasks.
     """
@@ -188,7 +188,7 @@ class Pollers:
             self._forget_timer = loop.call_at(at, self._forget_left, context=Context())
 
     def _limit_left_poll(self, state: JobState) -> None:
-        """Cancel the poll of a left job in two seconds, if nobody waits for the job then."""
+        """Cancel the poll of a job in two seconds, if nobody watches the job at that time."""
         if (timer := self._left_polls.get(state)) is not None:
             timer.cancel()
         loop = asyncio.get_running_loop()

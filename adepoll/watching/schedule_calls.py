@@ -48,7 +48,7 @@ class ScheduleCalls:
 
     @_first_poll_schedule.default
     def _find_first_poll_schedule(self) -> FirstPollSchedule | None:
-        """Return the schedule if it also chooses first polls; None if not."""
+        """Return `schedule` if it also chooses when a new job is first polled; None if not."""
         return self.schedule if isinstance(self.schedule, FirstPollSchedule) else None
 
     @property
@@ -110,16 +110,15 @@ class ScheduleCalls:
         return delay
 
     def expected_end(self, state: JobState, progress: float | None, now: float) -> float:
-        """Return the seconds from now until a job will probably have ended, by its progress.
+        """Record the progress of a job; return the seconds until it has probably settled.
 
-        The caller polls the job after this time, if the schedule does not poll it earlier. So the
-        result is at least the target lag. It is infinity if the progress says nothing: it is
-        unknown, has hardly changed, or is 0.98 or more.
+        The progress is assumed to grow as fast as since it was last recorded. Half of the target
+        lag is added, and the result is at least the target lag. It is infinity if the progress is
+        unknown, 0, at least 0.98, or has hardly changed.
 
         Args:
             state: The job.
-            progress: Progress that the service has reported, 0 to 1; None if unknown. It is assumed
-                to grow as fast as between the last two polls.
+            progress: Progress that the service has reported, 0 to 1; None if unknown.
             now: The present time.
         """
         if progress is None or not 0 < progress < _DONE:
@@ -141,11 +140,11 @@ class ScheduleCalls:
         - By the durations: the time after which, on average, less than one job (0.5) is still
           active. There is no such estimate if fewer than 20 jobs have settled, or if most of the
           time would be at ages far above those of settled jobs.
-        - By the request budget, if most polls are late: the time for one more poll of each job, or
-          for up to two polls if few polls find a settled job.
+        - By the request budget, if most polls are late: the time for one poll of each job if every
+          late poll finds a settled job, and for up to two polls of each job if fewer do.
 
-        If there is no estimate by the durations, the estimate by the request budget counts only if
-        most late polls find a settled job.
+        Without the first estimate, the second one is returned if most late polls find a settled
+        job; in any other case, None is returned.
         """
         if not states:
             return None
@@ -157,7 +156,7 @@ class ScheduleCalls:
         return by_budget if by_budget and share > _MIN_SHARE else None
 
     def _time_left_by_durations(self, states: Collection[JobState], now: float) -> float | None:
-        """Return the estimate by the durations (see `time_left`); None if there is none."""
+        """Return the estimate by the durations (see `time_left`) in seconds; None if unknown."""
         durations = self.learning.durations
         if durations.ended < _MIN_SETTLED:
             return None

@@ -45,7 +45,7 @@ class HostEvidence:
     def record_failure(self, error: AdePollError, now: float, *, longest: float) -> None:
         """Record a poll that failed for a reason that can concern all jobs of the host.
 
-        Of the seconds since the previous failed poll, at most `longest` are added to `silent_for`.
+        The host counts as silent since the previous failed poll, but for at most `longest` seconds.
         """
         if self.last_error is not None:
             self.silent_for += min(now - self._failed_at, longest)
@@ -60,18 +60,20 @@ class HostEvidence:
 
     @property
     def may_accept_key(self) -> bool:
-        """True if there are open jobs at the host, and the host is not known to fail."""
+        """True if a poll may still show that the host accepts the key.
+
+        There must be open jobs at the host, and the host must not be known to fail.
+        """
         return self.last_error is None and any(self.jobs)
 
     def share_worked(self, worked: int, failed: int) -> float | None:
-        """Return the share of recent polls, 0 to 1, that showed a working host.
+        """Return which share of the latest polls showed a working host, 0 to 1.
 
-        Only polls since a certain moment count. The caller has kept the counters of that moment.
-        Return None if there was no poll since then.
+        Return None if there were no such polls.
 
         Args:
-            worked: Value that `self.worked` had at that moment.
-            failed: Value that `self.failed` had at that moment.
+            worked: Value that `self.worked` had before these polls.
+            failed: Value that `self.failed` had before these polls.
         """
         return _share(self.worked - worked, self.failed - failed)
 
@@ -81,10 +83,10 @@ class KeyEvidence:
     """What the polls of all jobs show: whether the service accepts the key.
 
     A refusal is a poll whose error is a 401, a 403, a bad certificate, or a refusal by the proxy.
-    One refusal can be a mistake. So several refusals are needed, with no sign in between that the
-    key works. An answer that shows that the service accepts the key ends this series of refusals.
-    The series also ends after `CONFIRMATION_STEP` seconds without a refusal, if a poll has failed
-    for another reason in this time.
+    One refusal can be a mistake. So the key counts as bad only after a series of refusals. An
+    answer that shows that the service accepts the key ends the series. The series also ends after
+    `CONFIRMATION_STEP` seconds without a refusal, if a poll has failed for another reason in this
+    time.
 
     Attributes:
         key_works: True if an answer has shown that the service accepts the key, and refusals have
@@ -133,8 +135,8 @@ class KeyEvidence:
         The key does not count as bad while another host may accept it: one host can have a wrong
         certificate, or a proxy can forbid one host.
 
-        After a bad key, the next watch begins like one with a new key: a single refusal does not
-        end it, because the cause of the earlier refusals may have been removed.
+        After a bad key, earlier refusals are forgotten: before the next watch, their cause may have
+        been removed. So a single further refusal does not end that watch.
         """
         is_bad = self._is_bad_after(error, job_id, now, host=host)
         if is_bad:
@@ -175,10 +177,10 @@ class KeyEvidence:
     def confirm_within(self, error: AdePollError, job_id: str) -> float:
         """Return the seconds within which a job whose poll was refused must be polled again.
 
-        One job is polled again soon, to find out whether the key is refused for all jobs: the first
-        job whose poll was refused. If no poll was refused for `CONFIRMATION_STEP` seconds, perhaps
-        nobody watches that job any more. Then the next job that is refused takes its place. For any
-        other job, return infinity.
+        Only one job is polled again soon, to find out whether the key is refused for all jobs: the
+        first job whose poll was refused. If no poll was refused for `CONFIRMATION_STEP` seconds,
+        perhaps nobody watches that job any more: then it is the next job whose poll is refused. For
+        all other jobs, return infinity.
         """
         if self._refused_at is None or self._interrupted or job_id != self._confirms:
             return math.inf
@@ -187,19 +189,18 @@ class KeyEvidence:
         return _NEW_KEY_DELAY
 
     def share_accepted(self, accepted: int, failed: int) -> float | None:
-        """Return the share of recent polls, 0 to 1, for which the key was accepted.
+        """Return for which share of the latest polls the key was accepted, 0 to 1.
 
-        Only polls since a certain moment count. The caller has kept the counters of that moment.
-        Return None if there was no poll since then.
+        Return None if there were no such polls.
 
         Args:
-            accepted: Value that `self.accepted` had at that moment.
-            failed: Value that `self.failed` had at that moment.
+            accepted: Value that `self.accepted` had before these polls.
+            failed: Value that `self.failed` had before these polls.
         """
         return _share(self.accepted - accepted, self.failed - failed)
 
     def _end_series(self) -> None:
-        """Forget all refusals so far, because the key works or the refusals are too far apart."""
+        """Forget the refusals: the key works, they are too far apart, or they ended all watches."""
         self.refused_for = 0.0
         self._refused_at = None
         self._refusals = self._others = 0

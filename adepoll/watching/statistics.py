@@ -166,7 +166,7 @@ class Throughput:
         return self._late >= max(_MOST_LATE * self._polls, _MIN_LATE)
 
     def rate(self, now: float) -> float | None:
-        """Return the polls per second that the request budget allows; None unless `is_short`."""
+        """Return how many polls per second are possible; None unless most polls are late."""
         if not self.is_short:
             return None
         passed = max(now - self._started, _LATE)
@@ -175,7 +175,7 @@ class Throughput:
 
     @property
     def settled_share(self) -> float:
-        """Share of late polls that found a settled job; high if many settled jobs are due."""
+        """Share of the late polls, 0 to 1, that found a settled job; 0 if no poll was late."""
         return self._settled / self._late if self._late else 0.0
 
     def _fade(self, now: float) -> None:

@@ -98,11 +98,11 @@ class StatusUpdateSubscription(Subscription):
         return update
 
     def _untaken(self) -> int:
-        """Return the number of updates that the consumer has not taken."""
+        """Return the number of updates that wait for the consumer."""
         return len(self._updates)
 
     def _subscribe(self, job: NamedJob, now: float) -> JobState:
-        """Watch a job; if its status is known from polls for others, keep an update now."""
+        """Watch a job. If polls for other subscribers have found its status, keep an update now."""
         self._jobs[job.key] = self._last_status.pop(job.key, None)
         state = super()._subscribe(job, now)
         text = state.status

@@ -54,7 +54,10 @@ def check_timeout(timeout: float | None) -> None:
 
 
 class Ended(Enum):
-    """How a job has ended for a subscription: its last item is buffered, or it was given up."""
+    """How a job of a subscription has ended.
+
+    `BUFFERED`: its last item waits for the consumer. `UNRESOLVED`: it was given up.
+    """
 
     BUFFERED = 1
     UNRESOLVED = 2
@@ -74,14 +77,15 @@ class Subscription:
     Attributes:
         alone: The tuple ``(self,)``, which all jobs of this subscription share.
         every_change: True if every change of status is delivered, False if only the final one.
-        buffer: Room for snapshots; None if there is always room.
+        buffer: Limits the snapshots that wait for the consumer; None for no limit.
         ready: Set when an item may be ready, or when the subscription may have ended.
         error: Error that ended the whole subscription; None if there was none.
         errors: Errors of jobs that were given up, by key; removed when the consumer takes them.
         known: Number of ids read, without duplicates.
         open: Number of jobs that are still watched.
         given_up: Number of jobs that were given up.
-        complete: True if no more ids are read.
+        complete: True when no further id will be read: all ids were read, the timeout has passed,
+            or an error has ended the subscription.
     """
 
     def __init__(
@@ -100,11 +104,11 @@ class Subscription:
             owner: Polls the jobs, and knows all open subscriptions of the watcher.
             job_ids: Ids of the jobs.
             timeout: Seconds after which the jobs still open are given up; None for no limit.
-            window: Maximum number of jobs at the same time: those that are watched, and those whose
-                error waits for the consumer. None: no limit for a collection of ids,
-                `ITERATOR_WINDOW` for an iterator.
+            window: Maximum number of watched jobs, plus errors or updates that wait for the
+                consumer. None for `ITERATOR_WINDOW` if the ids come from an iterator, and for no
+                limit if they are a collection.
             every_change: True if every change of status is delivered, False if only the final one.
-            buffer: Room for snapshots; None if there is always room.
+            buffer: Limits the snapshots that wait for the consumer; None for no limit.
 
         Raises:
             TypeError: `job_ids` is a single string, or not iterable.
@@ -147,10 +151,10 @@ class Subscription:
 
     @property
     def awaits(self) -> bool:
-        """True if somebody probably waits for the open jobs: the lag bound of `wait` applies.
+        """True if the open jobs are polled as often as for `wait`.
 
-        This is assumed if at most eight jobs are open, and the caller has passed a timeout or wants
-        every change of status.
+        This is the case if at most eight jobs are open, and the caller has passed a timeout or
+        wants every change of status: then somebody probably waits for the jobs.
         """
         return self.open <= _MAX_AWAITED and (self.every_change or self._timeout is not None)
 
@@ -184,7 +188,7 @@ class Subscription:
         return {key: last for key, last in self._jobs.items() if isinstance(last, str)}
 
     def start(self) -> None:
-        """Read the ids, and watch the jobs."""
+        """Start to read the ids, and to watch the jobs."""
         self._owner.check_open()
         loop = self._loop = asyncio.get_running_loop()
         self._owner.subscriptions[self] = None
@@ -212,10 +216,10 @@ class Subscription:
         self.end_of_ids()
 
     def close(self) -> list[asyncio.Task[None]]:
-        """End the subscription; return tasks whose end the caller must await.
+        """End the subscription. The caller must await the returned tasks.
 
-        These tasks are the ones that are cancelled. If there are many jobs, one further task
-        unsubscribes from the last of them.
+        They are the cancelled tasks and, if many jobs are open, a task that unsubscribes from the
+        last of them.
         """
         self._stop_reading()
         self.ready.set()
@@ -326,8 +330,8 @@ class Subscription:
     async def _wait_for_room(self) -> None:
         """Wait until the window has room for one more job.
 
-        Read the next id only after that. If a read id had to wait for room, it could get lost at a
-        timeout.
+        Read the next id only after that. If an id was read and then had to wait, a timeout could
+        lose it.
         """
         while self.open + self._untaken() >= self._window:
             self._owner.pump()
@@ -346,7 +350,7 @@ class Subscription:
         return overdue if self.buffer is None else overdue + len(self.buffer.waiting)
 
     def _untaken(self) -> int:
-        """Return the number of items, other than snapshots, that the consumer has not taken."""
+        """Return the number of errors, or of updates, that wait for the consumer."""
         return len(self._to_yield)
 
     def _ids_ended(self, task: asyncio.Task[None]) -> None:
@@ -365,7 +369,10 @@ class Subscription:
             self.end_of_ids()
 
     def _register(self, given: str | JobRef) -> NamedJob | None:
-        """Count a new job, and keep its label; return None if it is a duplicate or invalid."""
+        """Count a job, keep its label, and return it; return None for a duplicate.
+
+        If the id is invalid, record an error of the job, and return None.
+        """
         job: NamedJob | None = None
         try:
             job = self._owner.named(given)

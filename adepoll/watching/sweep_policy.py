@@ -189,13 +189,13 @@ class SweepPolicy:
     def short_rate(self, sweep: Sweep, at: Situation) -> float | None:
         """Return the requests per second of a sweep that has just ended, if the sweep was slow.
 
-        A sweep is slow if it took more than half of the wanted time between two sweeps. If it was
-        not slow, return None.
+        A sweep is slow if it took more than half of the time after which the next sweep should
+        start. If it was not slow, return None.
         """
         return sweep.pages / self.duration if self.duration > self._interval(at) / 2 else None
 
     def _interval(self, at: Situation) -> float:
-        """Return the wanted seconds from the start of a sweep to the start of the next sweep."""
+        """Return how many seconds after the start of a sweep the next sweep should start."""
         every = at.mean_delay or _DEFAULT_DELAY
         if self.target_lag is not None:
             # One sweep replaces polls of many jobs. So the best time between two sweeps is shorter
@@ -221,8 +221,7 @@ class SweepPolicy:
     def _replaced_polls(self, at: Situation) -> float:
         """Return the number of polls that one sweep replaces.
 
-        Without sweeps, the schedule would make these polls, of all jobs together, in the time
-        between two sweeps.
+        These are the polls of all jobs that the schedule would make between two sweeps.
         """
         if at.mean_delay is None or self.target_lag is None:
             return at.watched

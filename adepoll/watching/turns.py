@@ -73,14 +73,14 @@ class Semaphore(AbstractAsyncContextManager[None, None]):
         self._free += 1
 
     def _make_done(self) -> asyncio.Future[None]:
-        """Return a future that is already done, for a place that is free."""
+        """Create and keep the completed future that is returned while a place is free."""
         self._done = asyncio.get_running_loop().create_future()
         self._done.set_result(None)
         return self._done
 
 
 class Turns(AbstractAsyncContextManager[object, bool | None]):
-    """Wraps the semaphore that is held during each request, and measures the waits for a turn.
+    """Wraps the semaphore that is held during each request; measures how long requests wait.
 
     Attributes:
         places: The wrapped semaphore.
@@ -112,7 +112,7 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
         return bool(self.waiting) and self._longest_wait(now) > _SPARE
 
     def _longest_wait(self, now: float) -> float:
-        """Return the longer of two waits: the longest present wait, and `last_wait`."""
+        """Return `last_wait`, or the wait of the oldest waiting request if that is longer."""
         return max(self.last_wait, now - next(iter(self.waiting.values())))
 
     def __aenter__(self) -> Awaitable[object]:  # type: ignore[override]  # `async with` accepts any awaitable
@@ -142,7 +142,7 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
         """Record that the request of this task is not sent, and must wait for its turn again.
 
         The reason: while the task waited for the semaphore, another request took its turn. The
-        request has waited since it began, as if it had not acquired the semaphore.
+        request counts as waiting since its wait began.
         """
         task = asyncio.current_task()
         if task is not None and task not in self.waiting:
@@ -169,7 +169,7 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
 
 
 class PollTurns(Turns):
-    """Limits how many polls wait for their turn.
+    """Limits how many polls wait until the request budget allows them.
 
     While the request budget is short, polls wait. If many polls waited, their jobs would be chosen
     long before they are polled, and a job that becomes urgent meanwhile would come last. So only
@@ -208,14 +208,14 @@ class PollTurns(Turns):
         return self.held_back
 
     def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:  # noqa: ARG002 - only `PageTurns` uses the arguments
-        """Allow twice as many waiting polls; if polls were held back, start more polls."""
+        """Double the number of polls that may wait; if polls were held back, start some."""
         self._allowed *= 2.0
         if self.held_back:
             self._on_turn()
 
 
 class PageTurns(Turns):
-    """Measures how long requests for a page take; their waits for a turn do not count."""
+    """Measures how long requests for a page take, without the time before they are sent."""
 
     def __init__(self, semaphore: AbstractAsyncContextManager[object]) -> None:
         """Create an object without waiting requests.
@@ -240,11 +240,11 @@ class PageTurns(Turns):
 
     @contextmanager
     def request(self, timeout: asyncio.Timeout, seconds: float) -> Iterator[None]:
-        """Measure the request in the ``with`` block: its wait, and its duration.
+        """Measure how long the request in the ``with`` block waits, and how long it takes.
 
         Args:
-            timeout: Time limit of the request.
-            seconds: Length of the time limit. It begins when the request is sent.
+            timeout: Time limit of the request; it is started when the request is sent.
+            seconds: Length of the time limit.
         """
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is None:

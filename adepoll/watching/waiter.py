@@ -22,9 +22,9 @@ class Waiter:
 
     @property
     def alone(self) -> tuple[Subscriber]:
-        """A tuple that contains only this waiter.
+        """The tuple ``(self,)``.
 
-        It is not stored in an attribute, because that would be a reference cycle.
+        It is created for each use, because a stored tuple would be a reference cycle.
         """
         return (self,)
 
@@ -51,9 +51,10 @@ class Waiter:
         return ended and isinstance(future.exception(), JobTimeoutError)
 
     def forget(self) -> None:
-        """Make sure that asyncio does not log the error as never retrieved.
+        """Mark the error of `future` as retrieved.
 
-        It would log an error that was set after the caller had been cancelled.
+        If the error was set after the caller had been cancelled, asyncio would otherwise log that
+        it was never retrieved.
         """
         if self.future.done() and not self.future.cancelled():
             self.future.exception()

@@ -47,7 +47,7 @@ class UnresolvedJob(TableRow):
     label: str | None = field(default=None, kw_only=True, repr=show_text)
 
     def to_dict(self) -> dict[str, str | None]:
-        """Return id, label and kind of the job, and class name and text of the error."""
+        """Return the id, label and kind of the job, and the class name and text of the error."""
         return {
             "job_id": self.job_id,
             "label": self.label,
@@ -83,8 +83,8 @@ class WatchSubscription(Subscription):
 
     Attributes:
         settled: Number of settled jobs whose snapshot the consumer has taken, by status.
-        holds: True if an item keeps its place until the consumer calls `release`: a snapshot in the
-            buffer, an error in the window. If False, the place is free when the item is taken.
+        holds: True if a taken snapshot keeps its place in the buffer, and a taken error its place
+            in `window`, until the consumer calls `release`. If False, a taken item has no place.
     """
 
     def __init__(
@@ -165,14 +165,14 @@ class WatchSubscription(Subscription):
         return snapshot
 
     def release(self) -> None:
-        """Free a place in the buffer, and make a job due that waits for room, if there is one."""
+        """Free a place in the buffer, and make jobs due that wait for a place."""
         buffer = self._snapshots
         buffer.free += 1
         if buffer.waiting and self._loop is not None:
             buffer.wake_waiting(self._loop.time())
 
     def release_error(self) -> None:
-        """Free the place of an error in the window, so that another id may be read."""
+        """Free the place that an error takes in `window`, so that another id may be read."""
         self._held_errors -= 1
         self._room_changed.set()
 
@@ -206,7 +206,7 @@ class WatchSubscription(Subscription):
         )
 
     def _untaken(self) -> int:
-        """Return the number of errors that keep their place in the window."""
+        """Return the number of errors that take a place in `window`."""
         return super()._untaken() + self._held_errors
 
     def _record_error(self, key: str, error: AdePollError) -> None:
@@ -285,7 +285,7 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
             self._subscription.close_soon()
 
     async def _close(self) -> None:
-        """Stop watching, and return the tasks whose end must be awaited."""
+        """Stop watching, and wait until the cancelled tasks have ended."""
         self._finished, self._left = True, False
         if self._started:
             await join(self._subscription.close())
@@ -297,7 +297,10 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
             self._started = True
 
     async def _wait(self) -> None:
-        """Wait until an item may be ready; raise the error or StopAsyncIteration at the end."""
+        """Wait until an item may be ready.
+
+        At the end of the stream, raise its error or StopAsyncIteration.
+        """
         subscription = self._subscription
         if subscription.error is not None or (subscription.complete and not subscription.open):
             self._end_reached = True
@@ -350,10 +353,10 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
         return items
 
     def hold(self) -> None:
-        """From now on, an item that was taken counts as buffered until `release` is called.
+        """Count each item that is taken from now on as not taken, until `release` is called.
 
-        So a consumer can take items immediately and work on them later. While this work is slow,
-        polls and the reading of ids still pause.
+        So a consumer can take items immediately and work on them later. If this work is slow, polls
+        and the reading of ids still pause.
         """
         self._subscription.holds = True
 

@@ -70,9 +70,9 @@ class JobWatcher(AsyncCloseable):
                 jobs; one list request shows 100 jobs. "auto": like "list" while that needs fewer
                 requests, otherwise like "get". The list is only a hint: if it is wrong, fails or
                 is forbidden, jobs are polled later or more often, and no job is lost.
-            durations: How long jobs take, as an earlier watcher has learnt it: its
-                `durations_by_kind`, or its `durations`, which is for the default kind of `source`.
-                None to start without knowledge.
+            durations: What an earlier watcher has learnt of how long jobs take: its
+                `durations_by_kind`, or its `durations`, which must be of the default kind of
+                `source`. None to start without this knowledge.
             buffer: Maximum number of snapshots that wait for the consumer of one watch, each up to
                 1 MB of JSON. While the buffer is full, polls pause. None for twice the concurrency,
                 or for 512 if `concurrency` is a semaphore.
@@ -230,9 +230,10 @@ class JobWatcher(AsyncCloseable):
         """Watch jobs like `watch`, and yield a snapshot at every observed change of status.
 
         The first snapshot of a job is yielded, too. A status that begins and ends between two polls
-        is not observed. If the consumer is slow, polls pause, and more statuses are missed. The
-        arguments and errors are those of `watch`; jobs that were given up are in an
-        `UnresolvedJobsError` at the end.
+        is not observed. If the consumer is slow, polls pause, and more statuses are missed.
+
+        `job_ids` and `timeout` mean the same as for `watch`, and the same errors are raised. Jobs
+        that were given up are in an `UnresolvedJobsError` at the end.
         """
         subscription = WatchSubscription(
             self._owner, job_ids, limit=self._buffer, timeout=timeout, every_change=True
@@ -365,10 +366,10 @@ class JobWatcher(AsyncCloseable):
 
     @property
     def durations(self) -> Durations:
-        """How long jobs of the source's own kind take, as learnt so far.
+        """How long jobs of the default kind (`kind`) take, as learnt so far.
 
-        You can pass this object to the next watcher. `durations_by_kind` has one such object for
-        each kind.
+        You can pass this object to the next watcher. If you watch jobs of several kinds, pass
+        `durations_by_kind`.
         """
         return self._owner.own.watched_jobs.learning.durations
 
