@@ -122,7 +122,7 @@ class Distribution:
         return self._areas[0] - self._area_from(age)
 
     def expected_lag(self, seen: float, age: float) -> float:
-        """Return the expected time from a job's end to a poll at age `age` (the detection lag).
+        """Return the expected detection lag of a poll at age `age`: the time since the job's end.
 
         The job was last seen active at age `seen`. If it is still active at the poll, its lag is 0.
         """

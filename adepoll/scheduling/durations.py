@@ -64,7 +64,7 @@ class Durations:
         """The present estimate of how long jobs take.
 
         Reading this property makes a new estimate if much was observed since the last one: many
-        polls of active jobs, or over 10% more or fewer ended jobs (older jobs count less). Each
+        polls of active jobs, or so many ended jobs that their weight has changed by over 10%. Each
         estimate is a new object.
         """
         if self._is_outdated:
@@ -91,7 +91,7 @@ class Durations:
         return self.distribution.quantile(share, age=_checked("age", age))
 
     def to_json(self) -> str:
-        """Return what was learnt as JSON, for `from_json`: only counts of jobs by age."""
+        """Return what was learnt as JSON, for `from_json`. It has counts of jobs, but no ids."""
         seen = [[*ages, round(weight, 3)] for ages, weight in sorted(self._gone.items(), key=str)]
         arrivals = self.arrivals.to_json()
         saved = {"format": _FORMAT, "ended": self._ended, "seen": seen, "arrivals": arrivals}

@@ -54,7 +54,7 @@ _SHARE_WATCHED: Final = 0.5  # bound, as a share of the time for which the job h
 def bound_while_waiting(waited_for: float) -> float:
     """Return the lag bound of a job for which somebody has waited for `waited_for` seconds.
 
-    The limit for unknown ages is not included.
+    The limit for unknown ages is not applied.
     """
     longest = LONGEST if waited_for >= _FIRST_MINUTE else _LONGEST_AT_FIRST
     return min(max(_SHORTEST, _SHARE_WAITED * waited_for), longest)
@@ -63,6 +63,6 @@ def bound_while_waiting(waited_for: float) -> float:
 def bound_while_watching(watched_for: float, target_lag: float) -> float:
     """Return the lag bound of a job that was watched for `watched_for` seconds.
 
-    The limit of 7 s is not included.
+    The limit of 7 s is not applied.
     """
     return max(2 * target_lag, _SHARE_WATCHED * watched_for)

@@ -68,7 +68,7 @@ class PollContext:
 class Schedule(Protocol):
     """Chooses the delay until the next poll of a job.
 
-    The first poll is immediate, unless the schedule also has the method of a `FirstPollSchedule`.
+    The first poll is immediate, unless the schedule is also a `FirstPollSchedule`.
     """
 
     def delay(self, job: PollContext, rng: Random) -> float:
@@ -261,8 +261,8 @@ class Adaptive:
 
         Args:
             distribution: How long jobs take.
-            lag_ratio: Observed detection lag divided by expected lag. For example, if it is 1.2,
-                the plan aims at a lag that is shorter by the factor 1.2. The largest factor is 1.5.
+            lag_ratio: Observed detection lag divided by expected lag. The lag at which the plan
+                aims is divided by this ratio, or by the nearest number from 2/3 to 1.5.
         """
         plan = self._plans.get(id(distribution))
         if plan is None:

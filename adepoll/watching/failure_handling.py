@@ -141,9 +141,8 @@ class FailureRules:
         """Record a failed poll of a job, and decide whether to poll the job again.
 
         Returns:
-            A number if the job is polled again: the seconds within which this must happen. The
-            number is infinity if the schedule alone decides. If the job is not polled again, a
-            `FailureAction`.
+            Seconds within which the job must be polled again; infinity if the schedule alone
+            decides. A `FailureAction` if the job is not polled again.
         """
         if self._concerns_all(error, state.job_id, now):
             return FailureAction.END_ALL

@@ -29,8 +29,8 @@ class LagRatio:
     """Compares observed detection lags with the expected ones.
 
     If the estimated durations are slightly wrong, polls are too rare or too frequent. The ratio
-    shows by how much. It also counts polls that find a job still active; without them, the ratio
-    would be wrong while many jobs of a batch are open.
+    shows by how much. Polls that find a job still active count, too: without them, the ratio would
+    be wrong while many jobs of a batch are open.
 
     Attributes:
         value: Observed lag divided by expected lag; 1 until about 500 sampled polls have found a
@@ -169,8 +169,8 @@ class Learning:
             exact: Duration of the job in seconds, if the service has reported it; None if not.
 
         Returns:
-            None if an earlier poll found the job active. If no poll did: False if the job was new
-            when the watcher got it; True if it was old, or if its age is not known.
+            None if an earlier poll found the job active. If no poll did: True if the job was old
+            when the watcher got it, or if its age is not known; False if it was new.
         """
         was_old = None
         if state.first_active_age is None and state.polls <= 1:
@@ -219,8 +219,8 @@ class Learning:
 
         - It is not known, or the service's clock is not known.
         - The job is active, but the service received it after the watcher got it.
-        - The job is active, and was over an hour old when the watcher got it. It was also more than
-          twice as old as any job that was seen to end.
+        - The job is active. When the watcher got it, it was over an hour old, and over twice as old
+          as any job that was seen to end.
         """
         if received_at is None:
             return False

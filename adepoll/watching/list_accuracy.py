@@ -13,7 +13,7 @@ from attrs import define, field
 
 @define(eq=False)
 class Score:
-    """Counts the jobs for which the list was late, and in time; older jobs count less."""
+    """Counts jobs for which the list was late or in time; older jobs count less."""
 
     late: float = 0.0
     in_time: float = 0.0
@@ -187,9 +187,7 @@ class ListAccuracy:
         sweep_now: bool = False,
         is_check: bool = False,
     ) -> None:
-        """Record that a poll found a job settled before the list dropped it.
-
-        Later sweeps show when the list drops it.
+        """Record that a poll found a job settled; later sweeps show when the list drops it.
 
         Args:
             job_id: Id of the job.
@@ -198,7 +196,7 @@ class ListAccuracy:
                 which the service received the job.
             sweep_now: True to sweep immediately, because other listed jobs may have settled, too.
             is_check: True if the list showed the job as active, and enough jobs have settled to
-                know how long jobs take. Only such a poll counts in the attribute `kept`.
+                know how long jobs take. Only such polls count in `ListAccuracy.kept`.
         """
         self._explained = 0.0
         self._expected -= is_check

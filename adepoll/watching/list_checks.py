@@ -1,8 +1,8 @@
 """Compares the job list with polls, and chooses the polls that only check the list. Without I/O.
 
-`list_accuracy` concludes from them how late and how complete the list is. Imports `list_accuracy`,
-`listing`, `poll_queue` and `schedule_calls`. Times are seconds of one monotonic clock, passed in as
-`now`.
+`list_accuracy` concludes from the polls how late and how complete the list is. Imports
+`list_accuracy`, `listing`, `poll_queue` and `schedule_calls`. Times are seconds of one monotonic
+clock, passed in as `now`.
 """
 
 import math

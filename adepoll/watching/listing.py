@@ -35,7 +35,7 @@ class ListTrust:
         delay: Returns the seconds between two polls of a job by the schedule.
         max_trust: Maximum seconds until a listed job is polled again, to check the list.
         first_trust: Seconds for which a new job is not polled, because the list will probably show
-            it soon. This becomes longer by `list_lag`, but it is at most doubled.
+            it soon. `list_lag` is added, but the time is at most doubled.
         sweeping: True while the list, not the schedule, decides when jobs are polled.
         list_lag: Observed number of seconds from the receipt of a job until the list shows the job.
         pending_confirmation: Number of jobs whose next poll is due now, whatever the list says. In
@@ -86,7 +86,7 @@ class ListTrust:
         state.ignore_list = True
 
     def trust(self, state: JobState) -> None:
-        """Do not poll this job while the list shows it as active; undoes `confirm_now`."""
+        """Undo `confirm_now`: do not poll this job while the list shows it as active."""
         self.pending_confirmation -= state.pending_confirmation
         state.ignore_list = state.pending_confirmation = False
 

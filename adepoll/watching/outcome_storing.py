@@ -110,7 +110,7 @@ class QueriedIds(AsyncIterator[str | JobRef]):
 
     Attributes:
         began_at: Time of the event loop at which the last successful query began. If the outcome of
-            a job was stored after this time, the query may have returned the job nevertheless.
+            a job was stored after this time, the query may still have returned the job.
     """
 
     def __init__(self, query: Query, every: float) -> None:

@@ -19,8 +19,8 @@ class HostEvidence:
     """What the polls of all jobs at one host show: whether the host works.
 
     Attributes:
-        worked: Number of polls that showed a working host: they succeeded, or their answer was
-            malformed, or a 404 of a job that was never found.
+        worked: Number of polls that showed a working host: successful polls, malformed answers, and
+            404s of jobs that were never found.
         failed: Number of polls that failed for a reason that can concern all jobs of the host.
             Polls of jobs that are probably bad (see `failure_handling`) are not counted.
         silent_for: Seconds for which the host has not responded: the sum of the times between

@@ -139,8 +139,8 @@ class Throughput:
 
     A poll is late if it ends more than two seconds after its job was due. Then other jobs, the
     client's request budget or a slow service have delayed the poll. While most polls are late,
-    polls are sent as fast as possible. Only then does the rate of polls show the highest possible
-    rate. In all counts, older polls count less.
+    polls are sent as fast as possible, so their rate is the highest possible rate. In all counts,
+    older polls count less.
     """
 
     _started: float = math.nan  # due time of the first poll

@@ -32,9 +32,9 @@ class StatusUpdate:
         label: The caller's own name for the job; None if the caller gave no name.
         status: Status of the job; None if the job was given up.
         status_text: The status as the service wrote it; None if the job was given up.
-        snapshot: Snapshot of the poll, without the result, and with an `output_url` without its
-            query. None if the job was given up. Also None if the status comes from an earlier poll
-            that was made for another subscriber.
+        snapshot: Snapshot of the poll, without the result and the query of `output_url`. None if
+            the job was given up, or if the status comes from an earlier poll for another
+            subscriber.
         error: Why the job was given up; None if it was not.
     """
 

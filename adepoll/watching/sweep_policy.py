@@ -55,9 +55,9 @@ class Situation:
 class SweepPolicy:
     """Decides whether and when to sweep the job list.
 
-    A *pause* is a time without sweeps, after sweeps were useless or have failed. A *trial* follows
-    after the list was too late or wrong: sweeps only compare the list with polls, and the schedule
-    alone decides when jobs are polled.
+    A *pause* is a time without sweeps, after sweeps were useless or have failed. A *trial* is a
+    time after the list was too late or wrong: sweeps only compare the list with polls, and the
+    schedule alone decides when jobs are polled.
 
     Attributes:
         discovery: When to sweep, apart from pauses. "get": never. "list": while any job is watched.

@@ -63,7 +63,7 @@ class Waiter:
 def own_instance(error: BaseException) -> BaseException:
     """Return a copy of an error for one consumer; errors of other libraries are not copied.
 
-    If several consumers raised the same object, it would collect all their tracebacks.
+    If several consumers raised the same object, its traceback would grow with each of them.
 
     A StopAsyncIteration becomes a RuntimeError, as in an async generator (PEP 525). Otherwise a
     loop over the watch would end as if all jobs had settled.

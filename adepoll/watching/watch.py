@@ -377,15 +377,15 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
 
     @property
     def unresolved(self) -> Mapping[str, AdePollError | None]:
-        """The jobs without a yielded outcome: the key of each, and the error that is the reason.
+        """The jobs whose outcome was not yielded: the error that is the reason, by key.
 
         The error is the one with which the job was given up, or the one that ended the watch. It is
         None in three cases: the job is still watched, its snapshot was not taken yet, or the
         watcher was closed, which says nothing about the job.
 
         Each key is the `str` of the job's `JobRef`: the id alone, or the kind and the id, as in
-        ``v1-parse/cmg4x0q5p0001``. The kind is left out if it is the watcher's own kind, or if the
-        id contains the kind.
+        ``v1-parse/cmg4x0q5p0001``. The kind is left out if it is the watcher's default kind, or if
+        the id contains the kind.
         """
         return self._subscription.unresolved()
 

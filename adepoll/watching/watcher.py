@@ -37,7 +37,7 @@ _WORKERS_ON_A_SHARED_SEMAPHORE: Final = 256
 
 
 class JobWatcher(AsyncCloseable):
-    """Polls many jobs until they have settled, each by its own schedule.
+    """Polls many jobs until they have settled.
 
     Use it as ``async with JobWatcher(client) as watcher``, or close it with `aclose`. A watcher
     serves any number of watches and waits in one event loop. Watches and waits for the same job
