@@ -191,8 +191,21 @@ class ResultItems:
             ResultMalformedError: The bytes are not JSON.
             ResultTooLargeError: An item is too large.
         """
+        problem = self._feed(chunk)
+        if problem is None and self._held > self._max_bytes:
+            raise ResultTooLargeError(job_id=self._job_id, limit=self._max_bytes, what="an item")
+        if problem is None and not (chunk or self._builder.is_found):
+            problem = "nothing has the path of the items"
+        if problem is not None:
+            raise ResultMalformedError([f"{problem} @ $"], job_id=self._job_id)
+
+    def _feed(self, chunk: bytes) -> str | None:
+        """Pass the next bytes to the parser, and its events to the `ItemBuilder`.
+
+        Return the problem if the bytes are not JSON. It is not raised here: within a handler, the
+        new error would have the error of ijson as its context, and that error quotes the document.
+        """
         events, builder = self._events, self._builder
-        problem = "expected JSON @ $"
         try:
             text = chunk if self._has_begun else chunk.removeprefix(BOM_UTF8)
             self._has_begun = True
@@ -200,28 +213,18 @@ class ResultItems:
                 self._parser.send(text)
             else:
                 self._parser.close()
-            self._held = 0 if events and not builder.is_within_item else self._held + len(chunk)
+            # The parser holds these bytes if they end within an item, or within a string.
+            is_held = builder.is_within_item or not events
             builder.add(events)
             events.clear()
         except SystemError:  # ijson ignores the error with which Python refuses a long number
-            problem = "a number has too many digits @ $"
+            return "a number has too many digits"
         except ValueError as exc:
-            problem = f"{exc} @ $"
+            return str(exc)
         except self._ijson.JSONError:
-            # This error quotes the document. So raise the new error outside of the handler:
-            # otherwise the traceback would show both.
-            pass
-        else:
-            if builder.items:
-                self._held = 0
-            if self._held > self._max_bytes:
-                raise ResultTooLargeError(
-                    job_id=self._job_id, limit=self._max_bytes, what="an item"
-                )
-            if chunk or builder.is_found:
-                return
-            problem = "nothing has the path of the items @ $"
-        raise ResultMalformedError([problem], job_id=self._job_id)
+            return "expected JSON"
+        self._held = self._held + len(chunk) if is_held and not builder.items else 0
+        return None
 
 
 def _import_ijson() -> Any:
