@@ -11,7 +11,7 @@ from adepoll.emulator.kinds.v2_extract import VIOLATION, extraction_of
 from adepoll.emulator.kinds.v2_parse import parse_metadata, parse_parts
 from adepoll.emulator.odd_values import odd_metadata, odd_warnings
 from adepoll.emulator.profiles import TIERS
-from adepoll.emulator.result_parts import ResultParts, dump, make_row
+from adepoll.emulator.result_parts import ResultParts, dump, make_row, open_object
 from adepoll.emulator.results import FIRST_ROW
 from adepoll.emulator.schema_samples import leaves_replaced
 
@@ -71,18 +71,20 @@ class V2Workflow(V2Kind):
         its size. If it chooses none, the filler rows are in the parsed document.
         """
         rng = self.rng(job, seed)
-        after = f',"metadata":{dump(self.metadata(job))}}}'
+        end = f',"metadata":{dump(self.metadata(job))}}}'
         steps = _step_output(job, rng)
         if projection := job.options.get("output"):
             values = {name: _value_at(steps, path) for name, path in projection.items()}
+            # {"output": {VALUES, "_rows": [{"row": N}, ROWS, "FILLER"]}, "metadata": {...}}
             return ResultParts(
-                head=f'{{"output":{dump(values)[:-1]},"_rows":[{{"row":{FIRST_ROW - 1}}}',
+                head=f'{{"output":{open_object(values)},"_rows":[{{"row":{FIRST_ROW - 1}}}',
                 row=make_row(',{"row":', ',"text":"', '"}'),
                 middle=',"',
-                tail=f'"]}}{after}',
+                tail='"]}' + end,
             )
-        before = f'{{"output":{{"{STEP}":{dump(steps)[:-1]},"parse":'
-        return parse_parts(job, parse_metadata(job)).within(before, f"}}}}{after}")
+        # {"output": {"parse-extract": {STEPS, "parse": {...}}}, "metadata": {...}}
+        begin = f'{{"output":{{"{STEP}":{open_object(steps)},"parse":'
+        return parse_parts(job, parse_metadata(job)).within(begin, "}}" + end)
 
 
 def _read_steps(reader: FormReader) -> tuple[Json, str]:
