@@ -169,9 +169,7 @@ class RequestSender:
                 finally:
                     if places is not None:
                         places.ended(sent)
-                self._refused = None
-                self._key_works = True
-                limiter.succeeded(sent)
+                self._record_success(sent)
                 return response
 
     @asynccontextmanager
@@ -203,9 +201,7 @@ class RequestSender:
         except BaseException:
             self._limiter.withdrawn(sent)
             raise
-        self._refused = None
-        self._key_works = True
-        self._limiter.succeeded(sent)
+        self._record_success(sent)
 
     def close(self) -> None:
         """Make the calls that wait to send a request, and all later calls, raise `ClosedError`."""
@@ -275,6 +271,12 @@ class RequestSender:
         except TimeoutError:
             return
         raise ClosedError(_CLOSED)
+
+    def _record_success(self, sent: Sent) -> None:
+        """Record that a request has succeeded: the key works, and the host answers."""
+        self._refused = None
+        self._key_works = True
+        self._limiter.succeeded(sent)
 
     def _record_failure(self, error: RequestError, sent: Sent) -> None:
         """Record that a request has failed, in the statistics and in the request budget."""
