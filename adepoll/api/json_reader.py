@@ -218,7 +218,7 @@ def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, 
     unreadable items.
     """
     read = reader_of(field.type) if attrs.has(field.type) else field.read_scalar
-    read_odd = _message_reader(field.type) if field.is_message else read
+    read_leniently = _message_reader(field.type) if field.is_message else read
     key, most, is_message = field.key, field.most, field.is_message
     read_each = _reader_of_each(read, are_numbers=field.type is int)
 
@@ -229,14 +229,15 @@ def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, 
             set_aside(extra, key, value)
             return field.default  # type: ignore[no-any-return]  # a tuple
         if len(value) <= most:
+            # Usually, all items can be read, so one fast call reads them.
             try:
                 items = read_each(value)
             except UNREADABLE:
                 pass
             else:
-                if not is_message or not [1 for item in items if item.extra]:
+                if not is_message or not any(item.extra for item in items):
                     return items
-        items = tuple(_readable(read_odd, value[:most]))
+        items = tuple(_readable(read_leniently, value[:most]))
         if field.required and not items:
             raise ShapeError
         if len(items) < len(value):
@@ -309,9 +310,9 @@ def _lines_that_make(cls: type, names: dict[str, object], fields: Iterable[Field
     by_name = {field.name: field for field in fields}
     for attribute in attrs.fields(cls):
         if (found := made_of_text(attribute)) is not None:
-            of, names[f"make_{attribute.name}"] = found
-            keys = tuple(dict.fromkeys((by_name[of].other_key, by_name[of].key)))
-            yield f" if _{of} is None or type(text) is not bytes: _{attribute.name} = None"
+            source, names[f"make_{attribute.name}"] = found
+            keys = tuple(dict.fromkeys((by_name[source].other_key, by_name[source].key)))
+            yield f" if _{source} is None or type(text) is not bytes: _{attribute.name} = None"
             yield f" else: _{attribute.name} = make_{attribute.name}(text, {keys!r})"
 
 

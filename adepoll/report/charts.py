@@ -402,9 +402,9 @@ def _wide_and_narrow(
 
 def _short(count: int) -> str:
     """Return a number as a short text for an axis, such as ``20k``."""
-    for size, letter in ((1_000_000, "M"), (10_000, "k")):
-        if count >= size:
-            return f"{count / (1000 if letter == 'k' else size):g}{letter}"
+    for least, unit, letter in ((1_000_000, 1_000_000, "M"), (10_000, 1_000, "k")):
+        if count >= least:
+            return f"{count / unit:g}{letter}"
     return format_count(count)
 
 

@@ -17,7 +17,7 @@ from adepoll.scheduling.durations import Durations
 from adepoll.watching.job_state import JobState
 
 # Seconds added to `received_at`, which the service sends in whole seconds, rounded down.
-_TRUNCATED: Final = 0.5
+_MEAN_ROUNDING: Final = 0.5
 
 
 def _unknown() -> None:
@@ -228,7 +228,7 @@ class Learning:
         ahead = offset.seconds if now < offset.known_until else offset.read(now)
         if ahead is None:
             return False
-        received = received_at.timestamp() + _TRUNCATED - ahead
+        received = received_at.timestamp() + _MEAN_ROUNDING - ahead
         if state.first_active_age is not None:
             if abs(received - state.received_at) > _TOLERANCE:
                 return False

@@ -170,10 +170,11 @@ class ListAccuracy:
             True if the list was late for this job. False if that is not known, because the job was
             so new that it did not have to be in the list yet.
         """
-        informative = received_at + self.limit + _TRUNCATED
-        if missing_at <= informative:
+        # From this time on, a list that is in time shows the job.
+        shown_from = received_at + self.limit + _RECEIVED_AT_ERROR
+        if missing_at <= shown_from:
             if not self.is_proven:
-                self.compare_at = min(self.compare_at, informative)
+                self.compare_at = min(self.compare_at, shown_from)
             return False
         self.arrivals.count(late=True)
         return True
@@ -377,7 +378,9 @@ _KEPT_MEMORY: Final = 200.0  # expected jobs after which a poll counts only 1/e,
 # Seconds after the poll that found a job settled. If the list drops the job later, the job still
 # counts as kept.
 _KEPT_FOR: Final = 60.0
-_TRUNCATED: Final = 0.6  # maximum seconds by which `received_at` can be too early
+# Maximum seconds by which `received_at` is too early: `learning` adds 0.5 s to the whole seconds
+# that the service sends, and 0.1 s are for the clocks.
+_RECEIVED_AT_ERROR: Final = 0.6
 # Minimum and maximum number of polls after a sweep that only check the list.
 _MIN_SAMPLE: Final = 1.0
 _MAX_SAMPLE: Final = 32.0
