@@ -78,15 +78,15 @@ class LeftJobs:
         self._forget(state)
 
     def resume(self, job_id: str, key: str, subscriber: Subscriber, now: float) -> JobState | None:
-        """Watch a job again that was left a moment ago; return None if it needs a new state.
+        """Watch a job again that was left a moment ago, and return its state.
 
-        If a snapshot or an error of the job is kept, the subscriber gets it, and the job is not
-        watched. Otherwise, the job is due now, unless a poll is in flight. If it was overdue when
-        it was left, it counts as overdue by the same number of seconds. The state has no polls and
-        no status, because these belong to one `wait`.
+        Return None if the caller must create a new state. If a snapshot or an error of the job is
+        kept, the subscriber gets it, and the job is not watched.
 
-        If the subscriber does not wait for the job, and no poll is in flight, the state is
-        forgotten.
+        The job is due now, unless a poll is in flight. If it was overdue when it was left, it
+        counts as overdue by the same number of seconds. The number of polls is set to 0 and the
+        status to None, because they describe only one `wait`. If the subscriber does not wait for
+        the job, and no poll is in flight, forget the state.
         """
         self.forget_old(now)
         outcome, _ = self.outcomes.pop(job_id, (None, None))

@@ -62,7 +62,7 @@ class ListHints:
 
     @accuracy.default
     def _get_accuracy(self) -> ListAccuracy:
-        """Return the object for `accuracy`."""
+        """Return `checks.accuracy`."""
         return self.checks.accuracy
 
     def start_sweeping(self) -> None:
@@ -262,7 +262,7 @@ class ListHints:
     def _check_earlier(self, state: JobState, now: float) -> None:
         """Poll a listed job earlier than planned, because the list is worse than assumed.
 
-        It goes on showing more settled jobs as active than was known when the poll was planned.
+        The list goes on showing more settled jobs as active than was known at that time.
         """
         if state.ticket and not state.ignore_list and not state.awaited:
             due = now + self.timing.rng.random() * self.list_trust.check_every(state, now)

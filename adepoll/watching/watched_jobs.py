@@ -107,7 +107,7 @@ class WatchedJobs:
             key: Text of the job's reference; see `JobState`.
             subscriber: Is notified of snapshots and of the error.
             now: The present time.
-            can_wait: True if the first poll may be later, in case the job is probably new.
+            can_wait: True if the first poll may be later when the job is probably new.
         """
         state = self._states.get(job_id)
         left = self.left_jobs
@@ -175,7 +175,7 @@ class WatchedJobs:
         """Return a job to poll now, and reserve room for its snapshot; None if no job was found.
 
         If no subscriber of a job has room for its snapshot, the job is not polled until one of them
-        has room. To stay short, a call skips a limited number of such jobs. So it can return None
+        has room. One call skips only a limited number of such jobs. So it can return None
         although jobs are due; `PollQueue.next_due` returns when the next job is due.
         """
         if self._known_resets != self._arrivals.resets:
@@ -296,7 +296,7 @@ class WatchedJobs:
                 buffer.add_waiting(state)
 
     def _put_after_failure(self, state: JobState, now: float, *, within: float) -> None:
-        """Choose the time of the next poll of a job whose poll has failed: `within` seconds."""
+        """Make a job due again after a failed poll: at the latest after `within` seconds."""
         self.list_trust.confirm_when_due(state)
         self.poll_times.put_by_schedule(state, now, within=within)
         if state.failures is not None:
@@ -306,9 +306,9 @@ class WatchedJobs:
                 self.poll_queue.put(state, check_at)
 
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
-        """After a poll, make the jobs due that wait for the places that the poll had reserved.
+        """Make jobs due that wait for room in the buffers of the subscribers `reserved`.
 
-        The poll had reserved places in the buffers of the subscribers `reserved`.
+        A poll has freed the places that it had reserved in these buffers.
         """
         # A poll that delivers no snapshot frees its places. Wake the jobs that wait for room here:
         # usually the consumer wakes them when it takes a snapshot, but there may be none to take.
