@@ -42,8 +42,7 @@ class ArrivingBody:
             most: Largest size, in bytes, of a body that is kept in memory. A larger body is read as
                 a large answer. If this is not possible, reading stops as soon as the body is larger
                 than `most`, so that the caller can refuse the body.
-            large: Creates the reader of a large answer; None if this request has no large answers.
-                A response with an error status is never read as a large answer.
+            large: Creates the reader of a large answer; None if the body is never a large answer.
             job_id: Id of the job that the request is about, for errors; None for a page of the
                 list.
 
@@ -53,8 +52,6 @@ class ArrivingBody:
         """
         content = self.response.content
         self._heard()
-        if self.response.status not in _SUCCESS:
-            large = None
         chunks: list[bytes] = []
         size = 0 if large is None else self.response.content_length or 0
         if size <= most:  # a body whose size is not declared counts as empty here
@@ -85,5 +82,4 @@ class ArrivingBody:
             self.restart(self.sent.heard_at)
 
 
-_SUCCESS: Final = frozenset({200, 206})
 _MIN_PROGRESS: Final = 2**16  # bytes of a large answer after which its time limit starts again

@@ -119,12 +119,14 @@ class Transport(Connections):
                     _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
                 if adopted := request.adopt and request.adopt(response):
                     return adopted
-                most = self._max_body_bytes if request.large is None else self._most_inline
+                large = request.large if response.status < _FIRST_REDIRECT else None
+                most = self._max_body_bytes if large is None else self._most_inline
                 if response.closed and response.content.total_bytes <= most:
                     body = response.content.read_nowait()  # the whole body has already arrived
                 else:
-                    receiving = self._receive(response, request, most, sent, block.restart)
-                    body, answer = await receiving
+                    body, answer = await self._receive(
+                        ArrivingBody(response, sent, block.restart), most, large, job_id
+                    )
         except TimeoutError:
             failure: RequestError = AnswerTimeoutError(
                 timeout=self._time_limit.seconds, job_id=job_id
@@ -203,27 +205,17 @@ class Transport(Connections):
 
     async def _receive(
         self,
-        response: aiohttp.ClientResponse,
-        request: "Request[_T]",
+        body: ArrivingBody,
         most: int,
-        sent: Sent,
-        restart: Callable[[float], None],
+        large: Callable[[], LargeAnswer] | None,
+        job_id: str | None,
     ) -> tuple[bytes, ReadAnswer | None]:
-        """Read a body that is still arriving; return what `ArrivingBody.read` returns.
-
-        Args:
-            response: The response.
-            request: The request.
-            most: Size in bytes above which the body is a large answer, or is too large.
-            sent: Record of the request; its `heard_at` is set when bytes arrive.
-            restart: Restarts the time limit of the request. The argument is the present time of the
-                event loop.
-        """
-        body = ArrivingBody(response, sent, restart)
+        """Read a body that is still arriving. `ArrivingBody.read` has the arguments and results."""
+        response = body.response
         self.reading.add(response)
         try:
             async with response:
-                read, answer = await body.read(most, request.large, job_id=request.job_id)
+                read, answer = await body.read(most, large, job_id=job_id)
         finally:
             self.reading.discard(response)
         if answer is not None:
@@ -371,6 +363,7 @@ class Block:
 
 
 _OK: Final = 200
+_FIRST_REDIRECT: Final = 300  # a response with a lower status can contain a job
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # aiohttp needs no timers, since `TimeLimit` has one
 
 

@@ -40,7 +40,7 @@ def read(*chunks, declared=None):
     """Read a body with a limit of 10 bytes; return its bytes, its record, and the reader."""
 
     async def main():
-        response = SimpleNamespace(status=200, content_length=declared, content=Content(chunks))
+        response = SimpleNamespace(content_length=declared, content=Content(chunks))
         sent = Sent(0.0, 0, None, is_probe=False)
         large = Large()
         body, answer = await ArrivingBody(response, sent, restart=None).read(
@@ -75,7 +75,7 @@ def test_the_time_limit_starts_again_after_each_64_kib_of_a_large_answer():
     async def main():
         sent = Sent(0.0, 0, None, is_probe=False)
         arriving = ArrivingBody(
-            SimpleNamespace(status=200, content_length=99, content=Content([])),
+            SimpleNamespace(content_length=99, content=Content([])),
             sent,
             restart=restarts.append,
         )
@@ -94,23 +94,6 @@ def test_the_time_limit_starts_again_after_each_64_kib_of_a_large_answer():
     assert run(main()) == 4 * 2**16 + 4
     assert restarts == [2.0, 3.0, 5.0]
     assert heard == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-
-
-@pytest.mark.parametrize("status", [200, 206, 404, 500])
-def test_only_a_success_is_read_as_a_large_answer(status):
-    async def main():
-        response = SimpleNamespace(
-            status=status, content_length=None, content=Content([b"abcdef", b"ghijk", b"lmn"])
-        )
-        large = Large()
-        arriving = ArrivingBody(response, Sent(0.0, 0, None, is_probe=False), restart=None)
-        return await arriving.read(10, lambda: large, job_id="j-1"), large.chunks
-
-    (body, answer), chunks = run(main())
-    if status < 300:
-        assert (body, answer, chunks) == (b"{}", ANSWER, [b"abcdef", b"ghijk"])
-    else:
-        assert (body, answer, chunks) == (b"abcdefghijk", None, None)
 
 
 def test_a_response_counts_as_heard_before_its_body():

@@ -23,6 +23,7 @@ from adepoll import (
     TransportError,
     WrongJobError,
 )
+from adepoll.api.kinds.kind_rules import SUCCESS
 from adepoll.api.result_folder import ResultFolder
 from adepoll.api.transport import Block
 
@@ -38,8 +39,10 @@ ENVELOPE = {"job_id": "j-1", "status": "completed", "completed_at": "2026-07-01T
 WORKFLOW = JobRef("j-1", kind=JobKind.V2_WORKFLOW)
 
 
-async def poll(body, *, ref=REF, status=200, pause=0.0, end=True, declared=False, **options):
-    """Return the snapshot of a job whose answer has this body, sent in pieces of 200 kB.
+async def poll(
+    body, *, ref=REF, status=200, piece=200_000, pause=0.0, end=True, declared=False, **options
+):
+    """Return the snapshot of a job whose answer has this body, sent in pieces.
 
     The connection breaks after the body if `end` is False. If it is "length", headers and body are
     sent together.
@@ -51,8 +54,8 @@ async def poll(body, *, ref=REF, status=200, pause=0.0, end=True, declared=False
         response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
         response.content_length = len(body) if declared else None
         await response.prepare(request)
-        for start in range(0, len(body), 200_000):
-            await response.write(body[start : start + 200_000])
+        for start in range(0, len(body), piece):
+            await response.write(body[start : start + piece])
             await asyncio.sleep(pause)
         if not end:
             request.transport.close()
@@ -80,6 +83,18 @@ async def test_a_large_answer_settles_the_job_without_its_result(first):
     assert (job.data, job.data_omitted, job.kept_result) == (None, True, None)
     assert (job.credits, job.conforms) == (2.5, True)
     assert job.completed_at is not None
+
+
+@pytest.mark.parametrize("status", sorted(SUCCESS))
+async def test_every_status_of_a_success_can_have_a_large_answer(status):
+    job = await poll(answer_with(), status=status)
+    assert (job.status, job.data_omitted) == (JobStatus.COMPLETED, True)
+
+
+async def test_an_error_page_may_be_larger_than_the_inline_limit():
+    page = b"<h1>out of service</h1>"
+    with pytest.raises(ServerError, match="answered 503: out of service"):
+        await poll(page, status=503, inline_limit=1, piece=10, pause=0.01)
 
 
 async def test_a_small_answer_has_its_result():
