@@ -171,14 +171,14 @@ class JobRef:
         if isinstance(job, JobRef):
             check_job_id(job.job_id)
             return job
-        if str(job).count("/") == 1:
+        if isinstance(job, str) and job.count("/") == 1:  # type: ignore[redundant-expr]  # bytes reach this line, too
             name, _, job_id = job.partition("/")
             if (kind := _BY_NAME.get(name)) is None:
                 reason = (
                     f"it contains '/', but {showable(name, 40)!r} is not a kind of jobs; there are "
                     f"{_KIND_NAMES}"
                 )
-                raise InvalidJobIdError(job_id=str(job), reason=reason)
+                raise InvalidJobIdError(job_id=job, reason=reason)
             return cls(check_job_id(job_id), kind=kind)
         return cls(check_job_id(job))
 
