@@ -332,7 +332,8 @@ class AdeClient(AsyncCloseable):
         """
         rules, requests = self.rules_of(kind or self._kind), self._requests
         send = requests.for_page(rules, page, page_size, status)
-        if status is JobStatus.CANCELLED and not rules.can_be_cancelled:
+        is_of_cancelled = status is not None and JobStatus(status) is JobStatus.CANCELLED
+        if is_of_cancelled and not rules.can_be_cancelled:
             return JobPage(jobs=())
         return await self._sender.call(send, requests.hosts[rules.api])
 

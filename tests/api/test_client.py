@@ -1462,13 +1462,14 @@ async def test_each_request_is_logged_without_the_key(ade, caplog):
     assert "canary" not in caplog.text
 
 
-async def test_a_list_of_cancelled_v2_jobs_is_empty_without_a_request(start_server):
+@pytest.mark.parametrize("status", [JobStatus.CANCELLED, "cancelled"])
+async def test_a_list_of_cancelled_v2_jobs_is_empty_without_a_request(start_server, status):
     server = await start_server()
     async with client_of(server) as client:
-        listed = await client.list_jobs(status=JobStatus.CANCELLED, kind=JobKind.V2_PARSE)
+        listed = await client.list_jobs(status=status, kind=JobKind.V2_PARSE)
         assert (listed.jobs, listed.has_more) == ((), False)
         with pytest.raises(ValueError, match="page"):
-            await client.list_jobs(page=-1, status=JobStatus.CANCELLED, kind=JobKind.V2_PARSE)
+            await client.list_jobs(page=-1, status=status, kind=JobKind.V2_PARSE)
     assert server.targets == []
 
 
