@@ -134,10 +134,10 @@ def read_job(
             snapshot = evolve(snapshot, job_id=job_id)
         if snapshot.job_id != job_id:
             raise WrongJobError(job_id=job_id, answered=snapshot.job_id)
-        if large is not None:
-            return evolve(snapshot, data_omitted=True, kept_result=large.result)
         if snapshot.kind is not rules.kind:
             snapshot = evolve(snapshot, kind=rules.kind)
+        if large is not None:
+            return evolve(snapshot, data_omitted=True, kept_result=large.result)
         if snapshot.data is not None and snapshot.received_result is None:  # a kind of your own
             received = ReceivedResult(body, (rules.result_field, "data"))
             return evolve(snapshot, received_result=received)

@@ -2,8 +2,10 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 
 import pytest
+from attrs import evolve
 
 from adepoll import (
     ConfigurationError,
@@ -22,6 +24,7 @@ from adepoll.api.job_kind import job_key, kind_of_id
 from adepoll.api.kinds.registry import RULES, decode_result
 from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.protocol import read_job
+from adepoll.api.received_result import ReadAnswer
 
 ULID = "01k0c1sm00abcdefghjkmnpqrs"
 V1_PARSE_METADATA = {
@@ -431,7 +434,8 @@ def test_a_reference_is_written_as_text_and_read_from_it():
     assert JobRef("cmg1", kind=JobKind.V1_EXTRACT).text(JobKind.V1_PARSE) == "v1-extract/cmg1"
     with pytest.raises(InvalidJobIdError, match="'v3-parse' is not a kind of jobs; there are v1-"):
         JobRef.of("v3-parse/cmg1")
-    for bad in ("v3-parse/cmg1", "v1-parse/", "v1-parse/a/b", "/cmg1"):
+    not_texts = (b"v1-parse/cmg1", PurePosixPath("v1-parse/cmg1"))
+    for bad in ("v3-parse/cmg1", "v1-parse/", "v1-parse/a/b", "/cmg1", *not_texts):
         with pytest.raises(InvalidJobIdError):
             JobRef.of(bad)
 
@@ -488,3 +492,10 @@ def test_a_warning_is_written_with_the_names_that_the_service_used():
     read = decode_result(JobKind.V2_EXTRACT, json.dumps(result))
     assert [warning.msg for warning in read.warnings] == ["m", "m", "m"]
     assert json.loads(codec.encode(read))["warnings"] == warnings
+
+
+@pytest.mark.parametrize("large", [None, ReadAnswer(body=b"", is_partial=False, result=None)])
+def test_a_snapshot_has_the_kind_of_its_rules(large):
+    rules = evolve(RULES[JobKind.V2_PARSE], kind=JobKind("my-parse"))
+    body = json.dumps({"job_id": "j-1", "status": "processing"}).encode()
+    assert read_job(rules, "j-1", 200, {}, body, large=large).kind == rules.kind
