@@ -126,7 +126,8 @@ class Database:
         try:
             # Sort the rows by id, because the index of ids can be larger than the cache. Then each
             # page of the index is changed only once, and a late checkpoint copies it only once.
-            order = sorted(range(len(stored)), key=stored.__getitem__)
+            # Rows with the same id keep their order, so that the first of two equal jobs is added.
+            order = sorted(range(len(stored)), key=[row[0] for row in stored].__getitem__)
             pages = _CHECKPOINT if durable else _LATE_CHECKPOINT
             with self._transaction(durable=durable):
                 connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")

@@ -17,7 +17,7 @@ from internals import on_connection
 from journalling import snapshot
 from waiting import until
 
-from adepoll import JobStatus, Journal
+from adepoll import JobRef, JobStatus, Journal
 from adepoll.api import codec
 from adepoll.api.received_result import ReceivedResult
 from adepoll.errors import (
@@ -44,7 +44,7 @@ from adepoll.journal import (
     StatusChanged,
 )
 from adepoll.journal.database import Database
-from adepoll.journal.outcomes import Outcome, RecordedError, ResultFile, Stage
+from adepoll.journal.outcomes import BatchJob, Outcome, RecordedError, ResultFile, Stage
 
 ENDPOINT = "https://api.example"
 CANARY = "CaNaRy0123456789"
@@ -144,6 +144,16 @@ async def test_ids_keep_their_order_although_each_chunk_is_sorted(memory, monkey
     found = await waiting_in(memory, after=0, limit=9)
     assert [job_id for _, job_id in found] == ["f", "b", "z", "a", "y", "c"]
     assert await memory.add([*ids, "g"]) == 1
+
+
+async def test_of_a_job_that_is_given_twice_the_first_label_and_columns_are_kept(memory):
+    plain, labelled = JobRef("a"), JobRef("a", label="x")
+    with_columns = BatchJob(JobRef("b", label="y"), columns={"k": "v"})
+    assert await memory.add([with_columns, plain, labelled, JobRef("b", label="x")]) == 2
+    assert await memory.add([labelled, with_columns]) == 0
+    found = [job for _, job in await memory.waiting(after=0, limit=9)]
+    assert [(job.job_id, job.label) for job in found] == [("b", "y"), ("a", None)]
+    assert await memory.columns(found) == {found[0]: {"k": "v"}}
 
 
 @pytest.mark.parametrize("count", more([20_000], [200_000]))
