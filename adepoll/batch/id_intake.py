@@ -8,6 +8,7 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
+    Sequence,
 )
 from typing import Final, TypeAlias
 
@@ -15,6 +16,7 @@ from adepoll.api.job_ids import is_plain
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.batch.progress import RunCounters
 from adepoll.common.tasks import is_cancelled
+from adepoll.common.threads import wait_until_done
 from adepoll.errors import InvalidJobIdError, JobIdsCancelledError
 from adepoll.journal import Journal
 from adepoll.journal.outcomes import BatchJob
@@ -74,7 +76,11 @@ class IdIntake:
         self._readable = asyncio.Event()  # set when the buffer has ids or all ids were read
         self._writable = asyncio.Event()  # set when the buffer has room
         self._added = asyncio.Event()  # set when the journal has new jobs or all ids
-        self._all_read = False
+        self._reader: asyncio.Task[None] | None = None  # reads the iterable of the caller
+        self._holds_id = False  # True while an id was read and is not buffered or refused yet
+        self._is_stopped = False  # True after `stop_reading`
+        self._all_read = False  # True if all ids were read
+        self._none_follow = False  # True if no further id will be buffered
 
     @property
     def is_collection(self) -> bool:
@@ -84,10 +90,21 @@ class IdIntake:
     async def add_all(self) -> None:
         """Read all ids of the run, and add them to the journal as they arrive."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._read())
+            self._reader = tasks.create_task(self._read())
             tasks.create_task(self._write())
-        self._counters.complete = True
+        self._counters.complete = self._all_read
         self._added.set()
+
+    def stop_reading(self) -> None:
+        """Read no further ids; `add_all` still adds those that were read.
+
+        If an id was read and waits for room, it is not lost either.
+        """
+        self._is_stopped = True
+        if not self._holds_id:
+            self._end_of_ids()
+            if self._reader is not None:
+                self._reader.cancel()
 
     async def waiting(self) -> AsyncGenerator[JobRef, None]:
         """Yield all jobs of the journal that must still be watched, as soon as they are added.
@@ -109,29 +126,45 @@ class IdIntake:
 
     async def _read(self) -> None:
         """Read all ids from the iterable of the caller into a buffer, from which `_write` reads."""
+        if self._is_stopped:
+            return
         if isinstance(self._job_ids, AsyncIterable):
-            try:
-                async for job_id in self._job_ids:
-                    if is_cancelled():
-                        return  # the iterable has suppressed the CancelledError of this task
-                    await self._put(job_id)
-            except asyncio.CancelledError as cancelled:
-                if is_cancelled():
-                    raise
-                raise JobIdsCancelledError from cancelled
-            finally:
-                if isinstance(self._job_ids, AsyncGenerator):
-                    # Otherwise, the garbage collector would close the generator in another task.
-                    await self._job_ids.aclose()
+            await self._read_arriving(self._job_ids)
         else:
             try:
-                for count, job_id in enumerate(self._job_ids, 1):
-                    await self._put(job_id)
-                    if count % _YIELD_EVERY == 0:
-                        await asyncio.sleep(0)
+                await self._read_present(self._job_ids)
             except StopAsyncIteration as exc:  # a loop over the run would end as if all were done
                 raise RuntimeError("the iterable of job ids raised StopAsyncIteration") from exc
-        self._all_read = True
+        self._all_read = not self._is_stopped
+        self._end_of_ids()
+
+    async def _read_arriving(self, job_ids: AsyncIterable[JobToAdd]) -> None:
+        try:
+            async for job_id in job_ids:
+                if is_cancelled():
+                    break  # the iterable has suppressed the CancelledError of this task
+                await self._put(job_id)
+                if self._is_stopped:
+                    break
+        except asyncio.CancelledError as cancelled:
+            if is_cancelled():
+                raise
+            raise JobIdsCancelledError from cancelled
+        finally:
+            if isinstance(job_ids, AsyncGenerator):
+                # Otherwise, the garbage collector would close the generator in another task.
+                await job_ids.aclose()
+
+    async def _read_present(self, job_ids: Iterable[JobToAdd]) -> None:
+        for count, job_id in enumerate(job_ids, 1):
+            await self._put(job_id)
+            if count % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+            if self._is_stopped:
+                break
+
+    def _end_of_ids(self) -> None:
+        self._none_follow = True
         self._readable.set()
 
     async def _put(self, job: JobToAdd) -> None:
@@ -140,19 +173,23 @@ class IdIntake:
             try:
                 check_job(job)
             except InvalidJobIdError as error:
+                self._holds_id = True
                 await self._refuse(error, job)
+                self._holds_id = False
                 return
             self.has_columns = self.has_columns or (isinstance(job, BatchJob) and bool(job.columns))
         while len(self._buffer) >= _MOST_BUFFERED:
+            self._holds_id = True
             self._writable.clear()
             await self._writable.wait()
+        self._holds_id = False
         self._buffer.append(job)
         self._readable.set()
 
     async def _write(self) -> None:
-        """Add the buffered ids to the journal in chunks, until all ids have been read."""
+        """Add the buffered ids to the journal in chunks, until no further ids follow."""
         clock, total, most = asyncio.get_running_loop().time, 0, _MOST_BUFFERED
-        while self._buffer or not self._all_read:
+        while self._buffer or not self._none_follow:
             self._readable.clear()
             if not self._buffer:
                 await self._readable.wait()
@@ -161,7 +198,7 @@ class IdIntake:
             total += len(chunk)
             self._writable.set()
             began = clock()
-            new = await self._journal.add(chunk, kind=self._kind)
+            new = await self._add(chunk)
             took, others_wait = clock() - began, self._journal.is_busy
             # With a large journal or a busy machine, adding a chunk can block other calls too long.
             # Then chunks become smaller; if adding becomes faster, they grow again.
@@ -170,11 +207,24 @@ class IdIntake:
             elif took < _LONGEST_ADD / 2 and len(chunk) == most:
                 most = min(2 * most, _MOST_BUFFERED)
             if new:
-                self._counters.known += new
-                self._counters.open += new
                 self._added.set()
                 await asyncio.sleep(0)  # so that `waiting` yields these jobs before the next chunk
             if self._buffer and others_wait:
                 # Other calls of the journal, such as recording an outcome, have waited. Without a
                 # pause, millions of ids would block those calls.
                 await asyncio.sleep(_PAUSE_FACTOR * took)
+
+    async def _add(self, chunk: Sequence[JobToAdd]) -> int:
+        """Add ids to the journal, and count those that are new; return their number.
+
+        If the task is cancelled, it first finishes this. So the counters agree with the journal.
+        """
+        adding = asyncio.create_task(self._add_and_count(chunk))
+        await wait_until_done(adding)
+        return adding.result()
+
+    async def _add_and_count(self, chunk: Sequence[JobToAdd]) -> int:
+        new = await self._journal.add(chunk, kind=self._kind)
+        self._counters.known += new
+        self._counters.open += new
+        return new

@@ -280,7 +280,7 @@ class RunTasks:
                 raise
         if self._timeout is not None:
             if not self._ids.is_collection:
-                intake.cancel()
+                self._ids.stop_reading()
             await asyncio.wait([intake])
             await self._give_up_waiting(self._timeout)
 

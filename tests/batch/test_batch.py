@@ -239,6 +239,29 @@ async def test_after_the_timeout_no_more_ids_are_awaited(scene):
     assert set(await scene.run(ids(), timeout=0.2)) == {slow}
 
 
+async def test_ids_that_were_read_have_an_outcome_although_the_journal_adds_them_too_late(
+    scene, monkeypatch
+):
+    slow, read, add = scene.many(3, processing_time=NEVER), [], Journal.add
+
+    async def add_late(journal, jobs, **options):
+        await asyncio.sleep(0.3)
+        return await add(journal, jobs, **options)
+
+    async def ids():
+        for job_id in slow:
+            read.append(job_id)
+            yield job_id
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("adepoll.batch.id_intake._FIRST_CHUNK", 1)
+    monkeypatch.setattr(Journal, "add", add_late)
+    async with scene.batch() as batch:
+        run = batch.run(ids(), timeout=0.1)
+        assert set(await gather(run)) == {*read}
+        assert (run.progress.known, run.progress.open) == (len(read), 0)
+
+
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
 async def test_an_invalid_timeout_is_refused(scene, seconds):
     async with scene.batch() as batch:

@@ -161,3 +161,93 @@ def test_an_iterable_that_ignores_its_cancellation_is_not_read_further():
         assert taken == [0, 1]
 
     run(main())
+
+
+@pytest.mark.parametrize("stop_at", [0.0, 0.1, 0.7, 2.0])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_ids_that_were_read_are_added_although_no_others_are_read(monkeypatch, stop_at, is_async):
+    monkeypatch.setattr("adepoll.batch.id_intake._MOST_BUFFERED", 1_500)
+
+    async def main():
+        taken = []
+
+        def ids():
+            for number in range(5_000):
+                taken.append(number)
+                yield f"job-{number}"
+            if not is_async:
+                return
+            while True:
+                yield None
+
+        async def arriving():
+            for job_id in ids():
+                if job_id is None:
+                    await asyncio.get_running_loop().create_future()
+                yield job_id
+
+        journal, counters = SlowJournal(takes=0.5), RunCounters()
+        job_ids = arriving() if is_async else ids()
+        intake = IdIntake(journal, job_ids, counters, refuse, kind=JobKind.V1_EXTRACT)
+        task = asyncio.create_task(intake.add_all())
+        await asyncio.sleep(stop_at)
+        intake.stop_reading()
+        await task
+        assert sum(count for _, _, count in journal.added) == len(taken) == counters.known
+        assert counters.open == counters.known
+        assert counters.complete == (not is_async and len(taken) == 5_000)
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_an_id_that_waits_for_its_refusal_is_not_lost_if_no_others_are_read(is_async):
+    async def main():
+        refused = []
+
+        async def refuse_slowly(_error, job):
+            await asyncio.sleep(3)
+            refused.append(job)
+
+        async def bad_ids():
+            for number in range(9):
+                yield f"bad {number}"
+
+        job_ids = bad_ids() if is_async else (f"bad {number}" for number in range(9))
+        counters = RunCounters()
+        intake = IdIntake(SlowJournal(), job_ids, counters, refuse_slowly, kind=JobKind.V1_EXTRACT)
+        task = asyncio.create_task(intake.add_all())
+        await asyncio.sleep(4)
+        intake.stop_reading()
+        await task
+        assert refused == ["bad 0", "bad 1"]
+        assert not counters.complete
+
+    run(main())
+
+
+def test_reading_that_is_stopped_before_it_begins_takes_no_id():
+    async def main():
+        journal, counters = SlowJournal(), RunCounters()
+        intake = IdIntake(journal, many(), counters, refuse, kind=JobKind.V1_EXTRACT)
+        intake.stop_reading()
+        await intake.add_all()
+        assert not counters.known
+        assert not counters.complete
+
+    run(main())
+
+
+def test_a_cancelled_intake_counts_the_ids_that_the_journal_adds_meanwhile():
+    async def main():
+        journal, counters = SlowJournal(takes=0.5), RunCounters()
+        intake = IdIntake(journal, many(), counters, refuse, kind=JobKind.V1_EXTRACT)
+        task = asyncio.create_task(intake.add_all())
+        await asyncio.sleep(0.7)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert [count for _, _, count in journal.added] == [1_000, 1_000]
+        assert counters.known == counters.open == 2_000
+
+    run(main())
