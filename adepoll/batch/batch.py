@@ -5,6 +5,7 @@ import operator
 import os
 from collections.abc import Collection
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Self, get_args
 
@@ -112,18 +113,34 @@ class Batch(AsyncCloseable):
                 treated like any other existing file. Pass False if you move result files.
 
         Raises:
-            ValueError: A number is out of range, or `name_by` is neither "job_id" nor "label".
+            ValueError: A number is out of range, or `discovery` or `name_by` is none of its texts.
             TypeError: A number is not an integer.
             ConfigurationError: `out_dir` is a URL.
         """
-        for name, value in (
-            ("concurrency", concurrency),
-            ("downloads", downloads),
-            ("connections", connections),
-            ("window", window),
-        ):
+        for name, value in (("downloads", downloads), ("window", window)):
             if operator.index(value) < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
+        self._new_watcher = partial(
+            JobWatcher,
+            client,
+            concurrency=concurrency,
+            schedule=schedule,
+            discovery=discovery,
+            not_found_grace=not_found_grace,
+            patience=patience,
+            outage_patience=outage_patience,
+        )
+        self._new_fetcher = partial(
+            ResultFetcher,
+            client,
+            connections=connections,
+            allow_private=allow_private,
+            resolve_url=resolve_url,
+            patience=download_patience,
+        )
+        # If an argument is wrong, the error comes now, not when the batch is opened.
+        self._new_watcher()
+        self._new_fetcher()
         if out_dir is not None:
             check_is_local(out_dir, "out_dir")
         self._client = client
@@ -132,18 +149,9 @@ class Batch(AsyncCloseable):
         if name_by not in get_args(NameBy):
             raise ValueError(f"name_by must be 'job_id' or 'label', got {name_by!r}")
         self._name_by: NameBy = name_by
-        self._concurrency = concurrency
         self._downloads = downloads
-        self._connections = connections
         self._window = window
-        self._schedule = schedule
-        self._discovery: Discovery = discovery
-        self._not_found_grace = not_found_grace
-        self._patience = patience
-        self._outage_patience = outage_patience
-        self._download_patience = download_patience
-        self._allow_private = allow_private
-        self._resolve_url = resolve_url
+        self._can_resolve = resolve_url is not None
         self._overwrite = overwrite
         self._protected = [Path(path) for path in protected]
         self._verify = verify
@@ -167,7 +175,9 @@ class Batch(AsyncCloseable):
 
         Raises:
             JournalError: The journal cannot be used; the subclass says why.
-            ConfigurationError: `out_dir` cannot be created, or its name is not valid Unicode.
+            ConfigurationError: `out_dir` cannot be created, or its name is not valid Unicode; or
+                `journal` is a URL.
+            ClosedError: `journal` is a closed `Journal`.
         """
         async with AsyncExitStack() as stack:
             journal = await self._open_journal(stack)
@@ -178,26 +188,9 @@ class Batch(AsyncCloseable):
                 self._client.keep_results_in(out_dir)
                 await start_in_thread(remove_unused, out_dir)
             watcher = await stack.enter_async_context(
-                JobWatcher(
-                    self._client,
-                    concurrency=self._concurrency,
-                    schedule=self._schedule,
-                    discovery=self._discovery,
-                    not_found_grace=self._not_found_grace,
-                    patience=self._patience,
-                    outage_patience=self._outage_patience,
-                    durations=await read_durations(journal),
-                )
+                self._new_watcher(durations=await read_durations(journal))
             )
-            fetcher = await stack.enter_async_context(
-                ResultFetcher(
-                    self._client,
-                    connections=self._connections,
-                    allow_private=self._allow_private,
-                    resolve_url=self._resolve_url,
-                    patience=self._download_patience,
-                )
-            )
+            fetcher = await stack.enter_async_context(self._new_fetcher())
             self._open = stack.pop_all()
         own_files = () if journal.path is None else files_of(journal.path)
         self._resources = BatchResources(
@@ -212,13 +205,13 @@ class Batch(AsyncCloseable):
             window=self._window,
             overwrite=self._overwrite,
             verify=self._verify,
-            curable=() if self._resolve_url is None else (ResultUnavailableError.__name__,),
+            curable=(ResultUnavailableError.__name__,) if self._can_resolve else (),
             service_time=self._client.service_time,
         )
         return self
 
     async def aclose(self) -> None:
-        """Stop the run, and close the journal if this batch has opened it."""
+        """Stop the run, and close the journal if this batch has opened it, but not the client."""
         self._resources = None
         try:
             if self._tasks is not None:

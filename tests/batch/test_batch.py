@@ -412,6 +412,16 @@ async def test_numbers_out_of_range_are_refused(scene, name, value, error):
         scene.batch(**{name: value})
 
 
+@pytest.mark.parametrize(
+    "name", ["not_found_grace", "patience", "outage_patience", "download_patience", "discovery"]
+)
+async def test_options_of_watcher_and_fetcher_are_refused_when_a_batch_is_made(scene, name):
+    value = "sometimes" if name == "discovery" else -1.0
+    with pytest.raises(ValueError, match=rf"{name.removeprefix('download_')} must be .*{value}"):
+        scene.batch(**{name: value})
+    assert not scene.journal.exists()
+
+
 async def test_a_batch_that_is_not_open_raises(scene):
     batch = scene.batch()
     with pytest.raises(ClosedError, match="async with"):
