@@ -101,13 +101,14 @@ class ObjectScanner:
         self._window = _FIRST_WINDOW
 
     def feed(self, chunk: bytes | memoryview) -> list[memoryview]:
-        """Read the next bytes. Return the bytes that belong to the value of the member `cut`.
+        """Read the next bytes of the object. Return those that belong to the value of one member.
 
-        `cut` is an argument of the constructor.
+        The constructor's argument `cut` is the name of this member.
 
         Raises:
-            MalformedAnswerError: The text is not a JSON object, has the member `cut` twice, or has
-                `max_members` members before `cut`.
+            MalformedAnswerError: The text is not a JSON object, has that member twice, or has more
+                than `max_members` members and not that member among the first. Or the value of that
+                member must be an object, but is a text or an array.
         """
         text = chunk if isinstance(chunk, bytes) else bytes(chunk)
         position = 0

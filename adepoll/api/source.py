@@ -33,7 +33,10 @@ class JobSource(Protocol):
 
 @runtime_checkable
 class PollingSource(Protocol):
-    """A source whose calls can wait before they send a request, for example for a rate limit."""
+    """A `JobSource` whose methods can wait before they send a request, as for a rate limit.
+
+    Because of `for_polling`, a watcher does not hold its semaphore during this wait.
+    """
 
     def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> JobSource:
         """Return a source with the same jobs that holds `semaphore` only during a request."""

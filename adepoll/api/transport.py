@@ -163,7 +163,7 @@ class Transport(Connections):
         return response
 
     def release(self, response: aiohttp.ClientResponse) -> None:
-        """Close a response whose body the caller has read itself; see `adopt`."""
+        """Close a response from `adopt`, and count the bytes of its body that were received."""
         self.reading.discard(response)
         self.bytes_received += response.content.total_bytes
         response.close()

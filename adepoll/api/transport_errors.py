@@ -35,13 +35,13 @@ class BrokenError(aiohttp.ClientError):
 
 
 def error_of(exc: BaseException, *, job_id: str | None, has_proxy: bool = False) -> RequestError:
-    """Return the error of adepoll for a request to the API that failed with an error of aiohttp.
+    """Return the error of adepoll for an error that aiohttp has raised for a request to the API.
 
     A RuntimeError is raised again, unless the system could not start the thread that resolves the
     name of the host.
 
     Args:
-        exc: The error of aiohttp.
+        exc: The error: of a class of aiohttp, or an OSError or RuntimeError.
         job_id: The job of the request; None if the request is not about a job.
         has_proxy: Whether the request was sent to a proxy.
     """

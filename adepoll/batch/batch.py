@@ -325,8 +325,14 @@ class Batch(AsyncCloseable):
     async def _open_out_dir(self, journal: Journal, noted: str | None) -> Path | None:
         """Create the folder for results, record it in the journal, and return its path.
 
-        If the batch was created without `out_dir`, do not create a folder: return `noted`, the
-        folder that the journal records, or None if the journal records no folder.
+        Args:
+            journal: The open journal.
+            noted: The folder that the journal records; None if it records none. If the batch has no
+                `out_dir`, this folder is returned, and no folder is created.
+
+        Raises:
+            ConfigurationError: `out_dir` cannot be created, or its name is not valid Unicode.
+            JournalDamagedError: The recorded folder is not an absolute path.
         """
         if self._out_dir is None:
             return None if noted is None else recorded_folder(noted, journal.path)

@@ -199,13 +199,16 @@ class BatchOptions:
     def resume_command(
         self, journal: Path, *, endpoints: Endpoints, note: str | None, out: Path | None
     ) -> str:
-        """Return the shell command that continues the batch, with every option that it needs.
+        """Return the shell command that continues the batch.
+
+        It has all options that the journal does not record, or records with another value. Only a
+        proxy URL with a user name or password is missing.
 
         Args:
             journal: Path of the journal, as the user wrote it.
             endpoints: The URLs of the API.
-            note: The options that the journal saves, as `to_note` has returned them; None if it
-                saves none.
+            note: The options that the journal records: a text from `to_note`. None if the journal
+                records no options.
             out: The folder for results; None if results are not written to files.
         """
         path = str(journal)

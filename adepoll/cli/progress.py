@@ -133,7 +133,11 @@ class PlainView(View):
             self._printed_at, self._printed = now, state
 
     def _line_interval(self, state: BatchState) -> float:
-        """Return the seconds between two lines; 0 if there is a new kind of problem."""
+        """Return the seconds after the previous line until the next one is printed.
+
+        0 if no line was printed yet, or if the batch has a new kind of problem. 600 if no number
+        has changed since the previous line, otherwise 60.
+        """
         printed = self._printed
         if printed is None or _problems(state) - _problems(printed):
             return 0.0

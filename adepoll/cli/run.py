@@ -146,7 +146,7 @@ def _is_folder_deleted() -> bool:
 
 
 def _report(error: Exception) -> None:
-    """Print an error that ended the command."""
+    """Print an error that ended the command, unless the reader of stdout has gone."""
     if isinstance(error, BrokenPipeError):
         discard(sys.__stdout__)
     elif isinstance(error, AdePollError):

@@ -269,7 +269,9 @@ class Faults:
     def select(
         self, endpoint: Endpoint, job_id: str | None, now: float, *, kind: str = DEFAULT_KIND
     ) -> tuple[AppliedFault, ...]:
-        """Count a request. Return the faults that apply to it; the fault added first comes first.
+        """Return the faults that apply to a request, in the order in which they were added.
+
+        The request is counted, unless no fault is active.
 
         Args:
             endpoint: The request's endpoint.

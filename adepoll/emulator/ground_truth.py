@@ -1,4 +1,7 @@
-"""What really happened in a world, to compare with what a client found out: `Emulator.truth`."""
+"""The facts about an emulated service, which `Emulator.truth` returns.
+
+A test compares them with what a client has found out.
+"""
 
 import math
 from collections import Counter

@@ -202,8 +202,9 @@ class ResultItems:
     def _feed(self, chunk: bytes) -> str | None:
         """Pass the next bytes to the parser, and its events to the `ItemBuilder`.
 
-        Return the problem if the bytes are not JSON. It is not raised here: within a handler, the
-        new error would have the error of ijson as its context, and that error quotes the document.
+        Return the problem if the bytes are not JSON, or have a number that Python cannot convert;
+        otherwise None. The problem is not raised here: an error that is raised in an ``except``
+        block keeps the error of ijson as its ``__context__``, and that error quotes the document.
         """
         events, builder = self._events, self._builder
         try:

@@ -188,7 +188,11 @@ def _inline_body(job: JobSnapshot) -> bytes:
 
 
 def ref_of(job: Job) -> JobRef:
-    """Return a reference to a job."""
+    """Return the `JobRef` of a job that is given as a snapshot, a `JobRef` or an id.
+
+    Raises:
+        InvalidJobIdError: The id cannot be a job id.
+    """
     if isinstance(job, JobSnapshot):
         return JobRef(job.job_id, kind=job.kind, label=job.label)
     return JobRef.of(job)

@@ -97,13 +97,15 @@ class Database:
                 self._lock.release()
 
     def write(self, calls: Sequence[Sequence[Change]], durable: bool) -> list[JournalError | None]:  # noqa: FBT001 - passed through an executor, which takes no keywords
-        """Write the changes of several calls in one transaction.
+        """Write the changes of several calls of `Journal.write` in one transaction.
 
-        If `durable` is True, the changes survive a power cut; see `_transaction`.
+        Args:
+            calls: For each call, its changes.
+            durable: True if the changes must survive a power cut; see `_transaction`.
 
         Returns:
-            One entry per call: None if all changes of the call were written. Otherwise none of its
-            changes was written, and the entry is the error.
+            For each call, None if its changes were written. Otherwise the error; then none of the
+            changes of this call was written.
 
         Raises:
             JournalError: The transaction failed, so no change of any call was written.

@@ -52,9 +52,9 @@ def _typed_like(
 class Session(Closeable):
     """Client, watcher and fetcher for a program without asyncio.
 
-    Use it as ``with Session() as session``, or close it with `close`. All calls of a session share
-    the client's connections and request budget, also calls from several threads. The names and
-    errors are those of `JobWatcher`, `ResultFetcher` and `Batch`.
+    Use it as ``with Session() as session``, or close it with `close`. Several threads can use one
+    session; all calls share the client's connections and request budget. The methods have the names
+    of those of `JobWatcher`, `ResultFetcher` and `Batch`, and raise the same errors.
     """
 
     def __init__(self, client: Callable[[], AdeClient] = AdeClient) -> None:

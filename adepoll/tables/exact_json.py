@@ -110,7 +110,11 @@ def _is_deep(text: bytes) -> bool:
 def _parse(text: bytes | str) -> Json:
     """Return the value of a JSON text.
 
-    NaN and Infinity become None; a number that Python cannot represent becomes its text.
+    NaN and Infinity become None. A number becomes its text if its exponent is above 400 or below
+    -400, or if it is an integer with over 4,300 digits.
+
+    Raises:
+        MalformedAnswerError: The text is not JSON.
     """
     for decoder in (_decoder, _tolerant_decoder):
         with suppress(ValueError, RecursionError):

@@ -133,7 +133,10 @@ class RowReader:
             return None
 
     def _inline_result(self, number: int) -> str | None:
-        """Return the inline result of a job as JSON text; None if it has none."""
+        """Return the inline result of a job as JSON text; None if it has none.
+
+        Call this once for each job, in the order of the numbers.
+        """
         if number > self._read_until:
             last = number + _PAGE - 1
             self._inline = self._journal.inline_results(number, last)

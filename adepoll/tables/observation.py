@@ -182,7 +182,11 @@ class Observer:
                 self._observe_scalars(node, found, group)
 
     def _observe_scalars(self, node: Node, found: type, values: Sequence[Any]) -> None:
-        """Observe values that are neither objects nor arrays, all of the Python type `found`."""
+        """Record in `node` what values have in common that are neither objects nor arrays.
+
+        For example: all texts are dates, or the largest of the integers. All values have the Python
+        type `found`.
+        """
         if found is str:
             if self.dates:
                 node.all_dates = node.all_dates and None not in map(parse_date, values)

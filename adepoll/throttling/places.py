@@ -189,7 +189,10 @@ class Places:
         return limits
 
     def _wake_first(self) -> None:
-        """For each slow host that may hold one more place now, wake its first waiting caller."""
+        """For each slow host, wake the caller that has waited longest, if `allows` returns True.
+
+        Only callers whose host is slow are woken. Other callers wait for a free place.
+        """
         seen = set()
         for wait in self.waiting:
             if wait.turn is not None and wait.host not in seen:

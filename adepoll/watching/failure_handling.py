@@ -338,7 +338,10 @@ class FailureMemory:
             del self.failures[next(iter(self.failures))]
 
     def recall(self, job_id: str, now: float) -> PollFailures | None:
-        """Return and forget the failed polls of a job; None if they are over ten minutes old."""
+        """Return the failed polls of a job, and forget them.
+
+        None if no failed poll is remembered, or if the last one was over ten minutes ago.
+        """
         failures = self.failures.pop(job_id, None)
         if failures is None or now - failures.last_at > _REMEMBERED_FOR:
             return None

@@ -153,7 +153,7 @@ class _Storing:
     def __init__(
         self, watcher: JobWatcher, store: Store, *, concurrency: int, unstored: int
     ) -> None:
-        """Create an object for one call of `store_outcomes`, which describes the arguments."""
+        """Prepare one call of `store_outcomes`. That function describes the arguments."""
         self._watcher = watcher
         self._store = store
         self._stores = asyncio.Semaphore(concurrency)

@@ -101,13 +101,17 @@ class Pollers:
         keep_from: float | None = None,
         keep_poll: bool = False,
     ) -> list[asyncio.Task[None]]:
-        """Remove `subscriber` from a job; cancel and return the tasks that nobody needs now.
+        """Remove a subscriber from a job. If it was the last one, stop watching the job.
+
+        Return the cancelled tasks: the poll of the job, and the list sweeps if no other job is
+        watched.
 
         Args:
             job_id: Id of the job.
             subscriber: The subscriber.
-            keep_from: None to forget the job. Otherwise the present time: what is known of the job
-                is kept for a later `wait`, and list sweeps go on for one more second.
+            keep_from: None to forget the job immediately. Otherwise the present time: the state of
+                the job is kept for ten seconds, for another `wait`, and list sweeps go on for one
+                more second.
             keep_poll: True to let a poll of the job go on for two seconds, if its request was sent.
         """
         task = None

@@ -46,7 +46,11 @@ class LagHistogram(HtmlTable):
     sum: float = 0.0
 
     def __str__(self) -> str:
-        """Return the mean, and a number of seconds that 95% of the lags do not exceed."""
+        """Return a text such as "mean 1.2 s, 95% within 5 s".
+
+        The second number is the smallest of the `bounds` that at least 95% of the lags do not
+        exceed. It is left out if there is none.
+        """
         lags = sum(self.counts)
         if not lags:
             return "no lag yet"

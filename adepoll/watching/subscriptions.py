@@ -70,12 +70,13 @@ UNRESOLVED: Final = Ended.UNRESOLVED
 class Subscription:
     """Watches many jobs for one consumer.
 
-    The consumer takes items: snapshots, status updates or errors of single jobs. When the last item
-    of a job is taken, the job is forgotten, so that memory does not grow with an endless iterator.
-    A job is known by its key, the text of its reference.
+    The consumer takes items: snapshots, status updates or errors of single jobs. When the consumer
+    takes the last item of a job, the subscription forgets the job. So memory does not grow if the
+    ids come from an endless iterator. The key of a job is the text of its `JobRef`.
 
     Attributes:
-        alone: The tuple ``(self,)``, which all jobs of this subscription share.
+        alone: The tuple ``(self,)``. It is the `subscribers` of all jobs that only this
+            subscription watches, to save memory.
         every_change: True if every change of status is delivered, False if only the final one.
         buffer: Limits the snapshots that wait for the consumer; None for no limit.
         ready: Set when an item may be ready, or when the subscription may have ended.
@@ -354,9 +355,12 @@ class Subscription:
         return len(self._to_yield)
 
     def _ids_ended(self, task: asyncio.Task[None]) -> None:
-        """Record that no more ids are read, because `task` has ended.
+        """Handle the end of `task`, which has read the ids, or has ended the jobs at the timeout.
 
-        If the task failed, end the subscription with its error.
+        If the task has failed, end the subscription with its error. If other code has cancelled the
+        task, end the subscription with `JobIdsCancelledError`. If it has ended normally, record
+        that no further id will be read. Do nothing if the subscription was closed before, or if the
+        task of the timeout goes on.
         """
         error = None if task.cancelled() else task.exception()
         if error is not None:
