@@ -171,11 +171,12 @@ class Throughput:
 
     def rate(self, now: float) -> float | None:
         """Return how many polls per second are possible; None unless most polls are late."""
+        if now > self._updated + _FADE_EVERY:
+            self._fade(now)  # perhaps no poll has ended for hours
         if not self.is_short:
             return None
         passed = max(now - self._started, _LATE)
-        counted = self._polls * math.exp(-(now - self._updated) / _MEMORY)
-        return counted / (_MEMORY * -math.expm1(-passed / _MEMORY))
+        return self._polls / (_MEMORY * -math.expm1(-passed / _MEMORY))
 
     @property
     def settled_share(self) -> float:

@@ -38,6 +38,17 @@ def test_the_rate_follows_a_change():
     assert throughput.rate(now) is None
 
 
+@pytest.mark.parametrize("hours", [0.1, 1, 5, 1_000])
+def test_nothing_is_known_after_a_long_time_without_a_poll(hours):
+    throughput = Throughput()
+    now = play(throughput, rate=100, seconds=60, late=10.0)
+    assert throughput.rate(now + 1.0) is not None
+    assert throughput.rate(now + hours * 3600) is None
+    assert not throughput.is_short
+    now = play(throughput, rate=100, seconds=60, late=10.0, since=now + hours * 3600)
+    assert throughput.rate(now) == pytest.approx(100, rel=0.1)
+
+
 @pytest.mark.parametrize("settled", [True, False])
 def test_it_knows_whether_late_polls_find_settled_jobs(settled):
     throughput = Throughput()
