@@ -223,7 +223,7 @@ class SweepPolicy:
 
         These are the polls of all jobs that the schedule would make between two sweeps.
         """
-        if at.mean_delay is None or self.target_lag is None:
+        if not at.mean_delay or self.target_lag is None:
             return at.watched
         # Two sweeps are about two target lags apart.
         return at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)
