@@ -72,7 +72,7 @@ class Schedule(Protocol):
     """
 
     def delay(self, job: PollContext, rng: Random) -> float:
-        """Return the seconds from now until the next poll.
+        """Return the seconds from now until the next poll: a finite number of 0 or more.
 
         Args:
             job: What is known of the job.

@@ -82,7 +82,7 @@ class ScheduleCalls:
             lag_ratio=learning.lag_ratio.value,
         )
         delay = self.schedule.delay(context, self.rng)
-        if not delay >= 0:
+        if not 0 <= delay < math.inf:
             raise self._error(delay)
         before = delay if self.mean_delay is None else self.mean_delay
         self.mean_delay = before + (delay - before) / _MEAN_OF
@@ -105,7 +105,7 @@ class ScheduleCalls:
         )
         old_share = learning.durations.arrivals.old_share
         delay = self._first_poll_schedule.first_delay(context, self.rng, old_share=old_share)
-        if not delay >= 0:
+        if not 0 <= delay < math.inf:
             raise self._error(delay)
         return delay
 

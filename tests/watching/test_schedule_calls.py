@@ -84,7 +84,7 @@ def test_the_mean_delay_follows_the_delays_slowly():
     assert means == [4.0, 5.0, 5.0 - 1 / 32]
 
 
-@pytest.mark.parametrize("delay", [-1e-9, -1.0, math.nan])
+@pytest.mark.parametrize("delay", [-1e-9, -1.0, math.nan, math.inf])
 def test_a_delay_below_zero_is_refused(delay):
     with pytest.raises(ValueError, match="as the delay of a poll"):
         calls_of(Recording([delay])).delay(state_of(), 107.0)

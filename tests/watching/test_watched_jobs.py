@@ -188,7 +188,7 @@ def test_the_schedule_gets_polls_and_age():
     assert told == [(1, 0), (2, 7), (2, 13)]
 
 
-@pytest.mark.parametrize("delay", [math.nan, -1.0])
+@pytest.mark.parametrize("delay", [math.nan, math.inf, -1.0])
 def test_a_schedule_that_returns_no_delay_raises_value_error(delay):
     class Wrong:
         def delay(self, job, rng):
