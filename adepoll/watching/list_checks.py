@@ -53,8 +53,9 @@ class ListChecks:
         return ListAccuracy(limit=self.useful_lag(None))
 
     def restart(self) -> None:
-        """Record that list sweeps begin, so that no earlier sweep is compared with the next one."""
+        """Record that list sweeps begin, and forget the last sweep and sample before them."""
         self._swept_at = math.inf
+        self._sample = []  # perhaps all jobs were forgotten, so that these are never polled
 
     def useful_lag(self, rate: float | None) -> float:
         """Return the largest lag of the list, in seconds, at which the list is useful.
@@ -189,7 +190,7 @@ class ListChecks:
         count = self.accuracy.samples(len(states), age=age, settled=self._settled, chance=chance)
         self._settled = 0
         is_short = self.timing.throughput.is_short or waits_replaced
-        count = sum(self.list_trust.may_check(is_short=is_short) for _ in range(count))
+        count = int(min(count, self.list_trust.checks_allowed(is_short=is_short)))
         drawn = [
             state
             for state in self.timing.rng.sample(states, min(_DRAWN * count, len(states)))
@@ -198,6 +199,7 @@ class ListChecks:
         drawn.sort(key=lambda state: self.unseen_chance(state, now), reverse=True)
         self._sample = drawn[:count]
         for state in self._sample:
+            self.list_trust.may_check(is_short=is_short)
             self.list_trust.confirm_when_due(state)
             self.poll_queue.put(state, now)
 

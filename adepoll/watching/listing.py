@@ -99,13 +99,20 @@ class ListTrust:
         if self._checks < _MAX_CHECKS:
             self._checks += _CHECK_SHARE
 
-    def may_check(self, *, is_short: bool) -> bool:
-        """Return True if a job may be polled only to check the list, and count that poll.
+    def checks_allowed(self, *, is_short: bool) -> float:
+        """Return how many jobs may be polled now only to check the list; infinity for no limit.
 
         Args:
             is_short: True if polls wait for the request budget. Then few such polls are allowed.
         """
-        if (is_short or self.sweep_rate is not None) and self._checks < 1:
+        return self._checks // 1 if is_short or self.sweep_rate is not None else math.inf
+
+    def may_check(self, *, is_short: bool) -> bool:
+        """Return True if a job may be polled only to check the list, and count that poll.
+
+        `checks_allowed` describes the argument.
+        """
+        if self.checks_allowed(is_short=is_short) < 1:
             return False
         self._checks = max(self._checks - 1, 0.0)
         return True

@@ -438,6 +438,53 @@ def test_the_end_of_a_sweep_is_no_request_of_a_sample_if_the_schedule_decides():
     assert watched_jobs.poll_queue.next_due() == INTERVAL
 
 
+def listed_in_short_supply(*listed, others=0):
+    """Watch jobs while one poll may be made only to check the list; the list shows some of them."""
+    watched_jobs = watched_jobs_of(*listed, *[f"other-{number}" for number in range(others)])
+    watched_jobs.list_hints.accuracy.restart()
+    make_short(watched_jobs)
+    show(watched_jobs, *listed, *[f"other-{number}" for number in range(others)], at=40.0)
+    show(watched_jobs, *listed, at=60.0)
+    return watched_jobs
+
+
+def allow_a_check(watched_jobs):
+    for _ in range(34):
+        watched_jobs.list_trust.record_request()
+
+
+def test_a_sample_without_a_listed_job_costs_no_check_of_the_list():
+    watched_jobs = listed_in_short_supply(others=20)
+    allow_a_check(watched_jobs)
+    assert end_sweep(watched_jobs, 60.0) == 20
+    assert watched_jobs.list_trust.may_check(is_short=True)
+    assert not watched_jobs.list_trust.may_check(is_short=True)
+
+
+def test_a_sample_of_a_listed_job_costs_a_check_of_the_list():
+    watched_jobs = listed_in_short_supply("a")
+    allow_a_check(watched_jobs)
+    end_sweep(watched_jobs, 60.0)
+    assert watched_jobs.pop_due(60.0).job_id == "a"
+    assert not watched_jobs.list_trust.may_check(is_short=True)
+
+
+def test_samples_go_on_after_all_jobs_were_forgotten():
+    """As after an error that ends all watches, while a job of the last sample is due."""
+    watched_jobs = listed_in_short_supply("a")
+    for watch in range(2):
+        allow_a_check(watched_jobs)
+        end_sweep(watched_jobs, 60.0)
+        assert watched_jobs.get("a").ignore_list, f"no sample in watch {watch}"
+        for _ in watched_jobs.clear():
+            pass
+        stop(watched_jobs, 60.0)
+        watched_jobs.list_hints.start_sweeping()
+        subscribed = watched_jobs.subscribe("a", "a", subscription_of(), 0.0, can_wait=True)
+        show(watched_jobs, "a", at=60.0)
+        assert not subscribed.ignore_list
+
+
 # --- what polls show of the list ----------------------------------------------------------------
 
 
