@@ -186,7 +186,8 @@ class Adaptive:
             most 5 s, `Adaptive` aims at a shorter lag for jobs that take only seconds; see `aim`.
         minimum: Shortest delay, in seconds, even if the lag bound is shorter.
         maximum: Longest delay, in seconds, after failed polls and at quiet ages: ages at which jobs
-            hardly ever end. After failed polls of a job that somebody waits for, 10 s is the limit.
+            hardly ever end. After failed polls of a job that somebody waits for, 10 s is the limit,
+            or `minimum` if that is longer.
         jitter: Largest random change of a delay, as a share of the delay, 0 to below 1.
 
     Raises:
@@ -229,7 +230,7 @@ class Adaptive:
             delay = max(delay, self.target_lag / 2 * 2.0 ** min(job.failures - 1, 32))
             maximum = self.maximum if job.awaited_for is None else LONGEST_AFTER_FAILURE
             delay = min(delay, maximum, self.maximum)
-            delay *= rng.uniform(1 - self.jitter, 1)
+            delay = max(delay * rng.uniform(1 - self.jitter, 1), self.minimum)
         return delay
 
     def first_delay(self, job: PollContext, rng: Random, *, old_share: float) -> float:

@@ -169,8 +169,13 @@ ADAPTIVES = [
 )
 def test_adaptive_stays_within_its_bounds(schedule, distribution, age, failures, seed):
     wait = schedule.delay(of_age(age, distribution, failures), Random(seed))
-    assert 0 < wait <= schedule.maximum
-    assert failures or wait >= schedule.minimum
+    assert schedule.minimum <= wait <= schedule.maximum
+
+
+@pytest.mark.parametrize("awaited_for", [None, 100.0])
+def test_failed_polls_do_not_make_polls_more_frequent_than_the_minimum(awaited_for):
+    job = PollContext(polls=1, watched_for=100.0, awaited_for=awaited_for, failures=1)
+    assert Adaptive(minimum=30.0).delay(job, Random(0)) == 30.0
 
 
 def test_adaptive_polls_when_jobs_are_likely_to_end():
