@@ -72,4 +72,8 @@ def own_instance(error: BaseException) -> BaseException:
         bug = RuntimeError("the source or the iterable of job ids raised StopAsyncIteration")
         bug.__cause__ = error
         return bug
-    return copy.copy(error) if isinstance(error, AdePollError | ClosedError) else error
+    if not isinstance(error, AdePollError | ClosedError):
+        return error
+    own = copy.copy(error)
+    own.__cause__ = error.__cause__
+    return own

@@ -28,6 +28,7 @@ def test_each_waiter_raises_its_own_instance_of_an_error(replay):
     async def script():
         loop = asyncio.get_running_loop()
         error = AnswerTimeoutError(timeout=3.0, job_id="a")
+        error.__cause__ = OSError("the reason")
         raised = []
         for _ in range(2):
             waiter = Waiter(loop.create_future())
@@ -36,6 +37,7 @@ def test_each_waiter_raises_its_own_instance_of_an_error(replay):
                 await waiter.future
             raised.append(caught.value)
         assert len({id(error), *map(id, raised)}) == 3
+        assert {one.__cause__ for one in raised} == {error.__cause__}
         assert [(one.timeout, one.job_id, str(one)) for one in raised] == [
             (3.0, "a", str(error))
         ] * 2
