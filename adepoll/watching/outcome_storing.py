@@ -178,8 +178,11 @@ class _Storing:
                 reading = tasks.create_task(self._read_ids(job_ids))
                 await self._watch(tasks)
                 reading.cancel()
-        except BaseExceptionGroup as group:  # an error of the caller's iterable
-            raise group.exceptions[0] from None
+        except BaseExceptionGroup as group:
+            error = group.exceptions[0]  # of the caller's iterable
+        else:
+            return
+        raise error  # not above: `group` would become its context, and `from` would set its cause
 
     async def _read_ids(self, job_ids: JobIds) -> None:
         """Queue all jobs of `job_ids`, and None after the last one."""

@@ -243,16 +243,20 @@ def test_an_invalid_id_is_stored_once_although_jobs_are_watched_again(replay, sc
     replay(script)
 
 
-def test_an_error_of_the_ids_is_raised(replay, scripted):
+def test_an_error_of_the_ids_is_raised_with_its_cause(replay, scripted):
     async def script():
+        cause = OSError("no route to host")
+
         async def ids():
             yield "a"
-            raise LookupError("queue")
+            raise LookupError("queue") from cause
 
         table = Table(["a"])
         async with JobWatcher(scripted()) as watcher:
-            with pytest.raises(LookupError):
+            with pytest.raises(LookupError) as caught:
                 await store_outcomes(watcher, ids(), table.store)
+        assert caught.value.__cause__ is cause
+        assert not isinstance(caught.value.__context__, ExceptionGroup)
 
     replay(script)
 
