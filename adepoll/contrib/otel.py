@@ -24,7 +24,15 @@ from adepoll.api.client import AdeClient
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.api.results import JobResult
-from adepoll.api.source import JobSource, clock_of, for_kind, for_polling, kind_of
+from adepoll.api.source import (
+    JobSource,
+    clock_of,
+    for_kind,
+    for_polling,
+    is_newest_first,
+    kind_of,
+    origin_of,
+)
 from adepoll.api.transport_options import TransportOptions
 from adepoll.errors import (
     ConfigurationError,
@@ -99,6 +107,16 @@ class TracedSource:
     def kind(self) -> JobKind:
         """Kind of the jobs of this source, such as v1-extract."""
         return kind_of(self._source)
+
+    @property
+    def newest_first(self) -> bool:
+        """True if the list of the source shows the newest jobs first."""
+        return is_newest_first(self._source)
+
+    @property
+    def origin(self) -> str:
+        """Scheme, name and port of the host that has the jobs; empty if the source does not say."""
+        return origin_of(self._source)
 
     def for_kind(self, kind: JobKind) -> "TracedSource":
         """Return a traced source of the jobs of one kind, as `AdeClient.for_kind` does.

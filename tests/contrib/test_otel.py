@@ -10,9 +10,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode, get_current_span
 
-from adepoll import AdeClient, Fixed, JobWatcher, ResultFetcher
+from adepoll import AdeClient, Fixed, JobKind, JobWatcher, ResultFetcher
 from adepoll.api.models import JobPage
-from adepoll.api.source import PollingSource, TimedSource
+from adepoll.api.source import (
+    PollingSource,
+    TimedSource,
+    is_newest_first,
+    kind_of,
+    origin_of,
+)
 from adepoll.contrib.otel import FetcherOptions, TracedFetcher, TracedSource
 from adepoll.emulator import JobPlan
 from adepoll.errors import (
@@ -193,6 +199,15 @@ async def test_a_watcher_can_use_it_like_its_source(ade, spans, scripted):
         assert ade.api_key not in spans.text()
         assert job_id not in spans.text()
     assert TracedSource(scripted(), spans.tracer).service_time() is None
+
+
+@pytest.mark.parametrize("kind", [JobKind.V1_PARSE, JobKind.V2_PARSE], ids=str)
+def test_a_watcher_learns_from_it_what_it_learns_from_its_source(spans, kind):
+    source = AdeClient("emulator-key").for_kind(kind)
+    traced = TracedSource(AdeClient("emulator-key"), spans.tracer).for_kind(kind)
+    assert kind_of(traced) == kind
+    assert is_newest_first(traced) is is_newest_first(source)
+    assert origin_of(traced) == origin_of(source) != ""
 
 
 @pytest.fixture
