@@ -395,7 +395,7 @@ class World:
             return job.result
         seed = f"{self.seed}/{job.result_version}" if job.result_version else self.seed
         parts = KINDS[job.kind].result(job, seed=seed, org_id=self.org_id)
-        result = parts.fit(job.plan.result_bytes, modified=min(job.finished_at, self._now))
+        result = parts.fit(job.plan.result_bytes, modified=job.finished_at)
         if result.size > _LARGEST_UNCACHED:
             # Only large results are read in many ranges; caching every result would cost memory.
             job.result = result

@@ -255,9 +255,13 @@ class TestConditions:
         if status == 412:
             assert b"<Condition>If-" in body
 
-    async def test_last_modified_is_the_end_of_the_job(self, large, storage):
-        _, url = large
-        async with storage.get(url) as answer:
+    async def test_last_modified_is_the_end_of_the_job(self, ade, storage):
+        plan = JobPlan(result_bytes=LARGE, processing_time=0.7)
+        job_id = ade.submit(plan, received_at=T0)
+        assert ade.truth(job_id).result_bytes == LARGE  # it is made before the job ends
+        ade.world.clock.now += 100
+        _, body = ade.world.job(job_id)
+        async with storage.get(URL(body["output_url"], encoded=True)) as answer:
             assert answer.headers["Last-Modified"] == formatdate(self.MODIFIED, usegmt=True)
 
     async def test_the_error_for_an_expired_url_contains_its_expiry(
