@@ -50,6 +50,7 @@ class JobList:
     # Time of the next status change, number of the job, job, and the status before that change
     # (None if the job has not arrived). A heap.
     _changes: list[tuple[float, int, Job, JobStatus | None]] = Factory(list)
+    _updated_to: float = field(init=False, default=-math.inf)
     _rng: random.Random = field(init=False)
 
     @_rng.default
@@ -60,8 +61,12 @@ class JobList:
         """Add a job. It is in the list from the first `update` after its arrival."""
         heappush(self._changes, (job.received_at, job.number, job, None))
 
-    def update(self, now: float) -> None:
-        """Apply all status changes up to `now`, in Unix seconds, which must not decrease."""
+    def update(self, now: float) -> float:
+        """Apply all status changes up to `now`, and return the time that the list shows.
+
+        Times are Unix seconds. If an earlier call had a later `now`, the list stays as it is.
+        """
+        now = self._updated_to = max(self._updated_to, now)
         while self._changes and self._changes[0][0] <= now:
             _, number, job, before = heappop(self._changes)
             entry = (self._key(job), number, job)
@@ -76,6 +81,7 @@ class JobList:
             insort(self._by_status[after], entry)
             if (change := job.next_change(now)) < math.inf:
                 heappush(self._changes, (change, number, job, after))
+        return now
 
     def page(self, *, skip: int, count: int, status: JobStatus | None) -> tuple[list[Job], bool]:
         """Return the jobs of one page in order, and whether more jobs follow.

@@ -49,7 +49,8 @@ class World:
         org_id: Id of the organisation.
         results_origin: Scheme, host and port of every presigned URL.
         list_order: Order of the v1 job lists; the v2 lists begin with the newest jobs.
-        list_lag: Seconds by which a page of the list is out of date.
+        list_lag: Seconds by which a page of the list is out of date. If it becomes longer, the list
+            stands still for a while.
         faults: The active faults.
         request_log: Counts all requests; records leaked secrets, and requests that came before the
             end of a Retry-After.
@@ -259,9 +260,8 @@ class World:
         `shift` is the number of jobs by which the page begins too late; negative if too early.
         """
         self.count(Endpoint.LIST, None)
-        now = self._now - self.list_lag
         listed = self._lists[rules.name]
-        listed.update(now)
+        now = listed.update(self._now - self.list_lag)
         skip = max(min(query.page, _LARGEST_PAGE) * query.page_size + shift, 0)
         jobs, has_more = listed.page(skip=skip, count=query.page_size, status=query.status)
         if query.impossible:

@@ -82,6 +82,17 @@ class TestLists:
         clock.now += 3
         assert seen() == ("completed", "completed")
 
+    def test_a_list_stands_still_when_its_lag_becomes_longer(self, clock):
+        world = World(clock=clock)
+        world.submit(JobPlan(processing_time=4))
+        clock.now += 1
+        before = world.page()
+        world.list_lag = 3.0
+        for _ in range(6):
+            assert world.page() == before
+            clock.now += 1
+        assert world.page()["jobs"][0]["status"] == "completed"
+
     async def test_the_emulator_passes_order_and_lag_on(self, clock):
         ade = Emulator(clock=clock, list_order="oldest", list_lag=2.0)
         assert (ade.world.list_order, ade.world.list_lag) == (ListOrder.OLDEST, 2.0)
