@@ -112,7 +112,7 @@ class Fault:
     @property
     def endpoints(self) -> frozenset[Endpoint]:
         """The endpoints at which the fault can apply to a request."""
-        return self.when.endpoints or self.effect.endpoints
+        return self.effect.endpoints if self.when.endpoints is None else self.when.endpoints
 
 
 def make_fault(

@@ -57,6 +57,11 @@ def test_a_fault_can_be_limited_to_endpoints_and_jobs():
     assert not on.select(Endpoint.RESULT, "one", NOW)
 
 
+@pytest.mark.parametrize("condition", ["endpoints", "jobs", "kinds"])
+def test_an_empty_condition_matches_no_request(condition):
+    assert not faults(make_fault("server-error", **{condition: []})).select(GET, "one", NOW)
+
+
 def test_a_fault_can_be_limited_to_a_number_of_requests():
     on = faults(make_fault("nan", times=2))
     assert [bool(on.select(GET, str(n), NOW)) for n in range(4)] == [True, True, False, False]
