@@ -157,8 +157,7 @@ def loads(body: bytes | str, limits: "Limits | None" = None) -> Json:
 def _loads_slowly(body: bytes | str) -> Json:
     """Parse JSON that is not UTF-8, or has unusual numbers; raises `MalformedAnswerError`."""
     try:
-        text = body if isinstance(body, str) else _decoded(body)
-        return _tolerant_decoder.decode(_with_escaped_surrogates(text))
+        return _tolerant_decoder.decode(as_text(body))
     except json.JSONDecodeError as exc:
         problem = f"not JSON: {exc.msg} @ line {exc.lineno} column {exc.colno}"
     except RecursionError:
@@ -168,8 +167,15 @@ def _loads_slowly(body: bytes | str) -> Json:
     raise MalformedAnswerError([problem])
 
 
-def _decoded(body: bytes) -> str:
-    return body.decode(json.detect_encoding(body), "surrogatepass")
+def as_text(body: bytes | str) -> str:
+    r"""Return JSON text in UTF-8, UTF-16 or UTF-32 as a string, with surrogates as ``\ud83d``.
+
+    Raises:
+        UnicodeDecodeError: The body has none of these encodings.
+    """
+    if isinstance(body, str):
+        return _with_escaped_surrogates(body)
+    return _with_escaped_surrogates(body.decode(json.detect_encoding(body), "surrogatepass"))
 
 
 # A surrogate after a backslash, which is not JSON.

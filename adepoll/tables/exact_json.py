@@ -8,10 +8,10 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from adepoll.api.json_text import MAX_NESTING, Json, bounded, loads
+from adepoll.api.json_text import MAX_NESTING, Json, as_text, bounded, loads
 
 _EXACT_LENGTH: Final = 16  # characters: a point and 15 digits, which a double can always hold
 _NO_MARKS: Final = bytes(sorted({*range(256)} - {*b'[]{}"'}))
@@ -34,7 +34,12 @@ def load(text: bytes | str) -> Json:
         MalformedAnswerError: The text is not JSON.
         UnreadableError: Arrays and objects are nested in more than 100 levels.
     """
-    return _checked(_parse(text), text)
+    with suppress(ValueError, RecursionError):
+        return _checked(_parse(text), text)
+    with suppress(ValueError, RecursionError):  # not UTF-8, or with surrogates
+        escaped = as_text(text)
+        return _checked(_parse(escaped), escaped)
+    return _checked(loads(text), text)  # its error says what is wrong
 
 
 def load_first_member(text: bytes | str, name: str) -> tuple[Json, int] | None:
@@ -108,7 +113,7 @@ def _is_deep(text: bytes) -> bool:
 
 
 def _parse(text: bytes | str) -> Json:
-    """Return the value of a JSON text.
+    """Return the value of a JSON text in UTF-8; raise ValueError if it is not JSON.
 
     NaN and Infinity become None. A number becomes its text if its exponent is above 400 or below
     -400, or if it is an integer with over 4,300 digits.
@@ -116,10 +121,11 @@ def _parse(text: bytes | str) -> Json:
     Raises:
         MalformedAnswerError: The text is not JSON.
     """
-    for decoder in (_decoder, _tolerant_decoder):
-        with suppress(ValueError, RecursionError):
-            return decoder.decode(text if isinstance(text, str) else text.decode("utf-8"))
-    return loads(text)  # also reads other encodings; its error says what is wrong
+    content = text if isinstance(text, str) else text.decode("utf-8")
+    try:
+        return _decoder.decode(content)
+    except ValueError:
+        return _tolerant_decoder.decode(content)
 
 
 def _exact(text: str) -> float | Decimal:
@@ -127,7 +133,10 @@ def _exact(text: str) -> float | Decimal:
     number = float(text)
     if len(text) <= _EXACT_LENGTH and number and "e" not in text and "E" not in text:
         return number
-    exact = Decimal(text)
+    try:
+        exact = Decimal(text)
+    except InvalidOperation:  # its exponent has more than 18 digits
+        raise ValueError("a number is out of range") from None
     if abs(exact.adjusted()) > _MAX_EXPONENT:
         if exact:
             raise ValueError("a number is out of range")  # `_exact_or_text` catches this error

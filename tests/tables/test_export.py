@@ -159,6 +159,7 @@ async def test_labels_kinds_and_columns_of_the_input(tmp_path):
         (["1e400"], ["1E+400"], pa.string()),
         (["NaN", "1"], [None, 1], pa.int64()),
         (["1e999999999", "5"], ["1e999999999", "5"], pa.string()),
+        (["1e9999999999999999999", "5"], ["1e9999999999999999999", "5"], pa.string()),
     ],
 )
 async def test_numbers_are_exact(table, numbers, expected, kind):
@@ -204,6 +205,16 @@ async def test_half_a_surrogate_pair_does_not_stop_the_export(table):
     rows, _ = await table(texts=[r'{"extraction": {"a": "x\ud800y \ud83d\ude00", "\uDC00": 1}}'])
     assert values(rows, "a") == ["x\ufffdy \U0001f600"]
     assert values(rows, "\ufffd") == [1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+async def test_files_in_unusual_encodings_have_exact_values(tmp_path, encoding):
+    await write_journal(tmp_path / "b.db", [result_text({})], folder=tmp_path)
+    text = '{"extraction": {"a": "x\ud800", "n": 12345678901234567.89}}'
+    (tmp_path / "j0.json").write_text(text, encoding, "surrogatepass")
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.parquet")
+    row = parquet.read_table(tmp_path / "t.parquet").to_pylist()[0]
+    assert (row["a"], row["n"]) == ("x\ufffd", Decimal("12345678901234567.89"))
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
