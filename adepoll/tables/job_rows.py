@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +45,7 @@ PARTS: Final = ("chunks", "splits")
 _FOUND_IN: Final = "extraction_metadata"
 _GROUND: Final = "ground"
 _MAX_PROBLEMS: Final = 100
-_PAGE: Final = 200  # jobs whose inline results are read together
+_PAGE: Final = 200  # jobs that are read together
 
 
 @frozen
@@ -81,6 +82,8 @@ class RowReader:
     _folder: Path | None = None
     _references: bool = False
     _parts: Collection[str] = ()
+    # Number in the journal of the last job whose record has been read.
+    _last: int = field(default=0, init=False)
     # Inline results that were read ahead, by the number of the job in the journal.
     _inline: dict[int, str] = field(factory=dict, init=False)
     # The inline results of all jobs up to this number have been read.
@@ -92,22 +95,27 @@ class RowReader:
 
     def rows(self) -> Iterator[Row]:
         """Yield a row for each job, in the order of the journal."""
-        for record in self._journal.records():
-            job = job_values(record)
-            text = self._result_text(record)
-            value, references, size = None, None, 0
-            is_whole = record.file is None or (text is not None and len(text) == record.file.bytes)
-            if text is not None:
-                try:
-                    value, references, size = self._parse(text, is_whole=is_whole)
-                except MalformedAnswerError as exc:
-                    self._note_problem(record.job_id, f"it is {exc.problems[0]}")
-                except UnreadableError as exc:
-                    self._note_problem(record.job_id, str(exc))
-                else:
-                    self.results += 1
-            columns = without_surrogates(dict(record.columns)) or None
-            yield Row(job, columns, value, references, size)
+        records = self._journal.records()
+        while page := list(islice(records, _PAGE)):
+            self._last = page[-1].number
+            yield from map(self._row, page)
+
+    def _row(self, record: Record) -> Row:
+        job = job_values(record)
+        text = self._result_text(record)
+        value, references, size = None, None, 0
+        is_whole = record.file is None or (text is not None and len(text) == record.file.bytes)
+        if text is not None:
+            try:
+                value, references, size = self._parse(text, is_whole=is_whole)
+            except MalformedAnswerError as exc:
+                self._note_problem(record.job_id, f"it is {exc.problems[0]}")
+            except UnreadableError as exc:
+                self._note_problem(record.job_id, str(exc))
+            else:
+                self.results += 1
+        columns = without_surrogates(dict(record.columns)) or None
+        return Row(job, columns, value, references, size)
 
     def _result_text(self, record: Record) -> bytes | str | None:
         """Return the JSON of a result from its file or the journal; None if there is none."""
@@ -138,10 +146,12 @@ class RowReader:
         Call this once for each job, in the order of the numbers.
         """
         if number > self._read_until:
-            last = number + _PAGE - 1
-            self._inline = self._journal.inline_results(number, last)
-            # Large results can end before `last`. Then a later call reads from the next number on.
-            self._read_until = max(self._inline, default=last)
+            # If the batch is running, each result must be read after the record of its job: a job
+            # can settle between the two.
+            self._inline = self._journal.inline_results(number, self._last)
+            # Large results can end before the last one. Then a later call reads from the next
+            # number on.
+            self._read_until = max(self._inline, default=self._last)
         return self._inline.pop(number, None)
 
     def _parse(self, text: bytes | str, *, is_whole: bool) -> tuple[Json, Json, int]:

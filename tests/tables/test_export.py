@@ -1,5 +1,6 @@
 """export: one row for each job, one column for each path, and nothing that changes a value."""
 
+import asyncio
 import csv
 import datetime as dt
 import errno
@@ -8,6 +9,7 @@ import io
 import json
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from functools import partial
 
@@ -20,6 +22,7 @@ from tabling import result_text, write_journal
 import adepoll
 from adepoll import BatchJob, JobKind, JobRef, Journal
 from adepoll.errors import ConfigurationError, JobTimeoutError
+from adepoll.journal import Settled
 from adepoll.report import write_report
 from adepoll.tables import arrow_writers
 from adepoll.tables.spool import Spool
@@ -427,6 +430,28 @@ async def test_progress_ends_with_the_number_of_all_jobs(tmp_path):
 
 
 # --- what can go wrong ---------------------------------------------------------------------------
+
+
+async def test_a_job_that_settles_during_the_export_has_its_result(tmp_path):
+    path = tmp_path / "b.db"
+    large = result_text({"a": "x" * 2**20})  # the first block of rows ends with it
+    small = result_text({"a": "z"})
+    await write_journal(path, [None] * 100 + [large] + [None] * 198 + [small])
+
+    async def settle():
+        async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+            job = snapshot("j250", data=json.loads(result_text({"a": "y"})))
+            await journal.write(Settled(job, 1_700_000_070.0, fetching=False))
+
+    def progress(done, _jobs):
+        if done == 101:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(asyncio.run, settle()).result()
+
+    report = adepoll.export(path, tmp_path / "t.jsonl", progress=progress)
+    assert (report.results, report.missing) == (3, 0)
+    rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert (rows[250]["status"], rows[250]["a"]) == ("completed", "y")
 
 
 async def test_unreadable_results_are_reported_and_their_jobs_have_rows(tmp_path):
