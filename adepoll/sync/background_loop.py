@@ -49,6 +49,8 @@ class BackgroundLoop:
     def run(self, main: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine in the loop, and return its result.
 
+        An error of the coroutine is raised here, too. If it is `SystemExit`, the loop goes on.
+
         Raises:
             ClosedError: The loop is closed, was closed during the call, or belongs to the process
                 from which this process was forked.
@@ -62,7 +64,7 @@ class BackgroundLoop:
         tasks: list[asyncio.Task[_T]] = []
 
         def start() -> None:
-            tasks.append(self._loop.create_task(main))
+            tasks.append(self._loop.create_task(_survive(main)))
             tasks[0].add_done_callback(lambda task: _pass_on(task, done))
 
         def cancel() -> None:
@@ -80,8 +82,8 @@ class BackgroundLoop:
                 self._wait_for(done)
             raise
         finally:
-            if not tasks:
-                main.close()
+            if not tasks or tasks[0].done():
+                main.close()  # otherwise Python warns of a coroutine that has not begun
         if done.cancelled():
             raise ClosedError("the session was closed during this call")
         return done.result()
@@ -120,7 +122,8 @@ class BackgroundLoop:
         """
         while not done.done():
             concurrent.futures.wait([done], timeout=_SLICE)
-            if not (done.done() or self._thread.is_alive()):
+            # In this order, because the thread can set `done` and end between the two calls.
+            if not self._thread.is_alive() and not done.done():
                 _cancel(done)  # the loop has ended without running the call
 
     def _serve(self) -> None:
@@ -131,6 +134,18 @@ class BackgroundLoop:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._loop.close()
+
+
+class _ExitError(Exception):
+    """A coroutine has raised its cause, a `SystemExit` or `KeyboardInterrupt`."""
+
+
+async def _survive(main: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine, but raise `_ExitError` for an error that would end the loop."""
+    try:
+        return await main
+    except (SystemExit, KeyboardInterrupt) as exc:
+        raise _ExitError from exc
 
 
 async def _cancel_all() -> None:
@@ -145,7 +160,7 @@ def _pass_on(task: asyncio.Task[_T], done: concurrent.futures.Future[_T]) -> Non
     if task.cancelled():
         _cancel(done)
     elif (error := task.exception()) is not None:
-        done.set_exception(error)
+        done.set_exception(error.__cause__ if isinstance(error, _ExitError) else error)
     else:
         done.set_result(task.result())
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -126,6 +127,18 @@ def test_ids_that_exit_do_not_end_the_session(ade, session):
     assert session.wait(*submit(ade)).is_terminal
 
 
+def test_a_client_function_that_exits_ends_the_program():
+    with pytest.raises(SystemExit, match="no key"), sync.Session(partial(sys.exit, "no key")):
+        pass
+
+
+def test_a_callback_that_exits_does_not_end_the_session(ade, session, tmp_path):
+    (job_id,) = submit(ade)
+    with pytest.raises(SystemExit, match="enough"):
+        session.download(job_id, tmp_path / "r.json", progress=lambda *_: sys.exit("enough"))
+    assert session.wait(job_id).job_id == job_id
+
+
 def test_texts_of_a_session_and_a_batch_say_their_state(client, tmp_path):
     session = sync.Session(client)
     assert repr(session) == "<adepoll.sync.Session not open>"
@@ -231,11 +244,31 @@ def test_a_session_says_that_the_process_was_forked(ade, session, monkeypatch):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_call_ends_with_its_loop(monkeypatch):
     async def end_loop():
-        raise SystemExit
+        asyncio.get_running_loop().call_soon(sys.exit)
+        await asyncio.Event().wait()
 
     monkeypatch.setattr("adepoll.sync.background_loop._SLICE", 0.01)
     with pytest.raises(ClosedError, match="closed during this call"):
         BackgroundLoop().run(end_loop())
+
+
+def test_a_call_that_ends_together_with_its_loop_has_its_result(monkeypatch):
+    monkeypatch.setattr("adepoll.sync.background_loop._SLICE", 0.01)
+    loop = BackgroundLoop()
+
+    async def end_when_cancelled():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "result"
+
+    def end_thread():
+        loop.close()
+        return False
+
+    (thread,) = threads()
+    monkeypatch.setattr(thread, "is_alive", end_thread)
+    assert loop.run(end_when_cancelled()) == "result"
 
 
 def test_closing_the_loop_waits_for_all_tasks_even_if_one_of_them_fails():
