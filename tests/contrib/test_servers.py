@@ -474,6 +474,15 @@ async def test_head_of_a_result_gets_the_headers_of_get(server, http, job_id):
         assert await response.read() == b""
 
 
+async def test_head_of_a_result_of_unknown_size_has_no_length(server, ade, http):
+    job_id = ade.submit(JobPlan(result_bytes=3_000_000), kind="v2-parse")
+    for method in ("GET", "HEAD"):
+        async with http.request(method, f"{server.url}/result/{job_id}") as response:
+            assert response.status == 200
+            assert "Content-Length" not in response.headers
+            assert bool(await response.read()) == (method == "GET")
+
+
 async def test_any_filename_is_safe_in_its_header(server, ade, http):
     job_id = ade.submit(JobPlan())
     params = {"name": 'Häuser "2"\r\nX-Evil: 1.json'}

@@ -125,7 +125,7 @@ class ResultResponse(Response):
                 sent completely, and the response had no ``Content-Length``, so that only an
                 aborted connection shows this to the client.
         """
-        response: Response | None = None
+        response: StreamingResponse | None = None
         opening = self._resources.open_result(
             self._job,
             method=self._request.method,
@@ -134,14 +134,10 @@ class ResultResponse(Response):
         )
         try:
             async with cancel_on_disconnect(receive), opening as reply:
-                if reply.has_body:
-                    response = stream = StreamingResponse(reply.chunks, reply.status, reply.headers)
-                    self._set_headers(response)
-                    await stream.stream_response(limit_send_time(send))
-                else:
-                    response = Response(status_code=reply.status, headers=reply.headers)
-                    self._set_headers(response)
-                    await response(scope, receive, send)
+                # Not `Response`, even without a body: it would add the header Content-Length.
+                response = StreamingResponse(reply.chunks, reply.status, reply.headers)
+                self._set_headers(response)
+                await response.stream_response(limit_send_time(send))
         except ClientDisconnectedError:
             pass
         except (AdePollError, ClosedError, TimeoutError) as error:
