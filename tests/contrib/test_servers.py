@@ -212,12 +212,13 @@ async def test_the_status_of_a_job_is_200_once_it_has_settled_and_202_before(ser
 
 @pytest.mark.parametrize(
     ("job_id", "status", "error"),
-    [("no-such-job", 404, "JobNotFoundError"), ("not%20one", 422, "InvalidJobIdError")],
+    [("no-such-job", 404, "JobNotFoundError"), ("not%20one%3F", 422, "InvalidJobIdError")],
 )
 async def test_an_unknown_or_invalid_job_id_gets_4xx(server, http, job_id, status, error):
     async with http.get(f"{server.url}/wait/{job_id}") as response:
         assert response.status == status
-        assert (await response.json())["error"] == error
+        problem = await response.json()
+    assert (problem["error"], problem["instance"]) == (error, f"/wait/{job_id}")
 
 
 async def test_a_client_that_disconnects_ends_only_its_own_wait(server, ade, http):

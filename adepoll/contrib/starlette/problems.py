@@ -28,7 +28,7 @@ def add_problem_details(app: Starlette) -> None:
 
 def problem_response(request: Request, error: AdePollError | ClosedError) -> Response:
     """Return the response with the problem details of an error, for your own error handlers."""
-    problem = report_problem(error, instance=str(request.url.path))
+    problem = report_problem(error, instance=request.scope["path"])
     return JSONResponse(
         problem.body,
         status_code=problem.status,
