@@ -20,6 +20,7 @@ _NOT_MODIFIED: Final = 304
 _WHOLE: Final = RequestedRange(0)
 _FIRST_BYTE: Final = RequestedRange(0, 1)
 _NOT_IN_A_TOKEN: Final = re.compile(r"[^A-Za-z0-9._-]")
+_OPAQUE_TAG: Final = re.compile(r'"[^"]*"')  # an ETag without ``W/`` (RFC 9110, section 8.8.3)
 _MAX_FILENAME_LENGTH: Final = 150  # characters
 
 
@@ -106,7 +107,8 @@ async def reply_with_result(
             range_header = None  # the response is the whole result, even if the object changes
         headers |= plan.headers
         if _matches(if_none_match, headers.get("ETag")):
-            headers.pop("Content-Length", None)
+            for name in ("Content-Length", "Content-Range"):
+                headers.pop(name, None)
             yield ResultReply(
                 status=_NOT_MODIFIED, headers=headers, chunks=_EmptyBody(), has_body=False
             )
@@ -171,8 +173,8 @@ def _matches(header: str | None, etag: str | None) -> bool:
     """
     if header is None or etag is None:
         return False
-    names = {name.strip().removeprefix("W/") for name in header.split(",")}
-    return "*" in names or etag.removeprefix("W/") in names
+    # Not `split(",")`, because an ETag may contain a comma.
+    return header.strip() == "*" or etag.removeprefix("W/") in _OPAQUE_TAG.findall(header)
 
 
 def attachment(filename: str) -> str:
