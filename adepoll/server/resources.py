@@ -191,7 +191,7 @@ class ServerResources:
 
         `timeout` is the error with which the wait for the job ended.
         """
-        outage = self.client.outage(job.resolved(self.client.kind).kind)
+        outage = self.client.outage(job.resolved(self.watcher.kind).kind)
         if outage is not None:
             return timeout.last_error or outage
         if timeout.last_status is not None:
@@ -214,7 +214,7 @@ class ServerResources:
         try:
             return settled_reply(await self.wait(job, timeout=timeout))
         except JobTimeoutError as error:
-            return active_reply(JobRef.of(job).resolved(self.client.kind), error)
+            return active_reply(JobRef.of(job).resolved(self.watcher.kind), error)
 
     def events(
         self,

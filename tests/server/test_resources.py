@@ -221,6 +221,18 @@ async def test_a_wait_that_times_out_says_why_the_status_is_unknown(
     assert stub.kinds[1:] == [JobKind.V1_PARSE]
 
 
+async def test_an_id_without_a_kind_has_the_kind_of_the_watcher():
+    client = Stub()
+    watcher = Stub(error=JobTimeoutError(job_id="a", timeout=5.0, last_status="pending"))
+    watcher.kind = JobKind.V2_PARSE
+    resources = ServerResources(
+        client, watcher, client, owns_client=False, grace=1.0, probe_every=None
+    )
+    reply = await resources.wait_and_reply("a", timeout=5.0)
+    assert (reply.status, reply.body["kind"]) == (202, "v2-parse")
+    assert client.kinds == [JobKind.V2_PARSE]
+
+
 async def test_resources_are_in_use_by_waits_streams_and_downloads():
     assert not resources_of(Stub()).is_in_use
     assert resources_of(Stub(subscribers=1)).is_in_use
