@@ -593,6 +593,12 @@ async def test_a_webhook_that_is_not_genuine_is_refused(server, http, signature,
         assert response.status == status
 
 
+async def test_a_webhook_without_its_stated_encoding_is_refused(server, http):
+    headers = signed(b"other") | {"Content-Encoding": "gzip"}
+    async with http.post(f"{server.url}/hook", data=b"no gzip", headers=headers) as response:
+        assert response.status == 400
+
+
 async def test_a_webhook_that_is_cut_off_midway_is_no_error(kind, ade, http, caplog):
     async with server_apps.run_server(kind, ade) as server:
         address = server.url.removeprefix("http://").split(":")

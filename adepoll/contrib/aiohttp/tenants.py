@@ -219,7 +219,8 @@ class JobFunctions(ABC):
                 )
             except WebhookVerificationError as error:
                 return problem_response(request, error)
-            except ConnectionError:  # the sender has disconnected, and will not read this response
+            except (ConnectionError, web.RequestPayloadError):
+                # The sender has disconnected, or the body does not have its stated encoding.
                 status = HTTPStatus.BAD_REQUEST
             return web.Response(status=status)
 
