@@ -253,6 +253,8 @@ async def test_a_websocket_that_disconnects_ends_only_its_own_wait(ade):
         try:
             job = await wait(socket, job_id)
         except WebSocketDisconnect:
+            with pytest.raises(WebSocketDisconnect):
+                await wait(socket, job_id)  # a further wait does not begin
             disconnected.append(socket)
         else:
             await socket.send_json({"status": job.status.value})

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias, Unpack
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot, Json
@@ -80,6 +80,8 @@ class JobFunctions(ABC):
             AdePollError: Another error of `ServerResources.wait`.
             ClosedError: The server is stopping.
         """
+        if isinstance(request, WebSocket) and request.client_state is WebSocketState.DISCONNECTED:
+            raise WebSocketDisconnect(_ABNORMAL_CLOSURE)
         try:
             async with cancel_on_disconnect(request.receive):
                 snapshot = await self.resources(request).wait(job, timeout=timeout)
