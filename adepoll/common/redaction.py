@@ -178,12 +178,10 @@ def redact_json(value: Json) -> Json:
     """Return a copy of parsed JSON without secrets.
 
     `redact_text` is applied to each text and each name, at any depth. The value of a name like
-    ``X-Amz-Signature`` becomes ``REDACTED``.
-
-    The time is limited. Texts are copied in the order of the document until one of these limits is
-    reached: 262,144 characters, 32,768 texts, or 4,096 texts that may contain secrets. After that,
-    each text becomes ``REDACTED``, and each object becomes empty. After 10,000 objects and arrays,
-    all others become empty, too.
+    ``X-Amz-Signature`` becomes ``REDACTED``. To limit the time, only the first 256 KiB of text are
+    redacted and copied, in the order of the document, or 32,768 texts, or 4,096 texts that may
+    contain secrets, or 10,000 objects and arrays. The text after that becomes ``REDACTED``, the
+    object or array becomes empty, and all other values after it are left out.
     """
     rest = _LONGEST_JSON
     containers = 0
@@ -199,24 +197,40 @@ def redact_json(value: Json) -> Json:
                 rest -= _COST_OF_SUSPICIOUS_TEXT if is_suspicious else _COST_OF_TEXT
                 hidden = rest < 0 or (isinstance(key, str) and _SECRET_NAME.fullmatch(key))
                 container[key] = REDACTED if hidden else redact_text(item)
-            elif containers == _MOST_CONTAINERS and isinstance(item, (list, dict)):
-                container[key] = type(item)()
-            elif isinstance(item, list):
+                if rest < 0:
+                    _remove_rest(open_containers)
+                    return root[0]
+            elif isinstance(item, (list, dict)):
                 containers += 1
-                array = container[key] = [*item]
-                if not _WITHOUT_TEXT.issuperset(map(type, array)):
-                    open_containers.append((array, enumerate(array)))
+                if isinstance(item, dict):
+                    rest -= sum(map(len, item)) + _COST_OF_TEXT * len(item)
+                if rest < 0 or containers > _MOST_CONTAINERS:
+                    container[key] = type(item)()
+                    _remove_rest(open_containers)
+                    return root[0]
+                if isinstance(item, list):
+                    array = container[key] = [*item]
+                    if not _WITHOUT_TEXT.issuperset(map(type, array)):
+                        open_containers.append((array, enumerate(array)))
+                        break
+                else:
+                    copy = {redact_text(name): each for name, each in item.items()}
+                    container[key] = copy
+                    open_containers.append((copy, iter(copy.items())))
                     break
-            elif isinstance(item, dict):
-                containers += 1
-                rest -= sum(map(len, item)) + _COST_OF_TEXT * len(item)
-                named = item if rest >= 0 else {}
-                copy = container[key] = {redact_text(name): each for name, each in named.items()}
-                open_containers.append((copy, iter(copy.items())))
-                break
         else:
             open_containers.pop()
     return root[0]
+
+
+def _remove_rest(open_containers: Iterable[tuple[Any, Iterator[tuple[Any, Any]]]]) -> None:
+    """Remove the values that the iterator of each list or dict has not reached."""
+    for container, items in open_containers:
+        if isinstance(container, dict):
+            for key in [key for key, _ in items]:
+                del container[key]
+        elif (first := next(items, None)) is not None:
+            del container[first[0] :]
 
 
 def _cut(text: str, limit: int) -> str:
