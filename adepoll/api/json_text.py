@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain, compress
 from operator import is_
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import field, frozen
 
@@ -38,21 +38,10 @@ def kind_of(value: Json) -> str:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    """Return the number in a JSON text; raise `ValueError` if it is too large for a float."""
-    number = float(text)
-    if number - number == 0:  # faster than math.isfinite; infinity minus infinity is not 0
-        return number
-    # For 1e999, `number` is infinite, and JSON cannot contain infinity.
-    raise ValueError("a number is out of range")
-
-
 def _finite_or_text(text: str) -> float | str:
     number = float(text)
+    # For 1e999, `number` is infinite, and JSON cannot contain infinity. Infinity minus infinity is
+    # not 0; this check is faster than math.isfinite.
     return number if number - number == 0 else text
 
 
@@ -88,22 +77,17 @@ def loads_number(text: str) -> float | None:
     return float(text) if "." in text else int(text)
 
 
-_decoder: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
-# For text with numbers that are not JSON, or that Python cannot represent: NaN and Infinity become
-# null, other numbers stay as text. An error instead would cost the whole result of a completed job.
-_tolerant_decoder: Final = json.JSONDecoder(
+# These decoders never fail because of a number, since an error would cost the whole result of a
+# completed job: NaN and Infinity become null, and a number that no float can represent stays text.
+_decoder: Final = json.JSONDecoder(parse_constant=_null, parse_float=_finite_or_text)
+# For text with very many values, or with an int that Python does not convert. The scanner is
+# written in C. During a call of the Python functions below, Python can switch to another thread.
+# Without them, all threads would wait for the scanner.
+_switching_decoder: Final = json.JSONDecoder(
     parse_constant=_null,
     parse_float=_finite_or_text,
     parse_int=_int_or_text,
-    object_pairs_hook=lambda pairs: dict(pairs),  # noqa: PLW0108 - see _switching_decoder
-)
-# For text with very many values. The scanner is written in C. During a call of the Python functions
-# below, Python can switch to another thread. Without them, all threads would wait for the scanner.
-_switching_decoder: Final = json.JSONDecoder(
-    parse_constant=_refuse_constant,
-    parse_float=_finite,
-    parse_int=lambda text: int(text),  # noqa: PLW0108 - see above
-    object_pairs_hook=lambda pairs: dict(pairs),  # noqa: PLW0108 - see above
+    object_hook=lambda members: members,
 )
 
 
@@ -147,24 +131,42 @@ def loads(body: bytes | str, limits: "Limits | None" = None) -> Json:
         has_very_many = len(text) > _VERY_MANY and _weight(text) > _VERY_MANY
         decoder = _switching_decoder if has_very_many else _decoder
         value, end = decoder.raw_decode(text)
-        if end == len(text) or not text[end:].strip(" \t\n\r"):
+        if end == len(text) or not (rest := text[end:].lstrip(_WHITE_SPACE)):
             return value
-    except (ValueError, RecursionError):
-        pass
-    return _loads_slowly(body)
+        problem = _problem_of(json.JSONDecodeError("Extra data", text, len(text) - len(rest)))
+        stop = end
+    except json.JSONDecodeError as exc:
+        problem = _problem_of(exc)
+        stop = exc.pos
+    except RecursionError:
+        problem = _TOO_DEEP
+        stop = len(body)
+    except ValueError:  # it is not UTF-8, has surrogates, or an int that Python does not convert
+        stop = 0
+    if stop <= 1:  # the text may also have another encoding, or white space at its start
+        return _loads_slowly(body)
+    raise MalformedAnswerError([problem])
 
 
 def _loads_slowly(body: bytes | str) -> Json:
-    """Parse JSON that is not UTF-8, or has unusual numbers; raises `MalformedAnswerError`."""
+    """Parse JSON of any encoding and with numbers of any length; raises `MalformedAnswerError`."""
     try:
-        return _tolerant_decoder.decode(as_text(body))
+        return _switching_decoder.decode(as_text(body))
     except json.JSONDecodeError as exc:
-        problem = f"not JSON: {exc.msg} @ line {exc.lineno} column {exc.colno}"
+        problem = _problem_of(exc)
     except RecursionError:
-        problem = "not usable JSON: nested too deeply @ $"
+        problem = _TOO_DEEP
     except UnicodeDecodeError as exc:
         problem = f"not JSON: not {exc.encoding} @ byte {exc.start}"
     raise MalformedAnswerError([problem])
+
+
+_WHITE_SPACE: Final = " \t\n\r"
+_TOO_DEEP: Final = "not usable JSON: nested too deeply @ $"
+
+
+def _problem_of(exc: json.JSONDecodeError) -> str:
+    return f"not JSON: {exc.msg} @ line {exc.lineno} column {exc.colno}"
 
 
 def as_text(body: bytes | str) -> str:

@@ -2,8 +2,10 @@
 
 import json
 import math
+from contextlib import suppress
 
 import pytest
+from fuzzing import counted_calls
 
 from adepoll.api.json_text import (
     MAX_NESTING,
@@ -60,6 +62,24 @@ def test_numbers_that_python_cannot_represent_stay_texts(text, value):
 @pytest.mark.parametrize("end", ["", " ", "\n\t\r ", "\n" * 99])
 def test_white_space_may_follow(end):
     assert loads('{"a": 1}' + end) == {"a": 1}
+
+
+@pytest.mark.parametrize("end", ["NaN]", "1e999]", "1", "x]", "1] x", "[" * 5_000])
+def test_a_text_is_parsed_only_once(end):
+    """A second parser would call a function for each object."""
+    with counted_calls() as count, suppress(MalformedAnswerError):
+        assert len(loads(f"[{'{},' * 3_000}{end}")) == 3_001
+    assert count() < 1_000
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "1", '"a"', "{}", '{"a": "\u00fc"}', " [2]", "true", "-1.5"]
+)
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"]
+)
+def test_short_texts_are_read_in_any_encoding(text, encoding):
+    assert loads(text.encode(encoding)) == json.loads(text)
 
 
 @pytest.mark.parametrize("end", ["x", "\u00a0", "\x0c", "}", " 1"])
