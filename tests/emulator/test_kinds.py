@@ -418,7 +418,7 @@ class TestOddValues:
 class TestHttp:
     @pytest.fixture
     async def ade(self, clock):
-        profile = Profile(median=0, failed=0, cancelled=0, partial=0)
+        profile = Profile(median=0, failed=0, cancelled=0, partial=0, priority=1)
         async with Emulator(clock=clock, profile=profile, more_keys=["second"]) as ade:
             yield ade
 

@@ -15,8 +15,9 @@ from adepoll.emulator.kinds.emulated_kind import (
     PageQuery,
     message_of,
 )
-from adepoll.emulator.kinds.forms import InvalidRequestError, Problem, read_integer
+from adepoll.emulator.kinds.forms import FormReader, InvalidRequestError, Problem, read_integer
 from adepoll.emulator.odd_values import OddValue, iso_time, odd_envelope
+from adepoll.emulator.profiles import STANDARD, TIERS
 from adepoll.emulator.result_parts import dump
 from adepoll.emulator.results import ResultBody
 
@@ -161,6 +162,11 @@ class V2Kind(EmulatedKind):
         """Return the JSON body of an answer with status 422: one text with all problems."""
         texts = [f"{'.'.join(where)}: {message}" for where, message, _ in problems]
         return {"code": "validation_error", "message": "; ".join(texts)}
+
+
+def read_tier(reader: FormReader) -> str:
+    """Return the `service_tier` that a request asks for; ``standard`` if it asks for none."""
+    return reader.choice("service_tier", TIERS) or STANDARD
 
 
 def billing(job: Job, credits_used: float) -> dict[str, Json]:

@@ -7,9 +7,8 @@ from typing import Final
 from adepoll.api.models import Json
 from adepoll.emulator.jobs import Job, Outcome
 from adepoll.emulator.kinds.forms import Form, FormReader, Submission
-from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing
+from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing, read_tier
 from adepoll.emulator.odd_values import odd_metadata, odd_warnings
-from adepoll.emulator.profiles import TIERS
 from adepoll.emulator.result_parts import ResultParts, dump, make_row, open_object
 from adepoll.emulator.results import FIRST_ROW
 from adepoll.emulator.schema_samples import invoice, leaves_replaced, sample_object
@@ -40,7 +39,7 @@ class V2Extract(V2Kind):
             filename=form.filenames.get("markdown", "document.md"),
             model=reader.text("model"),
             output_save_url=reader.text("output_save_url"),
-            tier=reader.choice("service_tier", TIERS),
+            tier=read_tier(reader),
             schema=schema,
             markdown=reader.text("markdown"),
         )

@@ -5,9 +5,8 @@ from typing import Final
 from adepoll.api.models import Json
 from adepoll.emulator.jobs import Job
 from adepoll.emulator.kinds.forms import Form, FormReader, Submission
-from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing
+from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing, read_tier
 from adepoll.emulator.odd_values import odd_metadata
-from adepoll.emulator.profiles import TIERS
 from adepoll.emulator.result_parts import ResultParts, dump, make_row, open_object
 from adepoll.emulator.results import FIRST_ROW
 
@@ -33,7 +32,7 @@ class V2Parse(V2Kind):
             filename=reader.filename("document", "document_url"),
             model=reader.text("model"),
             output_save_url=reader.text("output_save_url"),
-            tier=reader.choice("service_tier", TIERS),
+            tier=read_tier(reader),
         )
         reader.check()
         return submission

@@ -6,11 +6,10 @@ from typing import Final
 from adepoll.api.models import Json
 from adepoll.emulator.jobs import Job, Outcome
 from adepoll.emulator.kinds.forms import Form, FormReader, Submission
-from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing
+from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing, read_tier
 from adepoll.emulator.kinds.v2_extract import VIOLATION, extraction_of
 from adepoll.emulator.kinds.v2_parse import parse_metadata, parse_parts
 from adepoll.emulator.odd_values import odd_metadata, odd_warnings
-from adepoll.emulator.profiles import TIERS
 from adepoll.emulator.result_parts import ResultParts, dump, make_row, open_object
 from adepoll.emulator.results import FIRST_ROW
 from adepoll.emulator.schema_samples import leaves_replaced
@@ -46,7 +45,7 @@ class V2Workflow(V2Kind):
         projection = reader.json_object("output")
         submission = Submission(
             filename=filename,
-            tier=reader.choice("service_tier", TIERS),
+            tier=read_tier(reader),
             schema=schema,
             options={"output": projection} if projection else {},
         )
