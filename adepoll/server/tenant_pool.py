@@ -112,7 +112,8 @@ class TenantPool:
             raise ClosedError("the server is stopping")
         # An error tracker records local variables, so the key is hidden in a `Secret`.
         key = Secret(key) if isinstance(key, str) else key
-        name = hashlib.sha256(key.reveal().encode()).digest()  # so that the pool stores no keys
+        # The pool stores no keys. A key from a header can contain surrogates, which are no UTF-8.
+        name = hashlib.sha256(key.reveal().encode("utf-8", "surrogatepass")).digest()
         tenant = self._open.get(name)
         if tenant is None:
             # The resources live longer than the request, so they must not keep the context

@@ -26,11 +26,12 @@ async def sleep_until(seconds):
     await asyncio.sleep(seconds - asyncio.get_running_loop().time())
 
 
-async def test_a_key_that_cannot_be_used_closes_no_other_tenant():
+@pytest.mark.parametrize("key", ["no key", "no-utf-8-\udc80"])
+async def test_a_key_that_cannot_be_used_closes_no_other_tenant(key):
     async with opened(limit=1) as pool:
         open_before = pool.get("key-1")
         with pytest.raises(ConfigurationError):
-            pool.get("no key")
+            pool.get(key)
         assert pool.get("key-1") is open_before
         assert pool.get("key-2") is not open_before
         assert len(pool) == 1
