@@ -99,6 +99,11 @@ class WorldSource:
             raise ConfigurationError(f"the emulator has no jobs of the kind {kind.name}")
         return evolve(self, kind=kind)
 
+    @property
+    def newest_first(self) -> bool:
+        """True if the service documents that the list of this kind shows the newest jobs first."""
+        return rules_of(self.kind).is_newest_first
+
     async def get_job(self, job_id: str) -> JobSnapshot:
         """Poll one job.
 

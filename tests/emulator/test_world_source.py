@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from adepoll import JobKind
+from adepoll import AdeClient, JobKind
 from adepoll.api.models import JobStatus, from_timestamp
+from adepoll.api.source import is_newest_first
 from adepoll.emulator import (
     EPOCH,
     KINDS,
@@ -200,6 +201,13 @@ def test_a_large_v2_result_is_left_out(kind):
         assert job.credits
 
     run(main())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_watcher_learns_the_order_of_the_list_as_from_a_client(kind):
+    client = AdeClient("emulator-key").for_kind(JobKind.named(kind))
+    source = WorldSource(world=World(clock=lambda: 0.0)).for_kind(JobKind.named(kind))
+    assert is_newest_first(source) is is_newest_first(client)
 
 
 def test_a_kind_of_your_own_is_unknown():
