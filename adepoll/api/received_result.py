@@ -80,7 +80,7 @@ class KeptResult:
         self.keep()
 
     def delete(self) -> None:
-        """Delete the file now."""
+        """Delete the file now; if this fails, the next process that uses the folder deletes it."""
         self.keep()
         _delete(str(self.path), None)
 
@@ -102,5 +102,5 @@ class ReadAnswer:
 
 
 def _delete(path: str, _claim: object) -> None:
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         Path(path).unlink()

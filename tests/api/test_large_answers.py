@@ -24,6 +24,7 @@ from adepoll import (
     WrongJobError,
 )
 from adepoll.api.kinds.kind_rules import SUCCESS
+from adepoll.api.received_result import KeptResult
 from adepoll.api.result_folder import ResultFolder
 from adepoll.api.transport import Block
 
@@ -174,6 +175,13 @@ async def test_a_folder_that_cannot_be_written_costs_no_job(tmp_path, caplog):
     job = await poll(answer_with(), result_dir=tmp_path / "absent")
     assert (job.data_omitted, job.kept_result) == (True, None)
     assert "cannot be kept: No such file or directory; it is fetched later" in caplog.text
+
+
+async def test_a_file_that_cannot_be_deleted_either_costs_no_job(tmp_path, monkeypatch):
+    """As on a disk that has become read-only. Here, a folder is in the place of the file."""
+    monkeypatch.setattr(ResultFolder, "create", lambda folder: KeptResult(folder.path))
+    job = await poll(answer_with(), result_dir=tmp_path)
+    assert (job.data_omitted, job.kept_result) == (True, None)
 
 
 @pytest.mark.parametrize(
