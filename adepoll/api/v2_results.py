@@ -158,8 +158,9 @@ class WorkflowResult(Model):
     def schema_violation_error(self) -> str | None:
         """Why the data of a step does not conform to its schema; None if no step reports this."""
         for step in _steps(self.output):
-            if (violation := step.get("schema_violation_error")) is not None:
-                return violation if isinstance(violation, str) else error_text(violation)
+            violation = step.get("schema_violation_error")
+            if text := violation if isinstance(violation, str) else error_text(violation):
+                return text
         return None
 
     @property

@@ -476,6 +476,11 @@ def test_a_workflow_is_partial_if_one_of_its_steps_is():
     assert not workflow(extraction={}).partial
     violating = workflow(extraction={}, schema_violation_error="total: not a string")
     assert (violating.partial, violating.schema_violation) == (True, "total: not a string")
+    for empty in ("", {}, {"code": "none"}):
+        steps = [{"schema_violation_error": text} for text in (empty, "no total")]
+        output = {"parse-extract": dict(zip("ab", steps, strict=True))}
+        violating = decode(JobKind.V2_WORKFLOW, result={"output": output})
+        assert (violating.partial, violating.schema_violation) == (True, "no total")
     failed = workflow(markdown="", metadata={"failed_pages": [3, 1, "x"]})
     assert (failed.partial, failed.failed_pages) == (True, (0, 2))
 
