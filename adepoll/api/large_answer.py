@@ -109,7 +109,7 @@ class LargeAnswer:
             await self._flush()
         body = self._envelope.short_members()
         metadata = self._result.members.get("metadata")
-        if metadata is not None and not self._envelope.has("metadata"):
+        if metadata is not None and self._envelope.members.get("metadata", b"null") == b"null":
             comma = b"," if self._envelope.members else b""
             body = b'%b%b"metadata":%b}' % (body[:-1], comma, metadata)
         is_partial = (

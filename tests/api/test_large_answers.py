@@ -98,6 +98,13 @@ async def test_an_error_page_may_be_larger_than_the_inline_limit():
         await poll(page, status=503, inline_limit=1, piece=10, pause=0.01)
 
 
+@pytest.mark.parametrize("metadata", [None, {"billing": {"total_credits": 9.0}}])
+async def test_the_metadata_of_a_job_is_that_of_its_result_if_the_answer_has_none(metadata):
+    small = await poll(answer_with({**RESULT, "markdown": "x"}, metadata=metadata))
+    large = await poll(answer_with(metadata=metadata))
+    assert large.credits == small.credits == (2.5 if metadata is None else 9.0)
+
+
 async def test_a_small_answer_has_its_result():
     job = await poll(answer_with({**RESULT, "markdown": "x"}))
     assert (job.data.extraction, job.data_omitted) == ({"total": 7}, False)
