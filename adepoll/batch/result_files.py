@@ -64,7 +64,8 @@ def lost(records: Sequence[Record]) -> list[Record]:
 async def same_content(path: Path, chunks: AsyncIterable[bytes]) -> ResultFile | None:
     """Compare the file at `path` with a result, whose bytes are in `chunks`.
 
-    Return size and SHA-256 of the file if it has the same bytes; otherwise None.
+    Return size and SHA-256 of the file if it has the same bytes; otherwise, or if the file cannot
+    be read, None.
     """
     # The file is not opened in a thread. After a cancellation, the thread would still open the
     # file, and nobody would close the file.
@@ -75,11 +76,11 @@ async def same_content(path: Path, chunks: AsyncIterable[bytes]) -> ResultFile |
     size = 0
     with file:
         async for chunk in chunks:
-            if await start_in_thread(file.read, len(chunk)) != chunk:
+            if await start_in_thread(_read, file, len(chunk)) != chunk:
                 return None
             digest.update(chunk)
             size += len(chunk)
-        if await start_in_thread(file.read, 1):
+        if await start_in_thread(_read, file, 1) != b"":
             return None
     return ResultFile(path=path, bytes=size, sha256=digest.hexdigest())
 
@@ -108,11 +109,19 @@ def _sha256(file: BufferedReader) -> str | None:
         return None
 
 
+def _read(file: BufferedReader, size: int) -> bytes | None:
+    """Return the next bytes of an open file, at most `size`; None if they cannot be read."""
+    try:
+        return file.read(size)
+    except OSError:
+        return None
+
+
 def _open_regular(path: Path) -> BufferedReader | None:
     """Open a file for reading; return None if it is not a regular file, or cannot be read."""
-    if not path.is_file():  # such as a FIFO: opening it blocks on systems without O_NONBLOCK
-        return None
     try:
+        if not path.is_file():  # such as a FIFO: opening it blocks on systems without O_NONBLOCK
+            return None
         file = open(os.open(path, _READING), "rb")  # noqa: PTH123, SIM115 - it has a descriptor, not a path; the caller closes it
     except OSError:
         return None

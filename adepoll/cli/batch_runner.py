@@ -309,8 +309,9 @@ async def _folders_of_files(journal: Journal) -> list[Path]:
 
     def add_folders(page: Sequence[Record]) -> None:
         for path in (record.file.path for record in page if record.file is not None):
-            if path.parent not in folders and path.is_file():
-                folders[path.parent] = None
+            with suppress(OSError):  # this user must not search the folder
+                if path.parent not in folders and path.is_file():
+                    folders[path.parent] = None
 
     async with aclosing(record_pages(journal, RecordFilter.WITH_OUTCOME)) as pages:
         async for page in pages:

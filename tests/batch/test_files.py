@@ -381,8 +381,20 @@ def replaced_by_a_dangling_link(path):
     path.symlink_to("nowhere")
 
 
+def replaced_by_a_link_to_an_unreadable_file(path):
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # on Linux, this can be opened, but reading fails
+
+
 @pytest.mark.parametrize(
-    "change", [shortened, altered, replaced_by_a_fifo, replaced_by_a_dangling_link]
+    "change",
+    [
+        shortened,
+        altered,
+        replaced_by_a_fifo,
+        replaced_by_a_dangling_link,
+        replaced_by_a_link_to_an_unreadable_file,
+    ],
 )
 @pytest.mark.parametrize("taken", [True, False])
 async def test_a_changed_file_is_reported_and_kept(scene, change, taken):
@@ -408,7 +420,7 @@ async def test_a_changed_file_is_reported_and_kept(scene, change, taken):
         assert scene.path(job_id).lstat().st_mtime_ns == changed.st_mtime_ns
 
 
-@pytest.mark.parametrize("named", ["/dev/zero", "fifo", "package.json"])
+@pytest.mark.parametrize("named", ["/dev/zero", "fifo", "package.json", "folder"])
 async def test_a_journal_that_names_a_file_of_somebody_else_does_no_harm(scene, tmp_path, named):
     """A journal may come from anyone: its file is neither read for ever nor replaced."""
     job_id = scene.submit()
@@ -419,6 +431,8 @@ async def test_a_journal_that_names_a_file_of_somebody_else_does_no_harm(scene, 
         os.mkfifo(path)
     elif named == "package.json":
         path.write_text("precious")
+    elif named == "folder":  # its name is too long, so that the status of the file cannot be read
+        path = tmp_path / ("x" * 300) / scene.path(job_id).name
     with closing(sqlite3.connect(scene.journal)) as db:
         db.execute("UPDATE jobs SET result_path = ?, result_modified_ns = 1", (str(path),))
         db.commit()

@@ -346,10 +346,18 @@ async def test_another_folder_is_only_for_new_files(ade, tmp_path, journal):
     assert f"adepoll: files of earlier runs stay in {first}, {second}\n" in err
 
 
-async def test_no_file_is_said_to_stay_in_a_folder_if_all_files_are_gone(ade, tmp_path, journal):
+@pytest.mark.parametrize("folder", ["first", "x" * 300])
+async def test_no_file_is_said_to_stay_in_a_folder_if_no_file_is_found(
+    ade, tmp_path, journal, folder
+):
+    """The status of a file in the second folder cannot be read: the name of the folder is long."""
     job_id = ade.submit(SOON)
     await adepoll(ade, "watch", job_id, "--journal", journal, "--out", tmp_path / "first")
     (tmp_path / "first" / f"{job_id}.json").unlink()
+    with closing(sqlite3.connect(journal)) as db:
+        path = tmp_path / folder / f"{job_id}.json"
+        db.execute("UPDATE jobs SET result_path = ?", (str(path),))
+        db.commit()
     code, out, err = await adepoll(ade, "resume", journal, "--out", tmp_path / "second")
     assert (code, ids_of(out)) == (0, [job_id])
     assert "earlier runs" not in err
