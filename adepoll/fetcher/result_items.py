@@ -3,6 +3,7 @@
 The only module that imports ijson, from the extra ``json``.
 """
 
+import asyncio
 import importlib
 import math
 from codecs import BOM_UTF8
@@ -14,7 +15,7 @@ from attrs import define, field
 
 from adepoll.api.models import Json
 from adepoll.common.extras import how_to_install
-from adepoll.common.threads import run_in_thread
+from adepoll.common.threads import start_in_thread, wait_until_done
 from adepoll.errors import ConfigurationError, ResultMalformedError, ResultTooLargeError
 from adepoll.fetcher.result_stream import ResultStream
 
@@ -158,13 +159,15 @@ class ResultItems:
         self._parser: _Parser = self._ijson.basic_parse_coro(self._events)
         self._held = 0  # bytes in memory of an item or a string that is not complete yet
         self._has_begun = self._ended = False
+        # A thread parses the last chunk, or has parsed it while the caller was cancelled.
+        self._parsing: asyncio.Future[None] | None = None
 
     def __aiter__(self) -> Self:
         """Return the iterator itself."""
         return self
 
     async def __anext__(self) -> Json:
-        """Return the next item.
+        """Return the next item. If this is cancelled, the next call continues, and skips nothing.
 
         Raises:
             ResultMalformedError: The result is not JSON, or contains nothing at the path `prefix`.
@@ -176,13 +179,22 @@ class ResultItems:
             if self._ended:
                 raise StopAsyncIteration
             try:
-                chunk = await anext(self._stream, b"")
-                self._ended = not chunk
-                await run_in_thread(self._parse, chunk)
+                await self._parse_next()
+            except asyncio.CancelledError:
+                raise
             except BaseException:
                 self._ended = True
                 raise
         return items.popleft()
+
+    async def _parse_next(self) -> None:
+        """Receive the next bytes, and parse them in a thread."""
+        if self._parsing is None:
+            chunk = await anext(self._stream, b"")
+            self._parsing = start_in_thread(self._parse, chunk)
+        await wait_until_done(self._parsing)
+        parsing, self._parsing = self._parsing, None
+        parsing.result()
 
     def _parse(self, chunk: bytes) -> None:
         """Parse the next bytes (empty at the end), and pass the events to the `ItemBuilder`.
@@ -198,6 +210,7 @@ class ResultItems:
             problem = "nothing has the path of the items"
         if problem is not None:
             raise ResultMalformedError([f"{problem} @ $"], job_id=self._job_id)
+        self._ended = not chunk
 
     def _feed(self, chunk: bytes) -> str | None:
         """Pass the next bytes to the parser, and its events to the `ItemBuilder`.

@@ -3,11 +3,13 @@
 import asyncio
 import json
 import sys
+import threading
 import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import until
 
 from adepoll.api.client import AdeClient
 from adepoll.emulator import Emulator, JobPlan
@@ -248,3 +250,57 @@ async def test_900_levels_are_read_and_one_more_is_an_error(within_items):
     assert await parse(text(levels), "a.item", most=2**20) == [expected]
     with pytest.raises(ResultMalformedError, match="nested too deeply"):
         await parse(text(levels + 1), "a.item", most=2**20)
+
+
+async def test_a_call_that_is_cancelled_while_it_waits_for_bytes_can_be_repeated():
+    arrived = asyncio.Event()
+
+    class Slow(InlineResult):
+        async def read(self):
+            if self._body != self.whole:
+                await arrived.wait()
+            piece, self._body = self._body[:12], self._body[12:]
+            return piece
+
+    source = Slow(b'{"rows": [1, 2, 3, 4]}')
+    source.whole = source._body
+    items = ResultItems(ResultStream(source), "rows.item", job_id="job-1", max_bytes=100)
+    assert await anext(items) == 1
+    second = asyncio.ensure_future(anext(items))
+    await until(lambda: arrived._waiters)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    arrived.set()
+    assert [item async for item in items] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("end", [b"]}", b"]"])
+async def test_a_call_that_is_cancelled_while_a_thread_parses_can_be_repeated(monkeypatch, end):
+    feed, is_parsing, may_parse = ResultItems._feed, threading.Event(), threading.Event()
+
+    def feed_when_cancelled(items, chunk):
+        is_parsing.set()
+        may_parse.wait()
+        return feed(items, chunk)
+
+    async def cancelled_call():
+        is_parsing.clear()
+        may_parse.clear()
+        call = asyncio.ensure_future(anext(items))
+        await until(lambda: is_parsing.is_set() or call.done())
+        call.cancel()
+        may_parse.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    monkeypatch.setattr(ResultItems, "_feed", feed_when_cancelled)
+    stream = ResultStream(InlineResult(b'{"rows": [1, 2' + end))
+    items = ResultItems(stream, "rows.item", job_id="job-1", max_bytes=100)
+    await cancelled_call()  # parses the whole text
+    assert [await anext(items), await anext(items)] == [1, 2]
+    await cancelled_call()  # parses the end
+    if end == b"]":
+        with pytest.raises(ResultMalformedError):
+            await anext(items)
+    assert await anext(items, None) is None
