@@ -71,6 +71,11 @@ class ListHints:
             self.list_trust.sweeping = True
             self.checks.restart()
 
+    def forget_sweeps(self) -> None:
+        """Forget the jobs of all sweeps; otherwise they stay in memory until the next sweep."""
+        self.gaps = PageGaps()
+        self.checks.restart()
+
     def stop_sweeping(self, now: float) -> Iterator[None]:
         """From now on, poll jobs by schedule.
 

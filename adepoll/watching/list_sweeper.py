@@ -281,6 +281,7 @@ class ListSweeper:
     def _run_ended(self, task: asyncio.Task[None]) -> None:
         """Handle the end of the sweeping task: report its error, or plan the next sweep."""
         self._running = False
+        self._watched_jobs.list_hints.forget_sweeps()
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._on_fatal(_first_error(error))

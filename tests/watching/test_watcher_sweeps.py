@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 from itertools import pairwise
 from random import Random
@@ -30,6 +31,7 @@ from adepoll.errors import (
 )
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.schedules import Adaptive
+from adepoll.watching.job_state import JobState
 from adepoll.watching.watcher import JobWatcher
 
 
@@ -135,6 +137,30 @@ def test_many_jobs_cost_one_get_each_and_a_few_pages(replay):
         assert len(service.lists) == stats.list_requests < 0.6 * len(job_ids)
         assert 0 < stats.sweeps <= stats.list_requests
         assert stats.polls == len(service.polls)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+def test_jobs_of_earlier_sweeps_do_not_stay_in_memory(replay, is_left):
+    async def script():
+        service = Service()
+        job_ids = {*service.submit(100, processing_time=300.0)}
+        async with watcher_of(service) as watcher:
+            async with watcher.watch(job_ids) as watch:
+                await asyncio.sleep(20)
+                assert watcher.stats.sweeps
+                if not is_left:
+                    service.at_get = raising(lambda: PaymentRequiredError(status=402))
+                    with pytest.raises(PaymentRequiredError):
+                        await anext(watch)
+            await asyncio.sleep(20)
+            gc.collect()
+            assert not [
+                thing
+                for thing in gc.get_objects()
+                if type(thing) is JobState and thing.job_id in job_ids
+            ]
 
     replay(script)
 
