@@ -286,4 +286,6 @@ class Adaptive:
 _SHORT_LAG: Final = 2.5  # seconds; the mean lag of the SDK's waiter is shorter for short jobs
 _SHARE_OF_SHORT_LAG: Final = 0.75  # aim for short jobs, as a share of that lag
 _MAX_CORRECTION: Final = 1.5  # largest factor by which `lag_ratio` makes the aim longer or shorter
-_PLANS_KEPT: Final = 4  # more than one, because several watchers can share a schedule
+# Plans that a schedule keeps. A watcher has one distribution for each kind of jobs, and the service
+# has five kinds. Several watchers can share a schedule.
+_PLANS_KEPT: Final = 8

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adepoll.api.job_kind import JobKind
 from adepoll.scheduling.distribution import PRIOR
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.inspection_plan import official_lag
@@ -508,13 +509,19 @@ def test_a_first_poll_waits_if_the_expected_lag_costs_less_than_a_poll(old_share
     assert schedule.first_delay(new, Random(0), old_share=share) == (4.0 if waits else 0.0)
 
 
-def test_a_schedule_keeps_the_plans_of_the_last_four_distributions():
-    schedule, made = Adaptive(), [learnt(10.0 + n, count=20) for n in range(5)]
-    plans = [schedule.plan(distribution) for distribution in made[:4]]
-    assert [schedule.plan(distribution) for distribution in made[:4]] == plans
-    schedule.plan(made[4])
-    assert [schedule.plan(distribution) for distribution in made[1:4]] == plans[1:]
+def test_a_schedule_keeps_the_plans_of_the_last_eight_distributions():
+    schedule, made = Adaptive(), [learnt(10.0 + n, count=20) for n in range(9)]
+    plans = [schedule.plan(distribution) for distribution in made[:8]]
+    assert [schedule.plan(distribution) for distribution in made[:8]] == plans
+    schedule.plan(made[8])
+    assert [schedule.plan(distribution) for distribution in made[1:8]] == plans[1:]
     assert schedule.plan(made[0]) is not plans[0]
+
+
+def test_a_schedule_keeps_a_plan_for_each_kind_of_jobs():
+    schedule, made = Adaptive(), [learnt(10.0 + n, count=20) for n, _ in enumerate(JobKind.all())]
+    plans = [schedule.plan(distribution) for distribution in made]
+    assert [schedule.plan(distribution) for distribution in made] == plans
 
 
 def test_the_aim_changes_at_five_seconds():
