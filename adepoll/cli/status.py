@@ -156,7 +156,7 @@ def read_status(reader: JournalReader, path: Path) -> Status:
         endpoints=reader.endpoints,
         note=notes.get(OPTIONS_NOTE),
     )
-    to_do = counts.open or found.unacknowledged or any(not failure.lasting for failure in failures)
+    to_do = counts.open or found.unacknowledged or reader.has_retryable()
     return evolve(
         found,
         resume_command=command(out=out) if to_do else None,

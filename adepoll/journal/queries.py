@@ -262,6 +262,15 @@ def time_span(path: Path, connection: sqlite3.Connection) -> tuple[float | None,
     raise damaged("a time is not a number", path)
 
 
+def has_retryable(connection: sqlite3.Connection) -> bool:
+    """Return whether a job was given up after an error that is not lasting."""
+    rows = connection.execute(
+        "SELECT 1 FROM jobs INDEXED BY jobs_counted"
+        " WHERE stage = 'given_up' AND stage <> 'waiting' AND lasting = 0 LIMIT 1"
+    )
+    return rows.fetchone() is not None
+
+
 def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> list[Failure]:
     """Group failed and given-up jobs by the reason; return the `limit` largest groups.
 

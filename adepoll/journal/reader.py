@@ -37,6 +37,7 @@ from adepoll.journal.queries import (
     count_jobs,
     count_kinds,
     group_failures,
+    has_retryable,
     record_from_row,
     time_span,
 )
@@ -161,6 +162,10 @@ class JournalReader(Closeable):
         The largest groups come first.
         """
         return self._read(partial(group_failures, self.path, most))
+
+    def has_retryable(self) -> bool:
+        """Return whether the next run would try a given-up job again."""
+        return self._read(has_retryable)
 
     def _read(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run a query, and return its result.

@@ -188,6 +188,23 @@ async def test_a_batch_can_be_continued_while_there_is_something_to_do(
     assert found(path)["fetch_command"] is None
 
 
+async def test_a_batch_with_one_retryable_job_among_many_errors_can_be_continued(write, path):
+    """Only the 100 most frequent errors are read, and each lasting error occurs twice."""
+    lasting = [f"{number}-{half}" for number in range(100) for half in "ab"]
+    changes = [
+        GivenUp(
+            job_id,
+            JobNotFoundError(status=404, job_id=job_id, detail=job_id.partition("-")[0]),
+            lasting=True,
+            at=T0,
+        )
+        for job_id in lasting
+    ]
+    acknowledged = [Acknowledged(job_id, T0) for job_id in [*lasting, "late"]]
+    await write([*lasting, "late"], *changes, late("late"), *acknowledged, ids=READ)
+    assert found(path)["resume_command"] == f"adepoll resume {path} --base-url {ENDPOINT}"
+
+
 async def test_results_without_a_file_can_be_fetched_to_any_folder(write, path):
     await write(
         ["a"],
