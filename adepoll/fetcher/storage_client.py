@@ -102,8 +102,10 @@ class StorageClient(Connections):
 
     async def aclose(self) -> None:
         """Abort all transfers and close all connections."""
-        await super().aclose()
-        await self._guard.close()
+        try:
+            await super().aclose()
+        finally:  # also if this task is cancelled meanwhile
+            await self._guard.close()
 
     def _make_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

@@ -1,5 +1,6 @@
 """A GET and its redirects: each hop is checked, and receives no more than the first."""
 
+import asyncio
 import time
 
 import aiohttp
@@ -152,6 +153,30 @@ async def test_a_redirect_loop_raises(storage, storage_client):
     with pytest.raises(ResultUrlError):
         await read(storage_client, storage.url("/round"))
     assert len(storage.heads) == 6
+
+
+async def test_a_cancelled_close_closes_the_resolver_too(storage_client, monkeypatch):
+    began, resolver = asyncio.Event(), aiohttp.ThreadedResolver()
+    is_closed = asyncio.Event()
+
+    async def never_closed():
+        began.set()
+        await asyncio.Event().wait()
+
+    async def close():
+        is_closed.set()
+
+    monkeypatch.setattr(resolver, "close", close)
+    monkeypatch.setattr(storage_client._guard, "_resolver", resolver)
+    session = storage_client.open_session()
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "close", never_closed)
+        closing = asyncio.ensure_future(storage_client.aclose())
+        await began.wait()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+    assert is_closed.is_set()
 
 
 # --- Checks of each hop -------------------------------------------------------------------------
