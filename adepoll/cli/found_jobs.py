@@ -134,8 +134,8 @@ class FoundJobs:
         if not is_plain(job):
             try:
                 check_job(job)
-            except InvalidJobIdError:
-                self._note_invalid(job_id, line)
+            except InvalidJobIdError as error:
+                self._note_invalid(error.job_id, line)
         self._jobs.append(job)
 
     def add_plain(self, job_ids: Sequence[str]) -> None:

@@ -152,6 +152,7 @@ def test_an_id_that_resembles_a_header_is_an_id(first):
     [
         ("# ids\n\njob_id\na-1\na/2\n\nb c\n", None, [("a/2", 5), ("b c", 7)]),
         ("a-1\na/2\n" + "b-1\n" * 9, None, [("a/2", 2)]),
+        ("a-1\nv1-parse/b c\n", None, [("b c", 2)]),  # as in the error of this id
         ('n,id\n1,a-1\n2,a/2\n"x\ny",b/3\n', "id", [("a/2", 3), ("b/3", 4)]),
         ('{"id": "a-1"}\n\n{"id": "a/2"}\n', "id", [("a/2", 3)]),
     ],
