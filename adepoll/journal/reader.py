@@ -199,9 +199,11 @@ class JournalReader(Closeable):
             return self._connection
         if self._connection is not None:
             self._connection.close()
-        self._connection, self._connected_state = connect_read_only(self.path), state
+        self._connected_state = None  # if the file is refused, the next call checks it again
+        self._connection = connect_read_only(self.path)
         if not has_tables(self._connection, self.path):
             raise NotAJournalError(path=str(self.path), reason="it is empty")
+        self._connected_state = state
         return self._connection
 
     def _state(self) -> object:

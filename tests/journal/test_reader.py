@@ -14,6 +14,7 @@ from adepoll.errors import (
     ClosedError,
     JobNotFoundError,
     JournalAccessError,
+    JournalDamagedError,
     TransportError,
 )
 from adepoll.journal import (
@@ -213,3 +214,18 @@ def test_reprs_show_no_secret_of_a_text_that_anybody_may_have_written():
         assert "h/p?REDACTED" in repr(each)
         assert "canary" not in repr(each)
         assert repr(each).isprintable()
+
+
+async def test_a_file_that_was_refused_is_refused_again(path, tmp_path):
+    """A trigger would run SQL that the author of the file wrote."""
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        await journal.add(["a"])
+    crafted = shutil.copy(path, tmp_path / "crafted")
+    with closing(sqlite3.connect(crafted)) as db:
+        db.execute("CREATE TRIGGER t AFTER INSERT ON jobs BEGIN SELECT 1; END")
+    with JournalReader(path) as reader:
+        assert reader.counts().jobs == 1
+        shutil.move(crafted, path)
+        for _ in range(2):
+            with pytest.raises(JournalDamagedError):
+                reader.counts()
