@@ -26,9 +26,10 @@ def fetch(
 ) -> None:
     """Download the result of the job `job_id`; see `commands.fetch`."""
     target: Path | None = None
+    name = ""  # the id without the kind
 
     async def main() -> ExitCode:
-        nonlocal target
+        nonlocal target, name
         name = JobRef.of(job_id).job_id
         target = None if out == "-" else Path(out or result_name(name))
         async with (
@@ -53,7 +54,7 @@ def fetch(
         return ExitCode.COMPLETED
 
     def say_what_is_kept() -> None:
-        if target is not None and can_be_continued(target):
+        if target is not None and can_be_continued(target, name):
             say("adepoll: the partial download is kept; the same command continues it")
 
     run(main, on_stop=say_what_is_kept, on_error=say_what_is_kept)

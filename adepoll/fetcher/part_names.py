@@ -7,7 +7,6 @@ copies the bytes of an earlier process to a new file. The functions block, and r
 """
 
 import contextlib
-import glob
 import hashlib
 import os
 import re
@@ -59,19 +58,13 @@ class OwnFile:
             os.close(self.fd)
 
 
-def can_be_continued(target: Path) -> bool:
-    """Return whether an earlier download to `target` was interrupted and can be continued.
+def can_be_continued(target: Path, job_id: str) -> bool:
+    """Return whether a download of a job to `target` was interrupted and can be continued.
 
-    This is the case if there is a resume state of a part file for `target`, of any job.
+    This is the case if its part file has a resume state.
     """
-    beginning = glob.escape(_beginning_of(target))
-    return any(target.parent.glob(f"{beginning}*.part{STATE_END}"))
-
-
-def _beginning_of(target: Path) -> str:
-    """Return the text with which the names of all part files for a target begin, for any job."""
-    # Suffixes of up to 36 bytes follow, and eCryptfs allows names of 143 bytes.
-    return f".{target.name.encode('utf-8', 'surrogatepass')[:80].decode('utf-8', 'ignore')}."
+    part = PartNames(target, job_id).shared
+    return os.path.lexists(part.with_name(f"{part.name}{STATE_END}"))
 
 
 class PartNames:
@@ -89,7 +82,8 @@ class PartNames:
         name = target.name.encode("utf-8", "surrogatepass")
         key = b"%b\0%b" % (name, job_id.encode("utf-8", "surrogatepass"))
         digest = hashlib.blake2b(key, digest_size=6).hexdigest()
-        self._stem = f"{_beginning_of(target)}{digest}"
+        # Suffixes of up to 36 bytes follow, and eCryptfs allows names of 143 bytes.
+        self._stem = f".{name[:80].decode('utf-8', 'ignore')}.{digest}"
         self.shared = Path(target.parent, f"{self._stem}.part")
 
     def create_shared(self) -> OwnFile | None:

@@ -13,6 +13,8 @@ from tabling import write_journal
 from adepoll.api.file_names import result_name
 from adepoll.cli import cli, report
 from adepoll.emulator import JobPlan, Outcome
+from adepoll.fetcher.part_names import PartNames
+from adepoll.fetcher.resume_state import STATE_END
 
 
 @pytest.fixture
@@ -93,6 +95,11 @@ def test_fetch_that_fails_says_nothing_of_a_kept_download(run, ade, tmp_path):
     assert (code, out) == (3, "")
     assert "is kept" not in err
     assert run("fetch", "unknown", "--out", "-")[0] == 3
+    for target, job_id in (("unknown.json", "another"), ("unknown.json.bak", "unknown")):
+        part = PartNames(tmp_path / "here" / target, job_id).shared
+        part.with_name(f"{part.name}{STATE_END}").touch()  # not of this job and target
+    code, out, err = run("fetch", "unknown")
+    assert (code, "is kept" in err) == (3, False)
     job_id = ade.submit(JobPlan(result_bytes=5_000))
     (tmp_path / "here" / result_name(job_id)).write_text("mine")
     code, _, err = run("fetch", job_id)
