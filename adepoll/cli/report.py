@@ -20,9 +20,10 @@ def report(journal: Path, *, out: str | None) -> None:
     """Write an HTML report about the batch in `journal`; see `commands.report`."""
 
     async def main() -> ExitCode:
-        path = journal.with_name(f"{journal.stem}-report.html") if out is None else Path(out)
         collector = Collector()
         with JournalReader(journal) as reader:
+            # The reader has refused a folder such as ".", which has no name to replace.
+            path = journal.with_name(f"{journal.stem}-report.html") if out is None else Path(out)
             check_is_kept(reader, path)
             made_at = time.time()
             for number, record in enumerate(reader.records(), 1):

@@ -272,7 +272,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             not root, has put a link, a pipe or a device in the place of `path`.
     """
     _check_owner(path)
-    path = path.resolve()  # if `path` is a symbolic link, the file that it points to is replaced
+    # If `path` is a symbolic link, the file that it points to is replaced. Before Python 3.13,
+    # `Path.resolve` raises RuntimeError for a link that leads to itself.
+    path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             yield file

@@ -146,6 +146,8 @@ def file_status(path: Path) -> os.stat_result | None:
             -journal) is a link or not a regular file.
         JournalAccessError: The folder does not exist, or the status cannot be read.
     """
+    if not path.name:
+        raise NotAJournalError(path=str(path), reason="it is a folder")
     _check_companions(path)
     try:
         status = path.stat()

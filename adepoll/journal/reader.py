@@ -243,7 +243,7 @@ def check_is_kept(journal: JournalReader, path: Path) -> None:
         ConfigurationError: The path is that of the journal or of one of its other files: -wal,
             -shm, -journal or .lock.
     """
-    if path.resolve() in files_of(journal.path):
+    if Path(os.path.realpath(path)) in files_of(journal.path):
         shown = showable(str(path))
         raise ConfigurationError(f"this would overwrite the journal: {shown}; choose another file")
 

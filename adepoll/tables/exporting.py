@@ -126,7 +126,7 @@ def export(
     paths = [parse_path(path) for path in dict.fromkeys(explode)]
     folder = Path(tempfile.gettempdir())
     if target is not None and (target.is_file() or not target.exists()):
-        folder = target.resolve().parent
+        folder = Path(os.path.realpath(target)).parent
     if paths and target is None:
         raise ConfigurationError("tables of lists need a file: pass a path as out")
     files = [] if target is None else [target, *_names_of_lists(target, paths)]

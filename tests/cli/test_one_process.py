@@ -125,6 +125,25 @@ def test_report_counts_the_jobs(tmp_path, jobs, text):
     assert not out.exists()
 
 
+@pytest.mark.parametrize("command", ["report", "export"])
+def test_a_link_that_leads_to_itself_is_replaced(tmp_path, command):
+    asyncio.run(write_journal(tmp_path / "b.db", [None]))
+    out = tmp_path / "out.csv"
+    out.symlink_to("out.csv")
+    done = CliRunner().invoke(cli, [command, str(tmp_path / "b.db"), "--out", str(out)])
+    assert done.exit_code == 0
+    assert not out.is_symlink()
+    assert out.stat().st_size
+
+
+@pytest.mark.parametrize("command", ["report", "status"])
+@pytest.mark.parametrize("folder", [".", "/"])
+def test_a_folder_without_a_name_is_not_a_journal(command, folder):
+    done = CliRunner().invoke(cli, [command, folder])
+    assert done.exit_code == 2
+    assert "it is a folder" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [(OSError(errno.ENOSPC, "the disk is full"), "the disk is full"), (OSError(), "OSError")],

@@ -48,6 +48,13 @@ def rename_open(target):
         file_system.rename_open(file.fileno(), source, target)
 
 
+def test_a_link_that_leads_to_itself_is_replaced(tmp_path):
+    target = tmp_path / "out"
+    target.symlink_to("out")
+    write(target)
+    assert target.read_bytes() == b"new"
+
+
 @pytest.mark.parametrize("replace", [write, rename_open])
 def test_a_target_that_is_open_for_a_moment_is_replaced(open_target, tmp_path, replace):
     target = tmp_path / "out"
