@@ -38,7 +38,7 @@ class CombinedEffect:
         storage_effects: Unexpected behaviour of the storage.
         connection_failure: How the transfer of the answer fails; None if it does not fail.
         off_by: `Content-Length` minus the length of the sent body, in bytes.
-        extra_bytes: Number of blanks that are sent after the body.
+        extra_bytes: Number of spaces that are sent after the body.
         rate: Bytes of the body that are sent per second; None for no limit.
         rng: Draws the position at which the body breaks off.
     """

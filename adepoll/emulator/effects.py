@@ -78,12 +78,12 @@ class ConnectionFailure(Enum):
 
 @frozen(kw_only=True)
 class OverlongBody:
-    """The effect of a fault: blanks follow the body, which JSON allows.
+    """The effect of a fault: spaces follow the body, which JSON allows.
 
-    `Content-Length` includes the blanks.
+    `Content-Length` includes the spaces.
 
     Attributes:
-        extra_bytes: Number of blanks.
+        extra_bytes: Number of spaces.
     """
 
     name: ClassVar[str] = "overlong"
@@ -246,7 +246,7 @@ def option_names(name: str) -> tuple[str, ...]:
 
 
 def make_effect(name: str, **options: object) -> Effect:
-    """Return the effect of the fault of that name. The effect has the options as fields.
+    """Return the effect of the fault `name`. The options become fields of the effect.
 
     Raises:
         ValueError: There is no fault of that name, the fault has no such option, or the value of an

@@ -127,7 +127,7 @@ def make_fault(
     times: int | None = None,
     **options: object,
 ) -> Fault:
-    """Return the fault of that name.
+    """Return the fault `name`.
 
     `When` describes the arguments from `chance` to `times`. All other arguments are options of the
     fault.
@@ -207,7 +207,8 @@ class Faults:
 
     The draw for the `chance` of a fault depends only on four things: the seed, the number of faults
     that were added before, the job, and the number of earlier requests about this job to the same
-    endpoint. So the order in which requests about different jobs arrive does not change the draw.
+    endpoint. (Requests while no fault was active are not counted.) So the order in which requests
+    about different jobs arrive does not change the draw.
 
     Attributes:
         seed: Determines everything random.

@@ -42,7 +42,7 @@ _OBJECT_WARNINGS: Final[Json] = [{"message": "page 2 is rotated", "pages": [2]},
 def odd_envelope(
     body: dict[str, Json], odd: Collection[OddValue], moments: Mapping[str, float]
 ) -> dict[str, Json]:
-    """Return a copy of the JSON of a job in which values have these unusual forms.
+    """Return a copy of the JSON of a job in which values have the unusual forms `odd`.
 
     Args:
         body: The fields of a job, or of its item in the list.
@@ -73,7 +73,7 @@ def odd_envelope(
 
 
 def odd_metadata(metadata: dict[str, Json], odd: Collection[OddValue]) -> dict[str, Json]:
-    """Return a copy of the metadata of a result in which values have these unusual forms."""
+    """Return a copy of the metadata of a result in which values have the unusual forms `odd`."""
     if not odd:
         return metadata
     metadata = dict(metadata)

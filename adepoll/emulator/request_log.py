@@ -100,8 +100,8 @@ class RequestLog:
         """Record that a `Retry-After` was sent.
 
         Args:
-            known_at: Unix time after which arriving requests count as early. Before this time, the
-                client may have sent a request without knowing the header.
+            known_at: Unix time after which arriving requests count as early. The client may have
+                sent an earlier request before it received the header.
             until: End of the wait, in Unix seconds.
         """
         # If an earlier wait is not over at `known_at`, both waits together count as one wait.

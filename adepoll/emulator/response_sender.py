@@ -145,7 +145,7 @@ class FaultySender:
     def _body(self, stop: int | None) -> Iterator[bytes]:
         """Yield the body up to the offset `stop`.
 
-        If `stop` is None, yield the whole body, and then the blanks that a fault adds.
+        If `stop` is None, yield the whole body, and then the spaces that a fault adds.
         """
         if self.request.method == hdrs.METH_HEAD:
             return

@@ -23,8 +23,8 @@ class ResultParts:
 
     Attributes:
         head: Everything before the rows.
-        row: The two texts of a filler row, which has no meaning except its number: the text before
-            the number, and the text after it. `make_row` returns them.
+        row: A filler row as two texts: the text before its number, and the text after it.
+            `make_row` returns them.
         middle: Text after the last row. It ends within a JSON string; the filler text follows.
         tail: Text after the filler text. It begins with the closing quote of that string.
     """
@@ -71,7 +71,7 @@ def make_row(before: str, after: str, close: str) -> tuple[str, str]:
 
 
 def prose(length: int) -> str:
-    """Return a filler text of `length` letters and blanks, which need no escapes in JSON."""
+    """Return a filler text of `length` letters and spaces, which need no escapes in JSON."""
     return (_PROSE * (length // len(_PROSE) + 1))[:length]
 
 

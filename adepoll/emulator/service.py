@@ -166,7 +166,7 @@ class Emulator:
         return self.world.save_url(name, readable=readable)
 
     def saved(self, name: str) -> bytes | None:
-        """Return the bytes that were saved under that name; None if nothing was saved."""
+        """Return the bytes that were saved as `name`; None if nothing was saved."""
         found = self.world.saved.get(saved_path(name))
         return None if found is None else found.body
 

@@ -72,5 +72,5 @@ class SavedObject(Chunked):
 
 
 def saved_path(name: str) -> str:
-    """Return the percent-encoded path of the saved object of that name."""
+    """Return the percent-encoded path of the saved object `name`."""
     return SAVED_PREFIX + quote(name, safe="")

@@ -203,7 +203,7 @@ class World:
         return answer.status, answer.read()
 
     def answer(self, rules: EmulatedKind, job_id: str) -> JobAnswer:
-        """Answer a poll of a job of a kind: 200, 206, or 404 if the kind has no such job."""
+        """Answer a poll of a job of a kind: 200 or 206; 404 for an unknown or deleted job."""
         now = self.now()
         self.count(Endpoint.GET, job_id)
         job = self._jobs.get(job_id)
@@ -339,7 +339,7 @@ class World:
     def pending_save(self, job_id: str) -> tuple[str, ResultBody] | None:
         """Return the `output_save_url` of a completed job, and the result to upload there.
 
-        Return None if the job has not completed or has no such URL, or if the upload has begun.
+        Return None if the job has not completed or has no such URL, or after the upload.
         """
         job = self._jobs.get(job_id)
         if (

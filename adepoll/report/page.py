@@ -150,7 +150,7 @@ def _problems(facts: ReportFacts) -> Iterator[Finding]:
 
 
 def _next_steps(facts: ReportFacts) -> str:
-    """Return what another run would do; an empty string if nothing is left to do."""
+    """Return a sentence about what another run would do; an empty text if nothing is left."""
     count = formats.format_count
     steps = []
     if facts.unacknowledged:

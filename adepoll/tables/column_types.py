@@ -20,7 +20,7 @@ MAX_DIGITS: Final = 38
 
 
 class Scalar(Enum):
-    """A type without parameters."""
+    """A column type without parameters."""
 
     BOOLEAN = "boolean"
     INTEGER = "integer"  # 64 bits
@@ -58,7 +58,7 @@ class StructType:
 
     Attributes:
         fields: The type of the value at each key.
-        left_out: Keys of the objects whose values are not written.
+        left_out: Keys that are not written.
     """
 
     fields: Mapping[str, "ColumnType"]
@@ -88,7 +88,7 @@ class Column:
 
 
 def converter(kind: ColumnType) -> Convert | None:
-    """Return the function that converts JSON values to a type; None if no value needs it.
+    """Return the function that converts JSON values to a type; None if they need no conversion.
 
     The function must not be called with None.
     """
@@ -105,7 +105,7 @@ def converter(kind: ColumnType) -> Convert | None:
 
 
 def name_of(kind: ColumnType) -> str:
-    """Return the name of a type in messages."""
+    """Return the name of a type, for messages."""
     match kind:
         case Scalar():
             return Scalar.TEXT.value if kind is Scalar.MIXED else kind.value

@@ -209,7 +209,7 @@ def _time(seconds: float | None) -> datetime | None:
 
 
 def _without_references(output: Json) -> tuple[Json, dict[str, Json]]:
-    """Split the output of a workflow job: return it without references, and then the references.
+    """Return the output of a workflow job without references, and then these references.
 
     The references have the same keys as their values: those of ``{"w": {"s": {"extraction":
     {"total": 7}}}}`` are ``{"w": {"s": {"extraction": {"total": REFERENCES}}}}``. The object
@@ -227,7 +227,7 @@ def _without_references(output: Json) -> tuple[Json, dict[str, Json]]:
 
 
 def _without_references_of_steps(steps: Json) -> tuple[Json, dict[str, Json]]:
-    """Split the steps of one workflow, as `_without_references` does for all workflows."""
+    """Return the steps of one workflow without references, and then these references."""
     if not isinstance(steps, dict):
         return steps, {}
     if not any(isinstance(step, dict) and "extraction" in step for step in steps.values()):

@@ -95,7 +95,7 @@ class Node:
         return next(iter(self.kinds)) if len(self.kinds) == 1 else ""
 
     def without_objects(self) -> "Node":
-        """Return what was observed of the values that are not objects."""
+        """Return a copy that describes only the values that are not objects."""
         kinds = {kind: seen for kind, seen in self.kinds.items() if kind != "object"}
         return evolve(self, kinds=kinds, children={})
 

@@ -61,7 +61,7 @@ class Spool(Closeable):
 
     @contextmanager
     def _naming_folder(self) -> Iterator[None]:
-        """Let an `OSError` of the block name the folder, because the file itself has no name."""
+        """If the ``with`` block raises an `OSError`, add the folder, as the file has no name."""
         try:
             yield
         except OSError as error:

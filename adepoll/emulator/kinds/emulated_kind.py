@@ -116,7 +116,7 @@ class EmulatedKind(ABC):
     latest_model: ClassVar[str]
 
     def model(self, requested: str | None) -> str:
-        """Return the model of a job: `requested`, or the latest model if `requested` is None."""
+        """Return the requested model of a job; the latest one for None or ``...-latest``."""
         if not requested or requested.endswith("-latest"):
             return self.latest_model
         return requested

@@ -83,7 +83,10 @@ class FormReader:
     problems: list[Problem] = Factory(list)
 
     def text(self, name: str) -> str | None:
-        """Return the text of a field; None if the field is absent, empty or not a text."""
+        """Return the text of a field; None if the field is absent or empty.
+
+        If the field is not a text, record a problem, and return None.
+        """
         value = self.form.fields.get(name)
         if value is None or isinstance(value, str):
             return value or None

@@ -175,9 +175,9 @@ def billing(job: Job, credits_used: float) -> dict[str, Json]:
 
 
 def _progress(job: Job, *, now: float) -> float:
-    """Return an estimate of the progress: the true share times a number from 0.6 to 1.6.
+    """Return an estimate of the progress, at most 0.98.
 
-    The estimate is at most 0.98.
+    It is the share of the processing that is done, times a number from 0.6 to 1.6.
     """
     factor = 0.6 + job.number * _GOLDEN % 1
     return round(min(job.share_done(now) * factor, _MOST_PROGRESS), 4)
