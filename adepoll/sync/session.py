@@ -72,6 +72,7 @@ class Session(Closeable):
         self._make_client = client
         self._loop: BackgroundLoop | None = None
         self._open = AsyncExitStack()
+        self._batches: dict[AsyncBatch, None] = {}  # the open ones
 
     def __repr__(self) -> str:
         """Return whether the session is open."""
@@ -97,11 +98,14 @@ class Session(Closeable):
         return self
 
     def close(self) -> None:
-        """Close the client, and end the background thread. A second call does nothing."""
+        """Close open batches and the client, and end the background thread.
+
+        A second call does nothing.
+        """
         loop, self._loop = self._loop, None
         if loop is not None and not loop.is_closed:
             try:
-                loop.run(self._open.aclose())
+                loop.run(self._end())
             finally:
                 loop.close()
 
@@ -187,7 +191,7 @@ class Session(Closeable):
     @_typed_like(AsyncBatch)
     def batch(self, **options: Any) -> "Batch":
         """Return a batch; the options are those of `adepoll.Batch`. A ``with`` block opens it."""
-        return Batch(self, **options)
+        return Batch(self, self._batches, **options)
 
     @property
     def loop(self) -> BackgroundLoop:
@@ -214,21 +218,36 @@ class Session(Closeable):
             self._fetcher = await stack.enter_async_context(ResultFetcher(self._client))
             self._open = stack.pop_all()
 
+    async def _end(self) -> None:
+        """Close the open batches, then the fetcher, the watcher and the client."""
+        async with self._open as stack:
+            for batch in self._batches:
+                stack.push_async_callback(batch.aclose)
+            self._batches.clear()
+
 
 class Batch(Closeable):
     """A batch for programs without asyncio; `Session.batch` creates it.
 
-    Use it as ``with session.batch(journal="batch.db") as batch``, or close it with `close`.
+    Use it as ``with session.batch(journal="batch.db") as batch``, or close it with `close`. The end
+    of the session closes it, too.
     """
 
-    def __init__(self, session: Session, **options: Any) -> None:
-        """Create a batch; use `Session.batch` instead."""
+    def __init__(
+        self, session: Session, open_batches: dict[AsyncBatch, None], /, **options: Any
+    ) -> None:
+        """Create a batch; use `Session.batch` instead.
+
+        While the batch is open, it is in `open_batches`, so that the session can close it.
+        """
         self._session = session
+        self._open_batches = open_batches
         self._batch = AsyncBatch(session.client, **options)
 
     def __enter__(self) -> Self:
         """Open the batch and its journal; raise the errors of `adepoll.Batch.__aenter__`."""
         self._session.loop.run(self._batch.__aenter__())
+        self._open_batches[self._batch] = None
         return self
 
     def __repr__(self) -> str:
@@ -237,7 +256,9 @@ class Batch(Closeable):
 
     def close(self) -> None:
         """Stop the run, and close the journal. A second call does nothing."""
-        self._session.loop.run(self._batch.aclose())
+        if self._batch in self._open_batches:
+            self._session.loop.run(self._batch.aclose())
+            self._open_batches.pop(self._batch, None)
 
     def run(
         self,

@@ -381,6 +381,33 @@ def test_a_batch_that_is_not_open_says_how_to_open_it(session):
         session.batch().run(["job-1"])
 
 
+def test_a_session_closes_its_open_batches(ade, client, tmp_path):
+    path = tmp_path / "b.db"
+    with sync.Session(client) as session:
+        closed, left = session.batch(), session.batch(journal=path)
+        with closed:
+            pass
+        run = left.__enter__().run(submit(ade, processing_time=1e6))
+        polls, errors = ade.world.traffic.get, []
+
+        def read():
+            try:
+                next(run)
+            except ClosedError as error:
+                errors.append(error)
+
+        reading = threading.Thread(target=read)
+        reading.start()
+        while ade.world.traffic.get == polls:
+            time.sleep(0.002)
+    reading.join()
+    assert len(errors) == 1
+    for batch in (closed, left):
+        batch.close()  # a further call does nothing
+    with sync.Session(client) as session, session.batch(journal=path):
+        pass  # the journal is not locked any more
+
+
 def test_a_batch_of_a_closed_session_is_refused(client):
     with sync.Session(client) as session:
         pass
