@@ -12,7 +12,7 @@ from attrs import define, field
 
 from adepoll.api.client import AdeClient
 from adepoll.common.redaction import Secret
-from adepoll.common.tasks import start
+from adepoll.common.tasks import join, start
 from adepoll.errors import ClosedError, TooManyTenantsError
 from adepoll.server.health import Condition, Health
 from adepoll.server.resources import ServerResources, SharedOptions, create_resources
@@ -141,8 +141,7 @@ class TenantPool:
             self._timer.cancel()
         for name in list(self._open):
             self._close(name)
-        while self._closing:
-            await asyncio.wait(self._closing)
+        await join(self._closing)
 
     def _create(self, key: Secret[str]) -> ServerResources:
         return create_resources(

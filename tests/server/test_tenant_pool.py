@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from adepoll import AdeClient, ConfigurationError
+from adepoll import AdeClient, ConfigurationError, ResultFetcher
 from adepoll.errors import ClosedError, TooManyTenantsError
 from adepoll.server.health import Condition
 from adepoll.server.tenant_pool import TenantPool
@@ -158,3 +158,24 @@ def test_a_tenant_has_the_client_of_its_key(replay):
             assert [*clients] == ["a", "b"]
 
     replay(script)
+
+
+async def test_a_cancelled_close_still_waits_until_all_tenants_are_closed():
+    may_close, closing, closed = asyncio.Event(), asyncio.Event(), []
+
+    class SlowFetcher(ResultFetcher):
+        async def aclose(self):
+            closing.set()
+            await may_close.wait()
+            await super().aclose()
+            closed.append(self)
+
+    pool = TenantPool(fetcher=SlowFetcher)
+    pool.get("key-1")
+    task = asyncio.create_task(pool.aclose())
+    await closing.wait()
+    task.cancel()
+    asyncio.get_running_loop().call_soon(may_close.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(closed) == 1
