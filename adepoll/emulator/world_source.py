@@ -219,8 +219,9 @@ class WorldSource:
             if size / effect.rate >= self.timeout:
                 await self._time_out(job_id)
             await asyncio.sleep(size / effect.rate)
+        can_be_large = job_id is not None and RULES[self.kind].can_be_large
         if effect.connection_failure is ConnectionFailure.NEVER_ENDING or (
-            size > self.max_body_bytes and not RULES[self.kind].can_be_large
+            size > self.max_body_bytes and not can_be_large
         ):
             raise AnswerTooLargeError(limit=self.max_body_bytes, job_id=job_id)
         if effect.connection_failure is not None:

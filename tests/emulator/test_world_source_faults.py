@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from adepoll import errors
+from adepoll import JobKind, errors
 from adepoll.api.models import JobStatus
 from adepoll.emulator import (
     EPOCH,
@@ -137,6 +137,15 @@ def test_readable_nonsense_is_read():
 def test_an_overlong_body_within_the_limit_is_read():
     job, _ = read("overlong", extra_bytes=1_000)
     assert job.is_terminal
+
+
+@pytest.mark.parametrize("kind", ["v1-parse", "v2-parse"])
+def test_an_overlong_page_of_any_kind_is_refused(kind):
+    async def script(_world, source):
+        with pytest.raises(errors.AnswerTooLargeError):
+            await source.for_kind(JobKind.named(kind)).list_jobs()
+
+    replay(script, make_fault("overlong"))
 
 
 def test_list_distortions_change_pages():
