@@ -102,7 +102,8 @@ async def _read_form(request: web.Request) -> Form:
             return Form(fields=body if isinstance(body, dict) else {}, is_json=True)
         if request.content_type == "multipart/form-data":
             return await _read_parts(request)
-    except (ValueError, RecursionError, HttpProcessingError) as exc:
+    except (ValueError, LookupError, RecursionError, HttpProcessingError) as exc:
+        # LookupError: the body has a character set that Python does not know.
         problem = (("body",), "There was an error parsing the body", "value_error")
         raise InvalidRequestError([problem]) from exc
     return Form()

@@ -97,19 +97,23 @@ class TestCreate:
         assert [problem["loc"][1] for problem in problems] == ["schema", "markdown"]
 
     @pytest.mark.parametrize(
-        ("boundary", "body"),
+        ("content_type", "body"),
         [
-            ("", b"no boundary"),
-            ("; boundary=x", b"another boundary"),
-            ("; boundary=x", b"--x\r\nBad\x17Header: 1\r\n\r\n{}\r\n--x--\r\n"),
+            ("application/json; charset=unknown", b"{}"),
+            ("multipart/form-data", b"no boundary"),
+            ("multipart/form-data; boundary=x", b"another boundary"),
             (
-                "; boundary=x",
+                "multipart/form-data; boundary=x",
+                b"--x\r\nBad\x17Header: 1\r\n\r\n{}\r\n--x--\r\n",
+            ),
+            (
+                "multipart/form-data; boundary=x",
                 b'--x\r\nContent-Disposition: form-data; name="schema"\r\n\r\n\xff\r\n--x--\r\n',
             ),
         ],
     )
-    async def test_a_broken_form_is_422(self, api, boundary, body):
-        headers = {"Content-Type": f"multipart/form-data{boundary}"}
+    async def test_a_broken_form_is_422(self, api, content_type, body):
+        headers = {"Content-Type": content_type}
         async with api.post(JOBS, data=body, headers=headers) as answer:
             assert answer.status == 422
             assert (await answer.json())["detail"][0]["loc"] == ["body"]
