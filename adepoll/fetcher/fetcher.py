@@ -162,6 +162,7 @@ class ResultFetcher(AsyncCloseable):
                 allow_private=allow_private,
                 proxies=options.proxies(),
                 resolver=options.resolver,
+                timeout=connect_timeout,
             ),
             options=options,
             connect_timeout=connect_timeout,

@@ -54,6 +54,7 @@ class SsrfGuard(AbstractResolver):
         allow_private: bool,
         proxies: Proxies | None = None,
         resolver: AbstractResolver | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Create a guard; no name is resolved yet.
 
@@ -63,6 +64,8 @@ class SsrfGuard(AbstractResolver):
             proxies: The proxies in use, which may have private addresses; None for no proxy.
             resolver: Resolves host names; None for a default resolver, which the guard creates and
                 closes.
+            timeout: Maximum seconds in which `check` resolves one name; None for no limit. aiohttp
+                limits the time of `resolve`.
         """
         self.proxies = proxies or Proxies()
         self._proxy_hosts = self.proxies.hosts
@@ -73,6 +76,7 @@ class SsrfGuard(AbstractResolver):
         self._api_is_resolved = False
         self._resolver = resolver
         self._owns_resolver = resolver is None
+        self._timeout = timeout
 
     async def check(self, job_id: str, url: str) -> URL:
         """Check that a URL may be requested; return it in a form that aiohttp does not change.
@@ -142,10 +146,9 @@ class SsrfGuard(AbstractResolver):
             # resolved here, only the proxy knows the address, and must decide itself. This is usual
             # in networks with a proxy.
             try:
-                results = await self._resolve(host, target.port or 0, socket.AF_UNSPEC)
+                is_private = await self._leads_to_private(host, target.port or 0)
             except OSError:
                 return True
-            is_private = any(_is_private(result["host"]) for result in results)
         return not is_private or await self._allows_private()
 
     async def _allows_private(self) -> bool:
@@ -156,12 +159,20 @@ class SsrfGuard(AbstractResolver):
         """
         if not self._private_is_allowed and not self._api_is_resolved:
             try:
-                results = await self._resolve(self._api_host, 0, socket.AF_UNSPEC)
+                self._private_is_allowed = await self._leads_to_private(self._api_host, 0)
             except OSError:
                 return False  # `_api_is_resolved` stays False, because a later attempt may succeed
             self._api_is_resolved = True
-            self._private_is_allowed = any(_is_private(result["host"]) for result in results)
         return self._private_is_allowed
+
+    async def _leads_to_private(self, host: str, port: int) -> bool:
+        """Return whether one of the addresses of a host name is private.
+
+        Raise `OSError` if the name cannot be resolved within the time limit.
+        """
+        async with asyncio.timeout(self._timeout):
+            results = await self._resolve(host, port, socket.AF_UNSPEC)
+        return any(_is_private(result["host"]) for result in results)
 
     async def _resolve(
         self, host: str, port: int, family: socket.AddressFamily

@@ -5,9 +5,12 @@ import ipaddress
 import socket
 
 import pytest
+from aiohttp.abc import AbstractResolver
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adepoll import TransportOptions
+from adepoll.emulator import run
 from adepoll.errors import ResultTransferError, ResultUrlError
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.ssrf_guard import PrivateAddressError, SsrfGuard
@@ -340,3 +343,30 @@ async def _use(fetcher, use, job, folder):
         return await fetcher.download(job, folder / "out")
     async with fetcher.stream(job) as stream:
         return [chunk async for chunk in stream]
+
+
+class Silent(AbstractResolver):
+    """Never answers."""
+
+    async def resolve(self, host, port=0, family=socket.AF_INET):
+        await asyncio.Event().wait()
+
+    async def close(self):
+        pass
+
+
+def test_a_name_that_is_never_resolved_does_not_stop_a_check():
+    """The proxy decides about the host; an address in the URL is refused without an answer."""
+
+    async def main():
+        options = {"api_url": "https://api.example", "allow_private": False, "timeout": 30.0}
+        proxies = TransportOptions(proxy="http://93.184.216.34:3128").proxies()
+        asked = SsrfGuard(**options, proxies=proxies, resolver=Silent())
+        url = "https://storage.example/p"
+        async with asyncio.timeout(31):
+            assert str(await asked.check("job-1", url)) == url
+        async with asyncio.timeout(31):
+            with pytest.raises(ResultUrlError):
+                await asked.check("job-1", url_of("10.0.0.1"))
+
+    run(main())
