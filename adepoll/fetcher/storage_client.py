@@ -320,9 +320,9 @@ class PresignedUrl:
                 return
             if self._renewals >= _MAX_EXPIRED_URLS or self._not_renewable == expired:
                 raise error
-            self._renewals += 1
             self._counters.renewed_urls += 1
             job = await request_completed(self._client, self._ref)
+            self._renewals += 1  # a failed request has renewed nothing
             url = await self._url_of(job)
             if not url or url == expired:
                 # The service returned `output_save_url`, which the caller passed when the job was

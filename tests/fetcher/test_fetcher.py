@@ -932,6 +932,26 @@ async def test_a_failed_renewal_raises_the_error_of_the_api(storage, fetch, stor
         await fetcher.result(stored(storage.url()))
 
 
+async def test_failed_renewals_do_not_prevent_the_next_one(storage, fetch, stored):
+    """Several transfers of one result share its URL, and count its renewals together."""
+    storage.answers = [
+        *[storage.reply(EXPIRED, status="403 Forbidden")] * 3,
+        storage.reply(b'{"a": 1}'),
+    ]
+    down = JobNotFoundError(status=404, job_id="job-1")
+    fetcher = fetch(down, down, stored(storage.url("/new")))
+    job = stored(storage.url("/old"))
+    async with fetcher._sources.find(job) as found:
+        for _ in range(2):
+            with pytest.raises(JobNotFoundError):
+                await (await found.reader()).begin()
+        reader = await found.reader()
+        await reader.begin()
+        assert await reader.read() == b'{"a": 1}'
+        await reader.aclose()
+    assert storage.targets == ["/old", "/old", "/old", "/new"]
+
+
 async def test_expiry_between_attempts_renews_the_url_and_costs_no_attempt(
     storage, fetch, stored, result_body, tmp_path
 ):
