@@ -81,11 +81,14 @@ class FileResult(LocalResult):
     def __init__(
         self, kept: KeptResult, *, job_id: str, start: int = 0, stop: int | None = None
     ) -> None:
-        """Open the file; raise `OSError` if it does not exist any more."""
+        """Open the file; raise `ResultTransferError` if it cannot be opened."""
         super().__init__(kept.size, job_id=job_id, start=start, stop=stop)
         self._job_id = job_id
         self._kept = kept  # when nothing refers to this object any more, its file is deleted
-        self._fd = os.open(kept.path, os.O_RDONLY | file_system.PLAIN)
+        try:
+            self._fd = os.open(kept.path, os.O_RDONLY | file_system.PLAIN)
+        except OSError as exc:  # for example, too many files are open
+            raise self._read_error(reason_of(exc)) from exc
 
     async def read(self) -> bytes:
         """Return the next bytes; empty at the end.

@@ -57,7 +57,6 @@ class FoundResult:
 
         Raises:
             AdePollError: As for `SequentialReader.read`.
-            OSError: The file with the result cannot be opened.
         """
         source, job_id = self.source, self.ref.job_id
         if not isinstance(source, JobSnapshot):

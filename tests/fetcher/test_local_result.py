@@ -76,6 +76,14 @@ async def test_a_file_that_has_become_shorter_is_an_error(tmp_path):
     await reader.aclose()
 
 
+async def test_a_file_that_cannot_be_opened_is_an_error(tmp_path):
+    kept = KeptResult(tmp_path / "kept")  # it does not exist
+    kept.size = len(BODY)
+    with pytest.raises(ResultTransferError, match="No such file") as caught:
+        FileResult(kept, job_id="a", start=2)
+    assert (caught.value.received, caught.value.expected) == (0, len(BODY) - 2)
+
+
 async def test_a_file_that_cannot_be_read_is_an_error(opened, tmp_path, monkeypatch):
     def fail(*_args):
         raise OSError(5, "the disk is broken")
