@@ -360,5 +360,7 @@ class JobSnapshot(TableRow):
         """
         raw = load_object(text)
         kind, added = take_added_fields(raw)
-        shape = shape_of(kind, *result_classes(kind, raw.get("data") or raw))
-        return evolve(codec.read(JobSnapshot, raw, shape=shape), **added)
+        # Shapes and their readers are cached, and the text can name any number of unknown kinds.
+        known = kind if kind in JobKind.all() else JobKind.V1_EXTRACT
+        shape = shape_of(known, *result_classes(kind, raw.get("data") or raw))
+        return evolve(codec.read(JobSnapshot, raw, shape=shape), kind=kind, **added)

@@ -10,11 +10,13 @@ from attrs.exceptions import FrozenInstanceError
 
 from adepoll.api import codec
 from adepoll.api.job_kind import JobKind
+from adepoll.api.json_reader import reader_of
 from adepoll.api.json_text import dumps
 from adepoll.api.kinds import v1_extract
 from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary, from_timestamp
 from adepoll.api.results import ExtractMetadata, ExtractResult, ExtractWarning
+from adepoll.api.snapshot_json import shape_of
 from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
 
 CANARY = "CaNaRy0123456789"
@@ -228,6 +230,15 @@ def test_the_status_of_a_job_of_another_kind_survives_although_its_text_is_unkno
     again = JobSnapshot.from_json(job.to_json())
     assert (again.kind, again.status, again.is_terminal) == (job.kind, job.status, True)
     assert (json.loads(job.to_json())["status"], again.status_text) == ("completed", "done")
+
+
+def test_texts_of_unknown_kinds_make_no_cache_grow():
+    job, sizes = make_job(data=None), set()
+    for number in range(3):
+        kind = JobKind(f"toy-{number}")
+        assert JobSnapshot.from_json(evolve(job, kind=kind).to_json()).kind == kind
+        sizes.add((shape_of.cache_info().currsize, reader_of.cache_info().currsize))
+    assert len(sizes) == 1
 
 
 def test_the_json_has_the_same_form_however_the_service_writes_status_and_reason():
