@@ -19,12 +19,13 @@ from typing import Final, TypeAlias, TypeVar
 from adepoll.errors import (
     AuthenticationError,
     ClosedError,
+    JobNotFoundError,
     PaymentRequiredError,
     PermissionDeniedError,
     RateLimitedError,
     RequestError,
     ServiceDownError,
-    StatusError,
+    UnprocessableError,
 )
 from adepoll.errors.frames import without_frames
 from adepoll.throttling.hosts import Caller, Host, Sent
@@ -305,9 +306,11 @@ class RequestSender:
             # A valid key can be forbidden to list jobs, or to read some jobs.
             if error.job_id is not None and not self._key_works:
                 self._refused = error.status
-        elif isinstance(error, StatusError) and not error.transient and error.job_id is not None:
-            self._refused = None  # a 404, for example, shows that the key was accepted
+        elif isinstance(error, _ACCEPTED) and error.job_id is not None:
+            self._refused = None
             self._key_works = True
 
 
 _CLOSED: Final = "the client is closed"
+# Errors about a job which show that the service has accepted the key.
+_ACCEPTED: Final = (JobNotFoundError, UnprocessableError)

@@ -19,10 +19,12 @@ from adepoll.errors import (
     PaymentRequiredError,
     PermissionDeniedError,
     RateLimitedError,
+    RedirectRefusedError,
     RequestError,
     ServerError,
     StatusError,
     TransportError,
+    UnprocessableError,
 )
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
@@ -447,6 +449,8 @@ def test_stats_show_what_holds_requests_back():
         ([AuthenticationError(status=401), PermissionDeniedError(status=403)], 401),
         ([AuthenticationError(status=401), ServerError(status=503, job_id="a")], 401),
         ([AuthenticationError(status=401), JobNotFoundError(status=404, job_id="a")], None),
+        ([AuthenticationError(status=401), UnprocessableError(status=422, job_id="a")], None),
+        ([AuthenticationError(status=401), RedirectRefusedError(status=302, job_id="a")], 401),
         ([AuthenticationError(status=401), JobNotFoundError(status=404)], 401),  # not about a job
         ([AuthenticationError(status=401), None], None),
     ],
