@@ -62,7 +62,7 @@ There is also a limit for all seconds, whether they count or not. It is `outage_
 limit above if that is longer. A job is given up at its next failed poll if its polls have failed
 for this time. It is also given up if its host has been down for this time while the job was
 watched, unless the failed poll got a response that shows that the host works now, such as a 403. Of
-the seconds between two failed polls, at most a tenth of `outage_patience` is added to these times.
+the seconds between two failed polls, at most a tenth of this limit is added to these times.
 
 Imports `job_state`, `service_evidence` and `errors`. Times are seconds of one monotonic clock,
 passed in as `now`.
@@ -110,8 +110,8 @@ class FailureRules:
             never shown: a new job can take a moment to appear.
         patience: Seconds for which polls of a job may fail while polls of other jobs succeed.
         outage_patience: Maximum seconds for which polls of a job may fail, whatever the reason, or
-            for which its host may be down. None for 12 times `patience`. See the end of the
-            module's docstring.
+            for which its host may be down. None for 12 times `patience`; a value below `patience`
+            counts as `patience`. See the end of the module's docstring.
         malformed_patience: Seconds for which the answers about a job may be malformed; never more
             than `patience`. After a malformed answer about a job, a better one rarely follows.
         host: What polls have shown about the host of the jobs.
@@ -218,10 +218,10 @@ class FailureRules:
 
     @property
     def _total_limit(self) -> float:
-        """The value of `outage_patience`; if it is None, 12 times `patience`."""
+        """`outage_patience`, but at least `patience`; if it is None, 12 times `patience`."""
         if self.outage_patience is None:
             return _OUTAGE_FACTOR * self.patience
-        return self.outage_patience
+        return max(self.outage_patience, self.patience)
 
     def _concerns_all(self, error: AdePollError, job_id: str, now: float) -> bool:
         """Return True if the error ends all watches and waits; record a refusal of the key."""

@@ -85,7 +85,8 @@ class JobWatcher(AsyncCloseable):
                 at most a minute. Hardly any time counts while the process is stopped, the request
                 budget is short, or the whole service is down; docs/giving-up.md has the rules.
             outage_patience: Maximum seconds for which polls of a job may fail, whatever the reason,
-                such as an outage of the service; None for 12 times `patience`.
+                such as an outage of the service. None for 12 times `patience`; a value below
+                `patience` counts as `patience`.
             rng: Source of jitter; pass a seeded one to make runs reproducible.
 
         Raises:

@@ -190,6 +190,13 @@ def test_a_single_job_with_a_dead_service_ends_after_the_outage_patience(options
     assert time_of_the_end(rules_of(**options), BROKEN, every=50.0)[0] == limit
 
 
+@pytest.mark.parametrize("short", [0.0, 1.0, 60.0, 299.0, 300.0])
+@pytest.mark.parametrize("every", [5.0, 20.0, 50.0])
+def test_an_outage_patience_below_the_patience_counts_as_the_patience(short, every):
+    found = time_of_the_end(rules_of(outage_patience=short), BROKEN, every=every)
+    assert found[0] == max(300.0, every * 10)
+
+
 def test_after_a_long_outage_each_job_ends_with_its_first_failed_poll():
     rules = rules_of()
     seconds, _ = time_of_the_end(rules, BROKEN, every=50.0)
