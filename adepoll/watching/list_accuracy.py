@@ -159,6 +159,10 @@ class ListAccuracy:
         self._expected = self._without_drop = self._explained = 0.0
         self.dropped = 0
 
+    def sweep_started(self) -> None:
+        """Forget what the pages of an earlier sweep that was not complete have shown."""
+        self._shown.clear()
+
     def record_active(self, received_at: float, missing_at: float) -> bool:
         """Record that a job was missing from the list, but a poll has found it active.
 

@@ -134,6 +134,11 @@ class ListHints:
             later = min(later, now + max(self.timing.delay(state, now), _MIN_LATER))
         return later
 
+    def sweep_started(self) -> None:
+        """Forget the pages of an earlier sweep that was not complete."""
+        self.gaps.sweep_started()
+        self.accuracy.sweep_started()
+
     def page_listed(
         self, status: JobStatus, number: int, page: JobPage, requested_at: float, now: float
     ) -> None:

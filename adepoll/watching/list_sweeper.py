@@ -174,7 +174,7 @@ class ListSweeper:
         # The service received no watched job before this Unix time. Jobs that are added during the
         # sweep can be older: the sweep may not show them.
         oldest = -math.inf
-        self._watched_jobs.list_hints.gaps.sweep_started()
+        self._watched_jobs.list_hints.sweep_started()
         if self._newest_first:
             oldest = self._watched_jobs.list_hints.oldest(asyncio.get_running_loop().time())
         try:

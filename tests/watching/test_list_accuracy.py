@@ -46,6 +46,16 @@ def test_a_list_that_drops_settled_jobs_within_the_limit_is_proven():
     assert not accuracy.is_bad
 
 
+def test_a_list_is_in_time_whatever_an_earlier_incomplete_sweep_has_shown():
+    accuracy = make_accuracy()
+    accuracy.record_settled("job", 10.0, active_at=10.0)
+    accuracy.sweep_started()
+    accuracy.record_listed("job", 11.0)  # then a page cannot be read, so that the sweep fails
+    accuracy.sweep_started()
+    accuracy.record_sweep(12.0)
+    assert accuracy.ends.in_time == 1
+
+
 def test_a_single_job_that_stays_in_the_list_does_not_make_the_list_bad():
     accuracy = make_accuracy()
     settle(accuracy, "odd", 10.0, listed_until=math.inf)

@@ -101,7 +101,7 @@ def make_sweeping(letters, *, rate=None):
 def read(watched_jobs, now, *pages, pages_waited=False):
     """Sweep the list; return the number of missing jobs."""
     hints: ListHints = watched_jobs.list_hints
-    hints.gaps.sweep_started()
+    hints.sweep_started()
     for number, letters in enumerate(pages):
         jobs = [
             JobSummary(

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from random import Random
 
 import pytest
+from scripted import summary
 from subscribing import subscription_of
 
 from adepoll.api.models import JobPage, JobStatus, JobSummary
@@ -63,6 +64,21 @@ class LongList:
         return JobPage(jobs=jobs, has_more=status is JobStatus.PROCESSING and page < 39)
 
 
+class FailingOnce:
+    """A source whose first sweep shows a job and then fails; later sweeps show no job."""
+
+    has_failed = False
+
+    async def list_jobs(self, *, status, **_):
+        if self.has_failed:
+            return JobPage(jobs=(), has_more=False)
+        if status is JobStatus.PENDING:
+            await asyncio.sleep(1)
+            self.has_failed = True
+            raise JobNotFoundError(status=404)
+        return JobPage(jobs=(summary("job-2"),), has_more=False)
+
+
 def make_sweeper(source, *, semaphore=None, fatal=None):
     """Make a list sweeper for one watched job."""
     watched_jobs = WatchedJobs(
@@ -101,6 +117,21 @@ def test_it_starts_no_sweep_after_it_was_closed(replay):
         list_sweeper.pump()
         await asyncio.sleep(1)
         assert source.requests == 0
+
+    replay(script)
+
+
+def test_a_sweep_that_fails_does_not_hide_that_the_list_drops_a_job(replay):
+    async def script():
+        list_sweeper = make_sweeper(FailingOnce())
+        accuracy = list_sweeper._watched_jobs.list_hints.accuracy
+        accuracy.limit = 60.0
+        accuracy.record_settled("job-2", 0.0, active_at=0.0)
+        list_sweeper.pump()
+        await asyncio.sleep(10)
+        await asyncio.wait(list_sweeper.close())
+        assert list_sweeper.sweeps == 1
+        assert accuracy.ends.in_time == 1
 
     replay(script)
 
