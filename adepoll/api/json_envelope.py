@@ -373,7 +373,7 @@ class ObjectScanner:
         if self._in_string and b'"' not in window:
             self._is_escaped = (len(window) - len(window.rstrip(b"\\"))) % 2 == 1
             return stop
-        if self._is_escaped or b"\\" in window:
+        if b"\\" in window:
             # Without escapes, each quotation mark begins or ends a string.
             window = window.replace(rb"\\", b"  ").replace(rb"\"", b"  ")
             is_escaped = window.endswith(b"\\")

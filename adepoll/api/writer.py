@@ -16,7 +16,7 @@ from cattrs.gen import make_dict_unstructure_fn, override
 from adepoll.api.error_text import error_text
 from adepoll.api.json_fields import LATEST_SECONDS, fields_of
 from adepoll.api.json_text import Json
-from adepoll.api.results import ExtractWarning, JobMetadata, JobResult
+from adepoll.api.results import ExtractWarning
 
 _Hook: TypeAlias = Callable[..., Any]
 
@@ -47,10 +47,6 @@ def _timestamp(time: datetime | None) -> float | str | None:
 _converter.register_unstructure_hook(datetime, _timestamp)
 _converter.register_unstructure_hook_func(lambda kind: kind == _OPTIONAL_TIME, _timestamp)
 _converter.register_unstructure_hook_factory(lambda kind: kind is Json, lambda _kind: identity)
-_converter.register_unstructure_hook_func(
-    lambda kind: kind == JobResult | None or kind == JobMetadata | None,
-    lambda value: value if not attrs.has(type(value)) else _converter.unstructure(value),
-)
 
 
 def _overrides(cls: type) -> dict[str, Any]:

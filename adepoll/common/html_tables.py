@@ -42,7 +42,7 @@ def html_table(title: str, rows: Iterable[tuple[str, object]]) -> str:
         f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
         f"<td style='text-align:left'>{html.escape(showable(_text_of(value), _LONGEST))}</td></tr>"
         for name, value in rows
-        if value is not None and value not in ("", (), [], {})
+        if value not in (None, "", (), [], {})
     ]
     heading = html.escape(showable(title, _LONGEST))
     return f"<table><caption><b>{heading}</b></caption><tbody>{''.join(lines)}</tbody></table>"

@@ -108,6 +108,7 @@ def test_a_completed_job_has_its_result_and_the_facts_that_all_kinds_share(kind)
     assert (job.job_id, job.kind, job.status) == ("j-1", kind, JobStatus.COMPLETED)
     assert (job.credits, job.failed_pages, job.partial) == (6.0, (), False)
     assert job.page_count == (3 if kind == JobKind.V1_PARSE else None)
+    assert job.facts.version == ("m-1" if kind in V2 else "dpt-2")
     assert job.data == decode_result(kind, json.dumps(RESULTS[kind]))
     assert not job.extra
     assert not job.data.extra

@@ -68,7 +68,9 @@ async def poll(
     async with TestServer(app) as server:
         url = str(server.make_url("/"))
         async with AdeClient("key", base_url=url, retry=once, **options) as client:
-            return await client.get_job(ref)
+            job = await client.get_job(ref)
+            assert client.stats.bytes_received == len(body)
+            return job
 
 
 def answer_with(result=RESULT, *, first=False, **fields):

@@ -241,6 +241,20 @@ def test_texts_of_unknown_kinds_make_no_cache_grow():
     assert len(sizes) == 1
 
 
+def test_a_status_text_is_written_only_if_it_says_more_than_the_status():
+    for status, text, is_written in (
+        (JobStatus.COMPLETED, "completed", False),
+        (JobStatus.COMPLETED, "Completed", True),
+        (JobStatus.UNKNOWN, "unknown", False),
+        (JobStatus.UNKNOWN, "paused", False),  # it is the status in the JSON
+    ):
+        job = make_job(status, status_text=text)
+        written = json.loads(job.to_json())
+        assert ("status_text" in written) is is_written
+        assert written["status"] == (status.value if is_written else text)
+        assert JobSnapshot.from_json(job.to_json()) == job
+
+
 def test_the_json_has_the_same_form_however_the_service_writes_status_and_reason():
     error = {"code": "internal_error", "message": "no pages"}
     answer = {"job_id": "v2-1", "status": "FAILED", "error": error, "completed_at": None}

@@ -1,15 +1,24 @@
 """The semaphore is held during each request, for any source."""
 
 import asyncio
-from unittest.mock import AsyncMock, create_autospec
+from unittest.mock import AsyncMock, MagicMock, create_autospec
 
 import pytest
 from scripted import snapshot
 
 from adepoll import JobWatcher
 from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobPage, JobStatus
-from adepoll.api.source import PollingSource, for_polling
+from adepoll.api.source import (
+    PollingSource,
+    clock_of,
+    for_kind,
+    for_polling,
+    is_newest_first,
+    kind_of,
+    origin_of,
+)
 from adepoll.emulator import Emulator, JobPlan
 
 
@@ -110,6 +119,26 @@ def test_a_polling_source_decides_itself_when_it_holds_the_semaphore(replay):
 def test_the_client_is_a_polling_source():
     assert isinstance(AdeClient("key"), PollingSource)
     assert not isinstance(Plain(None), PollingSource)
+
+
+def test_what_a_plain_source_does_not_say_has_a_careful_default():
+    source = Plain(None)
+    assert kind_of(source) is JobKind.V1_EXTRACT
+    assert for_kind(source, JobKind.V1_EXTRACT) is source
+    assert for_kind(source, JobKind.V1_PARSE) is None
+    assert not is_newest_first(source)
+    assert origin_of(source) == ""
+    assert clock_of(source) is None
+
+
+def test_a_mock_does_not_answer_for_a_source():
+    """An attribute of a mock is another mock, which is true and can be called."""
+    source = MagicMock()
+    assert kind_of(source) is JobKind.V1_EXTRACT
+    assert for_kind(source, JobKind.V1_PARSE) is None
+    assert not is_newest_first(source)
+    assert origin_of(source) == ""
+    assert clock_of(source) is None
 
 
 class Counting(AdeClient):

@@ -270,6 +270,21 @@ def test_a_file_that_another_process_replaces_meanwhile_is_an_error(module, tmp_
     os.close(opened)
 
 
+def test_a_file_is_synced_before_it_replaces_another(monkeypatch, tmp_path):
+    target, synced = tmp_path / "out", []
+    target.write_bytes(b"old")
+
+    def fsync(fd):
+        (part,) = tmp_path.glob(".adepoll-*.part")
+        assert os.path.samestat(os.fstat(fd), part.stat())
+        synced.append((part.read_bytes(), target.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write(target)
+    assert synced == [(b"new", b"old")]
+    assert target.read_bytes() == b"new"
+
+
 def test_renames_are_tried_again_for_a_second(monkeypatch, tmp_path):
     pauses, tries = [], []
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from adepoll.common.tasks import join
+from adepoll.common.tasks import is_cancelled, join
 
 
 def test_a_cancelled_join_waits_for_all_tasks_before_it_raises(replay):
@@ -16,5 +16,18 @@ def test_a_cancelled_join_waits_for_all_tasks_before_it_raises(replay):
         with pytest.raises(asyncio.CancelledError):
             await joining
         assert all(task.done() for task in tasks)
+
+    replay(main)
+
+
+def test_a_cancelled_error_without_a_task_is_a_cancellation(replay):
+    """A coroutine can run without a task, as in a callback of the loop."""
+
+    async def main():
+        loop, found = asyncio.get_running_loop(), []
+        loop.call_soon(lambda: found.append(is_cancelled()))
+        await asyncio.sleep(0)
+        assert found == [True]
+        assert not is_cancelled()
 
     replay(main)

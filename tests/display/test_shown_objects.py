@@ -7,6 +7,7 @@ from journalling import snapshot
 from reporting import record
 
 from adepoll import Batch, JobWatcher, LagHistogram, Outcome, ResultFetcher
+from adepoll.common.html_tables import html_table
 from adepoll.emulator import Emulator, JobPlan
 from adepoll.report import collect
 
@@ -25,6 +26,14 @@ def test_a_snapshot_is_a_table_without_the_result():
     assert rows["extraction"] == "&lt;dict of 1&gt;"
     assert "<b>JobSnapshot</b>" in html
     assert "secret" not in html
+
+
+def test_a_table_leaves_out_what_has_no_value():
+    rows = [("none", None), ("text", ""), ("list", []), ("tuple", ()), ("dict", {})]
+    assert rows_of(html_table("t", [*rows, ("zero", 0), ("no", False)])) == {
+        "zero": "0",
+        "no": "no",
+    }
 
 
 def test_an_outcome_is_a_table():

@@ -51,6 +51,14 @@ def test_the_lock_ends_with_its_process_and_names_it_before(journal):
     DatabaseLock.take(journal).release()
 
 
+def test_a_lock_that_another_program_has_locked_is_busy(journal, tmp_path):
+    """Not taken by another file: nobody can read what the file is."""
+    with closing(sqlite3.connect(tmp_path / "batch.db.lock", isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(JournalBusyError):
+            DatabaseLock.take(journal)
+
+
 @pytest.mark.posix  # removes an open file
 def test_a_lock_whose_file_was_removed_meanwhile_is_taken_again(journal, tmp_path, monkeypatch):
     """The last holder removed the file between our opening it and our lock."""

@@ -561,11 +561,17 @@ async def test_durable_writes_are_synced_and_others_are_not(journal, monkeypatch
     on_connection(journal, lambda connection: connection.set_trace_callback(statements.append))
     await journal.write(StatusChanged("a", "x"))
     await journal.write(StatusChanged("a", "y"), durable=False)
+    await journal.set_note("durations", "{}")
+    await journal.reopen()
+    await journal.reopen_without_file()
     synchronous = [text for text in statements if "synchronous" in text]
-    assert synchronous == ["PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"]
+    assert synchronous == [
+        "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL",
+        *["PRAGMA synchronous = FULL"] * 3,
+    ]  # fmt: skip
     assert [text for text in statements if text in {"BEGIN IMMEDIATE", "COMMIT"}] == [
         "BEGIN IMMEDIATE", "COMMIT",
-    ] * 2  # fmt: skip
+    ] * 5  # fmt: skip
 
 
 async def test_a_write_without_changes_starts_no_transaction(journal, groups):
