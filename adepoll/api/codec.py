@@ -68,7 +68,7 @@ def read(
 
 def encode(model: object) -> str:
     """Return one line of JSON text for an object of an attrs class, or for parsed JSON."""
-    is_json = model is None or isinstance(model, dict | list | str | int | float)
+    is_json = isinstance(model, dict | list | str | int | float | None)
     return dumps(model if is_json else flatten(model))
 
 

@@ -21,7 +21,6 @@ from adepoll.api.json_fields import (
     Shape,
     ShapeError,
     fields_of,
-    json_key,
     keys_of,
     made_of_text,
     members_of,
@@ -329,12 +328,9 @@ def _lines_that_construct(
     """
     values = {}
     for field in attrs.fields(cls):
-        is_read = (
-            field.name == "extra" or json_key(field) is not None or made_of_text(field) is not None
-        )
         values[field.name] = field.name if field.name == "extra" else f"_{field.name}"
-        if not is_read:
-            names[f"_{field.name}"] = defaults.get(field.name, field.default)
+        # If the attribute is read from JSON, a local variable hides this global one.
+        names[f"_{field.name}"] = defaults.get(field.name, field.default)
     if (unfrozen := _unfrozen(cls)) is None:
         yield f" return cls({', '.join(f'{name}={value}' for name, value in values.items())})"
         return

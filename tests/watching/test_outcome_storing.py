@@ -195,6 +195,32 @@ def test_an_outcome_that_is_stored_during_a_query_is_not_stored_again(replay, sc
     replay(script)
 
 
+def test_an_outcome_that_is_stored_when_a_query_begins_is_not_stored_again(replay, scripted):
+    """One that was stored earlier is forgotten, and its job is watched again if it is returned."""
+
+    async def script():
+        stored, answers = [], [["early", "late"], ["early", "late"]]
+
+        async def query():
+            ids = answers.pop(0) if answers else []
+            await asyncio.sleep(0.5)  # so the second query begins at 10.5
+            return ids
+
+        async def store(outcome):
+            await asyncio.sleep(2 if outcome.job_id == "early" else 9.75)
+            stored.append((outcome.job_id, now() - start))
+
+        async with JobWatcher(scripted(latency=0.25)) as watcher:
+            start = now()
+            ids = repeat_query(query, every=10)
+            storing = asyncio.create_task(store_outcomes(watcher, ids, store))
+            await asyncio.sleep(60)
+        await storing
+        assert stored == [("early", 2.75), ("late", 10.5), ("early", 13.25)]
+
+    replay(script)
+
+
 def test_a_query_may_return_a_view_that_changes(replay, scripted):
     async def script():
         open_jobs = dict.fromkeys(f"job{number}" for number in range(500))
