@@ -67,7 +67,7 @@ async def run_demo(*, jobs: int, median: float, seed: int) -> ExitCode:
         say("adepoll: comparing with the emulator's records")
         truth = await emulator.truth()
     findings = compare([job.job_id for job in submitted], observations, truth)
-    print_table(_table(observations, truth, findings))
+    print_table(summary_table(observations, truth, findings))
     for finding in findings:
         say(f"adepoll: WRONG: {finding}")
     return ExitCode.FAILED_OR_CANCELLED if findings else ExitCode.COMPLETED
@@ -261,7 +261,7 @@ def compare(job_ids: Sequence[str], observations: Observations, truth: Json) -> 
     return findings
 
 
-def _table(observations: Observations, truth: Json, findings: Sequence[str]) -> Table:
+def summary_table(observations: Observations, truth: Json, findings: Sequence[str]) -> Table:
     """Return the table that the demo prints: jobs, requests and times, and whether all is right.
 
     `findings` are the lines that `compare` has returned.

@@ -43,7 +43,9 @@ def test_files_are_in_use_until_the_last_one_is_deleted(tmp_path):
     del folder
     before = names(tmp_path)
     assert len(before) == 3  # with the lock
+    leave(tmp_path)
     remove_unused(tmp_path)
+    assert names(tmp_path) == before
     ResultFolder(tmp_path).create().delete()
     assert names(tmp_path) == before
     first.delete()

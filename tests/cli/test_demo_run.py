@@ -1,10 +1,13 @@
 """The demo finds every difference between what it observed and what the emulator did."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from adepoll.api.models import JobStatus
 from adepoll.cli.demo_emulator import emulator_process
-from adepoll.cli.demo_run import Observations, compare
+from adepoll.cli.demo_run import Observations, compare, summary_table
 
 
 def observed(**changes):
@@ -71,6 +74,50 @@ def test_problems_lost_jobs_and_leaks_are_findings():
     times = {"job-1": 30.0, "job-2": 30.0}
     truth["leaks"] = 0
     assert compare(["job-1", "job-2"], observed(statuses=both, settled_at=times), truth) == []
+
+
+def table_of(observations, truth, findings=()):
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(summary_table(observations, truth, findings))
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_the_table_shows_jobs_requests_times_and_results():
+    job_ids = [f"job-{number}" for number in range(20)]
+    outcomes = ["failed", "partial", "partial", *["completed"] * 17]
+    truth = {
+        "jobs": [
+            {"job_id": job_id, "outcome": outcome, "finished_at": 20.0}
+            for job_id, outcome in zip(job_ids, outcomes, strict=True)
+        ]
+    }
+    statuses = [JobStatus.FAILED, *[JobStatus.COMPLETED] * 19]
+    observations = Observations(
+        settled_at={job_id: 21.0 + number for number, job_id in enumerate(job_ids)},
+        statuses=dict(zip(job_ids, statuses, strict=True)),
+        digests=dict.fromkeys(job_ids[1:], "ab"),
+        large=3,
+        bytes_fetched=12_345_678,
+        requests=45,
+        seconds=8.0,
+    )
+    assert table_of(observations, truth) == [
+        "settled           20 jobs: 19 completed, 1 failed",
+        "partial results   2",
+        "requests per job  2.25",
+        "detection lag     p50 11.00 s, p95 20.00 s",
+        "jobs per second   2.5",
+        "duration          8.0 s",
+        "results           19, of them 3 large (12.3 MB)",
+        "check             no job lost or duplicated, every result identical",
+    ]
+
+
+def test_the_table_of_a_demo_without_settled_jobs_counts_the_differences():
+    table = table_of(Observations(requests=3, seconds=1.0), {"jobs": []}, ["lost", "lost, too"])
+    assert table[0] == "settled           0 jobs:"
+    assert table[2:4] == ["requests per job  3.00", "detection lag     p50 nan s, p95 nan s"]
+    assert table[-1] == "check             2 differences"
 
 
 async def test_the_emulator_of_the_demo_does_not_get_the_api_key(monkeypatch):

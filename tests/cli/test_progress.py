@@ -93,6 +93,14 @@ def test_speed_is_the_increase_divided_by_the_time(steps):
     assert speed.bytes == pytest.approx(1000 * speed.jobs)
 
 
+def test_there_is_no_speed_before_some_time_has_passed():
+    speed = Speed(60)
+    assert (speed.jobs, speed.bytes) == (0, 0)
+    for _ in range(2):
+        speed.add(5, BatchState(known=9, complete=True, settled={JobStatus.COMPLETED: 9}))
+        assert (speed.jobs, speed.bytes) == (0, 0)
+
+
 def test_jobs_settled_by_an_earlier_run_do_not_count_for_the_speed():
     speed = Speed(60)
     speed.add(0, BatchState(known=10, complete=True))
