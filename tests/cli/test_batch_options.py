@@ -200,6 +200,15 @@ def test_the_command_contains_the_options_that_the_journal_does_not_save():
         "adepoll resume batch.db --timeout 5 --overwrite --allow-private --no-verify"
     )
     assert command(options, note=options.to_note()).count("--") == 3
+    assert command(
+        BatchOptions(
+            strict=True, proxy="http://p:1", cacert=Path("ca.pem"), cert=Path("c.pem"), timeout=0.5
+        )
+    ) == (
+        "adepoll resume batch.db --proxy http://p:1 --cacert ca.pem --cert c.pem --timeout 0.5 "
+        "--strict"
+    )
+    assert command(BatchOptions(proxy="http://user:secret@p:1")) == "adepoll resume batch.db"
 
 
 def test_saved_options_are_used_unless_they_are_overridden():

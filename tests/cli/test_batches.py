@@ -381,7 +381,15 @@ async def test_results_that_are_not_included_are_counted(ade, tmp_path, journal)
     assert code == 0
     assert sorted(ids_of(out)) == sorted(job_ids)
     assert "not printed" not in err
+    assert "without a result" not in err
     assert {path.stem for path in (tmp_path / "r").iterdir()} == {*job_ids}
+
+
+async def test_completed_jobs_whose_results_are_not_kept_are_counted(ade):
+    job_ids = [ade.submit(JobPlan(zero_data_retention=True)) for _ in range(2)]
+    code, _, err = await adepoll(ade, "watch", *job_ids)
+    assert code == 0
+    assert "adepoll: 2 completed jobs without a result: the service keeps none" in err
 
 
 async def test_partial_results_and_credits_are_reported(ade, journal):

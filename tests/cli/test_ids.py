@@ -232,6 +232,14 @@ def test_the_separator_line_of_excel_is_not_the_header():
     assert ids_in("sep=;\na,b;job_id\n1;x\n", "job_id") == ["x"]
 
 
+def test_a_name_in_the_header_may_have_several_lines():
+    assert ids_in('"n\n\no",job_id\n1,a\n\n2,b\n', "job_id") == ["a", "b"]
+    error = refusal_of('"n\no",job_id\n1,a\n2\n', "job_id")
+    assert error.line == 4
+    for text, columns in (('"n\n', ("n",)), ('"n\nx,id\n', ("n\nx,id",))):
+        assert refusal_of(text, "job_id").columns == columns
+
+
 def test_a_single_column_needs_no_delimiter():
     assert ids_in('"job_id"\n"a"\nb\n', "job_id") == ["a", "b"]
 
@@ -496,6 +504,14 @@ async def test_a_label_or_column_that_is_not_utf_8_is_refused(tmp_path, text, li
 def test_field_without_a_file_is_wrong_usage():
     with pytest.raises(click.UsageError, match="--field needs a file"):
         check_sources(["a"], [], "job_id")
+
+
+@pytest.mark.parametrize(("name", "reason"), [("absent", "No such file"), ("", "Is a directory")])
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path, name, reason):
+    (tmp_path / "ids").touch()
+    assert check_sources([], [str(tmp_path / "ids"), "-"]) == (str(tmp_path / "ids"), "-")
+    with pytest.raises(click.BadParameter, match=f"{tmp_path / name}: {reason}"):
+        check_sources([], [str(tmp_path / "ids"), str(tmp_path / name)])
 
 
 async def test_ids_arrive_in_order_in_batches_of_several_thousand(tmp_path):

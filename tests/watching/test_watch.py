@@ -233,11 +233,19 @@ def test_errors_that_are_not_taken_count_in_the_window(replay, scripted):
     assert replay(script) == (10, 99)
 
 
-def test_a_window_must_be_positive(replay, scripted):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 0}, "window must be positive, got 0"),
+        ({"errors": "log"}, "errors must be 'raise' or 'yield', got 'log'"),
+    ],
+)
+def test_an_impossible_option_is_refused(replay, scripted, options, message):
     async def script():
         async with watcher_of(scripted()) as watcher:
-            with pytest.raises(ValueError, match="window must be positive, got 0"):
-                watcher.watch(generate([]), window=0, errors="yield")
+            with pytest.raises(ValueError, match=message):
+                watcher.watch(generate([]), **options)
+            assert await gather(watcher.watch(["a"], window=1, errors="yield"))
 
     replay(script)
 
@@ -357,6 +365,19 @@ def test_ready_items_are_taken_without_waiting(replay, scripted):
             await asyncio.sleep(1)
             assert [item.job_id for item in watch.take_ready()] == ["bad", "a", "b"]
             assert watch.take_ready() == []
+
+    replay(script)
+
+
+def test_at_most_500_ready_items_are_taken(replay, scripted):
+    async def script():
+        ids = [f"in valid {number}" for number in range(1_001)]
+        async with (
+            watcher_of(scripted()) as watcher,
+            watcher.watch(ids, errors="yield") as watch,
+        ):
+            await asyncio.sleep(1)
+            assert [len(watch.take_ready()) for _ in range(4)] == [500, 500, 1, 0]
 
     replay(script)
 
