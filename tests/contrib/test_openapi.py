@@ -55,6 +55,21 @@ def test_each_response_of_a_route_is_described(paths, path, method, status, medi
         assert {"type", "title", "status", "detail", "instance"} <= schema["properties"].keys()
 
 
+def test_problems_are_described_alike_wherever_they_occur(paths):
+    """FastAPI itself sends 422 as plain JSON; only 503 and 504 say when to try again."""
+    described = [
+        (status, {*response["content"]}, response.get("headers", {}))
+        for operations in paths.values()
+        for operation in operations.values()
+        for status, response in operation["responses"].items()
+        if PROBLEM_MEDIA_TYPE in response.get("content", {})
+    ]
+    assert {"422", "503", "504"} < {status for status, _, _ in described}
+    for status, content, headers in described:
+        assert ("application/json" in content) is (status == "422")
+        assert ("Retry-After" in headers) is (status in {"503", "504"})
+
+
 def test_each_route_has_a_summary_and_no_internal_text(paths):
     for path in ("/status/{job_id}", "/events", "/result/{job_id}", "/ready", "/live", "/hook"):
         (operation,) = paths[path].values()

@@ -75,6 +75,14 @@ def test_watch(ade, client):
     assert {job.job_id for job in sync.watch(job_ids, client=client)} == set(job_ids)
 
 
+def test_watch_raises_or_yields_what_is_unresolved(ade, client):
+    job_ids = submit(ade, processing_time=1e6)
+    (unresolved,) = sync.watch(job_ids, timeout=0.05, errors="yield", client=client)
+    assert (unresolved.job_id, type(unresolved.error)) == (job_ids[0], JobTimeoutError)
+    with pytest.raises(UnresolvedJobsError):
+        list(sync.watch(job_ids, timeout=0.05, client=client))
+
+
 def test_download(ade, client, tmp_path):
     (job_id,) = submit(ade, result_bytes=5_000)
     done = sync.download(job_id, tmp_path / "r.json", client=client)
@@ -147,6 +155,12 @@ def test_texts_of_a_session_and_a_batch_say_their_state(client, tmp_path):
         assert repr(batch).startswith("<adepoll.sync.Batch journal ")
         assert "b.db" in repr(batch)
     assert repr(session) == "<adepoll.sync.Session not open>"
+
+
+def test_an_open_session_is_not_opened_again(ade, session):
+    with pytest.raises(RuntimeError, match="the session is open already"):
+        session.__enter__()
+    assert session.wait(*submit(ade)).is_terminal
 
 
 def test_a_client_in_place_of_the_function_that_creates_it_is_refused():
@@ -237,6 +251,7 @@ def test_a_session_says_that_the_process_was_forked(ade, session, monkeypatch):
         jobs.close()
         with pytest.raises(ClosedError, match="before this process was forked"):
             session.wait("job-1")
+        assert repr(session) == "<adepoll.sync.Session not open>"
         session.loop.close()
     assert session.wait(*submit(ade)).job_id  # in the first process, the session goes on
 
@@ -269,6 +284,13 @@ def test_a_call_that_ends_together_with_its_loop_has_its_result(monkeypatch):
     (thread,) = threads()
     monkeypatch.setattr(thread, "is_alive", end_thread)
     assert loop.run(end_when_cancelled()) == "result"
+
+
+def test_a_call_can_last_longer_than_one_wait_for_its_end(monkeypatch):
+    monkeypatch.setattr("adepoll.sync.background_loop._SLICE", 0.001)
+    loop = BackgroundLoop()
+    assert loop.run(asyncio.sleep(0.05, "result")) == "result"
+    loop.close()
 
 
 def test_closing_the_loop_waits_for_all_tasks_even_if_one_of_them_fails():
