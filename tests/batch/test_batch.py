@@ -10,9 +10,10 @@ from batching import LARGE, NEVER, gather, gather_until, make_client
 from internals import at_risk, watcher_of
 from waiting import until
 
-from adepoll import Batch, JobKind, JobRef, Journal, ResultFetcher
+from adepoll import Batch, JobKind, JobRef, JobWatcher, Journal, ResultFetcher
 from adepoll.api.models import JobStatus
 from adepoll.batch import BatchProgress
+from adepoll.batch.progress import OutcomeRate
 from adepoll.emulator import JobPlan
 from adepoll.emulator import Outcome as Ends
 from adepoll.errors import (
@@ -398,8 +399,29 @@ async def test_jobs_that_wait_for_their_downloads_count_in_the_time_left(scene, 
         for _ in range(20):
             await anext(run)
         await until(lambda: batch.watching.settled == 40)
-        await until(lambda: batch.time_left() is not None)
-        assert batch.time_left() > 0
+        for rate, by_watcher, seconds in (
+            (4.0, None, 5.0),
+            (4.0, 3.5, 5.0),
+            (4.0, 7.5, 7.5),
+            (None, 7.5, None),
+            (0.0, 7.5, None),
+        ):
+            estimate(monkeypatch, rate=rate, by_watcher=by_watcher)
+            assert batch.time_left() == seconds
+
+
+async def test_the_time_left_of_watched_jobs_is_that_of_the_watcher(scene, monkeypatch):
+    async with scene.batch() as batch, batch.run(scene.many(2, processing_time=NEVER)):
+        await until(lambda: batch.watching.watched == 2)
+        for by_watcher in (7.5, None):
+            estimate(monkeypatch, rate=4.0, by_watcher=by_watcher)
+            assert batch.time_left() == by_watcher
+
+
+def estimate(monkeypatch, *, rate, by_watcher):
+    """Replace the measured rate of outcomes, and the watcher's estimate of the time left."""
+    monkeypatch.setattr(OutcomeRate, "per_second", lambda _rate, _now: rate)
+    monkeypatch.setattr(JobWatcher, "time_left", lambda _watcher: by_watcher)
 
 
 # --- arguments -----------------------------------------------------------------------------------
