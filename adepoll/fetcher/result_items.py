@@ -223,10 +223,10 @@ class ResultItems:
         try:
             text = chunk if self._has_begun else chunk.removeprefix(BOM_UTF8)
             self._has_begun = True
-            if chunk:
-                self._parser.send(text)
-            else:
+            if not chunk:
                 self._parser.close()
+            elif text:  # the parser takes an empty text for the end
+                self._parser.send(text)
             # The parser holds these bytes if they end within an item, or within a string.
             is_held = builder.is_within_item or not events
             builder.add(events)

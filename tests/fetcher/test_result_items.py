@@ -5,6 +5,7 @@ import json
 import sys
 import threading
 import tracemalloc
+from codecs import BOM_UTF8
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,13 @@ async def test_the_items_are_the_rows_of_the_result(size):
         job_id = ade.submit(JobPlan(result_bytes=size))
         whole = await fetcher.result(job_id)
         assert await walk(fetcher, job_id, ROWS) == whole.extraction["line_items"] != []
+
+
+async def test_only_the_mark_before_the_text_is_no_part_of_it():
+    mark = BOM_UTF8
+    text = mark + b'{"a":["%bx", "y%b"]}' % (mark, mark)
+    for chunk in (len(mark), len(mark) + 7, 100):  # so that a mark begins the second chunk
+        assert await parse(text, "a.item", chunk=chunk) == ["\ufeffx", "y\ufeff"]
 
 
 KEYS = st.sampled_from(["a", "b", "item", "", "rows"])

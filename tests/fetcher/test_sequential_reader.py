@@ -324,6 +324,16 @@ async def test_one_byte_per_connection_does_not_prolong_the_transfer(
     assert len(bucket.heads) == 5
 
 
+async def test_bytes_of_earlier_requests_do_not_prolong_the_transfer(
+    bucket, result_body, fetch, stored
+):
+    bucket.body = result_body(2 * MIB + 100)
+    bucket.answers = [bucket.give(2 * MIB, then="close"), bucket.give(1, then="close")]
+    got, resumed, error = await read_all(fetch(attempts=5), stored(bucket.url()))
+    assert isinstance(error, ResultTransferError)
+    assert (got, resumed) == (bucket.body[: 2 * MIB + 4], 4)
+
+
 async def test_failures_of_all_kinds_share_one_limit(bucket, body, fetch, stored):
     page = bucket.reply(b"<html>wait</html>")
     busy = bucket.reply(status="503 Slow Down")
