@@ -24,6 +24,7 @@ from adepoll.contrib.fastapi import (
     Watcher,
     add_problem_details,
     adepoll_lifespan,
+    events,
     ready,
     resources,
     running,
@@ -308,6 +309,27 @@ async def test_headers_and_background_task_of_a_result_response_are_used(ade):
         }
         assert (await response.json())["metadata"]
     assert len(done) == 1
+
+
+async def test_the_background_task_of_events_runs_after_the_last_one(ade):
+    done = []
+    app = FastAPI(lifespan=adepoll_lifespan(**server_apps.options_for(ade)))
+
+    @app.get("/{job_id}")
+    async def follow(request: Request, job_id: str):
+        response = events(request, [job_id])
+        response.background = BackgroundTask(done.append, job_id)
+        return response
+
+    job_id = ade.submit(JobPlan())
+    async with (
+        server_apps.run_uvicorn(app) as server,
+        aiohttp.ClientSession() as http,
+        http.get(f"{server.url}/{job_id}") as response,
+    ):
+        assert "event: end" in await response.text()
+        await until(lambda: done)
+    assert done == [job_id]
 
 
 async def test_a_disconnect_is_noticed_behind_a_middleware(ade):

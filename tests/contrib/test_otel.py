@@ -22,6 +22,7 @@ from adepoll.api.source import (
 from adepoll.contrib.otel import FetcherOptions, TracedFetcher, TracedSource
 from adepoll.emulator import JobPlan
 from adepoll.errors import (
+    ConfigurationError,
     InvalidJobIdError,
     JobNotFoundError,
     PaymentRequiredError,
@@ -131,6 +132,14 @@ def test_a_page_of_the_list_is_a_span_and_its_arguments_are_passed_on(spans, scr
         "adepoll.list.job_count": 0,
         "adepoll.list.has_more": True,
     }
+
+
+def test_a_source_of_one_kind_is_traced_too(spans, scripted):
+    source = TracedSource(scripted(), spans.tracer, with_ids=True)
+    asyncio.run(source.for_kind(JobKind.V1_EXTRACT).get_job("a"))
+    assert spans.one.attributes["adepoll.job.id"] == "a"
+    with pytest.raises(ConfigurationError, match="no jobs of the kind v1-parse"):
+        source.for_kind(JobKind.V1_PARSE)
 
 
 def test_a_poll_has_its_own_trace_and_no_baggage_of_a_request(spans, replay, scripted):

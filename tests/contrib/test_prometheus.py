@@ -149,6 +149,15 @@ async def test_only_the_added_objects_have_metrics(ade, collector, scrape):
         )
 
 
+async def test_a_collector_can_be_created_with_what_it_observes(ade):
+    async with resources_of(ade) as parts:
+        for name in (*parts, None):
+            registry = CollectorRegistry()
+            given = {} if name is None else {name: parts[name], "labels": {"region": "eu"}}
+            registry.register(AdepollCollector(**given))
+            assert ('region="eu"' in generate_latest(registry).decode()) is bool(given)
+
+
 async def test_metrics_can_be_read_after_everything_was_closed(ade, collector, scrape):
     async with resources_of(ade) as parts:
         collector.add(**parts)

@@ -717,6 +717,9 @@ async def test_an_outage_is_reported(kind, ade, http):
         async with http.get(f"{server.url}/ready") as response:
             assert response.status == 503
             assert (await response.json())["status"] == "outage"
+        async with http.get(f"{server.url}/live") as response:  # a restart would repair nothing
+            assert response.status == 200
+            assert (await response.json())["status"] == "ok"
         for wait in waits:
             wait.cancel()
 

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 import server_apps
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from fastapi import FastAPI, Request
 from server_apps import get
 from waiting import until
@@ -195,6 +196,20 @@ async def test_a_tenant_that_does_not_run_says_which_lifespan_is_missing(ade):
     assert status == 200
     assert "'eu'" in text
     assert "lifespan=eu.lifespan(...)" in text
+
+
+def test_a_pool_of_tenants_that_does_not_run_says_what_to_call():
+    request = Request({"type": "http", "app": FastAPI(), "state": {}})
+    with pytest.raises(RuntimeError, match=r"tenant pool 'teams' is .*TENANTS\.lifespan"):
+        for_fastapi.Tenants("teams").pool(request)
+
+
+def test_tenants_of_aiohttp_that_do_not_run_say_what_to_call():
+    request = make_mocked_request("GET", "/", app=web.Application())
+    with pytest.raises(RuntimeError, match=r"tenant pool 'teams' is not .*setup\(app\)"):
+        for_aiohttp.Tenants("teams").pool(request)
+    with pytest.raises(RuntimeError, match=r"tenant 'eu' is not .*setup\(app\)"):
+        for_aiohttp.Tenant("eu").resources(request)
 
 
 REQUEST_ID = contextvars.ContextVar("request_id", default=None)

@@ -215,6 +215,19 @@ def test_text_from_the_service_cannot_end_its_event(replay, scripted, reason):
     replay(script)
 
 
+def test_an_event_has_the_label_of_its_job(replay, scripted):
+    async def script():
+        browser = Browser()
+        async with watcher_of(scripted()) as watcher:
+            jobs = [JobRef("a", label="in\nvoice.pdf"), JobRef("b", label="x" * 600), "c"]
+            await browser.read(JobEventStream(watcher, jobs))
+        labels = {data["job_id"]: data.get("label") for name, data in browser.events if data}
+        assert labels.pop("b").startswith("x" * 200)
+        assert labels == {"a": r"in\nvoice.pdf", "c": None}
+
+    replay(script)
+
+
 @pytest.mark.parametrize("heartbeat", [0, -1, float("nan"), float("inf")])
 def test_a_heartbeat_must_be_a_positive_number(replay, scripted, heartbeat):
     async def script():

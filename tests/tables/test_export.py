@@ -204,6 +204,18 @@ async def test_dates_and_times_on_request(table):
     assert report.conflicts == ()
 
 
+async def test_dates_are_iso_8601_in_text_formats(tmp_path):
+    extraction = {"d": "2026-02-28", "t": "2026-02-28T10:00:00Z", "l": ["2026-02-28"]}
+    await write_journal(tmp_path / "b.db", [result_text(extraction)])
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.jsonl", dates=True)
+    row = json.loads((tmp_path / "t.jsonl").read_text())
+    assert {name: row[name] for name in extraction} == extraction
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.csv", dates=True)
+    [row] = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+    assert (row["d"], row["t"]) == (extraction["d"], extraction["t"])
+    assert json.loads(row["l"]) == extraction["l"]
+
+
 async def test_half_a_surrogate_pair_does_not_stop_the_export(table):
     rows, _ = await table(texts=[r'{"extraction": {"a": "x\ud800y \ud83d\ude00", "\uDC00": 1}}'])
     assert values(rows, "a") == ["x\ufffdy \U0001f600"]
@@ -466,6 +478,9 @@ async def test_unreadable_results_are_reported_and_their_jobs_have_rows(tmp_path
     assert "not contain a result" in report.problems["j2"]
     assert "levels" in report.problems["j4"]
     assert report.problems["j1"].startswith("it is not JSON: ")
+    (tmp_path / "j3.json").mkdir()
+    report = adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
+    assert "is not a regular file" in report.problems["j3"]
     moved = tmp_path / "moved"
     moved.mkdir()
     (moved / "j3.json").write_text(result_text({"a": 2}))
@@ -564,6 +579,14 @@ async def test_the_format_is_that_of_the_name(tmp_path):
     file = io.BytesIO()
     adepoll.export(tmp_path / "b.db", file, to="csv")
     assert file.getvalue().startswith(b"job_id,label,kind,status,")
+
+
+async def test_lists_need_a_collection_of_paths_and_files(tmp_path):
+    await write_journal(tmp_path / "b.db", [result_text({"a": [{"n": 1}]})])
+    with pytest.raises(TypeError, match=r"not one path; use \[path\]"):
+        adepoll.export(tmp_path / "b.db", tmp_path / "t.csv", explode="extraction.a")
+    with pytest.raises(ConfigurationError, match="pass a path as out"):
+        adepoll.export(tmp_path / "b.db", io.BytesIO(), to="csv", explode=["extraction.a"])
 
 
 async def test_without_pyarrow_csv_works_and_parquet_says_what_to_install(tmp_path, monkeypatch):
