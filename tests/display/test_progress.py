@@ -162,6 +162,16 @@ def test_what_is_printed_stays_on_a_stdout_that_is_no_terminal(capsys):
     assert "job-1" not in file.getvalue()
 
 
+@pytest.mark.parametrize(
+    "shell", [None, types.SimpleNamespace(), types.SimpleNamespace(kernel=None)]
+)
+def test_ipython_in_a_terminal_is_no_notebook(notebook, monkeypatch, shell):
+    assert isinstance(views.make_view(), views.NotebookView)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    assert views.make_view() is None
+
+
 async def test_a_terminal_without_rich_shows_nothing(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setitem(sys.modules, "rich.console", None)

@@ -110,6 +110,10 @@ class TestCreate:
                 "multipart/form-data; boundary=x",
                 b'--x\r\nContent-Disposition: form-data; name="schema"\r\n\r\n\xff\r\n--x--\r\n',
             ),
+            (
+                "; boundary=x",
+                b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y--\r\n--x--\r\n",
+            ),
         ],
     )
     async def test_a_broken_form_is_422(self, api, content_type, body):

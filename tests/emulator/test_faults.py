@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.emulator import FAULT_NAMES, Endpoint, Fault, Faults, RateLimit, When, make_fault
+from adepoll.emulator import (
+    FAULT_NAMES,
+    Emulator,
+    Endpoint,
+    Fault,
+    Faults,
+    RateLimit,
+    When,
+    make_fault,
+)
 from adepoll.emulator.combined_effect import CombinedEffect
 from adepoll.emulator.effects import Latency, LatencyShape, option_names
 from adepoll.emulator.refusals import ABSURD_VALUES, RetryAfter
@@ -75,8 +84,8 @@ def test_a_window_starts_at_the_addition_and_excludes_its_end():
 
 def test_a_window_can_repeat():
     on = faults(make_fault("nan", window=(10, 20), every=60))
-    seen = [bool(on.select(GET, "one", NOW + age)) for age in (5, 15, 25, 65, 75, 85, 3_610)]
-    assert seen == [False, True, False, False, True, False, True]
+    seen = [bool(on.select(GET, "one", NOW + age)) for age in (5, 15, 25, 65, 75, 85, 3_610, -45)]
+    assert seen == [False, True, False, False, True, False, True, False]
 
 
 def test_faults_are_removed_one_by_one_or_all():
@@ -252,9 +261,13 @@ def test_a_wrong_value_is_refused_with_its_name(options, named):
         make_fault(**options)
 
 
-def test_one_string_for_jobs_is_refused():
+def test_one_string_in_place_of_several_is_refused():
     with pytest.raises(TypeError, match="several job ids"):
         When(jobs="job-1")
+    with pytest.raises(TypeError, match="several kinds of jobs"):
+        When(kinds="v1-parse")
+    with pytest.raises(TypeError, match="several keys"):
+        Emulator(more_keys="key")
 
 
 def test_options_together_with_a_fault_are_refused():

@@ -243,6 +243,14 @@ class TestV2Envelope:
         assert (body["has_more"], body["page"], body["page_size"]) == (True, 0, 2)
         assert world.page(kind=kind, status=JobStatus.CANCELLED)["jobs"] == []
 
+    @every_v2_kind
+    def test_a_list_of_a_status_that_does_not_exist_is_empty(self, world, kind):
+        world.submit(JobPlan(), kind=kind)
+        rules = KINDS[kind]
+        for status, count in (("done", 0), ("", 1), ("completed", 1)):
+            body = world.answer_page(rules, rules.read_query({"status": status, "page_size": "1"}))
+            assert (len(body["jobs"]), body["has_more"]) == (count, False)
+
 
 class TestPartialResults:
     PLAN = JobPlan(outcome=Outcome.PARTIAL, pages=5, failed_pages=[2, 4])

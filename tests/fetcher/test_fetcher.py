@@ -1353,8 +1353,19 @@ async def test_nothing_is_opened_before_the_first_request(answering):
     await fetcher.aclose()
 
 
-@pytest.mark.parametrize("name", ["max_result_bytes", "connect_timeout", "read_timeout"])
-@pytest.mark.parametrize("value", [0, -1, math.nan])
-def test_a_number_out_of_range_raises_under_its_name(answering, name, value):
-    with pytest.raises(ValueError, match=name):
-        ResultFetcher(answering(), **{name: value})
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("max_result_bytes", [0, -1, math.nan]),
+        ("connections", [0, -1]),
+        ("connect_timeout", [0, -1, math.nan]),
+        ("read_timeout", [0, -1, math.nan]),
+        ("min_rate", [-1, math.nan, math.inf]),
+        ("patience", [-1, math.nan, math.inf]),
+    ],
+)
+def test_a_number_out_of_range_raises_under_its_name(answering, name, values):
+    for value in values:
+        with pytest.raises(ValueError, match=f"{name} must be .*, got {value}"):
+            ResultFetcher(answering(), **{name: value})
+    ResultFetcher(answering(), **{name: 0 if name in {"min_rate", "patience"} else 1})

@@ -90,6 +90,24 @@ def test_labels_of_the_vertical_axis_are_left_of_it_at_the_right_height(chart):
             assert (left, right) == (52, drawing.width - 14)
 
 
+@pytest.mark.parametrize(
+    ("most", "labels"),
+    [
+        (4_000, ["0", "1,000", "2,000", "3,000", "4,000"]),
+        (9_999, ["0", "5,000", "10k"]),
+        (40_000, ["0", "10k", "20k", "30k", "40k"]),
+        (1_000_000, ["0", "500k", "1M"]),
+        (5_000_000, ["0", "2M", "4M", "6M"]),
+    ],
+)
+def test_large_numbers_on_the_vertical_axis_are_short(most, labels):
+    bins = Bins(edges=(0.0, 10.0, 20.0), counts=(most, 1))
+    chart = charts.histogram("h", Sample(summary=SUMMARY, bins=bins), title="T", noun="jobs")
+    for drawing in drawings(chart):
+        ticks = [text for text in drawing.all("text", "tick") if text.get("text-anchor") == "end"]
+        assert [text.text for text in ticks] == labels
+
+
 def test_bars_fill_the_width_and_their_height_is_their_count():
     for drawing in drawings(
         charts.histogram("h", Sample(summary=SUMMARY, bins=BINS), title="T", noun="jobs")
