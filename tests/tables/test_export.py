@@ -1,6 +1,7 @@
 """export: one row for each job, one column for each path, and nothing that changes a value."""
 
 import asyncio
+import contextlib
 import csv
 import datetime as dt
 import errno
@@ -12,6 +13,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -418,6 +420,20 @@ async def test_a_line_end_in_a_text_ends_no_row_of_a_csv(tmp_path, text):
     assert not body.endswith(b"\r\n")
 
 
+async def test_cells_of_a_csv_are_json_except_texts_and_nulls(tmp_path):
+    extraction = {
+        "yes": True, "no": False, "null": None, "int": 7, "float": 0.5, "text": "x, y",
+        "list": [True, None, False], "empty": [],
+    }  # fmt: skip
+    await write_journal(tmp_path / "b.db", [result_text(extraction)])
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
+    [row] = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+    assert {name: row.get(name) for name in extraction} == {
+        "yes": "true", "no": "false", "null": "", "int": "7", "float": "0.5", "text": "x, y",
+        "list": "[true,null,false]", "empty": "[]",
+    }  # fmt: skip
+
+
 async def test_decimals_are_numbers_in_json_lines(tmp_path):
     text = (
         '{"extraction": {"d": [12345678901234567.89], "e": 1, "m": {"x": 0.12345678901234567890}}}'
@@ -621,3 +637,14 @@ def test_an_error_names_the_folder_and_not_its_temporary_file(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         Spool(folder)
     assert caught.value.filename == str(folder)
+
+
+def test_a_full_disk_is_noticed_when_rows_are_added_and_names_the_folder(tmp_path, monkeypatch):
+    full = Path("/dev/full").open("r+b")  # noqa: SIM115 - the spool closes it
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
+    spool = Spool(tmp_path)
+    with pytest.raises(OSError, match="No space left") as caught:
+        spool.append([])
+    assert caught.value.filename == str(tmp_path)
+    with contextlib.suppress(OSError):
+        spool.close()
