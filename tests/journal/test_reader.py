@@ -161,6 +161,27 @@ async def test_an_iteration_continues_while_the_batch_writes(journal, path, monk
         assert [r.job_id for r in (*first, *walk)] == [f"j{n}" for n in range(10)]
 
 
+async def test_inline_results_are_read_up_to_a_size(journal, path, monkeypatch):
+    results = [
+        snapshot(f"j{n}", data={"extraction": {}, "extraction_metadata": {}, "metadata": {}})
+        for n in (1, 2, 4, 5)
+    ]
+    await journal.write(*(Settled(job, 2.0, fetching=False) for job in results), failed("j3", None))
+    with JournalReader(path) as reader:
+        texts = reader.inline_results(1, 10)
+        assert [*texts] == [2, 3, 5, 6]
+        (text,) = {*texts.values()}
+        assert [*reader.inline_results(3, 5)] == [3, 5]
+        assert reader.inline_results(4, 4) == reader.inline_results(7, 2**70) == {}
+        for size, numbers in (
+            (1, [2]),
+            (2 * len(text), [2, 3]),
+            (2 * len(text) + 1, [2, 3, 5]),
+        ):
+            monkeypatch.setattr(reading, "_PAGE_BYTES", size)
+            assert [*reader.inline_results(1, 10)] == numbers
+
+
 async def test_the_journal_of_a_killed_batch_is_read_with_its_wal(journal, path, tmp_path):
     await write_all(journal)
     copy = tmp_path / "copy"
