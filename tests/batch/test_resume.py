@@ -6,10 +6,12 @@ import sqlite3
 
 import pytest
 from batching import LARGE, NEVER, gather, gather_until
+from internals import watcher_of
 from waiting import until
 
 from adepoll import Batch, Journal
 from adepoll.api.models import JobStatus
+from adepoll.batch import run_tasks
 from adepoll.emulator import Outcome as Ends
 from adepoll.errors import (
     ClosedError,
@@ -173,6 +175,20 @@ async def test_the_last_status_of_active_jobs_is_recorded_when_a_run_is_closed(s
         await until(lambda: batch.watching.polls >= 2)
         await run.aclose()
         assert scene.records()[slow].status_text == "processing"
+
+
+async def test_what_a_run_has_learnt_is_saved_while_it_runs(scene, monkeypatch):
+    """A run that is killed cannot save it."""
+    monkeypatch.setattr(run_tasks, "_SAVE_EVERY", 0.01)
+    slow, quick = scene.submit(processing_time=NEVER), scene.submit()
+    async with scene.batch() as batch, batch.run([slow, quick]) as run:
+        await anext(run)
+        await until(lambda: scene.records()[slow].status_text == "processing")
+        scene.end(slow)
+        watcher_of(batch).poll_now(slow)
+        await anext(run)
+        with JournalReader(scene.journal) as reader:
+            await until(lambda: "durations" in reader.notes())
 
 
 # --- given-up jobs -------------------------------------------------------------------------------
