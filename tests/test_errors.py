@@ -1,5 +1,7 @@
 import copy
 import pickle
+import re
+from inspect import cleandoc
 
 import pytest
 
@@ -142,8 +144,10 @@ def test_every_error_has_a_message_on_one_line_and_no_presigned_query(example, a
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: type(example).__name__)
 def test_every_attribute_of_an_error_is_documented(example):
-    explained = "\n".join(base.__doc__ or "" for base in type(example).__mro__)
+    explained = "\n".join(cleandoc(base.__doc__ or "") for base in type(example).__mro__)
     assert [name for name in vars(example) if f"{name}:" not in explained] == []
+    described = re.findall(r"^    (\w+): ", explained, re.MULTILINE)
+    assert [name for name in described if not hasattr(example, name)] == []
 
 
 def test_notes_are_pickled():

@@ -4,7 +4,7 @@ import html
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import attrs
 
@@ -21,11 +21,8 @@ class HtmlTable:
 
     __slots__ = ()
 
-    _html_title: ClassVar[str | None] = None
-
     def _repr_html_(self) -> str:
-        title = self._html_title or type(self).__name__
-        return html_table(title, self._html_rows())
+        return html_table(type(self).__name__, self._html_rows())
 
     def _html_rows(self) -> Iterable[tuple[str, object]]:
         """Return the name and value of each row."""

@@ -80,8 +80,6 @@ class When:
         """Return whether the window is open `age` seconds after the fault was added."""
         if self.window is None:
             return True
-        if age < 0:
-            return False
         moment = age if self.every is None else math.fmod(age, self.every)
         return self.window[0] <= moment < self.window[1]
 

@@ -1,10 +1,12 @@
 """Answers about v2 jobs that contain a result of any size."""
 
 import asyncio
+import errno
 import gc
 import json
 import threading
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -191,6 +193,42 @@ async def test_a_file_that_cannot_be_deleted_either_costs_no_job(tmp_path, monke
     monkeypatch.setattr(ResultFolder, "create", lambda folder: KeptResult(folder.path))
     job = await poll(answer_with(), result_dir=tmp_path)
     assert (job.data_omitted, job.kept_result) == (True, None)
+
+
+class FullDisk:
+    """A file on a disk that becomes full with the second write, or when the file is closed."""
+
+    def __init__(self, file, *, fails):
+        self.file, self.fails, self.writes = file, fails, 0
+
+    def write(self, piece):
+        self.writes += 1
+        if self.fails == "write" and self.writes > 1:
+            raise OSError(errno.ENOSPC, "No space left")
+        return self.file.write(piece)
+
+    def close(self):
+        self.file.close()
+        if self.fails == "close":
+            raise OSError(errno.ENOSPC, "No space left")
+
+
+@pytest.mark.parametrize("fails", ["write", "close"])
+async def test_a_disk_that_becomes_full_costs_no_job_and_leaves_no_file(
+    tmp_path, monkeypatch, caplog, fails
+):
+    real, opened = Path.open, []
+
+    def open_file(path, *args):
+        opened.append(FullDisk(real(path, *args), fails=fails))
+        return opened[-1]
+
+    monkeypatch.setattr(Path, "open", open_file)
+    job = await poll(answer_with(), result_dir=tmp_path)
+    assert (job.status, job.data_omitted, job.kept_result) == (JobStatus.COMPLETED, True, None)
+    assert names(tmp_path) == []
+    assert len(opened) == 1
+    assert caplog.text.count("cannot be kept: No space left") == 1
 
 
 @pytest.mark.parametrize(

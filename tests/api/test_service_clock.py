@@ -63,6 +63,13 @@ def test_a_clock_that_was_set_is_followed_with_the_next_date(service):
     assert service.unix_time(110.1) == pytest.approx(NOON - 3600, abs=1.1)
 
 
+def test_after_a_jump_the_clock_is_in_the_middle_of_the_new_bounds(service):
+    service.record(dated(NOON), 100.0, 100.0)
+    service.record(dated(NOON - 3600), 110.0, 110.5)
+    # The header was made between 110.0 and 110.5, in the second that it names.
+    assert service.unix_time(110.5) == NOON - 3600 + (0.0 + 1.5) / 2
+
+
 def test_drift_is_followed(service):
     """A drift of ten parts per million adds up to 0.86 s in a day."""
     for minute in range(24 * 60):

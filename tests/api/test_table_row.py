@@ -71,7 +71,8 @@ def test_a_row_is_a_mapping_and_its_html_shows_no_result():
     html = row._repr_html_()
     assert "&lt;j&gt;" in html
     assert "&lt;dict of 1&gt;" in html
-    assert "NoneType" not in html
+    assert "None" not in html
+    assert html.count("<tr>") == 2
     with pytest.raises(NotImplementedError):
         TableRow().to_dict()
 

@@ -332,13 +332,14 @@ async def test_an_own_context_is_used(authority):
 def test_files_that_cannot_be_read_are_named(tmp_path):
     no_pem = tmp_path / "no.pem"
     no_pem.write_text("nothing")
-    for options in (
-        {"ca_file": tmp_path / "absent.pem"},
-        {"ca_file": no_pem},
-        {"client_certificate": no_pem},
+    for options, reason in (
+        ({"ca_file": tmp_path / "absent.pem"}, "No such file or directory"),
+        ({"ca_file": no_pem}, "NO_CERTIFICATE_OR_CRL_FOUND"),
+        ({"client_certificate": no_pem}, "it is not a PEM file"),
+        ({"client_certificate": tmp_path / "absent.pem"}, "No such file or directory"),
     ):
         (name,) = options
-        with pytest.raises(ConfigurationError, match=f"cannot read the {name} .*pem: "):
+        with pytest.raises(ConfigurationError, match=rf"cannot read the {name} .*pem: {reason}$"):
             TransportOptions(**options)
     with pytest.raises(ValueError, match="pass ssl_context or files"):
         TransportOptions(ca_file=no_pem, ssl_context=ssl.create_default_context())
