@@ -200,13 +200,15 @@ async def test_a_thread_ends_with_its_next_item_after_the_generator_was_closed(a
 
 
 def test_a_thread_ends_when_its_loop_is_closed():
-    threads, go_on = [], threading.Event()
+    threads, produced, go_on = [], [], threading.Event()
 
     def produce(put):
         threads.append(threading.current_thread())
         put(1)
         go_on.wait()
-        put(2)
+        for item in (2, 3):
+            produced.append(item)
+            put(item)
 
     async def main():
         items = items_of_thread(produce, ahead=5, name="producer")
@@ -218,4 +220,5 @@ def test_a_thread_ends_when_its_loop_is_closed():
     loop.close()
     go_on.set()
     threads[0].join()
+    assert produced == [2]
     del items

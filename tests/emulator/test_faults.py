@@ -1,6 +1,8 @@
 """Which requests a fault applies to: chance, window, endpoint, job and number of requests."""
 
 import random
+import re
+from email.utils import parsedate_to_datetime
 
 import pytest
 from hypothesis import given
@@ -200,7 +202,11 @@ def test_a_retry_after_is_never_too_short(wait, fraction):
     now = NOW + fraction
     for form in (RetryAfter.SECONDS, RetryAfter.DATE):
         header, until = form.header(wait, now=now, rng=random.Random(0))
-        assert header
+        if form is RetryAfter.DATE:  # RFC 9110, section 5.6.7
+            assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", header)
+            assert parsedate_to_datetime(header).timestamp() == until
+        else:
+            assert now + int(header) == pytest.approx(until)
         assert now + wait - 1e-6 <= until < now + wait + 1 + 1e-6
 
 

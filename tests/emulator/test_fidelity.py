@@ -53,6 +53,7 @@ class TestLists:
         assert len(set(listed)) < 50
         assert listed != self.read_all(world)
         assert listed == self.read_all(self.world(ListOrder.RESHUFFLED, clock))
+        assert world.page(page=99, page_size=10)["jobs"] == []
 
     @pytest.mark.parametrize("order", ListOrder)
     def test_the_status_filter_works_in_every_order(self, clock, order):

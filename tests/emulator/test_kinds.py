@@ -481,13 +481,23 @@ class TestHttp:
     async def test_a_workflow_can_be_created_as_json_and_projected(self, ade, api):
         step = {"name": "parse-extract", "document": "$inputs.a", "schema": SCHEMA}
         body = {"inputs": {"a": {"document_url": "https://example.com/a.pdf"}}, "steps": [step]}
-        body["output"] = {"total": "$output.parse-extract.extract.extraction.total", "no": "$x"}
+        extract = "$output.parse-extract.extract"
+        body["output"] = {
+            "total": f"{extract}.extraction.total",
+            "all": f"{extract}.extraction",
+            "absent": f"{extract}.extraction.total.x",
+            "other": f"x{extract}",
+            "number": 7,
+        }
         async with api.post("/v2/workflow/jobs", json=body) as answer:
             job_id = (await answer.json())["job_id"]
         async with api.get(f"/v2/workflow/jobs/{job_id}") as answer:
             output = (await answer.json())["result"]["output"]
         assert isinstance(output["total"], float)
-        assert output["no"] is None
+        assert output["all"]["total"] == output["total"]
+        assert [output[name] for name in ("absent", "other", "number")] == [None] * 3
+        rows = [row["row"] for row in output["_rows"] if isinstance(row, dict)]
+        assert rows == [*range(rows[0], rows[0] + len(rows))]
 
     @pytest.mark.parametrize("kind", KINDS)
     async def test_errors_have_the_shape_of_the_family(self, ade, api, kind):

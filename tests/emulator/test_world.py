@@ -350,6 +350,11 @@ def test_a_profile_refuses_a_wrong_value_with_its_name(options, named):
         Profile(**options)
 
 
+def test_an_unknown_field_of_a_profile_is_named():
+    with pytest.raises(TypeError, match="no field 'speed'; the fields are: median, sigma,"):
+        World(clock=lambda: 0.0, profile={"median": 1.0, "speed": 2, "colour": 3})
+
+
 def test_a_profile_draws_its_shares_and_sizes(world):
     profile = Profile(failed=0.2, cancelled=0.1, partial=0.1, large=0.3)
     world = World(clock=Clock(), profile=profile)

@@ -6,6 +6,8 @@ import threading
 import pytest
 from waiting import until
 
+from adepoll.common.threads import start_in_thread
+from adepoll.fetcher import disk_writer
 from adepoll.fetcher.buffered_body import BLOCK_BYTES
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
 
@@ -44,6 +46,69 @@ async def test_a_second_sync_does_not_begin_before_the_first_has_ended():
         part.synced.set()
     assert await writer.publish() == "digest"
     assert part.syncs == 1
+
+
+class Syncs(SlowPart):
+    """A part file whose syncs end immediately; the sync with the number `fails` fails."""
+
+    def __init__(self, fails=None):
+        super().__init__()
+        self.fails = fails
+        self.synced.set()
+
+    def sync(self):
+        super().sync()
+        if self.syncs == self.fails:
+            raise OSError("the disk is broken")
+
+
+@pytest.fixture
+def record_all(monkeypatch):
+    """Return a function that records written bytes, and waits for each sync that this starts."""
+    started = []
+
+    def start(function, *args):
+        started.append(start_in_thread(function, *args))
+        return started[-1]
+
+    monkeypatch.setattr(disk_writer, "start_in_thread", start)
+
+    async def record(writer, *counts):
+        for count in counts:
+            writer.record(count, 0)
+            if started:
+                await asyncio.wait(started)
+
+    return record
+
+
+@pytest.mark.parametrize(
+    ("counts", "syncs"),
+    [
+        ([2**26 - 1], 0),
+        ([2**26], 1),
+        ([2**26 - 1, 1], 1),
+        ([2**26, 2**26 - 1], 1),
+        ([2**26, 2**26 - 1, 1], 2),
+        ([2**26] * 5, 5),
+    ],
+)
+async def test_each_64_mebibytes_are_synced(record_all, counts, syncs):
+    part = Syncs()
+    writer = DiskWriter(part, None)
+    await record_all(writer, *counts)
+    assert part.syncs == syncs
+    assert await writer.publish() == "digest"
+
+
+@pytest.mark.parametrize("counts", [[2**26], [2**26] * 2])
+async def test_the_error_of_a_sync_is_raised_by_the_next_call(record_all, counts):
+    writer = DiskWriter(Syncs(fails=len(counts)), None)
+    await record_all(writer, *counts)
+    with pytest.raises(OSError, match="the disk is broken"):
+        writer.record(2**26, 0)
+    with pytest.raises(OSError, match="the disk is broken"):
+        await writer.publish()
 
 
 async def test_the_part_file_is_closed_after_its_sync_has_ended():
