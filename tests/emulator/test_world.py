@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from adepoll.api.models import JobStatus
 from adepoll.emulator import INLINE_LIMIT, JobPlan, Outcome, Profile, World
 from adepoll.emulator.presigned_urls import Verdict
+from adepoll.emulator.profiles import profile_of
 
 DOCUMENTED = {
     "job_id",
@@ -352,7 +353,7 @@ def test_a_profile_refuses_a_wrong_value_with_its_name(options, named):
 
 def test_an_unknown_field_of_a_profile_is_named():
     with pytest.raises(TypeError, match="no field 'speed'; the fields are: median, sigma,"):
-        World(clock=lambda: 0.0, profile={"median": 1.0, "speed": 2, "colour": 3})
+        profile_of({"median": 1.0, "speed": 2, "colour": 3})
 
 
 def test_a_profile_draws_its_shares_and_sizes(world):
