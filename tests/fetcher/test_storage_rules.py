@@ -2,7 +2,7 @@
 
 import base64
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -14,19 +14,28 @@ from adepoll.errors import (
     ResultRefusedError,
     ResultServerError,
 )
-from adepoll.fetcher.storage_rules import error_for, validity_of
+from adepoll.fetcher.storage_rules import Timing, error_for, timing_of, validity_of
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 
-def policy(**times):
-    """Return a custom policy of CloudFront, as its URLs contain it."""
-    condition = {name: {"AWS:EpochTime": int(time.timestamp())} for name, time in times.items()}
-    text = json.dumps({"Statement": [{"Resource": "*", "Condition": condition}]}).encode()
+def policy(*conditions, **times):
+    """Return a custom policy of CloudFront with these times, as its URLs contain it."""
+    statements = [
+        {
+            "Resource": "*",
+            "Condition": {
+                name: {"AWS:EpochTime": int(time.timestamp())} for name, time in condition.items()
+            },
+        }
+        for condition in conditions or [times]
+    ]
+    text = json.dumps({"Statement": statements}).encode()
     return base64.b64encode(text).decode().translate(str.maketrans("+=/", "-_~"))
 
 
 HOUR = 3600
+DAY = timedelta(days=1)
 BEFORE, AFTER = (datetime.fromtimestamp(NOW.timestamp() + shift, UTC) for shift in (-60, 60))
 S3 = "https://b.s3.amazonaws.com/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date={}&X-Amz-Expires={}"
 VALID = S3.format("20261129T115900Z", HOUR)
@@ -245,6 +254,52 @@ def test_what_a_storage_answers_decides_what_follows(case):
     assert type(error) is expected
     assert error.status == status
     assert error.transient == (expected is ResultServerError)
+
+
+NOON = "Sun, 29 Nov 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("start", "current", "timing"),
+    [
+        (NOON, "Sun, 29 Nov 2026 11:59:59 GMT", Timing.TOO_EARLY),
+        (NOON, NOON, Timing.EXPIRED),
+        ("soon", NOON, Timing.EXPIRED),
+        (NOON, "now", Timing.EXPIRED),
+    ],
+)
+def test_a_url_of_azure_is_early_before_the_start_that_the_answer_names(start, current, timing):
+    times = f"Start [{start}] - Expiry [{NOON}] - Current [{current}]"
+    body = f"Signature not valid in the specified time frame: {times}".encode()
+    assert timing_of("https://h/k", body, NOW) is timing
+    assert timing_of("https://h/k", body.partition(b":")[0], NOW) is Timing.EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("url", "start", "end"),
+    [
+        (VALID, NOW - timedelta(seconds=60), NOW + timedelta(seconds=HOUR - 60)),
+        (AZURE.format("2026-11-28", "2026-11-29T13:00Z"), NOW - 1.5 * DAY, NOW + DAY / 24),
+        ("https://h/k?se=2026-11-29T13:00Z&sig=s", None, NOW + DAY / 24),
+        ("https://h/k?se=2026-11-29T13:00Z", None, None),
+        (CLOUDFRONT.format(policy(DateGreaterThan=BEFORE)), BEFORE, None),
+        (CLOUDFRONT.format(policy({"DateLessThan": AFTER}, {"DateLessThan": NOW})), None, AFTER),
+        (V2.format(AFTER.timestamp()), None, AFTER),
+    ],
+)
+def test_a_url_says_when_it_is_valid(url, start, end):
+    assert validity_of(url) == (start, end)
+
+
+def test_a_url_is_valid_from_its_start_until_before_its_end():
+    for seconds, timing in (
+        (-1, Timing.TOO_EARLY),
+        (0, Timing.OTHER),
+        (HOUR - 1, Timing.OTHER),
+        (HOUR, Timing.EXPIRED),
+    ):
+        now = NOW - timedelta(seconds=60 - seconds)
+        assert timing_of(VALID, b"", now) is timing
 
 
 @given(
