@@ -655,7 +655,9 @@ async def test_a_part_file_stays_while_the_storage_refuses_requests(
 ):
     written = await leave_part_file(bucket, fetch, stored, tmp_path / "out")
     bucket.answers = [bucket.reply(status="503 Slow Down")]
+    bucket.heads.clear()
     await fails(fetch(attempts=2), stored(bucket.url()), tmp_path / "out", ResultServerError)
+    assert bucket.ranges == [(written, bucket.ranges[0][1])] * 2 + [None]
     bucket.answers = [bucket.give()]
     bucket.heads.clear()
     await fetch().download(stored(bucket.url()), tmp_path / "out")
@@ -1149,7 +1151,9 @@ async def test_unusable_later_ranges_make_it_read_in_order(bucket, body, fetch, 
         return True
 
     bucket.answers = [encoded]
-    report = await fetch().download(stored(bucket.url()), tmp_path / "out")
+    report = await fetch(connections=1).download(stored(bucket.url()), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == body
     assert report.bytes == len(body)
+    later = bucket.ranges[1]
+    assert bucket.ranges == [(0, PART), later, later, later, None]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

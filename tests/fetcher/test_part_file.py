@@ -909,8 +909,10 @@ def test_after_a_failed_sync_nothing_is_resumed(tmp_path, monkeypatch, work):
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
         patch.setattr(file_system, "sync_data", fail)
+        assert len(names(tmp_path)) == 2  # with the resume state
         with pytest.raises(StorageError):
             work(part)
+    assert len(names(tmp_path)) == 1  # the process could be killed now
     part.write(2 * MIB, [bytes(2 * MIB)])
     part.close()
     assert names(tmp_path) == []

@@ -287,7 +287,10 @@ async def test_a_range_of_a_polled_result_is_cut_out(api, connect):
     result = result_of(MIB)
     api.body = answer_with(result)
     _, fetcher = await connect()
-    for start, stop in [(0, 10), (500_000, 600_000), (len(result) - 5, None), (-7, None)]:
+    for start, stop in [
+        (0, 10), (500_000, 600_000), (len(result) - 5, None),
+        (-7, None), (-len(result), None), (-len(result) - 1, None),
+    ]:  # fmt: skip
         async with fetcher.stream(REF, start=start, stop=stop) as stream:
             assert b"".join([chunk async for chunk in stream]) == result[start:stop]
     with pytest.raises(ResultRangeError) as caught:
