@@ -386,10 +386,14 @@ def test_a_failed_poll_counts_against_the_job(replay, scripted):
     replay(script)
 
 
+def not_found():
+    return JobNotFoundError(status=404, job_id="a")
+
+
 @pytest.mark.parametrize(
     ("make_error", "polls"),
     [
-        (lambda: JobNotFoundError(status=404, job_id="a"), 6),
+        (not_found, 6),
         (lambda: PaymentRequiredError(status=402, job_id="a"), 1),
         (lambda: AuthenticationError(status=401, job_id="a"), 2),
     ],
@@ -407,6 +411,7 @@ def test_the_next_wait_raises_the_error_of_a_poll_that_went_on(replay, scripted,
                 await watcher.wait("a", timeout=1.0)
             assert source.count("a") == polls
             assert watcher.stats.watched == watcher.stats.in_flight == 0
+            assert watcher.stats.given_up == (make_error is not_found)
             source.scripts.clear()
             assert (await watcher.wait("a")).job_id == "a"
 

@@ -118,6 +118,28 @@ def test_an_error_of_the_account_marks_no_job_and_is_waited_out(replay, scripted
     replay(script)
 
 
+def test_the_waits_after_errors_of_the_account_grow_until_an_outcome_arrives(
+    replay, scripted, caplog
+):
+    error = PaymentRequiredError(status=402)
+
+    async def script():
+        source = scripted({"a": [*[error] * 7, "completed"], "b": [error, "completed"]}, latency=0)
+        async with JobWatcher(source) as watcher:
+            await store_outcomes(watcher, ["a"], Table(["a"]).store)
+            await store_outcomes(watcher, ["b"], Table(["b"]).store)
+        return [
+            later - earlier
+            for job_id in "ab"
+            for earlier, later in itertools.pairwise(source.times(job_id))
+        ]
+
+    waits = [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert replay(script) == pytest.approx([*waits, 1.0])
+    said = [text for text in caplog.messages if text.startswith("no job can be polled")]
+    assert [text.split(";")[1].split()[3] for text in said] == [f"{wait:g}" for wait in [*waits, 1]]
+
+
 def test_fifty_deploys_lose_no_job_and_mark_none_wrongly(replay, scripted):
     async def script():
         scripts = {

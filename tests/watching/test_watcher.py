@@ -1196,6 +1196,8 @@ def test_timers_that_fire_early_lose_no_poll(scripted):
         ({"not_found_grace": -1}, "not_found_grace must be a number of 0 or more, got -1"),
         ({"not_found_grace": math.nan}, "not_found_grace must be a number"),
         ({"patience": math.inf}, "patience must be a number"),
+        ({"outage_patience": -1}, "outage_patience must be a number of 0 or more, got -1"),
+        ({"outage_patience": math.nan}, "outage_patience must be a number"),
         ({"discovery": "push"}, "discovery must be auto, list or get, got 'push'"),
     ],
 )
