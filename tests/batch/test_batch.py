@@ -450,7 +450,7 @@ async def test_a_batch_that_is_not_open_raises(scene):
         batch.run([])
     async with batch:
         run = batch.run([])
-    with pytest.raises(ClosedError):
+    with pytest.raises(ClosedError, match="the batch is closed; open it again"):
         await anext(run)
     with pytest.raises(ClosedError, match="async with"):
         batch.run([])

@@ -90,7 +90,9 @@ def test_chunks_are_as_small_as_a_busy_machine_needs_and_grow_again():
     busy = [count for start, _, count in added if start < busy_until]
     assert len(busy) > 50
     assert max(busy[5:]) == 1_000
-    assert max(count for _, _, count in added) > CHUNK / 2
+    later = [count for start, _, count in added if start >= busy_until]
+    assert later[:7] == [1_000 * 2**number for number in range(7)]
+    assert max(later) > CHUNK / 2
 
 
 def test_the_first_ids_are_added_before_the_others_are_read():

@@ -63,7 +63,9 @@ async def test_objects_say_what_they_do(tmp_path):
             assert rows_of(watcher.stats._repr_html_())["settled"] == "3"
         assert " closed," in repr(watcher)
         batch = Batch(client, journal=tmp_path / "b.db", out_dir=tmp_path)
-        assert "not open" in repr(batch)
+        shown = f"<Batch not open, journal {str(tmp_path / 'b.db')!r}, results in {str(tmp_path)!r}"
+        assert repr(batch) == f"{shown}: 0 of 0 settled>"
+        assert repr(Batch(client)) == "<Batch not open, journal in memory: 0 of 0 settled>"
         async with batch:
             run = batch.run(job_ids)
             assert repr(run).startswith("<BatchRun not started")
