@@ -1,13 +1,19 @@
 """DatabaseLock, the lock of journals where there is no flock(2)."""
 
+import errno
+import os
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from adepoll import Journal
+from adepoll.common import file_system
 from adepoll.errors import JournalAccessError, JournalBusyError
+from adepoll.journal import lock
 from adepoll.journal.database_lock import DatabaseLock, holder_of
 
 HOLDER = """
@@ -95,3 +101,39 @@ def test_another_file_is_not_taken_for_the_lock(journal, tmp_path, kind):
     assert holder_of(journal) is None
     assert (path.read_bytes() if kind != "link" else None) == before
     assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_a_journal_has_one_writer_where_there_is_no_flock(journal, monkeypatch):
+    monkeypatch.setattr(file_system, "HAS_FLOCK", False)
+    for _ in range(2):
+        async with await Journal.open(journal, endpoint="https://api.example"):
+            with pytest.raises(JournalBusyError):
+                await Journal.open(journal, endpoint="https://api.example")
+            assert lock.holder_of(journal) == os.getpid()
+        assert lock.holder_of(journal) is None
+
+
+def test_a_lock_that_cannot_be_created_says_why(tmp_path):
+    journal = tmp_path / "missing" / "batch.db"
+    with pytest.raises(JournalAccessError, match=r"batch\.db\.lock cannot be created: unable to"):
+        DatabaseLock.take(journal)
+    assert holder_of(journal) is None
+
+
+def test_a_lock_file_that_cannot_be_removed_while_it_is_open_is_removed_later(
+    journal, tmp_path, monkeypatch
+):
+    """As on Windows."""
+    taken, unlink, tries = DatabaseLock.take(journal), Path.unlink, []
+
+    def unlink_if_closed(path):
+        tries.append(path)
+        if len(tries) == 1:
+            assert holder_of(journal) == os.getpid()
+            raise PermissionError(errno.EACCES, "the file is open")
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", unlink_if_closed)
+    taken.release()
+    assert len(tries) == 2
+    assert [*tmp_path.iterdir()] == []
