@@ -26,6 +26,7 @@ def test_a_success_resets_the_count_of_failures():
     outage = Outage(doubling)
     for n in range(100):
         assert not outage.failed(n, is_probe=True)
+        assert outage.probe_at == -math.inf
         if n % 9 == 8:
             outage.succeeded()
 

@@ -57,7 +57,7 @@ def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") ->
     has_result = snapshot.data is not None or snapshot.output_url is not None
     if snapshot.status is JobStatus.COMPLETED and not has_result:
         problems = []
-        if "data" in extra or "data_json" in extra:
+        if "data" in extra:
             problems += _problems_of_data(result, extra.get("data"), name)
         if "output_url" in extra:
             problems.append("expected a string @ $.output_url")
