@@ -1,7 +1,7 @@
 """The file name of a job's result, and which paths are local. Imports `errors` only.
 
-`batch/result_fetching.py` decides whether the result of a job is named by its id (`result_name`) or
-by its label (`label_name`). `cli/fetch.py` uses `result_name`. Other files have other names: part
+`batch/result_fetching.py` decides whether the result of a job is named by its id or by its label
+(`label_stem`). `cli/fetch.py` uses `result_name`. Other files have other names: part
 files of downloads in `fetcher/part_names.py`, and results that polls keep in `result_dir` in
 `api/result_folder.py`. The name that a server suggests to a browser is in
 `server/result_responses.py`.
@@ -44,13 +44,14 @@ def check_is_local(path: str | os.PathLike[str], name: str) -> None:
         )
 
 
-def result_name(job_id: str) -> str:
-    """Return the file name of a job's result: the id and ".json". A long id is shortened.
+def result_name(name: str) -> str:
+    """Return the file name of a job's result: `name` and ".json". A long name is shortened.
 
-    The id must be valid (`job_ids.check_job_id`). Otherwise, it could be a path with slashes or
-    dots, which names a file in another folder.
+    The name is the id of the job, a `label_stem`, or both with a hyphen between them. The id must
+    be valid (`job_ids.check_job_id`). Otherwise, it could be a path with slashes or dots, which
+    names a file in another folder.
     """
-    return f"{_shortened(job_id)}.json"
+    return f"{_shortened(name)}.json"
 
 
 def label_stem(label: str) -> str:
@@ -68,18 +69,6 @@ def label_stem(label: str) -> str:
     if text.partition(".")[0].rstrip().upper() in _RESERVED:
         text = f"_{text}"
     return _shortened(text)
-
-
-def label_name(label: str, job_id: str | None = None) -> str:
-    """Return the file name of a result that is named after its label.
-
-    Args:
-        label: The label.
-        job_id: Id of the job, if it must be part of the name because another job has the same name:
-            different labels can give the same name. Otherwise None.
-    """
-    stem = label_stem(label)
-    return f"{stem}.json" if job_id is None else result_name(f"{stem}-{job_id}")
 
 
 def _shortened(text: str) -> str:

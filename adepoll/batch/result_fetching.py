@@ -18,7 +18,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from adepoll.api.file_names import label_name, result_name
+from adepoll.api.file_names import label_stem, result_name
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.batch import kept_results, result_files
@@ -39,7 +39,6 @@ from adepoll.fetcher.part_names import PartNames, private_names
 from adepoll.fetcher.result_sources import ref_of
 from adepoll.journal import Change, Fetched, FileLost, GivenUp, Journal, RecordFilter
 from adepoll.journal.outcomes import Outcome, Record, ResultFile
-from adepoll.journal.stored_jobs import label_key
 
 # Errors that another attempt would meet again. After any other error, the next run tries again.
 LASTING_ERRORS: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)
@@ -152,23 +151,21 @@ class ResultFetching:
     async def targets(self, jobs: Iterable[JobRef]) -> dict[JobRef, Path]:
         """Return the path of each job's result file; empty if results are not written to files.
 
-        If the labels of several jobs in the journal give the same file name, the names of their
-        files also contain the job id.
+        If several jobs in the journal have the same name (`Journal.shared_names`), the names of
+        their files also contain the job id.
         """
         folder = self._resources.out_dir
         if folder is None:
             return {}
         jobs = tuple(jobs)
-        labels = {job: job.label for job in jobs if job.label is not None}
-        if self._resources.name_by == "job_id" or not labels:
+        if self._resources.name_by == "job_id":
             return {job: folder / result_name(job.job_id) for job in jobs}
-        keys = {job: label_key(label) for job, label in labels.items()}
-        shared = await self._journal.shared_label_keys(set(keys.values()))
-        names = {
-            job: label_name(label, job.job_id if keys[job] in shared else None)
-            for job, label in labels.items()
+        names = {job: job.job_id if job.label is None else label_stem(job.label) for job in jobs}
+        shared = await self._journal.shared_names(set(names.values()))
+        return {
+            job: folder / result_name(f"{name}-{job.job_id}" if name in shared else name)
+            for job, name in names.items()
         }
-        return {job: folder / names.get(job, result_name(job.job_id)) for job in jobs}
 
     async def keep(self, snapshots: Sequence[JobSnapshot]) -> None:
         """Keep the temporary files of large results until the results are in their result files.

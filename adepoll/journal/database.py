@@ -26,7 +26,7 @@ from adepoll.journal.queries import (
     columns_of,
     count_jobs,
     record_from_row,
-    shared_label_keys,
+    shared_names,
     waiting_jobs,
 )
 from adepoll.journal.sqlite_errors import BAD_CHANGE, READING_ERRORS, reading_error, writing_error
@@ -197,14 +197,10 @@ class Database:
         with self._reading():
             return columns_of(self.path, jobs, self._connection)
 
-    def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return the label keys in `keys` that two or more jobs have.
-
-        A label key (`stored_jobs.label_key`) is equal for labels that would give result files the
-        same name.
-        """
+    def shared_names(self, names: Collection[str]) -> set[str]:
+        """Return the names in `names` that two or more jobs have; see `Journal.shared_names`."""
         with self._reading():
-            return shared_label_keys(keys, self._connection)
+            return shared_names(names, self._connection)
 
     def waiting(self, after: int, limit: int) -> list[tuple[int, JobRef]]:
         """Return jobs that must be watched, as pairs (number, job), the lowest numbers first.

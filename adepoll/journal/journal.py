@@ -256,13 +256,13 @@ class Journal(AsyncCloseable):
         """
         return await self._run(self._database.columns, jobs)
 
-    async def shared_label_keys(self, keys: Collection[str]) -> set[str]:
-        """Return the label keys in `keys` that two or more jobs have.
+    async def shared_names(self, names: Collection[str]) -> set[str]:
+        """Return the names in `names` that two or more jobs have.
 
-        A label key (`stored_jobs.label_key`) is equal for labels that would give result files the
-        same name.
+        The name of a job with a label is the `file_names.label_stem` of the label, in upper or
+        lower case. The name of any other job is its id.
         """
-        return await self._run(self._database.shared_label_keys, keys)
+        return await self._run(self._database.shared_names, names)
 
     async def waiting(self, *, after: int, limit: int) -> list[tuple[int, JobRef]]:
         """Return jobs that must still be watched, with their numbers, the lowest numbers first.

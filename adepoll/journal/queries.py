@@ -164,19 +164,23 @@ def columns_of(
     return found
 
 
-def shared_label_keys(keys: Collection[str], connection: sqlite3.Connection) -> set[str]:
-    """Return the label keys in `keys` that two or more jobs have.
-
-    A label key (`stored_jobs.label_key`) is equal for labels that would give result files the same
-    name.
-    """
-    rows = connection.execute(
-        "SELECT label_key FROM jobs INDEXED BY jobs_labelled"
-        " WHERE label_key IN (SELECT value FROM json_each(?))"
-        " GROUP BY label_key HAVING count(*) > 1",
-        (json.dumps([*keys]),),
+def shared_names(names: Collection[str], connection: sqlite3.Connection) -> set[str]:
+    """Return the names in `names` that two or more jobs have; see `Journal.shared_names`."""
+    keys = {name: name.casefold() for name in names}
+    labelled = dict(
+        connection.execute(
+            "SELECT label_key, count(*) FROM jobs INDEXED BY jobs_labelled"
+            " WHERE label_key IN (SELECT value FROM json_each(?)) GROUP BY label_key",
+            (json.dumps([*keys.values()]),),
+        )
     )
-    return {key for (key,) in rows}
+    rows = connection.execute(
+        "SELECT job_id FROM jobs"
+        " WHERE job_id IN (SELECT value FROM json_each(?)) AND label IS NULL",
+        (json.dumps([*names]),),
+    )
+    ids = {job_id.casefold() for (job_id,) in rows}
+    return {name for name, key in keys.items() if labelled.get(key, 0) + (key in ids) > 1}
 
 
 def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:

@@ -207,6 +207,23 @@ async def test_labels_that_give_the_same_name_have_the_id_too(scene):
     assert names == [f"a_b-{ids[0]}.json", f"A_b-{ids[1]}.json", "a.json", f"{ids[3]}.json"]
 
 
+@pytest.mark.parametrize("order", ["together", "label first", "id first"])
+async def test_a_label_that_is_the_id_of_another_job_replaces_no_file(scene, order):
+    """The label of an extract job can be the id of its parse job, for example."""
+    parsed, extracted = scene.submit(), scene.submit()
+    jobs = [JobRef(extracted, label=parsed), parsed]
+    runs = {
+        "together": [jobs],
+        "label first": [jobs[:1], jobs[1:]],
+        "id first": [jobs[1:], jobs[:1]],
+    }
+    for some in runs[order]:
+        for outcome in await outcomes_of(scene, some, name_by="label", overwrite=True):
+            assert outcome.file.path.read_bytes() == scene.truth(outcome.job_id)
+    for outcome in await outcomes_of(scene, name_by="label", overwrite=True, replay=True):
+        assert outcome.file.path.read_bytes() == scene.truth(outcome.job_id)
+
+
 async def test_a_later_job_with_the_same_label_replaces_no_file(scene):
     jobs, names = await files_of(scene, ["a"])
     assert names == ["a.json"]
