@@ -223,8 +223,10 @@ class RunTasks:
                     await results.close()
                 saver.cancel()
         finally:
-            await self._save_statuses()
-            await self._save_durations()
+            # `stop` cancels this task a second time if `abandon` has cancelled it before.
+            last_save = asyncio.create_task(self._save())
+            await wait_until_done(last_save)
+            last_save.result()
 
     async def _deliver_earlier(self) -> None:
         """Buffer the outcomes of earlier runs that were not acknowledged.
@@ -357,8 +359,11 @@ class RunTasks:
         """Save statuses and durations every 30 seconds, because a killed run cannot save them."""
         while True:
             await asyncio.sleep(_SAVE_EVERY)
-            await self._save_statuses()
-            await self._save_durations()
+            await self._save()
+
+    async def _save(self) -> None:
+        await self._save_statuses()
+        await self._save_durations()
 
     async def _save_statuses(self) -> None:
         """Record in the journal the job statuses that have changed since the last call."""

@@ -13,6 +13,7 @@ from waiting import until
 from adepoll import Batch, Journal
 from adepoll.emulator import Outcome as Ends
 from adepoll.errors import ClosedError
+from adepoll.journal import JournalReader
 
 
 @pytest.fixture
@@ -305,3 +306,24 @@ async def test_a_run_works_without_a_journal(scene, nothing_left):
     assert set(found) == set(job_ids)
     # On a busy machine, a quick job can also need longer than the timeout.
     assert {job_id for job_id, outcome in found.items() if outcome.error is None} <= set(quick)
+
+
+async def test_a_run_that_is_left_and_then_closed_saves_what_it_has_learnt(scene, monkeypatch):
+    note, is_saving, may_save = Journal.note, asyncio.Event(), asyncio.Event()
+
+    async def note_slowly(journal, key):
+        is_saving.set()
+        await may_save.wait()
+        return await note(journal, key)
+
+    job_ids = [scene.submit(), scene.submit(processing_time=NEVER)]
+    async with scene.batch() as batch:
+        monkeypatch.setattr(Journal, "note", note_slowly)
+        await leave_by_break(batch, job_ids)
+        await is_saving.wait()
+        closing = asyncio.ensure_future(batch.aclose())
+        await until(lambda: batch._tasks._main.cancelling() == 2)
+        may_save.set()
+        await closing
+    with JournalReader(scene.journal) as reader:
+        assert "durations" in reader.notes()
