@@ -108,7 +108,7 @@ class StorageClient(Connections):
             await self._guard.close()
 
     def _make_session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             auto_decompress=False,
             connector=aiohttp.TCPConnector(
                 limit=0,
@@ -126,6 +126,10 @@ class StorageClient(Connections):
             max_field_size=self._options.max_header_bytes,
             max_headers=self._options.max_headers,
         )
+        # Error trackers and tracing libraries, such as sentry_sdk, add functions to every session
+        # that store the complete URL of each request. A presigned URL is a secret.
+        session.trace_configs.clear()
+        return session
 
     @asynccontextmanager
     async def open(

@@ -8,6 +8,7 @@ import random
 import string
 import traceback
 
+import aiohttp
 import pytest
 
 from adepoll.api.client import AdeClient
@@ -18,6 +19,7 @@ from adepoll.errors import (
     ResultRefusedError,
     ResultTransferError,
     ResultUrlError,
+    TransportError,
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.throttling.waiting_times import RetryPolicy
@@ -499,6 +501,34 @@ async def test_no_warning_of_a_cancelled_or_closed_transfer_shows_a_secret(
     await storage.left_alone()
     assert complaints == []
     assert not [secret for secret in SECRETS if secret in logged()]
+
+
+async def test_tracing_of_all_sessions_gets_the_urls_of_the_api_only(
+    monkeypatch, storage, client, stored, result_body
+):
+    """sentry_sdk and OpenTelemetry trace every session, and store the complete URLs."""
+    traced = []
+
+    async def record(_session, _context, params):
+        params.headers["baggage"] = "canary"
+        traced.append(str(params.url))
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_start.append(record)
+    init = aiohttp.ClientSession.__init__
+    monkeypatch.setattr(
+        aiohttp.ClientSession,
+        "__init__",
+        lambda *args, **options: init(*args, **{**options, "trace_configs": [tracing]}),
+    )
+    storage.answers = [storage.reply(result_body())]
+    async with ResultFetcher(client, patience=0) as fetcher:
+        await fetcher.result(stored(storage.url(f"/result.json?{QUERY}")))
+        with pytest.raises(TransportError):
+            await client.get_job("job-1")
+    assert set(traced) == {"http://127.0.0.1:9/v1/ade/extract/jobs/job-1"}
+    [head] = storage.heads
+    assert fields(head).keys().isdisjoint({"baggage", "authorization"})
 
 
 async def test_no_repr_shows_a_secret(storage, client, fetcher, stored, result_body, tmp_path):
