@@ -229,8 +229,8 @@ class ListHints:
         - If there was time between the pages of a slow sweep: jobs that may have moved between two
           pages. They count as missing if the next sweep does not show them either.
 
-        The caller must use up the returned iterator, which does this work. After each 500 jobs, it
-        yields the number of missing jobs among them.
+        The caller must use up the returned iterator, which does this work in steps. After each
+        step, it yields the number of missing jobs that were found in this step.
 
         Args:
             requested_at: Start of the sweep.
@@ -240,6 +240,7 @@ class ListHints:
         for state in islice(self.states.values(), _DELAYS_SAMPLED):
             self.timing.delay(state, now)  # keeps `mean_delay` up to date during sweeps
         moved = self.gaps.sweep_ended()
+        yield 0
         if not pages_waited and self.list_trust.sweep_rate is None:
             moved = ()
         rate = self.timing.throughput.rate(now)

@@ -365,7 +365,7 @@ def test_a_sweep_tells_the_number_of_missing_jobs_in_each_step():
     show(watched_jobs, *job_ids[:100], at=3.0)
     watched_jobs.poll_now(job_ids[600], 0.0)
     assert watched_jobs.pop_due(0.0).job_id == job_ids[600]  # its poll is in flight
-    assert [*watched_jobs.list_hints.sweep_ended(2.0, 3.0)] == [400, 499, 1]
+    assert [*watched_jobs.list_hints.sweep_ended(2.0, 3.0)] == [0, 400, 499, 1]
 
 
 @pytest.mark.parametrize(

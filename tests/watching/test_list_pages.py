@@ -189,3 +189,16 @@ def test_listed_jobs_are_polled_earlier_once_the_list_was_found_to_keep_settled_
     assert max(state.due for state in states) - min(state.due for state in states) > INTERVAL
     read(watched_jobs, 13.0, letters)
     assert max(state.due for state in states) <= latest
+
+
+@pytest.mark.parametrize(("settled", "moved"), [(200, 200), (201, 0)])
+def test_so_many_jobs_between_two_pages_mean_that_the_order_has_changed(settled, moved):
+    """If the order is always another one, a sweep would take quadratic time."""
+    states = [JobState(f"job-{number}", "", (), 0.0, 0.0) for number in range(500)]
+    gaps = PageGaps()
+    for number in range(5):
+        gaps.record_page(PROCESSING, number, states[100 * number : 100 * number + 100])
+    assert not gaps.sweep_ended()
+    gaps.record_page(PROCESSING, 0, states[:50])
+    gaps.record_page(PROCESSING, 1, states[50 + settled :])
+    assert len(gaps.sweep_ended()) == moved
