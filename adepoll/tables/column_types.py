@@ -4,6 +4,7 @@ A value of a column is None, bool, int, float, Decimal, str, date or datetime, o
 such values.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -17,6 +18,9 @@ from adepoll.tables.exact_json import dump
 
 MAX_DIGITS: Final = 38
 """Maximum number of digits of an exact decimal number. pandas, polars and DuckDB read 38 digits."""
+
+
+_FINER_THAN_MICROSECONDS: Final = re.compile(r"[.,]\d{6}0*[1-9]")
 
 
 class Scalar(Enum):
@@ -118,7 +122,12 @@ def name_of(kind: ColumnType) -> str:
 
 
 def parse_time(text: str) -> datetime | None:
-    """Return the UTC time of an ISO 8601 text with an offset; None for any other text."""
+    """Return the UTC time of an ISO 8601 text with an offset; None for any other text.
+
+    Also None for a text with a fraction of a microsecond, which a `datetime` cannot hold.
+    """
+    if _FINER_THAN_MICROSECONDS.search(text):
+        return None
     try:
         found = datetime.fromisoformat(text)
         return None if found.tzinfo is None else found.astimezone(UTC)

@@ -218,6 +218,13 @@ async def test_dates_are_iso_8601_in_text_formats(tmp_path):
     assert json.loads(row["l"]) == extraction["l"]
 
 
+async def test_times_that_a_timestamp_cannot_hold_stay_texts(table):
+    fine, exact = "2026-02-28T10:00:00.123456789Z", "2026-02-28T10:00:00.123456000Z"
+    rows, _ = await table({"fine": fine, "exact": exact}, dates=True)
+    assert values(rows, "fine") == [fine]
+    assert values(rows, "exact")[0].microsecond == 123456
+
+
 async def test_half_a_surrogate_pair_does_not_stop_the_export(table):
     rows, _ = await table(texts=[r'{"extraction": {"a": "x\ud800y \ud83d\ude00", "\uDC00": 1}}'])
     assert values(rows, "a") == ["x\ufffdy \U0001f600"]
