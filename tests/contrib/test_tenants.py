@@ -212,6 +212,14 @@ def test_tenants_of_aiohttp_that_do_not_run_say_what_to_call():
         for_aiohttp.Tenant("eu").resources(request)
 
 
+@pytest.mark.parametrize("name", ["wait", "send_status", "events", "send_result"])
+@pytest.mark.parametrize("tenant", [for_aiohttp.Tenant("eu"), for_aiohttp.Tenants().get("key")])
+async def test_each_function_says_that_its_tenant_was_not_set_up(tenant, name):
+    request = make_mocked_request("GET", "/", app=web.Application())
+    with pytest.raises(RuntimeError, match=r"call its setup\(app\)"):
+        await getattr(tenant, name)(request, ["job-1"] if name == "events" else "job-1")
+
+
 REQUEST_ID = contextvars.ContextVar("request_id", default=None)
 
 

@@ -69,8 +69,9 @@ class JobFunctions(ABC):
             AdePollError: Another error of `ServerResources.wait`.
             ClosedError: The server is stopping.
         """
+        resources = self.resources(request)
         with self.disconnects(request).cancelling(request):
-            return await self.resources(request).wait(job, timeout=timeout)
+            return await resources.wait(job, timeout=timeout)
 
     async def send_status(
         self,
@@ -88,8 +89,9 @@ class JobFunctions(ABC):
             AdePollError: An error of `wait` other than `JobTimeoutError`.
             ClosedError: The server is stopping.
         """
+        resources = self.resources(request)
         with self.disconnects(request).cancelling(request):
-            reply = await self.resources(request).wait_and_reply(job, timeout=timeout)
+            reply = await resources.wait_and_reply(job, timeout=timeout)
         return web.json_response(reply.body, status=reply.status, headers=reply.headers)
 
     async def events(
