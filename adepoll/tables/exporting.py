@@ -105,7 +105,7 @@ def export(
             need the extra "table".
         explode: Paths of lists, such as ``line_items``. The elements of each list become the rows
             of a separate table, in a file beside `out`: ``invoices-line_items.parquet``.
-        references: If True, the chunk references of each value are columns, too.
+        references: If True, the chunk references of each value are columns of the first table, too.
         dates: If True, texts that are all ISO 8601 dates, or times with an offset, become dates and
             times. If False, they stay texts.
         results: Folder to which the result files were moved; None if they were not moved.
@@ -179,7 +179,7 @@ class _JobTable:
     def __init__(self, explode: Collection[KeyPath], *, dates: bool, references: bool) -> None:
         self.values = Observer(explode=explode, dates=dates)
         self._input = Observer()
-        self._references = Observer(explode=explode) if references else None
+        self._references = Observer() if references else None
         self.columns: list[Column] = []
         self.conflicts: list[TypeConflict] = []
 

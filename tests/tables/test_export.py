@@ -388,6 +388,17 @@ async def test_references_on_request(tmp_path):
     assert values(rows, "references.b.value") == [1]
 
 
+async def test_references_of_an_exploded_list_are_in_the_table_of_jobs(tmp_path):
+    text = result_text(
+        {"lines": [{"n": 1}, {"n": 2}]},
+        {"lines": [{"n": {"references": ["0-1"]}}, {"n": {"references": []}}]},
+    )
+    await write_journal(tmp_path / "b.db", [text], folder=tmp_path)
+    out = tmp_path / "t.parquet"
+    adepoll.export(tmp_path / "b.db", out, references=True, explode=["lines"])
+    assert values(parquet.read_table(out), "references.lines") == [[{"n": ["0-1"]}, {"n": []}]]
+
+
 # --- formats -------------------------------------------------------------------------------------
 
 MIXED = [
