@@ -5,8 +5,8 @@ Imports the rest of `api` and `throttling`.
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
@@ -165,12 +165,14 @@ class AdeClient(AsyncCloseable):
             Api.V1: self._transport.root(self._base_url),
             Api.V2: self._transport.root(v2_base_url),
         }
+        # The caller's `result_dir`, if there is one, then those of open batches.
+        self._result_folders = [] if result_dir is None else [ResultFolder(Path(result_dir))]
         self._requests = JobRequests(
             sender=self._sender,
             transport=self._transport,
             roots=roots,
             hosts={api: hosts.get(str(root.url.origin())) for api, root in roots.items()},
-            result_dir=None if result_dir is None else ResultFolder(Path(result_dir)),
+            result_dir=self._result_folders[0] if self._result_folders else None,
         )
         if type(self)._before_request is not AdeClient._before_request:  # noqa: SLF001 - a method of this class
             self._requests.on_request = self._before_request
@@ -251,9 +253,20 @@ class AdeClient(AsyncCloseable):
         host = self._requests.hosts[self.rules_of(kind or self._kind).api]
         return host.error() if host.is_down else None
 
-    def keep_results_in(self, folder: Path) -> None:
-        """Use `folder` as `result_dir`, unless the client already has a `result_dir`."""
-        self._requests.result_dir = self._requests.result_dir or ResultFolder(folder)
+    @contextmanager
+    def keeping_results_in(self, folder: Path) -> Iterator[None]:
+        """Use `folder` as `result_dir` in the block, unless the client already has a `result_dir`.
+
+        If several blocks are open, the folder of the earliest one is used.
+        """
+        folders, added = self._result_folders, ResultFolder(folder)
+        folders.append(added)
+        self._requests.result_dir = folders[0]
+        try:
+            yield
+        finally:
+            folders.remove(added)
+            self._requests.result_dir = folders[0] if folders else None
 
     def service_time(self) -> float | None:
         """Return the Unix time of the service, in seconds; None before the first response.

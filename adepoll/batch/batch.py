@@ -185,7 +185,7 @@ class Batch(AsyncCloseable):
             out_dir = await self._open_out_dir(journal, noted)
             if out_dir is not None:
                 # Otherwise, a large result in a poll would be discarded and downloaded again.
-                self._client.keep_results_in(out_dir)
+                stack.enter_context(self._client.keeping_results_in(out_dir))
                 await start_in_thread(remove_unused, out_dir)
             watcher = await stack.enter_async_context(
                 self._new_watcher(durations=await read_durations(journal))

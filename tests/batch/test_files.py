@@ -16,6 +16,7 @@ from waiting import until
 
 from adepoll import JobStatus
 from adepoll.batch import result_files
+from adepoll.emulator import JobPlan
 from adepoll.emulator import Outcome as Ends
 from adepoll.errors import (
     AdePollError,
@@ -684,3 +685,25 @@ async def test_a_folder_in_the_place_of_a_file_fails_one_job_only(scene):
     assert found[other].error is None
     scene.path(blocked).rmdir()
     assert (await scene.run())[blocked].error is None
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+async def test_a_batch_keeps_large_results_in_no_folder_of_a_closed_batch(scene, tmp_path, overlap):
+    """The folder can be gone. With zero data retention, the results would then be lost."""
+    plan = JobPlan(result_reads=1, result_bytes=LARGE)
+    job_id = scene.ade.submit(plan, kind="v2-parse")
+    first = scene.batch(journal=None, out_dir=tmp_path / "first")
+    second = scene.batch(journal=None, out_dir=tmp_path / "second")
+    await first.__aenter__()
+    if overlap:
+        await second.__aenter__()
+    await first.aclose()
+    shutil.rmtree(tmp_path / "first")
+    if not overlap:
+        await second.__aenter__()
+    try:
+        (outcome,) = (await gather(second.run([job_id]))).values()
+    finally:
+        await second.aclose()
+    assert outcome.error is None
+    assert outcome.file.path.read_bytes() == scene.truth(job_id)
