@@ -133,7 +133,8 @@ class PollingClient:
 
     async def _get_overridden(self, job_id: str) -> JobSnapshot:
         """Poll one job with the client's own `get_job`, which a subclass or test has replaced."""
-        job = job_id if self.kind == self._client.kind else JobRef(job_id, kind=self.kind)
+        ref = JobRef(job_id, kind=self.kind)
+        job = job_id if ref.text(self._client.kind) == job_id else ref
         async with self._semaphore:
             return await self._client.get_job(job)
 

@@ -1,12 +1,13 @@
 """The semaphore is held during each request, for any source."""
 
 import asyncio
+import contextlib
 from unittest.mock import AsyncMock, MagicMock, create_autospec
 
 import pytest
 from scripted import snapshot
 
-from adepoll import JobWatcher
+from adepoll import JobRef, JobWatcher
 from adepoll.api.client import AdeClient
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobPage, JobStatus
@@ -161,6 +162,17 @@ async def test_a_watcher_calls_overridden_methods_of_a_client():
         async with JobWatcher(client, discovery="list") as watcher:
             assert len([job async for job in watcher.watch(job_ids, timeout=30)]) == 20
         assert {*job_ids, "list"} == {*client.calls}
+
+
+@pytest.mark.parametrize("kind", [JobKind.V1_EXTRACT, JobKind.V1_PARSE, JobKind.V2_PARSE])
+@pytest.mark.parametrize("job_id", ["job1", f"parse-{'0' * 26}"])
+async def test_an_overridden_method_gets_a_job_of_the_right_kind(monkeypatch, kind, job_id):
+    async with AdeClient("key") as client:
+        get_job = AsyncMock()
+        monkeypatch.setattr(client, "get_job", get_job)
+        await client.for_kind(kind).for_polling(contextlib.nullcontext()).get_job(job_id)
+        (job,) = get_job.await_args.args
+        assert JobRef.of(job).resolved(client.kind) == JobRef(job_id, kind=kind)
 
 
 @pytest.mark.parametrize("where", ["class", "object"])
