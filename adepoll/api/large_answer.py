@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import IO, Final
 
+from adepoll.api.error_text import error_text
 from adepoll.api.json_envelope import ObjectScanner
+from adepoll.api.json_text import Json
 from adepoll.api.received_result import KeptResult, ReadAnswer
 from adepoll.api.result_folder import ResultFolder
 from adepoll.common.system_errors import reason_of
@@ -39,6 +41,7 @@ class LargeAnswer:
         """
         self._result = ObjectScanner(inside=self._scan_output)
         self._steps: list[ObjectScanner] = []  # scanners of the steps of a workflow
+        self._metadata: list[ObjectScanner] = []  # scanners of the metadata of these steps
         self._envelope = ObjectScanner(cut=result_field, within=self._result)
         self._folder = folder
         self._kept: KeptResult | None = None
@@ -109,13 +112,14 @@ class LargeAnswer:
             await self._flush()
         body = self._envelope.short_members()
         metadata = self._result.members.get("metadata")
-        if metadata is not None and self._envelope.members.get("metadata", b"null") == b"null":
+        # As for a small answer, metadata that is not an object counts as missing.
+        if metadata is not None and self._envelope.members.get("metadata", b"")[:1] != b"{":
             comma = b"," if self._envelope.members else b""
             body = b'%b%b"metadata":%b}' % (body[:-1], comma, metadata)
         is_partial = (
             _violates_schema(self._result)
             or any(map(_violates_schema, self._steps))
-            or any(map(_has_failed_pages, self._steps))
+            or any(map(_has_failed_pages, self._metadata))
         )
         return ReadAnswer(body=body, is_partial=is_partial, result=self._keep())
 
@@ -147,9 +151,22 @@ class LargeAnswer:
         """Return a scanner for the result of one step of a workflow; None after 100 steps."""
         if len(self._steps) == _MAX_STEPS:
             return None
-        scanner = ObjectScanner(max_value=_MAX_STEP_VALUE, max_total=4 * _MAX_STEP_VALUE)
+        scanner = ObjectScanner(
+            inside=self._scan_step_metadata,
+            max_value=_MAX_STEP_VALUE,
+            max_total=4 * _MAX_STEP_VALUE,
+        )
         self._steps.append(scanner)
         return scanner
+
+    def _scan_step_metadata(self, name: str) -> ObjectScanner | None:
+        """Return a scanner for the member "metadata" of a step; None for any other name."""
+        if name != "metadata":
+            return None
+        self._metadata.append(
+            ObjectScanner(max_value=_MAX_STEP_VALUE, max_total=4 * _MAX_STEP_VALUE)
+        )
+        return self._metadata[-1]
 
     async def _flush(self) -> None:
         """Write the buffered bytes of the result to its file."""
@@ -199,12 +216,17 @@ class LargeAnswer:
 def _violates_schema(result: ObjectScanner) -> bool:
     """Return whether a result of a job or step says that its data violates the caller's schema."""
     name = "schema_violation_error"
-    return result.has(name) and result.members.get(name) not in {b"null", b'""'}
+    return name in result.long_members or bool(error_text(_value_of(name, result)))
 
 
-def _has_failed_pages(step: ObjectScanner) -> bool:
-    """Return whether a step of a workflow says that pages of the document could not be parsed."""
-    metadata = None
+def _has_failed_pages(metadata: ObjectScanner) -> bool:
+    """Return whether the metadata of a step say that pages of the document could not be parsed."""
+    name = "failed_pages"
+    return name in metadata.long_members or bool(_value_of(name, metadata))
+
+
+def _value_of(name: str, scanner: ObjectScanner) -> Json:
+    """Return the parsed value of a member; None if it is missing, too long or not JSON."""
     with suppress(ValueError, RecursionError):
-        metadata = json.loads(step.members.get("metadata", b"null"))
-    return isinstance(metadata, dict) and bool(metadata.get("failed_pages"))
+        return json.loads(scanner.members.get(name, b"null"))
+    return None

@@ -102,11 +102,11 @@ async def test_an_error_page_may_be_larger_than_the_inline_limit():
         await poll(page, status=503, inline_limit=1, piece=10, pause=0.01)
 
 
-@pytest.mark.parametrize("metadata", [None, {"billing": {"total_credits": 9.0}}])
+@pytest.mark.parametrize("metadata", [None, [], "x", {"billing": {"total_credits": 9.0}}])
 async def test_the_metadata_of_a_job_is_that_of_its_result_if_the_answer_has_none(metadata):
     small = await poll(answer_with({**RESULT, "markdown": "x"}, metadata=metadata))
     large = await poll(answer_with(metadata=metadata))
-    assert large.credits == small.credits == (2.5 if metadata is None else 9.0)
+    assert large.credits == small.credits == (9.0 if isinstance(metadata, dict) else 2.5)
 
 
 async def test_a_small_answer_has_its_result():
@@ -151,7 +151,10 @@ def workflow_result(*, markdown="x" * 3_000_000, failed_pages=(), **extract):
         ({}, False),
         ({"schema_violation_error": None}, False),
         ({"schema_violation_error": "no total"}, True),
+        ({"schema_violation_error": {"message": "no total"}}, True),
+        ({"schema_violation_error": {}}, False),
         ({"failed_pages": [2]}, True),
+        ({"failed_pages": range(1, 5_000)}, True),
     ],
 )
 async def test_a_workflow_is_partial_if_one_of_its_steps_is(facts, partial):
