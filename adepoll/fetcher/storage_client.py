@@ -179,8 +179,10 @@ class StorageClient(Connections):
     def receiving(self, response: aiohttp.ClientResponse) -> Iterator[None]:
         """Count the bytes of a response that the ``with`` block reads.
 
-        If `aclose` is called while the block runs, the response is aborted.
+        If `aclose` is called while the block runs, the response is aborted. Raise `ClosedError` if
+        it was called while the headers of the response were awaited.
         """
+        self.check_open()
         self.reading.add(response)
         try:
             yield

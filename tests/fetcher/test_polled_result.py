@@ -55,6 +55,7 @@ class Api:
         later: The answer from the second request on, if it is another one.
         asked: The header `Range` of each request.
         hang: Set when a response that breaks may end.
+        held: Set when responses may begin; None to begin immediately.
     """
 
     def __init__(self):
@@ -65,9 +66,12 @@ class Api:
         self.later = None
         self.asked = []
         self.hang = None
+        self.held = None
 
     async def answer(self, request):
         self.asked.append(request.headers.get("Range"))
+        if self.held is not None:
+            await self.held.wait()
         if len(self.asked) > 1 and self.later:
             self.body = self.later
         assert request.headers["Authorization"] == "Bearer key"
@@ -349,6 +353,18 @@ async def test_closing_the_fetcher_ends_a_transfer(api, connect, tmp_path):
     with pytest.raises(ClosedError):
         await running
     api.hang.set()
+    assert names(tmp_path) == []
+
+
+async def test_closing_the_fetcher_ends_a_transfer_that_waits_for_headers(api, connect, tmp_path):
+    api.body, api.held = answer_with(result_of(MIB)), asyncio.Event()
+    _, fetcher = await connect()
+    running = asyncio.create_task(fetcher.download(REF, tmp_path / "out"))
+    await until(lambda: api.asked)
+    await fetcher.aclose()
+    api.held.set()
+    with pytest.raises(ClosedError):
+        await running
     assert names(tmp_path) == []
 
 
