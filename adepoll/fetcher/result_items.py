@@ -39,9 +39,10 @@ class ItemBuilder:
     prefix: str
     items: deque[Json] = field(factory=deque, init=False)
     is_found: bool = field(default=False, init=False)
-    # Path of the value that the parser reads, as long as it is not within an item.
-    _path: list[str] = field(factory=list, init=False)
-    _joined_path: str = field(default="", init=False)  # `_path` as a string
+    # Paths of the result and of the value that the parser reads in each object and array around the
+    # items. None if the path is longer than `prefix`: it then contains no item, and a hostile path
+    # can be very long.
+    _paths: list[str | None] = field(factory=lambda: [""], init=False)
     # The objects and arrays of the current item that have begun and not ended, outermost first.
     _open: list[dict[str, Json] | list[Json]] = field(factory=list, init=False)
     _keys: list[str] = field(factory=list, init=False)  # the last key of each item of `_open`
@@ -74,25 +75,35 @@ class ItemBuilder:
         if self._open:
             self._keys[-1] = key
         else:
-            self._path[-1] = key
-            self._joined_path = ".".join(self._path)
+            self._paths.pop()
+            self._add_path(key)
+
+    def _add_path(self, key: str) -> None:
+        """Append the path of the value with this key; ``item`` is the key of each array element."""
+        path = self._paths[-1]
+        if len(self._paths) == 1:
+            path = key
+        elif path is not None:
+            path = f"{path}.{key}"
+        is_longer = path is None or len(path) > len(self.prefix)
+        self._paths.append(None if is_longer else path)
 
     def _begin(self, container: dict[str, Json] | list[Json]) -> None:
         """Record that an object or array begins.
 
         If it is an item or part of an item, build it. Otherwise, only record its path.
         """
-        if len(self._path) + len(self._open) >= _MAX_DEPTH:
+        if len(self._paths) + len(self._open) > _MAX_DEPTH:
             raise ValueError("nested too deeply")
-        if self._open or self._joined_path == self.prefix:
+        if self._open or self._paths[-1] == self.prefix:
             self.is_found = True
             self._open.append(container)
             self._keys.append("")
         else:
-            self._path.append("item" if isinstance(container, list) else "")
-            self._joined_path = ".".join(self._path)
-            if isinstance(container, list) and not self.is_found:
-                self.is_found = f"{self.prefix}.".startswith(f"{self._joined_path}.")
+            self._add_path("item" if isinstance(container, list) else "")
+            path = self._paths[-1]
+            if isinstance(container, list) and path is not None and not self.is_found:
+                self.is_found = f"{self.prefix}.".startswith(f"{path}.")
 
     def _end(self) -> None:
         """Record that the innermost object or array ends.
@@ -103,8 +114,7 @@ class ItemBuilder:
             self._keys.pop()
             self._add_value(self._open.pop())
         else:
-            self._path.pop()
-            self._joined_path = ".".join(self._path)
+            self._paths.pop()
 
     def _add_value(self, value: Json) -> None:
         """Add a complete value to `items` if it is an item, or to the item that contains it.
@@ -112,7 +122,7 @@ class ItemBuilder:
         Ignore any other value.
         """
         if not self._open:
-            if self._joined_path == self.prefix:
+            if self._paths[-1] == self.prefix:
                 self.is_found = True
                 self.items.append(value)
             return

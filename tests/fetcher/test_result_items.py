@@ -22,7 +22,7 @@ from adepoll.errors import (
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.local_result import InlineResult
-from adepoll.fetcher.result_items import ResultItems
+from adepoll.fetcher.result_items import ItemBuilder, ResultItems
 from adepoll.fetcher.result_stream import ResultStream
 
 ROWS = "extraction.line_items.item"
@@ -186,6 +186,22 @@ async def test_the_limit_is_that_of_one_item_although_each_chunk_ends_within_an_
 async def test_values_outside_the_path_may_have_any_size():
     text = b'{"b": [' + b"1," * 200_000 + b'1], "a": [7]}'
     assert await parse(text, "a.item", chunk=1000, most=10_000) == [7]
+
+
+def test_a_path_that_is_longer_than_that_of_the_items_is_not_written():
+    """A hostile key can have megabytes, and each of the arrays below it would copy the key."""
+    builder = ItemBuilder("a.item")
+    written = []
+
+    def record(*events):
+        for event in events:
+            builder.add([event])
+            written.extend(path for path in builder._paths if path is not None)
+
+    record(("start_map", None), ("map_key", "k" * 1_000), *[("start_array", None)] * 800)
+    assert max(map(len, written)) <= len("a.item")
+    record(*[("end_array", None)] * 800, ("map_key", "a"), ("start_array", None), ("null", None))
+    assert [*builder.items] == [None]
 
 
 async def test_memory_does_not_grow_with_the_result(storage, fetch, stored):
