@@ -111,7 +111,7 @@ class TestCreate:
                 b'--x\r\nContent-Disposition: form-data; name="schema"\r\n\r\n\xff\r\n--x--\r\n',
             ),
             (
-                "; boundary=x",
+                "multipart/form-data; boundary=x",
                 b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y--\r\n--x--\r\n",
             ),
         ],
