@@ -31,7 +31,7 @@ class ResultFolder:
 
     def __init__(self, path: Path) -> None:
         """Create an object for an existing folder. No file is created yet."""
-        self.path = path
+        self.path = path.absolute()  # the program may change its current folder meanwhile
         self._numbers = itertools.count()
         self._claim: weakref.ref[_Claim] | None = None
         self._mutex = threading.Lock()

@@ -153,7 +153,8 @@ class Batch(AsyncCloseable):
         self._window = window
         self._can_resolve = resolve_url is not None
         self._overwrite = overwrite
-        self._protected = [Path(path) for path in protected]
+        # The program may change its current folder meanwhile.
+        self._protected = [plain_path(Path(path)) for path in protected]
         self._verify = verify
         self._resources: BatchResources | None = None
         self._open = AsyncExitStack()

@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from files import names
@@ -124,3 +125,13 @@ def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
 
 def test_a_folder_that_does_not_exist_is_clean(tmp_path):
     remove_unused(tmp_path / "absent")
+
+
+def test_a_file_is_found_after_the_program_has_changed_its_folder(tmp_path, monkeypatch):
+    (tmp_path / "large").mkdir()
+    monkeypatch.chdir(tmp_path)
+    kept = ResultFolder(Path("large")).create()
+    monkeypatch.chdir("large")
+    assert kept.path.exists()
+    kept.delete()
+    assert not kept.path.exists()

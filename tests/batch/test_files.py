@@ -183,7 +183,9 @@ async def test_without_the_journal_correct_files_are_adopted_and_others_are_kept
 
 
 @pytest.mark.parametrize("linked", [False, True])
-async def test_no_result_replaces_the_journal_or_a_protected_file(scene, tmp_path, linked):
+async def test_no_result_replaces_the_journal_or_a_protected_file(
+    scene, tmp_path, monkeypatch, linked
+):
     job_ids = ["run", "ids", "other"]
     for job_id in job_ids:
         scene.submit(job_id=job_id)
@@ -195,7 +197,11 @@ async def test_no_result_replaces_the_journal_or_a_protected_file(scene, tmp_pat
     if linked:
         protected = tmp_path / "link"
         protected.symlink_to(ids)
-    found = await scene.run(job_ids, overwrite=True, protected=[protected])
+    monkeypatch.chdir(protected.parent)
+    batch = scene.batch(overwrite=True, protected=[protected.name])
+    monkeypatch.chdir(tmp_path.parent)
+    async with batch:
+        found = await gather(batch.run(job_ids))
     for job_id in ("run", "ids"):
         assert kind_of(found[job_id].error) == "TargetExistsError"
         assert "use another folder" in str(found[job_id].error)
