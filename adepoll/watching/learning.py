@@ -16,7 +16,7 @@ from adepoll.scheduling.distribution import EDGES, Distribution, bin_index
 from adepoll.scheduling.durations import Durations
 from adepoll.watching.job_state import JobState
 
-# Seconds added to `received_at`, which the service sends in whole seconds, rounded down.
+# Seconds added to a time of receipt in whole seconds, because the service has rounded it down.
 _MEAN_ROUNDING: Final = 0.5
 
 
@@ -228,7 +228,8 @@ class Learning:
         ahead = offset.seconds if now < offset.known_until else offset.read(now)
         if ahead is None:
             return False
-        received = received_at.timestamp() + _MEAN_ROUNDING - ahead
+        rounding = 0.0 if received_at.microsecond else _MEAN_ROUNDING
+        received = received_at.timestamp() + rounding - ahead
         if state.first_active_age is not None:
             if abs(received - state.received_at) > _TOLERANCE:
                 return False

@@ -297,7 +297,7 @@ def test_an_active_job_is_up_to_an_hour_old_when_the_watcher_gets_it(age, is_pla
 
 
 @pytest.mark.parametrize(
-    ("shift", "is_used"), [(2.0, True), (-2.0, True), (2.5, False), (-2.5, False)]
+    ("shift", "is_used"), [(2.0, True), (-2.0, True), (2.75, False), (-2.5, False)]
 )
 def test_a_time_of_receipt_may_change_by_two_seconds(shift, is_used):
     learning, state = make_learning(NOON.timestamp() + 10.5), make_state(added_at=100.0)
@@ -305,6 +305,13 @@ def test_a_time_of_receipt_may_change_by_two_seconds(shift, is_used):
     assert state.received_at == pytest.approx(90.0)
     learning.record_active(state, NOON + timedelta(seconds=shift), 100.0)
     assert state.received_at == pytest.approx(90.0 + (shift if is_used else 0.0))
+
+
+@pytest.mark.parametrize(("fraction", "age"), [(0.0, 9.5), (0.25, 9.75), (0.75, 9.25)])
+def test_only_a_time_in_whole_seconds_counts_as_rounded_down(fraction, age):
+    learning, state = make_learning(NOON.timestamp() + 10), make_state(added_at=100.0)
+    learning.record_active(state, NOON + timedelta(seconds=fraction), 100.0)
+    assert learning.age(state, 100.0) == pytest.approx(age)
 
 
 def test_a_job_without_a_time_of_receipt_keeps_its_age():
