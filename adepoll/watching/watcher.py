@@ -319,7 +319,9 @@ class JobWatcher(AsyncCloseable):
             job: A reference or an id. An id means every watched job with this id, of any kind.
 
         Returns:
-            True if the job is watched. If it is not, nothing happens, and the result is False.
+            True if the job is watched. If a poll of the job is in flight, another poll follows it.
+            If the buffer is full, the job is polled when the consumer has taken a snapshot. False
+            if the job is not watched; then nothing happens.
         """
         if self._owner.closed:
             return False
@@ -355,8 +357,8 @@ class JobWatcher(AsyncCloseable):
     def time_left(self) -> float | None:
         """Estimate the seconds until all watched jobs have settled; None if the time is unknown.
 
-        The time can be unknown while fewer than 20 jobs of a kind have settled, or while watched
-        jobs are much older than the settled jobs were. It is also None if no job is watched.
+        The time can be unknown while fewer than 20 jobs of a kind have settled, and longer if they
+        took much less time than watched jobs may take. It is also None if no job is watched.
         """
         kinds = [polling.watched_jobs for polling in self._owner.by_kind.values()]
         busy = [watched_jobs for watched_jobs in kinds if len(watched_jobs)]
