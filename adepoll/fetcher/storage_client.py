@@ -97,7 +97,8 @@ class StorageClient(Connections):
     @property
     def bytes_received(self) -> int:
         """Number of bytes of response bodies that were received so far."""
-        arriving = sum(response.content.total_bytes for response in self.reading)
+        # The set is copied, because a thread that exports metrics can read this at any time.
+        arriving = sum(response.content.total_bytes for response in [*self.reading])
         return self._finished_bytes + arriving
 
     async def aclose(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -153,6 +154,20 @@ async def test_a_redirect_loop_raises(storage, storage_client):
     with pytest.raises(ResultUrlError):
         await read(storage_client, storage.url("/round"))
     assert len(storage.heads) == 6
+
+
+async def test_another_thread_may_count_bytes_while_responses_end(storage_client):
+    """The event loop can change the set of responses between two steps of the other thread."""
+
+    class Response:
+        @property
+        def content(self):
+            storage_client.reading.discard(self)
+            return SimpleNamespace(total_bytes=3)
+
+    storage_client.reading.update(Response() for _ in range(3))
+    assert storage_client.bytes_received == 9
+    assert not storage_client.reading
 
 
 async def test_a_cancelled_close_closes_the_resolver_too(storage_client, monkeypatch):
