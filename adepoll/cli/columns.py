@@ -39,7 +39,8 @@ def read_text(
 ) -> None:
     r"""Find the jobs in a text, and pass them to `emit` in batches that are never empty.
 
-    Skips blank lines, lines that begin with ``#``, and rows whose job id is empty or null.
+    Skips blank lines, rows whose job id is empty or null, and lines that begin with ``#`` (in a CSV
+    table, only those before the header).
 
     Args:
         pieces: The text in pieces of any length; lines end with ``\n``.
