@@ -52,6 +52,8 @@ class Distribution:
             the start of the bin.
         known: Number of bins up to the greatest age at which a job was seen to end. For the bins
             after them, the distribution is a guess.
+        proven: Number of bins up to the age after which fewer than eight jobs were seen to end. For
+            the bins after them, the distribution is uncertain.
         quiet: For each bin, the age until which jobs hardly ever end; 0 if jobs may end in this
             bin. For example, 300 means: from this bin until they are 300 s old, jobs hardly ever
             end. Bins without an item count as 0. See `estimation.quiet_until`.
@@ -60,6 +62,7 @@ class Distribution:
 
     chances: Sequence[float] = field(repr=False)
     known: int = LAST
+    proven: int = LAST
     quiet: Sequence[float] = field(default=(), repr=False)
     survival: tuple[float, ...] = field(init=False, repr=False)
     # Integral of the survival from the start of each bin to the start of the last bin.
@@ -192,4 +195,4 @@ PRIOR_ENDS: Final = (*map(operator.sub, PRIOR_RISK, PRIOR_RISK[1:]), PRIOR_RISK[
 PRIOR_RATES: Final = tuple(_PRIOR_SHAPE / (edge + _PRIOR_SCALE) for edge in EDGES)
 """Hazard at the start of each bin, per second, in the prior."""
 
-PRIOR: Final = Distribution(tuple(map(operator.truediv, PRIOR_ENDS, PRIOR_RISK)), known=0)
+PRIOR: Final = Distribution(tuple(map(operator.truediv, PRIOR_ENDS, PRIOR_RISK)), known=0, proven=0)

@@ -9,7 +9,7 @@ bin if it was active at the start of the bin.
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, pairwise, repeat
+from itertools import accumulate, pairwise, repeat, takewhile
 from typing import Final, TypeAlias
 
 from adepoll.scheduling.distribution import (
@@ -116,6 +116,8 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
     # `ends` goes up to the highest age at which a job ended. No bin at a higher age is quiet,
     # because all jobs of such an age may end in the next moment.
     quiet = quiet_until(ends, risk)
+    later = accumulate(reversed(ends))  # jobs that ended in a bin or in the bins after it
+    proven = known - sum(1 for _ in takewhile(lambda number: number < _FEW_ENDS, later))
     bins = min(known + _REACH, LAST)
     ends = [*ends, *repeat(0.0, LAST - len(ends))]
     # Seconds for which jobs were at risk in each bin: bins of different widths become comparable.
@@ -137,7 +139,7 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
         rate = (seen_ends + weight * assumed) / (max(seen_time, 0.0) + weight)
         chances.append(-math.expm1(-rate * WIDTHS[number]))
         ratio = max(rate / PRIOR_RATES[number], _MIN_RATIO)
-    return Distribution((*chances, 1.0), known=known, quiet=quiet)
+    return Distribution((*chances, 1.0), known=known, proven=proven, quiet=quiet)
 
 
 def quiet_until(ends: Sequence[float], risk: Sequence[float]) -> tuple[float, ...]:
@@ -176,6 +178,9 @@ _ROUNDS: Final = 6
 # Neighbouring bins are pooled until they contain this number of ended jobs, or this share of them.
 _MIN_ENDS: Final = 16.0
 _MIN_ENDS_SHARE: Final = 0.004
+# With fewer than eight ended jobs, it is uncertain when jobs of an age end. The sum for eight jobs
+# can be slightly below 8.
+_FEW_ENDS: Final = 7.5
 _REACH: Final = 8  # maximum number of bins on each side that are pooled with a bin
 # Exponent below 1 of `ratio`: the ratio that is assumed for a bin is a little closer to 1 than the
 # ratio of the previous bin.

@@ -14,7 +14,7 @@ from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import UNKNOWN_CHANCE
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
-from adepoll.watching.schedule_calls import ScheduleCalls
+from adepoll.watching.schedule_calls import FEW_ENDED, ScheduleCalls
 
 
 @define(eq=False)
@@ -101,10 +101,36 @@ class PollTimes:
             self.poll_queue.put(state, now)
             return
         delay = self.timing.delay(state, now)
+        is_uncertain = self.timing.is_uncertain(state, now)
+        if is_uncertain:
+            delay = min(delay, self.timing.early_delay(state, now))
         # The delay begins at the start of the last poll. If that poll took long, at least half of
         # the delay remains after its end.
         due = max(state.polled_at + delay, now + delay / 2)
-        self.poll_queue.put(state, min(due, now + within))
+        # Later polls are not recalled: an old job that is found among new jobs recalls all, too.
+        postponed = is_uncertain and state.polls <= _RECALLED
+        self.poll_queue.put(state, min(due, now + within), postponed=postponed)
+
+    def recall_postponed(self, state: JobState, now: float, *, was_old: bool | None) -> None:
+        """After a job has settled, make the postponed jobs due if they have probably settled, too.
+
+        Their polls were chosen before it was known that most jobs have settled already when the
+        watcher gets them, or that jobs take only seconds: the fourth job that has settled is young.
+
+        Args:
+            state: The job that has settled.
+            now: The present time.
+            was_old: What `Learning.record_settled` has returned.
+        """
+        # If a new job was polled late, it may have been active for seconds before. Then it says
+        # nothing that the first poll found it settled.
+        if was_old or (was_old is False and state.polled_at < state.added_at + _EARLY):
+            self.list_trust.record_first(settled=True)
+            if self.list_trust.jobs_come_settled:
+                self.poll_queue.recall(now)
+        is_fourth = not was_old and self.timing.learning.durations.ended == FEW_ENDED
+        if is_fourth and self.timing.is_young(state, now):
+            self.poll_queue.recall(now)
 
     def _put_by_list(self, state: JobState, now: float, *, was_missing: bool) -> None:
         """During list sweeps, choose the time of the next poll of a job that is active.
@@ -131,3 +157,5 @@ class PollTimes:
 
 SHARED_FOR: Final = 1.0
 """Seconds after the start of a poll in which further waiters cause no poll."""
+_EARLY: Final = 0.5  # seconds after a job was added; a poll that starts before this time is early
+_RECALLED: Final = 2  # polls of a job after which no recall concerns the job any more

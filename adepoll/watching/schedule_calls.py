@@ -43,6 +43,8 @@ class ScheduleCalls:
     learning: Learning = field(factory=Learning)
     throughput: Throughput = field(factory=Throughput)
     mean_delay: float | None = field(default=None, init=False)
+    # Number of polls that may now be earlier than planned, because jobs may take only seconds.
+    _early_polls: float = field(default=12.0, init=False)
     # `schedule`, if it has `first_delay`. Checked once, because isinstance is slow for a protocol.
     _first_poll_schedule: FirstPollSchedule | None = field(init=False)
 
@@ -91,9 +93,11 @@ class ScheduleCalls:
     def first_delay(self) -> float:
         """Return the seconds until the first poll of a job that is probably new; 0 to poll it now.
 
-        5% of these jobs are polled now, to find out whether jobs are really new.
+        Of these jobs, 5% are polled at a random earlier time. Their polls show whether jobs are
+        really new, and at which ages the first jobs end: if each job had settled at its first poll,
+        it would not be known when.
         """
-        if self.rng.random() < _PROBED or self._first_poll_schedule is None:
+        if self._first_poll_schedule is None:
             return 0.0
         learning = self.learning
         context = PollContext(
@@ -107,7 +111,38 @@ class ScheduleCalls:
         delay = self._first_poll_schedule.first_delay(context, self.rng, old_share=old_share)
         if not 0 <= delay < math.inf:
             raise self._error(delay)
-        return delay
+        return delay * self.rng.random() if self.rng.random() < _PROBED else delay
+
+    def is_uncertain(self, state: JobState, now: float) -> bool:
+        """Return True if it is not known yet whether jobs take only seconds.
+
+        Then the job is young, nobody waits for it, and fewer than eight jobs were seen to end at
+        its present age or later. Only `Adaptive` needs to know this.
+        """
+        if not isinstance(self.schedule, Adaptive) or state.awaited or state.failures is not None:
+            return False
+        proven = EDGES[self.learning.durations.distribution.proven]
+        return self.is_young(state, now) and self.learning.age(state, now) >= proven
+
+    def is_young(self, state: JobState, now: float) -> bool:
+        """Return True if the age of a job is at most three target lags."""
+        return self.learning.age(state, now) <= _YOUNG * (self.target_lag or _MEAN_LAG)
+
+    def early_delay(self, state: JobState, now: float) -> float:
+        """Return the longest delay of a poll that shows whether jobs take only seconds.
+
+        The caller calls this only while `is_uncertain` is True. An early poll comes after at most a
+        second (half of the target lag), plus half of the time for which the job was watched. Until
+        four jobs have settled, only some polls are early: the first 12, and then one of eight. For
+        the other polls, the result is infinity. Without early polls, it would only be known that
+        short jobs had settled when they were polled, and not when.
+        """
+        if self.learning.durations.ended < FEW_ENDED:
+            self._early_polls = min(self._early_polls + _EARLY_SHARE, _MAX_EARLY)
+            if self._early_polls < 1:
+                return math.inf
+            self._early_polls -= 1
+        return ((self.target_lag or _MEAN_LAG) + now - state.added_at) / 2
 
     def expected_end(self, state: JobState, progress: float | None, now: float) -> float:
         """Record the progress of a job; return the seconds until it has probably settled.
@@ -176,7 +211,13 @@ _MEAN_OF: Final = 32  # delays that make up most of `mean_delay`
 _DONE: Final = 0.98  # progress at which a job can stay for a long time
 _MIN_GAIN: Final = 0.01  # smallest change of the progress by which the end of a job is estimated
 _MEAN_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
-_PROBED: Final = 0.05  # share of the apparently new jobs that are polled immediately
+_PROBED: Final = 0.05  # share of the apparently new jobs that are polled earlier than planned
+FEW_ENDED: Final = 4
+"""Number of settled jobs that show whether jobs take only seconds."""
+
+_YOUNG: Final = 3.0  # age of a young job: at most this number of target lags
+_EARLY_SHARE: Final = 0.125  # share of polls that may be early, after the first ones
+_MAX_EARLY: Final = 12.0  # largest number of polls that may be early without a poll in between
 _SAMPLE: Final = 64  # jobs whose ages `time_left` uses
 _MIN_SETTLED: Final = 20  # settled jobs without which `time_left` does not use the durations
 # If fewer than this share of the late polls find a settled job, `time_left` assumes this share.

@@ -343,12 +343,7 @@ class WatchedJobs:
             if exact is not None:
                 lag = min(lag, max(self.learning.age(state, now) - exact, 0.0))
             self.counts.record_settled(lag)
-        # If a new job was polled late, it may have been active for seconds before. Then it says
-        # nothing that the first poll found it settled.
-        if was_old or (was_old is False and state.polled_at < state.added_at + _EARLY):
-            self.list_trust.record_first(settled=True)
-            if self.list_trust.jobs_come_settled:
-                self.poll_queue.recall(now)  # postponed jobs have probably settled, too
+        self.poll_times.recall_postponed(state, now, was_old=was_old)
         if refused:
             # These subscribers joined during the poll, and their buffers are full. When one has
             # room, the job is polled again, and the subscriber gets that snapshot.
@@ -380,5 +375,4 @@ class WatchedJobs:
 
 _TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
 _FIRST_TRUST: Final = 2.5  # `first_trust` in target lags; sweeps are about two target lags apart
-_EARLY: Final = 0.5  # seconds after a job was added; a poll that starts before this time is early
 _MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one step

@@ -152,6 +152,7 @@ def _auto_rows() -> Iterator[Row]:
     yield _watch("auto: 300, log-normal 60 s", log_normal(60))
     yield _watch("auto: 300, uniform 0.2 to 3 s", uniform(0.2, 3))
     yield _watch("auto: 300, uniform 1 to 6 s", uniform(1, 6))
+    yield _watch("auto: uniform 0.5 to 3 s, one every 0.5 s", uniform(0.5, 3), spread=150)
     failing, slow = JobListing(failing=0.3), JobListing(page_time=10.0)
     yield _watch("auto: 30% of the list requests fail", log_normal(60), listing=failing)
     yield _watch("auto: list requests take 10 s", log_normal(60), listing=slow)
@@ -219,6 +220,12 @@ def _get_rows() -> Iterator[Row]:
         learnt=_taught(about(5)),
         **get,
     )
+    second = log_normal(1, 0.2)
+    yield _watch("get: 1 s, one every 0.5 s", second, spread=150, **get)
+    yield _watch("get: 100 of 1 s, one every 5 s", second, jobs=100, spread=500, **get)
+    yield _watch("get: 50 of 1 s", second, jobs=50, **get)
+    yield _watch("get: 300 of 2 s", log_normal(2, 0.2), **get)
+    yield _watch("get: 0.2 s, one every 0.2 s", uniform(0.2, 0.2), jobs=600, spread=120, **get)
     yield _watch(
         "get: received_at absent, log-normal 60 s",
         log_normal(60),

@@ -14,6 +14,7 @@ from adepoll.emulator import JobPlan, World, WorldSource, loop_clock
 from adepoll.emulator import run as run_virtually
 from adepoll.errors import JobTimeoutError
 from adepoll.scheduling.durations import Durations
+from adepoll.scheduling.schedules import Adaptive, Exponential
 from adepoll.watching.watcher import JobWatcher
 
 JOBS = 200
@@ -61,7 +62,7 @@ class Counting:
         return await self.source.list_jobs(**query)
 
 
-def play(jobs, durations, *, seed=1):
+def play(jobs, durations, *, seed=1, schedule=None):
     """Watch jobs in their order; return the outcome of each."""
 
     async def main():
@@ -84,7 +85,7 @@ def play(jobs, durations, *, seed=1):
         source = Counting(world, seed)
         seen = {}
         async with JobWatcher(
-            source, discovery="get", durations=durations, rng=Random(seed)
+            source, discovery="get", durations=durations, rng=Random(seed), schedule=schedule
         ) as watcher:
             async for snapshot in watcher.watch(as_given()):
                 now, job = asyncio.get_running_loop().time() - start, given[snapshot.job_id]
@@ -132,13 +133,29 @@ def test_new_jobs_save_almost_one_poll_each_at_the_same_lag(kept, every):
     assert mean([s.lag for s in spared]) < 1.1 * mean([s.lag for s in plain])
 
 
-def test_a_few_new_jobs_are_always_polled_immediately(kept):
-    waits = [seen.first for seen in play(new_jobs(seed=3), Durations.from_json(kept))]
+def test_a_few_new_jobs_are_always_polled_earlier(kept):
+    waits = [seen.first for seen in play(new_jobs(600, seed=3), Durations.from_json(kept))]
     assert max(waits[:8]) < PROMPT  # the first jobs of a watch are polled immediately in any case
-    prompt = [wait for wait in waits[8:] if wait < PROMPT]
-    assert 0.02 * JOBS < len(prompt) < 0.09 * JOBS
-    # The others wait for the lag bound, twice the target lag of 2 s.
-    assert all(3.0 < wait < 5.0 for wait in waits if wait >= PROMPT)
+    # Most jobs wait for the lag bound, twice the target lag of 2 s; some are polled at any time.
+    early = [wait for wait in waits[8:] if wait < 3.0]
+    assert 0.02 * 600 < len(early) < 0.08 * 600
+    assert min(early) < 1.0
+    assert max(early) > 2.0
+    assert max(waits) < 5.0
+
+
+@pytest.mark.parametrize("takes", [0.2, 1.0, 2.0])
+@pytest.mark.parametrize("every", more([0.0, 0.5], [5.0]))
+def test_a_watch_soon_learns_that_jobs_are_short(takes, every):
+    jobs = new_jobs(100, mean=takes, deviation=0.2 * takes, every=every)
+    ours, official = (
+        play(jobs, Durations(), schedule=schedule)
+        for schedule in (Adaptive(), Exponential(jitter=0.0))  # the official SDK's policy
+    )
+    lags = [mean([job.lag for job in seen]) for seen in (ours, official)]
+    polls = [mean([job.polls for job in seen]) for seen in (ours, official)]
+    assert lags[0] < 1.05 * lags[1]
+    assert lags[0] * polls[0] < 1.05 * lags[1] * polls[1]
 
 
 def test_all_jobs_are_polled_immediately_before_jobs_were_found_to_be_new():

@@ -154,6 +154,16 @@ def test_the_estimate_starts_with_the_distribution_of_the_last_one():
 
 
 @pytest.mark.parametrize(
+    ("early", "late", "known", "proven"), [(9, 8, 40, 40), (9, 7, 40, 20), (7, 0, 20, 0)]
+)
+def test_an_age_is_proven_if_eight_jobs_ended_later(early, late, known, proven):
+    gone = {(0, 19, 20): float(early), (0, 39, 40): float(late)}
+    seen = {ages: weight for ages, weight in gone.items() if weight}
+    found = estimate(PRIOR, seen, [0.0] * (LAST + 1))
+    assert (found.known, found.proven) == (known, proven)
+
+
+@pytest.mark.parametrize(
     ("ended", "risk", "is_quiet"), [(0.0, 150.0, True), (0.0, 149.0, False), (1.0, 200.0, True)]
 )
 def test_a_bin_is_quiet_if_at_most_2_percent_of_its_jobs_may_end_soon(ended, risk, is_quiet):
@@ -176,7 +186,7 @@ def test_the_bins_of_the_prior_are_those_of_its_formula():
     assert [PRIOR.survival_at(edge) for edge in EDGES] == pytest.approx(
         [risk / 2 for risk in PRIOR_RISK]
     )
-    assert PRIOR.known == 0
+    assert PRIOR.known == PRIOR.proven == 0
     assert EDGES[:3] == (0.0, 0.5, 1.0)
     assert (EDGES[33], EDGES[34]) == (16.5, pytest.approx(16.5 * 1.03))
     assert EDGES[-1] < 86_400.0 <= EDGES[-1] * 1.03

@@ -1,6 +1,7 @@
 """What the schedule is told of a job, and the estimates that follow from its delays."""
 
 import math
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -93,19 +94,58 @@ def test_a_delay_below_zero_is_refused(delay):
     assert calls_of(Recording([0.0])).delay(state_of(), 107.0) == 0.0
 
 
-@pytest.mark.parametrize(("draw", "delay"), [(0.04, 0.0), (0.05, 4.0), (0.9, 4.0)])
-def test_a_twentieth_of_the_jobs_that_seem_new_is_polled_immediately(draw, delay):
+@pytest.mark.parametrize(("draw", "delay"), [(0.04, 0.04 * 4.0), (0.05, 4.0), (0.9, 4.0)])
+def test_a_twentieth_of_the_jobs_that_seem_new_is_polled_earlier(draw, delay):
     schedule = Recording()
     calls = calls_of(schedule, rng=Draw(draw), lag_ratio=LagRatio(value=1.25))
     for _ in range(3):
         calls.learning.durations.arrivals.record(0.0, added_at=1.0, now=1.0)
     assert calls.first_delay() == delay
-    if delay:
-        (job,) = schedule.told
-        assert (job.polls, job.watched_for, job.age, job.lag_ratio) == (0, 0.0, 0.0, 1.25)
-        assert job.distribution is calls.learning.durations.distribution
-        assert schedule.old_shares == [1 / 5]
+    (job,) = schedule.told
+    assert (job.polls, job.watched_for, job.age, job.lag_ratio) == (0, 0.0, 0.0, 1.25)
+    assert job.distribution is calls.learning.durations.distribution
+    assert schedule.old_shares == [1 / 5]
     assert calls_of(Fixed(), rng=Draw(draw)).first_delay() == 0.0
+
+
+# --- while it is uncertain whether jobs take only seconds ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ended_jobs", "age", "more", "is_uncertain"),
+    [
+        (0, 0.0, {}, True),
+        (0, 6.0, {}, True),
+        (0, 6.1, {}, False),
+        (7, 0.0, {}, True),
+        (8, 0.0, {}, False),
+        (8, 2.0, {}, True),  # all eight jobs had ended at this age
+        (0, 0.0, {"failures": PollFailures(last_at=0.0)}, False),
+        (0, 0.0, {"subscribers": (Waits(),)}, False),
+    ],
+)
+def test_young_jobs_are_uncertain_until_eight_jobs_ended_later(ended_jobs, age, more, is_uncertain):
+    calls = calls_of(Adaptive(), durations=ended(ended_jobs, 1.0))
+    state = state_of(added_at=100.0, received_at=100.0)
+    for name, value in more.items():
+        setattr(state, name, value)
+    assert calls.is_uncertain(state, 100.0 + age) is is_uncertain
+    assert not calls_of(Fixed()).is_uncertain(state, 100.0 + age)
+
+
+def test_twelve_polls_are_early_and_then_one_of_eight_until_four_jobs_have_settled():
+    calls = calls_of(Adaptive(target_lag=3.0), durations=ended(3, 1.0))
+    state = state_of()
+    delays = [calls.early_delay(state, 102.0) for _ in range(40)]
+    assert {*delays} == {2.5, math.inf}
+    early = [number for number, delay in enumerate(delays) if delay < math.inf]
+    assert early[:13] == [*range(13)]
+    assert {after - before for before, after in pairwise(early[13:])} == {8}
+    calls = calls_of(Adaptive(), durations=ended(4, 1.0))
+    assert {calls.early_delay(state, 100.0) for _ in range(40)} == {1.0}
+
+
+# --- the aim ------------------------------------------------------------------------------------
 
 
 def test_the_aim_is_the_target_unless_jobs_are_short():

@@ -1231,8 +1231,11 @@ MANY = [f"job-{number}" for number in range(1_000)]
 def test_first_polls_are_postponed_if_jobs_were_always_new_except_for_a_few():
     watched_jobs, subscription = make_experienced(), make_subscription()
     waiting = subscribe_waiting(watched_jobs, subscription, *MANY, now=7.0)
-    assert 20 < len(MANY) - len(waiting) < 90
-    assert {watched_jobs.get(job_id).due for job_id in waiting} == {7.0 + INTERVAL / 2}
+    assert len(waiting) == len(MANY)
+    delays = [watched_jobs.get(job_id).due - 7.0 for job_id in MANY]
+    earlier = [delay for delay in delays if delay != INTERVAL / 2]
+    assert 20 < len(earlier) < 90
+    assert 0 < min(earlier) < max(earlier) < INTERVAL / 2
 
 
 @pytest.mark.parametrize(
@@ -1287,10 +1290,9 @@ def test_an_old_job_makes_all_postponed_first_polls_due():
     waiting = subscribe_waiting(watched_jobs, subscription, *MANY)
     record_arrival(watched_jobs, 500.0)
     polled_at = []
-    while (state := watched_jobs.pop_due(1.0)) is not None:
+    while (state := watched_jobs.pop_due(0.0)) is not None:
         polled_at.append(state.job_id)
-    assert {*polled_at} == {*MANY}
-    assert {*waiting} < {*polled_at}
+    assert {*polled_at} == {*waiting} == {*MANY}
     assert subscribe_waiting(watched_jobs, subscription, "late") == []
     assert watched_jobs.poll_queue.next_due() == 0.0  # "late"
 
@@ -1302,10 +1304,9 @@ def test_an_old_job_found_earlier_does_not_affect_new_watched_jobs():
         record_arrival(watched_jobs)
     later = make_watched_jobs(Patient(interval=INTERVAL, jitter=0), learning=watched_jobs.learning)
     waiting = subscribe_waiting(later, make_subscription(limit=2_000), *MANY)
-    while later.pop_due(0.0) is not None:
-        pass
-    assert later.poll_queue.next_due() == INTERVAL / 2
-    assert len(waiting) > 900
+    assert later.pop_due(0.0) is None
+    dues = [later.get(job_id).due for job_id in waiting]
+    assert 0.9 < dues.count(INTERVAL / 2) / len(MANY) < 1
 
 
 def test_a_404_of_a_late_first_poll_gets_the_whole_grace():
