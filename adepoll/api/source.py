@@ -125,7 +125,11 @@ _REAL: Final = (FunctionType, MethodType)
 
 
 class _HeldDuringCalls:
-    """Wraps a source without `for_polling`, and holds the semaphore during each call."""
+    """Wraps a source without `for_polling`, and holds the semaphore during each call.
+
+    If `get_job` of the source returns something else than a snapshot, its `get_job` raises
+    TypeError.
+    """
 
     def __init__(self, source: JobSource, semaphore: AbstractAsyncContextManager[object]) -> None:
         self._source = source
@@ -133,7 +137,11 @@ class _HeldDuringCalls:
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         async with self._semaphore:
-            return await self._source.get_job(job_id)
+            snapshot = await self._source.get_job(job_id)
+        if not isinstance(snapshot, JobSnapshot):
+            name = type(snapshot).__name__
+            raise TypeError(f"`get_job` of the source must return a JobSnapshot, not a {name}")
+        return snapshot
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None

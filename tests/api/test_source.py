@@ -29,12 +29,13 @@ class Plain:
     def __init__(self, semaphore):
         self.semaphore = semaphore
         self.seen = []
+        self.results = {}
 
     async def get_job(self, job_id):
         self.seen.append((job_id, self.semaphore.locked()))
         if job_id == "bad":
             raise LookupError(job_id)
-        return job_id
+        return self.results.get(job_id, snapshot(job_id))
 
     async def list_jobs(self, *, page=0, page_size=100, status=None):
         self.seen.append(((page, page_size, status), self.semaphore.locked()))
@@ -63,7 +64,7 @@ def test_a_call_to_a_plain_source_holds_the_semaphore(replay):
     async def script():
         semaphore = asyncio.Semaphore(1)
         source = Plain(semaphore)
-        assert await for_polling(source, semaphore).get_job("one") == "one"
+        assert await for_polling(source, semaphore).get_job("one") == snapshot("one")
         assert not semaphore.locked()
         return source.seen
 
@@ -89,6 +90,19 @@ def test_an_error_releases_the_semaphore(replay):
         with pytest.raises(LookupError):
             await for_polling(Plain(semaphore), semaphore).get_job("bad")
         assert not semaphore.locked()
+
+    replay(script)
+
+
+@pytest.mark.parametrize("result", [None, {"job_id": "one"}, MagicMock(job_id="one")])
+def test_a_watcher_says_what_a_source_must_return(replay, result):
+    async def script():
+        source = Plain(asyncio.Semaphore(1))
+        source.results["one"] = result
+        async with JobWatcher(source, concurrency=source.semaphore) as watcher:
+            with pytest.raises(TypeError, match="must return a JobSnapshot, not a"):
+                await watcher.wait("one")
+            assert not source.semaphore.locked()
 
     replay(script)
 
