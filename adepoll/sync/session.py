@@ -221,9 +221,9 @@ class Session(Closeable):
     async def _end(self) -> None:
         """Close the open batches, then the fetcher, the watcher and the client."""
         async with self._open as stack:
-            for batch in self._batches:
+            while self._batches:  # other threads may open and close batches meanwhile
+                batch, _ = self._batches.popitem()
                 stack.push_async_callback(batch.aclose)
-            self._batches.clear()
 
 
 class Batch(Closeable):
