@@ -15,7 +15,7 @@ from adepoll.api.config import (
     V2_BASE_URL_VARIABLE,
     read_base_urls,
 )
-from adepoll.cli.options import NAME_CHOICES, make_client
+from adepoll.cli.options import MAX_SIMULTANEOUS, NAME_CHOICES, make_client
 from adepoll.common.redaction import shell_line, showable
 from adepoll.errors import ConfigurationError
 from adepoll.journal.endpoints import Endpoints
@@ -37,12 +37,11 @@ GIVE_IDS_AGAIN: Final = (
 IDS_MAY_BE_MISSING: Final = (
     f"the last run may have ended before it had read all ids: {GIVE_IDS_AGAIN}"
 )
-_MAX_COUNT: Final = 100_000
 _MAX_NUMBER: Final = 1e12
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and 1 <= value <= _MAX_COUNT
+    return type(value) is int and 1 <= value <= MAX_SIMULTANEOUS
 
 
 def _is_number(value: Any) -> bool:

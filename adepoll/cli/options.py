@@ -22,6 +22,9 @@ REGION_NAMES: Final = ("eu", "us")
 KIND_CHOICES: Final = ("v1-extract", "v1-parse", "v2-parse", "v2-extract", "v2-workflow")
 DISCOVERY_CHOICES: Final = ("auto", "list", "get")
 NAME_CHOICES: Final = ("id", "label")
+MAX_SIMULTANEOUS: Final = 100_000
+"""Largest value of ``--concurrency`` and ``--downloads``, also in a journal."""
+
 _CLIENT: Final = (
     "region",
     "base_url",
@@ -303,14 +306,14 @@ def batch_options(*, resumes: bool) -> _Decorator:
         )
         @click.option(
             "--concurrency",
-            type=CountRange(min=1),
+            type=CountRange(1, MAX_SIMULTANEOUS),
             metavar="N",
             help="Maximum number of requests (polls and pages of the job list) at the same time.  "
             f"[default: {default('64')}]",
         )
         @click.option(
             "--downloads",
-            type=CountRange(min=1),
+            type=CountRange(1, MAX_SIMULTANEOUS),
             metavar="N",
             help=needing(
                 "--out",

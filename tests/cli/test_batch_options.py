@@ -6,11 +6,13 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.api.config import REGIONS
+from adepoll.cli import cli
 from adepoll.cli.batch_options import BatchOptions
 from adepoll.cli.commands import resume, watch
 from adepoll.errors import ConfigurationError, JournalDamagedError
@@ -246,3 +248,12 @@ def test_invalid_and_unsafe_parts_of_a_note_are_ignored(note):
 def test_a_note_round_trips(options):
     assert BatchOptions().with_note(options.to_note()) == options
     assert None not in json.loads(options.to_note()).values()
+
+
+@pytest.mark.parametrize("name", ["concurrency", "downloads"])
+def test_a_journal_keeps_each_number_that_the_command_accepts(name):
+    (option,) = (option for option in cli.commands["watch"].params if option.name == name)
+    chosen = BatchOptions(**{name: option.type.convert("100000", None, None)})
+    assert BatchOptions().with_note(chosen.to_note()) == chosen
+    with pytest.raises(click.BadParameter):
+        option.type.convert("100001", None, None)
