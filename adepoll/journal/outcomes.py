@@ -232,8 +232,8 @@ class Counts:
         by_status: Number of settled jobs with each status; the status is in lower case.
         acknowledged: Number of jobs whose outcome the program has acknowledged.
         bytes: Total size of all result files in bytes.
-        without_file: Number of completed jobs whose outcome is recorded, but whose result is not
-            in a file.
+        without_file: Number of completed jobs that have an outcome without an error and without a
+            file.
         partial: Number of completed jobs with a partial result.
         credits: Total credits that the settled jobs have used. A job for which the service does
             not state the credits counts as 0.
