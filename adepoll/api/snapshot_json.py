@@ -86,7 +86,8 @@ def take_added_fields(raw: dict[str, Json]) -> tuple[JobKind, dict[str, Any]]:
     flags = {name: raw.pop(name, False) for name in _FLAGS}
     conforms = raw.pop("conforms", None)
     raw.pop("partial", None)  # it follows from the other fields
-    if (failure := raw.pop("failure", None)) is not None:
+    failure, reason = raw.pop("failure", None), raw.get("failure_reason")
+    if failure is not None:
         raw["failure_reason"] = failure
     problems = [
         f"expected {what} @ $.{name}"
@@ -95,6 +96,7 @@ def take_added_fields(raw: dict[str, Json]) -> tuple[JobKind, dict[str, Any]]:
             ("label", "a string", isinstance(label, str | None)),
             ("conforms", "a boolean", isinstance(conforms, bool | None)),
             ("status_text", "a string", isinstance(status_text, str | None)),
+            ("failure_reason", "a string", failure is None or isinstance(reason, str | None)),
             *((name, "a boolean", isinstance(value, bool)) for name, value in flags.items()),
         )
         if not is_right
@@ -104,4 +106,6 @@ def take_added_fields(raw: dict[str, Json]) -> tuple[JobKind, dict[str, Any]]:
     attributes: dict[str, Any] = {"label": label, "violates_schema": conforms is False, **flags}
     if status_text is not None:
         attributes["status_text"] = status_text
+    if failure is not None:
+        attributes["failure_reason"] = reason  # perhaps it was found in another field
     return JobKind(str(kind)), attributes

@@ -255,6 +255,14 @@ def test_a_status_text_is_written_only_if_it_says_more_than_the_status():
         assert JobSnapshot.from_json(job.to_json()) == job
 
 
+def test_a_reason_that_was_found_in_an_unknown_field_survives():
+    answer = {"job_id": "v2-1", "status": "failed", "error": {"code": "c"}, "message": "encrypted"}
+    job = RULES[JobKind.V2_PARSE].decode_job(json.dumps(answer))
+    assert (job.failure_reason, job.error_code) == ("encrypted", "c")
+    again = JobSnapshot.from_json(job.to_json())
+    assert (again, again.to_json()) == (job, job.to_json())
+
+
 def test_the_json_has_the_same_form_however_the_service_writes_status_and_reason():
     error = {"code": "internal_error", "message": "no pages"}
     answer = {"job_id": "v2-1", "status": "FAILED", "error": error, "completed_at": None}
