@@ -110,6 +110,8 @@ class FaultySender:
             await self._reset_after(writer, head[: round(_SHARE_OF_HEAD[failure] * len(head))])
             return
         await writer.write(head)
+        if self.request.method == hdrs.METH_HEAD:
+            return
         stop = None if failure in _WHOLE_BODY else effect.draw_break(self.data.size)
         for chunk in self._body(stop):
             await writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
@@ -147,8 +149,6 @@ class FaultySender:
 
         If `stop` is None, yield the whole body, and then the spaces that a fault adds.
         """
-        if self.request.method == hdrs.METH_HEAD:
-            return
         effect, chunk_bytes = self.effect, _FAULTY_CHUNK_BYTES
         if effect.rate is not None:
             chunk_bytes = min(max(int(effect.rate / _PAUSES_PER_SECOND), 1), chunk_bytes)

@@ -80,11 +80,11 @@ class RawClient:
     def __getattr__(self, name):
         return getattr(self.ade, name)
 
-    async def request(self, url, *, headers=(), limit=None):
-        """Send a GET over a new socket; stop after `limit` bytes."""
+    async def request(self, url, *, headers=(), limit=None, method="GET"):
+        """Send a request over a new socket; stop after `limit` bytes."""
         url = URL(url, encoded=True)
         reader, writer = await asyncio.open_connection(url.host, url.port)
-        lines = [f"GET {url.raw_path_qs} HTTP/1.1", f"Host: {url.authority}", *headers]
+        lines = [f"{method} {url.raw_path_qs} HTTP/1.1", f"Host: {url.authority}", *headers]
         writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode())
         raw, reset = b"", False
         try:
@@ -504,6 +504,15 @@ class TestResults:
         answer = await ade.result("Accept-Encoding: identity")
         assert answer.headers["content-encoding"] == "gzip"
         assert gzip.decompress(answer.body) == ade.world.result("large").read()
+
+    @pytest.mark.parametrize("name", ["unrequested-gzip", "never-ending", "overlong"])
+    async def test_the_answer_to_head_has_no_body(self, ade, name):
+        ade.add(name)
+        url = ade.world.presigner.presign(
+            origin=ade.results_url, raw_path=ade.world.result_path("large"), now=T0, method="HEAD"
+        )
+        answer = await ade.request(url, method="HEAD", limit=100_000)
+        assert (answer.status, answer.rest) == (200, b"")
 
     async def test_redirect(self, ade):
         ade.add("redirect", endpoints=["result"], times=1)
