@@ -239,6 +239,17 @@ def test_five_problems_are_shown_and_all_are_kept():
     assert len(error.problems) == 8
 
 
+def test_three_problems_of_a_journal_are_shown_and_all_are_kept():
+    for count, shown in (
+        (1, "is damaged: problem 0; copy"),
+        (3, "is damaged: problem 0; problem 1; problem 2; copy"),
+        (5, "is damaged: problem 0; problem 1; problem 2 (and 2 more); copy"),
+    ):
+        error = errors.JournalDamagedError([f"problem {n}" for n in range(count)], path="a.db")
+        assert shown in str(error)
+        assert len(error.problems) == count
+
+
 UNTRUSTED = [
     errors.JobFailedError(job_id="j", failure_reason=f"see {PRESIGNED}\x1b[31m"),
     errors.WrongJobError(job_id="j", answered=f"Bearer {CANARY}\x1b[31m"),

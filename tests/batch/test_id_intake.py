@@ -253,3 +253,12 @@ def test_a_cancelled_intake_counts_the_ids_that_the_journal_adds_meanwhile():
         assert counters.known == counters.open == 2_000
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("ids", "is_collection"),
+    [(["a"], True), ({"a"}, True), (("a",), True), (iter(["a"]), False), (many(), False)],
+)
+def test_only_the_ids_of_a_collection_are_all_in_memory(ids, is_collection):
+    intake = IdIntake(SlowJournal(), ids, RunCounters(), refuse, kind=JobKind.V1_EXTRACT)
+    assert intake.is_collection is is_collection

@@ -577,6 +577,8 @@ async def test_demo_watches_downloads_and_compares_everything(ade):
     code, out, err = await adepoll(ade, "demo", "--jobs", "60", "--median", "0.3")
     assert code == 0, err
     assert "60 jobs" in out
+    large, size = re.search(r"of them (\d+) large \(([\d.]+) MB\)", out).groups()
+    assert (int(large) > 0) is (float(size) > 0)
     assert "no job lost or duplicated, every result identical" in out
 
 

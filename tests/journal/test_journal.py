@@ -555,6 +555,17 @@ async def test_a_transaction_is_durable_if_one_of_its_calls_is(journal, groups):
     assert groups.groups == [(2, True), (1, False)]
 
 
+@pytest.mark.parametrize(
+    ("text", "recorded"),
+    [("Processing", "processing"), ("on hold", "on hold"), ("On\x1bHold", r"On\x1bHold")],
+)
+async def test_a_known_status_is_recorded_in_lower_case(journal, path, text, recorded):
+    await journal.add(["a"])
+    await journal.write(StatusChanged("a", text))
+    with JournalReader(path) as reader:
+        assert [record.status_text for record in reader.records()] == [recorded]
+
+
 async def test_durable_writes_are_synced_and_others_are_not(journal, monkeypatch):
     await journal.add(["a"])
     statements = []
