@@ -324,6 +324,7 @@ async def test_errors_of_one_kind_leave_room_for_the_others(ade, tmp_path):
     assert f"{message} to replace it (25 jobs)\n  " in err
     assert sum(f"  {job_id}\n" in err for job_id in job_ids) == 19
     assert "  ... and 6 more\n" in err
+    assert "; 25 results not fetched; " in err
     assert "overwrite=True" not in err
     assert "a later run can continue" not in err  # it would meet the same files
 

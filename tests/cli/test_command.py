@@ -210,8 +210,9 @@ async def test_watch_replaces_an_existing_result_only_with_overwrite(ade, tmp_pa
     job_id = ade.submit(SOON)
     target = tmp_path / f"{job_id}.json"
     target.write_text("mine")
-    code, out, _ = await adepoll(ade, "watch", job_id, "--out", str(tmp_path))
+    code, out, err = await adepoll(ade, "watch", job_id, "--out", str(tmp_path))
     assert code == 3
+    assert "; 1 result not fetched; " in err
     assert "exists already" in json.loads(out)["error"]
     assert json.loads(out)["status"] == "completed"
     assert target.read_text() == "mine"
