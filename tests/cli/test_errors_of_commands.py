@@ -6,7 +6,7 @@ import os
 import pytest
 
 from adepoll import errors
-from adepoll.cli import run
+from adepoll.cli import cli, main, run
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.run import run_sync
 
@@ -87,6 +87,14 @@ def test_a_command_ends_with_its_code(capsys):
         run_sync(lambda: ExitCode.PARTIAL)
     assert ended.value.code == 5
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("returned", "code"), [(3, 3), (0, 0), (None, 0), (ExitCode.PARTIAL, 5)])
+def test_the_process_ends_with_the_code_that_a_command_returns(monkeypatch, returned, code):
+    monkeypatch.setattr(cli, "main", lambda **_: returned)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
 
 
 @pytest.mark.posix

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adepoll.emulator.kinds.emulated_kind import JobAnswer
 from adepoll.emulator.kinds.v1_extract import extraction_parts
 
 METADATA = {"filename": "a.md", "job_id": "j"}
@@ -161,3 +162,21 @@ def test_a_field_follows_its_schema(field, expected):
     schema = {"properties": {"field": field}, "$defs": {"Deep": {"const": "deep"}}}
     value = json.loads(build(0, schema=schema).read())["extraction"]["field"]
     assert expected is None or value in expected
+
+
+@pytest.mark.parametrize("first", [True, False, None])
+def test_any_part_of_an_answer_is_that_of_a_slice(first):
+    """The result is the first or the last field, or there is none."""
+    if first is None:
+        answer = JobAnswer(status=200, head=b'{"job_id":"j"}')
+    else:
+        others = {"job_id": "j", "status": "completed"}
+        answer = JobAnswer.of(others, "result", build(0), status=200, first=first)
+    whole = answer.read()
+    assert answer.size == len(whole)
+    assert next(iter(json.loads(whole))) == ("result" if first else "job_id")
+    edges = {0, len(answer.head), len(whole) - len(answer.tail), len(whole)}
+    offsets = sorted({max(edge + off, 0) for edge in edges for off in (-2, -1, 0, 1, 2)})
+    for start in offsets:
+        for stop in [*offsets, None]:
+            assert answer.read(start, stop) == whole[start:stop]
