@@ -1368,7 +1368,7 @@ def test_using_a_client_in_another_event_loop_raises_closed_error():
         return (await client.get_job("j-1")).job_id
 
     assert run(main()) == "j-1"
-    with pytest.raises(ClosedError, match="^the client belongs to another event loop"):
+    with pytest.raises(ClosedError, match=r"^the client belongs to another event loop"):
         run(main())
 
 
