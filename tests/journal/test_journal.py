@@ -281,6 +281,14 @@ async def test_a_page_of_records_is_shorter_if_their_data_is_large(journal):
     assert len(await journal.records(RecordFilter.WITH_OUTCOME, data=False)) == 10
 
 
+async def test_a_job_that_was_given_up_has_a_record_without_a_snapshot(journal):
+    await journal.add(["a", "b"])
+    await journal.write(GivenUp("a", not_found("a"), lasting=True, at=2.0))
+    record = await one(journal)
+    assert (record.job_id, record.snapshot) == ("a", None)
+    assert record.error.error_class == "JobNotFoundError"
+
+
 async def test_a_job_whose_file_is_lost_becomes_fetching_again(journal):
     await journal.add(["a"])
     await journal.write(Settled(snapshot("a"), 2.0, fetching=True), Fetched("a", result(), 1, 3.0))
