@@ -16,12 +16,13 @@ _EXAMPLES: Final = 3
 _MIN_NAME: Final = 4  # characters; a shorter name may be part of another word
 
 # Matches the parts of a message that get a placeholder. An HTTP status (group "status") stays as it
-# is, because it distinguishes errors.
+# is, because it distinguishes errors. The lookbehind keeps "word" from beginning within letters:
+# otherwise, a long word without digits would be searched from each of its letters.
 _WORD: Final = re.compile(
     r"(?P<status>\b(?:http|status|code|answered|error)(?: code| status)?[ :=/]{1,2}[1-5]\d\d\b)"
     r"|(?P<id>\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b)"
     r"|(?P<time>\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?)"
-    r"|(?P<word>\w*\d\w*(?:[.,:]\d+)*)",
+    r"|(?P<word>(?<![^\W\d])\w*\d\w*(?:[.,:]\d+)*)",
     re.IGNORECASE,
 )
 _HEX: Final = re.compile(r"(?:0x)?[0-9a-f]{8,}", re.IGNORECASE)
