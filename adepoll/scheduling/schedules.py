@@ -152,7 +152,7 @@ class Exponential:
     Attributes:
         initial: Seconds between the first and the second poll.
         factor: Growth from delay to delay, 1 or more.
-        maximum: Longest delay, in seconds.
+        maximum: Longest delay without jitter, in seconds.
         jitter: Largest random change of a delay, as a share of the delay, 0 to below 1.
 
     Raises:
