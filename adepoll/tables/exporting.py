@@ -63,7 +63,8 @@ class ExportReport(HtmlTable):
         rows: Number of rows in each of these files.
         columns: Names of the columns of the table of jobs.
         results: Number of results in the tables.
-        missing: Number of completed jobs whose result is neither in a file nor in the journal.
+        missing: Number of completed jobs whose result is neither in a file nor in the journal,
+            without jobs whose result must still be fetched.
         unreadable: Number of results that could not be read; their rows have no extracted values.
         problems: For the first 100 unreadable results, the reason by job id.
         conflicts: Paths whose values have no common type.

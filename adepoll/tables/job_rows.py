@@ -73,7 +73,8 @@ class RowReader:
 
     Attributes:
         results: Number of results that were read.
-        missing: Number of completed jobs whose result is neither in a file nor in the journal.
+        missing: Number of completed jobs whose result is neither in a file nor in the journal,
+            without jobs whose result must still be fetched.
         unreadable: Number of results that could not be read.
         problems: For the first 100 unreadable results, the reason by job id.
     """
@@ -123,7 +124,7 @@ class RowReader:
             if record.snapshot is None or record.snapshot.status is not JobStatus.COMPLETED:
                 return None
             text = self._inline_result(record.number)
-            if text is None and record.stage is Stage.DONE:
+            if text is None and record.stage is not Stage.FETCHING:
                 self.missing += 1
             return text
         path = record.file.path

@@ -23,8 +23,8 @@ from tabling import result_text, write_journal
 
 import adepoll
 from adepoll import BatchJob, JobKind, JobRef, Journal
-from adepoll.errors import ConfigurationError, JobTimeoutError
-from adepoll.journal import Settled
+from adepoll.errors import ConfigurationError, JobTimeoutError, ResultUnavailableError
+from adepoll.journal import GivenUp, Settled
 from adepoll.report import write_report
 from adepoll.tables import arrow_writers
 from adepoll.tables.spool import Spool
@@ -476,6 +476,18 @@ async def test_progress_ends_with_the_number_of_all_jobs(tmp_path):
 
 
 # --- what can go wrong ---------------------------------------------------------------------------
+
+
+async def test_a_result_that_was_given_up_is_missing(tmp_path):
+    path = tmp_path / "b.db"
+    await write_journal(path, [None, None])
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        for job_id in ("j0", "j1"):
+            await journal.write(Settled(snapshot(job_id), 1_700_000_070.0, fetching=True))
+        error = ResultUnavailableError(job_id="j1")
+        await journal.write(GivenUp("j1", error, lasting=True, at=1_700_000_080.0))
+    report = adepoll.export(path, tmp_path / "t.jsonl")
+    assert (report.results, report.missing) == (0, 1)  # the result of j0 must still be fetched
 
 
 async def test_a_job_that_settles_during_the_export_has_its_result(tmp_path):
