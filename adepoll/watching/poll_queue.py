@@ -77,9 +77,12 @@ class PollQueue:
     Attributes:
         chance: Returns the chance, 0 to 1, that a job has settled at a given time; 1 also for an
             urgent job.
+        lateness: Seconds for which overdue jobs had been due when they were polled: the mean of
+            about the last 32 jobs.
     """
 
     chance: Callable[[JobState, float], float]
+    lateness: float = field(default=0.0, init=False)
     _heap: _Heap = field(factory=_Heap, init=False)  # jobs not known to be overdue, by due time
     _urgent: _Heap = field(factory=_Heap, init=False)  # urgent overdue jobs, by due time
     # Other overdue jobs, by due time minus the head start for the chance that they have settled.
@@ -123,7 +126,8 @@ class PollQueue:
             overdue = self._overdue
             if not (overdue.items or overdue.old):
                 self._reorder_at = due + _REORDER_EVERY
-            heapq.heappush(overdue.items, (due - _HEAD_START * chance, ticket, state))
+            head_start = _HEAD_START * self.lateness * chance
+            heapq.heappush(overdue.items, (due - head_start, ticket, state))
 
     def recall(self, now: float) -> None:
         """Make all postponed jobs due at the time `now`.
@@ -163,6 +167,7 @@ class PollQueue:
                 urgent, overdue = overdue, urgent
             for first in (urgent, overdue):
                 if (first.items or first.old) and (state := self._take(first, math.inf)):
+                    self.lateness += (now - state.due - self.lateness) / _MEAN_OF
                     return state
         return self._take(heap, now) if items or heap.old else None
 
@@ -248,7 +253,8 @@ class PollQueue:
             elif (chance := self.chance(state, now)) >= 1:
                 heapq.heappush(self._urgent.items, (state.due, ticket, state))
             else:
-                heapq.heappush(heap.items, (state.due - _HEAD_START * chance, ticket, state))
+                head_start = _HEAD_START * self.lateness * chance
+                heapq.heappush(heap.items, (state.due - head_start, ticket, state))
 
     def _take(self, heap: _Heap, until: float) -> JobState | None:
         """Remove and return the first job of a heap; None if it is due later than `until`."""
@@ -277,7 +283,10 @@ class PollQueue:
         self._stale -= sum(heap.move(_MAX_PRUNED) for heap in heaps if heap.old)
 
 
-_HEAD_START: Final = 600.0  # seconds, multiplied by the chance that the job has settled
+# Head start of a job that has certainly settled, as a share of `PollQueue.lateness`. With a longer
+# head start, jobs whose chance is small, or estimated too low, would wait far longer than others.
+_HEAD_START: Final = 0.5
+_MEAN_OF: Final = 32  # polls of overdue jobs that make up most of `PollQueue.lateness`
 _KEPT_POLL: Final = 10  # every tenth poll of an overdue job first takes a job that is not urgent
 _MAX_MOVED: Final = 64  # jobs that a call of `pop`, which must be short, moves to another heap
 _REORDERED: Final = 8  # overdue jobs whose chances one call of `pop` calculates again

@@ -245,6 +245,22 @@ def _budget_rows() -> Iterator[Row]:
             discovery=how,
             budget=1.0,
         )
+    yield _watch(
+        "get: 200, log-normal 60 s over 10 min, budget 1/s",
+        log_normal(60),
+        jobs=200,
+        spread=600,
+        discovery="get",
+        budget=1.0,
+    )
+    yield _watch(
+        "get: 400, exponential 100 s over 800 s, budget 1.5/s",
+        exponential(100),
+        jobs=400,
+        spread=800,
+        discovery="get",
+        budget=1.5,
+    )
     yield _watch("auto: 1,500 of 1 h, budget 3/s", about(HOUR), jobs=1_500, budget=3.0)
     yield Row(
         name="auto: 20 s jobs beside 600 long ones, budget 1/s",

@@ -10,7 +10,7 @@ from internals import places_of
 from adepoll.watching.job_state import JobState
 from adepoll.watching.poll_queue import PollQueue
 
-HEADSTART = 600.0
+LATENESS = 600.0
 
 
 def make_states(count):
@@ -54,6 +54,7 @@ def test_jobs_with_the_same_due_time_keep_their_order():
 def test_of_overdue_jobs_the_one_with_the_highest_chance_comes_first():
     gains = {"job0": 0.1, "job1": 0.9, "job2": 0.5}
     poll_queue = PollQueue(lambda state, _now: gains[state.job_id])
+    poll_queue.lateness = LATENESS
     a, b, c = make_states(3)
     for state in (a, b, c):
         poll_queue.put(state, 1.0)
@@ -98,6 +99,7 @@ def test_put_overdue_gives_the_same_order_as_put():
     orders = []
     for in_line in (False, True):
         poll_queue, states = PollQueue(lambda state, _now: gains[state.job_id]), make_states(9)
+        poll_queue.lateness = LATENESS
         for state in states:
             if in_line and state.job_id in {"job3", "job4", "job7"}:
                 poll_queue.put_overdue(state, 1.0, gains[state.job_id])
@@ -110,12 +112,28 @@ def test_put_overdue_gives_the_same_order_as_put():
 
 def test_a_chance_is_worth_its_share_of_the_head_start_and_no_more():
     gains = {"job0": 0.0, "job1": 0.5}
-    for late, first in ((HEADSTART / 2 - 1, 1), (HEADSTART / 2 + 1, 0)):
+    for late, first in ((LATENESS / 4 - 1, 1), (LATENESS / 4 + 1, 0)):
         poll_queue = PollQueue(lambda state, _now: gains[state.job_id])
+        poll_queue.lateness = LATENESS
         states = make_states(2)
         poll_queue.put(states[0], 0.0)
         poll_queue.put(states[1], late)
         assert poll_queue.pop(1_000.0) is states[first]
+
+
+def test_the_lateness_is_that_of_the_last_polls_of_overdue_jobs():
+    poll_queue = PollQueue(even)
+    for number, state in enumerate(make_states(200)):
+        poll_queue.put(state, float(number))
+    for _ in range(100):
+        poll_queue.pop(250.0)
+    assert 151 < poll_queue.lateness < 251
+    before = poll_queue.lateness
+    poll_queue.clear()
+    state, *_ = make_states(1)
+    poll_queue.put(state, 300.0)
+    assert poll_queue.pop(400.0) is state  # no other job is overdue
+    assert poll_queue.lateness == before
 
 
 def test_no_job_starves_although_urgent_ones_keep_coming():
