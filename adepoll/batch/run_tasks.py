@@ -231,7 +231,7 @@ class RunTasks:
     async def _deliver_earlier(self) -> None:
         """Buffer the outcomes of earlier runs that were not acknowledged.
 
-        With `replay=True`, buffer all outcomes of earlier runs.
+        If `replay` is True, buffer all outcomes of earlier runs.
         """
         which = RecordFilter.WITH_OUTCOME if self._replay else RecordFilter.UNACKNOWLEDGED
         async with aclosing(record_pages(self._journal, which, data=True)) as pages:

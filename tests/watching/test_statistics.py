@@ -64,7 +64,7 @@ def test_the_budget_is_short_if_half_of_the_polls_and_at_least_three_are_late(la
     for late in lateness:
         throughput.record(10.0, 10.0 + late, settled=False)
     assert throughput.is_short is is_short
-    assert (throughput.rate(13.0) is not None) is is_short
+    assert (throughput.rate(12.5) is not None) is is_short
 
 
 def test_the_rate_of_polls_counts_from_the_first_due_time_and_fades():
@@ -86,11 +86,11 @@ def test_the_rate_of_polls_counts_from_the_first_due_time_and_fades():
 
 def test_a_rate_assumes_at_least_two_seconds():
     throughput = Throughput()
-    for _ in range(3):
+    throughput.record(12.0, 12.1, settled=False)
+    for _ in range(4):
         throughput.record(10.0, 12.5, settled=False)
-    assert throughput.rate(11.0) == pytest.approx(
-        3 * math.exp(1.5 / 20) / (20 * (1 - math.exp(-2 / 20)))
-    )
+    counted = math.exp(-0.5 / 20) + 4
+    assert throughput.rate(12.5) == pytest.approx(counted / (20 * (1 - math.exp(-2 / 20))))
 
 
 def test_only_late_polls_count_in_the_share_of_settled_jobs():
