@@ -32,6 +32,7 @@ Query: TypeAlias = Callable[[], Awaitable[Iterable[str | JobRef]]]
 
 _FIRST_DELAY: Final = 1.0  # seconds before a failed call is repeated; doubles with each failure
 _LONGEST_DELAY: Final = 30.0  # maximum seconds before a failed call is repeated
+_CHECK_EVERY: Final = 0.5  # seconds between two checks whether the watcher is closed
 _READ_AHEAD: Final = 100  # ids that are read before their jobs are watched
 _IDS_PER_STEP: Final = 100  # ids read in one step of the loop, also if all of them are ignored
 
@@ -300,10 +301,13 @@ class _Storing:
 
     async def _pause(self, seconds: float) -> None:
         """Sleep for a number of seconds, or until the watcher is closed."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while not self._watcher.is_closed and (left := end - loop.time()) > 0:
+        # The time is not compared with the end of the pause: a timer can fire 1 ns too early, and a
+        # wait for the rest would never end in virtual time.
+        for _ in range(round(seconds / _CHECK_EVERY)):
+            if self._closed.is_set() or self._watcher.is_closed:
+                break
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), min(left, 0.5))
+                async with asyncio.timeout(_CHECK_EVERY):
+                    await self._closed.wait()
         if self._watcher.is_closed:
             self._closed.set()

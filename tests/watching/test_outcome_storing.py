@@ -17,7 +17,8 @@ from adepoll import (
     repeat_query,
     store_outcomes,
 )
-from adepoll.errors import JobIdsCancelledError
+from adepoll.errors import ClosedError, JobIdsCancelledError
+from adepoll.scheduling.schedules import Fixed
 
 JOBS = [f"job{number}" for number in range(50)]
 
@@ -458,6 +459,40 @@ def test_the_waits_between_attempts_to_store_grow_up_to_half_a_minute(replay, sc
         waits = [later - earlier for earlier, later in itertools.pairwise(table.times)]
         assert waits == pytest.approx([1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0])
         assert table.stored == ["a"]
+
+    replay(script)
+
+
+def test_a_wait_before_the_next_attempt_ends_although_a_timer_fires_early(replay, scripted):
+    """A loop runs timers that are due within a nanosecond; a wait for the rest would not end."""
+
+    async def script():
+        table = Table(["a"], failing=1)
+
+        async def store(outcome):
+            try:
+                await table.store(outcome)
+            except ConnectionError:
+                asyncio.get_running_loop().call_later(1.0 - 5e-10, lambda: None)
+                raise
+
+        async with JobWatcher(scripted()) as watcher:
+            await store_outcomes(watcher, ["a"], store)
+        assert table.stored == ["a"]
+
+    replay(script)
+
+
+def test_a_wait_before_the_next_attempt_ends_when_the_client_is_closed(replay, scripted):
+    async def script():
+        source = scripted({"b": ["pending", ClosedError("the client is closed")]})
+        table = Table(["a", "b"], failing=2)
+        async with JobWatcher(source, schedule=Fixed(interval=1.0, jitter=0)) as watcher:
+            await store_outcomes(watcher, ["a", "b"], table.store)
+            # At 1.2 s; the wait would end at 1.15 + 1 s.
+            assert now() < 1.5
+            assert not watcher.is_closed
+        assert not table.stored
 
     replay(script)
 
