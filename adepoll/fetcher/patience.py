@@ -32,7 +32,6 @@ _SHORT_RETRY_AFTER: Final = 5.0
 # the storage can be mistaken.
 _MAX_SHARED_RETRY_AFTER: Final = 300.0
 _CHECK_EVERY: Final = 1.0  # a waiting request checks every second whether the fetcher was closed
-_EARLY: Final = 1e-6  # seconds by which a timer may fire too early
 _PROGRESS: Final = 2**20  # new bytes after which earlier failures of a transfer are forgotten
 
 
@@ -318,7 +317,7 @@ class TransferRetries:
         if isinstance(error, ResultServerError) and error.retry_after is not None:
             self._resume_at = max(self._resume_at, now + error.retry_after)
         _log.debug("attempt %d failed, will retry: %s", self._failures, error)
-        while (left := self._resume_at - asyncio.get_running_loop().time()) > _EARLY:
+        while (left := self._resume_at - asyncio.get_running_loop().time()) > 0:
             await asyncio.sleep(min(left, _CHECK_EVERY))
             self.check_open()
         self.counters.resumed += 1

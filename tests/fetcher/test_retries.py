@@ -53,18 +53,6 @@ async def failures_until_the_end(retries, *, received=0):
 # --- TransferRetries ----------------------------------------------------------------------------
 
 
-def test_a_wait_ends_although_a_timer_fires_early(replay):
-    """A loop runs timers that are due within a nanosecond; a wait for the rest would not end."""
-
-    async def script():
-        asyncio.get_running_loop().call_later(1.0 - 5e-10, lambda: None)
-        await retries().wait_or_raise(BROKEN, started=now(), received=0)
-        assert now() == pytest.approx(1.0)
-        await asyncio.sleep(1.0)
-
-    replay(script)
-
-
 @pytest.mark.parametrize("attempts", [1, 3, 7])
 def test_a_transfer_may_fail_as_often_as_the_policy_allows(replay, attempts):
     assert replay(lambda: failures_until_the_end(retries(attempts))) == attempts
