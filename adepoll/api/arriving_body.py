@@ -21,10 +21,11 @@ class ArrivingBody:
 
     Attributes:
         response: The response.
-        sent: Record of the request; its `heard_at` is set when bytes arrive.
+        sent: Record of the request. `sent.heard_at` is set each time bytes arrive.
         restart: Restarts the time limit of the request. The argument is the present time of the
             event loop.
-        size: If the answer is large: number of its bytes that have arrived. Otherwise 0.
+        size: Number of bytes that have arrived of a large answer (see `LargeAnswer`); 0 for any
+            other answer.
     """
 
     response: aiohttp.ClientResponse

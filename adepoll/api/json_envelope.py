@@ -260,17 +260,18 @@ class ObjectScanner:
     ) -> int:
         """Skip whitespace, and read one byte, such as a colon. Return the offset after this byte.
 
-        If the rest of the chunk is whitespace, return the length of the chunk.
+        The byte selects the next state: the method that reads the text after it. If the rest of the
+        chunk is whitespace, return the length of the chunk, and keep the current state.
 
         Args:
             text: The chunk.
             position: Offset in the chunk at which to begin.
-            states: By each allowed byte: the method that reads what follows. The method `_end`
-                completes the object.
-            space: Matches what counts as whitespace here.
+            states: The next state for each allowed byte. With the state `_end`, the object is
+                complete.
+            space: Pattern of the whitespace to skip.
 
         Raises:
-            MalformedAnswerError: The byte is not allowed here.
+            MalformedAnswerError: `states` does not contain the byte.
         """
         position = _skip(space, text, position)
         if position == len(text):

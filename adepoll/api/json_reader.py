@@ -106,9 +106,9 @@ def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator
 
     Args:
         field: The field.
-        names: Global variables of the generated code. The variables that the lines use are added.
-        keep: True if the code must also store the JSON of the field in a variable, because a later
-            field can repeat that JSON.
+        names: Global variables of the generated code. This function adds those that the lines use.
+        keep: True if the JSON of a later field can be a copy of a part of this field's JSON. Then
+            the code also stores the JSON of this field in a variable, for the comparison.
     """
     v = f"_{field.name}"
     default = "None" if field.required or field.default is None else f"default{v}"

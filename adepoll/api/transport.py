@@ -266,10 +266,10 @@ class Request(Generic[_T]):
 
 
 class TimeLimit:
-    """Limits the time of many code blocks at the same time, as `asyncio.timeout` does for one.
+    """Limits how long code blocks may run: an `asyncio.timeout` for many concurrent blocks.
 
     A code block is the code in one ``with Block(...)`` statement. All blocks have the same limit,
-    so they expire in the order in which they began. Therefore one timer is enough, which takes less
+    so they expire in the order in which they began. Therefore one timer is enough. It takes less
     CPU time than one timer for each block.
     """
 

@@ -64,8 +64,8 @@ def error_of(exc: BaseException, *, job_id: str | None, has_proxy: bool = False)
 def _is_from_proxy(exc: BaseException, *, has_proxy: bool) -> bool:
     """Return whether a request failed because its proxy could not be reached.
 
-    With a proxy, aiohttp resolves only the name of the proxy. So an error of name resolution means
-    the proxy, too.
+    With a proxy, aiohttp resolves only the name of the proxy. So if a name cannot be resolved, it
+    is the name of the proxy.
     """
     return isinstance(exc, aiohttp.ClientProxyConnectionError) or (
         has_proxy and isinstance(exc, aiohttp.ClientConnectorDNSError)

@@ -159,7 +159,7 @@ class RunTasks:
     def _raise_end(self) -> NoReturn:
         """Raise the error that ended the run, or `StopAsyncIteration` if the run is complete.
 
-        Raise `ClosedError` after `stop`.
+        Raise `ClosedError` after `stop`, and CancelledError if the run was cancelled otherwise.
         """
         if self.stopped:
             raise ClosedError("the run was closed; start another one with Batch.run")

@@ -236,7 +236,8 @@ async def _digest(fetcher: ResultFetcher, job: JobSnapshot) -> str:
 def compare(job_ids: Sequence[str], observations: Observations, truth: Json) -> list[str]:
     """Compare observations with the emulator's records.
 
-    Return one line for each observed problem and for each difference.
+    Return the problems as lines: the observed ones, and one for each job that was lost or differs.
+    All repeated jobs have one line, and so have all requests that contained a key or a cookie.
     """
     findings = list(observations.problems)
     truths = {job["job_id"]: job for job in truth["jobs"]}

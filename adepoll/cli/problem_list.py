@@ -82,9 +82,10 @@ class ProblemList:
 
 
 def _without_job(line: str, reference: str, label: str | None) -> str:
-    """Return a line without label and id of the job, so that lines about one problem are equal.
+    """Return a line without the job's label and id, so that equal problems give equal lines.
 
-    `reference` is the id of the job as the line contains it.
+    `reference` is the text that stands for the id of the job in the line. Within the message, it
+    becomes ``JOB_ID``.
     """
     if label is not None:
         line = line.replace(f" ({shown(label)})", "")

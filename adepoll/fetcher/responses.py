@@ -225,10 +225,10 @@ class ResponseInterpreter:
     def _take_over(
         self, response: aiohttp.ClientResponse, blocks: BlockPool
     ) -> tuple[list[bytes], ReadChunk | None]:
-        """Stop aiohttp from reading the connection, so that adepoll can read the body faster.
+        """Stop aiohttp from reading the connection, if adepoll can read the body faster.
 
         Return the bytes that aiohttp has already received, and a function that reads the rest of
-        the body. The function is None if aiohttp has received the whole body.
+        the body. The function is None if aiohttp goes on reading; see `take_over`.
         """
         received, body = take_over(response, silence=self.period, blocks=blocks)
         if body is None:

@@ -1,13 +1,14 @@
 """The resume state: a file that says which bytes of which object a part file contains.
 
-The file is in the folder of the part file. Each update overwrites it, because creating a new file
-each time would take longer than writing the bytes. A checksum shows whether it is complete.
+A part file is an incomplete download. The resume state is in the same folder. Each update
+overwrites the resume state, because creating a new file each time would take longer than writing
+the bytes. A checksum shows whether the resume state is complete.
 
 If a process is killed, everything that it has written is kept. If the machine crashes, writes that
-were not synced can be lost: perhaps the bytes of the part file, but not the resume state, which
-says that the bytes are there. So on Linux, the resume state contains the boot id of the kernel, and
-is ignored after a reboot. On systems without a boot id, the part file is synced before each update
-of the resume state.
+were not synced can be lost. At worst, bytes of the part file are lost, and the resume state still
+says that they are there. So on Linux, the resume state contains the boot id of the kernel, and is
+ignored after a reboot. On systems without a boot id, the part file is synced before each update of
+the resume state.
 """
 
 import errno

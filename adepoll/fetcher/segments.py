@@ -172,9 +172,9 @@ class ConnectionPlan:
         return self.wanted
 
     def is_fast(self, now: float) -> bool:
-        """Return True if one connection is used, and is so fast that more would not help.
+        """Return True if there is only one connection, and it receives at least 100 MB per second.
 
-        `now` is the present time, in seconds.
+        More connections would not help then. `now` is the present time, in seconds.
         """
         return self.wanted == 1 and self._rate(now) >= _FAST
 

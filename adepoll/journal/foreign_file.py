@@ -178,14 +178,14 @@ def is_time(value: object) -> bool:
 
 
 def recorded_folder(text: str, journal: Path | None) -> Path:
-    """Return the folder for results that a journal records.
+    """Check the path of the folder for results in a journal, and return it.
 
     Args:
-        text: The path of the folder, as the journal records it.
+        text: The path in the journal.
         journal: Path of the journal, for errors; None if the journal is in memory.
 
     Raises:
-        JournalDamagedError: The text is not an absolute path as adepoll records it.
+        JournalDamagedError: The text is not an absolute path, or has parts such as ``..``.
     """
     if not _is_plain_path(text):
         raise damaged("its folder for results is not an absolute path", journal)

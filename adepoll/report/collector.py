@@ -243,9 +243,9 @@ class Collector:
         )
 
     def _ranked_costs(self) -> tuple[Cost, ...]:
-        """Return the cost of each model version, the highest first.
+        """Return the cost of each model version, the highest cost first.
 
-        The last item is the cost of all versions that are counted together, if there are any.
+        If there are more than 50 versions, the last item is the cost of all others.
         """
         costs = [
             Cost(version=version, jobs=int(jobs), credits=credit, fallbacks=int(fallbacks))

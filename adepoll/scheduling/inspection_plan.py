@@ -96,7 +96,7 @@ class Plan:
 
     @property
     def price(self) -> float:
-        """Seconds of detection lag that count as much as one poll: c in the formula of `Plan`."""
+        """The price of one poll in seconds of detection lag: c in the formula of `Plan`."""
         return self.step**2 / 2
 
     def cost(self) -> tuple[float, float]:
@@ -141,14 +141,15 @@ def make_plan(
 ) -> Plan:
     """Return a plan whose mean detection lag is about ``target_lag * correction`` seconds.
 
-    The mean lag is not exactly this number, because `minimum`, `maximum` and the lag bound limit
-    each delay.
+    The mean lag is not exactly this number, because `minimum`, `maximum` and the lag bound (see
+    `Plan.bound`) limit each delay.
 
     Args:
         distribution: How long jobs take.
         target_lag: Mean detection lag that the caller asked for.
         minimum: Shortest delay.
-        maximum: Longest delay at quiet ages, at which jobs hardly ever end.
+        maximum: Longest delay. It is usually reached only at quiet ages, at which jobs hardly ever
+            end; at other ages, the lag bound is shorter.
         correction: Factor by which `target_lag` is multiplied, because real lags differ from the
             calculated ones.
     """

@@ -165,7 +165,7 @@ class ResponsePlan:
     Attributes:
         status: 200, 206 or 416.
         headers: The headers Content-Length, Content-Range, Accept-Ranges and ETag that apply.
-        part: The range to send; None for the whole body.
+        part: The range to send; None for the whole body, and for status 416.
         has_body: True if the response has a body.
     """
 

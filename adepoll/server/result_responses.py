@@ -169,7 +169,8 @@ class _EmptyBody:
 def _matches(header: str | None, etag: str | None) -> bool:
     """Return True if the header ``If-None-Match`` contains this ETag or ``*``.
 
-    Weak and strong ETags are not distinguished (RFC 9110, section 13.1.2).
+    False if the result has no ETag. Weak and strong ETags are not distinguished (RFC 9110, section
+    13.1.2).
     """
     if header is None or etag is None:
         return False

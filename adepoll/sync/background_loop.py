@@ -116,9 +116,9 @@ class BackgroundLoop:
         raise ClosedError("the session is closed; open it again with a `with` block")
 
     def _wait_for(self, done: concurrent.futures.Future[Any]) -> None:
-        """Wait until a call in the loop has ended, which sets `done`.
+        """Wait for the future `done`, which completes when a call in the loop has ended.
 
-        If the thread has ended without running the call, cancel `done`.
+        If the thread of the loop ends before `done` completes, cancel `done`.
         """
         while not done.done():
             concurrent.futures.wait([done], timeout=_SLICE)

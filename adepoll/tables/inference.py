@@ -207,8 +207,8 @@ def _member(get: GetValues, key: str) -> GetValues:
 def _parent(path: KeyPath, parents: dict[KeyPath, GetValues]) -> GetValues:
     """Return a function that takes a list of rows, and returns the object at `path` in each row.
 
-    `parents` contains the functions that were made before, by path. So all columns below a path
-    share one function.
+    The function is stored in `parents`, whose keys are paths. So all columns below a path share
+    one function.
     """
     if path not in parents:
         parents[path] = _Remembered(_member(_parent(path[:-1], parents), path[-1]))

@@ -145,10 +145,12 @@ class Observer:
         self.root = Node()
 
     def observe(self, values: Sequence[Json], job_ids: Sequence[str]) -> None:
-        """Observe values and all values within them; ignore None.
+        """Record, in the tree at `root`, which types of values occur. Ignore values that are None.
+
+        The values within objects and arrays are recorded, too.
 
         Args:
-            values: The values.
+            values: JSON values, one for each result.
             job_ids: For each value, the id of its job.
         """
         self._observe(self.root, _present(values), _Block(values, job_ids), (), self._explode)

@@ -186,8 +186,9 @@ class Rate:
 
         Args:
             now: Time at which the request was sent.
-            held_back: True if the request had to wait because of the rate. The rate grows only
-                then, because fewer requests do not test the limit (RFC 7661, 2015, section 4).
+            held_back: True if the request had to wait because of the rate. Only such a request can
+                raise the rate. If requests need not wait, there are fewer than the rate allows, and
+                they do not show that the service accepts more (RFC 7661, 2015, section 4).
         """
         passed = now - self._last_sent
         self._last_sent = now

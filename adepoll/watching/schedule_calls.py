@@ -129,13 +129,15 @@ class ScheduleCalls:
         return self.learning.age(state, now) <= _YOUNG * (self.target_lag or _MEAN_LAG)
 
     def early_delay(self, state: JobState, now: float) -> float:
-        """Return the longest delay of a poll that shows whether jobs take only seconds.
+        """Return the maximum seconds until the next poll while jobs may take only seconds.
 
-        The caller calls this only while `is_uncertain` is True. An early poll comes after at most a
-        second (half of the target lag), plus half of the time for which the job was watched. Until
-        four jobs have settled, only some polls are early: the first 12, and then one of eight. For
-        the other polls, the result is infinity. Without early polls, it would only be known that
-        short jobs had settled when they were polled, and not when.
+        The caller calls this only while `is_uncertain` is True. The maximum is half of the target
+        lag (1 s by default), plus half of the time for which the job was watched. A poll with this
+        maximum is an early poll. It shows about when a short job has settled; a late poll would
+        only show that it has.
+
+        Until four jobs have settled, only some polls are early: about the first dozen, and then one
+        of eight. For any other poll, the result is infinity: no maximum.
         """
         if self.learning.durations.ended < FEW_ENDED:
             self._early_polls = min(self._early_polls + _EARLY_SHARE, _MAX_EARLY)

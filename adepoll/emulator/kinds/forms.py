@@ -149,7 +149,8 @@ class FormReader:
     def json(self, name: str) -> Json:
         """Return the JSON value of a field; None if the field is absent.
 
-        A form has the value as a text. A text that is not JSON is returned unchanged.
+        In a form, the value is a text, which this method parses. A text that is not JSON is
+        returned unchanged. In a JSON body, the value is returned as it is.
         """
         value = self.form.fields.get(name)
         if self.form.is_json or not isinstance(value, str):

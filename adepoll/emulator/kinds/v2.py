@@ -59,7 +59,7 @@ class V2Kind(EmulatedKind):
         """Return the `metadata` of the result of a job."""
 
     def new_id(self, now: float, rng: random.Random) -> str:
-        """Return the prefix and a ULID, which has 48 bits of time (in ms) and 80 random bits."""
+        """Return a new job id: `id_prefix` and a ULID (48 bits of time in ms, 80 random bits)."""
         number = int(now * 1_000) << _RANDOM_BITS | rng.getrandbits(_RANDOM_BITS)
         letters = [
             _ALPHABET[number >> 5 * place & 31] for place in range(_ULID_LETTERS - 1, -1, -1)
