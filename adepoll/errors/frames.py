@@ -5,6 +5,7 @@ contain its URL, its headers and the response. Therefore, adepoll removes these 
 before it raises the error to the caller.
 """
 
+import copy
 from typing import TypeVar
 
 _Error = TypeVar("_Error", bound=BaseException)
@@ -24,3 +25,13 @@ def without_frames(error: _Error) -> _Error:
             exc.__traceback__ = None
             found += (exc.__cause__, exc.__context__)
     return error
+
+
+def copy_of(error: _Error) -> _Error:
+    """Return a copy of an error of adepoll for one of several callers, with the same cause.
+
+    If several callers raised the same object, it would collect the tracebacks of all of them.
+    """
+    own = copy.copy(error)
+    own.__cause__ = error.__cause__
+    return own

@@ -4,7 +4,6 @@ Calls of `write` that arrive while a transaction runs are written together by th
 """
 
 import asyncio
-import copy
 import errno
 import os
 import time
@@ -20,6 +19,7 @@ from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.common.closing import AsyncCloseable
 from adepoll.common.threads import NO_THREAD, is_thread_limit, wait_until_done
 from adepoll.errors import ClosedError, ConfigurationError, JournalAccessError, JournalError
+from adepoll.errors.frames import copy_of
 from adepoll.journal.changes import Change
 from adepoll.journal.database import Database
 from adepoll.journal.endpoints import ENDPOINT_NOTES, Endpoints
@@ -385,9 +385,7 @@ class Journal(AsyncCloseable):
             if error is None:
                 call.done.set_result(None)
             else:
-                # Each call gets its own copy of the error: a shared error would collect the
-                # tracebacks of all callers.
-                call.done.set_exception(copy.copy(error))
+                call.done.set_exception(copy_of(error))
         self._write_next()
 
     async def _close(self) -> None:

@@ -1,10 +1,10 @@
 """Waiter: the subscriber for one call of `wait`. Imports `job_state`, `models` and `errors`."""
 
 import asyncio
-import copy
 
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, ClosedError, JobTimeoutError
+from adepoll.errors.frames import copy_of
 from adepoll.watching.job_state import SnapshotBuffer, Subscriber
 
 
@@ -63,8 +63,6 @@ class Waiter:
 def own_instance(error: BaseException) -> BaseException:
     """Return a copy of an error for one consumer; errors of other libraries are not copied.
 
-    If several consumers raised the same object, its traceback would grow with each of them.
-
     A StopAsyncIteration becomes a RuntimeError, as in an async generator (PEP 525). Otherwise a
     loop over the watch would end as if all jobs had settled.
     """
@@ -72,8 +70,4 @@ def own_instance(error: BaseException) -> BaseException:
         bug = RuntimeError("the source or the iterable of job ids raised StopAsyncIteration")
         bug.__cause__ = error
         return bug
-    if not isinstance(error, AdePollError | ClosedError):
-        return error
-    own = copy.copy(error)
-    own.__cause__ = error.__cause__
-    return own
+    return copy_of(error) if isinstance(error, AdePollError | ClosedError) else error

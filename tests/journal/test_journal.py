@@ -883,6 +883,7 @@ async def test_a_full_disk_fails_every_call_of_the_transaction_and_later_calls_s
     errors = await asyncio.gather(*map(journal.write, settled), return_exceptions=True)
     assert {type(error) for error in errors} == {JournalWriteError}
     assert len({id(error) for error in errors}) == 40
+    assert all(isinstance(error.__cause__, sqlite3.Error) for error in errors)
     assert (errors[0].code, errors[0].errno, errors[0].path) == ("SQLITE_FULL", 28, str(path))
     assert "free some space" in str(errors[0])
     assert (await journal.counts()).by_stage == {Stage.WAITING: 40}
