@@ -43,8 +43,8 @@ class ScheduleCalls:
     learning: Learning = field(factory=Learning)
     throughput: Throughput = field(factory=Throughput)
     mean_delay: float | None = field(default=None, init=False)
-    # Number of polls that may now be earlier than planned, because jobs may take only seconds.
-    _early_polls: float = field(default=12.0, init=False)
+    # Recent polls that were earlier than planned, because jobs may take only seconds.
+    _early_polls: float = field(default=0.0, init=False)
     # `schedule`, if it has `first_delay`. Checked once, because isinstance is slow for a protocol.
     _first_poll_schedule: FirstPollSchedule | None = field(init=False)
 
@@ -140,10 +140,10 @@ class ScheduleCalls:
         of eight. For any other poll, the result is infinity: no maximum.
         """
         if self.learning.durations.ended < FEW_ENDED:
-            self._early_polls = min(self._early_polls + _EARLY_SHARE, _MAX_EARLY)
-            if self._early_polls < 1:
+            self._early_polls = max(self._early_polls - _EARLY_SHARE, 0.0)
+            if self._early_polls > _MAX_EARLY - 1:
                 return math.inf
-            self._early_polls -= 1
+            self._early_polls += 1
         return ((self.target_lag or _MEAN_LAG) + now - state.added_at) / 2
 
     def expected_end(self, state: JobState, progress: float | None, now: float) -> float:
@@ -219,7 +219,7 @@ FEW_ENDED: Final = 4
 
 _YOUNG: Final = 3.0  # age of a young job: at most this number of target lags
 _EARLY_SHARE: Final = 0.125  # share of polls that may be early, after the first ones
-_MAX_EARLY: Final = 12.0  # largest number of polls that may be early without a poll in between
+_MAX_EARLY: Final = 12.0  # largest value of `_early_polls`
 _SAMPLE: Final = 64  # jobs whose ages `time_left` uses
 _MIN_SETTLED: Final = 20  # settled jobs without which `time_left` does not use the durations
 # If fewer than this share of the late polls find a settled job, `time_left` assumes this share.
