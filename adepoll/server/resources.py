@@ -313,8 +313,9 @@ class ServerResources:
                         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         except TimeoutError:
             return HTTPStatus.REQUEST_TIMEOUT
-        verifier.verify(headers, bytes(content), now=datetime.now(UTC).timestamp())
-        for job_id in job_ids_in(bytes(content), job_ids, max_bytes=max_bytes):
+        whole = bytes(content)
+        verifier.verify(headers, whole, now=datetime.now(UTC).timestamp())
+        for job_id in job_ids_in(whole, job_ids, max_bytes=max_bytes):
             self.watcher.poll_now(job_id)
         return HTTPStatus.NO_CONTENT
 
