@@ -22,7 +22,7 @@ from adepoll.batch.result_fetching import (
     outcome_of,
     record_pages,
 )
-from adepoll.common.tasks import finish
+from adepoll.common.tasks import finish, first_error
 from adepoll.common.threads import wait_until_done
 from adepoll.errors import (
     AdePollError,
@@ -168,9 +168,7 @@ class RunTasks:
         error = self._main.exception()
         if error is None:
             raise StopAsyncIteration
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]  # the error that ended a task group is wrapped
-        raise error
+        raise first_error(error)  # the error that ended a task group is wrapped
 
     async def _deliver(self, *outcomes: Outcome) -> None:
         """Add the `BatchJob.columns` of each job to its outcome; buffer the outcomes."""

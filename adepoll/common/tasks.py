@@ -1,4 +1,4 @@
-"""Starts tasks, keeps each in a set until it ends, and cancels all tasks of a set.
+"""Starts tasks, keeps each in a set until it ends, cancels all tasks of a set, finds their error.
 
 A task that works for several callers runs in an empty `Context`, so that it does not use the
 context variables of one of the callers. Imports nothing of adepoll.
@@ -61,6 +61,13 @@ async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
             cancelled = exc
     if cancelled is not None:
         raise cancelled
+
+
+def first_error(error: BaseException) -> BaseException:
+    """Return the first error in nested exception groups; return any other error unchanged."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def is_cancelled() -> bool:

@@ -10,6 +10,7 @@ from typing import Final
 
 from attrs import define, field
 
+from adepoll.common.tasks import first_error
 from adepoll.errors import ResultError, ResultRefusedError, ResultServerError
 from adepoll.fetcher.buffered_body import BLOCK_BYTES, BlockPool
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter, stop_task
@@ -291,7 +292,7 @@ class DownloadConnections:
             await running
         except BaseExceptionGroup as group:
             # The first error cancelled the other connections, or they failed for the same reason.
-            error = group.exceptions[0]
+            error = first_error(group)
         else:
             return
         raise error

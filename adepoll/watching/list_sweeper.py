@@ -12,11 +12,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from adepoll.api.models import JobPage, JobStatus
 from adepoll.api.source import JobSource, for_polling
-from adepoll.common.tasks import start
+from adepoll.common.tasks import first_error, start
 from adepoll.errors import RateLimitedError, RequestError, TransportError
 from adepoll.watching.listing import PAGE_SIZE, Sweep
 from adepoll.watching.sweep_policy import Situation, SweepPolicy
@@ -169,7 +169,7 @@ class ListSweeper:
 
         A sweep fails after an error, or after 30 seconds in which no page arrives.
         """
-        failure: RequestError | NotImplementedError | None = None
+        failure: BaseException | None = None
         silence = asyncio.timeout(_PAGE_TIMEOUT)
         # The service received no watched job before this Unix time. Jobs that are added during the
         # sweep can be older: the sweep may not show them.
@@ -186,12 +186,12 @@ class ListSweeper:
                                 self._request_pages(group, sweep, page, silence, oldest)
                             )
         except* (RequestError, NotImplementedError) as errors:
-            failure = _first_error(errors)
+            failure = first_error(errors)
         except* TimeoutError:
             if not silence.expired():
                 raise
         if failure is not None:
-            refused = isinstance(failure, NotImplementedError) or not failure.transient
+            refused = not (isinstance(failure, RequestError) and failure.transient)
             if refused and not self._policy.pauses:
                 _log.info("polling each job by schedule, as jobs cannot be listed now: %s", failure)
             return False
@@ -284,7 +284,7 @@ class ListSweeper:
         self._watched_jobs.list_hints.forget_sweeps()
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._on_fatal(_first_error(error))
+            self._on_fatal(first_error(error))
         if self._closed:
             return
         loop = asyncio.get_running_loop()
@@ -301,13 +301,6 @@ class ListSweeper:
             pause = self._policy.paused_until - now
             delay = pause if pause > 0 else _NEXT_CHECK
             self._retry = loop.call_later(delay, self.pump, context=Context())
-
-
-def _first_error(error: BaseException) -> Any:
-    """Return the first error in nested exception groups; return any other error unchanged."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 # List requests are too slow if they take more than this factor times `ListAccuracy.limit`.

@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 
 from adepoll.api.job_kind import JobRef, job_key
 from adepoll.api.models import JobSnapshot
-from adepoll.common.tasks import is_cancelled
+from adepoll.common.tasks import first_error, is_cancelled
 from adepoll.errors import ClosedError, JobIdsCancelledError, RequestError
 from adepoll.watching.subscriptions import JobIds, check_ids
 from adepoll.watching.watch import UnresolvedJob
@@ -180,7 +180,7 @@ class _Storing:
                 await self._watch(tasks)
                 reading.cancel()
         except BaseExceptionGroup as group:
-            error = group.exceptions[0]  # of the caller's iterable
+            error = first_error(group)  # of the caller's iterable
         else:
             return
         raise error  # not above: `group` would become its context, and `from` would set its cause
