@@ -37,6 +37,7 @@ from attrs import Attribute, define, field, frozen
 from adepoll.scheduling.distribution import PRIOR, Distribution
 from adepoll.scheduling.inspection_plan import OFFICIAL_LAG, Plan, make_plan, official_lag
 from adepoll.scheduling.lag_bound import (
+    LONGEST,
     LONGEST_AFTER_FAILURE,
     bound_while_waiting,
     bound_while_watching,
@@ -207,6 +208,11 @@ class Adaptive:
             raise ValueError(
                 f"minimum must be at most maximum, got {self.minimum} and {self.maximum}"
             )
+
+    @property
+    def longest(self) -> float:
+        """Longest delay without failed polls at ages that are not quiet, in seconds."""
+        return max(LONGEST, 2 * self.target_lag, self.minimum)
 
     def delay(self, job: PollContext, rng: Random) -> float:
         """Return the seconds from now until the next poll."""

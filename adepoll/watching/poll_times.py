@@ -109,7 +109,29 @@ class PollTimes:
         due = max(state.polled_at + delay, now + delay / 2)
         # Later polls are not recalled: an old job that is found among new jobs recalls all, too.
         postponed = is_uncertain and state.polls <= _RECALLED
-        self.poll_queue.put(state, min(due, now + within), postponed=postponed)
+        due = min(due, now + within)
+        if due - now > self.timing.long_delay and state.failures is None:
+            self._put_paused(state, now, due)
+        else:
+            self.poll_queue.put(state, due, postponed=postponed)
+
+    def check_pause(self, state: JobState, until: float, now: float) -> bool:
+        """Check a job's long delay, which ends at `until`; return True if the job is due now.
+
+        The delay is long because jobs hardly ever end at the job's age. If they do end there, as
+        polls of other jobs have shown since then, the delay becomes shorter.
+        """
+        until = min(until, state.polled_at + self.timing.longest_delay(state))
+        if until <= now:
+            return True
+        self._put_paused(state, now, until)
+        return False
+
+    def _put_paused(self, state: JobState, now: float, until: float) -> None:
+        """Make a job due at the time `until`, and check this time until then every few seconds."""
+        check_at = min(until, now + self.timing.long_delay)
+        state.pause = check_at, until
+        self.poll_queue.put(state, check_at)
 
     def recall_postponed(self, state: JobState, now: float, *, was_old: bool | None) -> None:
         """After a job has settled, make the postponed jobs due if they have probably settled, too.

@@ -13,7 +13,7 @@ from typing import Final
 
 from attrs import define, field
 
-from adepoll.scheduling.distribution import EDGES
+from adepoll.scheduling.distribution import EDGES, bin_index
 from adepoll.scheduling.schedules import (
     Adaptive,
     FirstPollSchedule,
@@ -35,6 +35,8 @@ class ScheduleCalls:
         rng: Source of jitter.
         learning: Knows the ages of jobs, and how long jobs take.
         throughput: Measures how many polls per second are possible.
+        long_delay: A delay above this number of seconds is checked again before it ends. It is
+            infinity for another schedule than `Adaptive`.
         mean_delay: Mean of about the last 32 delays, in seconds; None before the first delay.
     """
 
@@ -42,11 +44,17 @@ class ScheduleCalls:
     rng: Random
     learning: Learning = field(factory=Learning)
     throughput: Throughput = field(factory=Throughput)
+    long_delay: float = field(init=False)
     mean_delay: float | None = field(default=None, init=False)
     # Recent polls that were earlier than planned, because jobs may take only seconds.
     _early_polls: float = field(default=0.0, init=False)
     # `schedule`, if it has `first_delay`. Checked once, because isinstance is slow for a protocol.
     _first_poll_schedule: FirstPollSchedule | None = field(init=False)
+
+    @long_delay.default
+    def _find_long_delay(self) -> float:
+        """Return the longest delay of `Adaptive` at ages that are not quiet."""
+        return self.schedule.longest if isinstance(self.schedule, Adaptive) else math.inf
 
     @_first_poll_schedule.default
     def _find_first_poll_schedule(self) -> FirstPollSchedule | None:
@@ -89,6 +97,20 @@ class ScheduleCalls:
         before = delay if self.mean_delay is None else self.mean_delay
         self.mean_delay = before + (delay - before) / _MEAN_OF
         return delay
+
+    def longest_delay(self, state: JobState) -> float:
+        """Return the longest delay that the schedule would now choose after a job's last poll.
+
+        It depends on what was learnt until now, also since that poll. For another schedule than
+        `Adaptive`, it is infinity.
+        """
+        if not isinstance(self.schedule, Adaptive):
+            return math.inf
+        learning, age = self.learning, state.last_active_age
+        plan = self.schedule.plan(
+            learning.durations.distribution, lag_ratio=learning.lag_ratio.value
+        )
+        return plan.bound(age, bin_index(age))
 
     def first_delay(self) -> float:
         """Return the seconds until the first poll of a job that is probably new; 0 to poll it now.

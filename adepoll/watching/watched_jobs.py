@@ -192,6 +192,13 @@ class WatchedJobs:
                 if later > now:
                     self.poll_queue.put(state, later)
                     continue
+            pause = state.pause
+            if (
+                pause is not None
+                and state.due == pause[0]
+                and not self.poll_times.check_pause(state, pause[1], now)
+            ):
+                continue
             if sweeping and (later := self.list_hints.postponed_to(state, now)) > now:
                 self.poll_queue.put(state, later)
                 continue

@@ -34,7 +34,7 @@ from adepoll.errors import (
     WrongJobError,
 )
 from adepoll.scheduling.durations import nearest_edge
-from adepoll.scheduling.schedules import Exponential, Fixed
+from adepoll.scheduling.schedules import Adaptive, Exponential, Fixed
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.learning import Learning
 from adepoll.watching.schedule_calls import ScheduleCalls
@@ -130,7 +130,72 @@ def subscribe_waiting(watched_jobs, subscription, *job_ids, now=0.0):
     return [job_id for job_id in job_ids if watched_jobs.get(job_id).due > now]
 
 
+def make_watched_jobs_with_quiet_ages(*ended):
+    """Return watched jobs after 300 jobs of 400 s, and job "a", which is 100 s old.
+
+    Args:
+        ended: Ages at which other jobs ended, too.
+    """
+    learning = Learning()
+    watched_jobs = make_watched_jobs(Adaptive(jitter=0), learning=learning)
+    end_jobs(learning, *[400.0] * 300, *ended)
+    subscribe(watched_jobs, make_subscription(), "a")
+    poll(watched_jobs, "processing", 0.0)
+    watched_jobs.poll_now("a", 100.0)
+    poll(watched_jobs, "processing", 100.0)
+    return watched_jobs
+
+
+def end_jobs(learning, *ages):
+    """Record jobs that were seen active every 7 s, and ended at these ages."""
+    for age in ages:
+        learning.durations.begin()
+        learning.durations.extend(0.0, age)
+        learning.durations.end(0.0, age, age)
+
+
+def next_poll(watched_jobs):
+    """Return the time at which the only job is polled next."""
+    while True:
+        now = watched_jobs.poll_queue.next_due()
+        if watched_jobs.pop_due(now) is not None:
+            return now
+
+
 # --- when ---------------------------------------------------------------------------------------
+
+
+def test_a_pause_at_a_quiet_age_lasts_if_no_job_ends_there():
+    # It begins at the age of 100 s, and half of the age is the longest pause.
+    assert next_poll(make_watched_jobs_with_quiet_ages()) == 150.0
+
+
+def test_a_pause_at_a_quiet_age_ends_soon_if_jobs_end_there():
+    watched_jobs = make_watched_jobs_with_quiet_ages()
+    end_jobs(watched_jobs.learning, *[110.0] * 40)
+    assert next_poll(watched_jobs) == 107.0  # at the first check, which comes after 7 s
+
+
+def test_a_pause_at_a_quiet_age_is_checked_again_and_again():
+    watched_jobs = make_watched_jobs_with_quiet_ages()
+    assert watched_jobs.pop_due(107.0) is None
+    assert watched_jobs.pop_due(114.0) is None
+    end_jobs(watched_jobs.learning, *[110.0] * 40)
+    assert next_poll(watched_jobs) == 121.0
+
+
+def test_poll_now_ends_a_pause_at_a_quiet_age():
+    watched_jobs = make_watched_jobs_with_quiet_ages()
+    assert watched_jobs.poll_now("a", 103.0)
+    assert next_poll(watched_jobs) == 103.0
+
+
+def test_only_delays_of_the_adaptive_schedule_are_checked():
+    watched_jobs = make_watched_jobs(Fixed(interval=50.0, jitter=0))
+    subscribe(watched_jobs, make_subscription(), "a")
+    poll(watched_jobs, "processing", 0.0)
+    end_jobs(watched_jobs.learning, *[5.0] * 40)
+    assert watched_jobs.poll_queue.next_due() == 50.0
 
 
 def test_a_new_job_is_due_immediately():
