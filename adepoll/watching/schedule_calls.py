@@ -77,6 +77,11 @@ class ScheduleCalls:
             return self.schedule.aim(self.learning.durations.distribution)
         return self.target_lag
 
+    @property
+    def minimum(self) -> float:
+        """Fewest seconds between two polls that the schedule chooses; 0 if it has no minimum."""
+        return self.schedule.minimum if isinstance(self.schedule, Adaptive) else 0.0
+
     def delay(self, state: JobState, now: float) -> float:
         """Return the seconds between the last poll of a job and its next poll."""
         # Failed polls are counted, too, so that polls become rarer during an outage.
@@ -154,9 +159,9 @@ class ScheduleCalls:
         """Return the maximum seconds until the next poll while jobs may take only seconds.
 
         The caller calls this only while `is_uncertain` is True. The maximum is half of the target
-        lag (1 s by default), plus half of the time for which the job was watched. A poll with this
-        maximum is an early poll. It shows about when a short job has settled; a late poll would
-        only show that it has.
+        lag (1 s by default), plus half of the time for which the job was watched; but at least
+        `minimum`. A poll with this maximum is an early poll. It shows about when a short job has
+        settled; a late poll would only show that it has.
 
         Until four jobs have settled, only some polls are early: about the first dozen, and then one
         of eight. For any other poll, the result is infinity: no maximum.
@@ -166,14 +171,15 @@ class ScheduleCalls:
             if self._early_polls > _MAX_EARLY - 1:
                 return math.inf
             self._early_polls += 1
-        return ((self.target_lag or _MEAN_LAG) + now - state.added_at) / 2
+        early = ((self.target_lag or _MEAN_LAG) + now - state.added_at) / 2
+        return max(early, self.minimum)
 
     def expected_end(self, state: JobState, progress: float | None, now: float) -> float:
         """Record the progress of a job; return the seconds until it has probably settled.
 
         The progress is assumed to grow as fast as since it was last recorded. Half of the target
-        lag is added, and the result is at least the target lag. It is infinity if the progress is
-        unknown, 0, at least 0.98, or has hardly changed.
+        lag is added, and the result is at least the target lag, and at least `minimum`. It is
+        infinity if the progress is unknown, 0, at least 0.98, or has hardly changed.
 
         Args:
             state: The job.
@@ -189,7 +195,7 @@ class ScheduleCalls:
         if not (gained > _MIN_GAIN and seconds > 0):
             return math.inf
         lag = self.target_lag or _MEAN_LAG
-        return max((1 - progress) * seconds / gained + lag / 2, lag)
+        return max((1 - progress) * seconds / gained + lag / 2, lag, self.minimum)
 
     def time_left(self, states: Collection[JobState], now: float) -> float | None:
         """Return the seconds until all jobs are expected to have settled; None if unknown.

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from random import Random
 from typing import ClassVar
 
@@ -352,11 +353,15 @@ class Progressing:
 
     def __init__(self, *, stops_at):
         self.stops_at = stops_at
-        self.polls = 0
+        self.times = []
+
+    @property
+    def polls(self):
+        return len(self.times)
 
     async def get_job(self, job_id):
-        self.polls += 1
         age = asyncio.get_running_loop().time()
+        self.times.append(age)
         status = JobStatus.COMPLETED if age >= 100 else JobStatus.PROCESSING
         progress = min(age / 100, self.stops_at)
         return JobSnapshot(
@@ -380,6 +385,19 @@ def test_progress_brings_the_poll_at_the_end_forward_while_it_moves(stops_at, wi
 
     assert 100 <= run(main()) <= 100 + within
     assert source.polls <= polls
+
+
+@pytest.mark.parametrize("minimum", [5.0, 30.0])
+def test_neither_progress_nor_a_young_age_shortens_a_pause_below_the_minimum(minimum):
+    source = Progressing(stops_at=0.9)
+
+    async def main():
+        async with watcher_of(source, schedule=Adaptive(minimum=minimum)) as watcher:
+            _ = [job async for job in watcher.watch(["a"])]
+
+    run(main())
+    assert source.polls > 3
+    assert min(after - before for before, after in pairwise(source.times)) >= minimum
 
 
 class Exact(Progressing):
