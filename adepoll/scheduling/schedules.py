@@ -76,6 +76,8 @@ class Schedule(Protocol):
     def delay(self, job: PollContext, rng: Random) -> float:
         """Return the seconds from now until the next poll: a finite number of 0 or more.
 
+        An error, or any other number, ends all watches and waits of the watcher.
+
         Args:
             job: What is known of the job.
             rng: Source of random numbers for jitter, so that polls do not come at the same moment.

@@ -77,11 +77,11 @@ class Pollers:
         Call this when a job may be due, or when a subscriber's buffer may have room again.
         """
         loop = asyncio.get_running_loop()
-        pop_due, next_due = self.watched_jobs.pop_due, self.watched_jobs.poll_queue.next_due
+        next_due = self.watched_jobs.poll_queue.next_due
         while len(self._workers) < self._max_workers and not self._closed:
             if self.turns.hold_back(loop.time()):
                 return
-            state = pop_due(loop.time())
+            state = self._pop_due(loop.time())
             if state is None:
                 if (due := next_due()) is not None:
                     self._set_timer(loop, due)
@@ -167,6 +167,19 @@ class Pollers:
     def keys_in_flight(self) -> list[str]:
         """Return the keys of the jobs whose polls are in flight."""
         return [state.key for state in self._in_flight]
+
+    def _pop_due(self, now: float) -> JobState | None:
+        """Return the job to poll now; None if no job was found.
+
+        If the schedule raises an error, end all watches and waits with it. Otherwise the error
+        would reach a caller who has nothing to do with it, or only the log, and the job whose delay
+        is unknown would never be polled again.
+        """
+        try:
+            return self.watched_jobs.pop_due(now)
+        except Exception as bug:  # noqa: BLE001 - a schedule of the caller can raise any error
+            self._on_fatal(bug)
+            return None
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         """Set the timer to the time `due`, unless it is already set to an earlier time."""

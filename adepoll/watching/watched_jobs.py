@@ -114,13 +114,13 @@ class WatchedJobs:
         if state is None and (left.states or left.outcomes):
             state = left.resume(job_id, key, subscriber, now)
         if state is None:
-            state = self._states[job_id] = JobState(
-                job_id, key, subscriber.alone, now, now, owner=self
-            )
+            state = JobState(job_id, key, subscriber.alone, now, now, owner=self)
             state.awaited_since = now
             if left.memory.failures:
                 state.failures = left.memory.recall(job_id, now)
             self.poll_times.put_new(state, now, awaits=subscriber.awaits, can_wait=can_wait)
+            # Not before `put_new`: if the schedule raises an error, the job is not in the queue.
+            self._states[job_id] = state
         elif subscriber not in state.subscribers:
             self._join(state, subscriber, now, can_wait=can_wait)
         return state

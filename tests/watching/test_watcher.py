@@ -1346,6 +1346,31 @@ def test_a_bug_in_the_schedule_is_raised_too(replay, scripted):
     replay(script)
 
 
+class BuggyAtFirst(Fixed):
+    """A schedule that cannot choose when a new job is polled for the first time."""
+
+    def first_delay(self, _job, _rng, **_more):
+        raise ZeroDivisionError
+
+
+def test_a_job_whose_first_poll_could_not_be_planned_can_be_waited_for(replay, scripted):
+    async def script():
+        durations = Durations()
+        for _ in range(32):
+            durations.arrivals.record(0.0, added_at=1.0, now=1.0)  # so the next one is new, too
+        job_ids = [f"job{number}" for number in range(9)]
+        async with (
+            watcher_of(scripted(), schedule=BuggyAtFirst(), durations=durations) as watcher,
+            watcher.watch(job_ids) as watch,
+        ):
+            await asyncio.sleep(1)  # the consumer does not ask yet whether the watch has ended
+            assert (await watcher.wait(job_ids[8], timeout=60)).job_id == job_ids[8]
+            settled, error = await collect(watch, ZeroDivisionError)
+        assert (sorted(settled), type(error)) == (job_ids[:8], ZeroDivisionError)
+
+    replay(script)
+
+
 def test_a_poll_that_the_source_itself_cancels_is_repeated(replay, scripted):
     """As when callers share a request, and the one that made it was cancelled."""
 

@@ -1100,3 +1100,33 @@ def test_a_sweep_ends_when_nobody_watches_any_more(replay):
             assert len(service.lists) == pages
 
     replay(script)
+
+
+def test_one_error_of_the_schedule_ends_all_watches_and_waits_during_sweeps(replay):
+    """The watcher asks for the delay while it looks for a job to poll, here during `wait`."""
+
+    class BuggyOnce:
+        bugs = 0
+
+        def delay(self, job, _rng):
+            if job.awaited_for is None or now() < 20.0 or self.bugs:
+                return 3.0
+            self.bugs += 1
+            raise ZeroDivisionError
+
+    async def script():
+        service = Service(latency=(0.3, 0.3))
+        job_ids = service.submit(40, processing_time=200.0)
+        options = {"discovery": "list", "concurrency": asyncio.Semaphore(1)}  # a short budget
+        async with watcher_of(service, schedule=BuggyOnce(), **options) as watcher:
+            watch = asyncio.create_task(lags_of(service, watcher.watch(job_ids)))
+            await asyncio.sleep(20.5)
+            assert watcher.stats.sweeping
+            waits = [asyncio.create_task(watcher.wait(job_id)) for job_id in job_ids[:3]]
+            async with asyncio.timeout(1_000):
+                ends = await asyncio.gather(watch, *waits, return_exceptions=True)
+            assert [type(end) for end in ends[:2]] == [ZeroDivisionError] * 2
+            stats = watcher.stats
+            assert (stats.watched, stats.in_flight, stats.subscribers) == (0, 0, 0)
+
+    replay(script)
