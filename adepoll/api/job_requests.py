@@ -191,11 +191,13 @@ class JobRequests:
         statuses = rules.success | (_ANSWERS_TO_RANGES if headers else frozenset())
         request = Request(
             url=root.at(protocol.job_path(rules, job_id)),
-            proxy=root.proxy,
+            options={
+                **root.options,
+                "headers": {**self.transport.headers, "Accept-Encoding": "identity", **headers},
+            },
             read=partial(protocol.read_refusal, job_id),
             job_id=job_id,
             adopt=partial(self.transport.adopt, statuses),
-            headers={**self.transport.headers, "Accept-Encoding": "identity", **headers},
         )
         return await self.sender.call(partial(self.transport.get, request), self.hosts[rules.api])
 
@@ -217,7 +219,7 @@ class JobRequests:
         root = self.roots[rules.api]
         request = Request(
             url=root.at(protocol.job_path(rules, job_id)),
-            proxy=root.proxy,
+            options=root.options,
             read=partial(self._read_job, rules, job_id),
             job_id=job_id,
             large=large,
@@ -237,7 +239,7 @@ class JobRequests:
         query = protocol.list_query(rules, page=page, page_size=page_size, status=status)
         request = Request(
             url=root.at(rules.path).with_query(query),
-            proxy=root.proxy,
+            options=root.options,
             read=partial(self._read_page, rules),
         )
         return partial(self.transport.get, request)

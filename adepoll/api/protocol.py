@@ -8,7 +8,7 @@ import html
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 from urllib.parse import quote, urlencode
 
 from attrs import evolve, field, frozen
@@ -41,16 +41,16 @@ from adepoll.errors import (
 
 @frozen
 class Root:
-    """A base URL of the API, and the proxy for requests to it.
+    """A base URL of the API, and how requests are sent to it.
 
     Attributes:
         url: The base URL.
-        proxy: URL of the proxy; None for no proxy.
+        options: Arguments of `aiohttp.ClientSession.get` for each request, such as ``proxy``.
         path: Path of the base URL, without a slash at the end.
     """
 
     url: URL
-    proxy: str | None = field(repr=False)  # may contain a password
+    options: Mapping[str, Any] = field(repr=False)  # can contain the password of a proxy, or a key
     path: str = field(init=False)
 
     @path.default

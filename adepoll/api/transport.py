@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from types import TracebackType
-from typing import Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 import aiohttp
 from attrs import define, field
@@ -71,8 +71,6 @@ class Transport(Connections):
             "User-Agent": USER_AGENT,
         }
         self._key = api_key
-        # The client's own session adds the headers to requests. A session of the caller does not.
-        self._headers_of_request = None if session is None else self.headers
         self._options = options
         self._time_limit = TimeLimit(timeout)
         self._max_body_bytes = max_body_bytes
@@ -82,9 +80,15 @@ class Transport(Connections):
         self.bytes_received = 0
 
     def root(self, base_url: str) -> Root:
-        """Return the base URL together with the proxy for it; raises `ConfigurationError`."""
+        """Return the base URL and the options of requests to it; raises `ConfigurationError`."""
         url = URL(base_url, encoded=True)
-        return Root(url, self._options.proxies().for_url(url) if self.owns_session else None)
+        proxy = self._options.proxies().for_url(url) if self.owns_session else None
+        options: dict[str, Any] = {"allow_redirects": False}
+        if proxy is not None:
+            options["proxy"] = proxy
+        if not self.owns_session:  # the client's own session has these settings itself
+            options |= _settings(self.headers)
+        return Root(url, options)
 
     async def get(self, request: "Request[_T]", sent: Sent) -> _T:
         """Send one GET, and return the value that `request.read` returns for the response.
@@ -104,14 +108,7 @@ class Transport(Connections):
                 session = self.session
                 if session is None or self.is_closed or not self.owns_session:
                     session = self.open_session()
-                response = await session.get(
-                    url,
-                    headers=request.headers or self._headers_of_request,
-                    allow_redirects=False,
-                    raise_for_status=False,  # a session of the caller can have another default
-                    timeout=_NO_TIMEOUT,
-                    proxy=request.proxy,
-                )
+                response = await session.get(url, **request.options)
                 if sent.at >= self.clock.enough_until:
                     self.clock.record(response.headers.get("Date"), sent.at, loop.time())
                 if _log.isEnabledFor(logging.DEBUG):
@@ -132,7 +129,7 @@ class Transport(Connections):
                 timeout=self._time_limit.seconds, job_id=job_id
             )
         except (aiohttp.ClientError, OSError, RuntimeError) as exc:
-            failure = error_of(exc, job_id=job_id, has_proxy=request.proxy is not None)
+            failure = error_of(exc, job_id=job_id, has_proxy="proxy" in request.options)
         else:
             if response.status == _OK and answer is None and len(body) <= self._read_directly:
                 self.bytes_received += len(body)
@@ -188,7 +185,8 @@ class Transport(Connections):
             ProxyRefusedError: The proxy demands a user name and a password.
             AnswerTooLargeError: The body is too large.
         """
-        if request.proxy and response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        has_proxy = "proxy" in request.options
+        if has_proxy and response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             raise ProxyRefusedError(REFUSED_BY_PROXY, job_id=request.job_id)
         read = request.read
         if answer is not None:
@@ -225,7 +223,7 @@ class Transport(Connections):
     def _make_session(self) -> aiohttp.ClientSession:
         """Return the client's own session, which keeps no cookies."""
         return aiohttp.ClientSession(
-            headers=self.headers,
+            **_settings(self.headers),
             connector=aiohttp.TCPConnector(
                 limit=0,  # no limit here: the rate limiter limits the number of requests
                 ssl=self._options.ssl,
@@ -245,7 +243,7 @@ class Request(Generic[_T]):
 
     Attributes:
         url: The whole URL, encoded.
-        proxy: Proxy for the request; None if the request uses no proxy.
+        options: Arguments of `aiohttp.ClientSession.get`; see `Root.options`.
         read: Interprets the response. Its arguments are status, headers and body. If the status is
             not 200, it also gets the arguments ``now`` and ``secret`` of `protocol.read_job`.
         job_id: Id of the job that the request is about, for errors; None for a page of the list.
@@ -253,16 +251,14 @@ class Request(Generic[_T]):
             then gets the resulting `ReadAnswer` as ``large``. None if the answer is never large.
         adopt: Returns the response if its body should not be read, see `Transport.adopt`; None to
             read the body of every response.
-        headers: All headers of the request; None for `Transport.headers`.
     """
 
     url: URL
-    proxy: str | None = field(repr=False)  # may contain a password
+    options: Mapping[str, Any] = field(repr=False)  # can contain a password or the key
     read: Callable[..., _T]
     job_id: str | None = None
     large: Callable[[], LargeAnswer] | None = None
     adopt: Callable[[aiohttp.ClientResponse], _T | None] | None = None
-    headers: Mapping[str, str] | None = None
 
 
 class TimeLimit:
@@ -364,7 +360,12 @@ class Block:
 
 _OK: Final = 200
 _FIRST_REDIRECT: Final = 300  # a response with a lower status can contain a job
-_NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # aiohttp needs no timers, since `TimeLimit` has one
+
+
+def _settings(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of a request that a session can have, too."""
+    # aiohttp needs no timers, because `TimeLimit` has one.
+    return {"headers": headers, "raise_for_status": False, "timeout": aiohttp.ClientTimeout()}
 
 
 async def send_once(
