@@ -43,6 +43,7 @@ from adepoll.errors import (
 )
 from adepoll.fetcher import Download, Job, Progress, ResolveUrl, ResultFetcher, ResultStream
 from adepoll.fetcher.result_sources import ref_of
+from adepoll.throttling.places import SemaphoreWrapper
 
 __all__ = ["FetcherOptions", "TracedFetcher", "TracedSource"]
 
@@ -234,20 +235,25 @@ class TracedFetcher(ResultFetcher):
 class _MarkedSlot:
     """Wraps the semaphore of a watcher, to record in the span when a request is sent.
 
-    A request is sent as soon as it has entered the semaphore. Then the event
-    ``adepoll.request.sent`` is added to the current span.
+    When a request is sent, the event ``adepoll.request.sent`` is added to the current span. It is a
+    `SemaphoreWrapper`.
     """
 
     def __init__(self, slot: AbstractAsyncContextManager[object]) -> None:
-        self._slot = slot
-        self.places = getattr(slot, "places", slot)  # see `RateLimiter.places`
+        self._wrapped = slot if isinstance(slot, SemaphoreWrapper) else None
+        self.places = slot if self._wrapped is None else self._wrapped.places
 
-    async def __aenter__(self) -> None:
-        await self._slot.__aenter__()
+    def sent(self, task: asyncio.Task[object] | None, now: float) -> None:
+        if self._wrapped is not None:
+            self._wrapped.sent(task, now)
         get_current_span().add_event("adepoll.request.sent")
 
+    async def __aenter__(self) -> None:
+        await self.places.__aenter__()
+        self.sent(asyncio.current_task(), asyncio.get_running_loop().time())
+
     async def __aexit__(self, *raised: object) -> bool | None:
-        return await self._slot.__aexit__(*raised)  # type: ignore[arg-type]  # the three arguments of `__aexit__`
+        return await self.places.__aexit__(*raised)  # type: ignore[arg-type]  # the three arguments of `__aexit__`
 
 
 @contextmanager

@@ -12,12 +12,13 @@ Imports `errors` and `hosts`. Times are seconds of `loop.time()`.
 
 import asyncio
 import math
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import Context
 from types import TracebackType
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
-from attrs import define
+from attrs import define, frozen
 
 from adepoll.errors import AnswerTimeoutError
 from adepoll.throttling.hosts import SLOW_AFTER, Host, Sent
@@ -216,8 +217,9 @@ def error_of_ended(sent: Sent, job_id: str | None) -> AnswerTimeoutError | None:
 class SemaphoreWrapper(Protocol):
     """An object that wraps a semaphore, and records when each request is sent.
 
-    It assumes that a request is sent when its task has acquired the semaphore. If the request is
-    not sent then, `turn_lost` must be called.
+    `RequestSender` acquires the semaphore `places`, and calls `sent` when it sends the request.
+    Other code uses the wrapper itself as a semaphore. Then a request counts as sent when its task
+    has acquired the wrapper.
 
     Attributes:
         places: The semaphore.
@@ -225,33 +227,55 @@ class SemaphoreWrapper(Protocol):
 
     places: AbstractAsyncContextManager[object]
 
-    def turn_lost(self) -> None:
-        """Record that the request of this task is not sent, and must wait for its turn again.
+    def sent(self, task: asyncio.Task[Any] | None, now: float) -> None:
+        """Record that a request is sent now.
 
-        Call this before the task releases the semaphore.
+        Args:
+            task: The task that sends the request; None if no task sends it.
+            now: The present time.
         """
 
 
-def record_lost_turn(semaphore: AbstractAsyncContextManager[object] | None) -> None:
-    """Call `turn_lost` if the semaphore that the current task holds is a `SemaphoreWrapper`."""
-    if isinstance(semaphore, SemaphoreWrapper):
-        semaphore.turn_lost()
+@frozen
+class SemaphoreUse:
+    """How `RequestSender` uses a semaphore that a caller has passed.
+
+    Attributes:
+        semaphore: The semaphore to acquire: what the caller has passed, or what it wraps.
+        places: The requests that hold a place of `semaphore`; None if their number has no limit.
+        sent: `SemaphoreWrapper.sent` of what the caller has passed. If that is not a wrapper, a
+            function that does nothing.
+    """
+
+    semaphore: AbstractAsyncContextManager[object]
+    places: Places | None
+    sent: Callable[[asyncio.Task[Any] | None, float], None]
 
 
-class PlacesBySemaphore(dict[AbstractAsyncContextManager[object], Places]):
-    """The `Places` object of each semaphore, by semaphore; created when it is first looked up.
+def _ignore(_task: asyncio.Task[Any] | None, _now: float) -> None:
+    """Do nothing."""
+
+
+NO_SEMAPHORE: Final = SemaphoreUse(nullcontext(), None, _ignore)
+"""Used for a request that holds no semaphore."""
+
+
+class UseBySemaphore(dict[AbstractAsyncContextManager[object], SemaphoreUse]):
+    """The `SemaphoreUse` of each semaphore and wrapper; created when it is first looked up.
 
     A semaphore and its `SemaphoreWrapper` have the same `Places`.
     """
 
-    def __missing__(self, semaphore: AbstractAsyncContextManager[object]) -> Places:
+    def __missing__(self, given: AbstractAsyncContextManager[object]) -> SemaphoreUse:
         for known, found in [*self.items()]:
-            if found.is_idle:
+            if found.places is None or found.places.is_idle:
                 del self[known]  # the watcher of this semaphore may be closed
-        inner = semaphore.places if isinstance(semaphore, SemaphoreWrapper) else semaphore
-        places = self[semaphore] = self.get(inner) or Places()
-        self[inner] = places
-        return places
+        if isinstance(given, SemaphoreWrapper):
+            use = SemaphoreUse(given.places, self[given.places].places, given.sent)
+        else:
+            use = SemaphoreUse(given, Places(), _ignore)
+        self[given] = use
+        return use
 
 
 @define(eq=False)

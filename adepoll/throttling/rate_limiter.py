@@ -30,7 +30,7 @@ from adepoll.errors import (
 )
 from adepoll.throttling.estimators import Rate, Window
 from adepoll.throttling.hosts import Caller, Host, Hosts, Sent
-from adepoll.throttling.places import Places, PlacesBySemaphore
+from adepoll.throttling.places import Places, UseBySemaphore
 from adepoll.throttling.waiting_times import RetryPolicy
 
 
@@ -52,8 +52,8 @@ class RateLimiter:
     Attributes:
         retry: Retry policy of clients that have no policy of their own.
         hosts: The hosts to which requests are sent, and whether each is down.
-        places: By the semaphore of each watcher: the requests that hold a place of the semaphore,
-            and the callers that wait for a place.
+        semaphores: By the semaphore of each watcher: the requests that hold a place of the
+            semaphore, and the callers that wait for a place.
         gate_opens_at: Time at which the gate for all requests opens; in the past while it is open.
         retry_budget: Number of retries that are available now.
     """
@@ -96,7 +96,7 @@ class RateLimiter:
         self._first_jitter = min(retry.base, retry.max_wait)
         self._jitter = self._first_jitter  # maximum seconds; grows with each consecutive 429
         self.retry_budget = retry.budget
-        self.places = PlacesBySemaphore()
+        self.semaphores = UseBySemaphore()
         self._waiting = self.hosts.waiting
         self._rate_held_back = False  # True if the rate delays the first waiting caller
         self._timer: asyncio.TimerHandle | None = None  # runs `_wake_waiting`

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
 from typing import Final, TypeAlias, TypeVar
 
@@ -29,7 +29,7 @@ from adepoll.errors import (
 )
 from adepoll.errors.frames import without_frames
 from adepoll.throttling.hosts import Caller, Host, Sent
-from adepoll.throttling.places import error_of_ended, record_lost_turn
+from adepoll.throttling.places import NO_SEMAPHORE, error_of_ended
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.statistics import ClientStats
 from adepoll.throttling.waiting_times import RetryPolicy
@@ -136,22 +136,22 @@ class RequestSender:
                 instead of waiting for a host that is down.
         """
         limiter, loop, host = self._limiter, asyncio.get_running_loop(), host or self._only_host
-        held = nullcontext() if semaphore is None else semaphore
-        places = None if semaphore is None else limiter.places[semaphore]
+        use = NO_SEMAPHORE if semaphore is None else limiter.semaphores[semaphore]
+        places = use.places
         while True:
             due = limiter.ready(host) if loop is self._loop else None
             if due is None:
                 due = await self._wait_for_turn(host, give_up_at)
-            place = held
+            place = use.semaphore
             if places is not None and places.only_host is not host:
-                place = places.place(host, held)
+                place = places.place(host, place)
             async with place:
                 # Meanwhile, `close` may have been called, or others may have taken the turn.
                 if self._loop is None or (sent := limiter.start(host, due, places)) is None:
-                    record_lost_turn(semaphore)
                     continue
                 self._requests += 1
                 try:
+                    use.sent(sent.task, sent.at)
                     response = await send(sent)
                 except RequestError as error:
                     self._record_failure(error, sent)

@@ -7,9 +7,8 @@ pages. Imports nothing of adepoll. Times are seconds of the event loop.
 
 import asyncio
 import math
-import operator
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Final
@@ -115,57 +114,29 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
         """Return `last_wait`, or the wait of the oldest waiting request if that is longer."""
         return max(self.last_wait, now - next(iter(self.waiting.values())))
 
-    def __aenter__(self) -> Awaitable[object]:  # type: ignore[override]  # `async with` accepts any awaitable
-        """Acquire the semaphore. After that, the request of this task no longer waits."""
-        acquiring = self.places.__aenter__()
-        if isinstance(acquiring, asyncio.Future) and acquiring.done():  # a place of `Semaphore`
-            self._acquired()
-            return acquiring
-        return self._acquire(acquiring)
-
-    async def _acquire(self, acquiring: Awaitable[object]) -> None:
-        """Wait for the semaphore, and then call `_acquired`."""
-        await acquiring
-        self._acquired()
-
-    def _acquired(self) -> None:
-        """Record that the request of this task no longer waits."""
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+    def sent(self, task: asyncio.Task[Any] | None, now: float) -> None:
+        """Record that the request of a task is sent now, so that it no longer waits."""
         if task is not None and (began := self.waiting.pop(task, None)) is not None:
-            now = loop.time()
             self.last_wait = now - began
             self._turn_at = now
             self._record_turn(task, now)
 
-    def turn_lost(self) -> None:
-        """Record that the request of this task is not sent, and must wait for its turn again.
+    async def __aenter__(self) -> None:
+        """Acquire the semaphore, for a request that is sent after that."""
+        await self.places.__aenter__()
+        self.sent(asyncio.current_task(), asyncio.get_running_loop().time())
 
-        The reason: while the task waited for the semaphore, another request took its turn. The
-        request counts as waiting since its wait began.
-        """
-        task = asyncio.current_task()
-        if task is not None and task not in self.waiting:
-            # `_acquired` was called in this step of the event loop, for this task.
-            others = {task: self._turn_at - self.last_wait, **self.waiting}
-            self.waiting.clear()
-            self.waiting.update(sorted(others.items(), key=_BEGAN))
-            self._withdraw_turn(task)
-
-    def __aexit__(
+    async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> Coroutine[Any, Any, bool | None]:
-        """Return a coroutine that releases the semaphore."""
-        return self.places.__aexit__(exc_type, exc, traceback)
+    ) -> bool | None:
+        """Release the semaphore."""
+        return await self.places.__aexit__(exc_type, exc, traceback)
 
     def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:
-        """Record that a request is sent now."""
-
-    def _withdraw_turn(self, task: asyncio.Task[Any]) -> None:
-        """Record that a request is not sent, although `_record_turn` was called."""
+        """Record that a request which has waited is sent now."""
 
 
 class PollTurns(Turns):
@@ -266,14 +237,7 @@ class PageTurns(Turns):
         timeout, seconds = self._limits[task]
         timeout.reschedule(now + seconds)
 
-    def _withdraw_turn(self, task: asyncio.Task[Any]) -> None:
-        """Record that a request is not sent; its time limit begins with its next turn."""
-        del self._sent[task]
-        timeout, _ = self._limits[task]
-        timeout.reschedule(None)
 
-
-_BEGAN: Final = operator.itemgetter(1)
 _SPARE: Final = 0.1  # seconds by which a poll that can be left out may delay other requests
 _MIN_ALLOWED: Final = 4.0  # polls that may wait for their turn, however long they wait
 _LONG: Final = 0.25  # seconds; if polls wait longer, only `_MIN_ALLOWED` polls may wait

@@ -12,7 +12,12 @@ from watching import free_slots, now
 from adepoll.emulator import run
 from adepoll.errors import AnswerTimeoutError
 from adepoll.throttling.hosts import Host, Sent
-from adepoll.throttling.places import Places, PlacesBySemaphore, SlowHostLimits, error_of_ended
+from adepoll.throttling.places import (
+    Places,
+    SlowHostLimits,
+    UseBySemaphore,
+    error_of_ended,
+)
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
 from adepoll.throttling.waiting_times import RetryPolicy
@@ -31,7 +36,7 @@ class Wrapped:
     async def __aexit__(self, *raised):
         return await self.places.__aexit__(*raised)
 
-    def turn_lost(self):
+    def sent(self, task, now):
         pass
 
 
@@ -508,23 +513,22 @@ def test_held_back_callers_continue_one_by_one_for_each_host():
 
 def test_the_places_of_semaphores_that_nobody_uses_are_forgotten():
     async def main():
-        known, given = PlacesBySemaphore(), Given()
+        known, given = UseBySemaphore(), Given()
         idle, used, waited, new = (asyncio.Semaphore(1) for _ in range(4))
         for semaphore in (idle, used, waited):
             _ = known[semaphore]
         sent = Sent(0.0, 0, given.bad, is_probe=False)
-        places = known[used] = known.get(used) or Places()
+        places = known[used].places
         places.holders[sent] = None
         assert not places.is_idle
-        waiting_places = known[waited]
-        known[waited] = waiting_places
+        waiting_places = known[waited].places
         waiting_places.waiting["a caller"] = None
         assert not waiting_places.is_idle
         _ = known[new]
         assert used in known
         assert waited in known
         assert idle not in known
-        assert known[used] is places
+        assert known[used].places is places
 
     run(main())
 
