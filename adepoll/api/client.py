@@ -126,9 +126,9 @@ class AdeClient(AsyncCloseable):
             raise ValueError(f"timeout must be a positive number, got {timeout}")
         if not outage_wait >= 0:
             raise ValueError(f"outage_wait must be a number of 0 or more, got {outage_wait}")
-        if max_body_bytes < 1:
+        if not max_body_bytes >= 1:
             raise ValueError(f"max_body_bytes must be positive, got {max_body_bytes}")
-        if inline_limit < 1:
+        if not inline_limit >= 1:
             raise ValueError(f"inline_limit must be positive, got {inline_limit}")
         if session is not None and transport is not None:
             raise ValueError("pass session or transport, not both")

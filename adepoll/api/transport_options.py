@@ -63,7 +63,7 @@ class TransportOptions:
     def __attrs_post_init__(self) -> None:
         """Check the options, and load the certificates and the private key from their files."""
         for name in ("max_header_bytes", "max_headers"):
-            if getattr(self, name) < 1:
+            if not getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.proxy is not None:
             _proxy_url(Secret(self.proxy), "proxy")

@@ -72,7 +72,7 @@ class TenantPool:
         Raises:
             ValueError: `limit` or `idle_after` is not positive.
         """
-        if limit < 1:
+        if not limit >= 1:
             raise ValueError(f"limit must be positive, got {limit}")
         if not (math.isfinite(idle_after) and idle_after > 0):
             raise ValueError(f"idle_after must be a positive number, got {idle_after}")

@@ -80,7 +80,7 @@ class RateLimiter:
         """
         if max_rate is not None and not (math.isfinite(max_rate) and max_rate > 0):
             raise ValueError(f"max_rate must be a positive number or None, got {max_rate}")
-        if max_connections < 1:
+        if not max_connections >= 1:
             raise ValueError(f"max_connections must be positive, got {max_connections}")
         self.retry = retry = retry or RetryPolicy()
         self._rng = rng = rng or Random()  # noqa: S311 - jitter, not a secret

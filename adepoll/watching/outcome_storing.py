@@ -82,7 +82,7 @@ async def store_outcomes(
             are raised unchanged.
     """
     for name, value in (("concurrency", concurrency), ("unstored", unstored)):
-        if value < 1:
+        if not value >= 1:
             raise ValueError(f"{name} must be positive, got {value}")
     check_ids(job_ids)
     await _Storing(watcher, store, concurrency=concurrency, unstored=unstored).run(job_ids)

@@ -102,7 +102,7 @@ class JobWatcher(AsyncCloseable):
                 raise ValueError(f"concurrency must be positive, got {concurrency}")
             semaphore = Semaphore(workers)
         self._buffer = 2 * workers if buffer is None else buffer
-        if self._buffer < 1:
+        if not self._buffer >= 1:
             raise ValueError(f"buffer must be positive, got {buffer}")
         given = {"not_found_grace": not_found_grace, "patience": patience}
         if outage_patience is not None:
@@ -212,7 +212,7 @@ class JobWatcher(AsyncCloseable):
                 `errors` is neither "raise" nor "yield".
             ClosedError: The watcher is closed.
         """
-        if window is not None and window < 1:
+        if window is not None and not window >= 1:
             raise ValueError(f"window must be positive, got {window}")
         if errors not in {"raise", "yield"}:
             raise ValueError(f"errors must be 'raise' or 'yield', got {errors!r}")

@@ -1124,7 +1124,9 @@ def test_an_invalid_base_url_is_refused_and_shown_redacted(base_url, all_text_of
     [
         *(("timeout", bad) for bad in (0, -1, float("inf"), float("nan"))),
         ("max_body_bytes", 0),
+        ("max_body_bytes", math.nan),
         ("inline_limit", 0),
+        ("inline_limit", math.nan),
         ("outage_wait", -0.1),
         ("outage_wait", float("nan")),
         ("max_connections", 0),

@@ -1,6 +1,7 @@
 """Proxies, private certificate authorities and header limits, through a real proxy."""
 
 import json
+import math
 import ssl
 from contextlib import asynccontextmanager
 
@@ -372,10 +373,11 @@ async def test_headers_beyond_the_limits_are_reported_as_that(headers):
             await client.get_job("j-1")
 
 
+@pytest.mark.parametrize("value", [0, math.nan])
 @pytest.mark.parametrize("name", ["max_header_bytes", "max_headers"])
-def test_limits_must_be_positive(name):
-    with pytest.raises(ValueError, match=f"{name} must be positive, got 0"):
-        TransportOptions(**{name: 0})
+def test_limits_must_be_positive(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be positive, got {value}"):
+        TransportOptions(**{name: value})
 
 
 # --- results ------------------------------------------------------------------------------------

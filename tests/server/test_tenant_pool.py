@@ -41,6 +41,7 @@ async def test_a_key_that_cannot_be_used_closes_no_other_tenant(key):
     ("options", "message"),
     [
         ({"limit": 0}, "limit must be positive, got 0"),
+        ({"limit": math.nan}, "limit must be positive, got nan"),
         ({"idle_after": 0}, "idle_after must be a positive number, got 0"),
         ({"idle_after": -1.0}, "idle_after must be a positive number, got -1.0"),
         ({"idle_after": math.inf}, "idle_after must be a positive number, got inf"),

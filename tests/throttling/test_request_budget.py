@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from contextlib import suppress
 from random import Random
 
@@ -402,7 +403,7 @@ def test_closing_ends_waiting_and_later_calls():
     alone(script)
 
 
-@pytest.mark.parametrize("number", [0, -3])
+@pytest.mark.parametrize("number", [0, -3, math.nan])
 def test_an_invalid_number_of_connections_is_refused(number):
     with pytest.raises(ValueError, match="max_connections must be positive"):
         RateLimiter(max_connections=number)

@@ -408,7 +408,7 @@ def test_ids_that_wait_for_something_that_was_cancelled_are_an_error(replay, scr
     replay(script)
 
 
-@pytest.mark.parametrize("options", [{"concurrency": 0}, {"unstored": 0}])
+@pytest.mark.parametrize("options", [{"concurrency": 0}, {"unstored": 0}, {"unstored": math.nan}])
 def test_a_number_out_of_range_is_refused(replay, scripted, options):
     async def script():
         async with JobWatcher(scripted()) as watcher:

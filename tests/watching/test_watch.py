@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import tracemalloc
 from random import Random
 
@@ -237,6 +238,7 @@ def test_errors_that_are_not_taken_count_in_the_window(replay, scripted):
     ("options", "message"),
     [
         ({"window": 0}, "window must be positive, got 0"),
+        ({"window": math.nan}, "window must be positive, got nan"),
         ({"errors": "log"}, "errors must be 'raise' or 'yield', got 'log'"),
     ],
 )

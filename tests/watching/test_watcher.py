@@ -1193,6 +1193,7 @@ def test_timers_that_fire_early_lose_no_poll(scripted):
         ({"concurrency": 0}, "concurrency must be positive, got 0"),
         ({"concurrency": -1}, "concurrency must be positive, got -1"),
         ({"buffer": 0}, "buffer must be positive, got 0"),
+        ({"buffer": math.nan}, "buffer must be positive, got nan"),
         ({"not_found_grace": -1}, "not_found_grace must be a number of 0 or more, got -1"),
         ({"not_found_grace": math.nan}, "not_found_grace must be a number"),
         ({"patience": math.inf}, "patience must be a number"),
