@@ -95,7 +95,9 @@ class HealthCheck:
         self._tasks: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
         self._probed_at: float | None = None  # loop time of the last probe
-        self._probe_failed = False  # True if the last probe failed
+        # Bytes that the client had received when the last probe failed. None if it succeeded, or if
+        # another request has succeeded since then.
+        self._failed_after: int | None = None
         self._seen = 0  # bytes that the client had received at the last check
         self._seen_at = -math.inf  # loop time of the last check that found new bytes
 
@@ -103,10 +105,12 @@ class HealthCheck:
         """Return the health of the server.
 
         First send a probe, which is a request to the service, if the last request or probe failed,
-        or if the service has sent nothing for 30 seconds. Send at most one probe in `probe_every`
-        seconds. Without probes, a server with few requests would not notice that the service is
-        down, or that the service is back. If `is_stopping` is True, send no probe.
+        or if the service has sent nothing for 30 seconds, although it did not ask for a pause. Send
+        at most one probe in `probe_every` seconds. Without probes, a server with few requests would
+        not notice that the service is down, or that the service is back. If `is_stopping` is True,
+        send no probe.
         """
+        self._note_answers()
         condition = self._condition(is_stopping=is_stopping)
         is_bad = condition in {Condition.REFUSED, Condition.OUTAGE}
         has_failed = self._client.stats.failures_in_a_row > 0
@@ -133,21 +137,28 @@ class HealthCheck:
             return Condition.REFUSED
         # Not `ClientStats.is_outage`: while the other host is down, jobs of this kind are polled.
         # And no probe goes there, so the server would not notice that the other host is back.
-        is_down = self._client.outage() is not None
-        return Condition.OUTAGE if is_down or self._probe_failed else Condition.OK
+        is_down = self._client.outage() is not None or self._failed_after is not None
+        return Condition.OUTAGE if is_down else Condition.OK
 
     def _is_silent(self) -> bool:
         """Return True if the service has sent nothing for 30 seconds.
 
         The number of failed requests does not show this. If a caller cancels a request because the
         service does not respond, the request does not count as failed.
+
+        Return False after a 429 with a long Retry-After: then no request may be sent, and a probe
+        would get no answer in time, although the service works.
         """
-        self._note_answers()
-        return asyncio.get_running_loop().time() - self._seen_at >= _SILENCE
+        is_silent = asyncio.get_running_loop().time() - self._seen_at >= _SILENCE
+        return is_silent and not self._client.stats.gate_closed_for
 
     def _note_answers(self) -> None:
-        if (received := self._client.stats.bytes_received) != self._seen:
+        """Record whether the client has received answers since the last call."""
+        stats = self._client.stats
+        if (received := stats.bytes_received) != self._seen:
             self._seen, self._seen_at = received, asyncio.get_running_loop().time()
+        if self._failed_after not in {None, received} and not stats.failures_in_a_row:
+            self._failed_after = None
 
     async def _probe_service(self) -> None:
         """Send a probe and wait for it; simultaneous callers share one probe.
@@ -165,18 +176,25 @@ class HealthCheck:
         await asyncio.wait({self._probe})
 
     async def _request(self) -> None:
-        """Request a page of the job list, to find out whether the service responds."""
+        """Request a page of the job list, to find out whether the service responds.
+
+        While the request budget is short, the request may not be sent in time. Then the answers to
+        other requests show that the service works.
+        """
+        received = self._client.stats.bytes_received
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 await for_polling(self._client, nullcontext()).list_jobs(page_size=1)
         except ClosedError:
             return
         except PermissionDeniedError:  # a valid key need not have the right to list jobs
-            self._probe_failed = False
-        except (RequestError, TimeoutError):
-            self._probe_failed = True
+            self._failed_after = None
+        except TimeoutError:
+            self._failed_after = received
+        except RequestError:
+            self._failed_after = self._client.stats.bytes_received  # with the answer to the probe
         else:
-            self._probe_failed = False
+            self._failed_after = None
 
 
 def _as_json(stats: attrs.AttrsInstance) -> dict[str, Json]:

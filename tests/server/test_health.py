@@ -165,6 +165,51 @@ def test_a_failed_probe_is_an_outage_until_a_probe_succeeds(replay, error):
     replay(script)
 
 
+@pytest.mark.parametrize("error", [ServerError(status=500), math.inf])
+@pytest.mark.parametrize(("failures", "condition"), [(0, Condition.OK), (1, Condition.OUTAGE)])
+def test_a_request_that_succeeds_after_a_failed_probe_ends_the_outage(
+    replay, error, failures, condition
+):
+    async def script():
+        parts = Parts(error=error)
+        check = check_of(parts)
+        assert await condition_of(check) is Condition.OUTAGE
+        parts.hear(failures_in_a_row=failures)
+        assert await condition_of(check) is condition
+        parts.hear(failures_in_a_row=1)
+        assert await condition_of(check) is condition
+        assert len(parts.probes) == 1
+
+    replay(script)
+
+
+def test_answers_that_arrive_while_a_probe_waits_for_its_turn_show_that_the_service_works(replay):
+    async def script():
+        parts = Parts(error=math.inf)
+        parts.hear(failures_in_a_row=1)
+        asyncio.get_running_loop().call_later(1.0, lambda: parts.hear(failures_in_a_row=0))
+        assert await condition_of(check_of(parts)) is Condition.OK
+        assert len(parts.probes) == 1
+
+    replay(script)
+
+
+def test_a_service_that_asked_for_a_pause_is_not_probed_for_its_silence(replay):
+    async def script():
+        parts = Parts(error=math.inf)
+        parts.hear()
+        check = check_of(parts)
+        await condition_of(check)
+        await asyncio.sleep(40)
+        parts.stats = evolve(parts.stats, gate_closed_for=1.0)
+        assert await condition_of(check) is Condition.OK
+        assert parts.probes == []
+        parts.stats = evolve(parts.stats, gate_closed_for=0.0)
+        assert await condition_of(check) is Condition.OUTAGE
+
+    replay(script)
+
+
 def test_a_probe_that_takes_three_seconds_has_failed(replay):
     async def script():
         parts = Parts(error=2.5)
