@@ -321,7 +321,9 @@ def _closing(writer: Writer) -> Iterator[Writer]:
     try:
         yield writer
     except BaseException:
-        with suppress(OSError):  # the error of the block is raised instead
+        # The error of the block is raised instead. If pyarrow could not write before, it raises a
+        # ValueError now.
+        with suppress(OSError, ValueError):
             writer.close()
         raise
     writer.close()

@@ -26,7 +26,7 @@ from adepoll import BatchJob, JobKind, JobRef, Journal
 from adepoll.errors import ConfigurationError, JobTimeoutError, ResultUnavailableError
 from adepoll.journal import GivenUp, Settled
 from adepoll.report import write_report
-from adepoll.tables import arrow_writers
+from adepoll.tables import arrow_writers, spool
 from adepoll.tables.spool import Spool
 from adepoll.tables.text_writers import CsvWriter, JsonLinesWriter
 
@@ -616,6 +616,29 @@ async def test_an_error_while_rows_are_written_is_raised(tmp_path, monkeypatch, 
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "arrow"])
+async def test_a_full_disk_is_reported_as_such_wherever_it_is_full(tmp_path, monkeypatch, form):
+    class File(io.BytesIO):
+        room = 0
+
+        def write(self, data):
+            if self.tell() + len(data) > self.room:
+                raise OSError(errno.ENOSPC, "full")
+            return super().write(data)
+
+    await write_journal(tmp_path / "b.db", [result_text({"a": n}) for n in range(9)])
+    monkeypatch.setattr(arrow_writers, "_GROUP_BYTES", 0)
+    monkeypatch.setattr(spool, "_ROWS", 3)
+    whole = io.BytesIO()
+    adepoll.export(tmp_path / "b.db", whole, to=form)
+    size = len(whole.getvalue())
+    for room in (0, size // 3, size // 2, size - 1):
+        file = File()
+        file.room = room
+        with pytest.raises(OSError, match="full"):
+            adepoll.export(tmp_path / "b.db", file, to=form)
+
+
 async def test_the_format_is_that_of_the_name(tmp_path):
     await write_journal(tmp_path / "b.db", [None])
     with pytest.raises(ConfigurationError, match="parquet, csv, jsonl, arrow"):
@@ -672,9 +695,9 @@ def test_an_error_names_the_folder_and_not_its_temporary_file(tmp_path):
 def test_a_full_disk_is_noticed_when_rows_are_added_and_names_the_folder(tmp_path, monkeypatch):
     full = Path("/dev/full").open("r+b")  # noqa: SIM115 - the spool closes it
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
-    spool = Spool(tmp_path)
+    rows = Spool(tmp_path)
     with pytest.raises(OSError, match="No space left") as caught:
-        spool.append([])
+        rows.append([])
     assert caught.value.filename == str(tmp_path)
     with contextlib.suppress(OSError):
-        spool.close()
+        rows.close()
