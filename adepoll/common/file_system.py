@@ -272,13 +272,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             not root, has put a link, a pipe or a device in the place of `path`.
     """
     _check_owner(path)
-    # If `path` is a symbolic link, the file that it points to is replaced. Before Python 3.13,
-    # `Path.resolve` raises RuntimeError for a link that leads to itself.
-    path = Path(os.path.realpath(path))
+    # The unresolved path is opened: if /dev/stdout is a pipe, it resolves to a path like
+    # "/proc/123/fd/pipe:[456]", which does not exist.
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             yield file
         return
+    # If `path` is a symbolic link, the file that it points to is replaced. Before Python 3.13,
+    # `Path.resolve` raises RuntimeError for a link that leads to itself.
+    path = Path(os.path.realpath(path))
     fd, name = tempfile.mkstemp(prefix=".adepoll-", suffix=".part", dir=path.parent)
     temporary = Path(name)
     try:

@@ -55,6 +55,17 @@ def test_a_link_that_leads_to_itself_is_replaced(tmp_path):
     assert target.read_bytes() == b"new"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /dev")
+def test_a_pipe_that_is_named_by_its_descriptor_is_written_to():
+    reading, writing = os.pipe()
+    try:
+        write(Path(f"/dev/fd/{writing}"))
+        assert os.read(reading, 10) == b"new"
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 @pytest.mark.parametrize("replace", [write, rename_open])
 def test_a_target_that_is_open_for_a_moment_is_replaced(open_target, tmp_path, replace):
     target = tmp_path / "out"
