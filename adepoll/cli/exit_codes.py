@@ -1,10 +1,9 @@
 """All exit codes of the command, and where each is decided. `adepoll --help` lists the codes.
 
-Three rules apply to every command; `run.run` and `run.run_sync` apply them:
+Two rules apply to every command; `run.run` and `run.run_sync` apply them:
 
 - An error ends the command: `exit_code_of_error`, below.
-- A signal ends a command with an event loop: `exit_code_of_signal`, below.
-- Ctrl-C ends a command without an event loop (`completion`, `export`, `status`): INTERRUPTED.
+- A signal ends the command: `exit_code_of_signal`, below.
 
 A command that ends without an error returns its own code:
 

@@ -69,13 +69,16 @@ def run(
                 on_stop()
             return exit_code_of_signal(signals.received)
 
-    run_sync(run_loop, on_error=on_error)
+    _run_and_exit(run_loop, on_error=on_error)
 
 
 def run_sync(
     main: Callable[[], ExitCode], *, on_error: Callable[[], None] | None = None
 ) -> NoReturn:
     """Run a command without an event loop, and exit with its code.
+
+    The first SIGINT, SIGTERM or SIGHUP raises `KeyboardInterrupt` in the command, which then cleans
+    up. A second SIGINT or SIGTERM ends the process immediately.
 
     Each error is printed as one line on stderr: an error of adepoll or of the operating system,
     exhausted memory, or a bug. `adepoll --debug` adds the traceback. Nothing is printed if the
@@ -85,6 +88,22 @@ def run_sync(
         main: The command; returns its exit code.
         on_error: Called after an error; see `run`.
     """
+
+    def run_main() -> ExitCode:
+        with StopSignals() as signals:
+            try:
+                return signals.run_interruptible(main)
+            except KeyboardInterrupt:
+                if signals.received is None:
+                    raise
+        discard(sys.__stdout__)  # to write the rest could block
+        return exit_code_of_signal(signals.received)
+
+    _run_and_exit(run_main, on_error=on_error)
+
+
+def _run_and_exit(main: Callable[[], ExitCode], *, on_error: Callable[[], None] | None) -> NoReturn:
+    """Run a function, print its error, and exit with its code; see `run` and `run_sync`."""
     try:
         code = main()
         with naming_stdout():

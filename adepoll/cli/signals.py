@@ -8,8 +8,9 @@
 3. `run.run` exits with 128 plus the number of the signal (130 after SIGINT).
 
 A second SIGINT or SIGTERM ends the process immediately, with the same codes. A second SIGHUP is
-ignored. In a command without an event loop (`completion`, `export`, `status`), SIGINT is a
-`KeyboardInterrupt`: `run.run_sync` exits with 130.
+ignored. In a command without an event loop (`completion`, `export`, `status`), the first signal
+raises `KeyboardInterrupt`, and the command removes its temporary files. `run.run_sync` exits with
+the same codes.
 
 For servers, see `server.stop_signals`; for programs that use `adepoll.sync`, see
 `sync.background_loop`. In any other program, adepoll installs no handler.
@@ -33,7 +34,7 @@ _SHOW_CURSOR: Final = b"\x1b[?25h\r\n"
 
 
 class StopSignals:
-    """Context manager: the first signal cancels a task, the second one ends the process.
+    """Context manager: the first signal stops a command, the second one ends the process.
 
     The handlers are installed with `signal.signal` and not on the event loop, so that they also run
     while the loop is busy or closing. A signal that was ignored when the process started (as SIGHUP
@@ -79,8 +80,18 @@ class StopSignals:
         finally:
             self._cancel = None
 
+    def run_interruptible(self, main: Callable[[], T]) -> T:
+        """Run the function `main`, in which the first signal raises `KeyboardInterrupt`."""
+        self._cancel = _interrupt
+        try:
+            if self.received is not None:
+                _interrupt()  # the signal arrived before `main` was called
+            return main()
+        finally:
+            self._cancel = None
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        """Cancel the command at the first signal; exit immediately at the second."""
+        """Stop the command at the first signal; exit immediately at the second."""
         if self.received is None:
             self.received = signal.Signals(number)
             if self._cancel is not None:
@@ -89,6 +100,10 @@ class StopSignals:
             # A second SIGHUP is ignored, because a closing terminal causes two: one from the kernel
             # and one from the shell.
             _exit_immediately(exit_code_of_signal(number))
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _exit_immediately(code: int) -> NoReturn:

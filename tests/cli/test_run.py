@@ -39,6 +39,19 @@ async def main():
 run(main, on_stop=lambda: say("continue with: adepoll resume"))
 """
 
+PLAIN_COMMAND = """
+def main():
+    try:
+        write_line("ready")
+        time.sleep(3600)
+    finally:
+        write_line("cleaning")
+        {cleanup}
+        write_line("clean")
+
+run_sync(main)
+"""
+
 HANGING = {
     "await": "await asyncio.Event().wait()",
     "busy": "time.sleep(3600)",
@@ -114,6 +127,29 @@ async def test_the_second_signal_ends_the_process_immediately_even_if_cleanup_ha
         _, err = await process.communicate()
     assert err.decode() == ""
     assert process.returncode == code
+
+
+@pytest.mark.parametrize(("number", "code"), STOPS)
+async def test_a_signal_also_ends_a_command_without_an_event_loop(number, code):
+    program = BEGIN_PLAIN + PLAIN_COMMAND.format(cleanup="pass")
+    async with running(program) as process:
+        assert await line_of(process) == "ready"
+        process.send_signal(number)
+        out, err = await process.communicate()
+    assert (out.decode().split(), err.decode()) == (["cleaning", "clean"], "")
+    assert process.returncode == code
+
+
+@pytest.mark.parametrize(("number", "code"), STOPS[:2])
+async def test_the_second_signal_ends_a_command_without_an_event_loop_too(number, code):
+    program = BEGIN_PLAIN + PLAIN_COMMAND.format(cleanup="time.sleep(3600)")
+    async with running(program) as process:
+        assert await line_of(process) == "ready"
+        process.send_signal(signal.SIGHUP)
+        assert await line_of(process) == "cleaning"
+        process.send_signal(number)
+        _, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (code, "")
 
 
 async def test_a_second_sighup_does_not_interrupt_the_cleanup(begin):
