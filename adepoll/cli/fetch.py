@@ -1,6 +1,5 @@
 """``adepoll fetch``: download the result of one job."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.progress import DownloadView
 from adepoll.cli.run import run
-from adepoll.cli.stdout_writer import naming_stdout
+from adepoll.cli.stdout_writer import write_bytes_async
 from adepoll.fetcher.part_names import can_be_continued
 
 
@@ -41,10 +40,7 @@ def fetch(
             if target is None:
                 async with fetcher.stream(job_id) as chunks:
                     async for chunk in chunks:
-                        with naming_stdout():
-                            sys.stdout.buffer.write(chunk)
-                with naming_stdout():
-                    sys.stdout.buffer.flush()
+                        await write_bytes_async(chunk)
             else:
                 with DownloadView(target.name) as view:
                     done = await fetcher.download(

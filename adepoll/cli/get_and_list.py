@@ -16,7 +16,7 @@ from adepoll.cli.exit_codes import ExitCode, exit_code_of_job
 from adepoll.cli.messages import shown
 from adepoll.cli.output_lines import status_shown
 from adepoll.cli.run import run
-from adepoll.cli.stdout_writer import write_line
+from adepoll.cli.stdout_writer import write_line_async
 from adepoll.cli.wide_tables import add_whole_column, print_table
 
 
@@ -26,7 +26,7 @@ def get(job_id: str, *, connect: Callable[[], "adepoll.AdeClient"]) -> None:
     async def main() -> ExitCode:
         async with connect() as client:
             job = await client.get_job(job_id)
-        write_line(job.redacted().to_json(indent=2 if sys.stdout.isatty() else None))
+        await write_line_async(job.redacted().to_json(indent=2 if sys.stdout.isatty() else None))
         return exit_code_of_job(job)
 
     run(main)
@@ -51,7 +51,7 @@ def list_jobs(
                 if as_table:
                     jobs.append(job)
                 else:
-                    write_line(_line(job.redacted(), client.kind))
+                    await write_line_async(_line(job.redacted(), client.kind))
                 if count == limit:
                     break
         if as_table:

@@ -1,7 +1,6 @@
 """``adepoll report``: write an HTML report about a batch."""
 
 import asyncio
-import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -9,7 +8,8 @@ from typing import Final
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.run import run
-from adepoll.cli.stdout_writer import naming_stdout
+from adepoll.cli.stdout_writer import write_bytes_async
+from adepoll.common.system_errors import reason_of
 from adepoll.journal.reader import JournalReader, check_is_kept
 from adepoll.report import Collector, render_journal, write_atomically
 
@@ -33,14 +33,12 @@ def report(journal: Path, *, out: str | None) -> None:
             facts = collector.facts()
             page = render_journal(reader, facts, name=str(journal), made_at=made_at)
         if out == "-":
-            with naming_stdout():
-                sys.stdout.buffer.write(page.encode())
-                sys.stdout.buffer.flush()
+            await write_bytes_async(page.encode())
             return ExitCode.COMPLETED
         try:
             write_atomically(path, page)
         except OSError as error:
-            reason = error.strerror or type(error).__name__
+            reason = reason_of(error)
             say(f"adepoll: cannot write {shown(str(path))}: {reason}; see --out")
             return ExitCode.IO_ERROR
         jobs = "job" if facts.jobs == 1 else "jobs"

@@ -1,4 +1,4 @@
-"""Writes lines to stdout without blocking the event loop, even if the reader is slow."""
+"""Writes to stdout without blocking the event loop, even if the reader is slow."""
 
 import asyncio
 import os
@@ -33,36 +33,30 @@ def naming_stdout() -> Iterator[None]:
 
 
 async def write_line_async(text: str) -> None:
-    """Write one line to stdout, and wait until it is written.
+    """Write one line to stdout, and wait until it is written; see `write_bytes_async`."""
+    await write_bytes_async(f"{text}\n".encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
+
+
+async def write_bytes_async(data: bytes) -> None:
+    """Write bytes to stdout, and wait until they are written.
 
     A slow or stopped reader (such as a pager) delays only the caller: requests and Ctrl-C still
-    work. If the call is cancelled, part of the line may have been written.
+    work. If the call is cancelled, some of the bytes may have been written.
 
     Raises:
         OSError: stdout cannot be written: the disk is full, or the reader has closed the pipe.
     """
-    encoding = sys.stdout.encoding or "utf-8"
-    line = f"{text}\n".encode(encoding, "backslashreplace")
     with naming_stdout():
-        await _write_bytes(line, encoding)
-
-
-async def _write_bytes(line: bytes, encoding: str) -> None:
-    """Write a line to stdout: in this thread if that does not block, otherwise in another thread.
-
-    `encoding` is the encoding of `line`. In a test, stdout can be an object that accepts only text.
-    Then the line is decoded again.
-    """
-    sys.stdout.flush()
-    try:
-        fd = sys.stdout.fileno()
-    except OSError:  # stdout is not a file, as in a test
-        sys.stdout.write(line.decode(encoding))
-        return
-    if _is_ready(fd, len(line)):
-        _write(fd, line)
-    else:
-        await _write_in_thread(fd, line)
+        sys.stdout.flush()
+        try:
+            fd = sys.stdout.fileno()
+        except OSError:  # stdout is not a file, as in a test
+            sys.stdout.buffer.write(data)
+            return
+        if _is_ready(fd, len(data)):
+            _write(fd, data)
+        else:
+            await _write_in_thread(fd, data)
 
 
 def _is_ready(fd: int, size: int) -> bool:
@@ -74,9 +68,9 @@ def _is_ready(fd: int, size: int) -> bool:
     return bool(select.select([], [fd], [], 0)[1])
 
 
-def _write(fd: int, line: bytes) -> None:
+def _write(fd: int, data: bytes) -> None:
     """Write all bytes to a file descriptor; wait while the reader is slow."""
-    rest = memoryview(line)
+    rest = memoryview(data)
     while rest:
         try:
             rest = rest[os.write(fd, rest) :]
@@ -84,7 +78,7 @@ def _write(fd: int, line: bytes) -> None:
             select.select([], [fd], [])
 
 
-async def _write_in_thread(fd: int, line: bytes) -> None:
+async def _write_in_thread(fd: int, data: bytes) -> None:
     """Write bytes in a thread, because the write can block; return when they are written."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
@@ -100,7 +94,7 @@ async def _write_in_thread(fd: int, line: bytes) -> None:
     def write() -> None:
         failure = None
         try:
-            _write(fd, line)
+            _write(fd, data)
         except OSError as error:
             failure = error
         with suppress(RuntimeError):  # the loop is closed
@@ -108,5 +102,5 @@ async def _write_in_thread(fd: int, line: bytes) -> None:
 
     # The thread is a daemon, because a thread of the loop's executor would delay the exit of the
     # process.
-    threading.Thread(target=write, name="adepoll-line", daemon=True).start()
+    threading.Thread(target=write, name="adepoll-stdout", daemon=True).start()
     await done

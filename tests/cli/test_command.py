@@ -7,10 +7,12 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import sys
 import termios
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ from commandline import (
     started,
 )
 from proxies import Proxy
+from tabling import write_journal
 from terminals import read_all
 from waiting import supervised, until
 
@@ -667,3 +670,31 @@ async def test_fetch_and_get_of_a_failed_job_have_the_code_of_a_failed_job(ade, 
         code, _, _ = await adepoll(ade, *words)
         assert code == 1, words
     assert not (tmp_path / "r.json").exists()
+
+
+@pytest.mark.parametrize("command", ["get", "list", "fetch", "report"])
+async def test_a_signal_ends_a_command_although_nobody_reads_its_output(ade, tmp_path, command):
+    job_id, *_ = [ade.submit(JobPlan(processing_time=0, result_bytes=50_000)) for _ in range(30)]
+    await write_journal(tmp_path / "b.db", [None])
+    arguments = {
+        "get": [job_id],
+        "list": [],
+        "fetch": [job_id, "-o", "-"],
+        "report": [tmp_path / "b.db", "-o", "-"],
+    }
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4_096))
+    os.set_blocking(writing, True)
+    os.read(reading, 4_096)  # room for the beginning of the output only
+    try:
+        async with started(ade, command, *arguments[command], stdout=writing) as process:
+            await until(lambda: not select.select([], [writing], [], 0)[1])
+            process.send_signal(signal.SIGTERM)
+            _, err = await process.communicate()
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert (process.returncode, err) == (143, b"")
