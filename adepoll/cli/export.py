@@ -14,6 +14,7 @@ from adepoll.cli.messages import say, shown
 from adepoll.cli.run import run_sync
 from adepoll.cli.stdout_writer import naming_stdout, write_line
 from adepoll.common.redaction import printable, shell_line, showable
+from adepoll.common.system_errors import reason_of
 from adepoll.display.views import State, make_view
 from adepoll.errors import AdePollError
 from adepoll.tables import ExportReport, Format, export
@@ -60,7 +61,7 @@ def export_tables(
         except OSError as error:
             if target is None or isinstance(error, AdePollError):
                 raise
-            reason = error.strerror or type(error).__name__
+            reason = reason_of(error)
             say(f"adepoll: cannot write {shown(str(target))}: {reason}; see --out")
             return ExitCode.IO_ERROR
         _say_report(report, journal)
