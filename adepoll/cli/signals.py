@@ -19,8 +19,9 @@ For servers, see `server.stop_signals`; for programs that use `adepoll.sync`, se
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import FrameType, TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
@@ -49,6 +50,7 @@ class StopSignals:
         self.received: signal.Signals | None = None
         self._cancel: Callable[[], object] | None = None
         self._previous: dict[signal.Signals, Any] = {}
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         """Install the handlers."""
@@ -65,12 +67,14 @@ class StopSignals:
         traceback: TracebackType | None,
     ) -> None:
         """Restore the previous handlers."""
+        self._stack.close()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     async def run_cancellable(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run the coroutine function `main` in the current task, which the first signal cancels."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        self._wake_on_signals(loop)
         if task is not None:
             self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         if self.received is not None:
@@ -79,6 +83,22 @@ class StopSignals:
             return await main()
         finally:
             self._cancel = None
+
+    def _wake_on_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake the loop when a signal arrives, so that the handler runs immediately.
+
+        Otherwise, the handler would run when the loop wakes for another reason, if another thread
+        received the signal, or if the signal arrived just before the loop began to wait.
+        """
+        if (previous := signal.set_wakeup_fd(-1)) != -1:
+            signal.set_wakeup_fd(previous)  # uvloop and the loop of Windows wake themselves
+            return
+        receiver, sender = map(self._stack.enter_context, socket.socketpair())
+        receiver.setblocking(False)
+        sender.setblocking(False)
+        loop.add_reader(receiver, receiver.recv, 1_024)
+        signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        self._stack.callback(signal.set_wakeup_fd, -1)
 
     def run_interruptible(self, main: Callable[[], T]) -> T:
         """Run the function `main`, in which the first signal raises `KeyboardInterrupt`."""

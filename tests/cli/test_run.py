@@ -43,7 +43,7 @@ PLAIN_COMMAND = """
 def main():
     try:
         write_line("ready")
-        time.sleep(3600)
+        while True: time.sleep(0.01)
     finally:
         write_line("cleaning")
         {cleanup}
@@ -54,10 +54,11 @@ run_sync(main)
 
 HANGING = {
     "await": "await asyncio.Event().wait()",
-    "busy": "time.sleep(3600)",
+    # Short sleeps: a signal that arrives just before a sleep is handled only after it.
+    "busy": "\n        while True: time.sleep(0.01)",
     "spinning": "\n        while True: pass",
     "thread": "asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)",
-    "lock": "lock = threading.Lock(); lock.acquire(); lock.acquire()",
+    "lock": "lock = threading.Lock()\n        while True: lock.acquire(timeout=0.01)",
 }
 
 
@@ -129,6 +130,22 @@ async def test_the_second_signal_ends_the_process_immediately_even_if_cleanup_ha
     assert process.returncode == code
 
 
+async def test_a_signal_that_another_thread_receives_wakes_the_command(begin):
+    main = """
+async def main():
+    def stop():
+        time.sleep(0.1)  # by then, the loop probably waits
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    threading.Thread(target=stop).start()
+    await asyncio.Event().wait()
+
+run(main)
+"""
+    async with running(begin + main) as process:
+        await process.wait()
+    assert process.returncode == 143
+
+
 @pytest.mark.parametrize(("number", "code"), STOPS)
 async def test_a_signal_also_ends_a_command_without_an_event_loop(number, code):
     program = BEGIN_PLAIN + PLAIN_COMMAND.format(cleanup="pass")
@@ -142,7 +159,7 @@ async def test_a_signal_also_ends_a_command_without_an_event_loop(number, code):
 
 @pytest.mark.parametrize(("number", "code"), STOPS[:2])
 async def test_the_second_signal_ends_a_command_without_an_event_loop_too(number, code):
-    program = BEGIN_PLAIN + PLAIN_COMMAND.format(cleanup="time.sleep(3600)")
+    program = BEGIN_PLAIN + PLAIN_COMMAND.format(cleanup=HANGING["busy"])
     async with running(program) as process:
         assert await line_of(process) == "ready"
         process.send_signal(signal.SIGHUP)
