@@ -272,6 +272,15 @@ class JobState:
         """True if somebody waits for the job, so that it is polled often."""
         return any(subscriber.awaits for subscriber in self.subscribers)
 
+    def skip_checks(self) -> None:
+        """Poll the job at its next due time, without a check that can postpone this poll.
+
+        The checks are those of `pause` and of `PollFailures.check_at`.
+        """
+        self.pause = None
+        if self.failures is not None:
+            self.failures.check_at = math.inf
+
     def add_subscriber(self, subscriber: Subscriber) -> None:
         """Add a subscriber; it must not be present."""
         if isinstance(self.subscribers, dict):

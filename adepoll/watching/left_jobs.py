@@ -104,6 +104,7 @@ class LeftJobs:
         state.key, state.subscribers = key, subscriber.alone
         state.polls, state.status = 0, None
         state.due = now - max(left_at - state.due, 0.0)
+        state.skip_checks()
         self.watched[job_id] = state
         if state.in_flight:
             state.ignore_list = False

@@ -62,8 +62,11 @@ class PollTimes:
             due = max(now, state.polled_at + SHARED_FOR)
         else:
             state.awaited_since = now
-        if state.is_queued and due < state.due:
-            self.poll_queue.put(state, due)
+        if state.is_queued:
+            if due < state.due:
+                self.poll_queue.put(state, due)
+            if state.due <= now:
+                state.skip_checks()
 
     def put_now(self, state: JobState, now: float) -> None:
         """Make a job due now, or immediately after the poll in flight: it may have settled."""
@@ -74,6 +77,7 @@ class PollTimes:
         state.missing_at = math.inf  # now the list is not the reason for the next poll
         if state.due > now:
             self.poll_queue.put(state, now)
+        state.skip_checks()
 
     def put_active(
         self, state: JobState, progress: float | None, now: float, *, was_missing: bool

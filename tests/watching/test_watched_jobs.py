@@ -190,6 +190,13 @@ def test_poll_now_ends_a_pause_at_a_quiet_age():
     assert next_poll(watched_jobs) == 103.0
 
 
+@pytest.mark.parametrize("now", [107.0, 110.0])
+def test_poll_now_ends_a_pause_whose_check_is_due(now):
+    watched_jobs = make_watched_jobs_with_quiet_ages()
+    assert watched_jobs.poll_now("a", now)
+    assert watched_jobs.pop_due(now).job_id == "a"
+
+
 def test_only_delays_of_the_adaptive_schedule_are_checked():
     watched_jobs = make_watched_jobs(Fixed(interval=50.0, jitter=0))
     subscribe(watched_jobs, make_subscription(), "a")

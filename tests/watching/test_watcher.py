@@ -1040,6 +1040,36 @@ def test_poll_now_during_a_poll_polls_again_right_after_it(replay, scripted):
     replay(script)
 
 
+@pytest.mark.parametrize("by", ["poll_now", "wait"])
+def test_an_overdue_check_of_a_failing_service_does_not_postpone_an_immediate_poll(
+    replay, scripted, by
+):
+    """15 s after a failed poll, the watcher checks whether polls of other jobs have succeeded."""
+
+    async def script():
+        down, hanging = ServerError(status=503), asyncio.get_running_loop().create_future()
+        source = scripted({"failing": [down], "hanging": [hanging, down]})
+        options = {"concurrency": 1, "schedule": Fixed(interval=60, jitter=0)}
+        async with (
+            watcher_of(source, **options) as watcher,
+            watcher.watch(["failing", "hanging"]),
+        ):
+            await asyncio.sleep(17)
+            if by == "poll_now":
+                assert watcher.poll_now("failing")
+            else:
+                wait = asyncio.create_task(watcher.wait("failing"))
+            await asyncio.sleep(3)
+            hanging.set_result(down)
+            await asyncio.sleep(1)
+            assert source.times("failing") == [0.0, 20.0]
+            if by == "wait":
+                wait.cancel()
+                await asyncio.wait([wait])
+
+    replay(script)
+
+
 def test_poll_now_of_a_job_that_is_not_watched_does_nothing(replay, scripted):
     async def script():
         source = scripted()
