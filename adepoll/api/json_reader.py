@@ -333,13 +333,13 @@ def _lines_that_construct(
         names[f"_{field.name}"] = defaults.get(field.name, field.default)
     if (unfrozen := _unfrozen(cls)) is None:
         yield f" return cls({', '.join(f'{name}={value}' for name, value in values.items())})"
-        return
-    names["new"] = unfrozen
-    yield " self = new()"
-    for name, value in values.items():
-        yield f" self.{name} = {value}"
-    yield " self.__class__ = cls"
-    yield " return self"
+    else:
+        names["new"] = unfrozen
+        yield " self = new()"
+        for name, value in values.items():
+            yield f" self.{name} = {value}"
+        yield " self.__class__ = cls"
+        yield " return self"
 
 
 def _unfrozen(cls: type) -> type | None:

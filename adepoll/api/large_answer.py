@@ -131,7 +131,6 @@ class LargeAnswer:
             self._file = None
         if self._kept is not None:
             self._kept.delete()
-            self._kept = None
 
     def _scan_output(self, name: str) -> ObjectScanner | None:
         """Return a scanner for the member "output" of a result; None for any other name.

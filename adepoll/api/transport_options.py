@@ -18,6 +18,7 @@ from attrs import field, frozen
 from yarl import URL
 
 from adepoll.common.redaction import Secret, redact_url, showable
+from adepoll.common.system_errors import reason_of
 from adepoll.errors import ConfigurationError
 
 
@@ -219,7 +220,7 @@ def _load(
     except ssl.SSLError as exc:
         reason = exc.reason or "it is not a PEM file"
     except OSError as exc:
-        reason = exc.strerror or type(exc).__name__
+        reason = reason_of(exc)
     else:
         return
     raise ConfigurationError(f"cannot read the {name} {shown}: {reason}")

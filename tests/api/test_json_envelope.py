@@ -151,6 +151,9 @@ def test_members_beyond_the_limit_are_ignored():
     assert (scanner.members, within.members) == ({"a": b"1"}, {"b": b"2", "c": b'"}"'})
     assert scanner.is_complete
     assert within.is_complete
+    for limited in (scanner, within):
+        with pytest.raises(MalformedAnswerError, match="expected nothing more"):
+            limited.feed(b"x")
 
 
 @pytest.mark.parametrize(

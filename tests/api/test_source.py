@@ -189,6 +189,17 @@ async def test_an_overridden_method_gets_a_job_of_the_right_kind(monkeypatch, ki
         assert JobRef.of(job).resolved(client.kind) == JobRef(job_id, kind=kind)
 
 
+async def test_an_overridden_list_is_told_the_kind_only_if_the_client_has_another_one(monkeypatch):
+    """So a `list_jobs` without the argument `kind` can be used for the kind of the client."""
+    async with AdeClient("key", kind=JobKind.V1_PARSE) as client:
+        list_jobs = AsyncMock()
+        monkeypatch.setattr(client, "list_jobs", list_jobs)
+        query = {"page": 2, "page_size": 50, "status": JobStatus.PENDING}
+        for kind, more in ((JobKind.V1_PARSE, {}), (JobKind.V2_PARSE, {"kind": JobKind.V2_PARSE})):
+            await client.for_kind(kind).for_polling(contextlib.nullcontext()).list_jobs(**query)
+            list_jobs.assert_awaited_with(**query, **more)
+
+
 @pytest.mark.parametrize("where", ["class", "object"])
 async def test_a_watcher_calls_a_method_that_is_patched_while_it_runs(monkeypatch, where):
     async with AdeClient("key") as client, JobWatcher(client, discovery="get") as watcher:
