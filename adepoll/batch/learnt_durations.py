@@ -5,6 +5,7 @@ The durations are stored in the journal's table `notes`, under the key "duration
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from adepoll.api.job_kind import JobKind
@@ -31,10 +32,8 @@ def _durations_in(saved: str | None) -> dict[JobKind, Durations]:
     """
     learnt = {}
     for name, text in _texts_in(saved).items():
-        try:
+        with suppress(ConfigurationError):  # written by another version; the run learns again
             learnt[JobKind(name)] = Durations.from_json(text)
-        except ConfigurationError:  # written by another version of adepoll; the run learns again
-            continue
     return learnt
 
 

@@ -517,6 +517,7 @@ async def test_a_file_removed_before_its_outcome_is_delivered_stops_nothing(scen
     monkeypatch.setattr(PartFile, "publish", taken_away)
     found = await scene.run(job_ids)
     assert {outcome.error for outcome in found.values()} == {None}
+    assert {record.modified_ns for record in scene.records().values()} == {0}
 
 
 async def test_a_partial_download_is_resumed_by_the_next_run(scene):
