@@ -1,6 +1,7 @@
 """Sends responses: correctly, or cut off, stalled, endless, or with a wrong length."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 import sys
@@ -39,15 +40,12 @@ async def send(request: web.Request, data: ResponseData) -> web.StreamResponse:
         return web.Response(status=data.status, headers=data.headers, body=data.body)
     response = web.StreamResponse(status=data.status, headers=data.headers)
     response.content_length = data.size
-    try:
+    # A client that disconnects is not an error of the emulator.
+    with contextlib.suppress(ConnectionError):
         await response.prepare(request)
         if request.method == hdrs.METH_GET:
             for chunk in data.chunks(chunk_bytes=_CHUNK_BYTES):
                 await response.write(chunk)
-            await response.write_eof()
-    except ConnectionError:
-        # The client disconnected, which is not an error of the emulator.
-        return response
     return response
 
 
@@ -87,11 +85,9 @@ class FaultySender:
         Args:
             now: Unix seconds, for the `Date` header.
         """
-        try:
+        # A client that disconnects before the end is not an error of the emulator.
+        with contextlib.suppress(ConnectionError):
             await self._send(self.request.writer, now)
-        except ConnectionError:
-            # The client disconnected before the end, which is not an error of the emulator.
-            return _AlreadySent()
         return _AlreadySent()
 
     async def _send(self, writer: AbstractStreamWriter, now: float) -> None:

@@ -84,13 +84,13 @@ class _Sampler:
     def _resolved(self, schema: Json) -> Json:
         """Return the schema without ``$ref``, ``anyOf`` or ``oneOf`` at its top level.
 
-        A reference is followed, and the first of several options is chosen. Return None if this
-        takes too many steps.
+        A reference is followed, and the first of several options is chosen. Return None if the
+        schema is not an object, or if this takes too many steps.
         """
         # The number of steps is limited, because a schema can refer to itself.
         for _ in range(_LARGEST_DEPTH):
             if not isinstance(schema, dict):
-                return schema
+                return None
             options = schema.get("anyOf", schema.get("oneOf"))
             if isinstance(ref := schema.get("$ref"), str) and ref.startswith("#/"):
                 schema = self._at(ref[2:])

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from waiting import supervised
 
 from adepoll.cli import cli, emulate
-from adepoll.emulator import Emulator
+from adepoll.emulator import Emulator, JobPlan
 
 
 @contextlib.asynccontextmanager
@@ -101,6 +101,14 @@ async def test_a_terminal_shows_one_line_of_statistics_that_is_redrawn(monkeypat
     assert len(lines) >= 2
     begin = "2 active, 0 settled | 0 get, 1 list, 0 create, 0 result | 1 faults"
     assert lines[-1].split("\r")[0] == begin[:59]  # a line of 60 characters could wrap
+
+
+def test_pending_and_processing_jobs_are_active(clock):
+    emulator = Emulator(clock=clock)
+    for queue_time, processing_time in ((9.0, 0.0), (0.0, 9.0), (0.0, 9.0), (0.0, 0.0)):
+        emulator.submit(JobPlan(queue_time=queue_time, processing_time=processing_time))
+    clock.now += 1.0
+    assert emulate._summary(emulator).startswith("3 active, 1 settled | 0 get, 0 list, ")
 
 
 @pytest.fixture

@@ -74,8 +74,9 @@ class TestLists:
             listed = world.page()["jobs"]
             return world.job(job_id)[1]["status"], listed[0]["status"] if listed else None
 
-        assert seen() == ("processing", None)
+        assert (seen(), world.listed()) == (("processing", None), {})
         clock.now += 3
+        assert world.listed() == {JobStatus.PROCESSING: 1}
         assert seen() == ("processing", "processing")
         clock.now += 7
         assert seen() == ("completed", "processing")

@@ -21,7 +21,7 @@ from adepoll.emulator import (
     World,
 )
 from adepoll.emulator.kinds.emulated_kind import PageQuery
-from adepoll.emulator.kinds.forms import InvalidRequestError
+from adepoll.emulator.kinds.forms import Form, InvalidRequestError
 
 V1 = [name for name in KINDS if name.startswith("v1")]
 V2 = [name for name in KINDS if name.startswith("v2")]
@@ -144,6 +144,14 @@ def test_values_of_a_profile_have_limits(field, good, bad):
     for value in bad:
         with pytest.raises(ValueError, match=field):
             Profile(**{field: value})
+
+
+def test_a_document_without_a_name_is_called_document_pdf():
+    step = {"name": "parse-extract", "document": "$inputs.a", "schema": SCHEMA}
+    for url, name in (("https://a.example/a.pdf", "a.pdf"), ("https://a.example/", "document.pdf")):
+        fields = {"inputs": {"a": {"document_url": url}}, "steps": [step], "document_url": url}
+        for kind in ("v2-workflow", "v2-parse", "v1-parse"):
+            assert KINDS[kind].read_submission(Form(fields=fields)).filename == name
 
 
 def test_at_most_all_jobs_fail_are_cancelled_or_partial():
@@ -487,6 +495,7 @@ class TestHttp:
             "all": f"{extract}.extraction",
             "absent": f"{extract}.extraction.total.x",
             "other": f"x{extract}",
+            "bare": "extract",
             "number": 7,
         }
         async with api.post("/v2/workflow/jobs", json=body) as answer:
@@ -495,7 +504,7 @@ class TestHttp:
             output = (await answer.json())["result"]["output"]
         assert isinstance(output["total"], float)
         assert output["all"]["total"] == output["total"]
-        assert [output[name] for name in ("absent", "other", "number")] == [None] * 3
+        assert [output[name] for name in ("absent", "other", "bare", "number")] == [None] * 4
         rows = [row["row"] for row in output["_rows"] if isinstance(row, dict)]
         assert rows == [*range(rows[0], rows[0] + len(rows))]
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+import attrs
 import pytest
 
 from adepoll import JobKind, errors
@@ -203,12 +204,19 @@ def test_a_bucket_runs_on_virtual_time_and_early_requests_are_counted():
                 await asyncio.sleep(error.retry_after)
         return world.request_log.early
 
+    async def together(world, source):
+        source = attrs.evolve(source, latency=(0.0, 2.0))
+        requests = [source.get_job("one") for _ in range(10)]
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+        assert sum(isinstance(answer, errors.RateLimitedError) for answer in answers) > 3
+        return world.request_log.early
+
     for options in ({"rate": 0.2}, {"rate": 1.0, "wait_min": 5.0, "wait_max": 9.0}):
         limit = make_fault("rate-limit", burst=2, **options)
         refused, early = replay(impatient, limit)
         assert refused > 3
         assert 0 < early < 10
-        assert replay(patient, limit) == 0
+        assert replay(patient, limit) == replay(together, limit) == 0
 
 
 def test_the_same_seed_gives_the_same_answers():

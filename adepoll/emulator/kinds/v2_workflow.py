@@ -35,16 +35,16 @@ class V2Workflow(V2Kind):
         inputs = reader.json_object("inputs", required=True)
         schema, document = _read_steps(reader)
         source = inputs.get(document.removeprefix(_INPUTS))
-        if not reader.problems and not isinstance(source, dict):
-            message = f"Value error, {document!r} is not one of the inputs"
-            reader.problem("steps", message, "value_error")
-            source = {}
-        filename = "document.pdf"
-        if not reader.problems and isinstance(source, dict):
-            filename = _filename(source, reader)
+        filename = ""
+        if not reader.problems:
+            if isinstance(source, dict):
+                filename = _filename(source, reader)
+            else:
+                message = f"Value error, {document!r} is not one of the inputs"
+                reader.problem("steps", message, "value_error")
         projection = reader.json_object("output")
         submission = Submission(
-            filename=filename,
+            filename=filename or "document.pdf",
             tier=read_tier(reader),
             schema=schema,
             options={"output": projection} if projection else {},
@@ -107,15 +107,18 @@ def _read_steps(reader: FormReader) -> tuple[Json, str]:
 
 
 def _filename(source: dict[str, Json], reader: FormReader) -> str:
-    """Return the name of the document of an input: the name of its file, or the end of its URL."""
+    """Return the name of the document of an input: the name of its file, or the end of its URL.
+
+    The text is empty if the URL ends with a slash, or if the input has neither.
+    """
     part, url = source.get("document"), source.get("document_url")
     if isinstance(url, str) and url:
-        return url.rpartition("/")[2] or "document.pdf"
+        return url.rpartition("/")[2]
     if isinstance(part, str) and part in reader.form.filenames:
         return reader.form.filenames[part]
     message = "Value error, an input must have a document, a file of the form, or a document_url"
     reader.problem("inputs", message, "value_error")
-    return "document.pdf"
+    return ""
 
 
 def _step_output(job: Job, rng: random.Random) -> dict[str, Json]:
