@@ -1,6 +1,5 @@
 """Downloads one result to its file: in segments, or in order if segments are not possible."""
 
-import asyncio
 from contextlib import AsyncExitStack
 
 from attrs import evolve, frozen
@@ -220,9 +219,8 @@ class ResultDownload:
 
     async def _wait_or_raise(self, error: ResultError) -> None:
         # `retries` has already counted the failures of single requests. The failure of the whole
-        # attempt counts in addition: `started=now` says that it is not one of these failures.
-        now = asyncio.get_running_loop().time()
-        await self._stored.retries.wait_or_raise(error, started=now, received=0)
+        # attempt counts in addition: without `started`, it is not one of these failures.
+        await self._stored.retries.wait_or_raise(error)
 
     def _changed_error(self) -> ResultTransferError:
         return ResultTransferError(

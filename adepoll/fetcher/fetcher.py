@@ -384,8 +384,7 @@ class ResultFetcher(AsyncCloseable):
             error = ResultMalformedError(problems, job_id=found.ref.job_id)
             if isinstance(found.source, JobSnapshot) or len(body) > MAX_ERROR_PAGE:
                 raise error
-            now = asyncio.get_running_loop().time()
-            await found.source.retries.wait_or_raise(error, started=now, received=0)
+            await found.source.retries.wait_or_raise(error)
 
     async def _into_memory(self, found: FoundResult) -> bytes:
         """Return the bytes of a result. If the result changes meanwhile, request it again."""
@@ -401,8 +400,7 @@ class ResultFetcher(AsyncCloseable):
                 await reader.aclose()
             if isinstance(found.source, JobSnapshot):
                 raise error  # the result is part of the snapshot, and cannot be requested again
-            now = asyncio.get_running_loop().time()
-            await found.source.retries.wait_or_raise(error, started=now, received=0)
+            await found.source.retries.wait_or_raise(error)
 
     async def _read_all(self, reader: Reader, job_id: str) -> bytes:
         """Return all bytes of a reader.

@@ -284,8 +284,8 @@ class TransferRetries:
         self,
         error: ResultError,
         *,
-        started: float,
-        received: int,
+        started: float | None = None,
+        received: int = 0,
     ) -> None:
         """Wait until the next attempt may start; raise `error` if the transfer must be given up.
 
@@ -294,13 +294,14 @@ class TransferRetries:
 
         Args:
             error: The error of the failed request.
-            started: Time at which the failed request began.
+            started: Time at which the failed request began; None if the failure always counts.
             received: Number of new bytes that the failed request received.
         """
         self.check_open()
         if not error.transient:
             raise error
         now = asyncio.get_running_loop().time()
+        started = now if started is None else started
         self._record_progress(received)
         if self._patient_since is None:
             self._patient_since = now if received else min(started, now)

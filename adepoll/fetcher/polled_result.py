@@ -3,10 +3,9 @@
 The answer can be too large for the memory. So the result is cut out of it while it arrives.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 import aiohttp
@@ -125,11 +124,9 @@ class PolledResult:
         """
         reader, self._first = self._first or PolledReader(self), None
         if start < 0:
-            try:
+            async with aclosing(reader):
                 while await reader.read():
                     pass
-            finally:
-                await reader.aclose()
             start = max(0, start + reader.received)
             reader = PolledReader(self)
         reader.set_range(start, stop)
@@ -293,8 +290,7 @@ class PolledReader:
         await self._reader.aclose()
         if isinstance(error, ResultChangedError):
             error = changed_error(error, expected=None)
-        now = asyncio.get_running_loop().time()
-        await self._polled.retries.wait_or_raise(error, started=now, received=0)
+        await self._polled.retries.wait_or_raise(error)
         self._resumed = self.resumed + 1
         self._start()
 

@@ -96,7 +96,6 @@ class ItemBuilder:
         if len(self._paths) + len(self._open) > _MAX_DEPTH:
             raise ValueError("nested too deeply")
         if self._open or self._paths[-1] == self.prefix:
-            self.is_found = True
             self._open.append(container)
             self._keys.append("")
         else:

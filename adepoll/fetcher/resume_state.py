@@ -79,7 +79,7 @@ class ResumeStateFile:
         self._path = part.with_name(f"{part.name}{STATE_END}")
         self._new = part.with_name(f"{part.name}.json.new")
         self._fd: int | None = None  # None until the file is created
-        self._last = b""  # contents of the file, after the last complete write
+        self._last: bytes  # contents of the file, after the last complete write
         self._sync_error: OSError | None = None  # the error of a failed sync of the part file
 
     def read(self, job_id: str, length: int, inode: int) -> ResumeState | None:

@@ -100,9 +100,7 @@ class Segments:
         return None
 
     def advance(self, claim: Claim, count: int) -> None:
-        """Record that the next `count` bytes of a claim have been written to the file."""
-        if not count:
-            return
+        """Record that the next bytes of a claim have been written to the file: `count`, not 0."""
         start = claim.start
         stop = claim.start = start + count
         index = bisect_left(self.present, (start, stop))

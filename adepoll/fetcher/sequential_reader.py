@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Final
 
 from attrs import evolve
@@ -394,17 +394,11 @@ async def _find_size(stored: RemoteResult) -> ObjectVersion:
 
     Request one byte. If the response does not state the size of the object, read the whole object.
     """
-    reader = SequentialReader(stored, stop=1)
-    try:
+    async with aclosing(SequentialReader(stored, stop=1)) as reader:
         await reader.begin()
-    finally:
-        await reader.aclose()
     if reader.version.size is not None:
         return reader.version
-    reader = SequentialReader(stored)
-    try:
+    async with aclosing(SequentialReader(stored)) as reader:
         while await reader.read():
             pass
-    finally:
-        await reader.aclose()
     return evolve(reader.version, size=reader.received)

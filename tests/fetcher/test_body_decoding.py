@@ -99,8 +99,9 @@ async def test_padding_is_not_read_to_its_end():
 async def test_a_cut_member_is_a_failed_transfer(cut):
     text = bytes(range(256)) * 8
     member = gzip.compress(text)
-    with pytest.raises(ResultTransferError, match="ended within their encoding"):
+    with pytest.raises(ResultTransferError, match="ended within their encoding") as caught:
         await decoded(member, member[:-cut])
+    assert caught.value.is_object_at_fault
 
 
 @pytest.mark.parametrize("text", [b"{}", b'\r\n {"a": 1}', b"\t{}" + b" " * 100])

@@ -48,6 +48,7 @@ def test_no_time_gives_no_rate():
     plan = ConnectionPlan(8, 0.0)
     plan.received = FIRST_SEGMENT
     assert plan.segment_size(MIB, 0.0) == FIRST_SEGMENT
+    assert plan.update(0.0) == 1
 
 
 def test_less_than_a_mebibyte_decides_nothing():

@@ -1447,8 +1447,9 @@ def test_a_result_without_its_last_brace_is_not_published(tmp_path, text, whole,
         publish(part, len(text))
         assert (tmp_path / "out").read_bytes() == text
     else:
-        with pytest.raises(ResultTransferError, match="ended within the result"):
+        with pytest.raises(ResultTransferError, match="ended within the result") as caught:
             publish(part, len(text))
+        assert caught.value.is_object_at_fault
         part.close()
         assert not list(tmp_path.iterdir())
 
@@ -1475,8 +1476,9 @@ def test_the_last_byte_before_whitespace_must_close_the_result(tmp_path, text, w
         part.publish()
         assert (tmp_path / "out").read_bytes() == text
         return
-    with pytest.raises(ResultTransferError, match="ended within the result"):
+    with pytest.raises(ResultTransferError, match="ended within the result") as caught:
         part.publish()
+    assert caught.value.is_object_at_fault
     part.close()
     assert names(tmp_path) == []
 

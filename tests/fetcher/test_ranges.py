@@ -180,8 +180,9 @@ async def test_the_end_of_a_range_within_the_result_may_be_any_byte(bucket, body
     got, _ = await read(fetch(), stored(bucket.url()), start=100, stop=4_000)
     assert got == body[100:4_000]
     for stop in (None, SIZE - 2, SIZE + 10):
-        with pytest.raises(ResultTransferError, match="ended within"):
+        with pytest.raises(ResultTransferError, match="ended within") as caught:
             await read(fetch(), stored(bucket.url()), start=100, stop=stop)
+        assert caught.value.is_object_at_fault
 
 
 async def test_an_error_page_is_not_a_result_of_another_size(bucket, body, fetch, stored):
@@ -350,6 +351,10 @@ async def test_a_cut_before_the_range_is_not_the_size(bucket, body, fetch, store
     bucket.answers = [bucket.reply(body[:300], length=None), bucket.give()]
     got, _ = await read(fetch(), stored(bucket.url()), start=1_000)
     assert got == body[1_000:]
+    bucket.answers = [bucket.reply(body[:300], length=None)]
+    with pytest.raises(ResultTransferError, match="ended within") as caught:
+        await read(fetch(attempts=1), stored(bucket.url()), start=1_000)
+    assert caught.value.received == 300
 
 
 @pytest.mark.parametrize(("start", "stop"), [(5, 5), (5, 4), (0, 0), (-5, 3), (-5, -1), (0, -1)])

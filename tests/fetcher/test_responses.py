@@ -188,8 +188,10 @@ async def test_a_range_body_of_another_length_raises(storage, storage_client, co
     storage.answers = [
         range_response(storage, 10, 20, SIZE, body=BODY[10 : 10 + count], length=None)
     ]
-    with pytest.raises(ResultTransferError, match="more bytes" if count > 10 else "fewer bytes"):
+    problem = "more bytes" if count > 10 else "fewer bytes"
+    with pytest.raises(ResultTransferError, match=problem) as caught:
         await fetch_body(storage_client, storage.url(), requested=Range(10, 20))
+    assert caught.value.is_object_at_fault == (count > 10)
 
 
 async def test_an_unrequested_range_is_unusable(storage, storage_client):
@@ -418,8 +420,9 @@ async def test_a_cut_encoded_body_is_never_complete(
     encoded = gzip.compress(result_body())[:cut]
     storage.answers = [storage.reply(encoded, headers=["Content-Encoding: gzip"])]
     async with ResultFetcher(answering(), patience=0) as fetcher:
-        with pytest.raises(ResultTransferError, match="ended within"):
+        with pytest.raises(ResultTransferError, match="ended within") as caught:
             await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+    assert caught.value.is_object_at_fault
     assert len(storage.heads) == 3
     assert [*tmp_path.iterdir()] == []
 

@@ -84,11 +84,12 @@ class Download(RuleBasedStateMachine):
         assert bytes_of([(claim.start, claim.stop)]) <= free
         self.claims.append(claim)
 
-    @precondition(lambda self: self.claims)
+    @precondition(lambda self: any(claim.start < claim.stop for claim in self.claims))
     @rule(data=st.data())
     def advance(self, data):
-        claim = data.draw(st.sampled_from(self.claims))
-        count = data.draw(st.integers(0, claim.stop - claim.start))
+        incomplete = [claim for claim in self.claims if claim.start < claim.stop]
+        claim = data.draw(st.sampled_from(incomplete))
+        count = data.draw(st.integers(1, claim.stop - claim.start))
         self.present |= set(range(claim.start, claim.start + count))
         self.segments.advance(claim, count)
 

@@ -137,8 +137,9 @@ async def test_a_result_for_memory_that_always_changes_is_given_up(bucket, body,
         bucket.etag = f'"{number}"'
 
     bucket.answers = [bucket.give(1_000, then="close", before=change)]
-    with pytest.raises(ResultTransferError, match="changed"):
+    with pytest.raises(ResultTransferError, match="changed") as caught:
         await fetch(attempts=4).result(stored(bucket.url()))
+    assert caught.value.is_object_at_fault
     assert len(bucket.heads) < 12
 
 
@@ -249,6 +250,9 @@ async def test_without_a_size_an_earlier_cut_is_not_another_object(bucket, body,
     bucket.answers.append(bucket.give())
     got, _, error = await read_all(fetch(attempts=9), stored(bucket.url()))
     assert (got, error) == (body, None)
+    bucket.answers = [bucket.reply(body[:cut], length=None) for cut in (1_000, 900)]
+    _, _, error = await read_all(fetch(attempts=2), stored(bucket.url()))
+    assert (error.received, error.is_object_at_fault) == (900, True)
 
 
 async def test_a_large_beginning_is_compared_completely_in_constant_memory(
