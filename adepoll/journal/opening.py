@@ -103,7 +103,6 @@ def open_file(
             _make_private(path)
         else:
             _check_access(path)
-        if status is not None and status.st_size:
             # The connection for the check is read-only, so that a refused file stays unchanged.
             # Otherwise, SQLite would copy the WAL into the file when the connection is closed. But
             # if a process was killed while it created the tables, SQLite must undo that first, and
