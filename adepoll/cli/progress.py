@@ -120,8 +120,8 @@ class PlainView(View):
     def _begin(self) -> None:
         self._speed = Speed(_LINE_INTERVAL)
         self._began = self._printed_at = asyncio.get_running_loop().time()
-        self._printed: BatchState | None = None
-        self._speed.add(self._began, self._source())
+        self._printed = self._source()
+        self._speed.add(self._began, self._printed)
 
     def _draw(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -135,11 +135,11 @@ class PlainView(View):
     def _line_interval(self, state: BatchState) -> float:
         """Return the seconds after the previous line until the next one is printed.
 
-        0 if no line was printed yet, or if the batch has a new kind of problem. 600 if no number
-        has changed since the previous line, otherwise 60.
+        0 if the batch has a new kind of problem. 600 if no number has changed since the previous
+        line, otherwise 60.
         """
         printed = self._printed
-        if printed is None or _problems(state) - _problems(printed):
+        if _problems(state) - _problems(printed):
             return 0.0
         return _IDLE_LINE_INTERVAL if _counts(state) == _counts(printed) else _LINE_INTERVAL
 

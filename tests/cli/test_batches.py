@@ -386,11 +386,12 @@ async def test_results_that_are_not_included_are_counted(ade, tmp_path, journal)
     assert {path.stem for path in (tmp_path / "r").iterdir()} == {*job_ids}
 
 
-async def test_completed_jobs_whose_results_are_not_kept_are_counted(ade):
-    job_ids = [ade.submit(JobPlan(zero_data_retention=True)) for _ in range(2)]
+@pytest.mark.parametrize(("count", "jobs"), [(1, "1 completed job"), (2, "2 completed jobs")])
+async def test_completed_jobs_whose_results_are_not_kept_are_counted(ade, count, jobs):
+    job_ids = [ade.submit(JobPlan(zero_data_retention=True)) for _ in range(count)]
     code, _, err = await adepoll(ade, "watch", *job_ids)
     assert code == 0
-    assert "adepoll: 2 completed jobs without a result: the service keeps none" in err
+    assert f"adepoll: {jobs} without a result: the service keeps none" in err
 
 
 async def test_partial_results_and_credits_are_reported(ade, journal):

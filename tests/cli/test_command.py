@@ -1,8 +1,10 @@
 """The command as a process: its output and its exit code."""
 
 import asyncio
+import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import pty
@@ -33,6 +35,7 @@ from terminals import read_all
 from waiting import supervised, until
 
 from adepoll import JobSnapshot
+from adepoll.cli import main
 from adepoll.emulator import Emulator, JobPlan, Outcome
 
 
@@ -315,6 +318,19 @@ async def test_a_full_disk_under_stdout_is_reported_in_one_line(ade):
         assert code == 74
         assert "adepoll: cannot read or write stdout: No space left on device" in err.splitlines()
     os.close(full)
+
+
+def test_an_error_of_stdout_is_reported_although_the_next_write_succeeds(monkeypatch, capsys):
+    class Interrupted(io.StringIO):
+        def write(self, _text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "argv", ["adepoll", "--help"])
+    monkeypatch.setattr(sys, "stdout", Interrupted())
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 74
+    assert "cannot read or write stdout: Input/output error" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["watch", "--no-such-option"], ["watch", "a", "-j", "/"], []])

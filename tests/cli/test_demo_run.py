@@ -1,13 +1,20 @@
 """The demo finds every difference between what it observed and what the emulator did."""
 
+import asyncio
+import contextlib
 import io
 
 import pytest
 from rich.console import Console
+from scripted import snapshot
 
+from adepoll import AdeClient, JobRef
 from adepoll.api.models import JobStatus
-from adepoll.cli.demo_emulator import emulator_process
-from adepoll.cli.demo_run import Observations, compare, summary_table
+from adepoll.cli import demo_run
+from adepoll.cli.demo_emulator import EmulatorProcess, emulator_process
+from adepoll.cli.demo_run import Observations, compare, run_demo, summary_table
+from adepoll.cli.exit_codes import ExitCode
+from adepoll.emulator import Emulator, JobPlan, Outcome, Profile
 
 
 def observed(**changes):
@@ -120,11 +127,75 @@ def test_the_table_of_a_demo_without_settled_jobs_counts_the_differences():
     assert table[-1] == "check             2 differences"
 
 
+def test_a_job_that_is_yielded_twice_is_counted():
+    observations = Observations()
+    for _ in range(2):
+        observations.add(snapshot("job-1"))
+    assert observations.repeats == 1
+
+
+async def test_jobs_requests_and_results_are_observed(tmp_path):
+    plans = [JobPlan(result_bytes=3_000_000), JobPlan(), JobPlan(outcome=Outcome.FAILED)]
+    loop = asyncio.get_running_loop()
+    async with Emulator() as ade, AdeClient(ade.api_key, base_url=ade.base_url) as client:
+        large, small, failed = [ade.submit(plan) for plan in plans]
+        began = loop.time()
+        jobs = [JobRef(job_id) for job_id in (large, small, failed)]
+        found = await demo_run._watch(client, jobs, tmp_path)
+        assert 0 < found.seconds <= loop.time() - began
+        assert found.requests == client.stats.requests
+        digests = {job_id: ade.truth(job_id).result_sha256 for job_id in (large, small)}
+    assert found.statuses == {
+        large: JobStatus.COMPLETED,
+        small: JobStatus.COMPLETED,
+        failed: JobStatus.FAILED,
+    }
+    assert found.digests == digests
+    assert (found.large, found.bytes_fetched, found.repeats) == (1, 3_000_000, 0)
+    assert found.problems == []
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_download_that_fails_is_a_problem(tmp_path):
+    async with Emulator() as ade, AdeClient(ade.api_key, base_url=ade.base_url) as client:
+        job_id = ade.submit(JobPlan(zero_data_retention=True))
+        found = await demo_run._watch(client, [JobRef(job_id)], tmp_path)
+    assert (found.large, found.digests) == (0, {})
+    (problem,) = found.problems
+    assert job_id in problem
+
+
+@pytest.mark.parametrize("findings", [[], ["job job-1 was lost"]])
+async def test_the_code_of_the_demo_says_whether_there_was_a_difference(
+    monkeypatch, capsys, findings
+):
+    async with Emulator(profile=Profile.quick()) as ade:
+        url = ade.base_url
+
+        @contextlib.asynccontextmanager
+        async def process(*, seed, median):
+            assert (seed, median) == (7, 0.5)
+            yield EmulatorProcess(url, ade.api_key)
+
+        monkeypatch.setattr(demo_run, "emulator_process", process)
+        if findings:
+            monkeypatch.setattr(demo_run, "compare", lambda *_: findings)
+        code = await run_demo(jobs=5, median=0.5, seed=7)
+    assert code is (ExitCode.FAILED_OR_CANCELLED if findings else ExitCode.COMPLETED)
+    out, err = capsys.readouterr()
+    assert "5 jobs: 5 completed" in out
+    assert [line for line in err.splitlines() if "settled" not in line] == [
+        f"adepoll: submitting 5 jobs to the emulator at {url}",
+        "adepoll: comparing with the emulator's records",
+        *[f"adepoll: WRONG: {finding}" for finding in findings],
+    ]
+
+
 async def test_the_emulator_of_the_demo_does_not_get_the_api_key(monkeypatch):
     seen = {}
 
-    async def start(*command, env, **_options):
-        seen.update(env, command=command)
+    async def start(*command, env, **options):
+        seen.update(env, command=command, **options)
         raise ProcessLookupError
 
     monkeypatch.setattr("asyncio.create_subprocess_exec", start)
@@ -135,3 +206,4 @@ async def test_the_emulator_of_the_demo_does_not_get_the_api_key(monkeypatch):
             pass
     assert seen["OTHER"] == "stays"
     assert "canary" not in str(seen)
+    assert seen["start_new_session"]

@@ -83,6 +83,11 @@ def test_each_line_is_an_id_regardless_of_the_pieces(lines, cuts):
     assert found == [line for line in lines if line.strip() and not line.startswith("#")]
 
 
+def test_the_line_of_an_error_counts_the_lines_of_earlier_pieces():
+    with pytest.raises(IdsError, match=r"ids.txt, line 4: "):
+        batches_in(["# a\n# b\n", "\n", "[\n"])
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("last", ["", "end"])
@@ -230,6 +235,7 @@ def test_empty_cells_and_blank_rows_are_skipped():
 
 def test_the_separator_line_of_excel_is_not_the_header():
     assert ids_in("sep=;\na,b;job_id\n1;x\n", "job_id") == ["x"]
+    assert ids_in("sep=|\nid=a|id\nx|y\n", "id") == ["y"]
 
 
 def test_a_name_in_the_header_may_have_several_lines():
@@ -418,12 +424,14 @@ def test_a_table_of_ids_only_is_a_list_of_ids():
 
 
 def test_json_lines_have_kinds_and_labels():
-    lines = '{"id": "a", "kind": "v1-parse", "label": 17}\n{"id": "b"}\n{"id": "c", "kind": null}'
+    lines = '{"id": "a", "kind": "v1-parse", "label": 17}\n{"id": "b"}\n'
+    lines += '{"id": "c", "kind": null, "label": null}'
     first, *others = jobs_in(lines, job_id="id")
     assert (first, first.label) == (JobRef("a", kind=JobKind.V1_PARSE), "17")
     assert others == ["b", "c"]
     (job,) = jobs_in('{"id": "a", "x": {"y": "v2-parse"}}', job_id="id", kind="x.y")
     assert job == JobRef("a", kind=JobKind.V2_PARSE)
+    assert jobs_in('{"id": "a", "x": null}', job_id="id", label="x.y") == ["a"]
 
 
 @pytest.mark.parametrize(

@@ -131,38 +131,38 @@ def test_a_failed_download_is_no_longer_in_progress():
 
 
 @pytest.mark.parametrize(
-    ("formatted", "text"),
+    ("format_number", "number", "text"),
     [
-        (format_duration(0.1), "1 s"),
-        (format_duration(1.6), "2 s"),
-        (format_duration(89), "89 s"),
-        (format_duration(90), "2 min"),
-        (format_duration(5_399), "90 min"),
-        (format_duration(5_400), "2 h"),
-        (format_duration(720), "12 min"),
-        (format_duration(7200), "2 h"),
-        (format_rate(0), "0/s"),
-        (format_rate(0.05), "3.0/min"),
-        (format_rate(-1), "0/s"),
-        (format_rate(0.099), "5.9/min"),
-        (format_rate(0.1), "0.1/s"),
-        (format_rate(1.25), "1.2/s"),
-        (format_rate(9.99), "10.0/s"),
-        (format_rate(10), "10/s"),
-        (format_rate(1234.5), "1,234/s"),
-        (format_bytes(12_000), "12 kB"),
-        (format_bytes(999_999), "1000 kB"),
-        (format_bytes(1_000_000), "1 MB"),
-        (format_bytes(999_999_999), "1000 MB"),
-        (format_bytes(1_000_000_000), "1.0 GB"),
-        (format_bytes(999_900_000_000), "999.9 GB"),
-        (format_bytes(1_000_000_000_000), "1.0 TB"),
-        (format_bytes(12_340_000), "12 MB"),
-        (format_bytes(12_340_000_000), "12.3 GB"),
+        (format_duration, 0.1, "1 s"),
+        (format_duration, 1.6, "2 s"),
+        (format_duration, 89, "89 s"),
+        (format_duration, 90, "2 min"),
+        (format_duration, 5_399, "90 min"),
+        (format_duration, 5_400, "2 h"),
+        (format_duration, 720, "12 min"),
+        (format_duration, 7200, "2 h"),
+        (format_rate, 0, "0/s"),
+        (format_rate, 0.05, "3.0/min"),
+        (format_rate, -1, "0/s"),
+        (format_rate, 0.099, "5.9/min"),
+        (format_rate, 0.1, "0.1/s"),
+        (format_rate, 1.25, "1.2/s"),
+        (format_rate, 9.99, "10.0/s"),
+        (format_rate, 10, "10/s"),
+        (format_rate, 1234.5, "1,234/s"),
+        (format_bytes, 12_000, "12 kB"),
+        (format_bytes, 999_999, "1000 kB"),
+        (format_bytes, 1_000_000, "1 MB"),
+        (format_bytes, 999_999_999, "1000 MB"),
+        (format_bytes, 1_000_000_000, "1.0 GB"),
+        (format_bytes, 999_900_000_000, "999.9 GB"),
+        (format_bytes, 1_000_000_000_000, "1.0 TB"),
+        (format_bytes, 12_340_000, "12 MB"),
+        (format_bytes, 12_340_000_000, "12.3 GB"),
     ],
 )
-def test_numbers_have_a_suitable_unit(formatted, text):
-    assert formatted == text
+def test_numbers_have_a_suitable_unit(format_number, number, text):
+    assert format_number(number) == text
 
 
 def test_a_line_describes_the_whole_state():

@@ -1,5 +1,7 @@
 """How a command ends: first and second signals, errors, bugs, and closed pipes."""
 
+import asyncio
+import functools
 import os
 import pty
 import signal
@@ -10,6 +12,8 @@ import forkserver
 import pytest
 from terminals import read_all
 from waiting import supervised
+
+from adepoll.cli.signals import StopSignals
 
 KEY = "canary-key-8f2e1"
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
@@ -203,6 +207,14 @@ async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(begin):
         process.send_signal(signal.SIGTERM)
         await process.communicate()
     assert process.returncode == 143
+
+
+def test_a_signal_after_the_end_of_the_command_is_recorded():
+    with StopSignals() as signals:
+        with asyncio.Runner() as runner:
+            runner.run(signals.run_cancellable(functools.partial(asyncio.sleep, 0)))
+        signal.raise_signal(signal.SIGTERM)
+    assert signals.received is signal.SIGTERM
 
 
 async def test_a_signal_before_the_command_starts_stops_it(begin):
