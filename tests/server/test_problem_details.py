@@ -135,6 +135,8 @@ def test_the_detail_of_an_invalid_id_keeps_capital_letters():
 def test_only_errors_for_an_operator_are_faults():
     assert problem_details(errors.AuthenticationError(status=401)).is_fault
     assert problem_details(errors.ServerError(status=500)).is_fault
+    internal = problem_details(errors.AdePollError("a bug"))
+    assert (internal.status, internal.is_fault) == (500, True)
     for error in (
         errors.ClosedError("the server stops"),
         errors.JobTimeoutError(job_id="a", timeout=1, last_status=None),

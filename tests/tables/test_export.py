@@ -501,7 +501,8 @@ async def test_a_job_that_settles_during_the_export_has_its_result(tmp_path):
             job = snapshot("j250", data=json.loads(result_text({"a": "y"})))
             await journal.write(Settled(job, 1_700_000_070.0, fetching=False))
 
-    def progress(done, _jobs):
+    def progress(done, jobs):
+        assert jobs == 300
         if done == 101:
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(asyncio.run, settle()).result()

@@ -128,6 +128,25 @@ def test_half_of_the_places_is_enough_for_a_slow_host():
         assert len(failed) == 2  # two of the four requests that were in flight first
         assert now() - began == pytest.approx(25.0, abs=0.2)  # ten answers of 5 s by two places
         assert not requests.bad.outage.failures
+        assert requests.bad.in_flight == 0
+
+    run(main())
+
+
+def test_requests_that_begin_later_do_not_postpone_the_end_of_a_slow_one():
+    async def main():
+        requests = Requests(Semaphore(4))
+        await requests.warm_up(4)
+        began = now()
+        slow = [requests.start(requests.bad, 30.0) for _ in range(3)]
+
+        async def keep_sending():
+            while now() < began + 4:
+                await requests.send(requests.good, 0.01)
+
+        await asyncio.gather(keep_sending(), keep_sending())
+        assert [task.done() for task in slow] == [False, False, True]
+        await requests.end()
 
     run(main())
 
