@@ -18,7 +18,9 @@ from adepoll.errors import ConfigurationError
 # Largest size of a name without ".json", in bytes. Most file systems allow names of 255 bytes, but
 # eCryptfs, which encrypts the folders of many network storages, allows 143.
 _MAX_NAME_BYTES: Final = 138
-_FORBIDDEN: Final = frozenset('/\\:*?"<>|')  # characters that Windows forbids in names
+_BEFORE_ID: Final = "~"  # between a name that several jobs have, and the id of the job
+# Characters that Windows forbids in names, and "~", so that no label can give a `name_with_id`.
+_FORBIDDEN: Final = frozenset(f'/\\:*?"<>|{_BEFORE_ID}')
 _RESERVED: Final = frozenset(  # names that Windows forbids, also with an ending such as ".json"
     ["CON", "PRN", "AUX", "NUL", *(f"{name}{n}" for name in ("COM", "LPT") for n in range(1, 10))]
 )
@@ -47,9 +49,9 @@ def check_is_local(path: str | os.PathLike[str], name: str) -> None:
 def result_name(name: str) -> str:
     """Return the file name of a job's result: `name` and ".json". A long name is shortened.
 
-    The name is the id of the job, a `label_stem`, or both with a hyphen between them. The id must
-    be valid (`job_ids.check_job_id`). Otherwise, it could be a path with slashes or dots, which
-    names a file in another folder.
+    The name is the id of the job, a `label_stem`, or a `name_with_id`. The id must be valid
+    (`job_ids.check_job_id`). Otherwise, it could be a path with slashes or dots, which names a file
+    in another folder.
     """
     return f"{_shortened(name)}.json"
 
@@ -57,9 +59,9 @@ def result_name(name: str) -> str:
 def label_stem(label: str) -> str:
     """Return a file name without an extension for a label. The name is never empty.
 
-    Slashes, backslashes, unprintable characters and characters that Windows forbids become "_".
-    Dots and spaces at both ends are removed, and a long label is shortened. Different labels can
-    give the same name.
+    Slashes, backslashes, "~", unprintable characters, and characters that Windows forbids become
+    "_". Dots and spaces at both ends are removed, and a long label is shortened. Different labels
+    can give the same name.
     """
     text = "".join(
         "_" if char in _FORBIDDEN or not char.isprintable() else char
@@ -69,6 +71,11 @@ def label_stem(label: str) -> str:
     if text.partition(".")[0].rstrip().upper() in _RESERVED:
         text = f"_{text}"
     return _shortened(text)
+
+
+def name_with_id(name: str, job_id: str) -> str:
+    """Return the name of a job that shares `name` with another job; no label gives this name."""
+    return f"{name}{_BEFORE_ID}{job_id}"
 
 
 def _shortened(text: str) -> str:

@@ -82,7 +82,7 @@ class Batch(AsyncCloseable):
                 journal, because the journal could name any folder.
             name_by: With "label", the file of a job with a label is ``LABEL.json``. Characters that
                 a file name cannot have become "_". If another job has the same label, or the label
-                is the id of a job without a label, the file is ``LABEL-JOB_ID.json``.
+                is the id of a job without a label, the file is ``LABEL~JOB_ID.json``.
             concurrency: Maximum number of requests (polls and pages of the job list) at the same
                 time.
             downloads: Maximum number of results fetched at the same time.

@@ -18,7 +18,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from adepoll.api.file_names import label_stem, result_name
+from adepoll.api.file_names import label_stem, name_with_id, result_name
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.batch import kept_results, result_files
@@ -163,7 +163,7 @@ class ResultFetching:
         names = {job: job.job_id if job.label is None else label_stem(job.label) for job in jobs}
         shared = await self._journal.shared_names(set(names.values()))
         return {
-            job: folder / result_name(f"{name}-{job.job_id}" if name in shared else name)
+            job: folder / result_name(name_with_id(name, job.job_id) if name in shared else name)
             for job, name in names.items()
         }
 

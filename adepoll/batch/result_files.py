@@ -8,7 +8,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from adepoll.api.file_names import label_stem, result_name
+from adepoll.api.file_names import label_stem, name_with_id, result_name
 from adepoll.common import file_system
 from adepoll.common.threads import start_in_thread
 from adepoll.journal.outcomes import Record, ResultFile
@@ -40,7 +40,7 @@ class ProtectedFiles:
 def names_of(job_id: str, label: str | None) -> tuple[str, ...]:
     """Return all names that a batch can give to the result file of a job."""
     name = job_id if label is None else label_stem(label)
-    return result_name(job_id), result_name(name), result_name(f"{name}-{job_id}")
+    return result_name(job_id), result_name(name), result_name(name_with_id(name, job_id))
 
 
 def modified_ns(path: Path) -> int:

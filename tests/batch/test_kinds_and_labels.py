@@ -191,6 +191,7 @@ async def files_of(scene, labels, **options):
         ("..\\..\\etc:passwd\0", "_.._etc_passwd_.json"),
         ("../../etc/passwd", "_.._etc_passwd.json"),
         ("con", "_con.json"),
+        ("~a~", "_a_.json"),
         (" ", "_.json"),
         ("é" * 150, None),
     ],
@@ -204,7 +205,7 @@ async def test_a_file_is_named_after_its_label(scene, label, name):
 async def test_labels_that_give_the_same_name_have_the_id_too(scene):
     jobs, names = await files_of(scene, ["a/b", "A_b", "a", None])
     ids = [job.job_id for job in jobs]
-    assert names == [f"a_b-{ids[0]}.json", f"A_b-{ids[1]}.json", "a.json", f"{ids[3]}.json"]
+    assert names == [f"a_b~{ids[0]}.json", f"A_b~{ids[1]}.json", "a.json", f"{ids[3]}.json"]
 
 
 @pytest.mark.parametrize("order", ["together", "label first", "id first"])
@@ -224,11 +225,20 @@ async def test_a_label_that_is_the_id_of_another_job_replaces_no_file(scene, ord
         assert outcome.file.path.read_bytes() == scene.truth(outcome.job_id)
 
 
+@pytest.mark.parametrize("separator", ["-", "~"])
+async def test_a_label_that_ends_with_the_id_of_another_job_replaces_no_file(scene, separator):
+    jobs = [JobRef(scene.submit(), label="a") for _ in range(2)]
+    jobs.append(JobRef(scene.submit(), label=f"a{separator}{jobs[0].job_id}"))
+    found = await outcomes_of(scene, jobs, name_by="label", overwrite=True)
+    for outcome in found:
+        assert outcome.file.path.read_bytes() == scene.truth(outcome.job_id)
+
+
 async def test_a_later_job_with_the_same_label_replaces_no_file(scene):
     jobs, names = await files_of(scene, ["a"])
     assert names == ["a.json"]
     later, more = await files_of(scene, ["a"])
-    assert more == [f"a-{later[0].job_id}.json"]
+    assert more == [f"a~{later[0].job_id}.json"]
     (scene.out_dir / "a.json").unlink()  # it is fetched again, under its name
     (again,) = await outcomes_of(scene, name_by="label")
     assert (again.job_id, again.file.path.name) == (jobs[0].job_id, "a.json")
