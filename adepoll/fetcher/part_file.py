@@ -265,27 +265,27 @@ class PartFile:
         """Close the part file, and remove it if a later download cannot resume it.
 
         Do nothing after `publish` has succeeded. A later download can resume a file of at least
-        1 MiB with the name `PartNames.shared`, if the object has a known size and a strong ETag.
+        1 MiB with the name `PartNames.shared` and a resume state, if the object has a known size
+        and a strong ETag.
         """
         own = self._own
         if own is None:
             return
         size = sum(stop - start for start, stop in self._present)
         state = ResumeState(self._version, self._present)
-        if self._state_file is None or size < _MIN_RESUMABLE:
-            is_kept = False
-        else:
+        is_kept = False
+        if self._state_file is not None and size >= _MIN_RESUMABLE:
             own = self._names.restore_shared(own)  # if `publish` has renamed it, and then failed
-            is_kept = own.path == self._names.shared
+            if own.path == self._names.shared:
+                with contextlib.suppress(OSError):  # an earlier resume state is enough
+                    self._state_file.write(own.fd, self._job_id, state)
+                is_kept = self._state_file.exists
         if not is_kept:
             own.remove()
             self._own = None
-        if self._state_file is not None:
-            # Errors are ignored here: without a resume state, the next download only takes longer.
-            with contextlib.suppress(OSError):
-                if is_kept:
-                    self._state_file.write(own.fd, self._job_id, state)
-                elif not os.path.lexists(self._names.shared):  # otherwise that file needs it
+            # If another process has a file with the shared name, that file needs the resume state.
+            if self._state_file is not None and not os.path.lexists(self._names.shared):
+                with contextlib.suppress(OSError):
                     self._state_file.remove()
         self._close_files()
 

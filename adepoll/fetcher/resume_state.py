@@ -140,6 +140,11 @@ class ResumeStateFile:
                 raise
         self._last = sealed
 
+    @property
+    def exists(self) -> bool:
+        """True if `write` has written a resume state, and `remove` was not called after that."""
+        return self._fd is not None
+
     def close(self) -> None:
         """Close the file without removing it."""
         if self._fd is not None:

@@ -792,6 +792,18 @@ def test_a_full_disk_keeps_the_last_resume_state(tmp_path, fail_os):
 
 
 @pytest.mark.posix
+def test_a_full_disk_without_room_for_a_resume_state_keeps_no_part_file(tmp_path, fail_os):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, multipart=True, resumable=True)
+    fail_os("pwrite", errno.ENOSPC)
+    with pytest.raises(StorageError):
+        part.write(0, [b"x" * MIB])
+    part.close()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.posix
 def test_a_folder_with_the_name_of_the_resume_state_fails_no_download(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
