@@ -70,9 +70,10 @@ class PollQueue:
     """Jobs ordered by the time of their next poll; each job is in the queue at most once.
 
     If more jobs are due than can be polled, urgent jobs are polled first: jobs that somebody waits
-    for, and jobs that are missing from the list. The order of the other overdue jobs depends on two
-    things: how long they have been due, and how probably they have settled. At every tenth poll of
-    an overdue job, they come before the urgent jobs, so that no job waits for ever.
+    for, jobs that are missing from the list, and jobs named in `poll_now`. The order of the other
+    overdue jobs depends on two things: how long they have been due, and how probably they have
+    settled. At every tenth poll of an overdue job, they come before the urgent jobs, so that no job
+    waits for ever.
 
     Attributes:
         chance: Returns the chance, 0 to 1, that a job has settled at a given time; 1 also for an

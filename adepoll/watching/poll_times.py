@@ -62,11 +62,13 @@ class PollTimes:
             due = max(now, state.polled_at + SHARED_FOR)
         else:
             state.awaited_since = now
-        if state.is_queued:
-            if due < state.due:
-                self.poll_queue.put(state, due)
-            if state.due <= now:
-                state.skip_checks()
+        if not state.is_queued:
+            return
+        if due < state.due or not was_awaited:
+            # Also if the job is overdue: the queue then notices that its poll is urgent now.
+            self.poll_queue.put(state, min(due, state.due))
+        if state.due <= now:
+            state.skip_checks()
 
     def put_now(self, state: JobState, now: float) -> None:
         """Make a job due now, or immediately after the poll in flight: it may have settled."""
@@ -75,8 +77,7 @@ class PollTimes:
             return
         self.list_trust.confirm_now(state)
         state.missing_at = math.inf  # now the list is not the reason for the next poll
-        if state.due > now:
-            self.poll_queue.put(state, now)
+        self._put_urgent(state, min(state.due, now))
         state.skip_checks()
 
     def put_active(
@@ -102,7 +103,7 @@ class PollTimes:
         if state.poll_again:
             state.poll_again = False
             self.list_trust.confirm_now(state)
-            self.poll_queue.put(state, now)
+            self._put_urgent(state, now)
             return
         delay = self.timing.delay(state, now)
         is_uncertain = self.timing.is_uncertain(state, now)
@@ -118,6 +119,11 @@ class PollTimes:
             self._put_paused(state, now, due)
         else:
             self.poll_queue.put(state, due, postponed=postponed)
+
+    def _put_urgent(self, state: JobState, due: float) -> None:
+        """Make a job due since the time `due`; it is polled before other jobs that are overdue."""
+        self.poll_queue.drop(state)
+        self.poll_queue.put_overdue(state, due, 1.0)
 
     def check_pause(self, state: JobState, until: float, now: float) -> bool:
         """Check a job's long delay, which ends at `until`; return True if the job is due now.

@@ -576,7 +576,7 @@ def test_many_calls_of_poll_now_do_not_grow_the_heap():
     for step in range(100_000):
         assert watched_jobs.poll_now("ab"[step % 2], 1.0 + step * 1e-6)
     states = [watched_jobs.get("a"), watched_jobs.get("b")]
-    assert places_of(states, watched_jobs) < 10
+    assert places_of(states, watched_jobs) < 1_100  # up to 1,024 items may be out of date
     assert {watched_jobs.pop_due(2.0).job_id, watched_jobs.pop_due(2.0).job_id} == {"a", "b"}
     assert watched_jobs.pop_due(2.0) is None
 

@@ -1070,6 +1070,32 @@ def test_an_overdue_check_of_a_failing_service_does_not_postpone_an_immediate_po
     replay(script)
 
 
+@pytest.mark.parametrize("by", ["poll_now", "wait"])
+@pytest.mark.parametrize("number", [5, 150, 299])
+def test_a_job_that_is_overdue_already_is_polled_before_other_overdue_jobs(
+    replay, scripted, by, number
+):
+    """The semaphore allows one poll per second, and 300 jobs are due."""
+
+    async def script():
+        job_ids = [f"job{number}" for number in range(300)]
+        source = scripted({job_id: ["pending"] for job_id in job_ids}, latency=1.0)
+        options = {"concurrency": asyncio.Semaphore(1), "schedule": Fixed(interval=2.0)}
+        async with watcher_of(source, **options) as watcher, watcher.watch(job_ids):
+            await asyncio.sleep(400.5)
+            if by == "poll_now":
+                assert watcher.poll_now(job_ids[number])
+            else:
+                wait = asyncio.create_task(watcher.wait(job_ids[number]))
+            await asyncio.sleep(8)  # four polls wait for the semaphore already
+            assert max(source.times(job_ids[number])) > 400
+            if by == "wait":
+                wait.cancel()
+                await asyncio.wait([wait])
+
+    replay(script)
+
+
 def test_poll_now_of_a_job_that_is_not_watched_does_nothing(replay, scripted):
     async def script():
         source = scripted()
