@@ -10,6 +10,7 @@ from attrs import define, field, frozen
 
 from adepoll.api.json_text import Json
 from adepoll.api.models import JobStatus
+from adepoll.common.redaction import redact_text
 from adepoll.errors import MalformedAnswerError
 from adepoll.journal.outcomes import Record, Stage
 from adepoll.journal.reader import JournalReader
@@ -40,6 +41,7 @@ JOB_COLUMNS: Final[dict[str, ColumnType]] = {
 
 PARTS: Final = ("chunks", "splits")
 """Lists of a parse result. They are exported only as separate tables."""
+_OF_SERVICE: Final = ("failure", "document")  # columns with texts of the service
 # Names of members with the places in the document that values were found in: of an extraction, and
 # of the steps of a workflow.
 _FOUND_IN: Final = "extraction_metadata"
@@ -195,6 +197,9 @@ def job_values(record: Record) -> tuple[Any, ...]:
     columns["status"] = _status_of(record)
     columns["added_at"] = _time(record.added_at)
     columns["settled_at"] = _time(record.settled_at)
+    for name in _OF_SERVICE:
+        if isinstance(text := columns[name], str):
+            columns[name] = redact_text(text)  # somebody else may have written the journal
     return tuple(without_surrogates(columns[name]) for name in JOB_COLUMNS)
 
 

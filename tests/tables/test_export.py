@@ -9,6 +9,7 @@ import gc
 import io
 import json
 import os
+import sqlite3
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -128,6 +129,19 @@ async def test_results_of_other_kinds(table):
     assert parquet.read_table(report.files[1]).to_pylist() == [
         {"job_id": "j0", "index": 0, "path": "chunks[0]", "id": "1"}
     ]
+
+
+async def test_no_secret_of_a_foreign_journal_is_exported(tmp_path):
+    await write_journal(tmp_path / "b.db", [snapshot("j0", "failed", failure_reason="no")])
+    url = "https://bucket.s3.amazonaws.com/k?X-Amz-Signature=canary"
+    with contextlib.closing(sqlite3.connect(tmp_path / "b.db")) as connection, connection:
+        connection.execute(
+            "UPDATE jobs SET snapshot = json_set(snapshot, '$.failure_reason', ?)", (f"PUT {url}",)
+        )
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
+    text = (tmp_path / "t.csv").read_text()
+    assert "PUT https://bucket.s3.amazonaws.com/k?REDACTED" in text
+    assert "canary" not in text
 
 
 async def test_labels_kinds_and_columns_of_the_input(tmp_path):
