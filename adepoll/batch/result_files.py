@@ -34,7 +34,7 @@ class ProtectedFiles:
 
     def __contains__(self, path: Path) -> bool:
         """Return True if the path leads to a protected file. Blocking code."""
-        return any(_is_same_file(path, protected) for protected in self._paths)
+        return any(file_system.is_same_file(path, protected) for protected in self._paths)
 
 
 def names_of(job_id: str, label: str | None) -> tuple[str, ...]:
@@ -128,10 +128,3 @@ def _open_regular(path: Path) -> BufferedReader | None:
         return file
     file.close()
     return None
-
-
-def _is_same_file(path: Path, other: Path) -> bool:
-    try:
-        return path.samefile(other)
-    except OSError:
-        return False

@@ -62,6 +62,14 @@ def plain_path(path: Path) -> Path:
     return Path(os.path.realpath(absolute)) if ".." in absolute.parts else absolute
 
 
+def is_same_file(path: Path, other: Path) -> bool:
+    """Return whether two paths lead to the same file, for example through links."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
+
+
 def open_without_following(path: Path, flags: int, mode: int = 0o777) -> int:
     """Open a file with `os.open`, but raise if it is a symbolic link; return the descriptor.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from adepoll.common.closing import Closeable
+from adepoll.common.file_system import is_same_file
 from adepoll.common.redaction import showable
 from adepoll.errors import (
     ClosedError,
@@ -240,10 +241,12 @@ def check_is_kept(journal: JournalReader, path: Path) -> None:
     """Raise if writing a file to `path` would overwrite the journal.
 
     Raises:
-        ConfigurationError: The path is that of the journal or of one of its other files: -wal,
-            -shm, -journal or .lock.
+        ConfigurationError: The path leads to the journal or to one of its other files: -wal, -shm,
+            -journal or .lock.
     """
-    if Path(os.path.realpath(path)) in files_of(journal.path):
+    files = files_of(journal.path)
+    # Two real paths can lead to one file, for example in upper and lower case, or on two mounts.
+    if Path(os.path.realpath(path)) in files or any(is_same_file(path, file) for file in files):
         shown = showable(str(path))
         raise ConfigurationError(f"this would overwrite the journal: {shown}; choose another file")
 

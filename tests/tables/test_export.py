@@ -585,6 +585,14 @@ async def test_the_journal_is_never_overwritten(tmp_path, name, write):
         write(tmp_path / "b.db", tmp_path / name)
 
 
+@pytest.mark.parametrize("write", [partial(adepoll.export, to="csv"), write_report])
+async def test_the_journal_is_not_overwritten_by_another_name(tmp_path, write):
+    await write_journal(tmp_path / "b.db", [None])
+    (tmp_path / "other").hardlink_to(tmp_path / "b.db")  # as a file system that ignores case has it
+    with pytest.raises(ConfigurationError, match="would overwrite the journal"):
+        write(tmp_path / "b.db", tmp_path / "other")
+
+
 async def test_an_interrupted_export_leaves_nothing_and_prints_nothing(
     tmp_path, monkeypatch, capfd
 ):
