@@ -42,6 +42,7 @@ _REFERENCES: Final = "references"
 _RESERVED: Final = frozenset({*JOB_COLUMNS, _INPUT, _EXTRACTION, _REFERENCES})
 _ELEMENT_COLUMNS: Final = ("job_id", "index", "path")
 _ELEMENT: Final = "value"
+_LIST_NAME_BYTES: Final = 80  # maximum length of the name of a list in a file name
 
 
 class Writer(Protocol):
@@ -391,7 +392,8 @@ def _names_of_lists(target: Path, paths: Collection[KeyPath]) -> list[Path]:
             character if character.isalnum() or character in "._-" else "_"
             for character in format_path(path)
         )
-        stem = f"{target.stem}-{text[:80]}"
+        short = text.encode()[:_LIST_NAME_BYTES].decode("utf-8", "ignore")
+        stem = f"{target.stem}-{short}"
         # Two paths can give the same file name. Some file systems also ignore the case of letters.
         stems = chain([stem], (f"{stem}-{number}" for number in count(2)))
         taken = {name.casefold() for name in names}

@@ -387,6 +387,13 @@ async def test_lists_with_the_same_name_have_files_of_their_own(table):
     ]
 
 
+async def test_the_file_of_a_list_with_a_long_name_has_a_short_name(table):
+    name = "\U00020000" * 90  # 360 bytes; most file systems accept 255
+    _, report = await table({name: [1]}, explode=[name])
+    assert report.files[1].name == f"t-{name[:20]}.parquet"
+    assert report.rows == (1, 1)
+
+
 async def test_a_path_that_no_result_has_names_those_that_exist(table, tmp_path):
     with pytest.raises(ConfigurationError, match=r"'lines'; paths of lists are: a\.items"):
         await table({"a": {"items": [1]}}, explode=["lines"])
