@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from random import Random
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import define, evolve, frozen
 
@@ -278,7 +278,16 @@ class SubscriptionOwner:
         loop = asyncio.get_running_loop()
         self.loop = self.loop or loop
         if self.loop is not loop:
-            raise ClosedError("the watcher belongs to another event loop; create one for each loop")
+            raise ClosedError(_OTHER_LOOP)
+
+    def check_loop(self) -> None:
+        """Raise ClosedError if the tasks of the watcher are in another event loop that is open.
+
+        The running loop must not wait for such tasks: it would not notice when they end.
+        """
+        other = None if self.loop is asyncio.get_running_loop() else self.loop
+        if other is not None and not other.is_closed():
+            raise ClosedError(_OTHER_LOOP)
 
     def named(self, job: str | JobRef) -> NamedJob:
         """Return the job that is named by an id, by a reference, or by the text of a reference.
@@ -331,3 +340,6 @@ class SubscriptionOwner:
             if host.was_polled or len(jobs):
                 by_host[host] = by_host.get(host, 0) + jobs.poll_queue.overdue
         return min(by_host.values(), default=0)
+
+
+_OTHER_LOOP: Final = "the watcher belongs to another event loop; create one for each loop"

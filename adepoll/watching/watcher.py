@@ -145,7 +145,11 @@ class JobWatcher(AsyncCloseable):
         """Cancel all polls, and wait for the end of all tasks.
 
         Open watches and waits raise ClosedError.
+
+        Raises:
+            ClosedError: The watcher is used in another event loop that is still open.
         """
+        self._owner.check_loop()
         self._owner.closed = True
         self._end_all(ClosedError("the watcher was closed"))
         await join(self._owner.close())

@@ -13,7 +13,7 @@ import pytest
 from internals import timers
 from watching import now
 
-from adepoll.emulator import run
+from adepoll.emulator import VirtualTimeLoop, run
 from adepoll.errors import (
     ClosedError,
     JobTimeoutError,
@@ -780,6 +780,29 @@ def test_a_watcher_used_in_another_event_loop_raises_closed_error(scripted):
     assert run(script()) == "a"
     with pytest.raises(ClosedError, match="belongs to another event loop"):
         run(script())
+    run(watcher.aclose())  # the other loop is closed, so no task can be left
+
+
+def test_a_watcher_is_not_closed_from_another_event_loop(scripted):
+    """The tasks of the watcher run in its own loop: the other loop could wait for ever."""
+    watcher = JobWatcher(scripted({"a": ["pending"]}))
+
+    async def begin():
+        wait = asyncio.create_task(watcher.wait("a"))
+        await asyncio.sleep(0.05)
+        return wait
+
+    async def end(wait):
+        await watcher.aclose()
+        with pytest.raises(ClosedError, match="the watcher was closed"):
+            await wait
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        wait = runner.run(begin())
+        with pytest.raises(ClosedError, match="belongs to another event loop"):
+            run(watcher.aclose())
+        assert not watcher.is_closed
+        runner.run(end(wait))
 
 
 @pytest.mark.parametrize("how", ["break", "return", "error", "cancel"])
