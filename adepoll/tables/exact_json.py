@@ -46,7 +46,7 @@ def load_first_member(text: bytes | str, name: str) -> tuple[Json, int] | None:
     """Read the first member of an object as `load` does; do not read the other members.
 
     Return the value and the length of its text. Return None if the first member has another name,
-    or if the value is not standard JSON, such as NaN. In this case, call `load` instead.
+    or if Python cannot represent a number in the value. In this case, call `load` instead.
 
     Raises:
         UnreadableError: Arrays and objects are nested in more than 100 levels.
@@ -159,9 +159,8 @@ def _int_or_text(text: str) -> int | str:
         return text
 
 
-def _refuse(name: str) -> None:
-    # NaN and Infinity are not JSON. `_tolerant_decoder` reads them as None.
-    raise ValueError(name)
+def _no_number(_name: str) -> None:
+    """Read NaN and Infinity, which are not JSON, as None."""
 
 
 def _pieces(value: Json) -> Iterator[str]:
@@ -185,8 +184,8 @@ def _pieces(value: Json) -> Iterator[str]:
         yield _encoder.encode(value)
 
 
-_decoder: Final = json.JSONDecoder(parse_float=_exact, parse_constant=_refuse)
+_decoder: Final = json.JSONDecoder(parse_float=_exact, parse_constant=_no_number)
 _tolerant_decoder: Final = json.JSONDecoder(
-    parse_float=_exact_or_text, parse_int=_int_or_text, parse_constant=lambda _name: None
+    parse_float=_exact_or_text, parse_int=_int_or_text, parse_constant=_no_number
 )
 _encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
