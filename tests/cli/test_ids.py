@@ -443,6 +443,12 @@ def test_an_unknown_kind_is_refused_with_its_line(text):
 
 
 def test_a_named_column_of_kinds_must_exist():
+    for count, more in ((20, ""), (21, " and 1 more"), (22, " and 2 more")):
+        columns = [f"c{number}" for number in range(count)]
+        shown = ", ".join(columns[:20])
+        assert (
+            str(IdsError("no", source="a", columns=columns)) == f"a: no; available: {shown}{more}"
+        )
     with pytest.raises(IdsError, match="line 1: no column 'type'; available: id, kind"):
         jobs_in("id,kind\na,v1-parse\n", job_id="id", kind="type")
 

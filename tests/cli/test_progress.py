@@ -272,15 +272,20 @@ def test_plain_lines_are_rare_while_nothing_changes_and_report_new_problems_with
         nonlocal state
         with PlainView(lambda: state):
             await asyncio.sleep(1405)
-            state = attrs.evolve(state, throttled_for=30)
-            await asyncio.sleep(10)
-            state = attrs.evolve(state, unresolved=1)
-            await asyncio.sleep(10)
+            for problem in (
+                {"throttled_for": 1.0},
+                {"unresolved": 1},
+                {"not_fetched": 1},
+                {"failure": "the service is down"},
+            ):
+                state = attrs.evolve(state, **problem)
+                await asyncio.sleep(10)
 
     replay(script)
-    assert [at for at, _ in printed][6:] == [660, 1260, 1410, 1420]
-    assert "throttled for 30 s" in printed[-2][1]
-    assert "1 unresolved" in printed[-1][1]
+    assert [at for at, _ in printed][6:] == [660, 1260, 1410, 1420, 1430, 1440]
+    shown = [line for _, line in printed[-4:]]
+    texts = ("throttled for 1 s", "1 unresolved", "1 result", "the service is down")
+    assert all(text in line for text, line in zip(texts, shown, strict=True))
 
 
 def test_no_line_is_printed_after_stop(replay, printed):
@@ -386,16 +391,16 @@ def test_a_line_is_printed_above_the_display_and_not_wrapped(replay, monkeypatch
 
 
 def test_a_line_goes_to_a_pipe_while_the_display_is_on_the_terminal(replay, monkeypatch):
-    pipe = io.StringIO()
+    pipe = io.BytesIO()
 
     async def script():
-        monkeypatch.setattr(sys, "stdout", pipe)
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(pipe, encoding="utf-8"))
         with LiveView(lambda: MANY) as view:
             await view.line("x" * 300)
 
     with at_terminal():
         replay(script)
-    assert pipe.getvalue() == "x" * 300 + "\n"
+    assert pipe.getvalue() == b"x" * 300 + b"\n"
 
 
 def test_a_closed_terminal_does_not_end_the_batch(replay, monkeypatch):

@@ -73,6 +73,22 @@ async def test_a_slow_reader_does_not_block_the_loop_and_gets_every_line(blockin
             assert await read(reading, len(expected)) == expected
 
 
+async def test_a_cancelled_line_is_finished_without_an_error_in_the_loop():
+    loop, errors, ended = asyncio.get_running_loop(), [], asyncio.Event()
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    with piped_stdout() as (reading, _):
+        line = asyncio.create_task(write_line_async(LONG))
+        begun = await read(reading, 1)
+        line.cancel()
+        await asyncio.wait([line])
+        (writing,) = [thread for thread in threading.enumerate() if thread.name == "adepoll-stdout"]
+        await read(reading, len(LONG) + 1 - len(begun))
+        await asyncio.to_thread(writing.join)
+        loop.call_soon(ended.set)  # after the callback of the thread
+        await ended.wait()
+    assert (line.cancelled(), errors) == (True, [])
+
+
 async def test_a_stdout_that_is_no_file_gets_text():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="")
     with redirect_stdout(stream):
