@@ -11,7 +11,7 @@ from rich.console import Console
 
 import adepoll
 from adepoll import Batch, JobWatcher, ResultFetcher, UnresolvedJobsError
-from adepoll.display import views
+from adepoll.display import downloads, views
 from adepoll.display.views import HtmlBar, State
 from adepoll.emulator import Emulator, JobPlan
 
@@ -172,6 +172,13 @@ def test_ipython_in_a_terminal_is_no_notebook(notebook, monkeypatch, shell):
     assert views.make_view() is None
 
 
+@pytest.mark.parametrize(("term", "kind"), [("xterm", views.TerminalView), ("dumb", type(None))])
+def test_only_a_terminal_that_can_draw_a_bar_has_one(monkeypatch, term, kind):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", term)
+    assert type(views.make_view()) is kind
+
+
 async def test_a_terminal_without_rich_shows_nothing(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setitem(sys.modules, "rich.console", None)
@@ -199,6 +206,28 @@ async def test_a_download(ade, client, notebook, tmp_path):
         with adepoll.download_progress(job_id) as show:
             await fetcher.download(job_id, tmp_path / "r.json", progress=show)
     assert repr(notebook[-1]) == f"{job_id} 1.5 MB of 1.5 MB"
+
+
+def test_a_download_is_drawn_ten_times_per_second_and_at_its_end(monkeypatch):
+    shown, closed = [], []
+    view = types.SimpleNamespace(show=shown.append, close=lambda: closed.append(len(shown)))
+    monkeypatch.setattr(downloads, "make_view", lambda: view)
+    times = iter((0.1, 0.15, 0.25, 0.3))
+    monkeypatch.setattr(downloads, "time", types.SimpleNamespace(monotonic=lambda: next(times)))
+    with adepoll.download_progress("a") as show:
+        for received in (1, 2, 3, 4):
+            show(received, 9)
+    states = [State(name="a", done=done, total=9, is_size=True) for done in (1, 3, 4)]
+    assert (shown, closed) == (states, [3])
+    with adepoll.download_progress("a"):
+        pass
+    assert shown[3:] == [State(name="a", done=0, total=None, is_size=True)]
+
+
+def test_a_download_without_a_view_shows_nothing(monkeypatch):
+    monkeypatch.setattr(downloads, "make_view", lambda: None)
+    with adepoll.download_progress() as show:
+        show(1, None)
 
 
 @pytest.mark.parametrize(
