@@ -269,6 +269,13 @@ def test_a_schema_that_is_not_utf_8_is_damage(made, tmp_path):
         assert str(error).isprintable()
 
 
+@pytest.mark.parametrize("change", ["job_id = 'other'", "kind = 'v1-parse'"])
+def test_the_snapshot_of_another_job_is_damage(made, change):
+    rewrite(made, f"UPDATE jobs SET {change} WHERE job_id = 'failed'")
+    with JournalReader(made) as reader, pytest.raises(JournalDamagedError, match="snapshot"):
+        list(reader.records())
+
+
 @pytest.mark.parametrize("cost", [-0.5, 1e13])
 def test_a_sum_of_impossible_credits_is_damage(made, cost):
     rewrite(made, f"UPDATE jobs SET credits = {cost} WHERE stage = 'done'")

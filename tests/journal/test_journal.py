@@ -398,8 +398,10 @@ async def test_notes_can_be_replaced_but_not_the_endpoint(journal):
     for key in ("endpoint", "v2_endpoint"):
         with pytest.raises(ConfigurationError):
             await journal.set_note(key, "https://other.example")
-    with pytest.raises(JournalError, match="cannot store the note 'a'"):
+    with pytest.raises(JournalError, match="cannot store the note 'a'") as caught:
         await journal.set_note("a", "\udc80")
+    assert caught.value.path == str(journal.path)
+    await journal.set_note("b", "{}")  # the change that failed was undone
     assert await journal.note("a") is None
 
 

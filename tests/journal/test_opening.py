@@ -89,8 +89,9 @@ async def test_a_missing_folder_is_named_and_not_created(tmp_path):
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300])
 async def test_an_impossible_file_name_is_refused(tmp_path, name):
-    with pytest.raises(JournalAccessError):
+    with pytest.raises(JournalAccessError) as caught:
         await open_(tmp_path / name)
+    assert caught.value.path == str(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -391,8 +392,9 @@ async def test_a_large_damaged_journal_is_refused_after_a_shorter_check(
     monkeypatch.setattr(f"adepoll.journal.opening.{mark}", 0)
     await (await open_(path)).aclose()
     path.write_bytes(harm(path.read_bytes(), random.Random(1)))
-    with pytest.raises(JournalDamagedError):
+    with pytest.raises(JournalDamagedError) as caught:
         await open_(path)
+    assert ("it ends within a page" in caught.value.problems) == (harm is cut)
 
 
 # --- missing permissions ------------------------------------------------------------------------
@@ -469,8 +471,9 @@ async def test_a_lock_path_that_is_not_a_file_is_refused(path, tmp_path, what):
         lock.mkdir()
     else:
         os.mkfifo(lock)
-    with pytest.raises(JournalAccessError, match=r"batch\.db\.lock"):
+    with pytest.raises(JournalAccessError, match=r"batch\.db\.lock") as caught:
         await open_(path)
+    assert ("something that is not a file" in str(caught.value)) == (what == "pipe")
     assert not (tmp_path / "elsewhere").exists()
 
 
