@@ -1,7 +1,6 @@
 """A download resumes with the bytes it has, over one or more connections, and mixes no objects."""
 
 import asyncio
-import contextlib
 import errno
 import gc
 import itertools
@@ -10,11 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import forkserver
 import pytest
 from files import names, sha256
+from openfiles import open_files_in
 from streams import collect_of
 from waiting import supervised
 
@@ -1030,17 +1029,6 @@ async def test_a_cancelled_download_leaves_no_task_and_can_be_resumed(
     assert names(tmp_path) == ["out"]
 
 
-def open_files_in(folder):
-    """Return the files of that folder that this process has open."""
-    found = []
-    for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            path = link.readlink()
-            if path.is_relative_to(folder):
-                found.append(path)
-    return found
-
-
 @pytest.fixture
 def pause_method(monkeypatch):
     """Make a method of PartFile wait in its thread; return the events (began, go_on)."""
@@ -1065,7 +1053,8 @@ def pause_method(monkeypatch):
 
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize(
-    "method", ["open", "begin", "write", "hash", "_record", "hash_to", "publish"]
+    "method",
+    ["open", "begin", "write", "write while reading", "hash", "_record", "hash_to", "publish"],
 )
 async def test_a_download_cancelled_during_disk_work_waits_for_the_thread(
     bucket, body, fetch, stored, tmp_path, pause_method, method, times
@@ -1073,7 +1062,9 @@ async def test_a_download_cancelled_during_disk_work_waits_for_the_thread(
     if method == "hash_to":  # bytes already in the file are hashed while the storage sends nothing
         await leave_part_file(bucket, fetch, stored, tmp_path / "out")
         bucket.answers = [bucket.give(MIB, then="hang")]
-    began, go_on = pause_method(method)
+    if method == "write while reading":
+        bucket.answers = [bucket.give(MIB + MIB // 2, then="hang")]
+    began, go_on = pause_method(method.split()[0])
     tasks = asyncio.all_tasks()
     fetcher = fetch()
     task = asyncio.create_task(fetcher.download(stored(bucket.url()), tmp_path / "out"))

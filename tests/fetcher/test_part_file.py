@@ -22,11 +22,12 @@ import pytest
 from files import names
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openfiles import open_files_in
 from waiting import first_lines
 
 from adepoll.common import file_system
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
-from adepoll.fetcher import resume_state
+from adepoll.fetcher import part_names, resume_state
 from adepoll.fetcher.part_file import PartFile
 from adepoll.fetcher.part_names import PartNames, copy
 from adepoll.fetcher.resume_state import ResumeStateFile
@@ -625,6 +626,7 @@ def test_an_unreadable_part_file_raises(tmp_path, fail_os):
     with pytest.raises(StorageError) as caught:
         part.hash_to(2)
     assert caught.value.errno == errno.EIO
+    assert "Input/output error" in str(caught.value)
     part.close()
 
 
@@ -1430,6 +1432,24 @@ def test_what_killed_writers_have_left_is_removed(tmp_path):
     (part_path,) = tmp_path.glob(".*.part")
     orphan = part_path.with_name(f"{part_path.stem}.0123456789abcdef.part")
     orphan.write_bytes(b"x")
+    write_whole(part_file(tmp_path / "out"), b"{}")
+    assert names(tmp_path) == ["out"]
+    assert open_files_in(tmp_path) == []
+
+
+def test_what_another_process_removes_at_the_same_time_is_no_error(tmp_path, monkeypatch):
+    left_behind(tmp_path / "out")
+    (part_path,) = tmp_path.glob(".*.part")
+    orphan = part_path.with_name(f"{part_path.stem}.0123456789abcdef.part")
+    orphan.write_bytes(b"x")
+    real = part_names._open_unused
+
+    def open_and_remove(path):
+        fd = real(path)
+        path.unlink()
+        return fd
+
+    monkeypatch.setattr(part_names, "_open_unused", open_and_remove)
     write_whole(part_file(tmp_path / "out"), b"{}")
     assert names(tmp_path) == ["out"]
 

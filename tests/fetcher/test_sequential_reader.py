@@ -165,6 +165,13 @@ async def test_unusable_ranges_make_the_stream_request_the_whole(bucket, body, f
     assert bucket.ranges == [None, (1_000, None), None]
 
 
+async def test_a_later_response_without_an_etag_is_not_the_same_object(bucket, body, fetch, stored):
+    bucket.answers = [bucket.give(1_000, then="close"), bucket.reply(body)]
+    got, _, error = await read_all(fetch(attempts=9), stored(bucket.url()))
+    assert isinstance(error, ResultChangedError)
+    assert got == body[:1_000]
+
+
 async def test_a_range_with_status_200_continues_the_stream(bucket, body, fetch, stored):
     rest = bucket.reply(body[1_000:], headers=[f"Content-Range: bytes 1000-{SIZE - 1}/{SIZE}"])
     bucket.answers = [bucket.give(1_000, then="close"), rest]

@@ -1,12 +1,13 @@
-"""Raises the limit of open files for tests with many sockets."""
+"""Lists the open files of this process, and raises their limit for tests with many sockets."""
 
+import contextlib
 import resource
-from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 
-@contextmanager
+@contextlib.contextmanager
 def many_files(count):
     """Let this process open `count` files; skip the test where the system does not allow this."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -16,3 +17,14 @@ def many_files(count):
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft if is_enough else count, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def open_files_in(folder):
+    """Return the files of that folder that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            path = link.readlink()
+            if path.is_relative_to(folder):
+                found.append(path)
+    return found
