@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from waiting import until
 
-from adepoll import AdeClient, Batch, JobKind, JobSnapshot, JobStatus, JobWatcher, Journal
+from adepoll import AdeClient, Batch, JobKind, JobRef, JobSnapshot, JobStatus, JobWatcher, Journal
 from adepoll.batch.resources import BatchResources
 from adepoll.batch.result_files import ProtectedFiles
 from adepoll.batch.run_tasks import RunTasks
@@ -212,3 +212,12 @@ async def test_after_the_timeout_each_job_that_was_never_watched_has_an_outcome(
     jobs = scene.many(500, processing_time=float("inf"))
     async with scene.batch(concurrency=4, window=20) as batch:
         assert len([outcome async for outcome in batch.run(jobs, timeout=0.1)]) == 500
+
+
+async def test_a_job_that_was_never_watched_has_the_kind_of_its_reference(scene):
+    plan = JobPlan(processing_time=float("inf"))
+    job_ids = [scene.ade.submit(plan, kind="v1-parse") for _ in range(3)]
+    refs = [JobRef(job_id, kind=JobKind.V1_PARSE) for job_id in job_ids]
+    async with scene.batch(window=1) as batch:
+        outcomes = [outcome async for outcome in batch.run(refs, timeout=0.0)]
+    assert [outcome.kind for outcome in outcomes] == [JobKind.V1_PARSE] * 3

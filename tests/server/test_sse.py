@@ -195,6 +195,12 @@ def test_closing_the_stream_ends_the_watch(replay, scripted):
         async with watcher_of(scripted({"a": ["processing"]})) as watcher:
             await Browser().read(JobEventStream(watcher, ["a"]), limit=1)
             assert watcher.stats.watched == watcher.stats.subscribers == 0
+            left = JobEventStream(watcher, ["a"])
+            assert [(await anext(left)).split(b":")[0] for _ in range(2)] == [b"retry", b"id"]
+            left.leave()
+            await asyncio.sleep(0.1)
+            assert watcher.stats.watched == watcher.stats.subscribers == 0
+            assert [chunk async for chunk in left] == []
 
     replay(script)
 

@@ -93,6 +93,10 @@ def test_a_client_that_cannot_be_made_leaves_no_thread(monkeypatch):
     monkeypatch.delenv("VISION_AGENT_API_KEY", raising=False)
     with pytest.raises(MissingApiKeyError):
         sync.wait("job-1")
+    session = sync.Session()
+    for _ in range(2):  # a session that could not be opened is not open
+        with pytest.raises(MissingApiKeyError), session:
+            pass
 
 
 # --- watch ---------------------------------------------------------------------------------------

@@ -528,5 +528,6 @@ def test_closing_a_sender_ends_the_wait_before_a_retry():
         with pytest.raises(ClosedError):
             await call
         assert now() == pytest.approx(0.1)
+        assert sender.stats().retries == 0
 
     run(main())

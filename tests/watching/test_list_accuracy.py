@@ -606,6 +606,20 @@ def test_a_job_counts_as_kept_for_good_after_a_minute(started, found):
     assert accuracy.ends.late == 1.0 - found, "each job counts once"
 
 
+def test_only_the_kept_job_that_is_dropped_after_all_counts_no_more():
+    accuracy = make_accuracy()
+    for job_id in ("a", "b"):
+        keep(accuracy, job_id, 10.0, listed_at=20.0)
+    accuracy.record_sweep(20.0)
+    found = accuracy.kept.found
+    accuracy.record_listed("b", 30.0)
+    accuracy.record_sweep(30.0)
+    assert accuracy.kept.found == found - 1
+    accuracy.kept.found = 0.5
+    accuracy.record_sweep(40.0)
+    assert accuracy.kept.found == 0.0
+
+
 def test_at_most_64_settled_jobs_are_compared():
     accuracy = make_accuracy()
     for number in range(65):
