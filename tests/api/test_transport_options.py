@@ -465,15 +465,18 @@ async def test_a_refusal_of_the_proxy_ends_a_download_immediately(proxy, authori
 
 async def test_407_for_a_result_over_plain_http_comes_from_the_proxy():
     async with RawStorage() as proxy:
-        proxy.answers = [proxy.reply(status="407 Proxy Authentication Required")]
+        refused = proxy.reply(status="407 Proxy Authentication Required")
+        proxy.answers = [proxy.keeping(refused)]
         transport = TransportOptions(proxy=proxy.origin)
         async with (
             client_of() as client,
             ResultFetcher(client, allow_private=True, patience=0, transport=transport) as fetcher,
         ):
-            with pytest.raises(ResultProxyRefusedError, match="the proxy refused the request: 407"):
-                await fetcher.result(completed(f"http://{STORAGE}/r.json"))
-        assert proxy.targets == [f"http://{STORAGE}/r.json"]
+            for _ in range(2):
+                with pytest.raises(ResultProxyRefusedError, match="refused the request: 407"):
+                    await fetcher.result(completed(f"http://{STORAGE}/r.json"))
+        assert proxy.targets == [f"http://{STORAGE}/r.json"] * 2
+        assert proxy.connections == 1
 
 
 async def test_if_nothing_responds_the_proxy_may_be_the_reason():

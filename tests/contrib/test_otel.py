@@ -244,7 +244,8 @@ async def test_a_download_is_a_child_of_the_current_span(ade, client, fetcher, s
         with pytest.raises(TargetExistsError):
             await other.download(f"v1-extract/{job_id}", path)
         await other.download(job_id, path, overwrite=True)
-    first, _, second, third = spans.all
+        await other.result(job_id)
+    first, _, second, third, fourth = spans.all
     assert first.name == "adepoll.download"
     assert first.parent == request.get_span_context()
     assert dict(first.attributes) == {
@@ -253,7 +254,7 @@ async def test_a_download_is_a_child_of_the_current_span(ade, client, fetcher, s
     }
     assert seen[-1] == (done.bytes, done.bytes)
     assert dict(second.attributes) == {"adepoll.job.id": job_id, "error.type": "TargetExistsError"}
-    assert third.attributes["adepoll.job.id"] == job_id
+    assert third.attributes["adepoll.job.id"] == fourth.attributes["adepoll.job.id"] == job_id
     assert str(tmp_path) not in spans.text()
 
 

@@ -504,6 +504,7 @@ class TestResults:
         answer = await ade.result("Accept-Encoding: identity")
         assert answer.headers["content-encoding"] == "gzip"
         assert gzip.decompress(answer.body) == ade.world.result("large").read()
+        assert answer.rest.endswith(b"\r\n0\r\n\r\n")
 
     @pytest.mark.parametrize("name", ["unrequested-gzip", "never-ending", "overlong"])
     async def test_the_answer_to_head_has_no_body(self, ade, name):

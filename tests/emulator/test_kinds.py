@@ -20,7 +20,7 @@ from adepoll.emulator import (
     Profile,
     World,
 )
-from adepoll.emulator.kinds.emulated_kind import PageQuery
+from adepoll.emulator.kinds.emulated_kind import PageQuery, message_of
 from adepoll.emulator.kinds.forms import Form, InvalidRequestError
 
 V1 = [name for name in KINDS if name.startswith("v1")]
@@ -144,6 +144,10 @@ def test_values_of_a_profile_have_limits(field, good, bad):
     for value in bad:
         with pytest.raises(ValueError, match=field):
             Profile(**{field: value})
+
+
+def test_the_text_of_an_error_is_that_of_its_status_if_the_service_has_none():
+    assert [message_of(status) for status in (403, 410)] == ["Forbidden", "Gone"]
 
 
 def test_a_document_without_a_name_is_called_document_pdf():

@@ -199,6 +199,15 @@ def test_a_larger_result_costs_more_credits(world):
     assert world.job(job_id)[1]["metadata"]["credit_usage"] == 3.5
 
 
+def test_the_progress_of_an_endless_job_grows_more_and_more_slowly(world, clock):
+    job_id = world.submit(JobPlan(processing_time=math.inf), kind="v2-parse")
+    seen = []
+    for _ in range(3):
+        clock.now += 60.0
+        seen.append(world.job(job_id)[1]["progress"])
+    assert seen == [0.3, 0.4, 0.45]  # 0.6 times the share of the processing
+
+
 def test_only_a_completed_job_has_progress_1(world):
     for outcome in (Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED):
         world.submit(JobPlan(outcome=outcome))

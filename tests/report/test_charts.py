@@ -238,6 +238,8 @@ def test_a_curve_has_table_rows_of_shares():
     ]
     whole = Curve(start=100.0, stop=500.0, counts=(0, 1, 2), later=0, last=500.0)
     assert charts.curve_rows(whole, 2) == [("1 %", 300.0, 1), ("75 %", 500.0, 2)]
+    cut = Curve(start=100.0, stop=500.0, counts=(0, 1, 2), later=1, last=900.0)
+    assert charts.curve_rows(cut, 3)[-1] == ("the last so far", 900.0, 3)
     few = Curve(start=100.0, stop=500.0, counts=(0, 0), later=0, last=500.0)
     assert charts.curve_rows(few, 2) == [("the last so far", 500.0, 0)]
 

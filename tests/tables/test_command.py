@@ -63,7 +63,9 @@ def test_standard_output(journal):
         '{"job_id":"j0","',
         '{"job_id":"j1","',
     ]
-    assert run(journal, "--to", "csv", "-o", "-", "--explode", "items").exit_code == 2
+    done = run(journal, "--to", "csv", "-o", "-", "--explode", "items")
+    assert done.exit_code == 2
+    assert "--explode needs files: name one with --out" in done.stderr
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
@@ -76,6 +78,7 @@ async def test_a_terminal_gets_no_control_characters(tmp_path, monkeypatch, form
     assert done.exit_code == 0
     assert "red" in done.stdout
     assert done.stdout.replace("\n", "").isprintable()
+    assert done.stdout.startswith("job_id," if form == "csv" else '{"job_id":"j0"')
     assert run(path, "--to", "arrow", "-o", "-").exit_code == 2
 
 
