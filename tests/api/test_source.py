@@ -141,9 +141,11 @@ def test_what_a_plain_source_does_not_say_has_a_careful_default():
     assert kind_of(source) is JobKind.V1_EXTRACT
     assert for_kind(source, JobKind.V1_EXTRACT) is source
     assert for_kind(source, JobKind.V1_PARSE) is None
-    assert not is_newest_first(source)
+    assert is_newest_first(source) is False
     assert origin_of(source) == ""
     assert clock_of(source) is None
+    source.newest_first = True
+    assert is_newest_first(source)
 
 
 def test_a_mock_does_not_answer_for_a_source():

@@ -378,6 +378,8 @@ async def test_results_that_are_not_included_are_counted(ade, tmp_path, journal)
     assert code == 0
     with_folder = f"adepoll resume {quote(str(journal))} --out DIR"
     assert f"2 large results not printed; to fetch: {with_folder}" in err.splitlines()[-2]
+    _, _, err = await adepoll(ade, "watch", job_ids[0])
+    assert "1 large result not printed; use --out DIR" in err
     code, out, err = await adepoll(ade, "resume", journal, "--out", tmp_path / "r")
     assert code == 0
     assert sorted(ids_of(out)) == sorted(job_ids)

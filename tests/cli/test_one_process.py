@@ -56,12 +56,13 @@ def test_get_ends_with_the_code_of_the_job(run, ade, outcome, code):
 
 
 def test_list_has_a_table_on_a_terminal_and_json_lines_elsewhere(run, ade):
-    failed = ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="[b]bad"))
+    reason = "[b]bad" + " word" * 40
+    failed = ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason=reason))
     done = ade.submit(JobPlan())
     _, out, _ = run("list")
     lines = {line["job_id"]: line for line in map(json.loads, out.splitlines())}
     assert lines.keys() == {failed, done}
-    assert (lines[failed]["status"], lines[failed]["failure_reason"]) == ("failed", "[b]bad")
+    assert (lines[failed]["status"], lines[failed]["failure_reason"]) == ("failed", reason)
     assert (lines[done]["kind"], lines[done]["failure_reason"]) == ("v1-extract", None)
     assert run("list", "--json", is_terminal=True)[1] == out
     for limit in (1, 2, 3):
@@ -70,6 +71,8 @@ def test_list_has_a_table_on_a_terminal_and_json_lines_elsewhere(run, ade):
     header, *rows = re.sub("\x1b[^m]*m", "", table).splitlines()
     assert header.split() == ["job", "status", "received", "(UTC)", "failure"]
     assert any(row.startswith(failed) and "[b]bad" in row for row in rows)
+    # The terminal has 80 columns, but only the last column can be shortened, to 12.
+    assert max(map(len, rows)) == len(f"{failed}  completed  2026-11-30 12:29:53  ") + 12
     assert run("list", "--status", "cancelled")[1] == ""
 
 
