@@ -194,6 +194,12 @@ async def test_a_range_body_of_another_length_raises(storage, storage_client, co
     assert caught.value.is_object_at_fault == (count > 10)
 
 
+async def test_the_whole_object_may_have_a_content_range(storage, storage_client):
+    headers = [f"Content-Range: bytes 0-{SIZE - 1}/{SIZE}"]
+    storage.answers = [storage.reply(BODY, headers=headers)]
+    assert (await fetch_body(storage_client, storage.url()))[-1] == BODY
+
+
 async def test_an_unrequested_range_is_unusable(storage, storage_client):
     storage.answers = [range_response(storage, 0, SIZE, SIZE)]
     with pytest.raises(UnusableRangeError, match="instead of the whole result"):

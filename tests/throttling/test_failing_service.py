@@ -14,6 +14,7 @@ from adepoll.errors import (
     AuthenticationError,
     ClosedError,
     ConnectionFailedError,
+    JobNotFoundError,
     MalformedAnswerError,
     PermissionDeniedError,
     RateLimitedError,
@@ -514,6 +515,26 @@ def test_a_call_makes_as_many_attempts_as_the_policy_allows(attempts):
             await sender.call(failing("a"))
         assert sender.stats().requests == attempts
         assert sender.stats().retries == attempts - 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("retry_after", [None, 1.0])
+def test_a_refusal_of_a_job_ends_a_series_of_failures(retry_after):
+    async def refuse(_sent):
+        raise JobNotFoundError(status=404, job_id="a", retry_after=retry_after)
+
+    async def main():
+        limiter = RateLimiter()
+        host = limiter.hosts.get("https://a.test")
+        sender = RequestSender(limiter, rng=Random(1))
+        for job_id in ("a", "b"):
+            with pytest.raises(ServerError):
+                await sender.call_once(failing(job_id), host)
+        assert host.outage.failures == 2
+        with pytest.raises(JobNotFoundError):
+            await sender.call_once(refuse, host)
+        assert host.outage.failures == 0
 
     run(main())
 
