@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from adepoll import JobKind
 from adepoll.api import codec, json_text
 from adepoll.api.json_fields import json_key
+from adepoll.api.json_text import Json
 from adepoll.api.kinds import v1_extract
 from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
@@ -328,6 +329,21 @@ def test_a_field_is_read_and_written_as_soon_as_it_is_declared():
     assert read(Grown, {**grown, "language": "de"}).language == "de"
     assert codec.flatten(result)["metadata"] == {**grown, "language": "en"}
     assert read(Grown, {**METADATA, "pages": "nine"}).extra == {"pages": "nine"}
+
+
+@attrs.frozen(kw_only=True)
+class Anything:
+    value: Json
+    count: int
+    extra: dict = attrs.field(factory=dict)
+
+
+@pytest.mark.parametrize("value", [None, 1, "a", [1], {"a": 1}])
+def test_a_field_for_json_is_never_the_problem(value):
+    assert codec.read(Anything, {"value": value, "count": 1}).value == value
+    with pytest.raises(MalformedAnswerError) as caught:
+        codec.read(Anything, {"value": value})
+    assert caught.value.problems == ("required field missing @ $.count",)
 
 
 @attrs.frozen(kw_only=True)

@@ -28,7 +28,7 @@ from adepoll.errors import (
     JournalNotFoundError,
     NotAJournalError,
 )
-from adepoll.journal import JournalReader, RecordFilter, Settled
+from adepoll.journal import JournalReader, RecordFilter, Settled, file_lock
 from adepoll.journal.lock import holder_of, take_lock
 from adepoll.journal.schema import APPLICATION_ID, FORMAT
 
@@ -475,6 +475,18 @@ async def test_a_lock_path_that_is_not_a_file_is_refused(path, tmp_path, what):
         await open_(path)
     assert ("something that is not a file" in str(caught.value)) == (what == "pipe")
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.posix
+def test_a_lock_file_that_was_removed_or_replaced_is_not_locked(tmp_path):
+    path = tmp_path / "batch.db.lock"
+    with path.open("w") as file:
+        path.unlink()
+        assert not file_lock._try_lock(file.fileno(), path)
+        path.touch()
+        assert not file_lock._try_lock(file.fileno(), path)
+    with path.open("w") as file:
+        assert file_lock._try_lock(file.fileno(), path)
 
 
 def test_a_lock_is_never_held_twice_when_it_is_often_released(path):
