@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from random import Random
 
 import pytest
 from opentelemetry import baggage, context
@@ -9,6 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode, get_current_span
+from scripted import snapshot
 
 from adepoll import AdeClient, Fixed, JobKind, JobWatcher, ResultFetcher
 from adepoll.api.models import JobPage
@@ -29,6 +31,9 @@ from adepoll.errors import (
     RateLimitedError,
     TargetExistsError,
 )
+from adepoll.throttling.rate_limiter import RateLimiter
+from adepoll.throttling.request_sender import RequestSender
+from adepoll.watching.turns import PollTurns
 
 CANARY = "canary-4711"
 
@@ -184,6 +189,39 @@ def test_the_slot_is_held_and_an_event_marks_when_the_request_was_sent(spans, re
     replay(script)
     assert [event.name for event in spans.one.events] == ["adepoll.request.sent"]
     assert spans.one.attributes["adepoll.job.id"] == "a"
+
+
+class SharedTurns:
+    """A source whose requests wait for a semaphore, while another request takes their turn."""
+
+    def __init__(self, sender, semaphore=None):
+        self.sender = sender
+        self.semaphore = semaphore
+
+    def for_polling(self, semaphore):
+        return SharedTurns(self.sender, semaphore)
+
+    async def get_job(self, job_id):
+        await self.sender.call_once(lambda _: asyncio.sleep(1), semaphore=self.semaphore)
+        return snapshot(job_id)
+
+
+def test_the_event_marks_when_a_request_is_sent_after_it_has_lost_its_turn(spans, replay):
+    async def script():
+        sender = RequestSender(RateLimiter(max_rate=0.1, rng=Random(0)), rng=Random(0))
+        slot = asyncio.Semaphore(1)
+        turns = PollTurns(slot, on_turn=list)
+        view = TracedSource(SharedTurns(sender), spans.tracer).for_polling(turns)
+        async with slot:
+            poll = asyncio.create_task(view.get_job("a"))
+            turns.waiting[poll] = 0.0
+            await asyncio.sleep(1)
+            await sender.call_once(lambda _: asyncio.sleep(0))
+        await poll
+        assert turns.last_wait == 11.0
+
+    replay(script)
+    assert [event.name for event in spans.one.events] == ["adepoll.request.sent"]
 
 
 async def test_a_watcher_can_use_it_like_its_source(ade, spans, scripted):
