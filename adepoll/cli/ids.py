@@ -165,12 +165,16 @@ def _batches_of(
     source = "standard input" if name == STDIN else name
 
     def read(emit: Emit) -> None:
-        read_text(
-            _text_of(name),
-            source=source,
-            fields=fields,
-            emit=emit,
-            note_invalid=functools.partial(places.note, source),
-        )
+        try:
+            read_text(
+                _text_of(name),
+                source=source,
+                fields=fields,
+                emit=emit,
+                note_invalid=functools.partial(places.note, source),
+            )
+        except OSError as error:
+            error.filename = error.filename or source
+            raise
 
     return items_of_thread(read, ahead=_BATCHES_AHEAD, name="adepoll-ids")

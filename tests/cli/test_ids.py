@@ -10,6 +10,7 @@ import threading
 import tracemalloc
 from contextlib import aclosing
 from itertools import pairwise
+from pathlib import Path
 
 import click
 import pytest
@@ -606,3 +607,10 @@ async def test_a_bug_in_the_reader_thread_is_raised_from_the_iterator(tmp_path, 
     monkeypatch.setattr("adepoll.cli.ids.read_text", broken)
     with pytest.raises(KeyError):
         await ids_of(tmp_path / "any")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that cannot be read")
+async def test_an_error_of_the_disk_names_the_file():
+    with pytest.raises(OSError, match="error") as caught:
+        _ = [job async for job in read_ids((), ["/proc/self/mem"])]
+    assert caught.value.filename == "/proc/self/mem"
