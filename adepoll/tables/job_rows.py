@@ -1,5 +1,6 @@
 """Rows: the data of each job from a journal and its result file, before the columns are known."""
 
+import os
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -46,6 +47,10 @@ _OF_SERVICE: Final = ("failure", "document")  # columns with texts of the servic
 # of the steps of a workflow.
 _FOUND_IN: Final = "extraction_metadata"
 _GROUND: Final = "ground"
+# A result file may be larger than recorded: a user can have changed its encoding or its layout. If
+# it has more than 16 times the recorded bytes plus 1 MiB, it is not read: it could fill the memory.
+_MOST_GROWTH: Final = 16
+_ROOM: Final = 2**20
 _MAX_PROBLEMS: Final = 100
 _PAGE: Final = 200  # jobs that are read together
 
@@ -137,7 +142,13 @@ class RowReader:
                 reason = "is not a regular file" if path.exists() else "does not exist"
                 self._note_problem(record.job_id, f"its file {path} {reason}")
                 return None
-            return path.read_bytes()
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > _MOST_GROWTH * record.file.bytes + _ROOM:
+                    reason = f"is not the result: it has {size:,} bytes, not {record.file.bytes:,}"
+                    self._note_problem(record.job_id, f"its file {path} {reason}")
+                    return None
+                return file.read(size)  # no more: reading a file such as /proc/kmsg never ends
         except OSError as exc:
             reason = f"its file {path} cannot be read: {exc.strerror}"
             self._note_problem(record.job_id, reason)

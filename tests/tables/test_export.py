@@ -563,6 +563,14 @@ async def test_a_result_file_that_was_cut_is_unreadable(tmp_path):
     assert (report.results, report.unreadable) == (0, 1)
 
 
+async def test_a_huge_file_in_place_of_a_result_is_not_read(tmp_path):
+    await write_journal(tmp_path / "b.db", [result_text({"a": n}) for n in (1, 2)], folder=tmp_path)
+    os.truncate(tmp_path / "j0.json", 2**40)  # without blocks on the disk
+    report = adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
+    assert (report.results, report.unreadable) == (1, 1)
+    assert "j0.json is not the result: it has 1,099,511,627,776 bytes" in report.problems["j0"]
+
+
 @pytest.mark.parametrize("quotes", [r"[[{\"", '"', "]]"])
 async def test_brackets_in_texts_are_not_levels(table, quotes):
     rows, report = await table({"a": [quotes * 200, "x"]}, {"b": [[], {}, [{"c": "]"}]]})
