@@ -1,7 +1,7 @@
 """Learns from polls how long jobs take, and whether jobs are new when a watcher gets them.
 
-Imports `distribution`, `estimation` and `errors`. All times are in seconds and from one monotonic
-clock. The age of a job is the number of seconds since the service received the job.
+Imports `distribution`, `estimation`, `lag_bound` and `errors`. All times are in seconds and from
+one monotonic clock. The age of a job is the number of seconds since the service received the job.
 """
 
 import json
@@ -16,6 +16,7 @@ from attrs import define
 from adepoll.errors import ConfigurationError
 from adepoll.scheduling.distribution import LAST, MIDDLES, PRIOR, Distribution
 from adepoll.scheduling.estimation import Observation, estimate
+from adepoll.scheduling.lag_bound import LONGEST, longest_when_quiet
 
 
 class Durations:
@@ -49,6 +50,8 @@ class Durations:
         self._active_changes = [0.0] * (LAST + 1)
         self._running = 0  # number of active jobs
         self._ended = 0  # number of jobs that were seen to end
+        # Share of the recent jobs that ended at an age at which jobs hardly ever ended before.
+        self._surprising = 0.0
         self._distribution = PRIOR
         self._is_outdated = False  # True if the distribution must be estimated again
         self._known_at_fit = 0.0  # value of `_known` at the last estimate
@@ -75,6 +78,16 @@ class Durations:
     def ended(self) -> int:
         """Number of jobs that were seen to end."""
         return self._ended
+
+    @property
+    def quiet_delay(self) -> float:
+        """Longest delay until the next poll of a job at quiet ages, in seconds.
+
+        Jobs hardly ever end at quiet ages. But if several of the last jobs have ended at such ages,
+        jobs have become shorter, and a quiet age allows no longer delay than another age.
+        """
+        steady = self._surprising < _MAX_SURPRISING
+        return longest_when_quiet(self._running) if steady else LONGEST
 
     def quantile(self, share: float, *, age: float = 0.0) -> float:
         """Return the age by which a share of the jobs has ended, in seconds.
@@ -155,6 +168,9 @@ class Durations:
         """
         self._ended += 1
         self._known += 1
+        number, quiet = bisect_right(MIDDLES, last), self._distribution.quiet
+        surprising = number < len(quiet) and age < quiet[number]
+        self._surprising += (surprising - self._surprising) / _SURPRISING_OF
         self._record_gone(first, last, age)
         if self._known > _MEMORY:
             self._fade(0.5, censored=False)
@@ -344,4 +360,8 @@ _MIN_WEIGHT: Final = 0.05  # an observation with a smaller weight is forgotten
 # A job is new if it was at most this many seconds old when the watcher got it. The number cannot
 # be smaller, because the service states times in whole seconds.
 _MAX_NEW_AGE: Final = 2.0
+# Share of the recent ends that were surprising, above which `quiet_delay` is short. The share is
+# reached after three surprising ends in a row.
+_MAX_SURPRISING: Final = 0.3
+_SURPRISING_OF: Final = 8  # ended jobs that make up most of this share
 _MIN_RUN: Final = 32  # after so many new jobs in a row, the next job is expected to be new, too

@@ -16,7 +16,7 @@ from typing import Final
 from attrs import field, frozen
 
 from adepoll.scheduling.distribution import EDGES, WIDTHS, Distribution, bin_index
-from adepoll.scheduling.lag_bound import LONGEST, bound_while_watching
+from adepoll.scheduling.lag_bound import LONGEST, LONGEST_FOR_FEW, bound_while_watching
 
 _WIDTHS: Final = (*WIDTHS, EDGES[-1])  # the last bin, which has no end, gets a large width
 _MAX_CHANCE: Final = 1 - 1e-9  # not 1, because a chance of 1 is an infinite hazard
@@ -40,7 +40,7 @@ class Plan:
         step: Growth of the integral of sqrt(h) from one poll to the next; a larger step means fewer
             polls.
         minimum: Shortest delay.
-        maximum: Longest delay at quiet ages, at which jobs hardly ever end (see `lag_bound`).
+        maximum: Longest delay, even at quiet ages, at which jobs hardly ever end.
         target_lag: Mean detection lag that the caller asked for.
         stride: Longest delay at ages at which no job was seen to end. For old jobs, a quarter of
             the age is allowed, if that is longer.
@@ -56,13 +56,21 @@ class Plan:
     # Integral of the square root of the hazard, from age 0 to the start of each bin.
     _integrals: Sequence[float] = field(repr=False)
 
-    def delay(self, age: float, *, stretch: float = 1.0, shorten: float = 1.0) -> float:
+    def delay(
+        self,
+        age: float,
+        *,
+        stretch: float = 1.0,
+        shorten: float = 1.0,
+        quiet_delay: float = LONGEST_FOR_FEW,
+    ) -> float:
         """Return the seconds until the next poll of a job that a poll has found active.
 
         Args:
             age: Age of the job.
             stretch: Jitter of the planned delay: a random factor around 1.
             shorten: Jitter of the longest delay (see `bound`): a random factor of at most 1.
+            quiet_delay: Longest delay at quiet ages.
         """
         number = bin_index(age)
         integral = self._integrals[number] + (age - EDGES[number]) * self._roots[number]
@@ -74,19 +82,20 @@ class Plan:
         # do not pass over those ages in one long delay.
         unknown = max(age, self.unknown_from)
         delay = min(delay, unknown - age + stretch * max(self.stride, unknown * _STRIDE))
-        return max(min(delay, self.bound(age, number) * shorten), self.minimum)
+        return max(min(delay, self.bound(age, number, quiet_delay) * shorten), self.minimum)
 
-    def bound(self, age: float, number: int) -> float:
+    def bound(self, age: float, number: int, quiet_delay: float = LONGEST_FOR_FEW) -> float:
         """Return the lag bound: the longest delay at this age. See `lag_bound`.
 
         Args:
             age: Age of the job.
             number: Index of the bin that contains the age.
+            quiet_delay: Longest delay at quiet ages.
         """
         longest = max(LONGEST, 2 * self.target_lag)
         quiet = self.distribution.quiet
         if number < len(quiet) and quiet[number]:
-            longest += quiet[number] - age
+            longest = max(longest, min(longest + quiet[number] - age, quiet_delay))
         return min(longest, bound_while_watching(age, self.target_lag), self.maximum)
 
     @property

@@ -14,8 +14,10 @@ seen to end at this age or later. At unknown ages, the bound is also at most twi
 twice the target lag and at most 7 s. With the default target lag of 2 s, this means 4 s until ``w``
 is 8, and 7 s from ``w = 14`` on. With a target lag above 3.5 s, the bound is always twice the
 target lag. *Quiet* ages are an exception, because jobs hardly ever end there (see
-`estimation.quiet_until`). At quiet ages, the bound is ``w / 2`` up to `Adaptive.maximum`, but no
-delay ends more than 7 s, or twice the target lag, after the quiet ages.
+`estimation.quiet_until`). There, the limit of 7 s becomes 10 s, or up to `Adaptive.maximum` if many
+jobs are active (`longest_when_quiet`). But no delay ends more than 7 s, or twice the target lag,
+after the quiet ages. Shortly after several jobs have ended at quiet ages, the limit is 7 s there,
+too (`Durations.quiet_delay`).
 
 The reasons:
 
@@ -30,6 +32,9 @@ The reasons:
   later are useful, too: with 7 s, the number of polls times the lag is about as small as for that
   waiter, or smaller. A job that ends in the first minute has few of these later polls. So the bound
   is only 4 s in the first minute.
+- *Longer delays at quiet ages, if many jobs are active.* They save many polls. But if jobs become
+  shorter, this must be noticed soon. With many jobs, the next poll of any job comes soon enough,
+  although each single job is polled rarely.
 - *No growth at unknown ages.* With growing delays, a job that ends late would need the many polls
   of the short delays, and still have the lag of the long delays.
 - *A bound for each job, not only for the mean.* If each of the last 1% of the jobs of a batch were
@@ -41,6 +46,9 @@ from typing import Final
 LONGEST: Final = 7.0
 """Longest delay at ages at which a job may end, in seconds."""
 
+LONGEST_FOR_FEW: Final = 10.0
+"""Longest delay at quiet ages for few jobs, in seconds, as of the official SDK's waiter."""
+
 LONGEST_AFTER_FAILURE: Final = 10.0
 """Longest delay after failed polls, for a job that somebody waits for, in seconds."""
 
@@ -48,6 +56,7 @@ _SHORTEST: Final = 1.0  # seconds of the shortest bound for a job that somebody 
 _SHARE_WAITED: Final = 0.4  # bound, as a share of the time for which somebody has waited
 _FIRST_MINUTE: Final = 60.0
 _LONGEST_AT_FIRST: Final = 4.0  # longest bound, in seconds, in the first minute of a wait
+_APART: Final = 0.8  # seconds between two polls, of whatever jobs, if all jobs are at quiet ages
 _SHARE_WATCHED: Final = 0.5  # bound, as a share of the time for which the job has been watched
 
 
@@ -66,3 +75,11 @@ def bound_while_watching(watched_for: float, target_lag: float) -> float:
     The limit of 7 s is not applied.
     """
     return max(2 * target_lag, _SHARE_WATCHED * watched_for)
+
+
+def longest_when_quiet(jobs: int) -> float:
+    """Return the longest delay at quiet ages, in seconds, if so many jobs are active.
+
+    The limit of `Adaptive.maximum` is not applied.
+    """
+    return max(LONGEST_FOR_FEW, _APART * jobs)

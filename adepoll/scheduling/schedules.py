@@ -39,6 +39,7 @@ from adepoll.scheduling.inspection_plan import OFFICIAL_LAG, Plan, make_plan, of
 from adepoll.scheduling.lag_bound import (
     LONGEST,
     LONGEST_AFTER_FAILURE,
+    LONGEST_FOR_FEW,
     bound_while_waiting,
     bound_while_watching,
 )
@@ -56,6 +57,8 @@ class PollContext:
         awaited_for: Seconds for which somebody has waited for the job; None if nobody waits.
         distribution: What is known of how long jobs take.
         lag_ratio: Observed detection lag divided by the lag that was expected from `distribution`.
+        quiet_delay: Longest delay at ages at which jobs hardly ever end, in seconds. It is longer
+            if many jobs are active.
     """
 
     polls: int
@@ -65,6 +68,7 @@ class PollContext:
     awaited_for: float | None = None
     distribution: Distribution = PRIOR
     lag_ratio: float = 1.0
+    quiet_delay: float = LONGEST_FOR_FEW
 
 
 class Schedule(Protocol):
@@ -224,7 +228,11 @@ class Adaptive:
         age = job.watched_for if job.age is None else job.age
         stretch = rng.uniform(1 - self.jitter, 1 + self.jitter)
         shorten = (stretch + 1 - self.jitter) / 2  # at most 1, so that no delay exceeds the bound
-        delay = plan.delay(age, stretch=stretch, shorten=shorten)
+        quiet_delay = job.quiet_delay
+        if quiet_delay > LONGEST_FOR_FEW and self.jitter:
+            # Jobs of the same age must not all have their long delays at the same time.
+            quiet_delay = rng.uniform(LONGEST_FOR_FEW, min(quiet_delay, self.maximum))
+        delay = plan.delay(age, stretch=stretch, shorten=shorten, quiet_delay=quiet_delay)
         if job.awaited_for is not None:
             bound = bound_while_waiting(job.awaited_for)
             if age >= plan.unknown_from:

@@ -95,6 +95,7 @@ class ScheduleCalls:
             awaited_for=now - state.awaited_since if state.awaited else None,
             distribution=learning.durations.distribution,
             lag_ratio=learning.lag_ratio.value,
+            quiet_delay=learning.durations.quiet_delay,
         )
         delay = self.schedule.delay(context, self.rng)
         if not 0 <= delay < math.inf:
@@ -112,10 +113,9 @@ class ScheduleCalls:
         if not isinstance(self.schedule, Adaptive):
             return math.inf
         learning, age = self.learning, state.last_active_age
-        plan = self.schedule.plan(
-            learning.durations.distribution, lag_ratio=learning.lag_ratio.value
-        )
-        return plan.bound(age, bin_index(age))
+        durations = learning.durations
+        plan = self.schedule.plan(durations.distribution, lag_ratio=learning.lag_ratio.value)
+        return plan.bound(age, bin_index(age), durations.quiet_delay)
 
     def first_delay(self) -> float:
         """Return the seconds until the first poll of a job that is probably new; 0 to poll it now.

@@ -220,6 +220,15 @@ def _get_rows() -> Iterator[Row]:
         learnt=_taught(about(5)),
         **get,
     )
+    shorter = {"spread": 300, "learnt": _taught(about(600), 400), **get}
+    yield _watch("get: 100 s, after learning 600 s", about(100), **shorter)
+    yield _watch("get: uniform 50 to 600 s, after learning 600 s", uniform(50, 600), **shorter)
+    yield Row(
+        name="get: 300 that end at one instant, after learning 600 s",
+        groups=(Group(draw=about(600), jobs=300, spread=100.0, end_at=200.0),),
+        learnt=_taught(about(600), 400),
+        **get,
+    )
     second = log_normal(1, 0.2)
     yield _watch("get: 1 s, one every 0.5 s", second, spread=150, **get)
     yield _watch("get: 100 of 1 s, one every 5 s", second, jobs=100, spread=500, **get)

@@ -497,6 +497,54 @@ def test_ages_are_quiet_only_below_those_at_which_jobs_end():
     assert not any(quiet[bin_index(420.0) :])
 
 
+def durations_of_400_s():
+    """Return durations after 300 jobs of 400 s: the ages below about 300 s are quiet."""
+    durations = Durations()
+    end_at(durations, *[400.0] * 300)
+    assert durations.distribution.quiet[bin_index(100.0)] > 110.0
+    return durations
+
+
+def end_at(durations, *ages):
+    for age in ages:
+        durations.begin()
+        durations.extend(0.0, age)
+        durations.end(0.0, age, age)
+
+
+def test_delays_at_quiet_ages_grow_with_the_number_of_active_jobs():
+    durations = durations_of_400_s()
+    assert durations.quiet_delay == 10.0
+    for _ in range(50):
+        durations.begin()
+    assert durations.quiet_delay == 40.0
+    for _ in range(45):
+        durations.censor(0.0, 1.0)
+    assert durations.quiet_delay == 10.0
+
+
+def test_delays_at_quiet_ages_are_short_while_jobs_end_there():
+    durations = durations_of_400_s()
+    for _ in range(50):
+        durations.begin()
+    end_at(durations, 100.0, 100.0)
+    assert durations.quiet_delay == 40.0
+    end_at(durations, 100.0)
+    assert durations.quiet_delay == 7.0  # as at any other age
+    end_at(durations, 400.0)
+    assert durations.quiet_delay == 40.0
+
+
+def test_an_end_after_the_quiet_ages_is_no_surprise():
+    durations = durations_of_400_s()
+    for _ in range(50):
+        durations.begin()
+    for _ in range(3):
+        durations.begin()
+        durations.end(0.0, 100.0, 400.0)  # it ended at some time after the quiet ages, perhaps
+    assert durations.quiet_delay == 40.0
+
+
 def test_the_time_until_the_last_jobs_end_is_not_that_of_the_prior():
     """The rate at the highest known ages continues; the prior has a heavy tail."""
     durations, rng = Durations(), Random(0)

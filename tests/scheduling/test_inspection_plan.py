@@ -143,10 +143,13 @@ def test_the_lag_bound_holds_however_sure_it_is_that_jobs_are_active():
 def test_delays_grow_at_quiet_ages_up_to_half_of_the_age_or_the_maximum():
     distribution = evolve(normal(600.0, 3.0), quiet=[450.0] * bin_index(450.0))
     plan = make_plan(distribution, target_lag=2.0, minimum=0.25, maximum=60.0)
-    assert plan.delay(40.0) == 20.0
-    assert plan.delay(300.0) == 60.0
-    assert plan.delay(430.0) == 27.0  # 7 s beyond the end of the quiet ages
-    assert plan.delay(460.0) == 7.0
+    assert plan.delay(40.0, quiet_delay=90.0) == 20.0
+    assert plan.delay(300.0, quiet_delay=90.0) == 60.0
+    assert plan.delay(300.0, quiet_delay=30.0) == 30.0
+    assert plan.delay(300.0) == 10.0
+    assert plan.delay(300.0, quiet_delay=7.0) == 7.0
+    assert plan.delay(430.0, quiet_delay=90.0) == 27.0  # 7 s beyond the end of the quiet ages
+    assert plan.delay(460.0, quiet_delay=90.0) == 7.0
 
 
 def test_delays_at_unknown_ages_cost_at_most_the_target_lag():
@@ -189,7 +192,7 @@ def test_any_distribution_gives_a_plan(seed):
     assert 0 <= plan.cost()[0] <= 60
 
 
-def slow_delay(plan, age, stretch, shorten):
+def slow_delay(plan, age, stretch, shorten, quiet_delay):
     """Return the delay of a plan: add up sqrt(hazard) from the age on, until it is one step."""
     chances, known = plan.distribution.chances, EDGES[plan.distribution.known]
     left, number, until = plan.step * stretch, bin_index(age), age
@@ -206,7 +209,9 @@ def slow_delay(plan, age, stretch, shorten):
     delay = min(delay, unknown - age + stretch * max(plan.stride, unknown / 4))
     quiet = plan.distribution.quiet
     end = quiet[bin_index(age)] if bin_index(age) < len(quiet) else 0.0
-    longest = max(7.0, 2 * plan.target_lag) + (end - age if end else 0.0)
+    longest = max(7.0, 2 * plan.target_lag)
+    if end and longest < quiet_delay:
+        longest = min(longest + end - age, quiet_delay)
     bound = min(longest, max(2 * plan.target_lag, age / 2), plan.maximum)
     return max(min(delay, bound * shorten), plan.minimum)
 
@@ -224,14 +229,15 @@ KNOWN_UP_TO_20 = Distribution(PRIOR.chances, known=bin_index(20.0))
     ],
     ids=[*DISTRIBUTIONS, "known up to 20 s", "quiet"],
 )
-def test_delays_follow_the_formula(distribution, target_lag):
+@pytest.mark.parametrize("quiet_delay", [7.0, 90.0])
+def test_delays_follow_the_formula(distribution, target_lag, quiet_delay):
     plan = make_plan(distribution, target_lag=target_lag, minimum=0.25, maximum=60.0)
     free = make_plan(distribution, target_lag=target_lag, minimum=1e-6, maximum=1e9)
     for age in (0.0, 0.3, 0.5, 1.7, 8.0, 19.9, 20.1, 55.0, 130.0, 449.0, 455.0, 3e3, 1e5):
         for stretch, shorten in ((1.0, 1.0), (0.9, 0.95), (1.1, 1.0)):
             for one in (plan, free):
-                expected = slow_delay(one, age, stretch, shorten)
-                found = one.delay(age, stretch=stretch, shorten=shorten)
+                expected = slow_delay(one, age, stretch, shorten, quiet_delay)
+                found = one.delay(age, stretch=stretch, shorten=shorten, quiet_delay=quiet_delay)
                 assert found == pytest.approx(expected, rel=1e-6), (age, stretch)
 
 

@@ -282,6 +282,7 @@ def delays(distribution, *, until, step=0.25, **known):
             awaited_for=time if known.get("waits") else None,
             age=time + known.get("older", 0.0),
             distribution=distribution,
+            quiet_delay=known.get("quiet_delay", 10.0),
         )
         for time in times
     )
@@ -384,8 +385,25 @@ def test_delays_are_long_only_at_ages_that_many_jobs_have_passed():
     few = dict(delays(learnt(600.0, count=100), until=900))
     many = dict(delays(learnt(600.0, count=1000), until=900))
     assert max(few.values()) <= 7.0
-    assert many[300.0] == 60.0
+    assert many[300.0] == 10.0
     assert max(delay for age, delay in many.items() if age > 500) <= 7.0
+
+
+def test_delays_at_quiet_ages_are_longer_if_many_jobs_are_active():
+    many = dict(delays(learnt(600.0, count=1000), until=900, quiet_delay=100.0))
+    assert many[20.0] == 10.0  # half of the age
+    assert many[300.0] == 60.0  # `maximum`
+    assert max(delay for age, delay in many.items() if age > 550) <= 7.0
+
+
+def test_long_delays_at_quiet_ages_are_random():
+    schedule, rng = Adaptive(), Random(0)
+    context = PollContext(
+        polls=9, watched_for=300.0, age=300.0, distribution=learnt(600.0), quiet_delay=100.0
+    )
+    found = [schedule.delay(context, rng) for _ in range(300)]
+    assert 9.0 <= min(found) < 15.0
+    assert 50.0 < max(found) <= 60.0
 
 
 def test_after_failures_a_wait_is_polled_every_ten_seconds_at_least():

@@ -130,15 +130,17 @@ def subscribe_waiting(watched_jobs, subscription, *job_ids, now=0.0):
     return [job_id for job_id in job_ids if watched_jobs.get(job_id).due > now]
 
 
-def make_watched_jobs_with_quiet_ages(*ended):
+def make_watched_jobs_with_quiet_ages(*, active=100):
     """Return watched jobs after 300 jobs of 400 s, and job "a", which is 100 s old.
 
     Args:
-        ended: Ages at which other jobs ended, too.
+        active: Number of active jobs, including "a".
     """
     learning = Learning()
     watched_jobs = make_watched_jobs(Adaptive(jitter=0), learning=learning)
-    end_jobs(learning, *[400.0] * 300, *ended)
+    end_jobs(learning, *[400.0] * 300)
+    for _ in range(active - 1):
+        learning.durations.begin()
     subscribe(watched_jobs, make_subscription(), "a")
     poll(watched_jobs, "processing", 0.0)
     watched_jobs.poll_now("a", 100.0)
@@ -170,9 +172,14 @@ def test_a_pause_at_a_quiet_age_lasts_if_no_job_ends_there():
     assert next_poll(make_watched_jobs_with_quiet_ages()) == 150.0
 
 
+def test_a_pause_at_a_quiet_age_is_short_if_few_jobs_are_active():
+    assert next_poll(make_watched_jobs_with_quiet_ages(active=12)) == 110.0
+    assert next_poll(make_watched_jobs_with_quiet_ages(active=50)) == 140.0
+
+
 def test_a_pause_at_a_quiet_age_ends_soon_if_jobs_end_there():
     watched_jobs = make_watched_jobs_with_quiet_ages()
-    end_jobs(watched_jobs.learning, *[110.0] * 40)
+    end_jobs(watched_jobs.learning, *[110.0] * 3)
     assert next_poll(watched_jobs) == 107.0  # at the first check, which comes after 7 s
 
 
@@ -180,7 +187,7 @@ def test_a_pause_at_a_quiet_age_is_checked_again_and_again():
     watched_jobs = make_watched_jobs_with_quiet_ages()
     assert watched_jobs.pop_due(107.0) is None
     assert watched_jobs.pop_due(114.0) is None
-    end_jobs(watched_jobs.learning, *[110.0] * 40)
+    end_jobs(watched_jobs.learning, *[110.0] * 3)
     assert next_poll(watched_jobs) == 121.0
 
 
