@@ -164,7 +164,9 @@ class FoundJobs:
         try:
             return JobKind.named(name)
         except ConfigurationError as exc:
-            problem = f'{exc}; name another column with --kind-field NAME, or none with ""'
+            problem = (
+                f'{exc}; name another column with --kind-field NAME, or none with --kind-field ""'
+            )
             raise IdsError(problem, source=self.source, line=line) from None
 
 
