@@ -16,6 +16,7 @@ from adepoll.cli.options import NumberRange
 if TYPE_CHECKING:
     from adepoll.emulator import Fault, Settings
 
+_MAX_PROFILE: Final = 2**20  # bytes
 FAULT_CHOICES: Final = (
     "latency",
     "rate-limit",
@@ -115,7 +116,11 @@ def read_profile(
     from adepoll.emulator import SettingsError, read_settings  # noqa: PLC0415 - slow to import
 
     try:
-        return read_settings(file.read_text("utf-8"))
+        with file.open("rb") as profile:
+            content = profile.read(_MAX_PROFILE + 1)
+        if len(content) > _MAX_PROFILE:
+            raise click.BadParameter(f"{file}: it has more than {_MAX_PROFILE:,} bytes", ctx, param)
+        return read_settings(content.decode())
     except OSError as exc:
         raise click.BadParameter(f"{file}: {exc.strerror}", ctx, param) from exc
     except (UnicodeDecodeError, SettingsError) as exc:

@@ -7,6 +7,8 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from adepoll.cli.stdout_writer import naming_stdout
+
 _UNLIMITED: Final = 10_000  # characters per line
 
 
@@ -24,4 +26,5 @@ def print_table(table: Table) -> None:
     console = Console(width=_UNLIMITED)
     if sys.stdout.isatty():
         console.width = max(Console().width, console.measure(table).minimum)
-    console.print(table)
+    with naming_stdout():
+        console.print(table)

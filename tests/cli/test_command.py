@@ -30,12 +30,14 @@ from commandline import (
     started,
 )
 from proxies import Proxy
+from rich.table import Table
 from tabling import write_journal
 from terminals import read_all
 from waiting import supervised, until
 
 from adepoll import JobSnapshot
 from adepoll.cli import main
+from adepoll.cli.wide_tables import print_table
 from adepoll.emulator import Emulator, JobPlan, Outcome
 
 
@@ -318,6 +320,14 @@ async def test_a_full_disk_under_stdout_is_reported_in_one_line(ade):
         assert code == 74
         assert "adepoll: cannot read or write stdout: No space left on device" in err.splitlines()
     os.close(full)
+
+
+def test_an_error_while_a_table_is_printed_names_stdout(monkeypatch):
+    with Path("/dev/full").open("w") as full, suppress(OSError):
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            print_table(Table("x" * 10_000))
+        assert caught.value.filename == "stdout"
 
 
 def test_an_error_of_stdout_is_reported_although_the_next_write_succeeds(monkeypatch, capsys):

@@ -213,6 +213,7 @@ def test_a_port_in_use_is_named():
         (["--kind", "v3-parse"], "'v3-parse' is not one of 'v1-extract', 'v1-parse'"),
         (["--profile", "nowhere.toml"], "No such file"),
         (["--profile", "{bad}"], "unknown key sed"),
+        (["--profile", "{huge}"], "it has more than 1,048,576 bytes"),
         (["--api-key", ""], "a key has printable ASCII characters and no spaces"),
         (["--api-key", "a b"], "a key has printable ASCII characters and no spaces"),
         (["--api-key", "é"], "a key has printable ASCII characters and no spaces"),
@@ -223,7 +224,10 @@ def test_a_port_in_use_is_named():
 def test_an_error_names_the_wrong_option(tmp_path, options, message):
     bad = tmp_path / "bad.toml"
     bad.write_text("sed = 1")
-    result = CliRunner().invoke(cli, ["emulate", *(o.format(bad=bad) for o in options)])
+    huge = tmp_path / "huge.toml"
+    huge.touch()
+    os.truncate(huge, 2**40)  # without blocks on the disk
+    result = CliRunner().invoke(cli, ["emulate", *(o.format(bad=bad, huge=huge) for o in options)])
     assert result.exit_code == 2
     assert f"Invalid value for '{options[0]}'" in result.output
     assert message in " ".join(result.output.split())
