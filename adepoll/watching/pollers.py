@@ -1,9 +1,9 @@
 """Pollers: the tasks that poll due jobs. Also limits the number of polls in flight.
 
-A poller is a task that polls one due job after another, until no job is due. One timer waits for
-the next due job. Tasks and timer serve all subscribers. Therefore they run in an empty `Context`,
-and do not keep or use the context variables of one caller. Imports `turns`, `watched_jobs` and
-`source`.
+A poller is a task that polls one due job after another, until no job is due, or until it has polled
+32 jobs. One timer waits for the next due job. Tasks and timer serve all subscribers. Therefore they
+run in an empty `Context`, and do not keep or use the context variables of one caller. Imports
+`turns`, `watched_jobs` and `source`.
 """
 
 import asyncio
@@ -225,12 +225,18 @@ class Pollers:
             self.on_idle()
 
     async def _work(self, state: JobState | None) -> None:
-        """Poll the job, if one is passed, and then one due job after another."""
+        """Poll the job, if one is passed, and then one due job after another: up to 32 jobs.
+
+        The limit lets other tasks run, even if no poll waits because the source has all answers in
+        memory.
+        """
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         get_job, watched_jobs, in_flight = self._source.get_job, self.watched_jobs, self._in_flight
         next_due, waiting = watched_jobs.poll_queue.next_due, self.turns.waiting
+        polls = 0
         while state is not None and task is not None:
+            polls += 1
             try:
                 snapshot = await get_job(state.job_id)
             except AdePollError as error:
@@ -252,7 +258,8 @@ class Pollers:
                     watched_jobs.cancelled(state, loop.time())
                 waiting.pop(task, None)
                 del in_flight[state]
-            state = None if self.turns.hold_back(now) else watched_jobs.pop_due(now)
+            is_last = polls == _POLLS_PER_TASK or self.turns.hold_back(now)
+            state = None if is_last else watched_jobs.pop_due(now)
             if state is None:
                 self._workers.discard(task)  # this poller ends; `pump` may start another poller
             else:
@@ -282,6 +289,7 @@ async def _in_steps(steps: Iterator[None]) -> None:
         await asyncio.sleep(0)
 
 
+_POLLS_PER_TASK: Final = 32  # polls after which a poller ends
 # Seconds after the last wait in which sweeps go on: somebody may wait for the same jobs again.
 _IDLE_FOR: Final = 1.0
 # Seconds after the timeout of the last wait in which a poll of the job goes on: most polls end, and

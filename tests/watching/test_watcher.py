@@ -545,6 +545,36 @@ def test_a_source_that_never_waits_works(replay, scripted):
     replay(script)
 
 
+class Immediate:
+    """A source whose jobs never end, and whose polls never wait, as if it had a cache."""
+
+    polls = 0
+
+    async def get_job(self, job_id):
+        self.polls += 1
+        assert self.polls < 1_000, "no other task runs between polls"
+        return snapshot(job_id, "pending")
+
+
+def test_polls_that_never_wait_let_other_tasks_run(replay):
+    async def script():
+        class Without:
+            def delay(self, _job, _rng):
+                return 0.0
+
+        source = Immediate()
+        async with watcher_of(source, schedule=Without()) as watcher:
+            wait = asyncio.create_task(watcher.wait("a"))
+            for _ in range(9):
+                await asyncio.sleep(0)
+            wait.cancel()
+            await asyncio.wait([wait])
+            assert wait.cancelled()
+            assert source.polls > 50
+
+    replay(script)
+
+
 # --- backpressure -------------------------------------------------------------------------------
 
 
