@@ -2,8 +2,8 @@
 
 `ClientOfKind` and `PollingClient` send their requests through an `AdeClient`. An id that is passed
 to them means a job of their kind. `ClientOfKind` repeats failed requests, as the client does;
-`PollingClient` sends each request once. Imports `transport`, `protocol`, `odd_answers` and
-`throttling`.
+`PollingClient` sends each request once. Imports `transport`, `protocol`, `odd_answers`, `source`
+and `throttling`.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -22,6 +22,7 @@ from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.protocol import Root
 from adepoll.api.result_folder import ResultFolder
+from adepoll.api.source import checked_page, checked_snapshot
 from adepoll.api.transport import Request, Transport
 from adepoll.throttling.hosts import Host
 from adepoll.throttling.request_sender import RequestSender, Send
@@ -136,7 +137,7 @@ class PollingClient:
         ref = JobRef(job_id, kind=self.kind)
         job = job_id if ref.text(self._client.kind) == job_id else ref
         async with self._semaphore:
-            return await self._client.get_job(job)
+            return checked_snapshot(await self._client.get_job(job))
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
@@ -152,7 +153,10 @@ class PollingClient:
             )
         of_kind = {} if self.kind == client.kind else {"kind": self.kind}
         async with self._semaphore:
-            return await client.list_jobs(page=page, page_size=page_size, status=status, **of_kind)
+            listed = await client.list_jobs(
+                page=page, page_size=page_size, status=status, **of_kind
+            )
+        return checked_page(listed)
 
 
 @define(eq=False, kw_only=True)

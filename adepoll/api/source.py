@@ -119,6 +119,22 @@ def clock_of(source: JobSource) -> Callable[[], float | None] | None:
     return None
 
 
+def checked_snapshot(snapshot: object) -> JobSnapshot:
+    """Return what `get_job` of a caller's source has returned; raise TypeError if it is wrong."""
+    if isinstance(snapshot, JobSnapshot):
+        return snapshot
+    name = type(snapshot).__name__
+    raise TypeError(f"`get_job` of the source must return a JobSnapshot, not a {name}")
+
+
+def checked_page(page: JobPage) -> JobPage:
+    """Return what `list_jobs` of a caller's source has returned; raise TypeError if it is wrong."""
+    if hasattr(page, "jobs"):  # also a mock of a page
+        return page
+    name = type(page).__name__
+    raise TypeError(f"`list_jobs` of the source must return a JobPage, not a {name}")
+
+
 # The types of real functions. `clock_of` compares them with `type(...)`: `isinstance` would also
 # accept a mock that claims to be a function.
 _REAL: Final = (FunctionType, MethodType)
@@ -127,8 +143,7 @@ _REAL: Final = (FunctionType, MethodType)
 class _HeldDuringCalls:
     """Wraps a source without `for_polling`, and holds the semaphore during each call.
 
-    If `get_job` of the source returns something else than a snapshot, its `get_job` raises
-    TypeError.
+    If the source returns something else than a snapshot or a page, its methods raise TypeError.
     """
 
     def __init__(self, source: JobSource, semaphore: AbstractAsyncContextManager[object]) -> None:
@@ -137,14 +152,11 @@ class _HeldDuringCalls:
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         async with self._semaphore:
-            snapshot = await self._source.get_job(job_id)
-        if not isinstance(snapshot, JobSnapshot):
-            name = type(snapshot).__name__
-            raise TypeError(f"`get_job` of the source must return a JobSnapshot, not a {name}")
-        return snapshot
+            return checked_snapshot(await self._source.get_job(job_id))
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
         async with self._semaphore:
-            return await self._source.list_jobs(page=page, page_size=page_size, status=status)
+            listed = await self._source.list_jobs(page=page, page_size=page_size, status=status)
+        return checked_page(listed)

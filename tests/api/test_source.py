@@ -107,6 +107,30 @@ def test_a_watcher_says_what_a_source_must_return(replay, result):
     replay(script)
 
 
+@pytest.mark.parametrize("page", [None, {"jobs": []}])
+def test_a_watcher_says_what_a_list_must_return(replay, scripted, page):
+    async def script():
+        source = scripted({f"job{number}": ["pending"] for number in range(20)})
+        source.list_jobs = AsyncMock(return_value=page)
+        async with JobWatcher(source) as watcher:
+            with pytest.raises(TypeError, match=r"`list_jobs` .* must return a JobPage, not a"):
+                await anext(watcher.watch(source.scripts))
+
+    replay(script)
+
+
+@pytest.mark.parametrize("name", ["get_job", "list_jobs"])
+async def test_an_overridden_method_must_return_something(name):
+    async def nothing(*_args, **_options):
+        """Return None, as a method without `return` does."""
+
+    client_class = type("Forgetful", (AdeClient,), {name: nothing})
+    async with client_class("key") as client:
+        polling_client = client.for_polling(contextlib.nullcontext())
+        with pytest.raises(TypeError, match=rf"`{name}` .* must return a Job.*, not a NoneType"):
+            await getattr(polling_client, name)(*["job1"][: name == "get_job"])
+
+
 def test_a_cancelled_call_releases_the_semaphore(replay, scripted):
     async def script():
         semaphore = asyncio.Semaphore(1)
@@ -184,7 +208,7 @@ async def test_a_watcher_calls_overridden_methods_of_a_client():
 @pytest.mark.parametrize("job_id", ["job1", f"parse-{'0' * 26}"])
 async def test_an_overridden_method_gets_a_job_of_the_right_kind(monkeypatch, kind, job_id):
     async with AdeClient("key") as client:
-        get_job = AsyncMock()
+        get_job = AsyncMock(return_value=snapshot(job_id))
         monkeypatch.setattr(client, "get_job", get_job)
         await client.for_kind(kind).for_polling(contextlib.nullcontext()).get_job(job_id)
         (job,) = get_job.await_args.args
