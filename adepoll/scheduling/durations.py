@@ -311,7 +311,7 @@ class Arrivals:
         if not isinstance(saved, list):
             raise TypeError("arrivals must be a list")
         new, old, new_in_a_row = saved
-        if not all(isinstance(n, int | float) and 0 <= n < math.inf for n in saved):
+        if not all(0 <= n < math.inf for n in saved):
             raise ValueError(f"{saved} are not counts of arrivals")
         return cls(float(new), float(old), int(new_in_a_row))
 
