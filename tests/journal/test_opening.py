@@ -17,6 +17,7 @@ from internals import on_connection
 
 from adepoll import Journal
 from adepoll.api.models import JobSnapshot
+from adepoll.common import file_system
 from adepoll.errors import (
     ConfigurationError,
     JournalAccessError,
@@ -383,6 +384,35 @@ async def test_a_truncated_wal_contains_the_writes_before_the_cut(path, tmp_path
     assert 0 < len(ended) < 100
 
 
+async def test_an_error_of_a_check_other_than_corruption_has_its_own_text(
+    path, written, monkeypatch
+):
+    check = ("SELECT zeroblob(3000000000)",)
+    monkeypatch.setattr("adepoll.journal.opening._FULL_CHECK", check)
+    with pytest.raises(JournalDamagedError) as caught:
+        await open_(path)
+    assert caught.value.problems == ("a value is too large",)
+
+
+async def test_the_size_of_a_journal_decides_how_thoroughly_it_is_checked(
+    path, written, monkeypatch
+):
+    opening = "adepoll.journal.opening"
+    for name in ("full", "quick", "partial"):
+        monkeypatch.setattr(f"{opening}._{name.upper()}_CHECK", (f"SELECT '{name}'",))
+    size = path.stat().st_size
+    for small, medium, check in (
+        (size, size, "full"),
+        (size - 1, size, "quick"),
+        (size - 1, size - 1, "partial"),
+    ):
+        monkeypatch.setattr(f"{opening}._SMALL", small)
+        monkeypatch.setattr(f"{opening}._MEDIUM", medium)
+        with pytest.raises(JournalDamagedError) as caught:
+            await open_(path)
+        assert caught.value.problems == (check,)
+
+
 @pytest.mark.parametrize("mark", ["_SMALL", "_MEDIUM"])
 @pytest.mark.parametrize("harm", [cut, zero_last_page, garble_any_page])
 async def test_a_large_damaged_journal_is_refused_after_a_shorter_check(
@@ -475,6 +505,17 @@ async def test_a_lock_path_that_is_not_a_file_is_refused(path, tmp_path, what):
         await open_(path)
     assert ("something that is not a file" in str(caught.value)) == (what == "pipe")
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.posix
+def test_a_process_that_looks_for_the_holder_is_not_the_holder(path):
+    lock = path.with_name("batch.db.lock")
+    lock.write_text("4711\n")  # left by a process that was killed
+    with lock.open() as other:
+        file_system.lock(other.fileno(), shared=True)  # as `holder_of` does
+        assert holder_of(path) is None
+        file_system.lock(other.fileno())
+        assert holder_of(path) == 4711
 
 
 @pytest.mark.posix
