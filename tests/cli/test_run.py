@@ -205,7 +205,8 @@ async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(begin):
         assert await line_of(process) == "ready"
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
-        await process.communicate()
+        out, _ = await process.communicate()
+    assert out.decode().split() == ["cleaning", "clean"]  # SIGTERM was not the second signal
     assert process.returncode == 143
 
 

@@ -246,17 +246,17 @@ async def test_an_error_of_the_service_closes_a_websocket_with_1011(ade):
 
 async def test_a_websocket_that_disconnects_ends_only_its_own_wait(ade):
     app = FastAPI(lifespan=adepoll_lifespan(**server_apps.options_for(ade)))
-    disconnected = []
+    codes = []
 
     @app.websocket("/{job_id}")
     async def wait_for_job(socket: WebSocket, job_id: str):
         await socket.accept()
         try:
             job = await wait(socket, job_id)
-        except WebSocketDisconnect:
-            with pytest.raises(WebSocketDisconnect):
+        except WebSocketDisconnect as error:
+            with pytest.raises(WebSocketDisconnect) as again:
                 await wait(socket, job_id)  # a further wait does not begin
-            disconnected.append(socket)
+            codes.extend([error.code, again.value.code])
         else:
             await socket.send_json({"status": job.status.value})
 
@@ -266,7 +266,8 @@ async def test_a_websocket_that_disconnects_ends_only_its_own_wait(ade):
         await leaving.send_str("a message during the wait")
         await until(lambda: server.watcher.stats.subscribers == 2)
         await leaving.close()
-        await until(lambda: disconnected)
+        await until(lambda: codes)
+        assert codes == [1006, 1006]  # closed without a message
         assert server.watcher.stats.subscribers == 1
         end_now(ade.world, job_id)
         assert await remaining.receive_json() == {"status": "completed"}

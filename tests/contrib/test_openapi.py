@@ -80,11 +80,10 @@ def test_each_route_has_a_summary_and_no_internal_text(paths):
 def test_the_webhook_has_a_body_and_its_headers(paths):
     hook = paths["/hook"]["post"]
     assert hook["requestBody"]["required"]
-    assert [header["name"] for header in hook["parameters"]] == [
-        "webhook-id",
-        "webhook-timestamp",
-        "webhook-signature",
-    ]
+    headers = hook["parameters"]
+    names = ["webhook-id", "webhook-timestamp", "webhook-signature"]
+    assert [header["name"] for header in headers] == names
+    assert {(header["in"], header["required"]) for header in headers} == {("header", True)}
     assert "204" in hook["responses"]
     assert "200" not in hook["responses"]
 
