@@ -10,8 +10,8 @@ from batching import make_client
 from rich.console import Console
 
 import adepoll
-from adepoll import Batch, JobWatcher, ResultFetcher, UnresolvedJobsError
-from adepoll.display import downloads, views
+from adepoll import Batch, JobStatus, JobWatcher, ResultFetcher, UnresolvedJobsError
+from adepoll.display import downloads, streams, views
 from adepoll.display.views import HtmlBar, State
 from adepoll.emulator import Emulator, JobPlan
 
@@ -247,6 +247,22 @@ def test_sizes_have_a_suitable_unit(size, text):
     assert (
         State(name="received", done=size, total=None, is_size=True).text == f"received {text} of ?"
     )
+
+
+def test_open_jobs_are_shown_before_the_end_and_earlier_runs_after_it():
+    found = types.SimpleNamespace(
+        settled={JobStatus.COMPLETED: 2, JobStatus.FAILED: 0}, unresolved=1, missed=1, partial=0,
+        open=2, before=3, known=5, complete=False,
+    )  # fmt: skip
+    details = ["2 completed", "1 unresolved", "1 not fetched"]
+    earlier = "3 acknowledged in earlier runs; run(replay=True) yields them again"
+    for yielded, ended, total, more in (
+        (0, False, None, ["2 open"]),
+        (1, True, 5, []),
+        (0, True, 5, [earlier]),
+    ):
+        state = streams._state_of(found, "settled", yielded, ended=ended)
+        assert state == State(name="settled", done=3, total=total, details=[*details, *more])
 
 
 def test_the_text_of_a_state_has_its_details():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adepoll.tables.column_types import DecimalType, ListType, Scalar, StructType
+from adepoll.tables.column_types import DecimalType, ListType, Scalar, StructType, name_of
 from adepoll.tables.inference import columns_of
 from adepoll.tables.observation import Observer
 
@@ -24,6 +24,20 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=12,
 )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (Scalar.INTEGER, "integer"),
+        (Scalar.MIXED, "text"),
+        (DecimalType(20, 2), "decimal(20, 2)"),
+        (ListType(ListType(Scalar.DATE)), "list of list of date"),
+        (ListType(StructType({"a": Scalar.TEXT})), "list of object"),
+    ],
+)
+def test_messages_name_the_types_of_columns(kind, name):
+    assert name_of(kind) == name
 
 
 def observed(blocks, explode=()):
