@@ -224,6 +224,13 @@ def test_a_rate_limit_can_ask_for_a_wait_beyond_the_next_token():
     assert CombinedEffect.of(again.select(GET, "one", NOW), NOW).replacement == refusals[0]
 
 
+def test_a_rate_limit_says_when_the_next_token_comes():
+    on = faults(make_fault("rate-limit", rate=0.1, burst=1))
+    assert not on.select(GET, "one", NOW)
+    hits = [on.select(GET, "one", NOW + later)[0] for later in (0.0, 4.0)]
+    assert [hit.until_token for hit in hits] == pytest.approx([10.0, 6.0])
+
+
 def test_a_rate_limit_with_wait_min_only_always_asks_for_that_wait():
     on = faults(make_fault("rate-limit", rate=100, burst=1, wait_min=3.0))
     on.select(GET, "one", NOW)

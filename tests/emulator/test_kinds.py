@@ -461,6 +461,16 @@ class TestHttp:
         assert created["status"] == "completed"
         assert ade.truth(created["job_id"]).tier == "standard"
 
+    async def test_a_created_v2_job_that_is_processed_already_is_pending(self):
+        data = {"document_url": "https://example.com/a.pdf"}
+        async with Emulator(profile=Profile(queue_share=0.0)) as ade:
+            headers = {"Authorization": f"Bearer {ade.api_key}"}
+            async with (
+                aiohttp.ClientSession(ade.base_url, headers=headers) as api,
+                api.post("/v2/parse/jobs", json=data) as answer,
+            ):
+                assert (await answer.json())["status"] == "pending"
+
     @pytest.mark.parametrize(
         ("path", "body", "message"),
         [

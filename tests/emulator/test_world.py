@@ -199,6 +199,11 @@ def test_a_larger_result_costs_more_credits(world):
     assert world.job(job_id)[1]["metadata"]["credit_usage"] == 3.5
 
 
+def test_a_save_url_is_for_put_only_by_default(world):
+    only_put, any_method = (world.save_url("a", readable=readable) for readable in (False, True))
+    assert world.save_url("a") == only_put != any_method
+
+
 def test_the_progress_of_an_endless_job_grows_more_and_more_slowly(world, clock):
     job_id = world.submit(JobPlan(processing_time=math.inf), kind="v2-parse")
     seen = []
