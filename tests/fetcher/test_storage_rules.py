@@ -302,6 +302,11 @@ def test_a_url_is_valid_from_its_start_until_before_its_end():
         assert timing_of(VALID, b"", now) is timing
 
 
+def test_a_name_within_a_longer_name_does_not_hide_it():
+    url = VALID.replace("/k?", "/xexpired/xexpired-expired?")
+    assert timing_of(url, b'{"detail":"No access to xexpired-expired"}', NOW) is Timing.OTHER
+
+
 @given(
     st.sampled_from(["X-Amz-Date", "X-Amz-Expires", "Expires", "se", "st", "sig", "Policy"]),
     st.text() | st.sampled_from(["e30=", "W10=", "99999999999999999999", "20261129T120000Z", "-1"]),

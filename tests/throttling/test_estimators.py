@@ -407,6 +407,20 @@ def test_the_rate_grows_with_the_fourth_power_of_the_time(every, closed_for, ris
     assert sender.go_on(8) == pytest.approx(expected)
 
 
+def test_after_the_limit_was_disproved_the_next_rate_grows_like_the_first_one():
+    sender = Sender()
+    sender.throttle()
+    sender.go_on(9)
+    sender.throttle()
+    while sender.rate.value is not None:
+        sender.go_on(1)
+    base, grown, expected = sender.throttle(), 0.0, []
+    for _ in range(99):
+        grown += 1 / (base * (1 + (grown / 4.0) ** 4))
+        expected.append(base * (1 + (grown / 4.0) ** 4))
+    assert sender.go_on(99) == pytest.approx(expected)
+
+
 def test_requests_that_are_not_held_back_do_not_raise_the_rate_nor_its_average():
     sender = Sender()
     base = sender.throttle()

@@ -52,6 +52,15 @@ def play(rules, *failures, state=None, answers=0):
     return verdicts
 
 
+def test_a_postponed_job_is_checked_every_15_s_until_its_next_poll():
+    rules, state = rules_of(), job()
+    rules.record(state, BROKEN, 0.0)
+    failures = state.failures
+    assert rules.first_check(failures, 40.0, 0.0) == failures.check_at == 15.0
+    for now, then in ((15.0, 30.0), (30.0, 40.0), (40.0, 40.0)):
+        assert rules.postponed_to(failures, now) == failures.check_at == then
+
+
 def time_of_the_end(rules, error, *, every, answers=0, failures=0, state=None):
     """Return when a job is given up whose polls fail from 0 on, and with which poll."""
     state = state or job()
