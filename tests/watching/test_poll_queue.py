@@ -390,8 +390,10 @@ def test_no_call_removes_many_out_of_date_places():
     for state in states[2_400:2_402]:
         places_removed(lambda state=state: poll_queue.drop(state))
     assert poll_queue.pop(0.5) is first
+    due = []
     for _ in range(3):
-        places_removed(poll_queue.next_due)
+        places_removed(lambda: due.append(poll_queue.next_due()))
+    assert due == [1.0] * 3, "although the first places are out of date"
     assert 0 < most <= 1_024
     popped = []
     while poll_queue.next_due() is not None:

@@ -206,6 +206,16 @@ def test_a_watch_that_ends_early_leaves_nothing_behind(replay, scripted, how):
     replay(script)
 
 
+def test_leaving_a_watch_that_has_not_begun_does_nothing(replay, scripted):
+    async def script():
+        async with watcher_of(scripted({"a": ["completed"]})) as watcher:
+            watch = watcher.watch(["a"])
+            watch.leave()
+            assert await gather(watch) == {"a": "completed"}
+
+    replay(script)
+
+
 def test_closing_the_watcher_ends_the_watch_with_an_error(replay, scripted):
     async def script():
         async with watcher_of(scripted({"slow": ["processing"]})) as watcher:
