@@ -255,11 +255,12 @@ def test_plain_lines_are_printed_every_10_s_at_first_then_every_minute(replay, p
         return BatchState(known=10_000, complete=True, settled={JobStatus.COMPLETED: settled})
 
     async def script():
+        await asyncio.sleep(7)
         with PlainView(source):
             await asyncio.sleep(250)
 
     replay(script)
-    assert [at for at, _ in printed] == [10, 20, 30, 40, 50, 60, 120, 180, 240]
+    assert [at for at, _ in printed] == [17, 27, 37, 47, 57, 67, 127, 187, 247]
     assert printed[0][1] == "adepoll: 2 of 10,000 settled (2 completed), 0.1/s"
 
 
