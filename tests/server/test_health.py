@@ -6,6 +6,7 @@ import math
 import pytest
 from attrs import define, evolve, field, frozen
 
+from adepoll.api.models import JobPage
 from adepoll.errors import ClosedError, PermissionDeniedError, ServerError
 from adepoll.server.health import LIVE, Condition, Health, HealthCheck
 from adepoll.throttling.statistics import ClientStats
@@ -50,6 +51,7 @@ class Parts:
         if isinstance(self.error, Exception):
             raise self.error
         await asyncio.sleep(self.error)
+        return JobPage(jobs=())
 
     def hear(self, **changes):
         """Let the service send another byte; change other statistics."""
@@ -133,6 +135,7 @@ def test_an_answer_to_a_probe_ends_the_silence(replay):
         async def page(**_options):
             parts.probes.append(asyncio.get_running_loop().time())
             parts.hear()
+            return JobPage(jobs=())
 
         parts.list_jobs = page
         await condition_of(check)
