@@ -232,10 +232,12 @@ def test_a_request_error_names_its_job_and_its_status():
     assert error.retry_after is None
 
 
-def test_five_problems_are_shown_and_all_are_kept():
-    error = MalformedAnswerError([f"problem {n}" for n in range(8)])
-    assert "problem 4 (and 3 more)" in str(error)
+@pytest.mark.parametrize("kind", [MalformedAnswerError, errors.ResultMalformedError])
+def test_five_problems_are_shown_and_all_are_kept(kind):
+    error = kind([f"problem {n}" for n in range(8)], job_id="j-1")
+    assert "problem 4" in str(error)
     assert "problem 5" not in str(error)
+    assert ("problem 4 (and 3 more)" in str(error)) == (kind is MalformedAnswerError)
     assert len(error.problems) == 8
 
 

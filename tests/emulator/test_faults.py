@@ -224,6 +224,14 @@ def test_a_rate_limit_can_ask_for_a_wait_beyond_the_next_token():
     assert CombinedEffect.of(again.select(GET, "one", NOW), NOW).replacement == refusals[0]
 
 
+def test_a_fault_that_was_removed_after_it_has_happened_happens_no_more():
+    fault = make_fault("server-error")
+    on = faults(fault)
+    assert on.select(GET, "one", NOW)
+    on.remove(fault)
+    assert not on.select(GET, "one", NOW)
+
+
 def test_a_rate_limit_says_when_the_next_token_comes():
     on = faults(make_fault("rate-limit", rate=0.1, burst=1))
     assert not on.select(GET, "one", NOW)
