@@ -226,7 +226,7 @@ def test_a_rate_limit_can_ask_for_a_wait_beyond_the_next_token():
 
 def test_a_fault_that_was_removed_after_it_has_happened_happens_no_more():
     fault = make_fault("server-error")
-    on = faults(fault)
+    on = faults(fault, make_fault("server-error", endpoints=["list"]))
     assert on.select(GET, "one", NOW)
     on.remove(fault)
     assert not on.select(GET, "one", NOW)
