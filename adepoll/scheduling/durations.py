@@ -8,6 +8,7 @@ import json
 import math
 import operator
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -27,9 +28,10 @@ class Durations:
     were first seen. `Durations` estimates the distribution of durations from all of these
     observations.
 
-    Older observations count less: the last 8,000 jobs count most. The weight of jobs that were not
-    seen to end is limited. Without this limit, many waits with a short timeout would hide how long
-    jobs take. One object may serve several watchers of one event loop.
+    Older observations count less: the last 8,000 jobs count most. If jobs become much shorter, most
+    of the older observations are forgotten at once; see `_record_drift`. The weight of jobs that
+    were not seen to end is limited. Without this limit, many waits with a short timeout would hide
+    how long jobs take. One object may serve several watchers of one event loop.
 
     The method for observations that are interval-censored, right-censored and left-truncated:
     self-consistency (B. W. Turnbull, JRSS B 38, 1976, in terms of the hazard) with a weak prior,
@@ -50,8 +52,9 @@ class Durations:
         self._active_changes = [0.0] * (LAST + 1)
         self._running = 0  # number of active jobs
         self._ended = 0  # number of jobs that were seen to end
-        # Share of the recent jobs that ended at an age at which jobs hardly ever ended before.
-        self._surprising = 0.0
+        self._drift = 0.0  # evidence that jobs have become shorter; see `_record_drift`
+        # Ended jobs since `_drift` was last 0.
+        self._surprising: deque[Observation] = deque(maxlen=_MOST_SURPRISING)
         self._distribution = PRIOR
         self._is_outdated = False  # True if the distribution must be estimated again
         self._known_at_fit = 0.0  # value of `_known` at the last estimate
@@ -86,8 +89,12 @@ class Durations:
         Jobs hardly ever end at quiet ages. But if several of the last jobs have ended at such ages,
         jobs have become shorter, and a quiet age allows no longer delay than another age.
         """
-        steady = self._surprising < _MAX_SURPRISING
-        return longest_when_quiet(self._running) if steady else LONGEST
+        return LONGEST if self.is_drifting else longest_when_quiet(self._running)
+
+    @property
+    def is_drifting(self) -> bool:
+        """True if several of the last jobs were much shorter than expected."""
+        return self._drift > _SUSPICIOUS
 
     def quantile(self, share: float, *, age: float = 0.0) -> float:
         """Return the age by which a share of the jobs has ended, in seconds.
@@ -150,6 +157,7 @@ class Durations:
 
     def extend(self, seen: float, age: float) -> None:
         """Record that a job was seen active at the age `seen`, and later at the age `age`."""
+        self._record_drift(seen, age)
         near = bisect_right(MIDDLES, seen)  # the same as `nearest_edge(seen)`, but faster
         if near < LAST and age >= MIDDLES[near]:
             self._active_changes[near] += 1
@@ -158,20 +166,27 @@ class Durations:
         if self._extended > self._running + _REFIT_POLLS:
             self._is_outdated = True
 
-    def end(self, first: float, last: float, age: float) -> None:
+    def end(self, first: float, last: float, age: float, *, exact: float | None = None) -> None:
         """Record that a job was seen to have ended.
 
         Args:
             first: Age at which the job was first seen active.
             last: Age at which the job was last seen active.
             age: Age at which the job was seen to have ended.
+            exact: Age at which the job ended, if the service has reported it; None if not.
         """
         self._ended += 1
         self._known += 1
-        number, quiet = bisect_right(MIDDLES, last), self._distribution.quiet
-        surprising = number < len(quiet) and age < quiet[number]
-        self._surprising += (surprising - self._surprising) / _SURPRISING_OF
-        self._record_gone(first, last, age)
+        self._record_drift(last, age if exact is None else exact, ended=True)
+        if exact is not None:
+            last = age = exact
+        observation = self._record_gone(first, last, age)
+        if self._drift:
+            self._surprising.append(observation)
+            if self._drift > _CERTAIN:
+                self._forget_longer()
+        else:
+            self._surprising.clear()
         if self._known > _MEMORY:
             self._fade(0.5, censored=False)
             self._fade(0.5, censored=True)
@@ -190,8 +205,39 @@ class Durations:
         if self._censored > _CENSORED_PER_END * self._known + _MIN_CENSORED:
             self._fade(0.5, censored=True)
 
-    def _record_gone(self, first: float, last: float, ended: float | None) -> None:
-        """Record that a job is no longer polled.
+    def _record_drift(self, seen: float, age: float, *, ended: bool = False) -> None:
+        """Compare a poll with what was expected, to find out whether jobs have become shorter.
+
+        This is a CUSUM chart (E. S. Page, Biometrika 41, 1954): `_drift` is the logarithm of the
+        likelihood that jobs end four times as often as expected, divided by the likelihood that
+        they end as often as expected. It is at least 0.
+
+        A job that is only a little shorter than expected is no evidence, because the distribution
+        is an estimate. So also count the ends that were expected up to 1.25 times the age.
+
+        Args:
+            seen: Age at which the job was last seen active.
+            age: Age at the poll, or at the end of the job if it is known.
+            ended: True if the poll found that the job has ended.
+        """
+        if (ended or self._drift) and self._known_at_fit > _MANY_ENDS:
+            expected = self._distribution.ends_between(seen, _MUCH * age)
+            self._drift = max(self._drift + ended * _LOG_TIMES - expected * (_TIMES - 1), 0.0)
+
+    def _forget_longer(self) -> None:
+        """Forget most of what was learnt before jobs became shorter."""
+        factor = min(_KEPT / self._known, 1.0)
+        self._fade(factor, censored=False)
+        self._fade(factor, censored=True)
+        for observation in self._surprising:
+            self._gone[observation] = self._gone.get(observation, 0.0) + 1.0 - factor
+        self._count_known()
+        self._surprising.clear()
+        self._drift = 0.0
+        self._is_outdated = True
+
+    def _record_gone(self, first: float, last: float, ended: float | None) -> Observation:
+        """Record that a job is no longer polled, and return the observation.
 
         Args:
             first: Age at which the job was first seen active.
@@ -207,6 +253,7 @@ class Durations:
         self._active_changes[ages[0]] -= 1
         self._active_changes[ages[1]] += 1
         self._gone[ages] = self._gone.get(ages, 0.0) + 1.0
+        return ages
 
     def _refit(self) -> None:
         """Estimate the distribution again from all observations."""
@@ -360,8 +407,15 @@ _MIN_WEIGHT: Final = 0.05  # an observation with a smaller weight is forgotten
 # A job is new if it was at most this many seconds old when the watcher got it. The number cannot
 # be smaller, because the service states times in whole seconds.
 _MAX_NEW_AGE: Final = 2.0
-# Share of the recent ends that were surprising, above which `quiet_delay` is short. The share is
-# reached after three surprising ends in a row.
-_MAX_SURPRISING: Final = 0.3
-_SURPRISING_OF: Final = 8  # ended jobs that make up most of this share
+_MUCH: Final = 1.25  # an age below the expected one by this factor is much shorter
+_TIMES: Final = 4.0  # if jobs end this number of times as often as expected, they are shorter
+_LOG_TIMES: Final = math.log(_TIMES)
+# `_drift` after three ends that nothing predicted, and after seven. After seven, what was learnt
+# before is forgotten.
+_SUSPICIOUS: Final = 2.5 * _LOG_TIMES
+_CERTAIN: Final = 6.5 * _LOG_TIMES
+_MOST_SURPRISING: Final = 64  # ended jobs that are not forgotten, at most
+# Ended jobs without which the estimate is too uncertain to compare polls with it.
+_MANY_ENDS: Final = 50.0
+_KEPT: Final = 0.5  # jobs as which all forgotten jobs still count together
 _MIN_RUN: Final = 32  # after so many new jobs in a row, the next job is expected to be new, too

@@ -184,8 +184,7 @@ class Learning:
                 self.lag_ratio.record(self.durations.distribution, seen, age, settled=True)
             if exact is not None:
                 exact = min(max(exact, first), age)  # the service's clocks can be inexact
-                seen, age = exact, exact
-            self.durations.end(first, seen, age)
+            self.durations.end(first, seen, age, exact=exact)
         return was_old
 
     def record_dropped(self, state: JobState) -> None:

@@ -160,6 +160,9 @@ class PollTimes:
             self.list_trust.record_first(settled=True)
             if self.list_trust.jobs_come_settled:
                 self.poll_queue.recall(now)
+        durations = self.timing.learning.durations
+        if durations.is_drifting:
+            self.poll_queue.recall(now)
         is_fourth = not was_old and self.timing.learning.durations.ended == FEW_ENDED
         if is_fourth and self.timing.is_young(state, now):
             self.poll_queue.recall(now)

@@ -545,6 +545,58 @@ def test_an_end_after_the_quiet_ages_is_no_surprise():
     assert durations.quiet_delay == 40.0
 
 
+def test_what_was_learnt_is_forgotten_if_seven_jobs_are_much_shorter():
+    durations = durations_of_400_s()
+    end_at(durations, *[100.0] * 6)
+    assert durations.is_drifting
+    assert durations.quantile(0.5) > 350.0
+    end_at(durations, 100.0)
+    assert not durations.is_drifting
+    assert 90.0 < durations.quantile(0.5) < 110.0
+    assert durations.ended == 307
+
+
+def test_jobs_that_are_a_little_shorter_are_no_surprise():
+    durations = durations_of_400_s()
+    end_at(durations, *[340.0] * 20)
+    assert not durations.is_drifting
+    assert durations.quantile(0.5) > 370.0
+
+
+def test_expected_ends_weigh_against_surprising_ends():
+    durations = durations_of_400_s()
+    for _ in range(30):
+        end_at(durations, 100.0, 400.0, 400.0)
+    assert not durations.is_drifting
+    assert durations.quantile(0.5) > 350.0
+
+
+def test_polls_of_active_jobs_weigh_against_surprising_ends():
+    durations = durations_of_400_s()
+    end_at(durations, *[100.0] * 6)
+    durations.begin()
+    durations.extend(350.0, 420.0)  # it should have ended
+    durations.extend(420.0, 500.0)
+    assert not durations.is_drifting
+
+
+def test_nothing_is_forgotten_after_few_ends():
+    durations = Durations()
+    end_at(durations, *[400.0] * 50)
+    assert durations.quantile(0.5) > 350.0
+    end_at(durations, *[100.0] * 7)
+    assert durations.quantile(0.5) > 350.0
+
+
+def test_jobs_that_are_not_seen_to_end_are_forgotten_too():
+    durations = durations_of_400_s()
+    for _ in range(300):
+        durations.begin()
+        durations.censor(0.0, 400.0)
+    end_at(durations, *[100.0] * 7)
+    assert durations.quantile(0.5) < 110.0
+
+
 def test_the_time_until_the_last_jobs_end_is_not_that_of_the_prior():
     """The rate at the highest known ages continues; the prior has a heavy tail."""
     durations, rng = Durations(), Random(0)
