@@ -221,7 +221,7 @@ class Durations:
             ended: True if the poll found that the job has ended.
         """
         if (ended or self._drift) and self._known_at_fit > _MANY_ENDS:
-            expected = self._distribution.ends_between(seen, _MUCH * age)
+            expected = self._distribution.ends_between(seen, max(_MUCH * age, seen))
             self._drift = max(self._drift + ended * _LOG_TIMES - expected * (_TIMES - 1), 0.0)
 
     def _forget_longer(self) -> None:
@@ -410,12 +410,12 @@ _MAX_NEW_AGE: Final = 2.0
 _MUCH: Final = 1.25  # an age below the expected one by this factor is much shorter
 _TIMES: Final = 4.0  # if jobs end this number of times as often as expected, they are shorter
 _LOG_TIMES: Final = math.log(_TIMES)
-# `_drift` after three ends that nothing predicted, and after seven. After seven, what was learnt
-# before is forgotten.
+# Values that `_drift` exceeds after three ends that nothing predicted, and after seven. After the
+# seventh, what was learnt before is forgotten.
 _SUSPICIOUS: Final = 2.5 * _LOG_TIMES
 _CERTAIN: Final = 6.5 * _LOG_TIMES
-_MOST_SURPRISING: Final = 64  # ended jobs that are not forgotten, at most
+_MOST_SURPRISING: Final = 64  # maximum number of ended jobs that are not forgotten
 # Ended jobs without which the estimate is too uncertain to compare polls with it.
 _MANY_ENDS: Final = 50.0
-_KEPT: Final = 0.5  # jobs as which all forgotten jobs still count together
+_KEPT: Final = 0.5  # all forgotten jobs together still count as this number of jobs
 _MIN_RUN: Final = 32  # after so many new jobs in a row, the next job is expected to be new, too

@@ -580,6 +580,14 @@ def test_polls_of_active_jobs_weigh_against_surprising_ends():
     assert not durations.is_drifting
 
 
+def test_an_end_before_the_last_poll_of_the_active_job_is_no_evidence():
+    """The clock of the service can differ, so that the job seems to end before that poll."""
+    durations = durations_of_400_s()
+    durations.begin()
+    durations.end(0.0, 450.0, 455.0, exact=100.0)
+    assert durations.quantile(0.5) > 350.0
+
+
 def test_nothing_is_forgotten_after_few_ends():
     durations = Durations()
     end_at(durations, *[400.0] * 50)
