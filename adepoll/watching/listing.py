@@ -176,7 +176,8 @@ class ListTrust:
         is_new = now < state.added_at + _PROBED_FOR
         if polled and is_new and self._probes and not durations.ended:
             self._probes -= 1
-            return state.polled_at + _PROBE_DELAY
+            # If the poll took long, at least half of the delay remains after its end.
+            return max(state.polled_at + _PROBE_DELAY, now + _PROBE_DELAY / 2)
         age = self.learning.age(state, now)
         longest = min(self.max_trust, self.check_every(state, now))
         distribution = durations.distribution

@@ -821,6 +821,14 @@ def test_new_jobs_are_polled_again_soon_while_nothing_is_known(polled, now, ende
     assert trust.next_check(state, now, polled=polled) == pytest.approx(now + delay)
 
 
+@pytest.mark.parametrize(("took", "due"), [(0.2, 1.25), (0.75, 1.5), (1.0, 1.75), (1.5, 2.25)])
+def test_a_new_job_is_not_polled_again_at_once_after_a_slow_poll(took, due):
+    trust = make_hints()
+    state = make_state(trust, active_at=1.0)
+    state.polled_at = 0.25
+    assert trust.next_check(state, 0.25 + took, polled=True) == due
+
+
 def test_at_most_twelve_new_jobs_are_polled_again_soon():
     trust = make_hints()
     state = make_state(trust, active_at=1.0)
