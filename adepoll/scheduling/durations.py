@@ -29,7 +29,7 @@ class Durations:
     observations.
 
     Older observations count less: the last 8,000 jobs count most. If jobs become much shorter, most
-    of the older observations are forgotten at once; see `_record_drift`. The weight of jobs that
+    of the older observations are forgotten; see `_record_drift`. The weight of jobs that
     were not seen to end is limited. Without this limit, many waits with a short timeout would hide
     how long jobs take. One object may serve several watchers of one event loop.
 
