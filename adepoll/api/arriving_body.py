@@ -1,4 +1,4 @@
-"""Reads the body of a response while it arrives. Imports `large_answer`.
+"""Reads the body of a response while it arrives.
 
 Most bodies have arrived completely when `Transport` reads them, and need no `ArrivingBody`.
 """

@@ -1,7 +1,4 @@
-"""AdeClient: polls and lists the jobs of one API key.
-
-Imports the rest of `api` and `throttling`.
-"""
+"""AdeClient: polls and lists the jobs of one API key."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""Reads objects of attrs classes from JSON, and writes them as JSON. Imports `json_reader`.
+"""Reads objects of attrs classes from JSON, and writes them as JSON.
 
 If a required field is missing or has another type, `problems_of` returns the reasons.
 """

@@ -1,7 +1,4 @@
-"""Reads the API key and base URLs from arguments or the environment.
-
-Imports `errors`.
-"""
+"""Reads the API key and base URLs from arguments or the environment."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Keeps an aiohttp session, and closes it together with its open responses. Imports `errors`."""
+"""Keeps an aiohttp session, and closes it together with its open responses."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Finds the message for people in the JSON of an error. Imports `json_text`.
+"""Finds the message for people in the JSON of an error.
 
 The service, and gateways in front of it, write errors as ``{"message": ...}``, ``{"error": ...}``,
 ``{"detail": ...}``, ``{"code": ..., "message": ...}``, and as a FastAPI list of problems.

@@ -1,4 +1,4 @@
-"""Facts: the properties that the metadata of jobs of all kinds have. Imports `json_fields`.
+"""Facts: the properties that the metadata of jobs of all kinds have.
 
 To add a fact that jobs of several kinds have, add a property to `Facts`, and override it in the
 classes of metadata (`v1_results`, `v2_results`). `models` lists the other steps.

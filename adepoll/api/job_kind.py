@@ -1,6 +1,6 @@
 """JobKind and JobRef: the kind of a job, and how a job is named.
 
-`_KINDS` declares the kinds of the service. Imports `job_ids`.
+`_KINDS` declares the kinds of the service.
 """
 
 import re

@@ -2,8 +2,7 @@
 
 `ClientOfKind` and `PollingClient` send their requests through an `AdeClient`. An id that is passed
 to them means a job of their kind. `ClientOfKind` repeats failed requests, as the client does;
-`PollingClient` sends each request once. Imports `transport`, `protocol`, `odd_answers`, `source`
-and `throttling`.
+`PollingClient` sends each request once.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping

@@ -5,7 +5,7 @@ To add a field, start in `models`: its docstring lists all steps.
 A field without a default is required. All other fields are optional: if the value of an optional
 field cannot be read, no error is raised, and its JSON is kept in the attribute `extra` of the
 object. Many functions here return `metadata` for the attrs function `field`, which says how the
-attribute is read. Imports `json_text` and `error_text`.
+attribute is read.
 """
 
 import math

@@ -2,7 +2,6 @@
 
 The attributes of a class declare its JSON fields. Unknown fields, and optional fields that cannot
 be read, are kept in the attribute `extra`. A reader does not recurse into JSON of unknown shape.
-Imports `json_fields`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -21,7 +21,7 @@ To add a field of the service:
 A field without a default must be present and readable. Any other field has its default if the
 service does not send a readable value. The attribute `extra` contains the JSON of fields that
 adepoll does not know, or could not read completely. No `repr` shows the query of a presigned URL,
-or a customer's data. Imports `codec` and `results`.
+or a customer's data.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Logs values in answers that adepoll cannot read, each only the first time. Imports `models`."""
+"""Logs values in answers that adepoll cannot read, each only the first time."""
 
 import logging
 from functools import cache

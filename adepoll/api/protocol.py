@@ -1,7 +1,7 @@
 """The HTTP protocol of the service, for every kind of job. Does no I/O.
 
 The functions return the paths of requests, interpret responses, and return the error for an error
-status. Imports `kinds`, `models` and `retry_after`.
+status.
 """
 
 import html

@@ -1,4 +1,4 @@
-"""Keeps the bytes of a result that a poll has received. Imports `json_envelope`."""
+"""Keeps the bytes of a result that a poll has received."""
 
 import os
 import weakref

@@ -1,4 +1,4 @@
-"""Copies models without possible secrets, for every output. Imports `json_fields` and `job_ids`."""
+"""Copies models without possible secrets, for every output."""
 
 from collections.abc import Mapping
 from functools import cache

@@ -1,7 +1,7 @@
 """The classes of results and of their metadata, by kind of job.
 
-Imports `v1_results` and `v2_results`. To add a field, add an attribute to its class in one of these
-modules; see `models` for all steps.
+To add a field, add an attribute to its class in `v1_results` or `v2_results`; `models` lists all
+steps.
 """
 
 from collections.abc import Mapping

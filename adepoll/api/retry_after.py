@@ -1,4 +1,4 @@
-"""Parses the header Retry-After of the service and of storages. Imports `service_clock`.
+"""Parses the header Retry-After of the service and of storages.
 
 These modules wait until the time has passed: `throttling.rate_limiter` for requests to the service,
 `watching.list_sweeper` before it repeats a request for a page of the job list, and

@@ -1,4 +1,4 @@
-"""Shows values in the `repr` of models: short, without secrets and data. Imports `redaction`."""
+"""Shows values in the `repr` of models: short, without secrets and data."""
 
 from collections.abc import Mapping
 from itertools import islice

@@ -1,4 +1,4 @@
-"""How the JSON of a snapshot differs from its attributes. Imports `json_fields`.
+"""How the JSON of a snapshot differs from its attributes.
 
 Two things differ: the service names some fields of some kinds differently, and adepoll adds fields
 of its own to the JSON that it writes.

@@ -1,4 +1,4 @@
-"""JobSource: the object that a watcher polls. Imports `job_kind` and `models`.
+"""JobSource: the object that a watcher polls.
 
 A source must have `get_job` and `list_jobs`. The methods of the other protocols here are optional.
 They are called only if they are real functions. The reason: a mock object (`unittest.mock`) seems

@@ -1,6 +1,6 @@
 """TableRow: an object that pandas and polars accept as a row of a table.
 
-`api.models` says how to add a field. Imports `json_fields`, `shown` and `html_tables`.
+`api.models` says how to add a field.
 """
 
 from collections.abc import Iterator, KeysView, Mapping

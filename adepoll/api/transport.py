@@ -1,8 +1,4 @@
-"""The boundary to aiohttp: sends the GET requests of one client, and limits their time.
-
-Imports `arriving_body`, `connections`, `protocol`, `service_clock`, `transport_options` and
-`transport_errors`.
-"""
+"""The boundary to aiohttp: sends the GET requests of one client, and limits their time."""
 
 import asyncio
 import logging

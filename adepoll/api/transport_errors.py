@@ -1,4 +1,4 @@
-"""Translates the errors of aiohttp into errors of adepoll. Imports `errors` and `common`."""
+"""Translates the errors of aiohttp into errors of adepoll."""
 
 import os
 import re

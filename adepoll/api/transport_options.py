@@ -1,7 +1,4 @@
-"""TransportOptions: proxies, certificates, header limits and name resolution of connections.
-
-Imports `errors` and `redaction`.
-"""
+"""TransportOptions: proxies, certificates, header limits and name resolution of connections."""
 
 import os
 import re

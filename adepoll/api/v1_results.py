@@ -1,4 +1,4 @@
-"""The classes of the results and metadata of v1 jobs; see `models`. Imports `facts`."""
+"""The classes of the results and metadata of v1 jobs; see `models`."""
 
 from collections.abc import Mapping
 

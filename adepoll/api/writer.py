@@ -1,7 +1,6 @@
 """Converts objects of attrs classes to JSON objects, with cattrs.
 
-The import of cattrs is slow, so `codec` imports this module only at the first use. Imports
-`results` and `json_fields`.
+The import of cattrs is slow, so `codec` imports this module only at the first use.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""HtmlTable: shows an object as a table in notebooks. Imports `redaction`."""
+"""HtmlTable: shows an object as a table in notebooks."""
 
 import html
 from collections.abc import Callable, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""All errors of adepoll: a tree under `AdePollError`, and `ClosedError`. Imports `redaction`.
+"""All errors of adepoll: a tree under `AdePollError`, and `ClosedError`.
 
 Import the errors from this package. Every class has attributes with the data of the error. Text of
 the service is redacted (`redaction.showable`) before it becomes part of a message.

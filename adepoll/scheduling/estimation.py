@@ -1,9 +1,9 @@
 """Estimates the distribution of job durations from polls of active and ended jobs. Pure functions.
 
-Imports `distribution`. The age of a job is the number of seconds since the service received the
-job. `EDGES` contains the age at which each bin begins; in this module, an edge is an index in
-`EDGES`. Bin n is between the edges n and n + 1, and the last bin has no end. A job is at risk in a
-bin if it was active at the start of the bin.
+The age of a job is the number of seconds since the service received the job. `EDGES` contains the
+age at which each bin begins; in this module, an edge is an index in `EDGES`. Bin n is between the
+edges n and n + 1, and the last bin has no end. A job is at risk in a bin if it was active at the
+start of the bin.
 """
 
 import math

@@ -1,8 +1,7 @@
 """The formula by which the `Adaptive` schedule chooses a delay: the inspection plan.
 
-Pure functions. Imports `distribution` and `lag_bound`. All times are seconds. The age of a job is
-the time since the service received the job. The detection lag is the time from a job's end to the
-poll that observes it.
+Pure functions. All times are seconds. The age of a job is the time since the service received the
+job. The detection lag is the time from a job's end to the poll that observes it.
 """
 
 import functools

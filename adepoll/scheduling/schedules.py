@@ -25,7 +25,7 @@ Other modules decide about the next poll, too. Each has a docstring that says mo
    (`JobState.reserve_places`), while other polls wait for the request budget (`watching.turns`),
    and until the request budget allows the request (`throttling.rate_limiter`).
 
-All times are seconds. Imports the rest of `scheduling`.
+All times are seconds.
 """
 
 import math

@@ -1,8 +1,8 @@
 """The hosts of the service, and the callers that wait for the request budget or for a host.
 
 v1 jobs and v2 jobs can be at different hosts. If one of them is down, or sends a 5xx with a
-Retry-After, the requests to the other host go on. But a 429 stops the requests to all hosts.
-Imports `errors` and `outage`. Times are seconds of `loop.time()`.
+Retry-After, the requests to the other host go on. But a 429 stops the requests to all hosts. Times
+are seconds of `loop.time()`.
 """
 
 import asyncio

@@ -7,7 +7,7 @@ requests to the slow host may hold only half of the places, for a minute. If the
 the newest of them are ended after 3 s without a byte. If the semaphore has only one place, requests
 to the two hosts use it alternately, and are ended after 3 to 10 s without a byte.
 
-Imports `errors` and `hosts`. Times are seconds of `loop.time()`.
+Times are seconds of `loop.time()`.
 """
 
 import asyncio

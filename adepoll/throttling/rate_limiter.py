@@ -11,8 +11,8 @@ often. Further effects of a 429 of the service:
 - `api.protocol` creates the `RateLimitedError`, and `api.retry_after` parses Retry-After.
 
 A 429 of a proxy is a `ProxyError`, and makes no other request wait. After a 429 of a storage,
-`fetcher.patience` waits and repeats the request; `fetcher.storage_rules` recognises it. Imports the
-rest of `throttling`, except `request_sender` and `statistics`. Times are seconds of `loop.time()`.
+`fetcher.patience` waits and repeats the request; `fetcher.storage_rules` recognises it. Times are
+seconds of `loop.time()`.
 """
 
 import asyncio

@@ -5,7 +5,7 @@
 After a 429, `RateLimiter.failed` makes all requests of the budget wait for Retry-After plus jitter,
 and lowers their rate. Then `call` sends the request again. `call_once` does not: a poll is repeated
 by the schedule of its job, and a request for a page of the list by `watching.list_sweeper`.
-`rate_limiter` has the complete list of effects. Imports the rest of `throttling`.
+`rate_limiter` has the complete list of effects.
 """
 
 import asyncio

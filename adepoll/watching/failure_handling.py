@@ -64,8 +64,7 @@ for this time. It is also given up if its host has been down for this time while
 watched, unless the failed poll got a response that shows that the host works now, such as a 403. Of
 the seconds between two failed polls, at most a tenth of this limit is added to these times.
 
-Imports `job_state`, `service_evidence` and `errors`. Times are seconds of one monotonic clock,
-passed in as `now`.
+Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math

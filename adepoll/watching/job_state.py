@@ -2,7 +2,6 @@
 
 A subscriber is any object that is notified about a job, such as a watch. Times are seconds of one
 monotonic clock. The age of a job is the number of seconds since the service received the job.
-Imports `models` and `errors`.
 """
 
 import math

@@ -5,7 +5,6 @@ this kind take. All kinds of a watcher share the semaphore, the request budget o
 `KeyEvidence`. Kinds at the same host of the service share `HostEvidence`.
 
 A `SubscriptionOwner` has the `KindPolling` of all kinds, and all open subscriptions of one watcher.
-Imports `list_sweeper` and `pollers`.
 """
 
 import asyncio

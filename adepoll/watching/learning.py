@@ -1,8 +1,8 @@
 """Learns from polls and lists how old jobs are, and how long jobs take.
 
-Imports `distribution`, `durations` and `job_state`. Times are seconds of one monotonic clock. The
-age of a job is the number of seconds since the service received the job. A job is new if it was at
-most 2 s old when the watcher got it, and old if not (`scheduling.arrivals.Arrivals`).
+Times are seconds of one monotonic clock. The age of a job is the number of seconds since the
+service received the job. A job is new if it was at most 2 s old when the watcher got it, and old if
+not (`scheduling.arrivals.Arrivals`).
 """
 
 import math

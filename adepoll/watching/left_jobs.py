@@ -1,7 +1,6 @@
 """Keeps what is known of jobs that nobody watches any more, for a following `wait`. Without I/O.
 
-Imports `failure_handling`, `listing` and `poll_times`. Times are seconds of one monotonic clock,
-passed in as `now`.
+Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math

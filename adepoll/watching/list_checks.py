@@ -1,8 +1,7 @@
 """Compares the job list with polls, and chooses the polls that only check the list. Without I/O.
 
-`list_accuracy` concludes from the polls how late and how complete the list is. Imports
-`list_accuracy`, `listing`, `poll_queue` and `schedule_calls`. Times are seconds of one monotonic
-clock, passed in as `now`.
+`list_accuracy` concludes from the polls how late and how complete the list is. Times are seconds of
+one monotonic clock, passed in as `now`.
 """
 
 import math

@@ -1,8 +1,7 @@
 """Moves the next polls of watched jobs, according to what the job list shows. Without I/O.
 
 A job that the list shows as active is polled later, and a job that is missing from the list is
-polled now. Imports `left_jobs` and `list_checks`. Times are seconds of one monotonic clock, passed
-in as `now`.
+polled now. Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math

@@ -1,8 +1,7 @@
 """Sweeps the job list: requests its pages, to find watched jobs that are no longer active.
 
 One task runs the sweeps. During a sweep, up to eight further tasks request pages. A list request
-that gets a 429 is repeated here after `Retry-After`. Imports `listing`, `sweep_policy`, `turns`,
-`watched_jobs` and `source`.
+that gets a 429 is repeated here after `Retry-After`.
 """
 
 import asyncio

@@ -2,8 +2,7 @@
 
 One list request shows up to 100 active jobs. The list is only a hint: it can move the next poll of
 a job, but never settles a job. A job is *listed* if the list shows it as active, and *missing* if a
-complete sweep did not show it. Imports `learning`, `job_state` and `models`. Times are seconds of
-one monotonic clock, passed in as `now`.
+complete sweep did not show it. Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Stores the outcome of every job, for months, in a database or elsewhere.
 
 The caller's program must keep one thing across restarts: the ids of the jobs whose outcome was not
-stored yet. This module writes no file. Imports `watcher` and `watch`.
+stored yet. This module writes no file.
 """
 
 import asyncio

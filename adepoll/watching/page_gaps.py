@@ -3,7 +3,7 @@
 The pages of a list are requested one after the other. When a job settles in this time, all later
 jobs move forward by one place. So the first job of a page can move to the previous page, which was
 read already. Then no page shows this job. While the request budget is short, this happens in most
-sweeps, and each such job would cost a poll. Imports `listing`.
+sweeps, and each such job would cost a poll.
 """
 
 from bisect import bisect_left, bisect_right

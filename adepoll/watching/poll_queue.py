@@ -6,7 +6,6 @@ It does not decide when a job is due; `scheduling.schedules` lists the modules t
 
 The jobs are in heaps. Removing a job only marks its heap item as out of date; the item is removed
 later. For n jobs, each call costs O(log n). No job has a timer, a task or a closure of its own.
-Imports `job_state`.
 """
 
 import heapq

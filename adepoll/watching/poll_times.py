@@ -1,8 +1,8 @@
 """Chooses the time of the next poll of a watched job. Without I/O.
 
 The time comes from the schedule or, during list sweeps, from the list. `scheduling.schedules` lists
-all modules that take part in this decision. Imports `listing`, `poll_queue` and `schedule_calls`.
-Times are seconds of one monotonic clock, passed in as `now`.
+all modules that take part in this decision. Times are seconds of one monotonic clock, passed in as
+`now`.
 """
 
 import math

@@ -2,8 +2,7 @@
 
 A poller is a task that polls one due job after another, until no job is due, or until it has polled
 32 jobs. One timer waits for the next due job. Tasks and timer serve all subscribers. Therefore they
-run in an empty `Context`, and do not keep or use the context variables of one caller. Imports
-`turns`, `watched_jobs` and `source`.
+run in an empty `Context`, and do not keep or use the context variables of one caller.
 """
 
 import asyncio

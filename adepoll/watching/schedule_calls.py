@@ -1,8 +1,7 @@
 """Asks the schedule (`scheduling.schedules`) for the delay until the next poll of a job.
 
-Other modules can change the delay; `scheduling.schedules` lists them. Imports `learning`,
-`job_state`, `statistics` and `scheduling`. Times are seconds of one monotonic clock, passed in as
-`now`.
+Other modules can change the delay; `scheduling.schedules` lists them. Times are seconds of one
+monotonic clock, passed in as `now`.
 """
 
 import math

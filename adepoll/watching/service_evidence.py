@@ -1,8 +1,8 @@
 """What the failed and the successful polls of all jobs show about the service.
 
 `HostEvidence` is about one host of the service: v1 and v2 jobs can be at different hosts, and one
-of them can be down. `KeyEvidence` is about the key, which is the same at all hosts. Imports
-`errors`. Times are seconds of one monotonic clock, passed in as `now`.
+of them can be down. `KeyEvidence` is about the key, which is the same at all hosts. Times are
+seconds of one monotonic clock, passed in as `now`.
 """
 
 import math

@@ -7,8 +7,8 @@ counts the subscribers. `KindPolling.stats` collects the numbers of one kind of 
 adds up all kinds.
 
 The numbers of requests and downloads are in `throttling.statistics` and `fetcher.statistics`.
-`contrib.prometheus` lists the metrics of all packages. Imports `html_tables`. Times are seconds of
-one monotonic clock, passed in as `now`.
+`contrib.prometheus` lists the metrics of all packages. Times are seconds of one monotonic clock,
+passed in as `now`.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Status updates: the present status of many jobs, for a consumer that may be slow.
 
 Only the latest update of each job is kept. So memory stays bounded without a buffer, and polls
-never pause. Imports `subscriptions` and `watch`.
+never pause.
 """
 
 from collections import OrderedDict

@@ -1,7 +1,6 @@
 """Subscription: reads the ids of one consumer's jobs, and watches the jobs until all have ended.
 
-Subclasses decide which items the consumer gets, for example snapshots or status updates. Imports
-`kind_polling` and `waiter`.
+Subclasses decide which items the consumer gets, for example snapshots or status updates.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Decides whether and when to sweep the job list.
 
 A sweep costs one request for each page of the list, and replaces polls of listed jobs. adepoll
-sweeps while that saves requests. Imports `listing`. Times are seconds of one monotonic clock.
+sweeps while that saves requests. Times are seconds of one monotonic clock.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Waiter: the subscriber for one call of `wait`. Imports `job_state`, `models` and `errors`."""
+"""Waiter: the subscriber for one call of `wait`."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Watch: an async iterator that yields each job when it has settled. Imports `subscriptions`.
+"""Watch: an async iterator that yields each job when it has settled.
 
 The consumer iterates over a `Watch`; its `WatchSubscription` watches the jobs. Pollers refer only
 to the subscription. So Python's garbage collector can remove a `Watch` that the consumer has

@@ -1,4 +1,4 @@
-"""Decodes what the responses of all kinds have in common. Imports `models`.
+"""Decodes what the responses of all kinds have in common.
 
 The envelope is the JSON of a response about a job without the result: id, status, times and so on.
 This module defines the limits of a response, finds the reason of a failure, and refuses results

@@ -1,4 +1,4 @@
-"""KindRules: how jobs of one kind are requested and decoded. Imports `models` and `job_kind`."""
+"""KindRules: how jobs of one kind are requested and decoded."""
 
 from collections.abc import Callable, Mapping
 from enum import Enum

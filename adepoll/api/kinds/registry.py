@@ -1,4 +1,4 @@
-"""The rules of every kind of jobs of the service. Imports the modules of the kinds.
+"""The rules of every kind of jobs of the service.
 
 To add a kind:
 

@@ -1,4 +1,4 @@
-"""The rules of v1 extract jobs. Imports `envelope`.
+"""The rules of v1 extract jobs.
 
 The fields in the JSON have the names of the attributes of `JobSnapshot`, `JobSummary` and
 `ExtractResult`. Times are Unix timestamps in seconds; 0 means that the time is not known. Status

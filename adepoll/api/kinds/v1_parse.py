@@ -1,4 +1,4 @@
-"""The rules of v1 parse jobs, for documents and spreadsheets. Imports `envelope` and `v1_extract`.
+"""The rules of v1 parse jobs, for documents and spreadsheets.
 
 Apart from the result, a response has the same fields as for v1 extract jobs. Status 206 means that
 pages of the document could not be parsed.

@@ -1,4 +1,4 @@
-"""The rules that v2 jobs of all kinds share. Imports `envelope`.
+"""The rules that v2 jobs of all kinds share.
 
 The field `result` contains the result, even if it is very large. `error` says why a job failed, and
 times are ISO 8601 texts. The service documents no field as required. So a response without a job id

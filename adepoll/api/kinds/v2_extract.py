@@ -1,4 +1,4 @@
-"""The rules of v2 extract jobs. Imports `v2_envelope`."""
+"""The rules of v2 extract jobs."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The rules of v2 parse jobs. Imports `v2_envelope`."""
+"""The rules of v2 parse jobs."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The rules of v2 workflow jobs. Imports `v2_envelope`."""
+"""The rules of v2 workflow jobs."""
 
 from typing import Final
 
