@@ -89,7 +89,7 @@ def at_most(items: int) -> Mapping[str, object]:
 
 
 def if_odd(value: object) -> Mapping[str, object]:
-    """Declare the value of a required field for JSON that does not have the type of the field."""
+    """Declare the value that a required field gets if its JSON has the wrong type."""
     return {_IF_ODD: value}
 
 

@@ -56,7 +56,7 @@ def _redacted_value(name: str, value: Any) -> Any:
 
 @cache
 def _messages_of(cls: type) -> tuple[tuple[str, str], ...]:
-    """Return the names of the attributes that are messages for people, each with its JSON name."""
+    """Return the attributes whose values are messages for people, as pairs (name, JSON name)."""
     return tuple(
         (field.name, field.key) for field in fields_of(cls) if field.is_message and not field.many
     )

@@ -113,7 +113,7 @@ class Batch(AsyncCloseable):
                 treated like any other existing file. Pass False if you move result files.
 
         Raises:
-            ValueError: A number is out of range, or `discovery` or `name_by` is none of its texts.
+            ValueError: A number is out of range, or `discovery` or `name_by` has an unknown value.
             TypeError: A number is not an integer.
             ConfigurationError: `out_dir` is a URL.
         """

@@ -80,7 +80,7 @@ class ApiHandlers:
 
 
 async def answer_truth(world: World, request: web.Request) -> web.Response:
-    """Answer ``GET /_emulator/truth``: the facts about all jobs, requests and leaks so far.
+    """Answer ``GET /_emulator/truth``: the facts about all jobs, requests and leaked secrets.
 
     With ``?digests=1``, the answer includes the SHA-256 of every result, which is slow.
     """

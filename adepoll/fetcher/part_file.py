@@ -293,8 +293,8 @@ class PartFile:
         """Sync the file to the disk with the function `sync`, such as `os.fsync`.
 
         If the sync fails, raise the `OSError`, and remove the resume state, so that no later
-        download resumes the file. Linux then counts the bytes as written, although they are only in
-        its cache. When they leave the cache, they are lost.
+        download resumes the file. The reason: after a failed sync, Linux treats the bytes as
+        written, although they are only in its cache, and can lose them at any time.
         """
         try:
             sync(self._open_fd())

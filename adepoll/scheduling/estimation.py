@@ -146,10 +146,11 @@ def quiet_until(ends: Sequence[float], risk: Sequence[float]) -> tuple[float, ..
     """Find the quiet ages: ages at which jobs hardly ever end, so that polls can be rare.
 
     For each bin, return the age until which jobs hardly ever end; 0 if the bin is not quiet. A bin
-    is quiet if at most 2% of the jobs of its age end before they are 1.25 times as old. This share
-    is estimated with caution: three jobs are added to the jobs that were seen to end ("rule of
-    three", J. A. Hanley & A. Lippman-Hand, JAMA 249, 1983). So at least 150 jobs must have been
-    seen at these ages.
+    is quiet if at most 2% of the jobs that reach it end before they are 1.25 times as old.
+
+    A small number of observed jobs must not show a quiet age by chance. So the share is computed as
+    if three more jobs had ended ("rule of three", J. A. Hanley & A. Lippman-Hand, JAMA 249, 1983).
+    Even if no job was seen to end, at least 150 jobs are then needed for a share of 2%.
 
     Args:
         ends: Number of jobs seen to end in each bin.

@@ -63,7 +63,7 @@ _SHARE_WATCHED: Final = 0.5  # bound, as a share of the time for which the job h
 def bound_while_waiting(waited_for: float) -> float:
     """Return the lag bound of a job for which somebody has waited for `waited_for` seconds.
 
-    The limit for unknown ages is not applied.
+    At unknown ages, the caller must also apply the limit of twice the target lag.
     """
     longest = LONGEST if waited_for >= _FIRST_MINUTE else _LONGEST_AT_FIRST
     return min(max(_SHORTEST, _SHARE_WAITED * waited_for), longest)
@@ -72,14 +72,14 @@ def bound_while_waiting(waited_for: float) -> float:
 def bound_while_watching(watched_for: float, target_lag: float) -> float:
     """Return the lag bound of a job that was watched for `watched_for` seconds.
 
-    The limit of 7 s is not applied.
+    The caller must also apply the limit of 7 s, or that of quiet ages.
     """
     return max(2 * target_lag, _SHARE_WATCHED * watched_for)
 
 
 def longest_when_quiet(jobs: int) -> float:
-    """Return the longest delay at quiet ages, in seconds, if so many jobs are active.
+    """Return the longest delay at quiet ages, in seconds, if `jobs` jobs are active.
 
-    The limit of `Adaptive.maximum` is not applied.
+    The caller must also apply the limit `Adaptive.maximum`.
     """
     return max(LONGEST_FOR_FEW, _APART * jobs)

@@ -134,7 +134,11 @@ class ServerResources:
                 stream.reschedule(self._ends_at)
 
     async def take_turn(self) -> None:
-        """Wait for a later iteration of the event loop if 16 tasks have continued in this one."""
+        """Wait for a later iteration of the event loop if 16 tasks have continued in this one.
+
+        A response calls this after its wait, so that thousands of waits for the same job do not
+        block the loop when the job settles.
+        """
         await self._turns.wait_turn()
 
     @asynccontextmanager

@@ -68,7 +68,7 @@ class ExportReport(HtmlTable):
             without jobs whose result must still be fetched.
         unreadable: Number of results that could not be read; their rows have no extracted values.
         problems: For the first 100 unreadable results, the reason by job id.
-        conflicts: Paths whose values have no common type.
+        conflicts: Paths whose values do not fit into one column unchanged.
     """
 
     files: tuple[Path, ...]
@@ -262,8 +262,8 @@ class _ListTable:
 def _elements(value: Json, keys: KeyPath, where: str) -> Iterator[tuple[int, str, Json]]:
     """Yield (index, path, element) for each element of the lists at the path `keys` in `value`.
 
-    If the path leads through a list, it continues in each element, so several lists can be found. A
-    value that is not a list counts as a list with one element.
+    If the path leads through a list, it continues in each element, so several lists can be found.
+    Any other value at the end of the path counts as a list with one element, except null.
 
     Args:
         value: The value in which to follow the path.

@@ -31,14 +31,14 @@ GetValues: TypeAlias = Callable[[Sequence[Any]], Sequence[Json]]
 
 @frozen(kw_only=True)
 class TypeConflict:
-    """A path whose values have no common type, and the type that was chosen.
+    """A path whose values do not fit into one column unchanged, for example numbers and texts.
 
     Attributes:
         path: The path of the values; ``[]`` stands for the elements of a list.
         found: For each kind of value, such as "text": the number of values, and the id of the first
             job that has one.
-        reason: The reason why the values have no common type.
-        type: The type in which the values are written.
+        reason: Why the values do not fit, such as "values of several types".
+        type: How the values are written instead.
     """
 
     path: str
@@ -83,7 +83,7 @@ class _Resolver:
     Attributes:
         dates: True if texts that are all dates, or all times, become a column of that type.
         within: Prefix of the paths in conflicts, such as ``references.``.
-        conflicts: The paths found so far whose values have no common type.
+        conflicts: The conflicts found so far.
     """
 
     dates: bool
@@ -166,13 +166,13 @@ class _Resolver:
         return kind
 
     def _report(self, node: Node, path: str, reason: str, written_as: str) -> None:
-        """Add a `TypeConflict` for a path whose values have no common type.
+        """Add a `TypeConflict`.
 
         Args:
             node: What was observed of the values.
             path: The path of the values.
-            reason: The reason why the values have no common type.
-            written_as: The type in which the values are written.
+            reason: Why the values do not fit into one column unchanged.
+            written_as: How the values are written instead.
         """
         found = {kind: (count, job) for kind, (count, job) in node.kinds.items()}
         self.conflicts.append(

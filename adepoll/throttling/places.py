@@ -100,7 +100,7 @@ class Places:
         return now >= self._limits_of(host).rests_until
 
     def check_later(self, sent: Sent) -> None:
-        """Set the timer of `_check` to the time when a new request has been in flight for 3 s."""
+        """Call `_check` 3 s after a request was sent: if it has not ended, its host is slow."""
         self._check_at(sent.at + SLOW_AFTER)
 
     def ended(self, sent: Sent) -> None:

@@ -33,8 +33,8 @@ class LagRatio:
     be wrong while many jobs of a batch are open.
 
     Attributes:
-        value: Observed lag divided by expected lag; 1 until about 500 sampled polls have found a
-            settled job.
+        value: Observed lag divided by expected lag, from a sample of the polls; 1 until about 500
+            of them have found a settled job.
     """
 
     value: float = 1.0

@@ -83,18 +83,18 @@ class ListAccuracy:
 
     Attributes:
         limit: Largest lag of the list, in seconds, at which the list is useful.
-        ends: Score of settled jobs. The list was late for a job if it still showed the job as
-            active `limit` seconds after a poll had found the job settled.
-        arrivals: Score of new jobs. The list was late for a job if it did not show the job `limit`
+        ends: Counts settled jobs. The list was late for a job if it still showed the job as active
+            `limit` seconds after a poll had found the job settled.
+        arrivals: Counts new jobs. The list was late for a job if it did not show the job `limit`
             seconds after the service had received the job.
         kept: Share of the settled jobs that the list goes on showing as active.
         dropped: Number of jobs that were missing from the list, and that a poll then found settled.
         compare_at: Latest time at which the next sweep should start, because it can show whether
             the list is late, or that further jobs have settled. Infinity if there is no such
             reason.
-        no_drop_since: Start of the last sweep that no longer showed some of the watched jobs. Also
-            the start of a sweep that showed all of them, if polls have shown that the jobs take
-            longer than expected.
+        no_drop_since: Start of the last sweep in which watched jobs were missing from the list. Or
+            the start of a later sweep, if no job was missing, but polls had shown the reason: jobs
+            take longer than expected.
     """
 
     limit: float

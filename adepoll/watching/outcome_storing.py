@@ -110,8 +110,8 @@ class QueriedIds(AsyncIterator[str | JobRef]):
     """An endless async iterator over the ids that a repeated query returns.
 
     Attributes:
-        began_at: Time of the event loop at which the last successful query began. If the outcome of
-            a job was stored after this time, the query may still have returned the job.
+        began_at: Time of the event loop at which the last successful query began. The query may
+            have returned a job although the outcome of the job was stored after this time.
     """
 
     def __init__(self, query: Query, every: float) -> None:

@@ -33,10 +33,11 @@ class _Sweep:
     page_of: dict[JobState, _Page] = field(factory=dict)
 
     def between(self, before: JobState, after: JobState, order: list[_Page]) -> list[JobState]:
-        """Return the jobs between two jobs; an empty list if it would have over 200 jobs.
+        """Return the jobs between two jobs; an empty list if there are more than 200.
 
-        So many jobs do not settle between two requests: the list has another order now. Then this
-        method must not take long, because it is called for each page.
+        In the time between two requests, 200 jobs hardly ever settle. So the order of the list has
+        changed. Then nearly all jobs could be between the two. To collect them for every page would
+        take too long.
 
         Args:
             before: The job before the returned jobs.

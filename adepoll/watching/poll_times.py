@@ -138,7 +138,7 @@ class PollTimes:
         return False
 
     def _put_paused(self, state: JobState, now: float, until: float) -> None:
-        """Make a job due at the time `until`, and check this time until then every few seconds."""
+        """Make a job due at `until`; before, check every few seconds whether this is too late."""
         check_at = min(until, now + self.timing.long_delay)
         state.pause = check_at, until
         self.poll_queue.put(state, check_at)

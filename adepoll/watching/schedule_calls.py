@@ -78,7 +78,7 @@ class ScheduleCalls:
 
     @property
     def minimum(self) -> float:
-        """Fewest seconds between two polls that the schedule chooses; 0 if it has no minimum."""
+        """Minimum seconds between two polls of a job; 0.0 if the schedule has no minimum."""
         return self.schedule.minimum if isinstance(self.schedule, Adaptive) else 0.0
 
     def delay(self, state: JobState, now: float) -> float:
@@ -159,8 +159,8 @@ class ScheduleCalls:
 
         The caller calls this only while `is_uncertain` is True. The maximum is half of the target
         lag (1 s by default), plus half of the time for which the job was watched; but at least
-        `minimum`. A poll with this maximum is an early poll. It shows about when a short job has
-        settled; a late poll would only show that it has.
+        `minimum`. A poll with this maximum is called early. If several early polls find a short job
+        active before one finds it settled, it is known quite exactly how long the job took.
 
         Until four jobs have settled, only some polls are early: about the first dozen, and then one
         of eight. For any other poll, the result is infinity: no maximum.
@@ -201,9 +201,9 @@ class ScheduleCalls:
 
         There are two estimates, and the result is the larger one:
 
-        - By the durations: the time after which, on average, less than one job (0.5) is still
-          active. There is no such estimate if fewer than 20 jobs have settled, or if most of the
-          time would be at ages far above those of settled jobs.
+        - By the durations: the time after which half a job is expected to be active still. There is
+          no such estimate if fewer than 20 jobs have settled. There is none either if one of the
+          jobs would then be more than four times as old as the oldest settled jobs.
         - By the request budget, if most polls are late: the time for one poll of each job if every
           late poll finds a settled job, and for up to two polls of each job if fewer do.
 

@@ -65,13 +65,14 @@ class SweepPolicy:
         target_lag: Mean detection lag to aim at, in seconds; None to sweep as often as the schedule
             would poll a job.
         min_watched: Number of watched jobs that "auto" needs to start sweeping.
-        last: The last complete sweep, if it ended in the last minute and no pause has followed;
-            None if there is none.
+        last: The last complete sweep. None if no pages are known that would tell how much the next
+            sweep costs: no sweep was complete, a pause has followed, or `should_sweep` has found
+            that the last complete sweep began over a minute ago.
         duration: Seconds that the last complete sweep took.
         paused_until: End of the present pause. If the reason was that the list has too many pages,
             the pause also ends when twice as many jobs are watched.
-        pauses: Number of pauses since the list was last useful; each pause is longer than the
-            previous one.
+        pauses: Number of pauses since the list was last useful, at most 16. Each of them doubles
+            the duration of the next one.
         is_trial: True during a trial. It ends when polls have shown that the list is right again
             (`ListAccuracy.is_proven`).
     """
@@ -207,8 +208,9 @@ class SweepPolicy:
             after = self.duration / 2 + at.poll_wait
             enough = 2 * max(self.target_lag - after, self.target_lag / 2)
             if at.replaces_waits:
-                # Without the list, polls of these jobs would use the whole budget. So more sweeps
-                # are worth their requests, as long as they take at most half of the time.
+                # Without the list, polls of these jobs would use the whole budget. So sweeps may
+                # follow more closely, with a pause as long as the last sweep, until they are as
+                # frequent as the target lag requires. (Slower sweeps have shorter pauses or none.)
                 return max(every, min(2 * self.duration, enough))
             every = max(every, enough)
         if self.discovery == "auto":
@@ -229,11 +231,12 @@ class SweepPolicy:
         return at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)
 
     def _pause(self, now: float, seconds: float, *, until_watched: float = math.inf) -> None:
-        """Stop sweeping for some time. Each further pause is twice as long as the previous one.
+        """Stop sweeping for some time.
 
         Args:
             now: The present time.
-            seconds: Duration of the first pause.
+            seconds: Duration of the pause, if it is the first one since the list was last useful.
+                Each earlier pause since then doubles it, up to an hour.
             until_watched: Number of watched jobs that ends the pause early; infinity for none.
         """
         self.last = None

@@ -84,7 +84,8 @@ class WatchSubscription(Subscription):
     Attributes:
         settled: Number of settled jobs whose snapshot the consumer has taken, by status.
         holds: True if a taken snapshot keeps its place in the buffer, and a taken error its place
-            in `window`, until the consumer calls `release`. If False, a taken item has no place.
+            in `window`, until the consumer calls `release` or `release_error`. If False, the place
+            becomes free when the item is taken.
     """
 
     def __init__(

@@ -361,8 +361,9 @@ class JobWatcher(AsyncCloseable):
     def time_left(self) -> float | None:
         """Estimate the seconds until all watched jobs have settled; None if the time is unknown.
 
-        The time can be unknown while fewer than 20 jobs of a kind have settled, and longer if they
-        took much less time than watched jobs may take. It is also None if no job is watched.
+        The time can be unknown while fewer than 20 jobs of a kind have settled. It can also be
+        unknown while watched jobs may take several times as long as the jobs that have settled. The
+        result is also None if no job is watched.
         """
         kinds = [polling.watched_jobs for polling in self._owner.by_kind.values()]
         busy = [watched_jobs for watched_jobs in kinds if len(watched_jobs)]

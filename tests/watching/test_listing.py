@@ -431,7 +431,7 @@ def test_the_time_between_sweeps_is_twice_the_target_lag():
 
 
 @pytest.mark.parametrize(("took", "expected"), [(0.1, 0.4), (1.0, 2.0)])
-def test_sweeps_that_replace_polls_of_waits_use_up_to_half_of_the_time(took, expected):
+def test_sweeps_that_replace_polls_of_waits_begin_after_twice_their_duration(took, expected):
     """A page costs one request, and replaces polls of 100 jobs: the square root of 100 counts."""
     policy = make_policy()
     policy.record_end(sweep_of(policy, at(-took, watched=1_000), 10), at(0.0, watched=1_000))

@@ -253,7 +253,7 @@ def test_the_interval_depends_on_the_jobs_of_each_page(mean_delay, watched, poll
 @pytest.mark.parametrize(
     ("took", "every"), [(0.5, 1.0), (1.0, 2.0), (1.2, 2.4), (1.5, 2.5), (5.0, 2.0)]
 )
-def test_sweeps_in_place_of_waits_take_half_of_the_time_up_to_the_wanted_interval(took, every):
+def test_sweeps_in_place_of_waits_begin_after_twice_their_duration_or_as_usual(took, every):
     policy = policy_of()
     sweep_at(policy, 0.0, took=took)
     policy.start(at(0.0))

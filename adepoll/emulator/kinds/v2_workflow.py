@@ -65,9 +65,9 @@ class V2Workflow(V2Kind):
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - the signature of the base class
         """Return the parts of the JSON of a `result`; see `EmulatedKind.result`.
 
-        Filler rows give the result its size. The request that created the job can have a field
-        `output`, which chooses the values of the result. Then the filler rows are in the list
-        `_rows` beside these values. Without this field, they are in the parsed document.
+        Filler rows give the result its size. They are in the parsed document. But if the request
+        that created the job has a field `output`, which chooses the values of the result, the rows
+        are in a list `_rows` beside these values.
         """
         rng = self.rng(job, seed)
         end = f',"metadata":{dump(self.metadata(job))}}}'
