@@ -1,4 +1,4 @@
-"""File operations that work on every system, and the replacement of a whole file.
+"""File operations that work on every system.
 
 Windows has no pread(2), pwritev(2), fdatasync(2), flock(2) and O_NOFOLLOW. It cannot sync folders,
 and cannot rename or remove an open file. For these cases, the functions have alternatives. Blocking
@@ -8,15 +8,13 @@ code; call it from threads.
 import errno
 import os
 import stat
-import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 try:
     import fcntl
@@ -266,57 +264,6 @@ def remove_open(fd: int, path: Path) -> None:
     else:
         os.close(fd)
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a temporary file that replaces `path` at the end of the block, if no error is raised.
-
-    The mode of the temporary file is 0600. If `path` exists and is not a regular file, such as
-    ``/dev/stdout``, yield that file itself.
-
-    Raises:
-        OSError: The file cannot be written; the temporary file is removed. Or another user, who is
-            not root, has put a link, a pipe or a device in the place of `path`.
-    """
-    _check_owner(path)
-    # The unresolved path is opened: if /dev/stdout is a pipe, it resolves to a path like
-    # "/proc/123/fd/pipe:[456]", which does not exist.
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            yield file
-        return
-    # If `path` is a symbolic link, the file that it points to is replaced. Before Python 3.13,
-    # `Path.resolve` raises RuntimeError for a link that leads to itself.
-    path = Path(os.path.realpath(path))
-    fd, name = tempfile.mkstemp(prefix=".adepoll-", suffix=".part", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        _replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _check_owner(path: Path) -> None:
-    """Raise if another user may have put a link, a pipe or a device in the place of a file.
-
-    In a folder like /tmp, every user can create a link or a pipe. Linux refuses to follow such a
-    link (protected_symlinks in proc_sys_fs(5)), but only in folders with the sticky bit.
-    """
-    try:
-        found = path.lstat()
-    except OSError:
-        return  # it does not exist, or writing raises the same error
-    is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
-    if not is_plain and hasattr(os, "geteuid") and found.st_uid not in {0, os.geteuid()}:
-        raise PermissionError(
-            errno.EPERM, "it is a link, pipe or device of another user", str(path)
-        )
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Final
 
 from adepoll.common import file_system
+from adepoll.common.own_file import OwnFile, copy
 from adepoll.errors import (
     ResultMalformedError,
     ResultTransferError,
@@ -21,7 +22,7 @@ from adepoll.errors import (
     TargetExistsError,
 )
 from adepoll.fetcher.body_decoding import Chunk
-from adepoll.fetcher.part_names import OwnFile, PartNames, copy
+from adepoll.fetcher.part_names import PartNames
 from adepoll.fetcher.result_check import ResultCheck
 from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile, merged
 from adepoll.fetcher.storage_rules import ObjectVersion

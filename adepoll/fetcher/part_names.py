@@ -1,9 +1,7 @@
 """Names part files, and finds part files that an earlier process has left.
 
-A process locks its part files (flock(2)), so a lock shows that a part file is in use. These locks
-do not always work: on some network file systems, locking always succeeds, or other machines do not
-see the lock; Windows has no flock(2). So no process writes to a file that it did not create: it
-copies the bytes of an earlier process to a new file. The functions block, and run in threads.
+`common/own_file.py` says which process may write to a part file. The functions block, and run in
+threads.
 """
 
 import contextlib
@@ -15,47 +13,12 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
-
 from adepoll.common import file_system
+from adepoll.common.own_file import OwnFile, open_unused, remove_unused
 from adepoll.fetcher.resume_state import STATE_END, ResumeStateFile
 
-_COPY_SIZE: Final = 2**20  # bytes that are copied in one step
 # A random name, as `PartNames.random_path` makes it.
 _PRIVATE: Final = re.compile(r"\..*\.[0-9a-f]{12}\.[0-9a-f]{16}\.part", re.DOTALL)
-
-
-@frozen
-class OwnFile:
-    """A file that this process has created, open for reading and writing.
-
-    Attributes:
-        fd: Descriptor of the file, which is locked if the file system has locks.
-        path: The path that this process gave to the file. Where locks do not work, another process
-            can have removed the file, or replaced it by another file.
-    """
-
-    fd: int
-    path: Path
-
-    def has_name(self) -> bool:
-        """Return whether the file at `path` is still this file."""
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.lstat(self.path), os.fstat(self.fd))
-        return False
-
-    def remove(self) -> None:
-        """Close the file, and remove it, unless another file is at `path` now."""
-        if not self.has_name():
-            self.close()
-            return
-        with contextlib.suppress(OSError):
-            file_system.remove_open(self.fd, self.path)
-
-    def close(self) -> None:
-        """Close the file without removing it."""
-        with contextlib.suppress(OSError):
-            os.close(self.fd)
 
 
 def can_be_continued(target: Path, job_id: str) -> bool:
@@ -89,7 +52,7 @@ class PartNames:
     def create_shared(self) -> OwnFile | None:
         """Create a file with the shared name; return None if a file with that name exists."""
         try:
-            own = _create(self.shared)
+            own = OwnFile.create(self.shared)
         except FileExistsError:
             return None
         if own.has_name():
@@ -100,7 +63,7 @@ class PartNames:
 
     def create_private(self) -> OwnFile:
         """Create a part file with a random name."""
-        return _create(self.random_path())
+        return OwnFile.create(self.random_path())
 
     @contextlib.contextmanager
     def leftover(self) -> Generator[int | None, None, None]:
@@ -109,7 +72,7 @@ class PartNames:
         Yield None if there is no such file, a running process has locked it, or it belongs to
         another user. The caller may only read from the file.
         """
-        fd = _open_unused(self.shared)
+        fd = open_unused(self.shared)
         try:
             yield fd
         finally:
@@ -155,15 +118,7 @@ class PartNames:
             # Between the check and the renaming, another process gave the shared name to its own
             # file. That file was renamed, so rename it back.
             moved.path.replace(own.path)
-        private = self.create_private()
-        try:
-            copy(own.fd, private.fd, 0, os.fstat(own.fd).st_size)
-            os.fsync(private.fd)
-        except OSError:
-            private.remove()
-            raise
-        own.close()
-        return private
+        return own.moved_to_copy(self.random_path())
 
     def remove_unused(self, names: Iterable[str] | None = None) -> None:
         """Remove part files with random names that ended processes left for this target and job.
@@ -173,12 +128,7 @@ class PartNames:
                 None to list the folder.
         """
         for path in self._private_paths(names):
-            fd = _open_unused(path)
-            if fd is not None:
-                os.close(fd)
-                # Windows does not remove a file that another process has open.
-                with contextlib.suppress(PermissionError):
-                    path.unlink(missing_ok=True)
+            remove_unused(path)
 
     def remove_names_of(self, published: os.stat_result) -> None:
         """Remove the names of part files that lead to a finished file, whose status is `published`.
@@ -214,52 +164,3 @@ def private_names(folder: Path) -> list[str]:
             return [entry.name for entry in entries if _PRIVATE.fullmatch(entry.name)]
     except OSError:  # the user may write to a folder without being allowed to list it
         return []
-
-
-def copy(source: int, target: int, start: int, stop: int) -> None:
-    """Copy the bytes from offset `start` to `stop` of a file to the same offsets of another file.
-
-    Raises:
-        OSError: The copy failed.
-        EOFError: The source has fewer bytes.
-    """
-    while start < stop:
-        chunk = memoryview(file_system.read_at(source, min(_COPY_SIZE, stop - start), start))
-        if not chunk:
-            raise EOFError
-        while chunk:
-            count = file_system.write_at(target, chunk, start)
-            start += count
-            chunk = chunk[count:]
-
-
-def _create(path: Path) -> OwnFile:
-    """Create and lock a file with mode 0600; raise `OSError` if that fails or `path` exists."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | file_system.PLAIN, 0o600)
-    # Where locks do not work, another process can conclude that the process of this file has ended.
-    # It then copies or removes the file, but does not write to it.
-    with contextlib.suppress(OSError):
-        file_system.lock(fd)
-    return OwnFile(fd, path)
-
-
-def _open_unused(path: Path) -> int | None:
-    """Open and lock a regular file that belongs to this user; return its descriptor.
-
-    Return None if the file cannot be opened, belongs to another user, or is locked.
-    """
-    try:
-        fd = file_system.open_without_following(path, os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        # If other users can write to the folder, one of them may have created the file.
-        found = os.fstat(fd)
-        if file_system.is_own_file(found):
-            file_system.lock(fd)
-            if os.path.samestat(found, os.lstat(path)):
-                return fd
-    except OSError:
-        pass  # a running process has locked the file, or has just published or removed it
-    os.close(fd)
-    return None

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from adepoll.common.file_system import replacing
+from adepoll.common.replacing import replacing
 from adepoll.journal.reader import JournalReader, check_is_kept
 from adepoll.report.collector import collect
 from adepoll.report.facts import ReportFacts

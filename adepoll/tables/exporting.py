@@ -12,9 +12,9 @@ from attrs import evolve, field, frozen
 
 from adepoll.api.json_text import Json
 from adepoll.common.extras import how_to_install
-from adepoll.common.file_system import replacing
 from adepoll.common.html_tables import HtmlTable
 from adepoll.common.redaction import showable
+from adepoll.common.replacing import replacing
 from adepoll.errors import ConfigurationError
 from adepoll.journal.reader import JournalReader, check_is_kept
 from adepoll.tables.column_types import Column, Scalar

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from adepoll.common import file_system
+from adepoll.common.replacing import replacing
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def open_target(monkeypatch):
 
 
 def write(target):
-    with file_system.replacing(target) as file:
+    with replacing(target) as file:
         file.write(b"new")
 
 
@@ -46,24 +47,6 @@ def rename_open(target):
         file.write(b"new")
         file.flush()
         file_system.rename_open(file.fileno(), source, target)
-
-
-def test_a_link_that_leads_to_itself_is_replaced(tmp_path):
-    target = tmp_path / "out"
-    target.symlink_to("out")
-    write(target)
-    assert target.read_bytes() == b"new"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /dev")
-def test_a_pipe_that_is_named_by_its_descriptor_is_written_to():
-    reading, writing = os.pipe()
-    try:
-        write(Path(f"/dev/fd/{writing}"))
-        assert os.read(reading, 10) == b"new"
-    finally:
-        os.close(reading)
-        os.close(writing)
 
 
 @pytest.mark.parametrize("replace", [write, rename_open])
@@ -281,21 +264,6 @@ def test_a_file_that_another_process_replaces_meanwhile_is_an_error(module, tmp_
     os.close(opened)
 
 
-def test_a_file_is_synced_before_it_replaces_another(monkeypatch, tmp_path):
-    target, synced = tmp_path / "out", []
-    target.write_bytes(b"old")
-
-    def fsync(fd):
-        (part,) = tmp_path.glob(".adepoll-*.part")
-        assert os.path.samestat(os.fstat(fd), part.stat())
-        synced.append((part.read_bytes(), target.read_bytes()))
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    write(target)
-    assert synced == [(b"new", b"old")]
-    assert target.read_bytes() == b"new"
-
-
 def test_renames_are_tried_again_for_a_second(monkeypatch, tmp_path):
     pauses, tries = [], []
 
@@ -308,7 +276,7 @@ def test_renames_are_tried_again_for_a_second(monkeypatch, tmp_path):
     for has_flock, number in ((True, 1), (False, 20)):
         monkeypatch.setattr(file_system, "HAS_FLOCK", has_flock)
         tries.clear()
-        with pytest.raises(PermissionError), file_system.replacing(tmp_path / "target"):
+        with pytest.raises(PermissionError), replacing(tmp_path / "target"):
             pass
         assert len(tries) == number
     assert pauses == [0.05] * 19

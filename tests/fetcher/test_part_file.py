@@ -26,11 +26,11 @@ from hypothesis import strategies as st
 from openfiles import open_files_in
 from waiting import first_lines
 
-from adepoll.common import file_system
+from adepoll.common import file_system, own_file
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
-from adepoll.fetcher import part_names, resume_state
+from adepoll.fetcher import resume_state
 from adepoll.fetcher.part_file import PartFile
-from adepoll.fetcher.part_names import PartNames, copy
+from adepoll.fetcher.part_names import PartNames
 from adepoll.fetcher.resume_state import ResumeStateFile
 from adepoll.fetcher.storage_rules import ObjectVersion
 from adepoll.fetcher.target_file import set_mode_and_owner
@@ -439,12 +439,12 @@ def test_copying_stops_at_the_end_of_the_range(tmp_path):
     data = random.Random(0).randbytes(100)
     (tmp_path / "one").write_bytes(data)
     with (tmp_path / "one").open("rb") as one, (tmp_path / "two").open("w+b") as two:
-        copy(one.fileno(), two.fileno(), 10, 30)
+        own_file.copy(one.fileno(), two.fileno(), 10, 30)
         assert (tmp_path / "two").read_bytes() == bytes(10) + data[10:30]
-        copy(one.fileno(), two.fileno(), 0, 5)
+        own_file.copy(one.fileno(), two.fileno(), 0, 5)
         assert (tmp_path / "two").read_bytes() == data[:5] + bytes(5) + data[10:30]
         with pytest.raises(EOFError):
-            copy(one.fileno(), two.fileno(), 90, 101)
+            own_file.copy(one.fileno(), two.fileno(), 90, 101)
 
 
 @pytest.mark.posix
@@ -1444,14 +1444,14 @@ def test_what_another_process_removes_at_the_same_time_is_no_error(tmp_path, mon
     (part_path,) = tmp_path.glob(".*.part")
     orphan = part_path.with_name(f"{part_path.stem}.0123456789abcdef.part")
     orphan.write_bytes(b"x")
-    real = part_names._open_unused
+    real = own_file.open_unused
 
     def open_and_remove(path):
         fd = real(path)
         path.unlink()
         return fd
 
-    monkeypatch.setattr(part_names, "_open_unused", open_and_remove)
+    monkeypatch.setattr(own_file, "open_unused", open_and_remove)
     write_whole(part_file(tmp_path / "out"), b"{}")
     assert names(tmp_path) == ["out"]
 
