@@ -53,9 +53,9 @@ class ObjectScanner:
     def __init__(
         self,
         *,
-        cut: str | None = None,
-        within: "ObjectScanner | None" = None,
-        inside: "Callable[[str], ObjectScanner | None] | None" = None,
+        streamed: str | None = None,
+        streamed_scanner: "ObjectScanner | None" = None,
+        scanner_of: "Callable[[str], ObjectScanner | None] | None" = None,
         max_value: int = 2**16,
         max_total: int = 2**20,
         max_members: int | None = 256,
@@ -63,24 +63,24 @@ class ObjectScanner:
         """Create a scanner that has not read anything yet.
 
         Args:
-            cut: Name of the member whose value `feed` returns, instead of keeping it. None if there
-                is no such member.
-            within: A new scanner that also reads the value of the member `cut`. An array or a text
-                as this value is then refused. None for no scanner.
-            inside: Called with the name of each other member whose value is an object. It returns a
-                new scanner that also reads this value, or None.
+            streamed: Name of the member whose value `feed` returns, piece by piece, instead of
+                keeping it. None if there is no such member.
+            streamed_scanner: A new scanner that also reads the value of the member `streamed`. An
+                array or a text as this value is then refused. None for no scanner.
+            scanner_of: Called with the name of each other member whose value is an object. It
+                returns a new scanner that also reads this value, or None.
             max_value: Size in bytes of the longest value to keep.
             max_total: Size in bytes of all names and values to keep. Later members are ignored,
-                except `cut`.
+                except `streamed`.
             max_members: Number of members to read; None for any number. Later members are ignored.
-                If `cut` is not among the first members, `feed` raises `MalformedAnswerError`.
+                If `streamed` is not among the first members, `feed` raises `MalformedAnswerError`.
         """
         self.members: dict[str, bytes] = {}
         self.long_members: set[str] = set()
         self.is_complete = False
-        self._cut = cut
-        self._within = within
-        self._inside = inside
+        self._streamed = streamed
+        self._streamed_scanner = streamed_scanner
+        self._scanner_of = scanner_of
         self._max_value = max_value
         self._max_members = max_members
         self._left = max_total  # bytes of names and values that can still be kept
@@ -88,8 +88,8 @@ class ObjectScanner:
         self._read: _State = self._begin
         self._offset = 0  # number of bytes before the current chunk
         self._name: str | None = None  # name of the current member; None if the name is too long
-        self._has_cut = False
-        self._is_cutting = False
+        self._has_streamed = False  # True after the member `streamed` has begun
+        self._is_streaming = False  # True while its value is read
         self._pieces: list[memoryview] = []
         # The beginning of the current key or value. If the whole has more than `_limit` bytes, this
         # has `_limit + 1` bytes.
@@ -103,7 +103,7 @@ class ObjectScanner:
     def feed(self, chunk: bytes | memoryview) -> list[memoryview]:
         """Read the next bytes of the object. Return those that belong to the value of one member.
 
-        The constructor's argument `cut` is the name of this member.
+        The constructor's argument `streamed` is the name of this member.
 
         Raises:
             MalformedAnswerError: The text is not a JSON object, has that member twice, or has more
@@ -120,8 +120,9 @@ class ObjectScanner:
 
     def has(self, name: str) -> bool:
         """Return whether the object has a member `name`. Its value may still be incomplete."""
-        is_cut = self._has_cut and name == self._cut
-        return is_cut or name == self._name or name in self.members or name in self.long_members
+        is_streamed = self._has_streamed and name == self._streamed
+        is_kept = name in self.members or name in self.long_members
+        return is_streamed or name == self._name or is_kept
 
     def short_members(self) -> bytes:
         """Return the JSON text of an object that has only the members with short values."""
@@ -146,7 +147,7 @@ class ObjectScanner:
         After `max_members` members, begin to skip the rest of the object.
         """
         if self._count == self._max_members:
-            if self._cut is not None and not self._has_cut:
+            if self._streamed is not None and not self._has_streamed:
                 raise MalformedAnswerError([f"more than {self._max_members} members @ $"])
             self._start(is_string=True, limit=0, depth=1)
             self._read = self._rest_of_members
@@ -179,28 +180,32 @@ class ObjectScanner:
         first = text[start : start + 1]
         if first not in b'"[{' and _skip(_SCALAR, text, start) == start:
             raise self._error("a value", start)
-        self._is_cutting = self._name is not None and self._name == self._cut
-        if self._is_cutting and self._has_cut:
-            raise self._error("no second value of the same name", start)
-        self._has_cut = self._has_cut or self._is_cutting
-        limit = 0 if self._is_cutting else self._max_value
+        self._is_streaming = self._name is not None and self._name == self._streamed
+        if self._is_streaming:
+            if self._has_streamed:
+                raise self._error("no second value of the same name", start)
+            self._has_streamed = True
+        limit = 0 if self._is_streaming else self._max_value
         self._start(is_string=first == b'"', limit=limit, depth=int(first in b"[{"))
         if first not in b'"[{':
             self._read = self._rest_of_scalar
             return start
-        inner = None
-        if self._is_cutting:
-            inner = self._within
-        elif self._inside is not None and self._name is not None and first == b"{":
-            inner = self._inside(self._name)
-        if inner is not None:
+        if (scanner := self._nested_scanner(first)) is not None:
             if first != b"{":
                 raise self._error("an object", start)
-            self._read = partial(self._rest_of_object, inner)
+            self._read = partial(self._rest_of_object, scanner)
             return start
         self._keep(text, start, start + 1)
         self._read = self._rest_of_value
         return start + 1
+
+    def _nested_scanner(self, first: bytes) -> "ObjectScanner | None":
+        """Return the scanner that also reads the value with this first byte, or None."""
+        if self._is_streaming:
+            return self._streamed_scanner
+        if self._scanner_of is None or self._name is None or first != b"{":
+            return None
+        return self._scanner_of(self._name)
 
     def _rest_of_value(self, text: bytes, position: int) -> int:
         """Read the next part of a value: a text, object or array. Return the offset after it."""
@@ -306,14 +311,14 @@ class ObjectScanner:
         """Keep a part of the name or value that is being read.
 
         At most `limit + 1` bytes of a name or value are kept (argument `limit` of `_start`). All
-        bytes of the value of `cut` are kept, until `feed` returns them.
+        bytes of the value of `streamed` are kept, until `feed` returns them.
 
         Args:
             text: The chunk.
             start: Offset of the first byte to keep.
             stop: Offset after the last byte to keep.
         """
-        if self._is_cutting:
+        if self._is_streaming:
             self._pieces.append(memoryview(text)[start:stop])
         else:
             stop = min(stop, start + self._limit + 1 - len(self._kept))
@@ -323,12 +328,12 @@ class ObjectScanner:
         """Store the complete value of a member in `members`, if it is short enough.
 
         The name of a member with a longer value is stored in `long_members`. Nothing is stored for
-        `cut`, for a name that is too long, or after `max_total` bytes of names and values.
+        `streamed`, for a name that is too long, or after `max_total` bytes of names and values.
         """
         self._read = self._after_value
         name = self._name
-        if self._is_cutting or name is None:
-            self._is_cutting = False
+        if self._is_streaming or name is None:
+            self._is_streaming = False
             return
         self.members.pop(name, None)
         self.long_members.discard(name)
@@ -353,7 +358,7 @@ class ObjectScanner:
         try:
             return str(_KEYS.decode(f'"{text}'))
         except ValueError:
-            pass
+            pass  # the error that follows must not contain this one, which quotes the document
         raise self._error("a key", position)
 
     def _scan(self, text: bytes, position: int) -> int:

@@ -38,10 +38,10 @@ class LargeAnswer:
             result_field: Name of the result in the JSON of the answer.
             folder: Folder for the file of the result; None to leave the result out.
         """
-        self._result = ObjectScanner(inside=self._scan_output)
+        self._result = ObjectScanner(scanner_of=self._scan_output)
         self._steps: list[ObjectScanner] = []  # scanners of the steps of a workflow
         self._metadata: list[ObjectScanner] = []  # scanners of the metadata of these steps
-        self._envelope = ObjectScanner(cut=result_field, within=self._result)
+        self._envelope = ObjectScanner(streamed=result_field, streamed_scanner=self._result)
         self._folder = folder
         self._kept: KeptResult | None = None
         self._file: IO[bytes] | None = None
@@ -139,18 +139,18 @@ class LargeAnswer:
         """
         if name != "output":
             return None
-        return ObjectScanner(inside=self._scan_workflow, max_value=0, max_members=_MAX_STEPS)
+        return ObjectScanner(scanner_of=self._scan_workflow, max_value=0, max_members=_MAX_STEPS)
 
     def _scan_workflow(self, _name: str) -> ObjectScanner:
         """Return a scanner for the steps of one workflow."""
-        return ObjectScanner(inside=self._scan_step, max_value=0, max_members=_MAX_STEPS)
+        return ObjectScanner(scanner_of=self._scan_step, max_value=0, max_members=_MAX_STEPS)
 
     def _scan_step(self, _name: str) -> ObjectScanner | None:
         """Return a scanner for the result of one step of a workflow; None after 100 steps."""
         if len(self._steps) == _MAX_STEPS:
             return None
         scanner = ObjectScanner(
-            inside=self._scan_step_metadata,
+            scanner_of=self._scan_step_metadata,
             max_value=_MAX_STEP_VALUE,
             max_total=4 * _MAX_STEP_VALUE,
         )

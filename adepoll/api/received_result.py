@@ -34,7 +34,7 @@ class ReceivedResult:
             return self.answer
         for name in self.names:
             with suppress(MalformedAnswerError):
-                scanner = ObjectScanner(cut=name, max_value=0, max_members=None)
+                scanner = ObjectScanner(streamed=name, max_value=0, max_members=None)
                 result = b"".join(scanner.feed(self.answer))
                 if scanner.is_complete and result[:1] == b"{":
                     return result

@@ -118,8 +118,8 @@ class ResultDownload:
         """
         try:
             digest = await self._disk.publish()
-        except ResultTransferError as cut:
-            return cut
+        except ResultTransferError as truncated:
+            return truncated
         except ResultMalformedError as malformed:
             if not is_resumed and self._disk.written > MAX_ERROR_PAGE:
                 raise

@@ -234,7 +234,7 @@ class PartFile:
             if os.fstat(fd).st_size != self.hashed:
                 raise self._storage_error(_truncated_error())
             present, self._present = self._present, []  # so that `close` removes a wrong file
-            if self._check.is_cut(fd, self.hashed):
+            if self._check.is_truncated(fd, self.hashed):
                 raise ResultTransferError(
                     "the bytes ended within the result",
                     job_id=self._job_id,

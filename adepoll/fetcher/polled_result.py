@@ -139,7 +139,7 @@ class PolledResult:
 
     def scanner(self) -> ObjectScanner:
         """Return a new scanner, which finds the result in the bytes of the API's answer."""
-        return ObjectScanner(cut=self._rules.result_field)
+        return ObjectScanner(streamed=self._rules.result_field)
 
     def snapshot_of(self, scanner: ObjectScanner) -> JobSnapshot:
         """Return the snapshot of the job from the API's answer, without the result.
@@ -199,8 +199,8 @@ class PolledReader:
     def _start(self) -> None:
         """Discard all bytes that were read, so that the answer is requested from its beginning."""
         self._scanner = scanner = self._polled.scanner()
-        # The scanner detects that an answer is cut. A brace as the last byte does not show that the
-        # answer is complete, because the cut can be after any brace.
+        # The scanner detects that an answer is truncated. A brace as the last byte does not show
+        # that the answer is complete, because the answer can be truncated after any brace.
         self._reader = SequentialReader(self._polled, is_complete=lambda: scanner.is_complete)
         self._pieces: deque[memoryview] = deque()  # received pieces of the result, not read yet
         self._position = 0  # offset of the first piece in the result

@@ -173,7 +173,7 @@ class ResponseBody:
             job_id=self._job_id,
             received=self._position,
             expected=self.version.size,
-            is_object_at_fault=has_surplus,  # such a response is wrong, and not cut by an outage
+            is_object_at_fault=has_surplus,  # the response is wrong; no outage truncated it
         )
 
 

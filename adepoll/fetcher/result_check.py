@@ -46,7 +46,7 @@ class ResultCheck:
             text = bytes(chunk)
             self._depth += text.count(b"{") - text.count(b"}")
 
-    def is_cut(self, fd: int, size: int) -> bool:
+    def is_truncated(self, fd: int, size: int) -> bool:
         """Return whether the text ends before its JSON object ends.
 
         All bytes must have been passed to `add` before. A complete text ends with a brace. With

@@ -291,7 +291,7 @@ class SequentialReader:
         raise RangePastEndError(self.start - left)
 
     def _record(self, chunk: bytes) -> None:
-        """Check and count a chunk. An empty chunk is the end: then raise if the JSON is cut."""
+        """Check and count a chunk; if it is empty, the end, raise if the JSON is incomplete."""
         if not chunk:
             if self._ends_early():
                 # The storage may have stated a wrong size. Forget this size, so that a correct size
@@ -317,9 +317,9 @@ class SequentialReader:
     def _scan(self, chunk: bytes) -> None:
         """Parse the next bytes, to find the end of the JSON.
 
-        Without this, a text that was cut directly after a brace would look complete. Parsing takes
-        several times the CPU time of receiving the bytes. So a range is not parsed, and neither is
-        an object with a stated size of more than 8 MiB.
+        Without this, a text that was truncated directly after a brace would look complete. Parsing
+        takes several times the CPU time of receiving the bytes. So a range is not parsed, and
+        neither is an object with a stated size of more than 8 MiB.
         """
         if not self.received and not self._is_range and self._is_complete is None:
             is_large = (self.version.size or 0) > _MAX_SCANNED

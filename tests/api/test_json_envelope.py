@@ -45,7 +45,7 @@ def _document(draw, members):
 
 
 def _fed(scanner, text, cuts=()):
-    """Feed the text in chunks that end at the offsets `cuts`; return what was cut out."""
+    """Feed the text in chunks that end at the offsets `cuts`; return the streamed value."""
     offsets = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     pieces = []
     for start, stop in pairwise(offsets):
@@ -55,28 +55,30 @@ def _fed(scanner, text, cuts=()):
 
 @given(st.data())
 def test_scanner_agrees_with_json_loads(data):
-    """It finds the same members as json.loads, and cuts one out byte for byte, for any chunks."""
+    """It finds the same members as json.loads, and streams one byte for byte, for any chunks."""
     members = data.draw(_members())
     text = data.draw(_document(members))
-    cut = data.draw(st.sampled_from([*members, "absent"]))
-    is_object = members.get(cut, "null")[0] in "{n"
+    streamed = data.draw(st.sampled_from([*members, "absent"]))
+    is_object = members.get(streamed, "null")[0] in "{n"
     within = ObjectScanner() if is_object and data.draw(st.booleans()) else None
     inner = {}
 
-    def inside(name):
+    def scanner_of(name):
         return inner.setdefault(name, ObjectScanner())
 
     scanner = ObjectScanner(
-        cut=cut, within=within, inside=data.draw(st.sampled_from([None, inside]))
+        streamed=streamed,
+        streamed_scanner=within,
+        scanner_of=data.draw(st.sampled_from([None, scanner_of])),
     )
 
     found = _fed(scanner, text, data.draw(st.lists(st.integers(0, len(text)))))
 
     assert scanner.is_complete
-    assert found == members.get(cut, "").encode()
+    assert found == members.get(streamed, "").encode()
     assert all(scanner.has(name) for name in members)
     assert not scanner.has("absent")
-    expected = {name: json.loads(text) for name, text in members.items() if name != cut}
+    expected = {name: json.loads(text) for name, text in members.items() if name != streamed}
     assert json.loads(scanner.short_members()) == expected
     for name, other in inner.items():
         assert other.is_complete
@@ -100,7 +102,7 @@ def test_scanner_reads_every_chunking_of_a_tricky_text():
     result = rb'{"a\\\"}": ["\\", "]", {"\\\\": "}"}, "\u007d{"], "": ""}'
     text = b'{"x": "\\\\", "\\u0072esult":' + result + b', "y": -1.5e3}'
     for size in range(1, 9):
-        scanner = ObjectScanner(cut="result")
+        scanner = ObjectScanner(streamed="result")
         found = _fed(scanner, text, range(0, len(text), size))
         assert found == result, size
         assert scanner.members == {"x": b'"\\\\"', "y": b"-1.5e3"}
@@ -110,9 +112,9 @@ def test_scanner_reads_every_chunking_of_a_tricky_text():
 def test_a_value_to_look_into_must_be_an_object():
     """Anything else is malformed, and null is no value."""
     with pytest.raises(MalformedAnswerError, match="expected an object @ byte 5"):
-        ObjectScanner(cut="z", within=ObjectScanner()).feed(b'{"z":[1]}')
+        ObjectScanner(streamed="z", streamed_scanner=ObjectScanner()).feed(b'{"z":[1]}')
     within = ObjectScanner()
-    assert _fed(ObjectScanner(cut="z", within=within), b'{"z":null}') == b"null"
+    assert _fed(ObjectScanner(streamed="z", streamed_scanner=within), b'{"z":null}') == b"null"
     assert not within.is_complete
 
 
@@ -136,7 +138,7 @@ def test_long_values_are_left_out():
 
 def test_kept_bytes_are_limited_in_total():
     """Members beyond the total are ignored, and the object is still read to its end."""
-    scanner = ObjectScanner(cut="z", max_total=10)
+    scanner = ObjectScanner(streamed="z", max_total=10)
     assert _fed(scanner, b'{"a": 12345, "b": 12345, "c": 1, "z": [1]}') == b"[1]"
     assert scanner.members == {"a": b"12345"}
     assert scanner.is_complete
@@ -145,7 +147,7 @@ def test_kept_bytes_are_limited_in_total():
 def test_members_beyond_the_limit_are_ignored():
     """They take no time of their own, and the end of the object is still found."""
     within = ObjectScanner(max_members=2)
-    scanner = ObjectScanner(cut="z", within=within, max_members=2)
+    scanner = ObjectScanner(streamed="z", streamed_scanner=within, max_members=2)
     text = b'{"a": 1, "z": {"b": 2, "c": "}", "d": ["}", 3], "\\"e": {}}, "f": {"g": [{}]}} '
     assert json.loads(_fed(scanner, text, range(len(text)))) == json.loads(text)["z"]
     assert (scanner.members, within.members) == ({"a": b"1"}, {"b": b"2", "c": b'"}"'})
@@ -170,7 +172,7 @@ def test_members_beyond_the_limit_are_ignored():
 def test_the_end_of_a_deeply_nested_value_is_found(value, size):
     """Wherever it is in a chunk."""
     text = b'{"a": %b, "z": %b, "b": 1}' % (value, value)
-    scanner = ObjectScanner(cut="z", max_value=10**6)
+    scanner = ObjectScanner(streamed="z", max_value=10**6)
     assert _fed(scanner, text, range(0, len(text), size)) == value
     assert scanner.members == {"a": value, "b": b"1"}
 
@@ -193,7 +195,7 @@ def test_the_end_of_a_deeply_nested_value_is_found(value, size):
 def test_text_that_is_no_object_is_malformed(text, problem):
     """The error says what was expected, and where."""
     with pytest.raises(MalformedAnswerError) as caught:
-        _fed(ObjectScanner(cut="z"), text)
+        _fed(ObjectScanner(streamed="z"), text)
     assert caught.value.problems == (problem,)
 
 
@@ -201,14 +203,23 @@ def test_text_that_is_no_object_is_malformed(text, problem):
 @pytest.mark.parametrize(
     ("scanner", "text"),
     [
-        (ObjectScanner(cut="z", within=ObjectScanner()), b'{"first": 1, "z": {"y": 2, x: 3}}'),
-        (ObjectScanner(inside=lambda _name: ObjectScanner()), b'{"first": 1, "a": {"y": 2, x: 3}}'),
         (
-            ObjectScanner(cut="z", within=ObjectScanner(inside=lambda _name: ObjectScanner())),
+            ObjectScanner(streamed="z", streamed_scanner=ObjectScanner()),
+            b'{"first": 1, "z": {"y": 2, x: 3}}',
+        ),
+        (
+            ObjectScanner(scanner_of=lambda _name: ObjectScanner()),
+            b'{"first": 1, "a": {"y": 2, x: 3}}',
+        ),
+        (
+            ObjectScanner(
+                streamed="z",
+                streamed_scanner=ObjectScanner(scanner_of=lambda _name: ObjectScanner()),
+            ),
             b'{"first": 1, "z": {"y": {"w": 2, x: 3}}}',
         ),
     ],
-    ids=["cut", "inside", "both"],
+    ids=["streamed", "other", "both"],
 )
 def test_an_error_in_a_nested_object_names_the_byte_of_the_whole_text(scanner, text, size):
     scanner = deepcopy(scanner)
@@ -233,7 +244,7 @@ def test_of_two_values_of_the_same_name_the_last_counts(text, members, long):
 
 def test_memory_stays_constant_for_a_long_value():
     """A chunk of reused memory is read like bytes, and nothing of a long value is kept."""
-    scanner = ObjectScanner(cut="z", max_value=100)
+    scanner = ObjectScanner(streamed="z", max_value=100)
     scanner.feed(memoryview(b'{"a": "'))
     for _ in range(50):
         assert scanner.feed(memoryview(b"x" * 1000)) == []

@@ -186,7 +186,7 @@ def _results():
 
 def scan(body):
     """Scan a large answer in chunks."""
-    scanner = ObjectScanner(cut="result", within=ObjectScanner())
+    scanner = ObjectScanner(streamed="result", streamed_scanner=ObjectScanner())
     for start in range(0, len(body), 65_536):
         scanner.feed(body[start : start + 65_536])
 

@@ -39,7 +39,7 @@ def test_bytes_that_are_not_json_are_the_only_problem():
 
 
 @pytest.mark.parametrize(
-    ("text", "is_cut", "seen_with_braces"),
+    ("text", "is_truncated", "seen_with_braces"),
     [
         (b'{"a": 1}', False, False),
         (b'{"a": 1} \n', False, False),
@@ -57,12 +57,12 @@ def test_bytes_that_are_not_json_are_the_only_problem():
         (b'{"a": [}', False, False),
     ],
 )
-def test_a_text_that_ends_too_early_is_cut(text, is_cut, seen_with_braces, tmp_path):
+def test_a_text_that_ends_too_early_is_truncated(text, is_truncated, seen_with_braces, tmp_path):
     (tmp_path / "text").write_bytes(text)
     fd = os.open(tmp_path / "text", os.O_RDONLY)
     try:
-        for counts_braces, expected in ((False, is_cut), (True, seen_with_braces)):
+        for counts_braces, expected in ((False, is_truncated), (True, seen_with_braces)):
             check = checked(text, counts_braces=counts_braces, size=4_096)
-            assert check.is_cut(fd, len(text)) is expected
+            assert check.is_truncated(fd, len(text)) is expected
     finally:
         os.close(fd)
