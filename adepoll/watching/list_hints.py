@@ -15,7 +15,6 @@ from attrs import define, field
 from adepoll.api.models import JobPage, JobStatus, JobSummary
 from adepoll.watching.job_state import JobState
 from adepoll.watching.left_jobs import LeftJobs
-from adepoll.watching.list_accuracy import ListAccuracy
 from adepoll.watching.list_checks import ListChecks
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.page_gaps import PageGaps
@@ -38,8 +37,7 @@ class ListHints:
         timing: Calls the schedule.
         list_trust: Decides for how long the list replaces the polls of a job.
         poll_queue: The jobs that are due now or later.
-        checks: Compares the list with polls.
-        accuracy: Knows how late and how complete the list is.
+        checks: Compares the list with polls; knows how late and how complete the list is.
         gaps: Finds jobs that a sweep may have missed because they moved to another page.
         waits_replaced_until: Until this time, sweeps count as a replacement for the polls of jobs
             that somebody waits for, because the request budget was short a moment ago.
@@ -54,15 +52,9 @@ class ListHints:
     list_trust: ListTrust
     poll_queue: PollQueue
     checks: ListChecks
-    accuracy: ListAccuracy = field(init=False)
     gaps: PageGaps = field(factory=PageGaps, init=False)
     waits_replaced_until: float = field(default=-math.inf, init=False)
     is_busy: Callable[[float, float], bool] = field(default=_never_busy, init=False)
-
-    @accuracy.default
-    def _get_accuracy(self) -> ListAccuracy:
-        """Return `checks.accuracy`."""
-        return self.checks.accuracy
 
     def start_sweeping(self) -> None:
         """From now on, poll jobs when they are missing from the list, not by schedule."""
@@ -84,9 +76,10 @@ class ListHints:
         if not self.list_trust.sweeping:
             return
         self.list_trust.sweeping = False
+        accuracy = self.checks.accuracy
         behind = self.list_trust.list_lag
-        if self.accuracy.is_bad:
-            behind = max(behind, self.accuracy.limit)
+        if accuracy.is_bad:
+            behind = max(behind, accuracy.limit)
         for number, state in enumerate(tuple(self.states.values()), 1):
             # A job that was forgotten meanwhile is not in the queue any more.
             if state.ticket and not state.ignore_list:
@@ -136,7 +129,7 @@ class ListHints:
     def sweep_started(self) -> None:
         """Forget the pages of an earlier sweep that was not complete."""
         self.gaps.sweep_started()
-        self.accuracy.sweep_started()
+        self.checks.accuracy.sweep_started()
 
     def page_listed(
         self, status: JobStatus, number: int, page: JobPage, requested_at: float, now: float
@@ -162,25 +155,25 @@ class ListHints:
         state = self.states.get(job.job_id)
         if state is None:
             self.left.record_listed(job.job_id, requested_at)
-            self.accuracy.record_listed(job.job_id, requested_at)
+            self.checks.accuracy.record_listed(job.job_id, requested_at)
             return
         state.last_listed_at = requested_at
         state.not_before = 0.0  # if the job is missing later, it can be polled immediately
         state.last_active_at = max(state.last_active_at, requested_at)
-        # True if the job is due, but not because it was missing from the list.
-        requested = state.ignore_list and state.missing_at == math.inf
-        state.missing_at = math.inf
+        was_missing, state.missing_at = state.missing_at < math.inf, math.inf
         if state.in_flight or state.failures is not None:
             return
-        new = state.first_active_age is None
+        is_new = state.first_active_age is None
         self._record_active(state, job, requested_at, now)
         if state.status != job.status_text and any(s.every_change for s in state.subscribers):
             if state.ticket:
                 self.list_trust.confirm_now(state)
                 self.poll_queue.put(state, min(state.due, now))
-        elif state.ticket and not requested and not state.awaited:
+        elif state.ticket and not state.awaited and (was_missing or not state.ignore_list):
+            # A job that was missing from the list needs no poll now. But if the list is ignored for
+            # another reason, such as `JobWatcher.poll_now`, the job stays due.
             self.list_trust.trust(state)
-            if new and self.list_trust.sweeping:
+            if is_new and self.list_trust.sweeping:
                 state.list_trusted_until = self.list_trust.next_check(state, now)
                 self.poll_queue.put(state, state.list_trusted_until)
 
@@ -188,16 +181,16 @@ class ListHints:
         self, state: JobState, job: JobSummary, requested_at: float, now: float
     ) -> None:
         """Record that the list shows a job as active, and whether it shows a new job in time."""
-        new = state.first_active_age is None
-        if new:
+        accuracy, is_new = self.checks.accuracy, state.first_active_age is None
+        if is_new:
             self.list_trust.record_first(settled=False)
-        if new or (self.accuracy.is_proven and not self.list_trust.kept_share):
+        if is_new or (accuracy.is_proven and not self.list_trust.kept_share):
             as_of = requested_at - self.list_trust.list_lag
             self.timing.learning.record_active(state, job.submitted_at, now, as_of=as_of)
         if not state.is_compared:
             state.is_compared = True
-            if requested_at <= state.received_at + self.accuracy.limit:
-                self.accuracy.arrivals.count(late=False)
+            if requested_at <= state.received_at + accuracy.limit:
+                accuracy.arrivals.count(late=False)
 
     def oldest(self, now: float) -> float:
         """Return a Unix time before which the service has received no watched job.
@@ -243,8 +236,9 @@ class ListHints:
         if not pages_waited and self.list_trust.sweep_rate is None:
             moved = ()
         rate = self.timing.throughput.rate(now)
-        self.accuracy.limit = self.checks.useful_lag(rate)
-        kept_before, kept_now = self.list_trust.kept_share, self.accuracy.kept.value
+        accuracy = self.checks.accuracy
+        accuracy.limit = self.checks.useful_lag(rate)
+        kept_before, kept_now = self.list_trust.kept_share, accuracy.kept.value
         self.list_trust.kept_share = kept_now
         newest = requested_at - self.list_trust.list_lag
         self.list_trust.list_lag *= _LAG_FADING

@@ -80,7 +80,8 @@ class ListSweeper:
             self._running = True
             hints = self._watched_jobs.list_hints
             if self._policy.is_trial:
-                hints.accuracy.restart()  # jobs are polled by schedule until the list is proven
+                # Jobs are polled by schedule until the list is proven.
+                hints.checks.accuracy.restart()
             elif not self._policy.pauses:
                 hints.start_sweeping()  # now, so that new jobs wait for the list, not for polls
             task = start(self._run(), self._tasks)
@@ -103,7 +104,7 @@ class ListSweeper:
     def _situation(self) -> Situation:
         """Return the numbers on which the decisions of `SweepPolicy` depend."""
         watched_jobs = self._watched_jobs
-        accuracy = watched_jobs.list_hints.accuracy
+        accuracy = watched_jobs.list_checks.accuracy
         now = asyncio.get_running_loop().time()
         return Situation(
             now=now,
@@ -159,7 +160,7 @@ class ListSweeper:
         Args:
             started: Time at which the sweep began.
         """
-        accuracy = self._watched_jobs.list_hints.accuracy
+        accuracy = self._watched_jobs.list_checks.accuracy
         accuracy.record_sweep(started)
         return accuracy.is_proven if self._policy.is_trial else not accuracy.is_bad
 
@@ -249,7 +250,7 @@ class ListSweeper:
         tries = throttled = 0
         while True:
             self.requests += 1
-            limit = self._watched_jobs.list_hints.accuracy.limit
+            limit = self._watched_jobs.list_checks.accuracy.limit
             longest = min(_HANGING * limit, _PAGE_TIMEOUT)
             try:
                 async with asyncio.timeout(None) as timeout:

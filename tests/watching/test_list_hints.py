@@ -63,7 +63,7 @@ def watched_jobs_of(
             add_id(subscription, job_id)
         watched_jobs.subscribe(job_id, job_id, subscription, start, can_wait=True)
     for _ in range(5):  # the list is proven: no listed job is polled to check it
-        watched_jobs.list_hints.accuracy.ends.count(late=False)
+        watched_jobs.list_checks.accuracy.ends.count(late=False)
     return watched_jobs
 
 
@@ -109,7 +109,7 @@ def test_when_sweeps_stop_a_job_is_due_one_delay_after_it_was_active(lag, late, 
     show(watched_jobs, "a", at=10.0)
     watched_jobs.list_trust.list_lag = lag
     for _ in range(late):
-        watched_jobs.list_hints.accuracy.ends.count(late=True)
+        watched_jobs.list_checks.accuracy.ends.count(late=True)
     stop(watched_jobs, 12.5)
     assert watched_jobs.get("a").due == pytest.approx(due)
 
@@ -313,9 +313,9 @@ def test_a_missing_job_that_a_later_page_shows_is_left_to_the_list_again():
 @pytest.mark.parametrize(("at", "in_time"), [(3.2, 1.0), (3.3, 0.0)])
 def test_a_list_is_in_time_if_it_shows_a_new_job_within_the_limit(at, in_time):
     watched_jobs = watched_jobs_of("a")
-    assert watched_jobs.list_hints.accuracy.limit == pytest.approx(3.2)
+    assert watched_jobs.list_checks.accuracy.limit == pytest.approx(3.2)
     show(watched_jobs, "a", at=at)
-    arrivals = watched_jobs.list_hints.accuracy.arrivals
+    arrivals = watched_jobs.list_checks.accuracy.arrivals
     assert (arrivals.in_time, arrivals.late) == (in_time, 0.0)
     show(watched_jobs, "a", at=2.0)
     assert arrivals.in_time == in_time, "each job counts once"
@@ -330,7 +330,7 @@ def test_only_a_list_that_drops_settled_jobs_shows_that_a_job_is_still_active(
     watched_jobs = watched_jobs_of("a")
     watched_jobs.list_trust.list_lag = 2.0
     if not proven:
-        watched_jobs.list_hints.accuracy.restart()
+        watched_jobs.list_checks.accuracy.restart()
     watched_jobs.list_trust.kept_share = kept_share
     show(watched_jobs, "a", at=3.0, now=4.0)
     show(watched_jobs, "a", at=10.0, now=11.0)
@@ -396,7 +396,7 @@ def test_listed_jobs_are_polled_earlier_if_the_list_keeps_half_as_many_settled_j
     watched_jobs = watched_jobs_of("a")
     show(watched_jobs, "a", at=1.0)
     hints = watched_jobs.list_hints
-    hints.accuracy.kept.found, hints.accuracy.kept.expected = kept * 10, 10.0
+    hints.checks.accuracy.kept.found, hints.checks.accuracy.kept.expected = kept * 10, 10.0
     watched_jobs.list_trust.kept_share = 0.1
     show(watched_jobs, "a", at=5.0)
     assert end_sweep(watched_jobs, 5.0, 6.0) == 0
@@ -413,7 +413,7 @@ def test_the_other_polls_are_not_moved_when_the_list_keeps_settled_jobs(why):
     watched_jobs.poll_queue.put(state, due)
     if why == "is polled whatever the list shows":
         watched_jobs.list_trust.confirm_when_due(state)
-    kept = watched_jobs.list_hints.accuracy.kept
+    kept = watched_jobs.list_checks.accuracy.kept
     kept.found, kept.expected = 2.0, 10.0
     state.last_active_at = 5.0
     assert end_sweep(watched_jobs, 5.0, 6.0) == 0
@@ -429,7 +429,7 @@ def test_a_sweep_asks_the_schedule_for_few_delays():
 
 def test_the_end_of_a_sweep_is_no_request_of_a_sample_if_the_schedule_decides():
     watched_jobs = watched_jobs_of(*map(str, range(40)), sweeping=False)
-    watched_jobs.list_hints.accuracy.restart()
+    watched_jobs.list_checks.accuracy.restart()
     for _ in range(40):
         state = watched_jobs.pop_due(0.0)
         watched_jobs.succeeded(state, snapshot(state.job_id, "processing"), 0.0)
@@ -441,7 +441,7 @@ def test_the_end_of_a_sweep_is_no_request_of_a_sample_if_the_schedule_decides():
 def listed_in_short_supply(*listed, others=0):
     """Watch jobs while one poll may be made only to check the list; the list shows some of them."""
     watched_jobs = watched_jobs_of(*listed, *[f"other-{number}" for number in range(others)])
-    watched_jobs.list_hints.accuracy.restart()
+    watched_jobs.list_checks.accuracy.restart()
     make_short(watched_jobs)
     show(watched_jobs, *listed, *[f"other-{number}" for number in range(others)], at=40.0)
     show(watched_jobs, *listed, at=60.0)
@@ -494,19 +494,19 @@ def test_a_list_without_sweeps_is_in_time_if_it_drops_a_job_within_twice_the_lim
 ):
     watched_jobs = watched_jobs_of("a", sweeping=False)
     hints = watched_jobs.list_hints
-    hints.accuracy.restart()
+    hints.checks.accuracy.restart()
     state = watched_jobs.pop_due(0.0)
     watched_jobs.succeeded(state, snapshot("a", "processing"), 0.0)
-    hints.accuracy.limit = 3.2
+    hints.checks.accuracy.limit = 3.2
     assert end_sweep(watched_jobs, started, started) == 1
     assert watched_jobs.pop_due(INTERVAL) is state
     watched_jobs.succeeded(state, snapshot("a", "completed"), INTERVAL)
-    assert (hints.accuracy.ends.in_time, hints.accuracy.dropped) == (in_time, 1)
+    assert (hints.checks.accuracy.ends.in_time, hints.checks.accuracy.dropped) == (in_time, 1)
 
 
 def test_a_list_during_sweeps_proves_nothing_of_its_own_lag():
     watched_jobs = watched_jobs_of("a")
-    accuracy = watched_jobs.list_hints.accuracy
+    accuracy = watched_jobs.list_checks.accuracy
     accuracy.restart()
     show(watched_jobs, "a", at=1.0)
     end_sweep(watched_jobs, 2.0)
@@ -552,7 +552,7 @@ def test_polls_of_listed_jobs_tell_how_many_settled_jobs_a_late_list_would_show(
     for number in range(20):
         durations.begin()
         durations.end(0.0, 10.0 + 2 * number, 12.0 + 2 * number)
-    state, accuracy = watched_jobs.get("a"), watched_jobs.list_hints.accuracy
+    state, accuracy = watched_jobs.get("a"), watched_jobs.list_checks.accuracy
     show(watched_jobs, "a", at=120.0)
     accuracy.no_drop_since = 105.0
     watched_jobs.poll_now("a", 130.0)
@@ -583,4 +583,4 @@ def test_a_poll_is_no_check_while_little_is_known_or_the_schedule_decides(ended,
     watched_jobs.poll_now("a", 30.0)
     watched_jobs.pop_due(30.0)
     watched_jobs.succeeded(state, snapshot("a", "processing"), 30.0)
-    assert watched_jobs.list_hints.accuracy.kept.expected == 0.0
+    assert watched_jobs.list_checks.accuracy.kept.expected == 0.0

@@ -94,7 +94,7 @@ def make_sweeping(letters, *, rate=None):
         add_id(subscription, letter)
         watched_jobs.subscribe(letter, letter, subscription, 0.0, can_wait=True)
     for _ in range(5):  # the list is proven: no listed job is polled to check it
-        watched_jobs.list_hints.accuracy.ends.count(late=False)
+        watched_jobs.list_checks.accuracy.ends.count(late=False)
     return watched_jobs
 
 
@@ -136,7 +136,7 @@ def test_a_job_between_two_pages_is_not_polled_while_the_budget_is_short(
 def test_a_late_list_is_useful_while_polls_would_be_later():
     """With 1,000 jobs and 2 requests/s, each job would be polled every 500 s."""
     watched_jobs = make_sweeping([f"job-{number}" for number in range(1_000)], rate=2.0)
-    accuracy, throughput = watched_jobs.list_hints.accuracy, watched_jobs.timing.throughput
+    accuracy, throughput = watched_jobs.list_checks.accuracy, watched_jobs.timing.throughput
     read(watched_jobs, 1.0)
     assert accuracy.limit == 3.2, "no poll waits: pages alone are slow"
     for number in range(30):
@@ -155,7 +155,7 @@ def test_few_listed_jobs_are_polled_while_the_list_replaces_polls_of_waits(repla
     watched_jobs = make_sweeping(letters)
     if replaced:
         watched_jobs.list_hints.waits_replaced_until = 100.0
-    watched_jobs.list_hints.accuracy.restart()  # the list is not proven
+    watched_jobs.list_checks.accuracy.restart()  # the list is not proven
     read(watched_jobs, 20.0, letters)
     samples = len([*iter(lambda: watched_jobs.pop_due(20.0), None)])
     assert samples == (1 if replaced else 5)
@@ -168,7 +168,7 @@ def test_jobs_that_a_late_list_showed_are_polled_sooner_when_sweeps_end(lag):
     read(watched_jobs, 10.0, "a")
     watched_jobs.list_trust.list_lag = lag
     for _ in range(9 if lag else 0):
-        watched_jobs.list_hints.accuracy.ends.count(late=True)
+        watched_jobs.list_checks.accuracy.ends.count(late=True)
     for _ in watched_jobs.list_hints.stop_sweeping(11.0):
         pass
     assert watched_jobs.get("a").due <= 10.0 + INTERVAL - lag
@@ -181,7 +181,7 @@ def test_listed_jobs_are_polled_earlier_once_the_list_was_found_to_keep_settled_
     read(watched_jobs, 5.0, letters)
     states = [watched_jobs.get(letter) for letter in letters]
     assert min(state.due for state in states) > 200.0
-    kept = watched_jobs.list_hints.accuracy.kept
+    kept = watched_jobs.list_checks.accuracy.kept
     kept.found, kept.expected = 1.0, 25.0
     read(watched_jobs, 9.0, letters)
     latest = 9.0 + INTERVAL * 5

@@ -124,7 +124,7 @@ def test_it_starts_no_sweep_after_it_was_closed(replay):
 def test_a_sweep_that_fails_does_not_hide_that_the_list_drops_a_job(replay):
     async def script():
         list_sweeper = make_sweeper(FailingOnce())
-        accuracy = list_sweeper._watched_jobs.list_hints.accuracy
+        accuracy = list_sweeper._watched_jobs.list_checks.accuracy
         accuracy.limit = 60.0
         accuracy.record_settled("job-2", 0.0, active_at=0.0)
         list_sweeper.pump()

@@ -809,7 +809,7 @@ def make_sweeping(*job_ids):
     watched_jobs.list_hints.start_sweeping()
     subscribe(watched_jobs, subscription, *job_ids, can_wait=True)
     for _ in range(5):  # the list is proven: no listed job is polled to check it
-        watched_jobs.list_hints.accuracy.ends.count(late=False)
+        watched_jobs.list_checks.accuracy.ends.count(late=False)
     return watched_jobs
 
 
