@@ -78,9 +78,8 @@ class IdIntake:
         self._added = asyncio.Event()  # set when the journal has new jobs or all ids
         self._reader: asyncio.Task[None] | None = None  # reads the iterable of the caller
         self._holds_id = False  # True while an id was read and is not buffered or refused yet
-        self._is_stopped = False  # True after `stop_reading`
-        self._all_read = False  # True if all ids were read
-        self._none_follow = False  # True if no further id will be buffered
+        self._is_stopped = False  # True if `stop_reading` was called before all ids were read
+        self._ids_ended = False  # True if no further id will be buffered
 
     @property
     def is_collection(self) -> bool:
@@ -92,7 +91,7 @@ class IdIntake:
         async with asyncio.TaskGroup() as tasks:
             self._reader = tasks.create_task(self._read())
             tasks.create_task(self._write())
-        self._counters.complete = self._all_read
+        self._counters.complete = not self._is_stopped
         self._added.set()
 
     def stop_reading(self) -> None:
@@ -100,6 +99,8 @@ class IdIntake:
 
         If an id was read and waits for room, it is not lost either.
         """
+        if self._ids_ended:
+            return
         self._is_stopped = True
         if not self._holds_id:
             self._end_of_ids()
@@ -114,13 +115,13 @@ class IdIntake:
         after = 0
         while True:
             self._added.clear()
-            complete = self._counters.complete
+            is_last = self._counters.complete  # read before the page, which then has all jobs
             page = await self._journal.waiting(after=after, limit=_PAGE)
             for number, job in page:
                 after = number
                 yield job
             if not page:
-                if complete:
+                if is_last:
                     return
                 await self._added.wait()
 
@@ -135,7 +136,6 @@ class IdIntake:
                 await self._read_present(self._job_ids)
             except StopAsyncIteration as exc:  # a loop over the run would end as if all were done
                 raise RuntimeError("the iterable of job ids raised StopAsyncIteration") from exc
-        self._all_read = not self._is_stopped
         self._end_of_ids()
 
     async def _read_arriving(self, job_ids: AsyncIterable[JobToAdd]) -> None:
@@ -164,7 +164,7 @@ class IdIntake:
                 break
 
     def _end_of_ids(self) -> None:
-        self._none_follow = True
+        self._ids_ended = True
         self._readable.set()
 
     async def _put(self, job: JobToAdd) -> None:
@@ -189,7 +189,7 @@ class IdIntake:
     async def _write(self) -> None:
         """Add the buffered ids to the journal in chunks, until no further ids follow."""
         clock, total, most = asyncio.get_running_loop().time, 0, _MOST_BUFFERED
-        while self._buffer or not self._none_follow:
+        while self._buffer or not self._ids_ended:
             self._readable.clear()
             if not self._buffer:
                 await self._readable.wait()
