@@ -22,6 +22,7 @@ from adepoll.batch.run_tasks import RunTasks
 from adepoll.common.closing import AsyncCloseable
 from adepoll.common.file_system import plain_path
 from adepoll.common.redaction import showable
+from adepoll.common.system_errors import reason_of
 from adepoll.common.threads import start_in_thread
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
 from adepoll.fetcher import ResolveUrl, ResultFetcher
@@ -347,7 +348,7 @@ class Batch(AsyncCloseable):
             await start_in_thread(_make_folder, self._out_dir)
         except OSError as exc:
             raise ConfigurationError(
-                f"out_dir {self._out_dir} cannot be created: {exc.strerror}"
+                f"out_dir {self._out_dir} cannot be created: {reason_of(exc)}"
             ) from exc
         if str(self._out_dir) != noted:
             await journal.set_note(OUT_DIR, str(self._out_dir))

@@ -17,6 +17,7 @@ from attrs import evolve
 from adepoll.api.models import JobSnapshot
 from adepoll.api.received_result import KeptResult
 from adepoll.common.file_system import is_own_file
+from adepoll.common.system_errors import reason_of
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def keep(folder: Path, snapshots: Iterable[JobSnapshot]) -> None:
         try:
             snapshot.kept_result.rename(_path_of(folder, snapshot))
         except OSError as exc:  # this run still has the file
-            _log.warning("a large result is lost if the process is killed: %s", exc.strerror)
+            _log.warning("a large result is lost if the process is killed: %s", reason_of(exc))
 
 
 def with_kept_result(folder: Path, snapshot: JobSnapshot) -> JobSnapshot:

@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 from adepoll.api.json_text import Json
 from adepoll.api.models import JobStatus
 from adepoll.common.redaction import redact_text
+from adepoll.common.system_errors import reason_of
 from adepoll.errors import MalformedAnswerError
 from adepoll.journal.outcomes import Record, Stage
 from adepoll.journal.reader import JournalReader
@@ -150,7 +151,7 @@ class RowReader:
                     return None
                 return file.read(size)  # no more: reading a file such as /proc/kmsg never ends
         except OSError as exc:
-            reason = f"its file {path} cannot be read: {exc.strerror}"
+            reason = f"its file {path} cannot be read: {reason_of(exc)}"
             self._note_problem(record.job_id, reason)
             return None
 
