@@ -89,7 +89,8 @@ class HasFacts(Protocol):
 def facts_of(job: HasFacts) -> tuple[Any, ...]:
     """Return a job's values for the columns in `FACTS`, in the same order.
 
-    A whole number with more than 64 bits becomes None; among the failed pages, it is left out.
+    A whole number that does not fit into 64 bits (with its sign) becomes None. Among the failed
+    pages, it is left out.
     """
     milliseconds = getattr(job.facts, "duration_ms", None)
     pages = job.page_count
@@ -103,7 +104,7 @@ def facts_of(job: HasFacts) -> tuple[Any, ...]:
 
 
 def _fits(number: int | None) -> TypeGuard[int]:
-    """Return True if a whole number is known, and has at most 64 bits."""
+    """Return True if a whole number is known, and fits into 64 bits (with its sign)."""
     return number is not None and abs(number) < _MAX_INTEGER
 
 

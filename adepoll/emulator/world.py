@@ -230,10 +230,12 @@ class World:
         """
         self.request_log.record(endpoint, job_id, self.now())
         job = None if job_id is None else self._jobs.get(job_id)
-        if job is not None and endpoint is Endpoint.GET:
-            job.polls += self._now >= job.received_at
-        elif job is not None and endpoint is Endpoint.RESULT:
+        if job is None:
+            return
+        if endpoint is Endpoint.RESULT:
             job.result_requests += 1
+        elif endpoint is Endpoint.GET and self._now >= job.received_at:  # the API knows the job
+            job.polls += 1
 
     def page(
         self,

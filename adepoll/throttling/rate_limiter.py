@@ -97,7 +97,6 @@ class RateLimiter:
         self._jitter = self._first_jitter  # maximum seconds; grows with each consecutive 429
         self.retry_budget = retry.budget
         self.semaphores = UseBySemaphore()
-        self._waiting = self.hosts.waiting
         self._rate_held_back = False  # True if the rate delays the first waiting caller
         self._timer: asyncio.TimerHandle | None = None  # runs `_wake_waiting`
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -146,8 +145,9 @@ class RateLimiter:
         Return None if it must wait (`wait_for_turn`). Otherwise return the value for the argument
         `due` of `start`: the present time, or minus infinity if no rate limits the requests.
         """
-        if self._waiting or host.held_back or (self.hosts.woken and not self._has_room()):
-            return None
+        hosts = self.hosts
+        if hosts.waiting or host.held_back or (hosts.woken and not self._has_room()):
+            return None  # other callers are first
         if self._only_window and not host.holds_back:
             return None if self._window.full else -math.inf
         now = asyncio.get_running_loop().time()
@@ -244,7 +244,7 @@ class RateLimiter:
             self._rate.granted += 1
         if host.outage.failures or host.outage.is_on:
             host.record_success()
-        if self._waiting or self.hosts.holding_back:
+        if self.hosts.waiting or self.hosts.holding_back:
             self._wake_waiting()
 
     def failed(self, error: RequestError, sent: Sent) -> None:
@@ -367,9 +367,9 @@ class RateLimiter:
             self._timer.cancel()
             self._timer = None
         hosts = self.hosts
-        if self._waiting or hosts.holding_back:
+        if hosts.waiting or hosts.holding_back:
             hosts.drop_done()
-        if hosts.woken or not (self._waiting or hosts.holding_back):
+        if hosts.woken or not (hosts.waiting or hosts.holding_back):
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -383,9 +383,9 @@ class RateLimiter:
                 woken += hosts.wake_first(host.held_back, 1, min(due_at, now))
             elif host.held_back:
                 next_due = min(next_due, due)
-        if self._waiting:
+        if hosts.waiting:
             if (due := self._due(now)) <= now:
-                woken += hosts.wake_first(self._waiting, room - woken, min(due_at, now))
+                woken += hosts.wake_first(hosts.waiting, room - woken, min(due_at, now))
             else:
                 next_due = min(next_due, due)
         if not woken and next_due < math.inf:
@@ -409,7 +409,7 @@ class RateLimiter:
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float, now: float) -> None:
         """Call `_wake_waiting` at the time `due`."""
-        if self._waiting and due == self._next_slot and self._interval > self._min_interval:
+        if self.hosts.waiting and due == self._next_slot and self._interval > self._min_interval:
             self._rate_held_back = True
         # A timer can fire slightly too early. The minimum wait prevents a busy loop.
         wait = max(due - now, _MIN_WAIT)

@@ -154,18 +154,17 @@ class PollQueue:
         heap, urgent, overdue = self._heap, self._urgent, self._overdue
         items = heap.items
         # True if a second job is due: the second smallest item of a heap is at index 1 or 2.
-        several = len(items) > 1 and min(items[1:3])[0] <= now
-        waiting = urgent.items or urgent.old or overdue.items or overdue.old
-        more = several or heap.old or (waiting and items and items[0][0] <= now)
-        if more:
+        several_due = len(items) > 1 and min(items[1:3])[0] <= now
+        has_overdue = urgent.items or urgent.old or overdue.items or overdue.old
+        must_move = several_due or heap.old or (has_overdue and items and items[0][0] <= now)
+        if must_move:
             self._move_overdue(now)
-        if more or waiting:
+        if must_move or has_overdue:
             if overdue.old or now >= self._reorder_at:
                 self._reorder_overdue(now)
             self._polls += 1
-            if self._polls % _KEPT_POLL == 0:
-                urgent, overdue = overdue, urgent
-            for first in (urgent, overdue):
+            is_turn_of_others = self._polls % _KEPT_POLL == 0  # so that no job waits for ever
+            for first in (overdue, urgent) if is_turn_of_others else (urgent, overdue):
                 if (first.items or first.old) and (state := self._take(first, math.inf)):
                     self.lateness += (now - state.due - self.lateness) / _MEAN_OF
                     return state

@@ -53,16 +53,17 @@ class Pollers:
         self._max_workers = max_workers
         self.turns = PollTurns(semaphore, on_turn=self.pump)
         self._source = for_polling(source, self.turns)
-        self.on_idle: Callable[[], list[asyncio.Task[None]]] = list
+        self.on_idle: Callable[[], list[asyncio.Task[None]]] = list  # by default, no tasks
         self._on_fatal = on_fatal
-        self._workers: set[asyncio.Task[None]] = set()
-        self._forgetting: set[asyncio.Task[None]] = set()
-        self._in_flight: dict[JobState, asyncio.Task[None]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._workers: set[asyncio.Task[None]] = set()  # the pollers
+        self._forgetting: set[asyncio.Task[None]] = set()  # tasks that forget many jobs in steps
+        self._in_flight: dict[JobState, asyncio.Task[None]] = {}  # the poller of each polled job
+        self._timer: asyncio.TimerHandle | None = None  # calls `pump` when the next job is due
         self._timer_at = math.inf
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._forget_timer: asyncio.TimerHandle | None = None
-        self._left_polls: dict[JobState, asyncio.TimerHandle] = {}  # timers that cancel the polls
+        self._idle_timer: asyncio.TimerHandle | None = None  # calls `on_idle`
+        self._forget_timer: asyncio.TimerHandle | None = None  # forgets left jobs
+        # Timers that cancel polls whose jobs nobody watches any more.
+        self._left_polls: dict[JobState, asyncio.TimerHandle] = {}
         self._closed = False
 
     @property
