@@ -4,15 +4,17 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
 from attrs import define, evolve, field
 
 from adepoll.api.client import AdeClient
-from adepoll.api.models import JobStatus
+from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.batch import Batch, BatchProgress
 from adepoll.batch.result_fetching import LASTING_ERRORS, record_pages
+from adepoll.batch.run import BatchRun
 from adepoll.cli.batch_options import (
     ANY_FOLDER,
     GIVE_IDS_AGAIN,
@@ -24,7 +26,7 @@ from adepoll.cli.batch_options import (
     BatchOptions,
     ids_may_be_missing,
 )
-from adepoll.cli.batch_state import format_bytes, state_of_batch
+from adepoll.cli.batch_state import counted, format_bytes, state_of_batch
 from adepoll.cli.exit_codes import ExitCode, exit_code_of_batch
 from adepoll.cli.ids import InvalidIdPlaces
 from adepoll.cli.messages import say, shown
@@ -88,55 +90,67 @@ class BatchRunner:
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(options.connect())
             journal = await self._open_journal(stack, client)
-            batch = await stack.enter_async_context(
-                Batch(
-                    client,
-                    journal=journal,
-                    out_dir=options.out,
-                    name_by=options.name_by,
-                    concurrency=options.concurrency or _CONCURRENCY,
-                    downloads=options.downloads or _DOWNLOADS,
-                    discovery=options.discovery or "auto",
-                    allow_private=options.allow_private,
-                    overwrite=options.overwrite,
-                    protected=self.id_files,
-                    verify=options.verify,
-                )
-            )
+            batch = await stack.enter_async_context(self._make_batch(client, journal, options))
             self._endpoints = Endpoints.of(client.base_url, client.v2_base_url)
             self._out = None if options.out is None else plain_path(options.out)
-            view = stack.enter_context(
-                progress_view(lambda: state_of_batch(batch, client), quiet=options.quiet)
-            )
             job_ids = () if self.job_ids is None else self.job_ids()
-            outcomes = batch.run(job_ids, timeout=options.timeout, replay=options.replay)
+            run_of_batch = batch.run(job_ids, timeout=options.timeout, replay=options.replay)
             if journal is not None and self.job_ids is not None:
                 await stack.enter_async_context(_updating_ids_note(batch, journal))
-            try:
-                async for found in outcomes:
+            await self._print_outcomes(run_of_batch, batch, client)
+        self._say_what_is_left()
+        if self._ids_may_be_missing:
+            return ExitCode.UNRESOLVED
+        return exit_code_of_batch(self._progress, strict=self.options.strict)
+
+    def _make_batch(
+        self, client: AdeClient, journal: Journal | None, options: BatchOptions
+    ) -> Batch:
+        return Batch(
+            client,
+            journal=journal,
+            out_dir=options.out,
+            name_by=options.name_by,
+            concurrency=options.concurrency or _CONCURRENCY,
+            downloads=options.downloads or _DOWNLOADS,
+            discovery=options.discovery or "auto",
+            allow_private=options.allow_private,
+            overwrite=options.overwrite,
+            protected=self.id_files,
+            verify=options.verify,
+        )
+
+    async def _print_outcomes(
+        self, run_of_batch: BatchRun, batch: Batch, client: AdeClient
+    ) -> None:
+        """Print each outcome as soon as it is known, and a summary at the end."""
+        source = partial(state_of_batch, batch, client)
+        try:
+            with progress_view(source, quiet=self.options.quiet) as view:
+                async for found in run_of_batch:
                     outcome = self._with_place(found)
                     # The line is written first, because requesting the next outcome acknowledges
                     # this one.
                     await view.line(self._line(outcome))
                     self._count(outcome)
-            finally:
-                view.close()
-                # Otherwise, the tasks of the run could record more jobs in the journal than the
-                # summary counts.
-                await outcomes.aclose()
-                self._progress = batch.progress
-                failed_before_any_job = sys.exception() is not None and not self._progress.known
-                if not (failed_before_any_job or isinstance(sys.exception(), BrokenPipeError)):
-                    self._summarize(client)
+        finally:
+            # Otherwise, the tasks of the run could record more jobs in the journal than the summary
+            # counts.
+            await run_of_batch.aclose()
+            self._progress = batch.progress
+            error = sys.exception()
+            failed_before_any_job = error is not None and not self._progress.known
+            if not (failed_before_any_job or isinstance(error, BrokenPipeError)):
+                self._summarize(client)
+
+    def _say_what_is_left(self) -> None:
+        """Print on stderr what a later run can do, or that the journal was moved."""
         if self.journal is None and not self._progress.complete:
             say("adepoll: the time of --timeout was over before all ids had been read")
         if self._retryable or not self._progress.complete:
             self._say_how_to_continue()
         elif self.journal is not None and not self.journal.exists():
             say(f"adepoll: {shown(str(self.journal))} was moved or deleted during the run")
-        if self._ids_may_be_missing:
-            return ExitCode.UNRESOLVED
-        return exit_code_of_batch(self._progress, strict=self.options.strict)
 
     def _effective_options(self) -> BatchOptions:
         """Return the user's options; ``resume`` adds those that the journal saves."""
@@ -193,20 +207,25 @@ class BatchRunner:
 
     def _count(self, outcome: Outcome) -> None:
         """Count an outcome for the summary at the end and for the exit code."""
-        job = outcome.snapshot
         if outcome.error is None:
-            if job is not None and job.status in {JobStatus.FAILED, JobStatus.CANCELLED}:
-                self._problems.add(outcome)
-            if job is not None and job.status is JobStatus.COMPLETED and outcome.file is None:
-                self._not_included += job.data is None and job.output_url is not None
-                self._not_kept += job.data is None and job.output_url is None
+            if outcome.snapshot is not None:
+                self._count_settled(outcome, outcome.snapshot)
             return
         self._problems.add(outcome)
         # A `RecordedError` is the error of an earlier run. It is lasting, because this run has
         # tried again all jobs that had another error.
-        self._retryable += not isinstance(
-            outcome.error, (*LASTING_ERRORS, RecordedError, TargetExistsError)
-        )
+        if not isinstance(outcome.error, (*LASTING_ERRORS, RecordedError, TargetExistsError)):
+            self._retryable += 1
+
+    def _count_settled(self, outcome: Outcome, job: JobSnapshot) -> None:
+        """Count a settled job, whose outcome has no error."""
+        if job.status is not JobStatus.COMPLETED:
+            self._problems.add(outcome)
+        elif outcome.file is None and job.data is None:
+            if job.output_url is None:
+                self._not_kept += 1
+            else:
+                self._not_included += 1
 
     def _summarize(self, client: AdeClient) -> None:
         """Print the problems and the numbers of the run on stderr."""
@@ -215,41 +234,40 @@ class BatchRunner:
         if self.options.quiet:
             return
         if self._not_included:
-            count, s = self._not_included, "s" * (self._not_included != 1)
             command = self._command(ANY_FOLDER)
             remedy = "use --out DIR" if command is None else f"to fetch: {command}"
-            say(f"adepoll: {count:,} large result{s} not printed; {remedy}")
+            say(f"adepoll: {counted(self._not_included, 'large result')} not printed; {remedy}")
         if self._not_kept:
-            count, s = self._not_kept, "s" * (self._not_kept != 1)
-            say(f"adepoll: {count:,} completed job{s} without a result: the service keeps none")
+            jobs = counted(self._not_kept, "completed job")
+            say(f"adepoll: {jobs} without a result: the service keeps none")
         progress = self._progress
-        settled = sum(progress.settled.values())
-        by_status = ", ".join(
-            f"{progress.settled[status]:,} {status.value}"
-            + (
-                f", {progress.partial:,} of them partial"
-                if progress.partial and status is JobStatus.COMPLETED
-                else ""
-            )
-            for status in JobStatus
-            if status in progress.settled
-        )
-        parts = [f"{settled:,} of {progress.known:,} jobs settled"]
-        parts[0] += f" ({by_status})" if by_status else ""
+        parts = [self._settled_shown()]
         if progress.unresolved:
             parts.append(f"{progress.unresolved:,} unresolved")
         if self._out is not None and progress.bytes_fetched:
             parts.append(f"{format_bytes(progress.bytes_fetched)} of results in {self._out_shown}")
         if self._out is not None and progress.adopted:
-            count, were = progress.adopted, "s were" if progress.adopted != 1 else " was"
-            parts.append(f"{count:,} result{were} in {self._out_shown} already")
+            were = "was" if progress.adopted == 1 else "were"
+            parts.append(
+                f"{counted(progress.adopted, 'result')} {were} in {self._out_shown} already"
+            )
         if progress.missed:
-            parts.append(f"{progress.missed:,} result{'s' * (progress.missed != 1)} not fetched")
+            parts.append(f"{counted(progress.missed, 'result')} not fetched")
         if progress.credits:
             parts.append(f"{progress.credits:,.6g} credit{'s' * (progress.credits != 1)}")
-        requests = client.stats.requests
-        parts.append(f"{requests:,} request{'s' * (requests != 1)}")
+        parts.append(counted(client.stats.requests, "request"))
         say("adepoll: " + "; ".join(parts))
+
+    def _settled_shown(self) -> str:
+        """Return the number of settled jobs as text, in total and by status."""
+        progress, by_status = self._progress, []
+        for status in JobStatus:
+            if count := progress.settled.get(status):
+                by_status.append(f"{count:,} {status.value}")
+                if progress.partial and status is JobStatus.COMPLETED:
+                    by_status.append(f"{progress.partial:,} of them partial")
+        text = f"{sum(progress.settled.values()):,} of {progress.known:,} jobs settled"
+        return f"{text} ({', '.join(by_status)})" if by_status else text
 
     @property
     def _out_shown(self) -> str:

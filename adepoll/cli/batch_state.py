@@ -174,11 +174,11 @@ def describe_speed(state: BatchState, speed: Speed) -> list[str]:
     """Return phrases for speed, requests, downloads and remaining time."""
     phrases = [format_rate(speed.jobs)]
     if state.requests:
-        phrases.append(f"{state.requests:,} request{'s' * (state.requests != 1)}")
+        phrases.append(counted(state.requests, "request"))
     if state.throttled_for >= 1:
         phrases.append(f"throttled for {format_duration(state.throttled_for)}")
     if state.fetching:
-        phrases.append(f"{state.fetching:,} download{'s' * (state.fetching != 1)}")
+        phrases.append(counted(state.fetching, "download"))
     if state.bytes_fetched:
         phrases.append(f"{format_bytes(state.bytes_fetched)} fetched")
         if state.fetching:
@@ -186,6 +186,11 @@ def describe_speed(state: BatchState, speed: Speed) -> list[str]:
     if state.complete and state.time_left is not None:
         phrases.append(f"about {format_duration(state.time_left)} left")
     return phrases
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, such as ``1 request`` or ``1,200 requests``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def format_duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 from adepoll.api.file_names import result_name
 from adepoll.api.models import JobSnapshot, JobStatus, JobSummary
-from adepoll.cli.batch_state import format_bytes, format_duration
+from adepoll.cli.batch_state import counted, format_bytes, format_duration
 from adepoll.cli.messages import shown, text_of
 from adepoll.errors import InvalidJobIdError
 from adepoll.journal.outcomes import Outcome, error_class_of
@@ -118,7 +118,7 @@ def _missing(job: JobSnapshot) -> str:
     """Return why a result is partial; an empty string if the result is not partial."""
     if job.failed_pages or job.incomplete:
         count = len(job.failed_pages)
-        return f"{count} page{'s' * (count != 1)} failed" if count else "pages failed"
+        return f"{counted(count, 'page')} failed" if count else "pages failed"
     return "does not conform to its schema" if job.partial else ""
 
 
