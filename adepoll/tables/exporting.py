@@ -126,26 +126,23 @@ def export(
     kind = _format_of(to, target)
     make_writer = _writer_of(kind)
     paths = [parse_path(path) for path in dict.fromkeys(explode)]
-    folder = Path(tempfile.gettempdir())
-    if target is not None and (target.is_file() or not target.exists()):
-        folder = Path(os.path.realpath(target)).parent
     if paths and target is None:
         raise ConfigurationError("tables of lists need a file: pass a path as out")
     files = [] if target is None else [target, *_names_of_lists(target, paths)]
-    with JournalReader(journal) as reader, Spool(folder) as spool:
+    with JournalReader(journal) as journal_reader, Spool(_folder_of_spool(target)) as spool:
         for file in files:
-            check_is_kept(reader, file)
-        rows = RowReader(
-            journal=reader,
+            check_is_kept(journal_reader, file)
+        row_reader = RowReader(
+            journal=journal_reader,
             folder=None if results is None else Path(results),
             references=references,
             parts=[path[0] for path in paths],
         )
         jobs = _JobTable(paths, dates=dates, references=references)
         tables: list[_Table] = [jobs, *(_ListTable(path, dates=dates) for path in paths)]
-        total = reader.counts().jobs if progress is not None else 0
+        total = journal_reader.counts().jobs if progress is not None else 0
         number = 0
-        for block in in_blocks(rows.rows()):
+        for block in in_blocks(row_reader.rows()):
             for table in tables:
                 table.observe(block)
             spool.append(block)
@@ -153,20 +150,33 @@ def export(
             if progress is not None:
                 progress(number, max(number, total))
         _check_paths(jobs, paths)
-        counts = _write(tables, files or [out], spool, make_writer)
+        row_counts = _write(tables, files or [out], spool, make_writer)
     return ExportReport(
         files=tuple(files),
-        rows=tuple(counts),
+        rows=tuple(row_counts),
         columns=tuple(column.name for column in jobs.columns),
-        results=rows.results,
-        missing=rows.missing,
-        unreadable=rows.unreadable,
-        problems=rows.problems,
+        results=row_reader.results,
+        missing=row_reader.missing,
+        unreadable=row_reader.unreadable,
+        problems=row_reader.problems,
         conflicts=tuple(conflict for table in tables for conflict in table.conflicts),
     )
 
 
+def _folder_of_spool(target: Path | None) -> Path:
+    """Return the folder for the temporary file with the data of all results.
+
+    It is the folder of the target, which has room for the tables. If the target is not a file, such
+    as ``/dev/stdout``, it is the temporary folder of the system.
+    """
+    if target is not None and (target.is_file() or not target.exists()):
+        return Path(os.path.realpath(target)).parent
+    return Path(tempfile.gettempdir())
+
+
 class _Table(Protocol):
+    """One of the tables to write, whose columns are known after `decide`."""
+
     columns: list[Column]
     conflicts: list[TypeConflict]
 
@@ -197,7 +207,7 @@ class _JobTable:
             Column(name=name, type=kind, get=_job_value(index))
             for index, (name, kind) in enumerate(JOB_COLUMNS.items())
         ]
-        found, _ = columns_of(
+        found, _ = columns_of(  # the values are texts, so there are no conflicts
             self._input, root="", reserved=(), get=lambda rows: [row.input for row in rows]
         )
         self.columns += [_input_column(column) for column in found]
@@ -286,19 +296,19 @@ def _elements(value: Json, keys: KeyPath, where: str) -> Iterator[tuple[int, str
 
 def _write(
     tables: Sequence[_Table],
-    names: Sequence[Any],
+    targets: Sequence[Any],
     spool: Spool,
     make_writer: Callable[[BinaryIO, Sequence[Column]], Writer],
 ) -> list[int]:
     """Write all tables; return the number of rows of each.
 
-    `names` are the paths of the files, one for each table; the first can also be an open file.
+    `targets` are the paths of the files, one for each table; the first can also be an open file.
     """
     counts = [0] * len(tables)
     with ExitStack() as stack:
         files = [
-            stack.enter_context(replacing(name)) if isinstance(name, Path) else name
-            for name in names
+            stack.enter_context(replacing(target)) if isinstance(target, Path) else target
+            for target in targets
         ]
         outputs = []
         for table, file in zip(tables, files, strict=True):
