@@ -128,7 +128,7 @@ def read_job(
     try:
         snapshot = rules.decode_job(body, status)
     except MalformedAnswerError as exc:
-        problems = exc.problems
+        problems = exc.problems  # raised below, because here `exc` would become the context
     else:
         if not snapshot.job_id:
             snapshot = evolve(snapshot, job_id=job_id)
@@ -160,7 +160,7 @@ def read_page(
     try:
         return rules.decode_page(body)
     except MalformedAnswerError as exc:
-        problems = exc.problems
+        problems = exc.problems  # raised below, because here `exc` would become the context
     raise MalformedAnswerError([*problems, *_content_type_problem(headers)])
 
 

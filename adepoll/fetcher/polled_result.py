@@ -152,7 +152,7 @@ class PolledResult:
         try:
             snapshot = self._rules.decode_job(scanner.short_members(), _OK)
         except MalformedAnswerError as exc:
-            problems = exc.problems
+            problems = exc.problems  # raised below, because here `exc` would become the context
         else:
             if snapshot.job_id in {"", self.job_id}:
                 return evolve(
@@ -305,7 +305,7 @@ class PolledReader:
         try:
             pieces = self._scanner.feed(chunk)
         except MalformedAnswerError as exc:
-            problems = exc.problems
+            problems = exc.problems  # raised below, because here `exc` would become the context
         else:
             self._add(pieces)
             if not chunk:

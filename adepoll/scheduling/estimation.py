@@ -121,7 +121,10 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
     bins = min(known + _REACH, LAST)
     ends = [*ends, *repeat(0.0, LAST - len(ends))]
     # Seconds for which jobs were at risk in each bin: bins of different widths become comparable.
-    times = [w * (r - e / 2) for w, r, e in zip(WIDTHS, risk, ends, strict=False)]
+    times = [
+        width * (at_risk - ended / 2)
+        for width, at_risk, ended in zip(WIDTHS, risk, ends, strict=False)
+    ]
     sum_ends = (0.0, *accumulate(ends))
     sum_times = (0.0, *accumulate(times))
     enough = max(_MIN_ENDS, _MIN_ENDS_SHARE * sum_ends[-1])
@@ -130,16 +133,34 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
     for number in range(LAST):
         low, high = number, number + 1
         if number < bins:
-            while sum_ends[high] - sum_ends[low] < enough and 0 < low > number - _REACH:
-                low, high = low - 1, min(high + 1, LAST)
+            low, high = _pooled(number, sum_ends, enough)
+        # Means of the pooled bins.
         seen_ends = (sum_ends[high] - sum_ends[low]) / (high - low)
         seen_time = (sum_times[high] - sum_times[low]) / (high - low)
-        assumed = PRIOR_RATES[number] * ratio**_LIKENESS
-        weight = PRIOR_RISK[number] * WIDTHS[number]
-        rate = (seen_ends + weight * assumed) / (max(seen_time, 0.0) + weight)
+        # The prior counts like jobs that were at risk for `prior_time`, and ended at its rate. This
+        # rate is first changed in the same ratio as in the previous bin.
+        prior_rate = PRIOR_RATES[number] * ratio**_LIKENESS
+        prior_time = PRIOR_RISK[number] * WIDTHS[number]
+        rate = (seen_ends + prior_time * prior_rate) / (max(seen_time, 0.0) + prior_time)
         chances.append(-math.expm1(-rate * WIDTHS[number]))
         ratio = max(rate / PRIOR_RATES[number], _MIN_RATIO)
     return Distribution((*chances, 1.0), known=known, proven=proven, quiet=quiet)
+
+
+def _pooled(number: int, sum_ends: Sequence[float], enough: float) -> tuple[int, int]:
+    """Return the edges between which a bin and its neighbours have `enough` ended jobs.
+
+    At most `_REACH` neighbours on each side are used, and none before the first bin.
+
+    Args:
+        number: Number of the bin.
+        sum_ends: For each edge, the number of jobs that ended before it.
+        enough: Number of ended jobs.
+    """
+    low, high = number, number + 1
+    while sum_ends[high] - sum_ends[low] < enough and low > max(0, number - _REACH):
+        low, high = low - 1, min(high + 1, LAST)
+    return low, high
 
 
 def quiet_until(ends: Sequence[float], risk: Sequence[float]) -> tuple[float, ...]:
