@@ -11,6 +11,7 @@ from adepoll.errors import (
     ResultTransferError,
 )
 from adepoll.fetcher.body_decoding import ReadChunk
+from adepoll.fetcher.connection_plan import FIRST_SEGMENT
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
 from adepoll.fetcher.patience import is_outage
 from adepoll.fetcher.polled_result import PolledReader, PolledResult
@@ -19,7 +20,7 @@ from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError, UnusableRangeError
 from adepoll.fetcher.result_stream import ByteSource
 from adepoll.fetcher.resume_state import ResumeState
-from adepoll.fetcher.segments import FIRST_SEGMENT, DownloadConnections, NoRangesError, Segments
+from adepoll.fetcher.segments import DownloadConnections, NoRangesError, Segments
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.storage_client import StoredResult
 from adepoll.fetcher.storage_rules import ObjectVersion, Range
