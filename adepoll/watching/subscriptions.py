@@ -296,31 +296,37 @@ class Subscription:
 
     async def _read(self) -> None:
         """Read the ids and watch their jobs, a limited number in each step of the loop."""
+        if isinstance(self._job_ids, AsyncIterable):
+            await self._read_arriving(self._job_ids)
+        else:
+            await self._read_present(self._job_ids)
+
+    async def _read_arriving(self, job_ids: AsyncIterable[str | JobRef]) -> None:
+        """Read ids of which the next can arrive late: pass each job to the pollers immediately."""
         now, pump = asyncio.get_running_loop().time, self._owner.pump
         count = 0
-        if isinstance(self._job_ids, AsyncIterable):
-            try:
-                # The next id can arrive late, so each job is passed to the pollers immediately.
-                async for job_id in self._job_ids:
-                    if self._stopped or self._expiry is not None:
-                        break  # the iterable has suppressed the CancelledError of this task
-                    self._add(job_id, now())
-                    pump()
-                    await self._wait_for_room()
-                    count += 1
-                    if count % _IDS_PER_STEP == 0:
-                        await self._wait_for_polls()
-            finally:
-                if isinstance(self._job_ids, AsyncGenerator):
-                    await self._job_ids.aclose()  # otherwise asyncio closes it later, in a new task
-            return
-        # The ids come without a wait, so the jobs are passed to the pollers in groups of 500.
+        try:
+            async for job_id in job_ids:
+                if self._stopped or self._expiry is not None:
+                    break  # the iterable has suppressed the CancelledError of this task
+                self._add(job_id, now())
+                pump()
+                await self._wait_for_room()
+                count += 1
+                if count % _IDS_PER_STEP == 0:
+                    await self._wait_for_polls()
+        finally:
+            if isinstance(job_ids, AsyncGenerator):
+                await job_ids.aclose()  # otherwise asyncio closes it later, in a new task
+
+    async def _read_present(self, job_ids: Iterable[str | JobRef]) -> None:
+        """Read ids that come without a wait: pass the jobs to the pollers in groups of 500."""
+        now, pump = asyncio.get_running_loop().time, self._owner.pump
         has_limit = self._window < sys.maxsize
-        for job_id in self._job_ids:
+        for count, job_id in enumerate(job_ids, 1):
             self._add(job_id, now())
             if has_limit and self.open + self._untaken() >= self._window:
                 await self._wait_for_room()
-            count += 1
             if count % _IDS_PER_STEP == 0:
                 if count % _NEW_JOBS == 0:
                     pump()
