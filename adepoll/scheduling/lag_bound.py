@@ -50,7 +50,9 @@ LONGEST_FOR_FEW: Final = 10.0
 """Longest delay at quiet ages for few jobs, in seconds, as of the official SDK's waiter."""
 
 LONGEST_AFTER_FAILURE: Final = 10.0
-"""Longest delay after failed polls, for a job that somebody waits for, in seconds."""
+"""Longest delay after failed polls, in seconds, for a job that somebody waits for.
+
+It is also the limit for any other job, unless many jobs are active (`longest_when_quiet`)."""
 
 _SHORTEST: Final = 1.0  # seconds of the shortest bound for a job that somebody waits for
 _SHARE_WAITED: Final = 0.4  # bound, as a share of the time for which somebody has waited
@@ -80,6 +82,7 @@ def bound_while_watching(watched_for: float, target_lag: float) -> float:
 def longest_when_quiet(jobs: int) -> float:
     """Return the longest delay at quiet ages, in seconds, if `jobs` jobs are active.
 
-    The caller must also apply the limit `Adaptive.maximum`.
+    After failed polls, it is the longest delay at any age. The caller must also apply the limit
+    `Adaptive.maximum`.
     """
     return max(LONGEST_FOR_FEW, _APART * jobs)

@@ -57,8 +57,8 @@ class PollContext:
         awaited_for: Seconds for which somebody has waited for the job; None if nobody waits.
         distribution: What is known of how long jobs take.
         lag_ratio: Observed detection lag divided by the lag that was expected from `distribution`.
-        quiet_delay: Longest delay at ages at which jobs hardly ever end, in seconds. It is longer
-            if many jobs are active.
+        quiet_delay: Longest delay at ages at which jobs hardly ever end, and after failed polls, in
+            seconds. It is longer if many jobs are active.
     """
 
     polls: int
@@ -194,8 +194,9 @@ class Adaptive:
             most 5 s, `Adaptive` aims at a shorter lag for jobs that take only seconds; see `aim`.
         minimum: Shortest delay, in seconds, even if the lag bound is shorter.
         maximum: Longest delay, in seconds, after failed polls and at quiet ages: ages at which jobs
-            hardly ever end. After failed polls of a job that somebody waits for, 10 s is the limit,
-            or `minimum` if that is longer.
+            hardly ever end. In both cases, the limit is 10 s if at most 12 jobs are active, and
+            40 s if 50 jobs are. After failed polls of a job that somebody waits for, it is 10 s.
+            `minimum` can be longer than these limits.
         jitter: Largest random change of a delay, as a share of the delay, 0 to below 1.
 
     Raises:
@@ -245,7 +246,9 @@ class Adaptive:
         if job.failures:
             # Fewer requests help the service, whatever the reason of the failures is.
             delay = max(delay, self.target_lag / 2 * 2.0 ** min(job.failures - 1, 32))
-            maximum = self.maximum if job.awaited_for is None else LONGEST_AFTER_FAILURE
+            maximum = LONGEST_AFTER_FAILURE
+            if job.awaited_for is None:
+                maximum = max(maximum, job.quiet_delay)
             delay = min(delay, maximum, self.maximum)
             delay = max(delay * rng.uniform(1 - self.jitter, 1), self.minimum)
         return delay

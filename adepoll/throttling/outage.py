@@ -110,7 +110,7 @@ class Outage:
 OUTAGE: Final = 10
 """Number of consecutive failed requests, about at least three jobs, that are an outage."""
 
-_MAX_PROBE_WAIT: Final = 30.0  # maximum seconds to wait before a probe
+_MAX_PROBE_WAIT: Final = 10.0  # maximum seconds to wait before a probe
 _FEWEST_JOBS: Final = 3  # the failed requests of an outage concern at least this number of jobs
 _SUSPECT_FOR: Final = 120.0  # seconds for which failed requests about a suspect job do not count
 _MOST_SUSPECTS: Final = 1_000  # suspect jobs that are remembered

@@ -11,6 +11,7 @@ from adepoll.api.job_kind import JobKind
 from adepoll.scheduling.distribution import PRIOR
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.inspection_plan import official_lag
+from adepoll.scheduling.lag_bound import longest_when_quiet
 from adepoll.scheduling.schedules import (
     Adaptive,
     Exponential,
@@ -143,13 +144,14 @@ def learnt(mean, count=500, seed=0):
 MINUTE = learnt(60.0)
 
 
-def of_age(age, distribution=MINUTE, failures=0, polls=3, watched_for=5.0):
+def of_age(age, distribution=MINUTE, failures=0, polls=3, watched_for=5.0, jobs=1):
     return PollContext(
         polls=polls,
         watched_for=watched_for if age is None else age,
         age=age,
         failures=failures,
         distribution=distribution,
+        quiet_delay=longest_when_quiet(jobs),
     )
 
 
@@ -195,14 +197,14 @@ def test_adaptive_uses_the_watched_time_if_the_age_is_unknown():
 
 def test_adaptive_polls_ever_later_after_failures():
     schedule = Adaptive(jitter=0)
-    waits = [schedule.delay(of_age(60.0, failures=n), Random(0)) for n in range(1, 12)]
+    waits = [schedule.delay(of_age(60.0, failures=n, jobs=100), Random(0)) for n in range(1, 12)]
     assert waits == sorted(waits)
     assert waits[0] == schedule.delay(of_age(60.0), Random(0))
     assert waits[4] == 16
     assert waits[-1] == 60
-    spread = {schedule.delay(of_age(60.0, failures=9), Random(n)) for n in range(9)}
-    assert spread == {60.0}
-    spread = {Adaptive().delay(of_age(60.0, failures=9), Random(n)) for n in range(9)}
+    late = of_age(60.0, failures=9, jobs=100)
+    assert {schedule.delay(late, Random(n)) for n in range(9)} == {60.0}
+    spread = {Adaptive().delay(late, Random(n)) for n in range(9)}
     assert len(spread) == 9
     assert max(spread) <= 60
 
@@ -488,25 +490,31 @@ def test_a_wait_is_bounded_by_twice_the_target_lag_only_at_unknown_ages():
 
 
 @pytest.mark.parametrize(
-    ("failures", "awaited_for", "maximum", "delay"),
+    ("failures", "awaited_for", "jobs", "maximum", "delay"),
     [
-        (0, None, 60.0, Adaptive().plan(PRIOR).delay(0.0)),
-        (1, None, 60.0, Adaptive().plan(PRIOR).delay(0.0)),
-        (3, None, 60.0, 4.0),  # 1 s, doubled with each further failure
-        (4, None, 60.0, 8.0),
-        (6, None, 60.0, 32.0),
-        (7, None, 60.0, 60.0),
-        (7, None, 40.0, 40.0),
-        (10_000, None, 1e12, 2.0**32),
-        (4, 99.0, 60.0, 8.0),
-        (5, 99.0, 60.0, 10.0),
-        (5, 99.0, 9.0, 9.0),
+        (0, None, 99, 60.0, Adaptive().plan(PRIOR).delay(0.0)),
+        (1, None, 99, 60.0, Adaptive().plan(PRIOR).delay(0.0)),
+        (3, None, 99, 60.0, 4.0),  # 1 s, doubled with each further failure
+        (4, None, 99, 60.0, 8.0),
+        (6, None, 99, 60.0, 32.0),
+        (7, None, 99, 60.0, 60.0),
+        (7, None, 99, 40.0, 40.0),
+        (7, None, 50, 60.0, 40.0),  # fewer jobs cause fewer requests
+        (7, None, 1, 60.0, 10.0),
+        (7, None, 1, 9.0, 9.0),
+        (10_000, None, 1e13, 1e12, 2.0**32),
+        (4, 99.0, 99, 60.0, 8.0),
+        (5, 99.0, 99, 60.0, 10.0),
+        (5, 99.0, 99, 9.0, 9.0),
     ],
 )
-def test_delays_double_with_each_failure_up_to_the_maximum(failures, awaited_for, maximum, delay):
-    job = known(failures=failures, awaited_for=awaited_for, watched_for=0.0, age=0.0)
+def test_delays_double_with_each_failure_up_to_the_maximum(
+    failures, awaited_for, jobs, maximum, delay
+):
+    quiet_delay = longest_when_quiet(jobs)
+    job = known(failures=failures, watched_for=0.0, age=0.0, quiet_delay=quiet_delay)
     if awaited_for is not None:
-        job = known(failures=failures, awaited_for=awaited_for)
+        job = known(failures=failures, awaited_for=awaited_for, quiet_delay=quiet_delay)
     assert Adaptive(jitter=0, maximum=maximum).delay(job, Random(0)) == pytest.approx(delay)
 
 
