@@ -48,6 +48,10 @@ class Subscriber(Protocol):
         """True if somebody waits for the subscriber's jobs, so that they are polled often."""
 
     @property
+    def open(self) -> int:
+        """Number of the subscriber's jobs that have not ended."""
+
+    @property
     def buffer(self) -> "SnapshotBuffer | None":
         """Limits the snapshots that wait for the subscriber's consumer; None for no limit."""
 

@@ -70,6 +70,19 @@ class PollTimes:
         if state.due <= now:
             state.skip_checks()
 
+    def put_sooner(self, state: JobState, now: float) -> None:
+        """Choose the next poll of a job again, because few jobs of its watch are left.
+
+        From now on, somebody waits for the job. So its poll is urgent if it is due, and may be
+        earlier if it is not.
+        """
+        if not state.is_queued:
+            return
+        due = state.due
+        if due > now:
+            due = min(due, max(state.polled_at + self.timing.delay(state, now), now))
+        self.poll_queue.put(state, due)  # the queue notices that the poll is urgent
+
     def put_now(self, state: JobState, now: float) -> None:
         """Make a job due now, or immediately after the poll in flight: it may have settled."""
         if state.in_flight:

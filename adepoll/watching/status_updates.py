@@ -16,6 +16,7 @@ from adepoll.watching.job_state import JobState
 from adepoll.watching.kind_polling import NamedJob, SubscriptionOwner
 from adepoll.watching.subscriptions import (
     BUFFERED,
+    FEW_OPEN,
     JobIds,
     Subscription,
 )
@@ -79,6 +80,8 @@ class StatusUpdateSubscription(Subscription):
         if snapshot.status.is_terminal:
             self._jobs[key] = BUFFERED
             self.open -= 1
+            if self.open == FEW_OPEN:
+                self._choose_polls_again()
         else:
             self._jobs[key] = text
         without_result = self.labelled(key, snapshot).without_data()

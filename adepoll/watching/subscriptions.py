@@ -156,7 +156,7 @@ class Subscription:
         This is the case if at most eight jobs are open, and the caller has passed a timeout or
         wants every change of status: then somebody probably waits for the jobs.
         """
-        return self.open <= _MAX_AWAITED and (self.every_change or self._timeout is not None)
+        return self.open <= FEW_OPEN and (self.every_change or self._timeout is not None)
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
         """Accept a snapshot of a job; return False if the buffer has no room for it.
@@ -175,6 +175,8 @@ class Subscription:
     def give_up(self, key: str, error: AdePollError) -> None:
         """Record that an open job was given up; `error` is the reason."""
         self.open -= 1
+        if self.open == FEW_OPEN:
+            self._choose_polls_again()
         self._record_error(key, error)
 
     def labelled(self, key: str, snapshot: JobSnapshot) -> JobSnapshot:
@@ -242,6 +244,24 @@ class Subscription:
         """Call `close` in the next step of the event loop; may be called in any thread."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.close)
+
+    def _choose_polls_again(self) -> None:
+        """In the next step of the loop, choose the next polls of the few open jobs again.
+
+        Call this when the number of open jobs has fallen to `FEW_OPEN`.
+        """
+        if self.awaits and self._loop is not None:
+            self._loop.call_soon(self._poll_sooner, context=Context())
+
+    def _poll_sooner(self) -> None:
+        """Choose the next polls of the open jobs again, if somebody waits for them now."""
+        if self._stopped or self._loop is None or not self.awaits:
+            return
+        now = self._loop.time()
+        for key, last in self._jobs.items():
+            if not isinstance(last, Ended) and (job := self._owner.find(key)) is not None:
+                job.polling.watched_jobs.poll_sooner(job.job_id, now)
+        self._owner.pump()
 
     def _stop_reading(self) -> None:
         """Stop reading ids, and stop the timer and the task of the timeout."""
@@ -432,6 +452,9 @@ class Subscription:
 ITERATOR_WINDOW: Final = 20_000
 """Default of `window` if the ids come from an iterator."""
 
+FEW_OPEN: Final = 8
+"""Open jobs of a subscription; if more are open, hardly anybody waits for each of them."""
+
 _IDS_PER_STEP: Final = 100  # ids read in one step of the loop
 # Ids of a plain iterable between two calls of `pump`. There are many, because the first list sweep
 # begins at the first call, and estimates its number of pages from the watched jobs.
@@ -439,5 +462,4 @@ _NEW_JOBS: Final = 500
 _JOBS_PER_STEP: Final = 500  # jobs unsubscribed or given up in one step of the loop
 _READ_AHEAD: Final = 1_000  # due jobs; while more are due, no more ids of an iterator are read
 _BACKLOG_PAUSE: Final = 0.05  # seconds between two checks of the number of due jobs
-_MAX_AWAITED: Final = 8  # open jobs; if more are open, hardly anybody waits for each of them
 _FIRST_JOBS: Final = 8  # first jobs of a watch: polled immediately, because they can be older

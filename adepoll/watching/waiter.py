@@ -11,13 +11,14 @@ from adepoll.watching.job_state import SnapshotBuffer, Subscriber
 class Waiter:
     """A subscriber that wants the final snapshot of one job."""
 
-    __slots__ = ("awaits", "buffer", "every_change", "future")
+    __slots__ = ("awaits", "buffer", "every_change", "future", "open")
 
     def __init__(self, future: asyncio.Future[JobSnapshot]) -> None:
         """Create a waiter that sets the snapshot or the error as the result of `future`."""
         self.future = future
         self.awaits = True
         self.every_change = False
+        self.open = 1
         self.buffer: SnapshotBuffer | None = None
 
     @property

@@ -24,6 +24,7 @@ from adepoll.watching.job_state import SnapshotBuffer
 from adepoll.watching.kind_polling import SubscriptionOwner
 from adepoll.watching.subscriptions import (
     BUFFERED,
+    FEW_OPEN,
     UNRESOLVED,
     JobIds,
     Subscription,
@@ -138,6 +139,8 @@ class WatchSubscription(Subscription):
         if settled:
             self._jobs[key] = BUFFERED
             self.open -= 1
+            if self.open == FEW_OPEN:
+                self._choose_polls_again()
             self._room_changed.set()
         else:
             self._jobs[key] = text

@@ -70,7 +70,7 @@ class WatchedJobs:
         first_trust = _FIRST_TRUST * (timing.target_lag or _TARGET_LAG)
         self.learning = learning
         self.list_trust = ListTrust(learning=learning, delay=timing.delay, first_trust=first_trust)
-        self.poll_queue = PollQueue(self.list_trust.chance)
+        self.poll_queue = PollQueue(self.list_trust.chance, self._share_of_others)
         self.poll_times = PollTimes(timing, self.list_trust, self.poll_queue, self.uses_list)
         self.left_jobs = LeftJobs(self._states, learning, self.list_trust, self.poll_queue)
         self.list_checks = ListChecks(self._states, timing, self.list_trust, self.poll_queue)
@@ -231,6 +231,12 @@ class WatchedJobs:
             self.poll_times.put_now(state, now)
         return True
 
+    def poll_sooner(self, job_id: str, now: float) -> None:
+        """Choose the next poll of a job again: somebody waits for it now, though no one new."""
+        state = self._states.get(job_id)
+        if state is not None:
+            self.poll_times.put_sooner(state, now)
+
     def succeeded(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
         """Deliver the snapshot that a poll returned, and choose the time of the next poll."""
         if snapshot.job_id != state.job_id:
@@ -301,6 +307,17 @@ class WatchedJobs:
                 self.wake(state, now)
             else:
                 buffer.add_waiting(state)
+
+    def _share_of_others(self, state: JobState) -> float:
+        """Return the share of the watched jobs that are not in the watch of a job, 0 to 1.
+
+        If the job is in several watches, the smallest one counts. Return 0 if somebody waits for
+        the job: calls of `wait` are not compared with each other.
+        """
+        if state.awaited or not self._states:
+            return 0.0
+        smallest = min(subscriber.open for subscriber in state.subscribers)
+        return max(1 - smallest / len(self._states), 0.0)
 
     def _put_after_failure(self, state: JobState, now: float, *, within: float) -> None:
         """Make a job due again after a failed poll: at the latest after `within` seconds."""

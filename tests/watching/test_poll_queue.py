@@ -61,6 +61,16 @@ def test_of_overdue_jobs_the_one_with_the_highest_chance_comes_first():
     assert drain(poll_queue, 5.0) == [b, c, a]
 
 
+def test_of_overdue_jobs_those_of_a_small_watch_come_first():
+    shares = {"job0": 0.1, "job1": 0.9, "job2": 0.5}
+    poll_queue = PollQueue(even, lambda state: shares[state.job_id])
+    poll_queue.lateness = LATENESS
+    a, b, c = make_states(3)
+    for state in (a, b, c):
+        poll_queue.put(state, 1.0)
+    assert drain(poll_queue, 5.0) == [b, c, a]
+
+
 def test_a_job_whose_chance_has_grown_meanwhile_comes_first():
     chances = {"job0": 0.5, "job1": 0.1, "job2": 0.4, "job3": 0.3, "job4": 0.2}
     poll_queue = PollQueue(lambda state, _now: chances[state.job_id])

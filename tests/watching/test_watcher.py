@@ -686,6 +686,60 @@ def test_a_slow_watch_delays_neither_another_watch_nor_a_wait(replay, scripted):
     replay(script)
 
 
+SMALL = [f"small{number}" for number in range(20)]
+LARGE = [f"large{number}" for number in range(400)]
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 1e6}])
+def test_a_small_watch_is_not_as_late_as_a_large_one(replay, scripted, options):
+    """Two polls per second are possible; one of each job takes 210 s."""
+
+    async def script():
+        source = scripted(
+            {job_id: ["pending"] for job_id in LARGE} | {job_id: statuses(1) for job_id in SMALL},
+            latency=0.5,
+        )
+        async with watcher_of(source, concurrency=1) as watcher, watcher.watch(LARGE) as large:
+            request = asyncio.create_task(anext(large))
+            await asyncio.sleep(600)
+            begun = now()
+            assert (await collect(watcher.watch(SMALL, **options)))[1] is None
+            assert now() - begun < 100
+            polls = sum(begun < time and job_id in LARGE for time, job_id in source.polls)
+            assert polls > now() - begun, "the large watch gets over half of the polls"
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+
+    replay(script)
+
+
+def test_the_last_eight_jobs_of_a_watch_are_polled_like_those_of_a_wait(replay, scripted):
+    """At first nine jobs are open. When one has settled, somebody waits for the others."""
+
+    async def script():
+        first, *others = SMALL[:9]
+        source = scripted({job_id: ["pending"] for job_id in [*LARGE, *SMALL]}, latency=0.5)
+        async with watcher_of(source, concurrency=1) as watcher, watcher.watch(LARGE) as large:
+            request = asyncio.create_task(anext(large))
+            await asyncio.sleep(600)
+            small = asyncio.create_task(collect(watcher.watch(SMALL[:9], timeout=1_000)))
+            await asyncio.sleep(200)
+            assert min(map(source.count, SMALL[:9])) > 0
+            source.scripts[first] = ["completed"]
+            assert watcher.poll_now(first)
+            await asyncio.sleep(1.5)
+            few_since = now()
+            await asyncio.sleep(100)
+            # A due poll is made before those of other jobs, except for one of ten polls.
+            later = [min(t for t in source.times(i) if t > few_since) for i in others]
+            assert max(later) < few_since + 11
+            small.cancel()
+            request.cancel()
+            await asyncio.gather(small, request, return_exceptions=True)
+
+    replay(script)
+
+
 def test_two_full_watches_get_a_shared_job_once_each_when_they_have_room(replay, scripted):
     async def script():
         source = scripted()
