@@ -120,7 +120,7 @@ class ParseResult(Model):
     """The result of a v1 parse job for a document.
 
     Attributes:
-        markdown: The whole document as Markdown. If the service sends another value than a text,
+        markdown: The whole document as Markdown. If the service sends a value that is not a text,
             `markdown` is empty, and `extra` contains that value.
         chunks: JSON array of the parts of the document, each with ``id``, ``type``, ``markdown``
             and ``grounding``; None if the service does not send it.

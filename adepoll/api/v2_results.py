@@ -97,7 +97,7 @@ class V2ParseResult(Model):
     """The result of a v2 parse job.
 
     Attributes:
-        markdown: The whole document as Markdown. If the service sends another value than a text,
+        markdown: The whole document as Markdown. If the service sends a value that is not a text,
             `markdown` is empty, and `extra` contains that value.
         structure: JSON tree of the document: pages and elements, and where they are. None if the
             service does not send it.

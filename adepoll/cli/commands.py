@@ -300,7 +300,7 @@ def get() -> None:
 def list_jobs() -> None:
     """List the jobs of one kind that the API key can see.
 
-    To list the jobs of another kind than v1-extract, pass --kind. The command prints a table on a
+    To list jobs of a kind other than v1-extract, pass --kind. The command prints a table on a
     terminal, and otherwise JSON lines: one JSON object for each job.
     """
 

@@ -66,7 +66,7 @@ async def read_id_batches(
 ) -> AsyncGenerator[Sequence[JobToAdd], None]:
     """Yield the ids of the arguments, then the jobs of the files, in batches.
 
-    A batch contains the jobs that have arrived until now: one job, or several thousand. So an id
+    A batch contains the jobs that have arrived so far: one job, or several thousand. So an id
     from a slow pipe does not wait for the next id. Files are UTF-8, or UTF-16 with a byte order
     mark; `columns.read_text` describes their contents.
 

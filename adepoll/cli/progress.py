@@ -133,7 +133,7 @@ class PlainView(View):
             self._printed_at, self._printed = now, state
 
     def _line_interval(self, state: BatchState) -> float:
-        """Return the seconds after the previous line until the next one is printed.
+        """Return the seconds from the previous line to the next one, after the first minute.
 
         0 if the batch has a new kind of problem. 600 if no number has changed since the previous
         line, otherwise 60.

@@ -139,7 +139,7 @@ class HeadersTooLargeError(AnswerError):
 
 
 class WrongJobError(AnswerError):
-    """The response is about another job than the requested one.
+    """The response is not about the requested job, but about another one.
 
     Attributes:
         answered: Id of the job in the response, redacted and shortened.

@@ -49,7 +49,7 @@ class ResponseBody:
         coding: str = "",
         take_over: TakeOver | None = None,
     ) -> None:
-        """Create a body of which nothing was read yet.
+        """Create a body that has not been read yet.
 
         Args:
             read: Returns the next bytes; empty at the end.

@@ -47,7 +47,7 @@ MAX_ERROR_PAGE: Final = 2**20
 
 
 class ObjectChangedError(Exception):
-    """The object in storage has another version than the requested one."""
+    """The object in storage does not have the requested version."""
 
 
 class RangePastEndError(ObjectChangedError):
@@ -122,7 +122,7 @@ class ResponseInterpreter:
 
         Raises:
             RangePastEndError: The object ends before the range begins.
-            ObjectChangedError: The object has another version than the requested one.
+            ObjectChangedError: The object does not have the requested version.
             UnusableRangeError: The response is not the requested range.
             ResultError: The storage responded with an error status.
         """

@@ -1,4 +1,4 @@
-"""The lock of a journal, which prevents that two processes open the journal for writing."""
+"""The lock of a journal: only one process at a time can open the journal for writing."""
 
 from pathlib import Path
 from typing import Protocol

@@ -58,7 +58,7 @@ _SHORTEST: Final = 1.0  # seconds of the shortest bound for a job that somebody 
 _SHARE_WAITED: Final = 0.4  # bound, as a share of the time for which somebody has waited
 _FIRST_MINUTE: Final = 60.0
 _LONGEST_AT_FIRST: Final = 4.0  # longest bound, in seconds, in the first minute of a wait
-_APART: Final = 0.8  # seconds between two polls, of whatever jobs, if all jobs are at quiet ages
+_APART: Final = 0.8  # seconds between two polls, of any jobs, if all jobs are at quiet ages
 _SHARE_WATCHED: Final = 0.5  # bound, as a share of the time for which the job has been watched
 
 

@@ -125,7 +125,7 @@ class Places:
             self._timer = None
 
     def _others_wait(self, host: Host) -> bool:
-        """Return True if a caller of another host than `host` waits for a free place."""
+        """Return True if a caller of a host other than `host` waits for a free place."""
         return any(wait.host is not host and wait.turn is None for wait in self.waiting)
 
     def _check_at(self, time: float) -> None:

@@ -224,7 +224,7 @@ class JobState:
         awaited_since: Time at which somebody began to wait for the job, if it is `awaited`.
         pause: While the delay until the next poll is long: the time of the next check whether it
             should become shorter (`PollTimes.check_pause`), and the end of the delay. Ignored if
-            `due` is another time than that of the check. None if no delay was long yet.
+            `due` is not the time of the check. None if no delay was long yet.
         progress: Progress, 0 to 1, that the service reported last, and the time of that report.
             None if there was no report, or if the progress of this kind of job is not useful.
         owner: Object that holds this state; None if no object holds it.

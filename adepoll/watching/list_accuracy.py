@@ -40,14 +40,14 @@ class Score:
 
 @define(eq=False)
 class KeptShare:
-    """Estimates which share of the settled jobs the list goes on showing as active for ever.
+    """Estimates which share of the settled jobs the list goes on showing as active forever.
 
     The estimate comes from polls of jobs that the list shows as active.
 
     Attributes:
         found: Number of settled jobs that such polls have found, and that the list still shows.
         expected: Number of settled jobs that such polls would have found if the list showed all
-            settled jobs for ever. In both numbers, older polls count less.
+            settled jobs forever. In both numbers, older polls count less.
     """
 
     found: float = 0.0
@@ -55,7 +55,7 @@ class KeptShare:
 
     @property
     def value(self) -> float:
-        """Estimated share, 0 to 1, of the settled jobs that the list shows as active for ever.
+        """Estimated share, 0 to 1, of the settled jobs that the list shows as active forever.
 
         It is 0 if recent polls found no such job.
         """
@@ -307,7 +307,7 @@ class ListAccuracy:
             self.compare_at = min(self.compare_at, earliest + self.limit)
 
     def _record_kept(self, started: float) -> None:
-        """Correct the counts for jobs that the list seemed to show as active for ever.
+        """Correct the counts for jobs that the list seemed to show as active forever.
 
         If the list has dropped such a job after all, the list was only late for it.
 

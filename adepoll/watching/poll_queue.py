@@ -72,7 +72,7 @@ class PollQueue:
     for, jobs that are missing from the list, and jobs named in `poll_now`. The order of the other
     overdue jobs depends on three things: how long they have been due, how probably they have
     settled, and how small their watch is. At every tenth poll of an overdue job, they come before
-    the urgent jobs, so that no job waits for ever.
+    the urgent jobs, so that no job waits forever.
 
     Why small watches come earlier: without this rule, a watch of 10 jobs beside a watch of 1,000
     jobs would be as late as the large one. With it, a watch with the share s of all overdue jobs
@@ -170,7 +170,7 @@ class PollQueue:
             if overdue.old or now >= self._reorder_at:
                 self._reorder_overdue(now)
             self._polls += 1
-            is_turn_of_others = self._polls % _KEPT_POLL == 0  # so that no job waits for ever
+            is_turn_of_others = self._polls % _KEPT_POLL == 0  # so that no job waits forever
             for first in (overdue, urgent) if is_turn_of_others else (urgent, overdue):
                 if (first.items or first.old) and (state := self._take(first, math.inf)):
                     self.lateness += (now - state.due - self.lateness) / _MEAN_OF

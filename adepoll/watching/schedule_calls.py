@@ -35,7 +35,7 @@ class ScheduleCalls:
         learning: Knows the ages of jobs, and how long jobs take.
         throughput: Measures how many polls per second are possible.
         long_delay: A delay above this number of seconds is checked again before it ends. It is
-            infinity for another schedule than `Adaptive`.
+            infinity for a schedule other than `Adaptive`.
         mean_delay: Mean of about the last 32 delays, in seconds; None before the first delay.
     """
 
@@ -106,7 +106,7 @@ class ScheduleCalls:
     def longest_delay(self, state: JobState) -> float:
         """Return the longest delay that the schedule would now choose after a job's last poll.
 
-        It depends on what was learnt until now, also since that poll. For another schedule than
+        It depends on everything learnt so far, also after that poll. For a schedule other than
         `Adaptive`, it is infinity.
         """
         if not isinstance(self.schedule, Adaptive):

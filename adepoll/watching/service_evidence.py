@@ -122,7 +122,7 @@ class KeyEvidence:
         self._end_series()
 
     def record_other_failure(self) -> None:
-        """Record that a poll failed for another reason than a refusal of the key."""
+        """Record that a poll failed for a reason other than a refusal of the key."""
         if self._refused_at is not None:
             self._others += 1
             self._interrupted = True

@@ -429,7 +429,7 @@ async def test_a_changed_file_is_reported_and_kept(scene, change, taken):
 
 @pytest.mark.parametrize("named", ["/dev/zero", "fifo", "package.json", "folder"])
 async def test_a_journal_that_names_a_file_of_somebody_else_does_no_harm(scene, tmp_path, named):
-    """A journal may come from anyone: its file is neither read for ever nor replaced."""
+    """A journal may come from anyone: its file is neither read forever nor replaced."""
     job_id = scene.submit()
     await scene.run([job_id])
     scene.path(job_id).unlink()

@@ -158,7 +158,7 @@ async def test_a_wait_that_times_out_gets_504_with_problem_details(server, ade, 
 
 
 async def test_a_wait_for_an_unknown_job_that_times_out_gets_404(kind, ade, http):
-    """It is not pending: a client that tries again would do so for ever."""
+    """It is not pending: a client that tries again would do so forever."""
     watcher = partial(JobWatcher, schedule=Fixed(interval=0.05), not_found_grace=600)
     async with server_apps.run_server(kind, ade, watcher=watcher) as server:
         for path in ("wait", "status"):

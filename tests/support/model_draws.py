@@ -179,7 +179,7 @@ def _draw_actor(rng, jobs, number, watchers):
         if rng.random() < 0.15:
             ids.insert(rng.randrange(len(ids) + 1), rng.choice(INVALID_IDS))
     never_ends = source_kind == "endless" or any(j.ended_at > 1e8 for j in jobs if j.job_id in ids)
-    # Without one of these, the actor would rightly follow its jobs for ever.
+    # Without one of these, the actor would rightly follow its jobs forever.
     leave = cancel_at = timeout = None
     match rng.choice(
         ("timeout", "leave", "cancel") if never_ends else ("", "", "timeout", "leave", "cancel")

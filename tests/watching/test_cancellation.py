@@ -784,7 +784,7 @@ def test_a_watcher_used_in_another_event_loop_raises_closed_error(scripted):
 
 
 def test_a_watcher_is_not_closed_from_another_event_loop(scripted):
-    """The tasks of the watcher run in its own loop: the other loop could wait for ever."""
+    """The tasks of the watcher run in its own loop: the other loop could wait forever."""
     watcher = JobWatcher(scripted({"a": ["pending"]}))
 
     async def begin():
