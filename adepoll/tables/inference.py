@@ -98,12 +98,13 @@ class _Resolver:
         if node.children:  # some of the values are objects
             others = node.without_objects()
             get_object = _only(get, is_object=True) if others.kinds else get
-            parents: dict[KeyPath, GetValues] = {(): get_object}
+            getters: dict[KeyPath, GetValues] = {(): get_object}
             for path, child in leaves(node):
                 full = (root, *path) if path[0] in reserved else path
                 name = format_path(full)
                 kind = self.type_of(child, name)
-                found.append(_column(name, kind, _member(_parent(path[:-1], parents), path[-1])))
+                get_member = _member(_object_getter(path[:-1], getters), path[-1])
+                found.append(_column(name, kind, get_member))
         if others.kinds:
             kind = self.type_of(others, root)
             if others is not node:
@@ -114,6 +115,12 @@ class _Resolver:
         return found, self.conflicts
 
     def type_of(self, node: Node, path: str) -> ColumnType:  # noqa: PLR0911 - one return statement for each type
+        """Return the type for all values at a path; report a conflict if none fits them unchanged.
+
+        Args:
+            node: What was observed of the values.
+            path: The path as text, for a conflict.
+        """
         kinds = node.kinds.keys()
         if not kinds:
             return Scalar.TEXT
@@ -204,15 +211,15 @@ def _member(get: GetValues, key: str) -> GetValues:
     return lambda rows: [None if value is None else value.get(key) for value in get(rows)]
 
 
-def _parent(path: KeyPath, parents: dict[KeyPath, GetValues]) -> GetValues:
+def _object_getter(path: KeyPath, getters: dict[KeyPath, GetValues]) -> GetValues:
     """Return a function that takes a list of rows, and returns the object at `path` in each row.
 
-    The function is stored in `parents`, whose keys are paths. So all columns below a path share
-    one function.
+    `getters` has the functions that were returned before, by path, so that all columns below a path
+    share one function. From the start, it has the function for the path ``()``.
     """
-    if path not in parents:
-        parents[path] = _Remembered(_member(_parent(path[:-1], parents), path[-1]))
-    return parents[path]
+    if path not in getters:
+        getters[path] = _Remembered(_member(_object_getter(path[:-1], getters), path[-1]))
+    return getters[path]
 
 
 @define(eq=False)

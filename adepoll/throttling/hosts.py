@@ -86,9 +86,9 @@ class Host:
 
     @property
     def last_failure(self) -> RequestError | None:
-        """Error of the last failed request; None if no failure has counted since the last success.
+        """Error of the last failed request; None if no failure since the last success counts.
 
-        Repeated failures about the same job do not always count; see `Outage`.
+        Repeated failures of requests about the same job do not always count; see `Outage`.
         """
         return self._last_failure if self.outage.failures else None
 

@@ -156,7 +156,7 @@ class RateLimiter:
     async def wait_for_turn(
         self, host: Host, callers: set[Caller] | None = None, *, give_up_at: float = math.inf
     ) -> float:
-        """Wait until one more request may be sent. Then call `start`, which counts the request.
+        """Wait until one more request may be sent. The caller must then count it with `start`.
 
         Args:
             host: The host to which the request will be sent.

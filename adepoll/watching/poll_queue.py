@@ -245,8 +245,8 @@ class PollQueue:
     def _reorder_overdue(self, now: float) -> None:
         """Update the chances, and so the order, of up to eight overdue jobs that are not urgent.
 
-        While a job is overdue, the chance grows that it has settled. Without updates, a job would
-        be polled last if it became due at an age at which few jobs settle.
+        While a job is overdue, the chance grows that it has settled. Without updates, its place in
+        the order would depend forever on the age at which it became due.
         """
         heap = self._overdue
         if not heap.old:
