@@ -39,15 +39,14 @@ def _texts(raw: Json, depth: int) -> Iterator[str]:
         if raw:
             yield raw
     elif depth and isinstance(raw, list):
-        texts = (text for item in raw[:_MAX_PROBLEMS] for text in _texts(item, depth - 1))
-        yield from islice(texts, _MAX_PROBLEMS)
+        of_items = (text for item in raw[:_MAX_PROBLEMS] for text in _texts(item, depth - 1))
+        yield from islice(of_items, _MAX_PROBLEMS)
     elif depth and isinstance(raw, dict):
         for key in _KEYS:
-            found = False
-            for text in _texts(raw[key], depth - 1) if key in raw else ():
-                yield text if found else text + _suffix(raw, text)
-                found = True
-            if found:
+            texts = [*_texts(raw.get(key), depth - 1)]
+            if texts:
+                yield texts[0] + _suffix(raw, texts[0])
+                yield from texts[1:]
                 return
 
 

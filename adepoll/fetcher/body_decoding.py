@@ -70,33 +70,40 @@ class Decoder:
                 decodes to far fewer bytes than it has.
         """
         while not self._is_ended:
-            if not self._encoded:
-                self._encoded = await self._read()
-                if not self._bytes_in and self._encoded:
-                    self._begin(self._encoded[0])
-                self._bytes_in += len(self._encoded)
-                is_complete = self._zlib.eof or self._is_plain or self._may_be_padding
-                if not self._encoded and not is_complete:
-                    reason = "the bytes ended within their encoding"
-                    raise ResultTransferError(
-                        reason,
-                        job_id=self._job_id,
-                        received=self._bytes_out,
-                        expected=None,
-                        is_object_at_fault=True,
-                    )
-                if not self._encoded:
-                    return b""
-                if self._is_plain:
-                    chunk, self._encoded = self._encoded, b""
-                    self._bytes_out += len(chunk)
-                    return chunk
+            if not self._encoded and not await self._receive():
+                return b""
+            if self._is_plain:
+                chunk, self._encoded = self._encoded, b""
+                self._bytes_out += len(chunk)
+                return chunk
             self._steps += 1
             if not self._steps % _STEPS_IN_A_ROW:
                 await asyncio.sleep(0)
             if chunk := self._decode():
                 return chunk
         return b""
+
+    async def _receive(self) -> bool:
+        """Read the next encoded bytes; return False if the body has ended.
+
+        Raises:
+            ResultTransferError: The body ended within the compressed data.
+        """
+        self._encoded = await self._read()
+        if self._encoded:
+            if not self._bytes_in:
+                self._begin(self._encoded[0])
+            self._bytes_in += len(self._encoded)
+            return True
+        if not (self._zlib.eof or self._is_plain or self._may_be_padding):
+            raise ResultTransferError(
+                "the bytes ended within their encoding",
+                job_id=self._job_id,
+                received=self._bytes_out,
+                expected=None,
+                is_object_at_fault=True,
+            )
+        return False
 
     @property
     def _may_be_padding(self) -> bool:

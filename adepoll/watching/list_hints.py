@@ -96,7 +96,7 @@ class ListHints:
                 yield
 
     def postponed_to(self, state: JobState, now: float) -> float:
-        """Return when to poll a job that is due: now (`now` or earlier), or at a later time.
+        """Return when to poll a job that is due: `now`, or a later time.
 
         The poll is postponed while the list is enough to know that the job is active.
 
@@ -107,13 +107,13 @@ class ListHints:
         """
         awaited = state.awaited
         is_first = awaited and not state.polls and state.first_active_age is None
-        if awaited and not (
-            self.list_trust.covers(state) and self.is_busy(now, 0.0 if is_first else _RECENT)
-        ):
-            return now
+        if awaited:
+            within = 0.0 if is_first else _RECENT
+            if not (self.list_trust.covers(state) and self.is_busy(now, within)):
+                return now
         later = self.list_trust.trusted_until(state, now)
         if later == -math.inf:
-            return later
+            return now
         if later <= now or is_first:
             # This poll would only check the list. While the request budget is short, most polls are
             # kept for jobs that the list has dropped.

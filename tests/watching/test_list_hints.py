@@ -223,7 +223,7 @@ def test_a_job_that_somebody_waits_for_is_polled_if_new_jobs_have_usually_settle
     watched_jobs.list_hints.is_busy = lambda _now, _within: True
     make_short(watched_jobs)
     watched_jobs.list_trust.jobs_come_settled = True
-    assert postponed(watched_jobs, 20.0) == -math.inf
+    assert postponed(watched_jobs, 20.0) == 20.0
     assert watched_jobs.list_hints.waits_replaced_until == -math.inf
 
 
