@@ -5,6 +5,7 @@ Imports nothing of adepoll.
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -75,4 +76,20 @@ def too_large_error(files: Iterable[Path], room: int) -> OSError | None:
         with suppress(OSError):
             if file.stat().st_size + room > limit:
                 return OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return None
+
+
+def unwritable_error(folder: Path, size: int) -> OSError | None:
+    """Try to write `size` bytes to a new file in a folder; return the error, or None if it works.
+
+    The file is removed again. Call this function if a library could not write to a file, and did
+    not say why: the disk can be full, or the disk quota of the user can be exceeded.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())  # a network file system can report its errors this late
+    except OSError as exc:
+        return exc
     return None

@@ -5,9 +5,8 @@ a value from the journal.
 """
 
 import errno
-import shutil
 import sqlite3
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +15,7 @@ from adepoll.common.system_errors import (
     reason_of,
     too_few_files_left,
     too_large_error,
+    unwritable_error,
 )
 from adepoll.errors import (
     JournalAccessError,
@@ -48,9 +48,15 @@ BAD_CHANGE: Final = (
 SQLite or JSON cannot store a value, or the stage of the job does not allow the change.
 """
 
-# A disk with fewer free bytes counts as full, and a file that is nearer to the size limit of the
-# process as too large. SQLite's files grow by 32 KiB.
-_FULL: Final = 2**16
+# A disk with no room for so many bytes counts as full, and a file that is nearer to the size limit
+# of the process as too large. SQLite's files grow by 32 KiB.
+_ROOM: Final = 2**16
+_NO_ROOM: Final[Mapping[int | None, str]] = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "your disk quota is exceeded; free some space",
+    errno.EROFS: "the file system is read-only now; make it writable",
+}
+_OF_READING: Final = frozenset({sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ})
 _DAMAGE: Final = frozenset(
     {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR}
 )
@@ -81,7 +87,7 @@ def primary_code(exc: sqlite3.Error | UnicodeDecodeError) -> int:
 
 def reading_error(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> JournalError:
     """Return the error of adepoll for a journal that could not be opened or read."""
-    code = _code_of(exc, path)
+    code = primary_code(exc)
     shown = None if path is None else str(path)
     if code in _DAMAGE or code in _UNREADABLE:
         return JournalDamagedError([_UNREADABLE.get(code, str(exc))], path=shown)
@@ -89,10 +95,11 @@ def reading_error(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) ->
         return JournalBusyError(path=shown, pid=None)
     if code == sqlite3.SQLITE_CANTOPEN and (limit := too_few_files_left()) is not None:
         return JournalAccessError(reason_of(limit), path=shown, errno=limit.errno)
-    if (limit := _size_limit(code, path)) is not None:
-        return JournalAccessError(reason_of(limit), path=shown, errno=limit.errno)
+    if (cause := _cause(exc, path)) is not None:
+        return JournalAccessError(_text_of(cause), path=shown, errno=cause.errno)
     reason = {
-        sqlite3.SQLITE_FULL: "the disk is full; free some space",
+        sqlite3.SQLITE_FULL: _NO_ROOM[errno.ENOSPC],
+        sqlite3.SQLITE_IOERR: f"the file or its disk cannot be read ({exc})",
         sqlite3.SQLITE_READONLY: "the file or its folder is read-only; make both writable",
         sqlite3.SQLITE_NOMEM: NO_MEMORY,
         sqlite3.SQLITE_CANTOPEN: (
@@ -105,15 +112,15 @@ def reading_error(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) ->
 
 def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
     """Return the error of adepoll for a write that failed."""
-    code = _code_of(exc, path)
+    code = primary_code(exc)
     shown = None if path is None else str(path)
     if code in _DAMAGE:
         return JournalDamagedError([str(exc)], path=shown)
     name = getattr(exc, "sqlite_errorname", "SQLITE_MISUSE")
-    if (limit := _size_limit(code, path)) is not None:
-        return JournalWriteError(reason_of(limit), path=shown, code=name, errno=limit.errno)
+    if (cause := _cause(exc, path)) is not None:
+        return JournalWriteError(_text_of(cause), path=shown, code=name, errno=cause.errno)
     reason = {
-        sqlite3.SQLITE_FULL: "the disk is full; free some space",
+        sqlite3.SQLITE_FULL: _NO_ROOM[errno.ENOSPC],
         sqlite3.SQLITE_IOERR: f"the disk failed ({exc}); check the disk",
         sqlite3.SQLITE_READONLY: "the file is read-only; make it and its folder writable",
         sqlite3.SQLITE_NOMEM: NO_MEMORY,
@@ -124,26 +131,25 @@ def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
     return JournalWriteError(reason, path=shown, code=name, errno=_ERRNOS.get(code))
 
 
-def _code_of(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> int:
-    """Return SQLite's primary result code, corrected on a full disk.
+def _cause(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> OSError | None:
+    """Return an error of the system that can be why SQLite could not write; None if none is found.
 
-    If there is no space for the -shm file, SQLite reports `SQLITE_IOERR`, an error of the disk. So
-    this function returns `SQLITE_FULL` instead if the disk is full.
+    SQLite reports `SQLITE_IOERR`, as for an error of the disk, in these cases:
+
+    - The disk is full, and there is no space for the -shm file.
+    - The disk quota of the user is exceeded.
+    - A file reaches the maximum size of the process (RLIMIT_FSIZE).
+    - The file system has become read-only.
     """
-    code = primary_code(exc)
-    if code == sqlite3.SQLITE_IOERR and path is not None:
-        with suppress(OSError):
-            if shutil.disk_usage(path.parent).free < _FULL:
-                return sqlite3.SQLITE_FULL
-    return code
-
-
-def _size_limit(code: int, path: Path | None) -> OSError | None:
-    """Return "file too large" (EFBIG) if this can be why SQLite has failed; otherwise None.
-
-    The process can have a maximum file size (RLIMIT_FSIZE). If a file of the journal reaches it,
-    SQLite reports `SQLITE_IOERR`, as for an error of the disk.
-    """
-    if code != sqlite3.SQLITE_IOERR or path is None:
+    if primary_code(exc) != sqlite3.SQLITE_IOERR or path is None:
         return None
-    return too_large_error(files_of(path), _FULL)
+    if getattr(exc, "sqlite_errorcode", None) in _OF_READING:
+        return None
+    if (limit := too_large_error(files_of(path), _ROOM)) is not None:
+        return limit
+    error = unwritable_error(path.parent, _ROOM)
+    return error if error is not None and error.errno in _NO_ROOM else None
+
+
+def _text_of(cause: OSError) -> str:
+    return _NO_ROOM.get(cause.errno) or reason_of(cause)

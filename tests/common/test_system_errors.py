@@ -13,6 +13,7 @@ from adepoll.common.system_errors import (
     reason_of,
     too_few_files_left,
     too_large_error,
+    unwritable_error,
 )
 
 pytestmark = pytest.mark.posix
@@ -97,3 +98,23 @@ def test_a_file_may_grow_up_to_the_limit(monkeypatch, tmp_path, size, room, fits
 def test_without_files_no_error_is_made(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (1, 1))
     assert too_large_error([], 10) is None
+
+
+def test_a_folder_with_no_room_for_a_file_is_found(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        assert unwritable_error(tmp_path, 1_000) is None
+        assert unwritable_error(tmp_path, 1_001).errno == errno.EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert unwritable_error(tmp_path / "missing", 1).errno == errno.ENOENT
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_file_system_that_reports_its_errors_late_is_asked_to_sync(tmp_path, monkeypatch):
+    def fsync(_fd):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert unwritable_error(tmp_path, 1).errno == errno.EDQUOT

@@ -1,10 +1,9 @@
 """Errors of SQLite become errors that say what to do."""
 
 import errno
+import os
 import resource
-import shutil
 import sqlite3
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +15,7 @@ from adepoll.errors import (
 )
 from adepoll.journal.sqlite_errors import reading_error, writing_error
 
-KEPT_FREE = 65_536  # a disk with fewer free bytes counts as full
+ROOM = 65_536  # bytes; a disk with less room counts as full
 MEMORY = "out of memory; free some memory"
 FULL = "the disk is full; free some space"
 
@@ -28,17 +27,6 @@ def caused(code, text="a text of SQLite"):
         error.sqlite_errorcode = code
         error.sqlite_errorname = f"NAME_{code}"
     return error
-
-
-@pytest.fixture(autouse=True)
-def free(monkeypatch):
-    """Set how many bytes of the disk are free."""
-
-    def set_free(count):
-        monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=count))
-
-    set_free(KEPT_FREE)
-    return set_free
 
 
 @pytest.mark.parametrize(
@@ -55,7 +43,12 @@ def free(monkeypatch):
         (sqlite3.SQLITE_LOCKED, JournalBusyError, "in use by another program", None),
         (sqlite3.SQLITE_BUSY_SNAPSHOT, JournalBusyError, "in use by another program", None),
         (sqlite3.SQLITE_FULL, JournalAccessError, FULL, errno.ENOSPC),
-        (sqlite3.SQLITE_IOERR_READ, JournalAccessError, ": a text of SQLite", errno.EIO),
+        (
+            sqlite3.SQLITE_IOERR_READ,
+            JournalAccessError,
+            "its disk cannot be read (a text",
+            errno.EIO,
+        ),
         (sqlite3.SQLITE_READONLY, JournalAccessError, "make both writable", errno.EROFS),
         (sqlite3.SQLITE_CANTOPEN, JournalAccessError, "-wal and -shm files", errno.EACCES),
         (sqlite3.SQLITE_PERM, JournalAccessError, ": a text of SQLite", errno.EACCES),
@@ -114,25 +107,39 @@ def test_a_journal_in_memory_has_neither_a_disk_nor_other_users(code):
         assert error.path is None
 
 
+NO_ROOM = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: "your disk quota is exceeded; free some space",
+    errno.EROFS: "the file system is read-only now; make it writable",
+}
+
+
 @pytest.mark.parametrize("error_of", [reading_error, writing_error])
-def test_an_io_error_on_a_full_disk_is_a_full_disk(error_of, free, tmp_path):
+@pytest.mark.parametrize("number", NO_ROOM)
+def test_an_io_error_has_the_cause_that_the_next_write_reports(
+    error_of, number, monkeypatch, tmp_path
+):
     def errno_of(code):
         return getattr(error_of(caused(code), tmp_path / "a.db"), "errno", None)
 
+    def fail(_fd):
+        raise OSError(number, os.strerror(number))
+
     assert errno_of(sqlite3.SQLITE_IOERR) == errno.EIO
-    free(KEPT_FREE - 1)
-    assert errno_of(sqlite3.SQLITE_IOERR) == errno.ENOSPC
+    monkeypatch.setattr(os, "fsync", fail)
+    assert NO_ROOM[number] in str(error_of(caused(sqlite3.SQLITE_IOERR), tmp_path / "a.db"))
+    assert errno_of(sqlite3.SQLITE_IOERR) == number
+    assert errno_of(sqlite3.SQLITE_IOERR_SHMSIZE) == number
+    for code in (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ):
+        assert errno_of(code) == errno.EIO, "reading needs no space"
     assert errno_of(sqlite3.SQLITE_READONLY) == errno.EROFS
     assert errno_of(sqlite3.SQLITE_CORRUPT) is None
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("error_of", [reading_error, writing_error])
-def test_an_io_error_of_a_disk_that_is_gone_stays_one(error_of, monkeypatch, tmp_path):
-    def gone(_folder):
-        raise FileNotFoundError
-
-    monkeypatch.setattr(shutil, "disk_usage", gone)
-    error = error_of(caused(sqlite3.SQLITE_IOERR), tmp_path / "a.db")
+def test_an_io_error_of_a_disk_that_is_gone_stays_one(error_of, tmp_path):
+    error = error_of(caused(sqlite3.SQLITE_IOERR), tmp_path / "gone" / "a.db")
     assert error.errno == errno.EIO
 
 
@@ -148,7 +155,7 @@ def test_an_io_error_near_the_limit_of_the_size_of_files_names_the_limit(
         monkeypatch.setattr(resource, "getrlimit", lambda _which: (limit, limit))
         return getattr(error_of(caused(code), tmp_path / "a.db"), "errno", None)
 
-    assert errno_of(sqlite3.SQLITE_IOERR, KEPT_FREE + 1_000) == errno.EIO
-    assert errno_of(sqlite3.SQLITE_IOERR, KEPT_FREE + 999) == errno.EFBIG
-    assert errno_of(sqlite3.SQLITE_READONLY, KEPT_FREE + 999) == errno.EROFS
+    assert errno_of(sqlite3.SQLITE_IOERR, ROOM + 1_000) == errno.EIO
+    assert errno_of(sqlite3.SQLITE_IOERR, ROOM + 999) == errno.EFBIG
+    assert errno_of(sqlite3.SQLITE_READONLY, ROOM + 999) == errno.EROFS
     assert errno_of(sqlite3.SQLITE_IOERR, resource.RLIM_INFINITY) == errno.EIO
