@@ -178,9 +178,7 @@ class Durations:
         self._ended += 1
         self._known += 1
         self._record_drift(last, age if exact is None else exact, ended=True)
-        if exact is not None:
-            last = age = exact
-        observation = self._record_gone(first, last, age)
+        observation = self._record_gone(first, last, age, exact=exact)
         if self._drift:
             self._surprising.append(observation)
             if self._drift > _CERTAIN:
@@ -236,13 +234,16 @@ class Durations:
         self._drift = 0.0
         self._is_outdated = True
 
-    def _record_gone(self, first: float, last: float, ended: float | None) -> Observation:
+    def _record_gone(
+        self, first: float, last: float, ended: float | None, *, exact: float | None = None
+    ) -> Observation:
         """Record that a job is no longer polled, and return the observation.
 
         Args:
             first: Age at which the job was first seen active.
             last: Age at which the job was last seen active.
             ended: Age at which the job was seen to have ended; None if it was still active.
+            exact: Age at which the job ended, if the service has reported it; None if not.
         """
         self._running -= 1
         ages = (  # `nearest_edge` without calls
@@ -250,8 +251,12 @@ class Durations:
             bisect_right(MIDDLES, last),
             None if ended is None else bisect_right(MIDDLES, ended),
         )
+        # `extend` has counted the job as active from `first` to `last`, also if `exact` differs.
         self._active_changes[ages[0]] -= 1
         self._active_changes[ages[1]] += 1
+        if exact is not None:
+            edge = bisect_right(MIDDLES, exact)
+            ages = ages[0], edge, edge
         self._gone[ages] = self._gone.get(ages, 0.0) + 1.0
         return ages
 

@@ -588,6 +588,19 @@ def test_an_end_before_the_last_poll_of_the_active_job_is_no_evidence():
     assert durations.quantile(0.5) > 350.0
 
 
+def test_reported_durations_are_learnt_however_many_there_are():
+    """A job that has ended no longer counts as active, even if it ended between two polls."""
+    durations, rng = Durations(), Random(0)
+    for _ in range(10_000):
+        duration = rng.uniform(20.0, 40.0)
+        durations.begin()
+        durations.extend(0.0, 15.0)
+        durations.end(0.0, 15.0, 45.0, exact=duration)
+    assert 29.0 < durations.quantile(0.5) < 31.0
+    assert 38.0 < durations.quantile(0.95) < 40.0
+    assert at_risk(durations) == (0, {})
+
+
 def test_nothing_is_forgotten_after_few_ends():
     durations = Durations()
     end_at(durations, *[400.0] * 50)
