@@ -263,5 +263,6 @@ def _taught(mean):
     for number in range(300):
         seen = mean * (0.8 + 0.4 * number / 300)
         durations.begin()
+        durations.extend(0.0, seen)  # otherwise the job would count as active with -1 for ever
         durations.end(0.0, seen, seen + 1.0)
     return durations
