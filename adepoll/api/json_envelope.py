@@ -2,7 +2,7 @@
 
 The answer to a poll of a v2 job contains the whole result. `ObjectScanner` reads the other members
 of this answer (the envelope), and passes the bytes of the result on. It never holds all of the
-result in memory. Does no I/O; imports errors only.
+result in memory. Does no I/O.
 """
 
 import json
@@ -11,15 +11,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, TypeAlias
 
+from adepoll.api.value_scanner import ValueScanner
 from adepoll.errors import MalformedAnswerError
 
 _State: TypeAlias = Callable[[bytes, int], int]
 """Reads one part of the object, from an offset in a chunk; returns the offset after that part."""
 
-# Sizes in bytes. A value is scanned in windows, each at most twice as long as the previous one. If
-# all windows were long, a chunk with many short values would take quadratic time.
-_FIRST_WINDOW: Final = 2**8
-_MAX_WINDOW: Final = 2**18
 _MAX_KEY: Final = 2**12  # bytes; a member with a longer name is skipped
 
 _KEYS: Final = json.JSONDecoder(strict=False)
@@ -27,14 +24,6 @@ _SPACE: Final = re.compile(rb"[ \t\r\n]*+")
 # Whitespace and the byte order mark, which is U+FEFF in UTF-8.
 _SPACE_OR_MARK: Final = re.compile(rb"[\xef\xbb\xbf \t\r\n]*+")
 _SCALAR: Final = re.compile(rb"[-+.0-9A-Za-z]*+")
-_BRACKET: Final = re.compile(rb"[\[\]{}]")
-_NO_MARKS: Final = bytes(sorted({*range(256)} - {*b'[]{}"'}))
-_STEPS: Final = bytes.maketrans(b"[{]}", b"(())")
-# Groups of matching brackets. `bytes.replace` removes such groups quickly.
-_PAIRS: Final = [b"(" * levels + b")" * levels for levels in (1, 4, 16)]
-_RUNS: Final = re.compile(rb"(\(*)(\)*)")
-_LONG_RUN: Final = 32  # if groups have this number of brackets on average, counting them is fast
-_MAX_ROUNDS: Final = 64  # largest number of times that matching brackets are removed
 
 
 class ObjectScanner:
@@ -95,10 +84,7 @@ class ObjectScanner:
         # has `_limit + 1` bytes.
         self._kept = bytearray()
         self._limit = 0
-        self._depth = 0  # number of open brackets in the current value
-        self._in_string = False
-        self._is_escaped = False  # the text so far ends with the backslash of an escape
-        self._window = _FIRST_WINDOW
+        self._value_scanner = ValueScanner()  # finds the end of the current key or value
 
     def feed(self, chunk: bytes | memoryview) -> list[memoryview]:
         """Read the next bytes of the object. Return those that belong to the value of one member.
@@ -159,9 +145,9 @@ class ObjectScanner:
 
     def _rest_of_key(self, text: bytes, position: int) -> int:
         """Read the next part of a member's name; return the offset after this part."""
-        stop = self._scan(text, position)
+        stop = self._value_scanner.read(text, position)
         self._keep(text, position, stop)
-        if not self._in_string:
+        if not self._value_scanner.is_open:
             self._name = self._decoded_key(stop)
             self._read = self._colon
         return stop
@@ -209,16 +195,16 @@ class ObjectScanner:
 
     def _rest_of_value(self, text: bytes, position: int) -> int:
         """Read the next part of a value: a text, object or array. Return the offset after it."""
-        stop = self._scan(text, position)
+        stop = self._value_scanner.read(text, position)
         self._keep(text, position, stop)
-        if not (self._depth or self._in_string):
+        if not self._value_scanner.is_open:
             self._finish_value()
         return stop
 
     def _rest_of_members(self, text: bytes, position: int) -> int:
         """Skip members after the first `max_members`; return the offset after the skipped bytes."""
-        stop = self._scan(text, position)
-        if not self._depth:
+        stop = self._value_scanner.read(text, position)
+        if not self._value_scanner.is_open:
             self._read = self._end
             self.is_complete = True
         return stop
@@ -289,7 +275,7 @@ class ObjectScanner:
         self.is_complete = state == self._end
         return position + 1
 
-    # The next methods scan the current key or value.
+    # The next methods keep the current key or value.
 
     def _start(self, *, is_string: bool, limit: int, depth: int = 0) -> None:
         """Begin to read the name or the value of a member.
@@ -302,10 +288,7 @@ class ObjectScanner:
         """
         self._kept = bytearray()
         self._limit = limit
-        self._depth = depth
-        self._in_string = is_string
-        self._is_escaped = False
-        self._window = _FIRST_WINDOW
+        self._value_scanner.begin(is_string=is_string, depth=depth)
 
     def _keep(self, text: bytes, start: int, stop: int) -> None:
         """Keep a part of the name or value that is being read.
@@ -361,61 +344,6 @@ class ObjectScanner:
             pass  # the error that follows must not contain this one, which quotes the document
         raise self._error("a key", position)
 
-    def _scan(self, text: bytes, position: int) -> int:
-        """Read the next part of a text, object or array; return the offset after this part.
-
-        The part has at most `_window` bytes. It is shorter if the value ends in it. `_window`
-        doubles with each call, up to 256 KiB.
-
-        The search for the end of an object or array is slow, so it is done in a part of at most 256
-        bytes. If the end is in a longer part, read nothing, halve `_window`, and return `position`.
-        """
-        window = text[position : position + self._window]
-        stop = position + len(window)
-        self._window = min(2 * self._window, _MAX_WINDOW)
-        is_escaped = False  # whether the window ends with the backslash of an escape
-        if self._is_escaped:
-            window = b" " + window[1:]
-        if self._in_string and b'"' not in window:
-            self._is_escaped = (len(window) - len(window.rstrip(b"\\"))) % 2 == 1
-            return stop
-        if b"\\" in window:
-            # Without escapes, each quotation mark begins or ends a string.
-            window = window.replace(rb"\\", b"  ").replace(rb"\"", b"  ")
-            is_escaped = window.endswith(b"\\")
-        if not self._depth:
-            end = window.find(b'"')
-            self._in_string = end < 0
-            self._is_escaped = is_escaped
-            return stop if self._in_string else position + end + 1
-        closing, opening, ends_in_string = _unmatched(window, in_string=self._in_string)
-        if closing >= self._depth:
-            if len(window) > _FIRST_WINDOW:
-                self._window = len(window) // 2
-                return position
-            end = self._end_of_value(window)
-            self._depth = 0
-            self._in_string = self._is_escaped = False
-            return position + end
-        self._depth += opening - closing
-        self._in_string = ends_in_string
-        self._is_escaped = is_escaped
-        return stop
-
-    def _end_of_value(self, window: bytes) -> int:
-        """Return the offset in `window` after the bracket that closes the current value."""
-        depth, is_string = self._depth, self._in_string
-        offset = 0
-        for part in window.split(b'"'):
-            if not is_string:
-                for bracket in _BRACKET.finditer(part):
-                    depth += 1 if bracket[0] in b"[{" else -1
-                    if not depth:
-                        return offset + bracket.end()
-            is_string = not is_string
-            offset += len(part) + 1
-        return offset
-
     def _error(self, expected: str, position: int) -> MalformedAnswerError:
         problem = f"not JSON: expected {expected} @ byte {self._offset + position}"
         return MalformedAnswerError([problem])
@@ -425,37 +353,3 @@ def _skip(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
     """Return the offset after the match of the pattern at `position`; `position` if none."""
     found = pattern.match(text, position)
     return position if found is None else found.end()
-
-
-def _unmatched(window: bytes, *, in_string: bool) -> tuple[int, int, bool]:
-    """Count the brackets in a part of JSON text that do not match another bracket in this part.
-
-    For example, ``}{[]`` has one unmatched closing and one unmatched opening bracket. Brackets
-    within strings do not count.
-
-    Args:
-        window: The part of the text. It must contain no escapes.
-        in_string: True if the part begins within a string.
-
-    Returns:
-        The number of unmatched closing brackets, the number of unmatched opening brackets, and True
-        if the part ends within a string.
-    """
-    marks = window.translate(None, _NO_MARKS)
-    if in_string:
-        marks = b'"' + marks
-    ends_in_string = marks.count(b'"') % 2 == 1
-    parts = marks.replace(b'""', b"").split(b'"')
-    brackets = b"".join(parts[::2]).translate(_STEPS)
-    # Remove matching brackets with fast calls, until only few groups of brackets remain. The loop
-    # below is slow for each group.
-    for _ in range(_MAX_ROUNDS):
-        if brackets.count(b"()") * _LONG_RUN <= len(brackets):
-            break
-        for pair in _PAIRS:
-            brackets = brackets.replace(pair, b"")
-    lowest = depth = 0
-    for opening, closing in _RUNS.findall(brackets):
-        depth += len(opening) - len(closing)
-        lowest = min(lowest, depth)
-    return -lowest, depth - lowest, ends_in_string
