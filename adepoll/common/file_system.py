@@ -186,6 +186,12 @@ def is_own_file(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode) and is_own
 
 
+def is_of_another_user(status: os.stat_result) -> bool:
+    """Return whether a file belongs to another user, who is not root; False without user ids."""
+    effective_user = getattr(os, "geteuid", None)
+    return effective_user is not None and status.st_uid not in {0, effective_user()}
+
+
 def make_private(fd: int, path: Path) -> None:
     """Set the mode of an open file to 0600, independent of the umask."""
     if hasattr(os, "fchmod"):

@@ -96,7 +96,7 @@ def _check_owner(path: Path) -> None:
     except OSError:
         return  # it does not exist, or writing raises the same error
     is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
-    if not is_plain and hasattr(os, "geteuid") and found.st_uid not in {0, os.geteuid()}:
+    if not is_plain and file_system.is_of_another_user(found):
         raise PermissionError(
             errno.EPERM, "it is a link, pipe or device of another user", str(path)
         )
