@@ -62,10 +62,11 @@ class PartFile:
         self._own: OwnFile | None = None
         self._state_file: ResumeStateFile | None = None
         self._version = ObjectVersion()
+        # Ranges (start, stop) of bytes worth keeping. If it is empty, `close` removes the file.
         self._present: list[tuple[int, int]] = []
-        self._resumable: bool  # set by `open` and `begin`
+        self._resumable = False  # True if a later download can resume the file
         self._unrecorded = 0  # bytes written since the last update of the resume state
-        self._has_state: bool  # set by `open` and `begin`
+        self._has_state = False  # True after the resume state was written
         self._recording = Lock()
         self._hash = hashlib.sha256()
         self._keys: Collection[str] = ()
@@ -139,7 +140,7 @@ class PartFile:
         Give the copy the shared name, by which later processes find it, if that is possible. Return
         `state`, the resume state of the copy; it is None if the copy is empty.
         """
-        self._own = own
+        self._own = own  # for `close`, if the next line raises
         self._own = self._names.move_to_shared(own)
         if self._own.path == self._names.shared:
             self._state_file = ResumeStateFile(self._names.shared)
@@ -233,7 +234,7 @@ class PartFile:
         try:
             if os.fstat(fd).st_size != self.hashed:
                 raise self._storage_error(_truncated_error())
-            present, self._present = self._present, []  # so that `close` removes a wrong file
+            present, self._present = self._present, []  # until the checks have succeeded
             if self._check.is_truncated(fd, self.hashed):
                 raise ResultTransferError(
                     "the bytes ended within the result",
@@ -253,12 +254,10 @@ class PartFile:
                 self._state_file.remove()
             self._close_files()
             file_system.sync_folder(self._target.parent)
+        except TargetExistsError:  # a subclass of OSError
+            self._present = []  # nobody needs the part file: `close` removes it
+            raise
         except OSError as exc:
-            if isinstance(exc, TargetExistsError):
-                # The target exists, so nobody needs the part file. An empty list makes `close`
-                # remove the file.
-                self._present = []
-                raise
             raise self._storage_error(exc) from exc
         return self._hash.hexdigest()
 

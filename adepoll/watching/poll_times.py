@@ -168,8 +168,8 @@ class PollTimes:
             now: The present time.
             was_old: What `Learning.record_settled` has returned.
         """
-        # If a new job was polled late, it may have been active for seconds before. Then it says
-        # nothing that the first poll found it settled.
+        # If a new job was polled late, it may have been active for seconds before. Then it has no
+        # meaning that the first poll found it settled.
         if was_old or (was_old is False and state.polled_at < state.added_at + _EARLY):
             self.list_trust.record_first(settled=True)
             if self.list_trust.jobs_come_settled:
