@@ -1,10 +1,12 @@
-"""Base classes for objects that are closed with `close` or `aclose`. Imports nothing of adepoll."""
+"""Base classes for objects that are closed with `close` or `aclose`. Imports `tasks`."""
 
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
+
+from adepoll.common.tasks import has_loop
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -51,8 +53,13 @@ class AsyncCloseable(ABC):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the object."""
-        await self.aclose()
+        """Close the object.
+
+        Do nothing if Python deletes the task of the block after its event loop was closed. Then
+        the block ends with a GeneratorExit, and nothing can be awaited.
+        """
+        if exc_type is not GeneratorExit or has_loop():
+            await self.aclose()
 
 
 class EndsWhenLeft(AsyncCloseable, Generic[T_co]):

@@ -78,3 +78,15 @@ def is_cancelled() -> bool:
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
+
+
+def has_loop() -> bool:
+    """Return True if an event loop is running in this thread.
+
+    It is False in a `finally` block of a task that Python deletes after its loop was closed.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -21,6 +21,7 @@ from contextvars import Context
 from random import Random
 from typing import Final
 
+from adepoll.common.tasks import has_loop
 from adepoll.errors import (
     AnswerError,
     ClosedError,
@@ -307,8 +308,9 @@ class RateLimiter:
     def withdrawn(self, sent: Sent) -> None:
         """Record a request whose end says nothing about the service, as after a cancellation."""
         self._window.ended(sent.epoch, is_probe=sent.is_probe)
-        sent.host.ended(sent, asyncio.get_running_loop().time(), responded=False)
-        self._wake_waiting()
+        if has_loop():
+            sent.host.ended(sent, asyncio.get_running_loop().time(), responded=False)
+            self._wake_waiting()
 
     def take_retry(self) -> bool:
         """Take one retry from the retry budget; return False if there is none left."""

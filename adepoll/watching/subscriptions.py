@@ -23,7 +23,7 @@ from attrs import evolve
 
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
-from adepoll.common.tasks import join, start
+from adepoll.common.tasks import has_loop, join, start
 from adepoll.errors import (
     AdePollError,
     InvalidJobIdError,
@@ -336,7 +336,7 @@ class Subscription:
                 if count % _IDS_PER_STEP == 0:
                     await self._wait_for_polls()
         finally:
-            if isinstance(job_ids, AsyncGenerator):
+            if isinstance(job_ids, AsyncGenerator) and has_loop():
                 await job_ids.aclose()  # otherwise asyncio closes it later, in a new task
 
     async def _read_present(self, job_ids: Iterable[str | JobRef]) -> None:

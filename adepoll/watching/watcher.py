@@ -18,7 +18,7 @@ from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.api.source import JobSource, kind_of
 from adepoll.common.closing import AsyncCloseable
-from adepoll.common.tasks import join
+from adepoll.common.tasks import has_loop, join
 from adepoll.errors import ClosedError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.schedules import Adaptive, Schedule
@@ -310,9 +310,10 @@ class JobWatcher(AsyncCloseable):
             if timer is not None:
                 timer.cancel()
             self._waiters.discard(waiter)
-            polling.pollers.unsubscribe(
-                named.job_id, waiter, keep_from=loop.time(), keep_poll=waiter.timed_out
-            )
+            if has_loop():
+                polling.pollers.unsubscribe(
+                    named.job_id, waiter, keep_from=loop.time(), keep_poll=waiter.timed_out
+                )
             waiter.forget()
         return snapshot if named.label is None else evolve(snapshot, label=named.label)
 

@@ -7,6 +7,7 @@ and for anything the loop complains of, such as an exception that was never retr
 import asyncio
 import contextlib
 import gc
+import sys
 from random import Random
 
 import pytest
@@ -21,6 +22,8 @@ from adepoll.errors import (
     UnresolvedJobsError,
 )
 from adepoll.scheduling.schedules import Fixed
+from adepoll.throttling.rate_limiter import RateLimiter
+from adepoll.throttling.request_sender import RequestSender
 from adepoll.watching.watcher import JobWatcher
 
 JOBS = [f"job{number}" for number in range(200)]
@@ -889,3 +892,57 @@ def test_closing_a_watch_whose_loop_was_left_waits_until_nothing_runs(replay, sc
             assert [job async for job in watch] == []
 
     replay(script)
+
+
+# --- a closed event loop ------------------------------------------------------------------------
+
+
+async def slowly(job_ids):
+    for job_id in job_ids:
+        yield job_id
+        await asyncio.sleep(10)
+
+
+async def wait_in_block(source):
+    async with watcher_of(source) as watcher:
+        await watcher.wait("job0", timeout=100)
+
+
+async def watch_in_block(source):
+    async with watcher_of(source) as watcher, watcher.watch(JOBS) as watch:
+        await anext(watch)
+
+
+async def watch_generator(source):
+    async with watcher_of(source) as watcher:
+        async for _ in watcher.watch(slowly(JOBS)):
+            pass
+
+
+async def send(source):
+    limiter = RateLimiter()
+    async with RequestSender(limiter).turn(limiter.hosts.get("")):
+        await source.get_job("job0")
+        await asyncio.sleep(100)
+
+
+@pytest.mark.parametrize("consumer", [wait_in_block, watch_in_block, watch_generator, send])
+def test_tasks_that_outlive_their_event_loop_raise_no_error(monkeypatch, scripted, consumer):
+    """asyncio itself logs each of them: "Task was destroyed but it is pending!"."""
+    errors, logged = [], []
+    monkeypatch.setattr(sys, "unraisablehook", lambda raised: errors.append(raised.exc_value))
+
+    async def main():
+        pending.append(asyncio.create_task(consumer(endless(scripted))))
+        await asyncio.sleep(1)
+
+    pending = []
+    loop = VirtualTimeLoop()
+    loop.set_exception_handler(lambda _loop, context: logged.append(context["message"]))
+    loop.run_until_complete(main())
+    assert not pending[0].done()
+    loop.close()
+    pending.clear()
+    gc.collect()
+    assert logged
+    assert [error for error in errors if not isinstance(error, Warning)] == []
