@@ -149,7 +149,8 @@ def _proxy_url(text: Secret[str], name: str) -> str:
     """Return the URL of a proxy; ``http`` is the default scheme, as for curl.
 
     Args:
-        text: Value of an option or environment variable, which may contain a password.
+        text: Value of an option or environment variable, which may contain a password. It is a
+            `Secret`, because error trackers record the variables of a function that raises.
         name: Name of the option or variable, for the error.
 
     Raises:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 from typing import Final, TypeAlias
 
@@ -99,8 +99,8 @@ class DiskWriter:
         self.size = version.size
         self.written = self._synced = self._prefix = 0
         if resume is None:
-            options = {"multipart": multipart, "resumable": resumable}
-            await run_in_thread(lambda: self.part.begin(version, **options))
+            begin = partial(self.part.begin, version, multipart=multipart, resumable=resumable)
+            await run_in_thread(begin)
         else:
             self.written = sum([stop - start for start, stop in resume.present])
             self._prefix = next((stop for start, stop in resume.present if start == 0), 0)

@@ -129,11 +129,13 @@ def _problems(facts: ReportFacts) -> Iterator[Finding]:
     count = formats.format_count
     if failed := facts.count(OutcomeKind.FAILED):
         first = facts.failures[0]
-        share = f", {'all' if first.count == failed else count(first.count)} of them"
+        share = ""
+        if failed > 1:
+            share = f", {'all' if first.count == failed else count(first.count)} of them"
+        reason = _sentence(showable(first.pattern, 120))
         yield Finding(
             kind="bad",
-            text=f"{_jobs(failed)} failed{share if failed > 1 else ''}: "
-            f"{_sentence(showable(first.pattern, 120))}",
+            text=f"{_jobs(failed)} failed{share}: {reason}",
             target="failures",
             link="All reasons",
         )
