@@ -78,10 +78,10 @@ class PageGaps:
         self._present.page_of.update(dict.fromkeys(jobs, page))
 
     def sweep_ended(self) -> Collection[JobState]:
-        """Record the end of a complete sweep; return the jobs that it can have missed.
+        """Record the end of a complete sweep; return the jobs that it may have missed.
 
-        In the order of the previous sweep, such a job was between two jobs. Now one of the two is
-        the last job of a page, and the other is the first job of the next page. A job that the next
+        This sweep showed one job at the end of a page, and another job at the beginning of the next
+        page. In the previous sweep, the returned jobs were between these two. A job that the next
         sweep does not show either is not returned again.
         """
         last, self._last, self._present = self._last, self._present, _Sweep()

@@ -159,9 +159,11 @@ class PollTimes:
     def recall_postponed(self, state: JobState, now: float, *, was_old: bool | None) -> None:
         """After a job has settled, make the postponed jobs due if they have probably settled, too.
 
-        Their polls were chosen before one of these facts was known. Most jobs have settled already
-        when the watcher gets them. Jobs take only seconds: the fourth job that has settled is
-        young. Jobs have become shorter (`Durations.is_drifting`).
+        Their polls were postponed before one of these facts was known:
+
+        - Most jobs have settled already when the watcher gets them.
+        - Jobs take only seconds: the fourth job that has settled is young.
+        - Jobs have become shorter (`Durations.is_drifting`).
 
         Args:
             state: The job that has settled.

@@ -342,9 +342,10 @@ def _nested(
     run: Callable[[Starlette], AbstractAsyncContextManager[object]],
     inner: OwnLifespan | None,
 ) -> Lifespan:
-    """Return a lifespan that enters the contexts of `run` and then of `inner`.
+    """Return a lifespan function that enters the context of `run`, and then that of `inner`.
 
-    It yields the state that `inner` yields, with one more key: `name`, with the resources of `run`.
+    The function yields the state that `inner` yields, with one more key, `name`. The value of this
+    key is what `run` yields: the resources.
     """
 
     @asynccontextmanager
