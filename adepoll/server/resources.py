@@ -343,8 +343,11 @@ def limit_send_time(send: Callable[[_T], Awaitable[None]]) -> Callable[[_T], Awa
     """Return a function that calls `send`, and raises `TimeoutError` after 60 seconds."""
 
     async def send_or_time_out(data: _T) -> None:
-        async with asyncio.timeout(_SEND_TIMEOUT):
-            await send(data)
+        try:
+            async with asyncio.timeout(_SEND_TIMEOUT):
+                await send(data)
+        except TimeoutError:
+            raise TimeoutError("the client accepts no data") from None
 
     return send_or_time_out
 

@@ -544,7 +544,9 @@ async def test_a_client_that_accepts_no_data_is_disconnected(
     await until(lambda: "aborted" in caplog.text)
     assert all(record.getMessage().isprintable() for record in caplog.records)
     name = "/events" if path.startswith("events") else f"/result/{job_id}"
-    assert any(name in text for text in caplog.messages if "aborted" in text)
+    (text,) = (text for text in caplog.messages if "aborted" in text)
+    assert name in text
+    assert text.endswith("aborted: the client accepts no data")
     await until(lambda: not (server.watcher.stats.subscribers or server.fetcher.stats.in_flight))
     writer.transport.abort()
 

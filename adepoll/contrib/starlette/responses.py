@@ -90,8 +90,7 @@ class EventsResponse(StreamingResponse):
         except ClientDisconnectedError:
             pass
         except (ClosedError, TimeoutError) as error:
-            reason = str(error) or "the client accepts no data"
-            _log.warning("events at %s were aborted: %s", _path(scope), reason)
+            _log.warning("events at %s were aborted: %s", _path(scope), error)
         if self.background is not None:
             await self.background()
 
