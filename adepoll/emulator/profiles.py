@@ -114,7 +114,7 @@ class Profile:
 
     def _odd_values(self, details: random.Random) -> Sequence[OddValue]:
         """Draw the odd values of a job: one to three of `odd_values`, or none for most jobs."""
-        if not self.odd_values or details.random() >= self.odd:
+        if details.random() >= self.odd:
             return ()
         candidates = sorted(self.odd_values, key=lambda odd: odd.value)
         return details.sample(candidates, min(details.randrange(1, 4), len(candidates)))

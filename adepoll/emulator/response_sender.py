@@ -168,7 +168,7 @@ class FaultySender:
         transport = self.request.transport
         if transport is None:
             return
-        while transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110 - asyncio has no event for an empty write buffer
+        while transport.get_write_buffer_size():  # noqa: ASYNC110 - asyncio has no event for an empty write buffer
             await asyncio.sleep(_SHORT_PAUSE)
         if (sock := transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0_SECONDS)

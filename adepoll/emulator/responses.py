@@ -93,13 +93,12 @@ def object_response(stored: StoredObject, headers: Mapping[str, str]) -> Respons
         return ResponseData.s3_error(412, "PreconditionFailed", message, {"Condition": condition})
     if _is_unchanged(stored, headers):
         return ResponseData(status=_NOT_MODIFIED, headers=object_headers)
-    range_header = headers.get("Range")
-    if range_header is not None and not _matches_if_range(stored, headers.get("If-Range")):
-        range_header = None
-    part = None if range_header is None else requested_range(range_header, stored.size)
+    may_be_part = _matches_if_range(stored, headers.get("If-Range"))
+    range_header = headers.get("Range", "") if may_be_part else ""
+    part = requested_range(range_header, stored.size)
     start, stop = (0, stored.size) if part is None else part
     if part is not None and start >= stop:
-        details = {"RangeRequested": range_header or "", "ActualObjectSize": str(stored.size)}
+        details = {"RangeRequested": range_header, "ActualObjectSize": str(stored.size)}
         message = "The requested range is not satisfiable"
         error = ResponseData.s3_error(416, "InvalidRange", message, details)
         content_range = {"Content-Range": f"bytes */{stored.size}"}
@@ -159,8 +158,7 @@ def _matches_if_range(stored: StoredObject, validator: str | None) -> bool:
     """
     if validator is None or validator == stored.etag:
         return True
-    since = _seconds(validator)
-    return since is not None and since == int(stored.modified)
+    return _seconds(validator) == int(stored.modified)
 
 
 def _is_among(etag: str, tags: str, *, weakly: bool) -> bool:

@@ -128,10 +128,6 @@ def _structure_enum(value: Json, kind: type[Enum]) -> Enum:
     return kind(value)
 
 
-def _is_enum(kind: Json) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Enum)
-
-
 def _is_array(kind: Json) -> bool:
     origin: Json = get_origin(kind)
     return origin in {tuple, frozenset}
@@ -195,7 +191,6 @@ def _structure_effect(name: str, options: dict[str, Json]) -> Json:
 
 
 _converter: Final = Converter()
-_converter.register_structure_hook_func(_is_enum, _structure_enum)
 _converter.register_structure_hook_factory(_is_array, _array_hook)
 _converter.register_structure_hook_factory(attrs.has, _table_hook)
 _converter.register_structure_hook(
@@ -204,4 +199,5 @@ _converter.register_structure_hook(
 _converter.register_structure_hook(int, _scalar("a whole number", _is_integer))
 _converter.register_structure_hook(float, _scalar("a number", _is_number))
 _converter.register_structure_hook(str, _scalar("a string", lambda value: isinstance(value, str)))
+_converter.register_structure_hook(Enum, _structure_enum)
 _converter.register_structure_hook(Fault, _structure_fault)

@@ -261,7 +261,10 @@ class TestResults:
         async with storage.get(url, headers={"Range": wanted}) as answer:
             assert answer.status == 416
             assert answer.headers["Content-Range"] == f"bytes */{LARGE}"
-            assert "<Code>InvalidRange</Code>" in await answer.text()
+            text = await answer.text()
+            assert "<Code>InvalidRange</Code>" in text
+            assert f"<RangeRequested>{wanted}</RangeRequested>" in text
+            assert f"<ActualObjectSize>{LARGE}</ActualObjectSize>" in text
 
     async def test_if_match_with_another_tag_is_412(self, large, storage):
         stored, url = large

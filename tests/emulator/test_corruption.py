@@ -83,7 +83,8 @@ def test_the_codec_reads_a_corrupted_job_or_raises_an_error(kind, body, seed):
 @given(seed=seeds)
 def test_a_corrupted_page_is_read_or_raises_an_error(kind, seed):
     for rules, page in [*PAGES.items(), *((rules, EMPTY_PAGE) for rules in PAGES)]:
-        if kind is Corruption.BACKWARD_STATUS:  # concerns single jobs only
+        # The first concerns single jobs only; the second needs a progress to replace.
+        if kind is Corruption.BACKWARD_STATUS or (kind is Corruption.NAN and page is EMPTY_PAGE):
             assert corrupt(kind, page, random.Random(seed)) == page
         with contextlib.suppress(MalformedAnswerError):
             rules.decode_page(corrupt(kind, page, random.Random(seed)))

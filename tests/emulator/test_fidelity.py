@@ -179,8 +179,9 @@ class TestSaving:
         )
         async with storage.put(URL(url, encoded=True), data=b"x") as answer:
             assert answer.status == 405
-        async with storage.put(ade.results_url + "/ade-saved/one", data=b"x") as answer:
-            assert answer.status == 403
+        for path in ("/ade-saved/one", "/elsewhere"):
+            async with storage.put(ade.results_url + path, data=b"x") as answer:
+                assert answer.status == 403
 
     def test_a_save_url_requires_a_running_emulator(self):
         with pytest.raises(RuntimeError, match="not running"):

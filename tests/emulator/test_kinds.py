@@ -433,6 +433,8 @@ class TestOddValues:
         )
         bodies = [world.job(world.submit())[1] for _ in range(100)]
         assert 30 < sum("received_at" not in body for body in bodies) < 70
+        nothing = Profile(odd=1, odd_values=())
+        assert World(clock=clock, profile=nothing).submit()
 
 
 class TestHttp:

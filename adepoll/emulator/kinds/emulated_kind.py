@@ -187,13 +187,12 @@ class EmulatedKind(ABC):
         """
 
     @abstractmethod
-    def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:
+    def error(self, endpoint: Endpoint, status: int) -> Json:
         """Return the body of an error.
 
         Args:
             endpoint: Endpoint of the request.
             status: HTTP status.
-            message: Text for people; None for the text of `message_of`.
         """
 
     @abstractmethod

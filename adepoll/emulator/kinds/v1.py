@@ -103,14 +103,14 @@ class V1Kind(EmulatedKind):
         ]
         return {"jobs": items, "org_id": org_id, "has_more": has_more}
 
-    def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:
+    def error(self, endpoint: Endpoint, status: int) -> Json:
         """Return the body of an error: a JSON object with one text.
 
         The key of the text is `error` for requests that create jobs, and for the statuses 401 and
         403. In all other cases, it is `message`.
         """
         key = "error" if endpoint is Endpoint.CREATE or status in {401, 403} else "message"
-        return {key: message or message_of(status)}
+        return {key: message_of(status)}
 
     def invalid(self, problems: Sequence[Problem]) -> Json:
         """Return the JSON body of an answer with status 422: problems in the form of FastAPI."""

@@ -151,9 +151,9 @@ class V2Kind(EmulatedKind):
             "page_size": query.page_size,
         }
 
-    def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:  # noqa: ARG002 - the signature of the base class
+    def error(self, endpoint: Endpoint, status: int) -> Json:  # noqa: ARG002 - the signature of the base class
         """Return the body of an error: `error` for 401 and 403, else `code` and `message`."""
-        text = message or message_of(status)
+        text = message_of(status)
         if status in {401, 403}:
             return {"error": text}
         return {"code": _CODES.get(status, "internal_error"), "message": text}
