@@ -129,19 +129,9 @@ class Collector:
             seconds = self._add_times(record, record.settled_at, snapshot, metadata, outcome)
             kind.durations.append(seconds)
         if outcome is OutcomeKind.FAILED:
-            reason = snapshot.failure_reason
-            self._failures.add(
-                _pattern(reason, record) if reason else "no reason given",
-                example=reason or "",
-                job_id=record.job_id,
-            )
+            _add_reason(self._failures, snapshot.failure_reason, record)
         if snapshot.conforms is False or (snapshot.partial and snapshot.schema_violation):
-            violation = snapshot.schema_violation
-            self._violations.add(
-                _pattern(violation, record) if violation else "no reason given",
-                example=violation or "",
-                job_id=record.job_id,
-            )
+            _add_reason(self._violations, snapshot.schema_violation, record)
         if metadata is not None:
             self._add_metadata(record, snapshot, metadata)
 
@@ -326,6 +316,12 @@ def _pattern(text: str, record: Record) -> str:
     if snapshot is not None and (filename := _filename(snapshot.facts)):
         names[showable(filename, 80)] = "<file>"
     return pattern_of(text, names)
+
+
+def _add_reason(groups: Groups, reason: str | None, record: Record) -> None:
+    """Count the reason that a snapshot gives for a failure or for a schema violation."""
+    pattern = _pattern(reason, record) if reason else "no reason given"
+    groups.add(pattern, example=reason or "", job_id=record.job_id)
 
 
 def _sample(values: Iterable[float]) -> Sample | None:

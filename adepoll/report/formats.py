@@ -82,7 +82,7 @@ def format_credits(number: float) -> str:
     if number and (abs(number) >= _LARGE or abs(number) < _SMALL):
         return f"{number:.2e}"
     if abs(number) < 1:
-        return f"{number:.4f}".rstrip("0").rstrip(".") or "0"
+        return f"{number:.4f}".rstrip("0").rstrip(".")
     return f"{number:,.2f}"
 
 

@@ -1,5 +1,6 @@
 """Writers of Parquet and Arrow IPC files (extra "table": pyarrow)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Final
 
@@ -21,7 +22,7 @@ _SCALARS: Final = {
 }
 
 
-class _ArrowWriter:
+class _ArrowWriter(ABC):
     """Converts columns to record batches, and writes them in groups of about 16 MiB."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -51,8 +52,9 @@ class _ArrowWriter:
             self._write_group(pa.Table.from_batches(self._batches, schema=self._schema))
             self._batches, self._bytes = [], 0
 
+    @abstractmethod
     def _write_group(self, table: Any) -> None:
-        raise NotImplementedError
+        """Write a table as one group of rows."""
 
 
 class ParquetWriter(_ArrowWriter):

@@ -137,7 +137,7 @@ def parse_time(text: str) -> datetime | None:
 
 def parse_date(text: str) -> date | None:
     """Return the date of a text such as ``2026-02-28``; None for any other text."""
-    if len(text) != len("2026-02-28") or text[4] != "-" or text[7] != "-":
+    if text[7:8] != "-":  # `fromisoformat` also accepts texts such as 20260228 and 2026-W09-6
         return None
     try:
         return date.fromisoformat(text)

@@ -193,6 +193,10 @@ def test_labels_of_the_horizontal_axis_are_below_their_ticks(chart):
             assert lengths(label, "x") == pytest.approx([at], abs=0.11)
 
 
+def test_the_description_of_a_curve_counts_the_jobs_that_settled_after_its_end():
+    assert "5 of 6 jobs have settled" in charts.curve("c", CURVE, jobs=6)
+
+
 def test_a_curve_shows_its_counts_over_the_whole_width():
     for drawing in drawings(charts.curve("c", CURVE, jobs=6)):
         base, high = drawing.height - 30, drawing.height - 44

@@ -171,6 +171,12 @@ def test_the_curve_rises_to_the_number_of_settled_jobs():
     assert curve.start <= facts.first_settled <= facts.last_settled == curve.last
 
 
+def test_the_curve_of_a_short_batch_has_the_batch_in_its_middle():
+    curve = collect([record(1, received=1, took=1)]).curve
+    assert curve.stop - curve.start == 8
+    assert (curve.start + curve.stop) / 2 == pytest.approx((ADDED + curve.last) / 2)
+
+
 def test_a_late_job_does_not_compress_the_curve():
     records = [record(number, took=number) for number in range(1, 1000)]
     curve = collect([*records, record(1000, took=500_000)]).curve
@@ -227,13 +233,18 @@ def test_violations_and_warnings_are_counted():
             record(1, schema_violation_error="$.lines[3]: no number", warnings=(warning("odd"),)),
             record(2, schema_violation_error="$.lines[12]: no number"),
             record(3, warnings=(warning("odd"), warning(None))),
+            record(4, warnings=(warning("mute", None),)),
         ]
     )
-    assert [(group.pattern, group.count) for group in facts.violations] == [
-        ("$.lines[<n>]: no number", 2)
+    assert [(group.pattern, group.count, group.example) for group in facts.violations] == [
+        ("$.lines[<n>]: no number", 2, "$.lines[3]: no number")
     ]
-    assert {group.pattern: group.count for group in facts.warnings} == {"odd": 2, "no code": 1}
-    assert facts.warned == 2
+    assert {group.pattern: (group.count, group.example) for group in facts.warnings} == {
+        "odd": (2, "look at this"),
+        "no code": (1, "look at this"),
+        "mute": (1, ""),
+    }
+    assert facts.warned == 3
 
 
 def test_http_206_without_a_reason_is_a_violation():

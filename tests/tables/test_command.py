@@ -1,5 +1,6 @@
 """``adepoll export``: what it prints, and its exit codes."""
 
+import errno
 from shlex import quote
 
 import pytest
@@ -117,6 +118,16 @@ def test_a_table_that_cannot_be_written_is_named_with_the_remedy(journal, tmp_pa
     done = run(journal, "-o", target)
     assert done.exit_code == 74
     assert done.stderr == f"adepoll: cannot write {target}: No such file or directory; see --out\n"
+
+
+def test_a_full_disk_behind_standard_output_is_named(journal, monkeypatch):
+    def fail(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("adepoll.cli.export.export", fail)
+    done = run(journal, "--to", "csv", "-o", "-")
+    assert done.exit_code == 74
+    assert done.stderr == "adepoll: cannot read or write stdout: No space left on device\n"
 
 
 def test_a_folder_of_results_that_does_not_exist_is_wrong_usage(journal, tmp_path):

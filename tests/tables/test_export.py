@@ -176,6 +176,7 @@ async def test_labels_kinds_and_columns_of_the_input(tmp_path):
         (["1" * 39], ["1" * 39], pa.string()),
         (["1" * 5_000], ["1" * 5_000], pa.string()),
         (["1e400"], ["1E+400"], pa.string()),
+        (["1E400"], ["1E+400"], pa.string()),
         (["NaN", "1"], [None, 1], pa.int64()),
         (["1e999999999", "5"], ["1e999999999", "5"], pa.string()),
         (["1e9999999999999999999", "5"], ["1e9999999999999999999", "5"], pa.string()),
@@ -367,6 +368,13 @@ async def test_explode_reaches_lists_within_lists_and_single_objects(table):
     assert values(found, "value") == [1, 2, 3, 4]
 
 
+async def test_a_list_with_a_table_of_its_own_is_not_in_the_column_around_it(tmp_path):
+    text = result_text({"a": [{"b": [1, 2], "c": "x"}]})
+    await write_journal(tmp_path / "b.db", [text], folder=tmp_path)
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.jsonl", explode=["a.b"])
+    assert json.loads((tmp_path / "t.jsonl").read_text())["a"] == [{"c": "x"}]
+
+
 async def test_a_list_within_an_exploded_list_can_be_a_table_too(table):
     jobs = [{"a": [{"b": [1, 2], "c": 3}, {"b": []}]}, {"a": None}]
     rows, report = await table(*jobs, explode=["a", "a.b"])
@@ -374,6 +382,11 @@ async def test_a_list_within_an_exploded_list_can_be_a_table_too(table):
     assert report.rows == (2, 2, 2)
     assert values(parquet.read_table(report.files[1]), "b") == [[1, 2], []]
     assert values(parquet.read_table(report.files[2]), "path") == ["a[0].b[0]", "a[0].b[1]"]
+
+
+async def test_the_file_of_a_list_has_the_name_of_its_path(table):
+    _, report = await table({"o": {"line-items": [1]}}, explode=["o.line-items"])
+    assert report.files[1].name == "t-o.line-items.parquet"
 
 
 async def test_lists_with_the_same_name_have_files_of_their_own(table):
@@ -401,12 +414,14 @@ async def test_a_path_that_no_result_has_names_those_that_exist(table, tmp_path)
 
 
 async def test_references_on_request(tmp_path):
-    text = result_text({"a": 1}, {"a": {"references": ["0-1", "0-2"]}, "b": {"value": 1}})
+    found = {"a": {"references": ["0-1", "0-2"]}, "b": {"value": 1}, "c": {"references": 7}}
+    text = result_text({"a": 1}, found)
     await write_journal(tmp_path / "b.db", [text], folder=tmp_path)
     adepoll.export(tmp_path / "b.db", tmp_path / "t.parquet", references=True)
     rows = parquet.read_table(tmp_path / "t.parquet")
     assert values(rows, "references.a") == [["0-1", "0-2"]]
     assert values(rows, "references.b.value") == [1]
+    assert values(rows, "references.c.references") == [7]
 
 
 async def test_references_of_an_exploded_list_are_in_the_table_of_jobs(tmp_path):

@@ -57,8 +57,9 @@ WORKFLOW = {
             },
             "ground": {"total": [{"block_id": "text-1"}]},
             "parse": {"markdown": "# A"},
+            "note": "no extraction",
         },
-        "chosen": {"ground": "sand"},
+        "chosen": {"ground": "sand", "depth": {"m": 2}},
         "count": 3,
     },
     "metadata": {"duration_ms": 1},
@@ -68,7 +69,9 @@ VALUES = {
     "output.parse-extract.extract.extraction.ground": "clay",
     "output.parse-extract.extract.warnings": [],
     "output.parse-extract.parse.markdown": "# A",
+    "output.parse-extract.note": "no extraction",
     "output.chosen.ground": "sand",
+    "output.chosen.depth.m": 2,
     "output.count": 3,
 }
 REFERENCES = {

@@ -54,6 +54,11 @@ def test_blocks_of_any_size_give_the_same_columns_and_conflicts(values, explode)
     assert observed([values], explode) == observed([[value] for value in values], explode)
 
 
+@pytest.mark.parametrize("text", ["2026-02-28", "2026-02-28T10:00:00Z"])
+def test_a_text_in_an_earlier_block_prevents_a_column_of_dates(text):
+    assert observed([["x"], [text]])[0] == [("root", Scalar.TEXT)]
+
+
 def test_a_conflict_names_the_first_job_of_each_kind_within_a_block():
     observer = Observer()
     values = [{"a": [{"b": None}]}, {"a": [{}, {"b": 1}]}, {"a": None}, {"a": [{"b": "x"}]}]
@@ -81,16 +86,21 @@ BIG = 2**53 + 1  # the smallest integer that no float is equal to
         ([BIG, 0.0], DecimalType(17, 1)),
         ([BIG, 0.0001], DecimalType(20, 4)),
         ([BIG, 0.00001], DecimalType(21, 5)),
+        ([BIG, 0.5, 0.00001], DecimalType(21, 5)),
+        ([BIG, 0.5, 1e16], DecimalType(18, 1)),
         ([BIG, 9e15], DecimalType(17, 1)),
         ([BIG, 1e16], DecimalType(17, 0)),
         ([10**38 - 1], DecimalType(38, 0)),
         ([10**38], Scalar.MIXED),
         ([Decimal("0.1")], DecimalType(2, 1)),
         ([Decimal("0.10"), 1], DecimalType(3, 2)),
+        ([Decimal("0.123456789012345678"), 1.5, 123.25], DecimalType(21, 18)),
         ([Decimal("1e-37")], DecimalType(38, 37)),
         ([Decimal("1e-38")], Scalar.MIXED),
         (["2026-02-28"], Scalar.DATE),
         (["2026-02-30"], Scalar.TEXT),
+        (["2026-W09-6"], Scalar.TEXT),
+        (["20260228"], Scalar.TEXT),
         (["2026-02-28T10:00:00Z"], Scalar.TIME),
         (["2026-02-28", "2026-02-28T10:00:00Z"], Scalar.TEXT),
         (["2026-02-28", "x"], Scalar.TEXT),
