@@ -155,9 +155,10 @@ def columns_of(
     for job in jobs:
         kind = job.kind or JobKind.V1_EXTRACT
         row = connection.execute(
-            "SELECT columns FROM jobs WHERE job_id = ? AND kind = ?", (job.job_id, kind.name)
+            "SELECT columns FROM jobs WHERE job_id = ? AND kind = ? AND columns IS NOT NULL",
+            (job.job_id, kind.name),
         ).fetchone()
-        if row is not None and row[0] is not None:
+        if row is not None:
             if not are_columns(row[0]):
                 raise damaged("the columns of a job are not texts", path)
             found[job] = json.loads(row[0])

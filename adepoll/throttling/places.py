@@ -91,7 +91,7 @@ class Places:
 
         Always True if the host is not slow.
         """
-        if host is self.only_host or host.slow_until == -math.inf:
+        if host is self.only_host:
             return True
         if (now := asyncio.get_running_loop().time()) >= host.slow_until:
             return True

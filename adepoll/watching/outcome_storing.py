@@ -304,7 +304,7 @@ class _Storing:
         # The time is not compared with the end of the pause: a timer can fire 1 ns too early, and a
         # wait for the rest would never end in virtual time.
         for _ in range(round(seconds / _CHECK_EVERY)):
-            if self._closed.is_set() or self._watcher.is_closed:
+            if self._watcher.is_closed:
                 break
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_EVERY):

@@ -6,6 +6,7 @@ Subclasses decide which items the consumer gets, for example snapshots or status
 import asyncio
 import math
 import sys
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -66,7 +67,7 @@ BUFFERED: Final = Ended.BUFFERED
 UNRESOLVED: Final = Ended.UNRESOLVED
 
 
-class Subscription:
+class Subscription(ABC):
     """Watches many jobs for one consumer.
 
     The consumer takes items: snapshots, status updates or errors of single jobs. When the consumer
@@ -158,19 +159,19 @@ class Subscription:
         """
         return self.open <= FEW_OPEN and (self.every_change or self._timeout is not None)
 
+    @abstractmethod
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
         """Accept a snapshot of a job; return False if the buffer has no room for it.
 
         If the consumer does not want the snapshot, ignore it and return True.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self) -> Any:
         """Return the next item for the consumer; None if there is none.
 
         Each subclass has its own type of items; see `Stream`.
         """
-        raise NotImplementedError
 
     def give_up(self, key: str, error: AdePollError) -> None:
         """Record that an open job was given up; `error` is the reason."""

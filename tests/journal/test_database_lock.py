@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -39,8 +40,10 @@ def test_one_holder_at_a_time_and_no_file_stays(journal, tmp_path):
     first.release()
     assert holder_of(journal) is None
     assert [*tmp_path.iterdir()] == []
-    second = DatabaseLock.take(journal)
+    with ThreadPoolExecutor(1) as threads:
+        second = threads.submit(DatabaseLock.take, journal).result()
     second.release()
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_lock_ends_with_its_process_and_names_it_before(journal):

@@ -154,6 +154,7 @@ async def test_of_a_job_that_is_given_twice_the_first_label_and_columns_are_kept
     found = [job for _, job in await memory.waiting(after=0, limit=9)]
     assert [(job.job_id, job.label) for job in found] == [("b", "y"), ("a", None)]
     assert await memory.columns(found) == {found[0]: {"k": "v"}}
+    assert await memory.columns([JobRef("a"), JobRef("b")]) == {JobRef("b"): {"k": "v"}}
 
 
 @pytest.mark.parametrize("count", more([20_000], [200_000]))

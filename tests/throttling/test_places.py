@@ -370,6 +370,8 @@ def test_the_semaphore_itself_is_held_while_callers_name_one_host():
         assert places.place(given.bad, semaphore) is semaphore
         assert places.place(given.bad, semaphore) is semaphore
         assert places.only_host is given.bad
+        given.bad.slow_down(now())
+        assert places.allows(given.bad)
         assert places.place(given.good, semaphore) is not semaphore
         assert places.only_host is None
         assert places.place(given.bad, semaphore) is not semaphore
@@ -411,6 +413,47 @@ def test_a_request_is_ended_three_seconds_after_its_last_bytes():
         assert (first.ended_after, second.ended_after) == (None, None)
         await asyncio.sleep(0.02)
         assert (first.ended_after, second.ended_after) == (None, pytest.approx(3.0))
+        await given.end(waiting)
+
+    run(main())
+
+
+def test_requests_to_the_other_host_do_not_count_as_requests_to_the_slow_one():
+    async def main():
+        given = Given()
+        holders = [given.hold(host) for host in (given.good, given.good, given.bad, given.bad)]
+        waiting = given.wait(given.good)
+        await asyncio.sleep(3.01)
+        assert [sent.ended_after for sent in holders] == [None] * 4
+        assert given.bad.slow_until > now()
+        waiting.cancel()
+        waiting = given.wait(given.bad)  # waits until the slow host may have one more request
+        await asyncio.sleep(10)
+        assert given.good.slow_until == -math.inf
+        await given.end(waiting)
+
+    run(main())
+
+
+def test_a_request_that_its_caller_has_cancelled_does_not_count_as_ended_by_a_slow_host():
+    async def main():
+        given = Given()
+        first, second = given.hold(given.bad), given.hold(given.bad)
+        waiting = given.wait(given.good)
+
+        async def closing():
+            try:
+                await asyncio.sleep(1_000)
+            finally:
+                await asyncio.sleep(5)
+
+        second.task.cancel()
+        second.task = asyncio.create_task(closing())
+        await asyncio.sleep(1)
+        second.task.cancel()
+        await asyncio.sleep(3)
+        assert (first.ended_after, second.ended_after) == (None, None)
+        assert not second.task.done()
         await given.end(waiting)
 
     run(main())

@@ -615,6 +615,9 @@ def test_only_the_kept_job_that_is_dropped_after_all_counts_no_more():
     accuracy.record_listed("b", 30.0)
     accuracy.record_sweep(30.0)
     assert accuracy.kept.found == found - 1
+    accuracy.record_listed("b", 35.0)
+    accuracy.record_sweep(35.0)
+    assert accuracy.kept.found == found - 1, "each job counts once"
     accuracy.kept.found = 0.5
     accuracy.record_sweep(40.0)
     assert accuracy.kept.found == 0.0

@@ -404,13 +404,20 @@ def test_listed_jobs_are_polled_earlier_if_the_list_keeps_half_as_many_settled_j
     assert watched_jobs.list_trust.kept_share == pytest.approx(kept)
 
 
-@pytest.mark.parametrize("why", ["is due earlier", "is polled whatever the list shows", "waits"])
+@pytest.mark.parametrize(
+    "why",
+    ["is due earlier", "is polled whatever the list shows", "waits", "begins to wait", "polls"],
+)
 def test_the_other_polls_are_not_moved_when_the_list_keeps_settled_jobs(why):
     watched_jobs = watched_jobs_of("a", wait=why == "waits")
     show(watched_jobs, "a", at=1.0)
     state = watched_jobs.get("a")
+    if why == "begins to wait":
+        watched_jobs.subscribe("a", "a", Waiting(), 2.0, can_wait=True)
     due = 7.0 if why == "is due earlier" else 50.0
     watched_jobs.poll_queue.put(state, due)
+    if why == "polls":
+        assert watched_jobs.poll_queue.pop(50.0) is state
     if why == "is polled whatever the list shows":
         watched_jobs.list_trust.confirm_when_due(state)
     kept = watched_jobs.list_checks.accuracy.kept

@@ -84,6 +84,8 @@ def test_each_page_of_an_unchanged_list_is_requested_once(in_flight, processing,
     )
     assert sweep.is_complete
     assert not sweep.is_too_long
+    sweep.max_pages = sweep.pages
+    assert not sweep.is_too_long
     assert sweep.job_ids == {*lists[PROCESSING], *lists[PENDING]}
     assert len(asked) == len(set(asked)) == sweep.pages
     needed = {

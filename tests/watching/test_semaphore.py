@@ -86,9 +86,11 @@ def test_a_coroutine_closed_while_waiting_takes_no_place(replay):
     async def script():
         semaphore = Semaphore(1)
         async with semaphore:
-            waiting = semaphore.__aenter__()
-            waiting.send(None)
-            waiting.close()
+            first, second = semaphore.__aenter__(), semaphore.__aenter__()
+            places = [waiting.send(None) for waiting in (first, second)]
+            second.close()
+            assert not any(place.done() for place in places)
+            first.close()
         async with semaphore:
             pass
 
