@@ -289,7 +289,7 @@ def _message_reader(cls: type) -> Callable[[Json], Any]:
 
     def read_message(value: Json) -> Any:
         message = read({key: value} if type(value) is str else value)
-        if message.extra and getattr(message, name) is None:
+        if getattr(message, name) is None:
             found = error_text(message.extra)
             return message if found is None else attrs.evolve(message, **{name: found})
         return message

@@ -217,8 +217,8 @@ def _read_json(batches: Iterable[list[str]], number: int, fields: Fields, found:
 
 
 def _has_key(value: Json, name: str) -> bool:
-    """Return True if a value is a JSON object with the key `name`, and `name` is not empty."""
-    return bool(name) and isinstance(value, dict) and name in value
+    """Return True if a JSON object has the key `name`, and `name` is not empty."""
+    return bool(name) and name in value
 
 
 def _value_at(value: Json, field: str, source: str, line: int) -> str:

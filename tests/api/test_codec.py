@@ -834,7 +834,7 @@ def test_all_problems_are_reported_together():
         (b'{"a": "\xff\xfe"}', "not JSON: not utf-8 @ byte 7"),
         (b"[" * 15_000, "nested too deeply"),
         (b'{"a":' * 90_000, "nested too deeply"),
-        (b'{"job_id": "j-1"} trailing', "not JSON: Extra data"),
+        (b'{"job_id": "j-1"} trailing', "not JSON: Extra data @ line 1 column 19"),
     ],
 )
 def test_other_text_than_a_json_object_is_refused_with_the_reason(body, problem):

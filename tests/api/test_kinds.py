@@ -392,6 +392,13 @@ def test_an_answer_of_another_kind_says_so(kind, other, job):
         decode(kind, **{RULES[kind].result_field: RESULTS[other]})
 
 
+@pytest.mark.parametrize("result", [{"markdown": "# A"}, "chunks"])
+def test_another_malformed_answer_is_not_called_one_of_another_kind(result):
+    with pytest.raises(MalformedAnswerError) as error:
+        decode(JobKind.V2_EXTRACT, result=result)
+    assert "looks like" not in str(error.value)
+
+
 @kinds
 def test_a_list_of_any_kind_is_read(kind):
     job = {"job_id": "j-1", "status": "failed", "failure_reason": "why", "model_version": "m"}

@@ -464,7 +464,7 @@ async def test_kind_sets_the_kind_of_ids_that_do_not_say_it(ade):
         (["watch", "a", "--kind"], "adepoll watch: Option '--kind' requires an argument; see"),
         (["watch", "a", "--discovery", "x"], "adepoll watch: Invalid value for '--discovery'"),
         (["watch", "a", "--out", "s3://bucket/prefix"], "must be a local path, not a URL"),
-        (["watch", "a", "--journal", "gs://bucket/b.db"], "begins with gs://"),
+        (["watch", "a", "--journal", "gs://bucket/b.db"], "begins with gs://; see"),
         (["fetch", "a", "--out", "https://a.example/b.json"], "begins with https://"),
         (["report", "b.db", "--out", "s3://bucket/b.html"], "must be a local path"),
         (["watch", "a", "--out", ""], "'-o' / '--out': the path is empty"),

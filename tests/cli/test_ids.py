@@ -336,6 +336,7 @@ def test_null_and_empty_values_are_skipped_and_numbers_are_ids():
     [
         ('{"id": "x"', r"malformed JSON \(Expecting ',' delimiter, character 11\)"),
         ('["x"]', "not a JSON object"),
+        ("null", "not a JSON object"),
         ('{"id": ["x"]}', "the value of 'id' is not a string"),
         ('{"id": true}', "the value of 'id' is not a string"),
         ('{"name": 1, "job": 2}', "no key 'id'; available: name, job"),
@@ -394,6 +395,10 @@ def test_a_table_has_kinds_and_labels_and_keeps_its_other_columns():
     assert third.columns == {"document": "c, d.pdf", "page": "9\n"}
 
 
+def test_a_short_row_has_no_label():
+    assert jobs_in("id,label\na\nb,c\n", job_id="id") == ["a", JobRef("b", label="c")]
+
+
 def test_columns_with_the_same_name_are_told_apart():
     table = "job_id,note,note_2,note,,note,kind,kind\nj,a,b,c,no name,d,v1-parse,scan\n"
     (job,) = jobs_in(table, job_id="job_id")
@@ -431,8 +436,11 @@ def test_json_lines_have_kinds_and_labels():
     assert (first, first.label) == (JobRef("a", kind=JobKind.V1_PARSE), "17")
     assert others == ["b", "c"]
     (job,) = jobs_in('{"id": "a", "x": {"y": "v2-parse"}}', job_id="id", kind="x.y")
-    assert job == JobRef("a", kind=JobKind.V2_PARSE)
+    assert (job, job.label) == (JobRef("a", kind=JobKind.V2_PARSE), None)
     assert jobs_in('{"id": "a", "x": null}', job_id="id", label="x.y") == ["a"]
+    assert jobs_in('{"id": "a", "": "x"}', job_id="id", kind="", label="") == ["a"]
+    with pytest.raises(IdsError, match="no key 'x'"):
+        jobs_in('{"id": "a"}', job_id="id", label="x")
 
 
 @pytest.mark.parametrize(

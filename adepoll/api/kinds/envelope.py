@@ -61,7 +61,7 @@ def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") ->
             problems += _problems_of_data(result, extra.get("data"), name)
         if "output_url" in extra:
             problems.append("expected a string @ $.output_url")
-        if extra.get("result") is not None and name != "result":
+        if extra.get("result") is not None:
             problems.append("it looks like the answer to a v2 job, with `result` instead of `data`")
         if problems:
             raise MalformedAnswerError(problems)
