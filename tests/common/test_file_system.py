@@ -337,9 +337,13 @@ def test_a_link_of_another_user_is_not_followed(monkeypatch, tmp_path, owner, us
 
 
 def test_a_plain_file_of_another_user_is_replaced(monkeypatch, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    status = SimpleNamespace(st_mode=path.lstat().st_mode, st_uid=4_712)
+    lstat = Path.lstat
+    monkeypatch.setattr(Path, "lstat", lambda self: status if self == path else lstat(self))
     monkeypatch.setattr(os, "geteuid", lambda: 4_711)
-    (tmp_path / "file").write_bytes(b"old")
-    write(tmp_path / "file")
+    write(path)
     assert (tmp_path / "file").read_bytes() == b"new"
     with pytest.raises(IsADirectoryError):
         write(tmp_path)

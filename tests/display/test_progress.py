@@ -3,6 +3,7 @@
 import asyncio
 import io
 import sys
+import threading
 import types
 
 import pytest
@@ -80,6 +81,18 @@ async def test_a_batch_and_a_batch_that_was_delivered_already(ade, client, noteb
     assert any(repr(shown) == "settled 3 of 3, 2 completed, 1 failed" for shown in notebook)
 
 
+async def test_the_total_is_unknown_until_all_ids_have_been_read(ade, client, notebook):
+    async def ids():
+        for job_id in submit(ade, 2):
+            yield job_id
+
+    async with JobWatcher(client) as watcher:
+        async for _ in adepoll.progress(watcher.watch(ids())):
+            pass
+    assert repr(notebook[0]) == "settled 0 of ?"
+    assert repr(notebook[-1]) == "settled 2 of 2, 2 completed"
+
+
 async def test_errors_pass_through_and_close_the_view(ade, client, notebook):
     (job_id,) = submit(ade, 1, processing_time=1e6)
     async with JobWatcher(client) as watcher:
@@ -150,6 +163,16 @@ def test_a_terminal_shows_a_long_text_as_a_whole():
     view.show(state)
     view.close()
     assert [word for word in state.text.split() if word not in file.getvalue()] == []
+
+
+def test_a_bar_needs_neither_a_stdout_nor_a_thread(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    file, before = io.StringIO(), threading.enumerate()
+    view = views.TerminalView(Console(file=file, force_terminal=True, width=80))
+    view.show(views.State(name="[b]", done=1, total=2))
+    assert threading.enumerate() == before
+    assert "[b] 1 of 2" in file.getvalue()
+    view.close()
 
 
 def test_what_is_printed_stays_on_a_stdout_that_is_no_terminal(capsys):
@@ -263,6 +286,10 @@ def test_open_jobs_are_shown_before_the_end_and_earlier_runs_after_it():
     ):
         state = streams._state_of(found, "settled", yielded, ended=ended)
         assert state == State(name="settled", done=3, total=total, details=[*details, *more])
+    found.open = 0
+    assert streams._state_of(found, "settled", 0, ended=False).details == details
+    found.complete = True
+    assert streams._state_of(found, "settled", 0, ended=False).total == 5
 
 
 def test_the_text_of_a_state_has_its_details():

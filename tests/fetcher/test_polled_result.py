@@ -24,6 +24,7 @@ from adepoll.errors import (
     ResultTransferError,
     ResultUnavailableError,
 )
+from adepoll.fetcher.responses import MAX_ERROR_PAGE
 
 MIB = 2**20
 REF = JobRef("j-1", kind=JobKind.V2_EXTRACT, label="a.pdf")
@@ -274,6 +275,22 @@ async def test_a_page_of_a_gateway_is_requested_again(api, connect, tmp_path, pa
     _, fetcher = await connect()
     assert await fetched(fetcher, use, tmp_path / "out") == result_of(1000)
     assert len(api.asked) == 2
+    assert fetcher.stats.resumed == 1
+
+
+async def test_a_report_counts_a_page_of_a_gateway_as_an_interruption(api, connect, tmp_path):
+    api.body, api.later = b'{"message": "Internal server error"}', WHOLE
+    _, fetcher = await connect()
+    assert (await fetcher.download(REF, tmp_path / "out")).resumed == 1
+
+
+@pytest.mark.parametrize("use", ["download", "result", "stream"])
+async def test_a_large_malformed_answer_is_requested_once(api, connect, tmp_path, use):
+    api.body, api.later = b'{"a": "' + b"a" * 2 * MAX_ERROR_PAGE + b'"?', WHOLE
+    _, fetcher = await connect()
+    with pytest.raises(ResultMalformedError):
+        await fetched(fetcher, use, tmp_path / "out")
+    assert len(api.asked) == 1
 
 
 async def fetched(fetcher, use, path):

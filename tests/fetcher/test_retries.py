@@ -275,6 +275,25 @@ def test_a_request_is_sent_exactly_when_retry_after_has_ended(replay, seconds):
     replay(script)
 
 
+@pytest.mark.parametrize(("seconds", "lines"), [(4.9, 0), (5.1, 1)])
+def test_only_a_long_retry_after_is_logged(replay, caplog, seconds, lines):
+    caplog.set_level("INFO", logger="adepoll")
+
+    async def script():
+        origin = StorageOrigins(Waits(attempts=3), Random(0)).of("https://a.example/p")
+
+        async def send(seconds):
+            async with request(origin):
+                await asyncio.sleep(0.5)
+                raise slow_down(seconds)
+
+        found = await asyncio.gather(*map(send, (seconds, seconds + 0.1)), return_exceptions=True)
+        assert [type(error) for error in found] == [ResultServerError] * 2
+
+    replay(script)
+    assert sum("a storage asks to wait" in text for text in caplog.messages) == lines
+
+
 def test_the_longest_of_simultaneous_retry_afters_counts(replay):
     async def script():
         origin = StorageOrigins(Waits(attempts=3), Random(0)).of("https://a.example/p")

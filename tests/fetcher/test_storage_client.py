@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import aiohttp
 import pytest
 from internals import responses_read
+from yarl import URL
 
 from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobRef
 from adepoll.errors import (
     ResultExpiredError,
     ResultForbiddenError,
@@ -17,8 +19,10 @@ from adepoll.errors import (
     ResultUrlError,
 )
 from adepoll.fetcher import ResultFetcher
+from adepoll.fetcher.redirects import redirect_url
 from adepoll.fetcher.ssrf_guard import SsrfGuard
-from adepoll.fetcher.storage_client import StorageClient
+from adepoll.fetcher.statistics import Counters
+from adepoll.fetcher.storage_client import PresignedUrl, StorageClient
 from adepoll.fetcher.storage_rules import ObjectVersion, Range
 from adepoll.throttling.waiting_times import RetryPolicy
 
@@ -37,6 +41,17 @@ async def fetcher():
         ResultFetcher(client, patience=0) as running,
     ):
         yield running
+
+
+async def test_the_service_is_asked_once_for_a_url_that_it_does_not_renew(answering, stored):
+    job = stored("https://h/a")
+    client = answering(job)
+    url = PresignedUrl(client, JobRef("job-1"), job, None, Counters())
+    expired = ResultExpiredError(job_id="job-1", status=403, detail="", url=await url.current())
+    for _ in range(2):
+        with pytest.raises(ResultExpiredError):
+            await url.renew(expired.url, expired)
+    assert client.asked == ["job-1"]
 
 
 def moved(storage, location, *, status=302, headers=(), body=b""):
@@ -274,6 +289,10 @@ async def test_a_redirect_to_a_name_with_a_private_address_is_refused(
     with pytest.raises(ResultUrlError, match="private network"):
         await read(from_outside, storage.url())
     assert other_storage.connections == 0
+
+
+def test_an_empty_location_leads_to_the_same_url():
+    assert redirect_url(URL("http://h/a/b?c=d"), "") == "http://h/a/b?c=d"
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,7 @@ def test_a_url_of_azure_is_early_before_the_start_that_the_answer_names(start, c
         (AZURE.format("2026-11-28", "2026-11-29T13:00Z"), NOW - 1.5 * DAY, NOW + DAY / 24),
         ("https://h/k?se=2026-11-29T13:00Z&sig=s", None, NOW + DAY / 24),
         ("https://h/k?se=2026-11-29T13:00Z", None, None),
+        (V2.format(AFTER.timestamp()) + "&sig=s", None, AFTER),
         (CLOUDFRONT.format(policy(DateGreaterThan=BEFORE)), BEFORE, None),
         (CLOUDFRONT.format(policy({"DateLessThan": AFTER}, {"DateLessThan": NOW})), None, AFTER),
         (V2.format(AFTER.timestamp()), None, AFTER),

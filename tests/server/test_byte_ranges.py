@@ -145,6 +145,7 @@ def test_a_content_range_includes_its_last_byte():
         ('W/"one"', ETAG, False),
         (ETAG, 'W/"one"', False),
         ("one", "one", False),
+        ('"a" "b"', '"a" "b"', False),
         ("", "", False),
         ("Sat, 29 Oct 1994 19:43:31 GMT", ETAG, False),
         (f'{ETAG}, "two"', ETAG, False),

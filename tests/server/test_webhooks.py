@@ -150,6 +150,7 @@ def test_an_id_must_be_visible_ascii_text(webhook_id):
         "CaNaRy",
         "whsec_",
         "whsec_CaNaRy!",
+        SECRET + "!",
         "whsec_CaNaRy_-é",
         " whsec_Q2FOYVJ5",
         b"",

@@ -1,6 +1,7 @@
 """adepoll.sync: the library without asyncio, against an emulator in another thread."""
 
 import asyncio
+import copy
 import os
 import signal
 import subprocess
@@ -256,6 +257,7 @@ def test_a_session_says_that_the_process_was_forked(ade, session, monkeypatch):
         with pytest.raises(ClosedError, match="before this process was forked"):
             session.wait("job-1")
         assert repr(session) == "<adepoll.sync.Session not open>"
+        copy.copy(session).close()  # the session of the new process
         session.loop.close()
     assert session.wait(*submit(ade)).job_id  # in the first process, the session goes on
 
