@@ -119,8 +119,6 @@ def read_message(value: Json) -> str:
 
 def read_bool(value: Json) -> bool:
     """Return a boolean. The JSON can also be 0, 1, "true" or "false"."""
-    if isinstance(value, bool):
-        return value
     known = _BOOLEANS.get(value) if isinstance(value, int | str) else None
     return expect("a boolean", value) if known is None else known
 

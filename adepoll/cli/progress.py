@@ -269,12 +269,11 @@ def _packed(parts: Iterable[Text], width: int) -> list[Text]:
     """Return lines that contain these texts side by side; cut texts longer than `width`."""
     lines: list[Text] = []
     for part in parts:
-        part.no_wrap = True
         part.truncate(width, overflow="ellipsis")
         if lines and lines[-1].cell_len + len(_GAP) + part.cell_len <= width:
             lines[-1].append(_GAP).append_text(part)
         else:
-            lines.append(Text(no_wrap=True).append_text(part))
+            lines.append(Text().append_text(part))
     return lines
 
 

@@ -5,7 +5,7 @@ A stream is any async iterable with the property `progress`, such as `Watch`.
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Mapping
-from typing import Any, Final, Generic, Protocol, Self, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from adepoll.display.views import State, View, make_view
 
@@ -73,9 +73,6 @@ class _Loop(AsyncIterator[T_co], Generic[T_co]):
     def __init__(self, iterator: AsyncIterator[T_co], bar: "_Bar") -> None:
         self._iterator = iterator
         self._bar = bar
-
-    def __aiter__(self) -> Self:
-        return self
 
     def __anext__(self) -> Coroutine[Any, Any, T_co]:
         return self._bar.next_item(anext(self._iterator))

@@ -141,11 +141,8 @@ class _Body:
         """Return True if the opened stream has exactly the bytes that `plan` wants to send."""
         stream = self.stream
         if plan.part is None:
-            # A stream of a range can be the whole result; only a known size shows this.
-            return self._requested == _WHOLE or (stream.start, stream.stop) == (
-                0,
-                stream.size or -1,
-            )
+            # A stream of a range can be the whole result.
+            return self._requested == _WHOLE or (stream.start, stream.stop) == (0, stream.size)
         return (stream.start, stream.stop) == (plan.start, plan.stop)
 
     def __aiter__(self) -> Self:

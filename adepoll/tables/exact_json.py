@@ -131,7 +131,7 @@ def _parse(text: bytes | str) -> Json:
 def _exact(text: str) -> float | Decimal:
     """Return the number in a text: a float if a float can be equal to it, else a `Decimal`."""
     number = float(text)
-    if len(text) <= _EXACT_LENGTH and number and "e" not in text and "E" not in text:
+    if len(text) <= _EXACT_LENGTH and "e" not in text and "E" not in text:
         return number
     try:
         exact = Decimal(text)

@@ -216,8 +216,6 @@ class Observer:
         self, node: Node, arrays: Sequence[Json], block: _Block, path: _Path, explode: _Explode
     ) -> None:
         """Observe the elements of arrays, except nulls, with `node.items`; see `_observe`."""
-        if node.is_too_large:
-            return
         node.items = node.items or Node()
         elements = _present(chain.from_iterable(arrays))
         self._observe(node.items, elements, block, (*path, None), explode)

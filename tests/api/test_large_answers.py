@@ -16,6 +16,7 @@ from files import names
 from adepoll import (
     AdeClient,
     AnswerTimeoutError,
+    AnswerTooLargeError,
     JobKind,
     JobRef,
     JobStatus,
@@ -248,6 +249,15 @@ async def test_a_malformed_large_answer_is_an_error_and_leaves_no_file(tmp_path,
     with pytest.raises(error) as caught:
         await poll(body, result_dir=tmp_path)
     assert caught.value.job_id == "j-1"
+    gc.collect()
+    assert names(tmp_path) == []
+
+
+async def test_a_larger_answer_than_any_result_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("adepoll.api.large_answer._LARGEST", 2_000_000)
+    with pytest.raises(AnswerTooLargeError) as caught:
+        await poll(answer_with(), result_dir=tmp_path)
+    assert (caught.value.job_id, caught.value.limit) == ("j-1", 2_000_000)
     gc.collect()
     assert names(tmp_path) == []
 

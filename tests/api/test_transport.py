@@ -32,6 +32,22 @@ def test_a_block_that_takes_too_long_raises_timeout_error_at_its_deadline():
     run(main())
 
 
+def test_an_error_of_a_block_that_took_too_long_is_raised():
+    async def close_slowly():
+        with block(TimeLimit(5.0)):
+            try:
+                await asyncio.sleep(60)
+            finally:
+                raise ZeroDivisionError
+
+    async def main():
+        with pytest.raises(ZeroDivisionError):
+            await close_slowly()
+        assert asyncio.current_task().cancelling() == 0
+
+    run(main())
+
+
 def test_a_block_that_ends_in_time_raises_nothing():
     async def main():
         limit = TimeLimit(5.0)

@@ -459,6 +459,7 @@ async def test_kind_sets_the_kind_of_ids_that_do_not_say_it(ade):
         (["watch", "--bogus"], "adepoll watch: No such option '--bogus'"),
         (["watch", "a", "--overwrite"], "adepoll watch: --overwrite has no effect here: it needs"),
         (["watch", "a", "--name", "label"], "it needs --out DIR or --journal FILE; see"),
+        (["watch", "a", "--label-field", "x"], "--label-field need --field NAME; see"),
         (["watch", "a", "--all"], "--all has no effect here: it needs --journal FILE; see"),
         (["watch", "a", "--out", "r", "--no-verify"], "it needs --journal FILE; see adepoll watch"),
         (["watch", "a", "--kind"], "adepoll watch: Option '--kind' requires an argument; see"),

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import sys
 
 import pytest
 from rich.console import Console
@@ -15,6 +16,7 @@ from adepoll.cli.demo_emulator import EmulatorProcess, emulator_process
 from adepoll.cli.demo_run import Observations, compare, run_demo, summary_table
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.emulator import Emulator, JobPlan, Outcome, Profile
+from adepoll.errors import AdePollError
 
 
 def observed(**changes):
@@ -189,6 +191,13 @@ async def test_the_code_of_the_demo_says_whether_there_was_a_difference(
         "adepoll: comparing with the emulator's records",
         *[f"adepoll: WRONG: {finding}" for finding in findings],
     ]
+
+
+async def test_an_emulator_that_does_not_start_is_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "true")
+    with pytest.raises(AdePollError, match='"adepoll emulate" to see why'):
+        async with emulator_process(seed=1, median=1.0):
+            pass
 
 
 async def test_the_emulator_of_the_demo_does_not_get_the_api_key(monkeypatch):

@@ -46,6 +46,7 @@ def took(milliseconds):
         (outcome("failed", failure_reason="no\ntext"), r"failed      j1  no\ntext"),
         (outcome("Dreaming"), "Dreaming    j1"),
         (outcome("cancelled"), "cancelled   j1"),
+        (outcome(incomplete=True), "completed   j1  pages failed"),
         (outcome(file="/r/j1.json"), "completed   j1  2 MB in /r"),
         (outcome(file="/r/other.json"), "completed   j1  2 MB in /r/other.json"),
         (

@@ -333,6 +333,7 @@ def test_the_display_has_three_lines_or_more_and_never_breaks_a_part():
 def test_a_narrow_terminal_has_no_bar():
     assert drawn(MANY, 30)[0].split() == ["settled", "1,204/50,000", "0:01:15"]
     assert drawn(MANY, 20)[:2] == ["set…  1,204/5…  0:0…", "1,180 completed"]
+    assert drawn(MANY, 26)[1] == "1,180 completed  24 failed"
 
 
 @contextmanager
@@ -373,7 +374,7 @@ def test_the_display_is_updated_and_removed_at_the_end(replay):
     with at_terminal() as terminal:
         replay(script)
         shown = all_of(terminal)
-    assert shown.index("0/9") < shown.index("7/9")
+    assert shown.index("0/9") < shown.index("7/9") < shown.rindex("\x1b[2K")
     assert "0:00:00" in shown
     assert shown.index("\x1b[?25l") < shown.index("7/9") < shown.index("\x1b[?25h")
 

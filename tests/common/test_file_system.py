@@ -337,16 +337,19 @@ def test_a_link_of_another_user_is_not_followed(monkeypatch, tmp_path, owner, us
 
 
 def test_a_plain_file_of_another_user_is_replaced(monkeypatch, tmp_path):
-    path = tmp_path / "file"
+    path, folder, lstat = tmp_path / "file", tmp_path / "folder", Path.lstat
     path.write_bytes(b"old")
-    status = SimpleNamespace(st_mode=path.lstat().st_mode, st_uid=4_712)
-    lstat = Path.lstat
-    monkeypatch.setattr(Path, "lstat", lambda self: status if self == path else lstat(self))
+    folder.mkdir()
+
+    def lstat_of_another_user(self):
+        return SimpleNamespace(st_mode=lstat(self).st_mode, st_uid=4_712)
+
+    monkeypatch.setattr(Path, "lstat", lstat_of_another_user)
     monkeypatch.setattr(os, "geteuid", lambda: 4_711)
     write(path)
     assert (tmp_path / "file").read_bytes() == b"new"
     with pytest.raises(IsADirectoryError):
-        write(tmp_path)
+        write(folder)
 
 
 def test_a_plain_path_has_no_dots(tmp_path, monkeypatch):

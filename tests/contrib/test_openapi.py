@@ -98,6 +98,7 @@ def test_the_model_and_the_json_of_a_job_are_the_same():
     job = snapshot(received_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     model = JobModel.model_validate(job)
     assert model.model_dump(mode="json") == job_as_json(job)
+    assert JobModel.model_validate(job_as_json(job)) == model
     assert "canary" not in model.model_dump_json()
 
 

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from waiting import supervised
 
+import adepoll
 from adepoll.cli import cli, emulate
 from adepoll.emulator import Emulator, JobPlan
 
@@ -101,6 +102,18 @@ async def test_a_terminal_shows_one_line_of_statistics_that_is_redrawn(monkeypat
     assert len(lines) >= 2
     begin = "2 active, 0 settled | 0 get, 1 list, 0 create, 0 result | 1 faults"
     assert lines[-1].split("\r")[0] == begin[:59]  # a line of 60 characters could wrap
+
+
+def test_verbose_prints_a_line_every_ten_seconds_if_stderr_is_no_terminal(capsys):
+    async def main():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(25):
+                await emulate._serve(Emulator(), verbose=True)
+
+    adepoll.emulator.run(main())
+    assert capsys.readouterr().err.splitlines() == 2 * [
+        "adepoll: 0 active, 0 settled | 0 get, 0 list, 0 create, 0 result"
+    ]
 
 
 def test_pending_and_processing_jobs_are_active(clock):

@@ -140,6 +140,14 @@ def test_an_overlong_body_within_the_limit_is_read():
     assert job.is_terminal
 
 
+def test_an_overlong_answer_about_a_v2_job_is_read():
+    async def script(world, source):
+        job_id = world.submit(JobPlan(), kind="v2-parse")
+        assert (await source.for_kind(JobKind.V2_PARSE).get_job(job_id)).job_id == job_id
+
+    replay(script, make_fault("overlong"))
+
+
 @pytest.mark.parametrize("kind", ["v1-parse", "v2-parse"])
 def test_an_overlong_page_of_any_kind_is_refused(kind):
     async def script(_world, source):

@@ -279,6 +279,7 @@ async def test_416_at_the_end_of_the_object_is_an_empty_body(storage, storage_cl
         storage_client, storage.url(), requested=Range(SIZE), version=ObjectVersion(None, '"one"')
     )
     assert (body, response.start, response.stop) == (b"", SIZE, SIZE)
+    assert response.is_partial
 
 
 async def test_416_at_the_end_of_another_version_is_another_version(storage, storage_client):

@@ -250,3 +250,13 @@ async def test_a_file_that_was_refused_is_refused_again(path, tmp_path):
         for _ in range(2):
             with pytest.raises(JournalDamagedError):
                 reader.counts()
+
+
+async def test_a_kind_that_another_program_has_written_is_damage(journal, path):
+    with closing(sqlite3.connect(path)) as writer, writer:
+        writer.execute("UPDATE jobs SET kind = 'not a kind' WHERE number = 1")
+    with (
+        JournalReader(path) as reader,
+        pytest.raises(JournalDamagedError, match="a kind is not a kind of jobs"),
+    ):
+        reader.kinds()

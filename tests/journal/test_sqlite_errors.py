@@ -137,6 +137,16 @@ def test_an_io_error_has_the_cause_that_the_next_write_reports(
     assert not [*tmp_path.iterdir()]
 
 
+def test_only_a_file_that_cannot_be_opened_can_be_one_file_too_many(monkeypatch, tmp_path):
+    limit = OSError(errno.EMFILE, "too many open files")
+    monkeypatch.setattr("adepoll.journal.sqlite_errors.too_few_files_left", lambda: limit)
+    numbers = [
+        reading_error(caused(code), tmp_path / "a.db").errno
+        for code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+    ]
+    assert numbers == [errno.EMFILE, errno.EROFS]
+
+
 @pytest.mark.parametrize("error_of", [reading_error, writing_error])
 def test_an_io_error_of_a_disk_that_is_gone_stays_one(error_of, tmp_path):
     error = error_of(caused(sqlite3.SQLITE_IOERR), tmp_path / "gone" / "a.db")

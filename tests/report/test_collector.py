@@ -3,6 +3,7 @@
 import math
 import random
 import tracemalloc
+from datetime import UTC, datetime
 
 import pytest
 from attrs import evolve
@@ -251,6 +252,15 @@ def test_http_206_without_a_reason_is_a_violation():
     base = record(1)
     facts = collect([evolve(base, snapshot=evolve(base.snapshot, violates_schema=True))])
     assert [group.pattern for group in facts.violations] == ["no reason given"]
+
+
+def test_the_end_of_a_job_without_its_submission_gives_no_duration():
+    base = record(1)
+    unknown = evolve(base.snapshot, received_at=None, created_at=None, metadata=None)
+    ended = evolve(unknown, completed_at=datetime.fromtimestamp(base.settled_at, UTC))
+    assert ended.completed_at != unknown.completed_at
+    first, second = (collect([evolve(base, snapshot=found)]) for found in (unknown, ended))
+    assert first.durations == second.durations
 
 
 # --- cost, results, open jobs --------------------------------------------------------------------

@@ -281,3 +281,18 @@ async def test_a_webhook_may_be_as_large_as_the_caller_allows(ade, client, size,
     is_read = status == 204
     assert polled == ["job-1"] * is_read
     assert seen == [("b", "job-1", bytes)] * is_read
+
+
+def test_a_webhook_that_does_not_end_has_a_time_limit(replay):
+    async def endless():
+        while True:
+            yield b" "
+            await asyncio.sleep(1)
+
+    async def script():
+        async with open_resources(client=AdeClient("key")) as resources:
+            return await resources.receive_webhook(
+                None, headers={}, body=endless(), max_bytes=2**20
+            ), asyncio.get_running_loop().time()
+
+    assert replay(script) == (408, 60)

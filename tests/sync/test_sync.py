@@ -324,6 +324,8 @@ def test_closing_the_loop_waits_for_all_tasks_even_if_one_of_them_fails():
     failed, _ = loop.run(begin())
     loop.close()
     assert ended
+    assert loop.is_closed
+    loop.close()
     assert isinstance(failed.exception(), ValueError)
 
 
