@@ -232,7 +232,6 @@ class Durations:
         self._count_known()
         self._surprising.clear()
         self._drift = 0.0
-        self._is_outdated = True
 
     def _record_gone(
         self, first: float, last: float, ended: float | None, *, exact: float | None = None
