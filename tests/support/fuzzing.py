@@ -5,6 +5,7 @@ of its JSON, are replaced, removed, moved or repeated. An input that makes adepo
 no earlier input has run is edited further (only from Python 3.12 on, which can tell).
 """
 
+import gc
 import json
 import os
 import sys
@@ -215,8 +216,10 @@ def counted_calls():
             calls += 1
 
     before = sys.getprofile()
+    gc.disable()  # otherwise, finalizers of objects of earlier tests could be counted
     sys.setprofile(profile)
     try:
         yield lambda: calls
     finally:
         sys.setprofile(before)
+        gc.enable()
