@@ -29,11 +29,12 @@ def redacted(model: _T) -> _T:
     # A text for people can be a part of an object that the service sent, which is in `extra`. The
     # text is made again from the redacted object, as it is made when the copy is written and read.
     sent, shown = getattr(model, "extra", {}), changes.get("extra", {})
-    for name, key in _messages_of(cls) if shown else ():
-        if isinstance(shown.get(key), dict | list) and getattr(model, name) == error_text(
-            sent[key]
+    for field in fields_of(cls) if shown else ():
+        part = shown.get(field.key)
+        if isinstance(part, dict | list) and getattr(model, field.name) == error_text(
+            sent[field.key]
         ):
-            changes[name] = error_text(shown[key])
+            changes[field.name] = error_text(part)
     return attrs.evolve(model, **changes) if changes else model  # type: ignore[misc]  # an attrs class
 
 
@@ -52,14 +53,6 @@ def _redacted_value(name: str, value: Any) -> Any:
         items = tuple([redacted(item) for item in value])
         return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
     return redacted(value) if attrs.has(type(value)) else value
-
-
-@cache
-def _messages_of(cls: type) -> tuple[tuple[str, str], ...]:
-    """Return the attributes whose values are messages for people, as pairs (name, JSON name)."""
-    return tuple(
-        (field.name, field.key) for field in fields_of(cls) if field.is_message and not field.many
-    )
 
 
 @cache

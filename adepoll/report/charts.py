@@ -136,9 +136,9 @@ def _draw_histogram(canvas: _Canvas, sample: Sample, noun: str) -> Iterable[Mark
             slot=_n(slot),
             room=_n(canvas.base - canvas.top),
             beyond=" beyond" if beyond else "",
-            left=_n(_LEFT + index * slot + min(1.0, slot / 8)),
+            left=_n(_LEFT + index * slot + 1),
             y=_n(canvas.base - height),
-            width=_n(slot - min(2.0, slot / 4)),
+            width=_n(slot - 2),
             height=_n(height),
         )
     low, high = counted.edges[0], counted.edges[-1]

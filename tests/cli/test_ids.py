@@ -337,6 +337,7 @@ def test_null_and_empty_values_are_skipped_and_numbers_are_ids():
         ('{"id": "x"', r"malformed JSON \(Expecting ',' delimiter, character 11\)"),
         ('["x"]', "not a JSON object"),
         ("null", "not a JSON object"),
+        ("5", "not a JSON object"),
         ('{"id": ["x"]}', "the value of 'id' is not a string"),
         ('{"id": true}', "the value of 'id' is not a string"),
         ('{"name": 1, "job": 2}', "no key 'id'; available: name, job"),
