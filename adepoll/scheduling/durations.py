@@ -336,6 +336,6 @@ _LOG_TIMES: Final = math.log(_TIMES)
 _SUSPICIOUS: Final = 2.5 * _LOG_TIMES
 _CERTAIN: Final = 6.5 * _LOG_TIMES
 _MOST_SURPRISING: Final = 64  # maximum number of ended jobs that are not forgotten
-# Ended jobs without which the estimate is too uncertain to compare polls with it.
-_MANY_ENDS: Final = 50.0
+# If fewer jobs were seen to end, the estimate is too uncertain to compare polls with it.
+_MANY_ENDS: Final = 15.0
 _KEPT: Final = 0.5  # all forgotten jobs together still count as this number of jobs

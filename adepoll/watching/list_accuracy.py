@@ -407,6 +407,6 @@ _EXPECTED: Final = 30.0
 # `KeptShare.expected` is `_EXPECTED_SOON`, or a share of the listed jobs if these are few. If the
 # list shows 20% of the settled jobs, one job is found in the end.
 _EXPECTED_SOON: Final = 6.0
-_EXPECTED_SHARE: Final = 0.02
+_EXPECTED_SHARE: Final = 0.05
 _PER_SWEEP: Final = 2.0
 _MIN_CHANCE: Final = 0.1  # chance that a job has settled, below which a poll would show too little

@@ -86,7 +86,8 @@ class ListChecks:
         active_at = state.received_at + state.last_active_age  # last time the job was seen active
         durations = self.timing.learning.durations
         replaced = self.list_trust.sweeping and not state.awaited  # sweeps replace such polls
-        is_short = now < state.added_at + _SHORT and durations.ended < _FEW_ENDED
+        is_surprise = durations.ended < _FEW_ENDED or durations.is_drifting
+        is_short = now < state.added_at + _SHORT and is_surprise
         if settled and replaced and is_short and accuracy.arrivals.in_time:
             # Other jobs have probably settled, too, since jobs are shorter than was known.
             accuracy.compare_at = min(accuracy.compare_at, now)

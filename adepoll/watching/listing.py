@@ -64,8 +64,6 @@ class ListTrust:
     _settled_share: float = 0.0
     # Number of polls that may now be made only to check the list, if the request budget is short.
     _checks: float = 1.0
-    # Number of polls of new jobs that may still be made only to find out whether jobs are short.
-    _probes: int = 12
     # Lag of the list in seconds, as measured with the last new job whose poll was wasted.
     _last_lag: float = 0.0
 
@@ -153,33 +151,19 @@ class ListTrust:
             state.list_trusted_until = self.next_check(state, now)
         return state.list_trusted_until
 
-    def next_check(self, state: JobState, now: float, *, polled: bool = False) -> float:
+    def next_check(self, state: JobState, now: float) -> float:
         """Return the time at which a listed job is polled, because the list can be wrong.
 
         This is the time at which 99% of jobs of its age should have settled, and at the latest
-        `max_trust` seconds from now. Two kinds of jobs are polled earlier. First, new jobs that
-        neither the list nor a poll has shown as active: perhaps no sweep will show them. Second, a
-        few new jobs while it is not known how long jobs take: they are polled after a second, to
-        find out whether jobs are so short that sweeps must be more frequent.
-
-        Args:
-            state: The job.
-            now: The present time.
-            polled: True if a poll has just found the job active. But False if the job was polled
-                because it was missing from the list.
+        `max_trust` seconds from now. A new job that neither the list nor a poll has shown as active
+        is polled earlier: perhaps no sweep will show it.
         """
         if state.first_active_age is None:
             lag = min(self.list_lag, self.first_trust)
             return max(state.added_at + self.first_trust + lag, now)
-        durations = self.learning.durations
-        is_new = now < state.added_at + _PROBED_FOR
-        if polled and is_new and self._probes and not durations.ended:
-            self._probes -= 1
-            # If the poll took long, at least half of the delay remains after its end.
-            return max(state.polled_at + _PROBE_DELAY, now + _PROBE_DELAY / 2)
         age = self.learning.age(state, now)
         longest = min(self.max_trust, self.check_every(state, now))
-        distribution = durations.distribution
+        distribution = self.learning.durations.distribution
         if distribution.quantile(_KNOWN_SHARE, age=age) > EDGES[distribution.known]:
             # No settled job was much older than this job is now, as in a batch whose jobs all
             # started at the same time. So the distribution only guesses when jobs of this age
@@ -368,10 +352,6 @@ _MAX_CHECKS: Final = 4.0  # polls, only to check the list, that can be saved for
 _ALMOST_ALL: Final = 0.99  # when this share of jobs of its age should have settled, a job is polled
 # The distribution decides only if this share of the jobs of an age should settle at known ages.
 _KNOWN_SHARE: Final = 0.95
-# For this number of seconds after a job was added, it can be polled again after `_PROBE_DELAY`
-# seconds, to find out whether jobs are short.
-_PROBED_FOR: Final = 2.0
-_PROBE_DELAY: Final = 1.0
 _MIN_TRUST: Final = 10.0  # seconds; the distribution cannot make a listed job due earlier
 _MAX_LAG: Final = 30.0  # seconds; if a job is missing for longer, a lag is not the reason
 # Seconds added to the age of a job that was not listed yet. The sum is the assumed lag of the list,

@@ -42,7 +42,8 @@ class PollTimes:
             awaits: True if somebody waits for the job.
             can_wait: True if the first poll may be later when the job is probably new.
         """
-        if can_wait and (delay := self._first_delay()):
+        state.is_probe = not awaits and self.timing.may_probe()
+        if can_wait and not state.is_probe and (delay := self._first_delay()):
             self.poll_queue.put(state, now + delay, postponed=True)
             return
         # While the request budget is short, a page that shows the job replaces the first poll for
@@ -122,12 +123,9 @@ class PollTimes:
         is_uncertain = self.timing.is_uncertain(state, now)
         if is_uncertain:
             delay = min(delay, self.timing.early_delay(state, now))
-        # The delay begins at the start of the last poll. If that poll took long, at least half of
-        # the delay remains after its end.
-        due = max(state.polled_at + delay, now + delay / 2)
+        due = min(_after_poll(state, delay, now), now + within)
         # Later polls are not recalled: an old job that is found among new jobs recalls all, too.
-        postponed = is_uncertain and state.polls <= _RECALLED
-        due = min(due, now + within)
+        postponed = state.polls <= _RECALLED and (is_uncertain or self.timing.is_new(state, now))
         if due - now > self.timing.long_delay and state.failures is None:
             self._put_paused(state, now, due)
         else:
@@ -165,6 +163,9 @@ class PollTimes:
         - Jobs take only seconds: the fourth job that has settled is young.
         - Jobs have become shorter (`Durations.is_drifting`).
 
+        So jobs are postponed if they wait for their first poll, or if they are young and were
+        polled at most twice.
+
         Args:
             state: The job that has settled.
             now: The present time.
@@ -191,8 +192,15 @@ class PollTimes:
         if was_missing:
             # The list may never show this job. So poll it no more often than the schedule would.
             state.not_before = now + self.timing.delay(state, now)
-        state.list_trusted_until = self.list_trust.next_check(state, now, polled=not was_missing)
-        self.poll_queue.put(state, state.list_trusted_until)
+        state.list_trusted_until = self.list_trust.next_check(state, now)
+        due = state.list_trusted_until
+        # Later polls of a probe would save hardly any time, because the list is read often.
+        if state.is_probe and state.polls == 1 and self.timing.is_uncertain(state, now):
+            early = _after_poll(state, self.timing.early_delay(state, now), now)
+            if early < due:
+                self.list_trust.confirm_when_due(state)
+                due = early
+        self.poll_queue.put(state, due)
 
     def _first_delay(self) -> float:
         """Return the seconds until the first poll of a new job that can wait; 0 to poll it now."""
@@ -204,6 +212,14 @@ class PollTimes:
             return trust.first_trust
         arrivals = self.timing.learning.durations.arrivals
         return self.timing.first_delay() if arrivals.trusted else 0.0
+
+
+def _after_poll(state: JobState, delay: float, now: float) -> float:
+    """Return the time of the next poll: `delay` seconds after the start of the last poll.
+
+    If the last poll took long, at least half of the delay remains after its end.
+    """
+    return max(state.polled_at + delay, now + delay / 2)
 
 
 SHARED_FOR: Final = 1.0

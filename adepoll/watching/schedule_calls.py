@@ -47,6 +47,10 @@ class ScheduleCalls:
     mean_delay: float | None = field(default=None, init=False)
     # Recent polls that were earlier than planned, because jobs may take only seconds.
     _early_polls: float = field(default=0.0, init=False)
+    # Number of new jobs that may become probes (`may_probe`), and the number of ended jobs when
+    # that was last calculated.
+    _probes: float = field(default=12.0, init=False)
+    _ended: int = field(init=False)
     # `schedule`, if it has `first_delay`. Checked once, because isinstance is slow for a protocol.
     _first_poll_schedule: FirstPollSchedule | None = field(init=False)
 
@@ -54,6 +58,11 @@ class ScheduleCalls:
     def _find_long_delay(self) -> float:
         """Return the longest delay of `Adaptive` at ages that are not quiet."""
         return self.schedule.longest if isinstance(self.schedule, Adaptive) else math.inf
+
+    @_ended.default
+    def _count_ended(self) -> int:
+        """Return the number of jobs that were seen to end before this object was created."""
+        return self.learning.durations.ended
 
     @_first_poll_schedule.default
     def _find_first_poll_schedule(self) -> FirstPollSchedule | None:
@@ -137,18 +146,48 @@ class ScheduleCalls:
         delay = self._first_poll_schedule.first_delay(context, self.rng, old_share=old_share)
         if not 0 <= delay < math.inf:
             raise self._error(delay)
-        return delay * self.rng.random() if self.rng.random() < _PROBED else delay
+        return delay * self.rng.random() if self.rng.random() < _EARLIER else delay
+
+    def may_probe(self) -> bool:
+        """Return True if a new job is to be a *probe*, and count it.
+
+        The first polls of a probe are early, to find out whether jobs are much shorter than was
+        learnt from earlier jobs, or settled already when the watcher gets them. Otherwise, many
+        polls would be late before this is noticed. The first twelve new jobs are probes, and later
+        one new job for 64 jobs that have ended. Only `Adaptive` needs probes.
+        """
+        ended = self.learning.durations.ended
+        if ended != self._ended:
+            more = (ended - self._ended) * _PROBES_PER_END
+            self._probes, self._ended = min(self._probes + more, _MAX_PROBES), ended
+        if self._probes < 1 or self.long_delay == math.inf:  # infinity: another schedule
+            return False
+        self._probes -= 1
+        return True
 
     def is_uncertain(self, state: JobState, now: float) -> bool:
         """Return True if it is not known yet whether jobs take only seconds.
 
-        Then the job is young, nobody waits for it, and fewer than eight jobs were seen to end at
-        its present age or later. Only `Adaptive` needs to know this.
+        Then the job is young, and nobody waits for it. Also, it is a probe, or fewer than eight
+        jobs were seen to end at its present age or later. Only `Adaptive` needs to know this.
         """
-        if not isinstance(self.schedule, Adaptive) or state.awaited or state.failures is not None:
+        if not self._polls_early(state, now):
             return False
         proven = EDGES[self.learning.durations.distribution.proven]
-        return self.is_young(state, now) and self.learning.age(state, now) >= proven
+        return state.is_probe or self.learning.age(state, now) >= proven
+
+    def is_new(self, state: JobState, now: float) -> bool:
+        """Return True if a job is young, nobody waits for it, and jobs are expected to be new.
+
+        Only `Adaptive` needs to know this: its next poll can become earlier if jobs become shorter.
+        """
+        return self.learning.durations.arrivals.trusted and self._polls_early(state, now)
+
+    def _polls_early(self, state: JobState, now: float) -> bool:
+        """Return True if a poll of a job may be earlier than planned, because jobs may be short."""
+        if not isinstance(self.schedule, Adaptive) or state.awaited or state.failures is not None:
+            return False
+        return self.is_young(state, now)
 
     def is_young(self, state: JobState, now: float) -> bool:
         """Return True if the age of a job is at most three target lags."""
@@ -240,7 +279,9 @@ _MEAN_OF: Final = 32  # delays that make up most of `mean_delay`
 _DONE: Final = 0.98  # progress at which a job can stay for a long time
 _MIN_GAIN: Final = 0.01  # smallest change of the progress by which the end of a job is estimated
 _MEAN_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
-_PROBED: Final = 0.05  # share of the apparently new jobs that are polled earlier than planned
+_EARLIER: Final = 0.05  # share of the apparently new jobs that are polled earlier than planned
+_MAX_PROBES: Final = 12.0  # largest value of `_probes`
+_PROBES_PER_END: Final = 1 / 64
 FEW_ENDED: Final = 4
 """Number of settled jobs that show whether jobs take only seconds."""
 

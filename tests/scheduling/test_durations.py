@@ -603,7 +603,7 @@ def test_reported_durations_are_learnt_however_many_there_are():
 
 def test_nothing_is_forgotten_after_few_ends():
     durations = Durations()
-    end_at(durations, *[400.0] * 50)
+    end_at(durations, *[400.0] * 15)
     assert durations.quantile(0.5) > 350.0
     end_at(durations, *[100.0] * 7)
     assert durations.quantile(0.5) > 350.0

@@ -804,42 +804,6 @@ def test_a_job_that_the_list_may_show_first_is_not_polled_for_a_while(lag, now, 
 
 
 @pytest.mark.parametrize(
-    ("polled", "now", "ended", "delay"),
-    [
-        (True, 1.9, 0, 1.0),
-        (True, 2.0, 0, 300.0),  # it is not new any more
-        (False, 1.9, 0, 300.0),
-        (True, 1.9, 1, 300.0),  # it is known how long jobs take
-    ],
-)
-def test_new_jobs_are_polled_again_soon_while_nothing_is_known(polled, now, ended, delay):
-    durations = Durations()
-    for _ in range(ended):
-        durations.begin()
-        durations.end(0.0, 1.0, 2.0)
-    trust = make_hints(durations)
-    state = make_state(trust, active_at=1.0)
-    state.polled_at = now
-    assert trust.next_check(state, now, polled=polled) == pytest.approx(now + delay)
-
-
-@pytest.mark.parametrize(("took", "due"), [(0.2, 1.25), (0.75, 1.5), (1.0, 1.75), (1.5, 2.25)])
-def test_a_new_job_is_not_polled_again_at_once_after_a_slow_poll(took, due):
-    trust = make_hints()
-    state = make_state(trust, active_at=1.0)
-    state.polled_at = 0.25
-    assert trust.next_check(state, 0.25 + took, polled=True) == due
-
-
-def test_at_most_twelve_new_jobs_are_polled_again_soon():
-    trust = make_hints()
-    state = make_state(trust, active_at=1.0)
-    state.polled_at = 1.25
-    checks = [trust.next_check(state, 1.5, polled=True) for _ in range(14)]
-    assert checks == [2.25] * 12 + [301.5] * 2
-
-
-@pytest.mark.parametrize(
     ("kept", "delay", "every"), [(0.0, 4.0, math.inf), (0.25, 4.0, 8.0), (1.0, 4.0, 4.0)]
 )
 def test_listed_jobs_are_polled_by_the_share_of_settled_jobs_that_are_kept(kept, delay, every):

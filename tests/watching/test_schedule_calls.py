@@ -120,6 +120,8 @@ def test_a_twentieth_of_the_jobs_that_seem_new_is_polled_earlier(draw, delay):
         (7, 0.0, {}, True),
         (8, 0.0, {}, False),
         (8, 2.0, {}, True),  # all eight jobs had ended at this age
+        (8, 0.0, {"is_probe": True}, True),
+        (8, 6.1, {"is_probe": True}, False),
         (0, 0.0, {"failures": PollFailures(last_at=0.0)}, False),
         (0, 0.0, {"subscribers": (Waits(),)}, False),
     ],
@@ -143,6 +145,30 @@ def test_twelve_polls_are_early_and_then_one_of_eight_until_four_jobs_have_settl
     assert {after - before for before, after in pairwise(early[13:])} == {8}
     calls = calls_of(Adaptive(), durations=ended(4, 1.0))
     assert {calls.early_delay(state, 100.0) for _ in range(40)} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "age", "is_new"), [(32, 6.0, True), (32, 6.1, False), (31, 0.0, False)]
+)
+def test_a_young_job_is_new_after_32_new_jobs(arrivals, age, is_new):
+    durations = ended(8, 60.0)
+    for _ in range(arrivals):
+        durations.arrivals.record(0.0, added_at=1.0, now=1.0)
+    state = state_of(added_at=100.0, received_at=100.0)
+    assert calls_of(Adaptive(), durations=durations).is_new(state, 100.0 + age) is is_new
+    assert not calls_of(Fixed(), durations=durations).is_new(state, 100.0 + age)
+
+
+def test_the_first_twelve_jobs_are_probes_and_then_one_for_64_ended_jobs():
+    calls = calls_of(Adaptive(), durations=ended(1_000, 60.0))
+    assert [calls.may_probe() for _ in range(14)] == [True] * 12 + [False] * 2
+    for jobs, probes in ((63, 0), (1, 1), (64, 1), (100_000, 12)):
+        durations = calls.learning.durations
+        for _ in range(jobs):
+            durations.begin()
+            durations.end(0.0, 59.8, 60.2)
+        assert [calls.may_probe() for _ in range(13)] == [True] * probes + [False] * (13 - probes)
+    assert not calls_of(Fixed()).may_probe()
 
 
 # --- the aim ------------------------------------------------------------------------------------

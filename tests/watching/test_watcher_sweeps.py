@@ -265,7 +265,7 @@ def test_jobs_added_during_sweeps_cost_no_more(replay):
             detection_lag = await lags_of(service, watcher.watch(come()))
         assert len(detection_lag) == 280
         assert mean(detection_lag.values()) < 4
-        assert len(service.polls) < 1.35 * 280
+        assert len(service.polls) < 1.4 * 280
 
     replay(script)
 
@@ -1031,6 +1031,27 @@ def test_two_watchers_learn_together(replay):
         assert durations.ended == 200
         assert at_risk(durations) == (0, {})
         assert durations.quantile(0.5) == pytest.approx(20, abs=2)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("discovery", ["get", "auto"])
+@pytest.mark.parametrize(("seconds", "jobs"), [(0.3, 10), (1.0, 30), (1.0, 300), (3.0, 30)])
+def test_jobs_of_seconds_are_found_soon_after_jobs_of_a_minute(replay, discovery, seconds, jobs):
+    """They are found within 2.5 s. Without probes, their second poll would be after 4 s."""
+
+    async def script():
+        service, durations, rng = Service(), Durations(), Random(1)
+        for _ in range(300):
+            ended = rng.gauss(60, 3)
+            durations.record_arrival(0.0, added_at=0.0, now=0.0)
+            durations.end(0.0, ended - 1, ended + 1)
+        job_ids = service.submit(jobs, processing_time=seconds)
+        async with watcher_of(service, durations=durations, discovery=discovery) as watcher:
+            lags = await lags_of(service, watcher.watch(job_ids))
+        assert len(lags) == jobs
+        assert max(lags.values()) < 2.5
+        assert mean(lags.values()) < 1.5
 
     replay(script)
 
