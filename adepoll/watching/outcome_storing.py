@@ -96,7 +96,8 @@ def repeat_query(query: Query, *, every: float = 2.0) -> "QueriedIds":
 
     Args:
         query: Returns the ids of some or all of the jobs whose outcome is not stored yet.
-        every: Seconds from the end of a query to the start of the next query.
+        every: Minimum seconds from the end of a query to the start of the next query, which starts
+            when all ids of the previous one were taken.
 
     Raises:
         ValueError: `every` is not a positive number.
