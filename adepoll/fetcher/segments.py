@@ -31,8 +31,8 @@ class NoRangesError(Exception):
 
 
 @define(eq=False)
-class Claim:
-    """A segment: a range of bytes that one connection is fetching.
+class Segment:
+    """A range of bytes that one connection is fetching.
 
     Attributes:
         start: Offset of the next byte to fetch; it grows while bytes arrive.
@@ -54,7 +54,7 @@ class Segments:
 
     size: int
     present: list[tuple[int, int]] = field(factory=list, converter=merged)
-    _claims: list[Claim] = field(factory=list, init=False)
+    _claimed: list[Segment] = field(factory=list, init=False)
 
     @property
     def missing(self) -> int:
@@ -66,25 +66,25 @@ class Segments:
         """Number of bytes at the start of the file that are present without a gap."""
         return self.present[0][1] if self.present and self.present[0][0] == 0 else 0
 
-    def claim(self, max_bytes: int) -> Claim | None:
+    def claim(self, max_bytes: int) -> Segment | None:
         """Claim the first bytes that are neither present nor claimed, at most `max_bytes`.
 
         Return None if every byte is present or claimed.
         """
-        claimed = [(claim.start, claim.stop) for claim in self._claims]
+        claimed = [(segment.start, segment.stop) for segment in self._claimed]
         position = 0
         for start, stop in [*sorted(self.present + claimed), (self.size, self.size)]:
             if position < start:
-                claim = Claim(position, min(start, position + max_bytes))
-                self._claims.append(claim)
-                return claim
+                segment = Segment(position, min(start, position + max_bytes))
+                self._claimed.append(segment)
+                return segment
             position = max(position, stop)
         return None
 
-    def advance(self, claim: Claim, count: int) -> None:
-        """Record that the next bytes of a claim have been written to the file: `count`, not 0."""
-        start = claim.start
-        stop = claim.start = start + count
+    def advance(self, segment: Segment, count: int) -> None:
+        """Record that the next bytes of a segment have been written to the file: `count`, not 0."""
+        start = segment.start
+        stop = segment.start = start + count
         index = bisect_left(self.present, (start, stop))
         end = index
         if end < len(self.present) and self.present[end][0] == stop:
@@ -95,9 +95,9 @@ class Segments:
             start = self.present[index][0]
         self.present[index:end] = [(start, stop)]
 
-    def release(self, claim: Claim) -> None:
-        """End a claim, so that other connections may claim the bytes that are still missing."""
-        self._claims.remove(claim)
+    def release(self, segment: Segment) -> None:
+        """End a segment, so that other connections may claim its bytes that are still missing."""
+        self._claimed.remove(segment)
 
 
 class DownloadConnections:
@@ -179,34 +179,34 @@ class DownloadConnections:
             self._add_connection(first)
 
     def _add_connection(self, body: ResponseBody | None = None) -> None:
-        if claim := self._claim():
+        if segment := self._claim():
             self._open_connections += 1
-            self._group.create_task(self._run_connection(claim, body))
+            self._group.create_task(self._run_connection(segment, body))
 
-    def _claim(self) -> Claim | None:
+    def _claim(self) -> Segment | None:
         return self._segments.claim(self._plan.segment_size(self._segments.missing, self._time()))
 
-    async def _run_connection(self, claim: Claim | None, body: ResponseBody | None) -> None:
+    async def _run_connection(self, segment: Segment | None, body: ResponseBody | None) -> None:
         """Download one segment after another over one connection, as long as it is needed.
 
-        `claim` is the first segment; None if nothing is left to download. `body` is a response that
-        has already arrived for this segment; None to send a request.
+        `segment` is the first one; None if nothing is left to download. `body` is a response that
+        has already arrived for it; None to send a request.
         """
-        while claim is not None:
-            await self._fetch(claim, body)
+        while segment is not None:
+            await self._fetch(segment, body)
             body = None  # only the first response of a download can have arrived already
             is_needed = self._open_connections <= self._plan.wanted
-            claim = self._claim() if is_needed else None
+            segment = self._claim() if is_needed else None
         self._open_connections -= 1
 
-    async def _fetch(self, claim: Claim, body: ResponseBody | None) -> None:
-        """Fetch the bytes of a claim with one request, write them, and release the claim.
+    async def _fetch(self, segment: Segment, body: ResponseBody | None) -> None:
+        """Fetch the bytes of a segment with one request, write them, and release the segment.
 
         If `body` is not None, it is the response, and no request is sent. After a temporary
         failure, wait until the next request may be sent.
         """
-        started, start = self._time(), claim.start
-        failure = await self._request(claim, body)
+        started, start = self._time(), segment.start
+        failure = await self._request(segment, body)
         if failure is None:
             return
         if isinstance(failure, ResultServerError) and self._open_connections > 1:
@@ -214,7 +214,7 @@ class DownloadConnections:
             # from now on use at most as many as are still open.
             self._plan.limit(self._open_connections - 1)
             return
-        is_empty = claim.start == start
+        is_empty = segment.start == start
         self._empty_failures += is_empty
         received, self._unreported = self._unreported, 0
         try:
@@ -223,7 +223,7 @@ class DownloadConnections:
             await self._raise_unless_served_whole(error, started, is_empty=is_empty)
         self.resumed += 1
 
-    async def _request(self, claim: Claim, body: ResponseBody | None) -> ResultError | None:
+    async def _request(self, segment: Segment, body: ResponseBody | None) -> ResultError | None:
         """Do what `_fetch` does, but return the error if the request fails.
 
         Raises:
@@ -231,13 +231,13 @@ class DownloadConnections:
         """
         try:
             if body is not None:
-                await self._write(claim, body)
+                await self._write(segment, body)
                 return None
-            requested = Range(claim.start, claim.stop)
+            requested = Range(segment.start, segment.stop)
             async with self._stored.open(requested=requested, version=self._version) as opened:
                 if not opened.is_partial:
                     raise NoRangesError
-                await self._write(claim, opened)
+                await self._write(segment, opened)
                 return None
         except UnusableRangeError as error:
             self._unusable_ranges += 1
@@ -251,7 +251,7 @@ class DownloadConnections:
         except ResultError as error:
             return error
         finally:
-            self._segments.release(claim)
+            self._segments.release(segment)
 
     async def _raise_unless_served_whole(
         self, error: ResultError, started: float, *, is_empty: bool
@@ -281,22 +281,22 @@ class DownloadConnections:
         elif started >= self._served_whole_at:
             raise NoRangesError
 
-    async def _write(self, claim: Claim, body: ResponseBody) -> None:
+    async def _write(self, segment: Segment, body: ResponseBody) -> None:
         """Write the body of a segment to the disk."""
         is_fast = self._plan.is_fast(self._time())
         read = body.read_in_blocks(self._blocks) if is_fast else body.read
-        record = partial(self._record, claim)
+        record = partial(self._record, segment)
         full_chunk = BLOCK_BYTES if is_fast else 0
-        await SegmentWriter(self._disk, claim.start, record, full_chunk=full_chunk).copy(read)
+        await SegmentWriter(self._disk, segment.start, record, full_chunk=full_chunk).copy(read)
 
-    def _record(self, claim: Claim, count: int) -> int:
-        """Record `count` new bytes of a claim; open more connections if `ConnectionPlan` says so.
+    def _record(self, segment: Segment, count: int) -> int:
+        """Record `count` new bytes of a segment; open more connections if `ConnectionPlan` says so.
 
         Return the number of bytes at the start of the file that are present without a gap.
         """
         self._unreported += count
         self._plan.received += count
-        self._segments.advance(claim, count)
+        self._segments.advance(segment, count)
         for _ in range(self._open_connections, self._plan.update(self._time())):
             self._add_connection()
         return self._segments.present_prefix
