@@ -253,7 +253,6 @@ class StorageClient(Connections):
                 exc.os_error, PrivateAddressError
             ):
                 private = str(exc.os_error)
-        self.check_open()  # raises if `aclose` has aborted the request
         # Raise outside of the handlers, because otherwise the traceback would also show the error
         # of aiohttp, which contains the secret URL.
         if private:

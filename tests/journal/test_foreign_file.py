@@ -5,6 +5,7 @@ import itertools
 import os
 import sqlite3
 from contextlib import closing
+from unittest.mock import Mock
 
 import pytest
 from amounts import more
@@ -22,6 +23,7 @@ from adepoll.errors import (
     NotAJournalError,
 )
 from adepoll.journal import Acknowledged, Fetched, GivenUp, JournalReader, RecordFilter, Settled
+from adepoll.journal.foreign_file import limit_instructions
 from adepoll.journal.outcomes import ResultFile
 from adepoll.journal.schema import OUT_DIR
 from adepoll.report import write_report
@@ -407,3 +409,14 @@ def test_an_endpoint_that_adepoll_would_not_record_is_damage(made, tmp_path, end
     assert len(errors) == len(USES)
     for error in errors:
         assert "address of its service is not a valid URL" in str(error)
+
+
+def test_queries_of_a_larger_file_may_take_longer():
+    def steps_of(size):
+        """Return how often SQLite may call the handler before it interrupts the query."""
+        connection = Mock()
+        limit_instructions(connection, size)
+        count, _ = connection.set_progress_handler.call_args.args
+        return next(number for number in itertools.count(1) if count())
+
+    assert steps_of(0) < steps_of(10**6) < steps_of(10**7)

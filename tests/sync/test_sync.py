@@ -441,6 +441,7 @@ def test_a_session_closes_its_open_batches(ade, client, tmp_path):
 def test_a_batch_of_a_closed_session_is_refused(client):
     with sync.Session(client) as session:
         pass
+    session.close()  # a further call does nothing
     with pytest.raises(ClosedError):
         session.batch()
     with pytest.raises(ClosedError):

@@ -1,0 +1,22 @@
+"""Random values that conform to a JSON schema."""
+
+from random import Random
+
+import pytest
+
+from adepoll.emulator.schema_samples import sample_of
+
+ITSELF = {"$ref": "#/$defs/part"}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{"type": "array", "items": ITSELF}, {"type": "object", "properties": {"a": ITSELF}}],
+    ids=["array", "object"],
+)
+def test_values_of_a_schema_that_contains_itself_are_null_below_eight_levels(part):
+    value, levels = sample_of(ITSELF | {"$defs": {"part": part}}, Random(0)), -1
+    while value is not None:
+        value = next(iter(value if isinstance(value, list) else value.values()))
+        levels += 1
+    assert levels == 8
