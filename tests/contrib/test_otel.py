@@ -278,6 +278,7 @@ async def test_a_download_is_a_child_of_the_current_span(ade, client, fetcher, s
     seen = []
     with spans.tracer.start_as_current_span("request") as request:
         done = await fetcher.download(job_id, path, progress=lambda *state: seen.append(state))
+        assert get_current_span() is request
     async with TracedFetcher(client, spans.tracer, with_ids=True, connections=1) as other:
         with pytest.raises(TargetExistsError):
             await other.download(f"v1-extract/{job_id}", path)

@@ -274,10 +274,10 @@ def test_sizes_have_a_suitable_unit(size, text):
 
 def test_open_jobs_are_shown_before_the_end_and_earlier_runs_after_it():
     found = types.SimpleNamespace(
-        settled={JobStatus.COMPLETED: 2, JobStatus.FAILED: 0}, unresolved=1, missed=1, partial=0,
+        settled={JobStatus.COMPLETED: 2, JobStatus.FAILED: 0}, unresolved=1, missed=1, partial=2,
         open=2, before=3, known=5, complete=False,
     )  # fmt: skip
-    details = ["2 completed", "1 unresolved", "1 not fetched"]
+    details = ["2 completed", "1 unresolved", "1 not fetched", "2 partial"]
     earlier = "3 acknowledged in earlier runs; run(replay=True) yields them again"
     for yielded, ended, total, more in (
         (0, False, None, ["2 open"]),

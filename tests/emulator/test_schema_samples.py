@@ -20,3 +20,7 @@ def test_values_of_a_schema_that_contains_itself_are_null_below_eight_levels(par
         value = next(iter(value if isinstance(value, list) else value.values()))
         levels += 1
     assert levels == 8
+
+
+def test_an_enum_that_is_not_an_array_is_ignored():
+    assert isinstance(sample_of({"enum": "ab", "type": "integer"}, Random(0)), int)
