@@ -96,11 +96,7 @@ class _Bar:
         """Return the next item of the stream when it arrives, and show the bar meanwhile."""
         if self._timer is None:
             self._draw()
-        try:
-            found = await item
-        except BaseException:
-            self.end()
-            raise
+        found = await item
         self._yielded += 1
         return found
 

@@ -451,6 +451,14 @@ async def test_a_retry_is_logged_at_debug_level(storage, fetcher, stored, caplog
     assert "?REDACTED answered 500" in caplog.text
 
 
+async def test_a_log_says_which_bytes_were_requested(storage, fetcher, stored, caplog, tmp_path):
+    caplog.set_level(logging.DEBUG, logger="adepoll")
+    storage.answers = [storage.reply(status="404 No")]
+    with pytest.raises(ResultRefusedError):
+        await fetcher.download(stored(storage.url("/p?" + QUERY)), tmp_path / "out")
+    assert "?REDACTED: 404 (bytes=0-" in caplog.text
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -75,6 +75,12 @@ def test_watch(ade, client):
     job_ids = submit(ade, 3)
     assert {job.job_id for job in sync.watch(job_ids, client=client)} == set(job_ids)
 
+    async def ids():
+        for job_id in job_ids:
+            yield job_id
+
+    assert {job.job_id for job in sync.watch(ids(), client=client)} == set(job_ids)
+
 
 def test_watch_raises_or_yields_what_is_unresolved(ade, client):
     job_ids = submit(ade, processing_time=1e6)
