@@ -389,6 +389,11 @@ async def test_the_file_of_a_list_has_the_name_of_its_path(table):
     assert report.files[1].name == "t-o.line-items.parquet"
 
 
+async def test_a_dot_at_the_beginning_of_a_key_is_escaped(table):
+    _, report = await table({".items": [1]}, explode=[r"\.items"])
+    assert report.rows == (1, 1)
+
+
 async def test_lists_with_the_same_name_have_files_of_their_own(table):
     _, report = await table({"a b": [1], "a_b": [2], "A/b": [3]}, explode=["a b", "a_b", "A/b"])
     names = [path.name for path in report.files[1:]]

@@ -115,6 +115,21 @@ def test_a_poll_that_was_cancelled_is_repeated_although_the_list_shows_the_job(j
     assert poll(jobs, 1e6) is None, "the next one is postponed"
 
 
+def test_a_poll_that_goes_on_need_not_be_repeated_if_the_list_shows_the_job(jobs, wait, loop):
+    waiter = Waiter(loop.create_future())
+    jobs.subscribe("a", "a", waiter, 0.0)
+    assert poll(jobs, 0.0) == "a"
+    jobs.list_hints.start_sweeping()
+    show(jobs, "a", 5.0)
+    polled = jobs.pop_due(10.0)
+    jobs.unsubscribe("a", waiter, keep_from=11.0, keep_poll=True)
+    jobs.list_hints.is_busy = lambda _now, _within: True
+    wait("a", 11.0)
+    assert jobs.get("a") is polled
+    jobs.succeeded(polled, snapshot("a", "processing"), 12.0)
+    assert poll(jobs, 1e6) is None, "the next one is postponed"
+
+
 def test_nothing_is_polled_while_nobody_waits(jobs, wait):
     leave = wait("a", 0.0)
     leave(1.0)

@@ -519,7 +519,7 @@ def test_the_time_between_two_queries_is_positive(every):
 
 def test_a_query_is_repeated_at_the_given_times_and_after_growing_waits(replay):
     async def script():
-        began, answers = [], [["a"], [], [], None, None, None, ["b"]]
+        began, answers = [], [["a"], [], [], None, None, None, ["b"], None, ["c"]]
 
         async def query():
             began.append(now())
@@ -536,5 +536,7 @@ def test_a_query_is_repeated_at_the_given_times_and_after_growing_waits(replay):
         # Five seconds after the end of a query; after failures 1, 2 and 4 s.
         assert began == [0.0, 6.0, 12.0, 18.0, 20.0, 23.0, 28.0]
         assert ids.began_at == 28.0
+        assert await anext(ids) == "c"
+        assert began[7:] == [34.0, 36.0]
 
     replay(script)
