@@ -169,6 +169,23 @@ def test_reading_from_the_socket_pauses_until_blocks_are_read(run):
     run(main())
 
 
+def test_full_blocks_are_read_although_the_connection_was_closed_meanwhile(run):
+    async def read_all(body):
+        while await body.read():
+            pass
+
+    async def main():
+        async with taken_over(all_of) as (_, body):
+            await until(lambda: body._paused, pause=0)
+            body._transport.close()
+            await until(lambda: body._transport is None, pause=0)
+            assert await body.read()
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await read_all(body)
+
+    run(main())
+
+
 @pytest.mark.parametrize("how", ["close", "abort"])
 def test_bytes_before_a_broken_connection_are_read_before_the_error(run, how):
     async def breaking(writer):

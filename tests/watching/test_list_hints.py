@@ -427,6 +427,16 @@ def test_the_other_polls_are_not_moved_when_the_list_keeps_settled_jobs(why):
     assert state.due == due
 
 
+def test_a_listed_job_that_waits_for_room_in_a_buffer_goes_on_waiting():
+    watched_jobs = watched_jobs_of(sweeping=False)
+    watched_jobs.subscribe("a", "a", subscription_of("a", limit=0), 0.0)
+    assert watched_jobs.pop_due(0.0) is None
+    assert watched_jobs.get("a").waits_for_room
+    watched_jobs.list_hints.start_sweeping()
+    show(watched_jobs, "a", at=1.0)
+    assert watched_jobs.poll_queue.next_due() is None
+
+
 def test_a_sweep_asks_the_schedule_for_few_delays():
     watched_jobs = watched_jobs_of(*map(str, range(100)))
     watched_jobs.timing.mean_delay = 20.0
