@@ -149,6 +149,18 @@ async def test_a_stopping_server_ends_the_waits_of_all_tenants(kind, ade):
             assert (status, body["error"]) == (503, "ClosedError")
 
 
+async def test_an_aiohttp_application_that_stops_ends_the_waits_before_it_closes(ade):
+    app, pool = aiohttp_app(client=lambda _key: AdeClient(ade.api_key, base_url=ade.base_url))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    tenant = pool().get("a")
+    await app.shutdown()
+    assert tenant.is_stopping
+    assert not tenant.watcher.is_closed
+    await runner.cleanup()
+    assert tenant.watcher.is_closed
+
+
 async def test_fifty_tenants_leave_no_task_and_no_timer(ade):
     before = asyncio.all_tasks()
     pool = for_fastapi.TenantPool(
