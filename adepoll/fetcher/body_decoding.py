@@ -36,6 +36,10 @@ _MAX_WITHOUT_TEXT: Final = 2**20
 # Number of steps, each of at most 256 KiB of text, after which other tasks may run. Some bytes
 # decode to far more text, or consist of very many tiny members.
 _STEPS_IN_A_ROW: Final = 16
+# Number of encoded bytes of which one step gets the first. At the end of a member, zlib copies the
+# rest of the bytes that it got. So the steps of tiny members get few bytes.
+_MAX_PIECE: Final = 2**20
+_MIN_PIECE: Final = 2**9
 # First bytes of JSON that is not compressed. Compressed JSON begins with none of them.
 _PLAIN: Final = b"{ \t\r\n"
 
@@ -52,7 +56,10 @@ class Decoder:
         self._read = read
         self._job_id = job_id
         self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
-        self._encoded = b""  # bytes that were received and are not decoded yet
+        self._encoded = memoryview(b"")  # bytes that were received and are not decoded yet
+        self._piece = _MAX_PIECE  # number of these bytes that the next step gets
+        self._encoded_of_member = 0  # encoded bytes of the current member
+        self._may_hold_text = False  # True if zlib may return more text without further bytes
         self._bytes_in = 0
         self._bytes_out = 0
         self._is_plain = False
@@ -70,10 +77,10 @@ class Decoder:
                 decodes to far fewer bytes than it has.
         """
         while not self._is_ended:
-            if not self._encoded and not await self._receive():
+            if not (self._encoded or self._may_hold_text or await self._receive()):
                 return b""
             if self._is_plain:
-                chunk, self._encoded = self._encoded, b""
+                chunk, self._encoded = bytes(self._encoded), memoryview(b"")
                 self._bytes_out += len(chunk)
                 return chunk
             self._steps += 1
@@ -89,7 +96,7 @@ class Decoder:
         Raises:
             ResultTransferError: The body ended within the compressed data.
         """
-        self._encoded = await self._read()
+        self._encoded = memoryview(await self._read())
         if self._encoded:
             if not self._bytes_in:
                 self._begin(self._encoded[0])
@@ -126,16 +133,23 @@ class Decoder:
             self._zlib = zlib.decompressobj(_GZIP)
             self._member += 1
             self._bytes_of_member = 0
+            self._piece = max(_MIN_PIECE, 2 * self._encoded_of_member)
+            self._encoded_of_member = 0
         problem = ""
+        piece = self._encoded[: self._piece]
         try:
-            chunk = self._zlib.decompress(self._encoded, _MAX_CHUNK)
+            chunk = self._zlib.decompress(piece, _MAX_CHUNK)
         except zlib.error:
             if self._may_be_padding:
                 self._is_ended = True
                 return b""
             problem = "broken content encoding @ $"
         else:
-            self._encoded = self._zlib.unconsumed_tail or self._zlib.unused_data
+            used = len(piece) - len(self._zlib.unconsumed_tail or self._zlib.unused_data)
+            self._encoded = self._encoded[used:]
+            self._encoded_of_member += used
+            self._piece = min(2 * self._piece, _MAX_PIECE)
+            self._may_hold_text = len(chunk) == _MAX_CHUNK and not self._zlib.eof
             self._bytes_of_member += len(chunk)
             self._bytes_out += len(chunk)
             if self._bytes_out > _MAX_DECODED:

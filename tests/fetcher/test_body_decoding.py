@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import random
 import zlib
 
 import pytest
@@ -117,3 +118,36 @@ async def test_deflate_without_a_header_is_decoded(level):
     encoded = zlib.compress(text, level, wbits=-15)
     assert await decoded(encoded) == text
     assert await decoded(encoded[:1], encoded[1:2], encoded[2:]) == text
+
+
+@pytest.mark.parametrize("wbits", [31, 15, -15])
+async def test_text_that_zlib_holds_after_the_last_byte_is_not_lost(wbits):
+    """A step returns at most 256 KiB, and a few bits can stand for hundreds of characters."""
+    for size in range(2**18 + 200, 2**18 + 800, 19):
+        text = b"{" + b"0" * size
+        assert await decoded(zlib.compress(text, 9, wbits=wbits)) == text
+
+
+@pytest.mark.parametrize("size", [10, 1_000, 30_000])
+async def test_the_work_for_a_member_does_not_depend_on_the_bytes_after_it(monkeypatch, size):
+    """zlib copies the bytes after the end of a member."""
+    given, real = [], zlib.decompressobj
+
+    class Decompressor:
+        def __init__(self, wbits):
+            self._real = real(wbits)
+
+        def decompress(self, piece, most):
+            given.append(len(piece))
+            return self._real.decompress(piece, most)
+
+        def __getattr__(self, name):
+            return getattr(self._real, name)
+
+    monkeypatch.setattr(zlib, "decompressobj", Decompressor)
+    member = gzip.compress(b"{" + bytes(random.Random(1).choices(b"0123456789", k=size)))
+    count = 2_000_000 // len(member)
+    encoded = member * count
+    text = await decoded(*(encoded[i : i + 2**18] for i in range(0, len(encoded), 2**18)))
+    assert len(text) == count * (size + 1)
+    assert sum(given) <= 2**20 + 4 * count * max(512, len(member))
