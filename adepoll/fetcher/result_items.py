@@ -23,6 +23,9 @@ _Event: TypeAlias = tuple[str, Json]
 
 # Levels of nested objects and arrays. The decoder of `ResultFetcher.result` has about this limit.
 _MAX_DEPTH: Final = 900
+# Bytes that are parsed in one step. No other thread can run while ijson parses. So a large step
+# would block the event loop.
+_STEP: Final = 2**14
 
 
 @define(eq=False)
@@ -167,7 +170,9 @@ class ResultItems:
         self._events: list[_Event] = self._ijson.sendable_list()
         self._parser: _Parser = self._ijson.basic_parse_coro(self._events)
         self._held = 0  # bytes in memory of an item or a string that is not complete yet
-        self._has_begun = self._ended = False
+        # First bytes of the text that may be the beginning of a byte order mark; None after that.
+        self._start: bytes | None = b""
+        self._ended = False
         # A thread parses the last chunk, or has parsed it while the caller was cancelled.
         self._parsing: asyncio.Future[None] | None = None
 
@@ -228,26 +233,45 @@ class ResultItems:
         otherwise None. The problem is not raised here: an error that is raised in an ``except``
         block keeps the error of ijson as its ``__context__``, and that error quotes the document.
         """
-        events, builder = self._events, self._builder
         try:
-            text = chunk if self._has_begun else chunk.removeprefix(BOM_UTF8)
-            self._has_begun = True
+            text = self._without_mark(chunk)
+            for start in range(0, len(text), _STEP):
+                piece = text[start : start + _STEP]
+                self._parser.send(piece)
+                self._take_events(len(piece))
             if not chunk:
                 self._parser.close()
-            elif text:  # the parser takes an empty text for the end
-                self._parser.send(text)
-            # The parser holds these bytes if they end within an item, or within a string.
-            is_held = builder.is_within_item or not events
-            builder.add(events)
-            events.clear()
+                self._take_events(0)
         except SystemError:  # ijson ignores the error with which Python refuses a long number
             return "a number has too many digits"
+        except ArithmeticError:  # of `Decimal`: an exponent has more than 18 digits
+            return "a number is out of range"
         except ValueError as exc:
             return str(exc)
         except self._ijson.JSONError:
             return "expected JSON"
-        self._held = self._held + len(chunk) if is_held and not builder.items else 0
         return None
+
+    def _without_mark(self, chunk: bytes) -> bytes:
+        """Return the next bytes (empty at the end) without the byte order mark before the text."""
+        if self._start is None:
+            return chunk
+        text = self._start + chunk
+        if chunk and len(text) < len(BOM_UTF8) and BOM_UTF8.startswith(text):
+            self._start = text
+            return b""
+        self._start = None
+        return text.removeprefix(BOM_UTF8)
+
+    def _take_events(self, size: int) -> None:
+        """Pass the events of the last `size` bytes to the `ItemBuilder`."""
+        events, builder = self._events, self._builder
+        # The parser holds these bytes if they end within an item, or within a string.
+        is_held = builder.is_within_item or not events
+        before = len(builder.items)
+        builder.add(events)
+        events.clear()
+        self._held = self._held + size if is_held and len(builder.items) == before else 0
 
 
 def _import_ijson() -> Any:

@@ -81,7 +81,7 @@ async def test_the_items_are_the_rows_of_the_result(size):
 async def test_only_the_mark_before_the_text_is_no_part_of_it():
     mark = BOM_UTF8
     text = mark + b'{"a":["%bx", "y%b"]}' % (mark, mark)
-    for chunk in (len(mark), len(mark) + 7, 100):  # so that a mark begins the second chunk
+    for chunk in (1, 2, len(mark), len(mark) + 7, 100):  # within, after and before a mark
         assert await parse(text, "a.item", chunk=chunk) == ["\ufeffx", "y\ufeff"]
 
 
@@ -133,6 +133,8 @@ async def test_an_unpaired_surrogate_becomes_a_question_mark():
         (b'{"a": [1]}}', "expected JSON"),
         (b'{"a": ["\xff"]}', "expected JSON"),
         (b'{"a": [1e999]}', "out of range"),
+        (b'{"a": [1e-9999999999999999999]}', "out of range"),
+        (BOM_UTF8[:2], "expected JSON"),
         (b'{"a": [' + b"1" * 5_000 + b"]}", "digits"),
         (b'{"x": ' + b"1" * 5_000 + b"}", "digits"),
         (b'{"b": [1]}', "nothing has the path"),
@@ -145,6 +147,27 @@ async def test_invalid_json_is_malformed_without_quoting_the_document(text, prob
     with pytest.raises(ResultMalformedError, match=problem) as caught:
         await parse(text, "a.item", chunk=1000)
     assert "canarydocument" not in all_text_of(caught.value)
+
+
+async def test_a_large_chunk_is_parsed_in_steps():
+    """No other thread can run while ijson parses."""
+    sizes = []
+
+    class Parser:
+        def __init__(self, real):
+            self._real = real
+            self.close = real.close
+
+        def send(self, data):
+            sizes.append(len(data))
+            self._real.send(data)
+
+    text = json.dumps({"a": [*range(100_000)]}).encode()
+    items = ResultItems(ResultStream(InlineResult(text)), "a.item", job_id="job-1", max_bytes=100)
+    items._parser = Parser(items._parser)
+    assert [item async for item in items] == [*range(100_000)]
+    assert sum(sizes) == len(text)
+    assert max(sizes) == 2**14
 
 
 async def test_items_before_invalid_json_are_yielded():
