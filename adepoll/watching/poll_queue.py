@@ -306,9 +306,9 @@ _KEPT_POLL: Final = 10  # every tenth poll of an overdue job first takes a job t
 _MAX_MOVED: Final = 64  # jobs that a call of `pop`, which must be short, moves to another heap
 _REORDERED: Final = 8  # overdue jobs whose chances one call of `pop` calculates again
 _REORDER_EVERY: Final = 1.0  # seconds; the chance of a job is calculated again no more often
-# Seconds for each overdue job; the chances of all of them are calculated again no more often. Each
-# calculation takes 1 to 3 us, so all calculations take less than 1% of the time.
-_REORDER_TIME: Final = 0.0005
+# Seconds for each overdue job; the chances of all of them are calculated again no more often. With
+# less than 60 polls a second, `_REORDERED` limits the calculations more.
+_REORDER_TIME: Final = 0.002
 _MAX_PRUNED: Final = 4  # items of each heap that one call of `_prune` moves or removes
 _MAX_STALE: Final = 1_024  # out-of-date items that one call of `_first` removes
 _PRUNE_FROM: Final = 1_024  # out-of-date items in all heaps; with fewer, `_prune` does nothing
