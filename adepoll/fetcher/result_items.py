@@ -98,7 +98,7 @@ class ItemBuilder:
         """
         if len(self._paths) + len(self._open) > _MAX_DEPTH:
             raise ValueError("nested too deeply")
-        if self._open or self._paths[-1] == self.prefix:
+        if self._paths[-1] == self.prefix:
             self._open.append(container)
             self._keys.append("")
         else:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import sys
 import threading
 import tracemalloc
 from contextlib import aclosing
@@ -247,6 +248,12 @@ def test_a_name_in_the_header_may_have_several_lines():
         assert refusal_of(text, "job_id").columns == columns
 
 
+def test_ids_are_needed_if_the_program_has_no_standard_input(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(click.UsageError, match="no job ids"):
+        check_sources((), ())
+
+
 def test_a_single_column_needs_no_delimiter():
     assert ids_in('"job_id"\n"a"\nb\n', "job_id") == ["a", "b"]
 
@@ -413,6 +420,7 @@ def test_kinds_and_labels_can_have_columns_of_any_name():
     assert (job, job.label) == (JobRef("a", kind=JobKind.V1_PARSE), "x.pdf")
     (job,) = jobs_in("n;kind;label\na;scan;b\n", job_id="n", kind="", label="")
     assert job.columns == {"kind": "scan", "label": "b"}
+    assert jobs_in("n;;x\na;scan;b\n", job_id="n", kind="")[0].ref.kind is None
 
 
 @pytest.mark.parametrize("kind", ["", "v1-parse"])

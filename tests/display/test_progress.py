@@ -202,6 +202,11 @@ def test_only_a_terminal_that_can_draw_a_bar_has_one(monkeypatch, term, kind):
     assert type(views.make_view()) is kind
 
 
+def test_a_program_without_stderr_shows_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert views.make_view() is None
+
+
 async def test_a_terminal_without_rich_shows_nothing(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setitem(sys.modules, "rich.console", None)
