@@ -253,14 +253,16 @@ async def test_files_are_said_to_be_kept_only_if_there_are_any(ade, tmp_path):
     assert "progress was not saved; with" in err
 
 
-async def test_sigterm_exits_with_143_and_prints_a_summary(ade):
+async def test_sigterm_exits_with_143_and_prints_a_summary(ade, tmp_path):
     done, never = ade.submit(SOON), ade.submit(NEVER)
-    async with started(ade, "watch", done, never) as process:
+    async with started(ade, "watch", done, never, "--out", str(tmp_path)) as process:
         await process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         _, err = await process.communicate()
     assert process.returncode == 143
-    assert "1 of 2 jobs settled" in err.decode()
+    summary, hint = err.decode().splitlines()
+    assert "1 of 2 jobs settled" in summary
+    assert f"progress was not saved except for the files in {tmp_path}; with" in hint
 
 
 async def test_ctrl_c_works_while_stdin_is_silent(ade):

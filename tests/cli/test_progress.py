@@ -28,7 +28,7 @@ from adepoll.cli.batch_state import (
     state_of_batch,
 )
 from adepoll.cli.demo_run import DownloadCounter
-from adepoll.cli.progress import Display, LiveView, PlainView, View, progress_view
+from adepoll.cli.progress import Display, DownloadView, LiveView, PlainView, View, progress_view
 
 MANY = BatchState(
     known=50_000,
@@ -406,6 +406,13 @@ def test_a_line_goes_to_a_pipe_while_the_display_is_on_the_terminal(replay, monk
     with at_terminal():
         replay(script)
     assert pipe.getvalue() == b"x" * 300 + b"\n"
+
+
+def test_a_download_is_shown_on_stderr_with_the_name_of_its_file():
+    with at_terminal() as terminal:
+        with DownloadView("a[b].json") as view:
+            view.update(1, 2)
+        assert "a[b].json" in all_of(terminal)
 
 
 def test_a_closed_terminal_does_not_end_the_batch(replay, monkeypatch):
