@@ -491,6 +491,14 @@ class TestHttp:
             ("/v2/extract/jobs", {"schema": {}, "markdown": "x", "markdown_url": "y"}, "not both"),
             ("/v2/workflow/jobs", {"inputs": {}, "steps": []}, "body.steps"),
             ("/v2/workflow/jobs", {"steps": []}, "body.inputs: Field required"),
+            (
+                "/v2/workflow/jobs",
+                {
+                    "inputs": {"a": {"document_url": 7}},
+                    "steps": [{"name": "parse-extract", "document": "$inputs.a", "schema": SCHEMA}],
+                },
+                "an input must have a document",
+            ),
         ],
     )
     async def test_a_wrong_v2_submission_is_422_with_code_and_message(
