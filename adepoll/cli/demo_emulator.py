@@ -26,7 +26,7 @@ _SCHEMA: Final = (
 
 def _form(kind: JobKind, number: int) -> aiohttp.FormData:
     """Return the form of the request that creates job `number`."""
-    form = aiohttp.FormData(default_to_multipart=True)
+    form = aiohttp.FormData()
     if kind is JobKind.V1_EXTRACT or kind is JobKind.V2_EXTRACT:
         form.add_field("schema", _SCHEMA)
         form.add_field("markdown", f"# Invoice {number}", filename=f"invoice-{number}.md")

@@ -5,6 +5,7 @@ import contextlib
 import io
 import sys
 
+import aiohttp
 import pytest
 from rich.console import Console
 from scripted import snapshot
@@ -191,6 +192,13 @@ async def test_the_code_of_the_demo_says_whether_there_was_a_difference(
         "adepoll: comparing with the emulator's records",
         *[f"adepoll: WRONG: {finding}" for finding in findings],
     ]
+
+
+async def test_a_submission_that_is_refused_is_an_error():
+    async with Emulator() as ade:
+        assert len(await EmulatorProcess(ade.base_url, ade.api_key).submit(5)) == 5
+        with pytest.raises(aiohttp.ClientResponseError, match="401"):
+            await EmulatorProcess(ade.base_url, "another-key").submit(1)
 
 
 async def test_an_emulator_that_does_not_start_is_an_error(monkeypatch):

@@ -201,6 +201,16 @@ def test_the_settings_file_holds_where_no_option_is_given(emulators, tmp_path):
     ]
 
 
+def test_an_error_of_several_addresses_is_named(monkeypatch):
+    async def fail(_self):
+        raise OSError("Multiple exceptions: [Errno 98] 1, [Errno 98] 2")
+
+    monkeypatch.setattr(Emulator, "__aenter__", fail)
+    done = run(port="4711")
+    assert done.exit_code == 2
+    assert "cannot listen on 127.0.0.1, port 4711: Multiple exceptions: [Errno 98]" in done.stderr
+
+
 def test_a_port_in_use_is_named():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
