@@ -639,6 +639,7 @@ def gets_without_a_list(replay, processing_time):
         job_ids = service.submit(100, processing_time=processing_time)
         async with watcher_of(service, discovery="get") as watcher:
             await lags_of(service, watcher.watch(job_ids))
+            assert watcher.stats.sweeps == watcher.stats.list_requests == len(service.lists) == 0
         return len(service.polls)
 
     return replay(script)
