@@ -181,7 +181,12 @@ class AdeClient(AsyncCloseable):
         return f"AdeClient(base_url={getattr(self, '_base_url', None)!r})"
 
     async def aclose(self) -> None:
-        """Close the client, and its session unless you passed it. Later calls raise ClosedError."""
+        """Close the client, and its session unless you passed it. Later calls raise ClosedError.
+
+        Raises:
+            ClosedError: The client is used in another event loop that is still open.
+        """
+        self._sender.check_loop()
         self._sender.close()
         await self._transport.aclose()
 

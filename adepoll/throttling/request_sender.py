@@ -204,6 +204,12 @@ class RequestSender:
             raise
         self._record_success(sent)
 
+    def check_loop(self) -> None:
+        """Raise ClosedError if requests were sent in another event loop that is still open."""
+        other = None if self._loop is asyncio.get_running_loop() else self._loop
+        if other is not None and not other.is_closed():
+            raise ClosedError(_OTHER_LOOP)
+
     def close(self) -> None:
         """Make the calls that wait to send a request, and all later calls, raise `ClosedError`."""
         self._closed.set()
@@ -258,9 +264,7 @@ class RequestSender:
             raise ClosedError(_CLOSED)
         if loop is not self._loop:
             if self._loop is not None:
-                raise ClosedError(
-                    "the client belongs to another event loop; create one for each loop"
-                )
+                raise ClosedError(_OTHER_LOOP)
             self._limiter.bind(loop)
             self._loop = loop
 
@@ -312,5 +316,6 @@ class RequestSender:
 
 
 _CLOSED: Final = "the client is closed"
+_OTHER_LOOP: Final = "the client belongs to another event loop; create one for each loop"
 # Errors about a job which show that the service has accepted the key.
 _ACCEPTED: Final = (JobNotFoundError, UnprocessableError)

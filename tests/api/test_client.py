@@ -31,7 +31,7 @@ from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.models import JobStatus
 from adepoll.api.transport import USER_AGENT
 from adepoll.api.transport_errors import describe
-from adepoll.emulator import Emulator, JobPlan, run
+from adepoll.emulator import Emulator, JobPlan, VirtualTimeLoop, run
 from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,
@@ -1372,6 +1372,23 @@ def test_using_a_client_in_another_event_loop_raises_closed_error():
     assert run(main()) == "j-1"
     with pytest.raises(ClosedError, match=r"^the client belongs to another event loop"):
         run(main())
+
+
+def test_a_client_is_not_closed_from_another_event_loop():
+    """Its connections belong to its own loop, which can run in another thread."""
+    client = fake_client(FakeSession())
+
+    async def end():
+        await client.aclose()
+        with pytest.raises(ClosedError, match="the client is closed"):
+            await client.get_job("j-1")
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(client.get_job("j-1"))
+        with pytest.raises(ClosedError, match="belongs to another event loop"):
+            run(client.aclose())
+        assert runner.run(client.get_job("j-1")).job_id == "j-1"
+        runner.run(end())
 
 
 FORKING = """
