@@ -299,4 +299,4 @@ def summary_table(observations: Observations, truth: Json, findings: Sequence[st
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
+    return ordered[int(share * len(ordered))] if ordered else float("nan")

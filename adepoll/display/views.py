@@ -146,7 +146,7 @@ def _notebook_display() -> Callable[..., Any] | None:
     """Return IPython's `display` if a kernel, as in a notebook, runs this program; else None."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
-    if shell is None or getattr(shell, "kernel", None) is None:
+    if getattr(shell, "kernel", None) is None:
         return None
     from IPython.display import display  # noqa: PLC0415 - only a notebook has it
 

@@ -411,8 +411,9 @@ def test_a_line_goes_to_a_pipe_while_the_display_is_on_the_terminal(replay, monk
 def test_a_download_is_shown_on_stderr_with_the_name_of_its_file():
     with at_terminal() as terminal:
         with DownloadView("a[b].json") as view:
-            view.update(1, 2)
-        assert "a[b].json" in all_of(terminal)
+            view.update(2**20, 3 * 2**20)
+        shown = all_of(terminal)
+    assert shown.index("a[b].json") < shown.index("1.0/3.0 MiB") < shown.rindex("\x1b[2K")
 
 
 def test_a_closed_terminal_does_not_end_the_batch(replay, monkeypatch):

@@ -599,7 +599,7 @@ def test_a_new_job_waits_for_the_list_at_most_first_trust():
 def test_a_listed_job_is_polled_when_almost_no_job_of_its_age_is_active():
     hints = make_hints(quick())
     state = make_state(hints, active_at=5.0)
-    assert 19 <= hints.trusted_until(state, 5.0) <= 35
+    assert 19 <= hints.trusted_until(state, 5.0) <= 25
     old = make_state(hints, active_at=500.0)
     assert 500 + 10 <= hints.trusted_until(old, 500.0) <= 500 + hints.max_trust
 
