@@ -366,7 +366,7 @@ class Subscription(ABC):
             await self._room_changed.wait()
 
     async def _wait_for_polls(self) -> None:
-        """Let other tasks run; for an iterator of ids, also wait while over 1,000 jobs are due."""
+        """Let other tasks run; for an iterator of ids, also wait while over 2,000 jobs are due."""
         await asyncio.sleep(0)
         while self._paced and min(self.open, self._backlog()) > _READ_AHEAD:  # noqa: ASYNC110 - each poll would have to set an event
             await asyncio.sleep(_BACKLOG_PAUSE)
@@ -461,6 +461,6 @@ _IDS_PER_STEP: Final = 100  # ids read in one step of the loop
 # begins at the first call, and estimates its number of pages from the watched jobs.
 _NEW_JOBS: Final = 500
 _JOBS_PER_STEP: Final = 500  # jobs unsubscribed or given up in one step of the loop
-_READ_AHEAD: Final = 1_000  # due jobs; while more are due, no more ids of an iterator are read
+_READ_AHEAD: Final = 2_000  # due jobs; while more are due, no more ids of an iterator are read
 _BACKLOG_PAUSE: Final = 0.05  # seconds between two checks of the number of due jobs
 _FIRST_JOBS: Final = 8  # first jobs of a watch: polled immediately, because they can be older

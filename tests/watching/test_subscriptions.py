@@ -380,9 +380,9 @@ class Busy(subscribing.FakeOwner):
 
 @pytest.mark.parametrize(
     ("due", "waiting", "known"),
-    [(1_000, 0, 3_000), (1_001, 0, 1_100), (600, 400, 3_000), (600, 401, 1_100)],
+    [(2_000, 0, 3_000), (2_001, 0, 2_100), (1_600, 400, 3_000), (1_600, 401, 2_100)],
 )
-def test_an_iterator_is_read_while_at_most_1000_jobs_are_due(replay, due, waiting, known):
+def test_an_iterator_is_read_while_at_most_2000_jobs_are_due(replay, due, waiting, known):
     async def script():
         owner = Busy()
         owner.due = due
