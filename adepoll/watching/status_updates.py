@@ -57,13 +57,15 @@ class StatusUpdateSubscription(Subscription):
     """A subscription that keeps the latest update of each job until the consumer takes it."""
 
     def __init__(
-        self, owner: SubscriptionOwner, job_ids: JobIds, *, last_status: Mapping[str, str]
+        self, owner: SubscriptionOwner, job_ids: JobIds, *, last_status: Mapping[str, str | None]
     ) -> None:
         """Create a subscription; see `JobWatcher.status_updates`."""
         super().__init__(owner, job_ids, every_change=True)
         # Status texts from `last_status` by key, for active jobs whose ids were not read yet.
         self._last_status: dict[str, str] = {}
         for job, text in last_status.items():
+            if text is None:
+                continue
             key = job_key(job, owner.kind)
             if JobStatus.parse(text).is_terminal:
                 self._jobs[key] = BUFFERED  # the consumer has this job's last update already

@@ -247,7 +247,7 @@ class JobWatcher(AsyncCloseable):
         return Watch(subscription)
 
     def status_updates(
-        self, job_ids: JobIds, *, last_status: Mapping[str, str] | None = None
+        self, job_ids: JobIds, *, last_status: Mapping[str, str | None] | None = None
     ) -> StatusUpdates:
         """Watch jobs, and yield the latest status of each; the consumer may be slow.
 
@@ -258,7 +258,8 @@ class JobWatcher(AsyncCloseable):
             job_ids: Ids or references; see `watch`.
             last_status: Status texts that the consumer knows already, by job id or text of a
                 reference. A known status is not yielded again. A job that is known to have settled
-                is not polled.
+                is not polled. A text can be None, like `StatusUpdate.status_text` of a job that was
+                given up: then no status is known.
 
         Returns:
             An async iterator of `StatusUpdate`, and an async context manager. It ends after the

@@ -69,6 +69,21 @@ def test_a_last_status_is_not_yielded_again(replay, scripted):
     assert replay(script) == ([("a", "completed")], 0)
 
 
+def test_the_statuses_of_earlier_updates_can_be_the_last_statuses(replay, scripted):
+    """The job that was given up has no status text."""
+
+    async def script():
+        gone = JobNotFoundError(status=404, job_id="gone")
+        source = scripted({"gone": [gone], "fine": ["completed"]})
+        async with watcher_of(source) as watcher:
+            jobs = ["gone", "fine"]
+            last = {job.job_id: job.status_text async for job in watcher.status_updates(jobs)}
+            source.scripts["gone"] = ["completed"]
+            return last, await gather(watcher.status_updates(jobs, last_status=last))
+
+    assert replay(script) == ({"fine": "completed", "gone": None}, [("gone", "completed")])
+
+
 def test_unresolved_jobs_are_yielded_like_the_others(replay, scripted):
     async def script():
         source = scripted({"gone": [JobNotFoundError(status=404, job_id="gone")]})
