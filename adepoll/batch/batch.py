@@ -96,8 +96,8 @@ class Batch(AsyncCloseable):
                 found the job yet; see `JobWatcher`.
             patience: Seconds for which polls of a job may fail while the service answers other
                 requests; see `JobWatcher`.
-            outage_patience: Maximum seconds for which polls of a job may fail, whatever the reason;
-                see `JobWatcher`.
+            outage_patience: Seconds after which the next failed poll gives a job up, whatever the
+                reason of the failures; see `JobWatcher`.
             download_patience: Seconds without progress after which a download is given up; see
                 `ResultFetcher`.
             allow_private: If True, results may come from private addresses; see `ResultFetcher`.

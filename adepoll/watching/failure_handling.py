@@ -108,9 +108,10 @@ class FailureRules:
         not_found_grace: Seconds for which the service may answer 404 or 403 for a job that it has
             never shown: a new job can take a moment to appear.
         patience: Seconds for which polls of a job may fail while polls of other jobs succeed.
-        outage_patience: Maximum seconds for which polls of a job may fail, whatever the reason, or
-            for which its host may be down. None for 12 times `patience`; a value below `patience`
-            counts as `patience`. See the end of the module's docstring.
+        outage_patience: Seconds after which the next failed poll gives a job up, if its polls have
+            failed, or its host was down, for so long, whatever the reason. None for 12 times
+            `patience`; a value below `patience` counts as `patience`. See the end of the module's
+            docstring.
         malformed_patience: Seconds for which the answers about a job may be malformed; never more
             than `patience`. After a malformed answer about a job, a better one rarely follows.
         host: What polls have shown about the host of the jobs.
