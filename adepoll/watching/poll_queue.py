@@ -99,8 +99,10 @@ class PollQueue:
     _recalled_at: float = field(default=math.inf, init=False)  # time of the last call of `recall`
     _stale: int = field(default=0, init=False)  # number of out-of-date items in all heaps
     _polls: int = field(default=0, init=False)  # number of polls of overdue jobs
-    # Time since which the chances of all overdue jobs were not calculated again.
+    # Time since which the chances of all overdue jobs were not calculated again, and the time from
+    # which they can be.
     _reordered_at: float = field(default=math.inf, init=False)
+    _reorder_at: float = field(default=math.inf, init=False)
 
     def put(self, state: JobState, due: float, *, postponed: bool = False) -> None:
         """Add a job, or change its due time.
@@ -132,7 +134,7 @@ class PollQueue:
         else:
             overdue = self._overdue
             if not (overdue.items or overdue.old):
-                self._reordered_at = due
+                self._reordered_at, self._reorder_at = due, due + _REORDER_EVERY
             key = due - self._head_start(state, chance) if self.lateness > _IN_TIME else due
             heapq.heappush(overdue.items, (key, ticket, state))
 
@@ -167,7 +169,7 @@ class PollQueue:
         if must_move:
             self._move_overdue(now)
         if must_move or has_overdue:
-            if overdue.old or now >= self._reordered_at + _REORDER_EVERY:
+            if overdue.old or now >= self._reorder_at:
                 self._reorder_overdue(now)
             self._polls += 1
             is_turn_of_others = self._polls % _KEPT_POLL == 0  # so that no job waits forever
@@ -251,10 +253,11 @@ class PollQueue:
         """
         heap = self._overdue
         if not heap.old:
-            if now < self._reordered_at + _REORDER_TIME * len(heap):
+            if now < (earliest := self._reordered_at + _REORDER_TIME * len(heap)):
+                self._reorder_at = earliest
                 return
             heap.items, heap.old = [], heap.items
-            self._reordered_at = now
+            self._reordered_at, self._reorder_at = now, now + _REORDER_EVERY
         for _ in range(min(_REORDERED, len(heap.old))):
             _, ticket, state = heap.old.pop()
             if ticket != state.ticket:

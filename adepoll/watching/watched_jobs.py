@@ -314,10 +314,9 @@ class WatchedJobs:
         If the job is in several watches, the smallest one counts. Return 0 if somebody waits for
         the job: calls of `wait` are not compared with each other.
         """
-        if state.awaited or not self._states:
-            return 0.0
-        smallest = min(subscriber.open for subscriber in state.subscribers)
-        return max(1 - smallest / len(self._states), 0.0)
+        watched = len(self._states)
+        smallest = min([subscriber.open for subscriber in state.subscribers])
+        return 0.0 if smallest >= watched or state.awaited else 1 - smallest / watched
 
     def _put_after_failure(self, state: JobState, now: float, *, within: float) -> None:
         """Make a job due again after a failed poll: at the latest after `within` seconds."""
