@@ -105,6 +105,7 @@ class ListSweeper:
         """Return the numbers on which the decisions of `SweepPolicy` depend."""
         watched_jobs = self._watched_jobs
         accuracy = watched_jobs.list_checks.accuracy
+        throughput = watched_jobs.timing.throughput
         now = asyncio.get_running_loop().time()
         return Situation(
             now=now,
@@ -119,6 +120,7 @@ class ListSweeper:
             list_is_proven=accuracy.is_proven,
             compare_at=accuracy.compare_at,
             replaces_waits=now < watched_jobs.list_hints.waits_replaced_until,
+            settled_share=throughput.settled_share if throughput.is_short else 0.0,
         )
 
     async def _run(self) -> None:

@@ -35,6 +35,8 @@ class Situation:
         compare_at: Latest time at which the next sweep should start; see `ListAccuracy`.
         replaces_waits: True if the list replaces polls of jobs that somebody waits for, because the
             request budget is short.
+        settled_share: While the request budget is short: the share, 0 to 1, of the recent late
+            polls that found a settled job. Otherwise 0.
     """
 
     now: float
@@ -49,6 +51,7 @@ class Situation:
     list_is_proven: bool = False
     compare_at: float = math.inf
     replaces_waits: bool = False
+    settled_share: float = 0.0
 
 
 @define(kw_only=True, eq=False)
@@ -228,7 +231,10 @@ class SweepPolicy:
         if not at.mean_delay or self.target_lag is None:
             return at.watched
         # Two sweeps are about two target lags apart.
-        return at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)
+        polls = at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)
+        # The list replaces no polls of settled jobs. After a complete sweep, nearly all polls are
+        # of jobs that are missing from the list, so their share says nothing about other jobs.
+        return polls * (1 - at.settled_share) if self.last is None else polls
 
     def _pause(self, now: float, seconds: float, *, until_watched: float = math.inf) -> None:
         """Stop sweeping for some time.

@@ -81,6 +81,13 @@ def test_a_sweep_replaces_the_polls_of_two_target_lags(lag, mean_delay, pages):
     assert policy_of("list", lag=lag).max_pages(at(mean_delay=mean_delay)) == 10_000
 
 
+def test_before_the_first_complete_sweep_the_list_replaces_no_polls_of_settled_jobs():
+    policy = policy_of()
+    assert policy.max_pages(at(mean_delay=4.0, settled_share=0.75)) == 250
+    sweep_at(policy, 0.0)
+    assert policy.max_pages(at(mean_delay=4.0, settled_share=0.75)) == 1_000
+
+
 @pytest.mark.parametrize(("now", "watched", "sweeps"), [
     (64.9, 1_999, False), (65.0, 1_999, True), (5.1, 2_000, True), (5.1, 1_999, False),
 ])  # fmt: skip

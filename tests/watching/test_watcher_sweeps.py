@@ -248,6 +248,21 @@ def test_other_peoples_jobs_can_make_sweeps_too_expensive(replay):
     replay(script)
 
 
+def test_a_long_list_is_not_read_to_the_end_while_late_polls_find_settled_jobs(replay):
+    """Only one request per second is possible, and other programs have 4,000 active jobs."""
+
+    async def script():
+        service = Service(latency=(1.0, 1.0))
+        service.submit(4_000, processing_time=1e6)
+        job_ids = service.submit(100, processing_time=3.0)
+        async with watcher_of(service, concurrency=1) as watcher:
+            lags = await lags_of(service, watcher.watch(job_ids))
+        assert len(lags) == 100
+        assert len(service.lists) < 55  # 66 if the settled jobs are ignored
+
+    replay(script)
+
+
 def test_jobs_added_during_sweeps_cost_no_more(replay):
     async def script():
         service = Service()
