@@ -152,12 +152,12 @@ class Transport(Connections):
         """
         if response.status not in statuses:
             return None
-        self.reading.add(response)
+        self.begin_reading(response)
         return response
 
     def release(self, response: aiohttp.ClientResponse) -> None:
         """Close a response from `adopt`, and count the bytes of its body that were received."""
-        self.reading.discard(response)
+        self.end_reading(response)
         self.bytes_received += response.content.total_bytes
         response.close()
 
@@ -206,12 +206,12 @@ class Transport(Connections):
     ) -> tuple[bytes, ReadAnswer | None]:
         """Read a body that is still arriving. `ArrivingBody.read` has the arguments and results."""
         response = body.response
-        self.reading.add(response)
+        self.begin_reading(response)
         try:
             async with response:
                 read, answer = await body.read(most, large, job_id=job_id)
         finally:
-            self.reading.discard(response)
+            self.end_reading(response)
         if answer is not None:
             self.bytes_received += body.size
         return read, answer

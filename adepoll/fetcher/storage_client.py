@@ -184,12 +184,12 @@ class StorageClient(Connections):
         it was called while the headers of the response were awaited.
         """
         self.check_open()
-        self.reading.add(response)
+        self.begin_reading(response)
         try:
             yield
         finally:
             self._finished_bytes += response.content.total_bytes
-            self.reading.discard(response)
+            self.end_reading(response)
 
     def interpreter(self, job_id: str) -> ResponseInterpreter:
         """Return an object that checks the responses to requests of one job's result."""

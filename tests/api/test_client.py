@@ -22,6 +22,7 @@ import aiohttp
 import pytest
 from attrs import evolve
 from internals import clock_of, responses_read
+from waiting import bounded
 
 from adepoll import errors
 from adepoll.api import protocol
@@ -367,6 +368,26 @@ async def test_the_timeout_includes_a_slow_body(start_server):
     async with client_of(server, timeout=0.05, retry=ONCE) as client:
         with pytest.raises(AnswerTimeoutError):
             await client.get_job("j-1")
+
+
+async def test_bytes_within_an_answer_that_are_not_http_are_reported_immediately(
+    start_server, all_text_of
+):
+    async def answer(writer, _request):
+        writer.write(CHUNKED + b"1\r\n{\r\n")
+        async with bounded("for the client to read the body"):
+            while not responses_read(client):  # noqa: ASYNC110 - nothing outside tells of it
+                await asyncio.sleep(0)
+        writer.write(b"zz\r\n")
+        await asyncio.Event().wait()
+
+    server = await start_server(answer)
+    async with client_of(server, retry=ONCE) as client:
+        with pytest.raises(TransportError, match="not valid HTTP: Invalid character") as caught:
+            await client.get_job("j-1")
+        assert not responses_read(client)
+    assert caught.value.__context__ is None
+    assert_no_secret_in(all_text_of(caught.value))
 
 
 async def test_a_refused_connection_is_reported_with_the_address(all_text_of):

@@ -1,7 +1,9 @@
 """A GET and its redirects: each hop is checked, and receives no more than the first."""
 
 import asyncio
+import gc
 import time
+import weakref
 from types import SimpleNamespace
 
 import aiohttp
@@ -183,6 +185,52 @@ async def test_another_thread_may_count_bytes_while_responses_end(storage_client
     storage_client.reading.update(Response() for _ in range(3))
     assert storage_client.bytes_received == 9
     assert not storage_client.reading
+
+
+CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{"a": 1,\r\n'
+
+
+async def test_bytes_within_a_body_that_are_not_http_are_reported_immediately(
+    storage, storage_client
+):
+    """aiohttp closes the connection, but does not wake who waits for the rest of the body."""
+    is_read = asyncio.Event()
+
+    async def answer(reader, writer):
+        writer.write(CHUNKED)
+        await is_read.wait()
+        writer.write(b"zz\r\nHTTP/1.1 500 Internal Server Error\r\n\r\n")
+        await storage.hang(reader)
+
+    storage.answers = [answer]
+    async with storage_client.open("job-1", storage.url()) as body:
+        assert await body.read() == b'{"a": 1,'
+        is_read.set()
+        with pytest.raises(ResultTransferError, match="not valid HTTP: Invalid character in chunk"):
+            await body.read()
+
+
+async def test_a_connection_that_stays_open_keeps_no_response_in_memory(storage, storage_client):
+    is_read = asyncio.Event()
+
+    async def answer(_reader, writer):
+        writer.write(CHUNKED)
+        await is_read.wait()
+        is_read.clear()
+        writer.write(b'7\r\n"b": 2}\r\n0\r\n\r\n')
+        return True
+
+    storage.answers = [answer]
+    responses = []
+    for _ in range(3):
+        async with storage_client.open("job-1", storage.url()) as body:
+            responses += map(weakref.ref, storage_client.reading)
+            while await body.read():
+                is_read.set()
+    del body
+    gc.collect()
+    assert storage.connections == 1
+    assert [response() for response in responses] == [None] * 3
 
 
 async def test_a_cancelled_close_closes_the_resolver_too(storage_client, monkeypatch):
