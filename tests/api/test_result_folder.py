@@ -123,6 +123,15 @@ def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
     assert names(tmp_path) == LEFT
 
 
+@needs_locks
+def test_the_files_of_another_user_stay(tmp_path, monkeypatch):
+    leave(tmp_path)
+    another_user = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: another_user)
+    remove_unused(tmp_path)
+    assert names(tmp_path) == LEFT
+
+
 def test_a_folder_that_does_not_exist_is_clean(tmp_path):
     remove_unused(tmp_path / "absent")
 

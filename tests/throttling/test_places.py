@@ -427,6 +427,10 @@ def test_requests_to_the_other_host_do_not_count_as_requests_to_the_slow_one():
         assert [sent.ended_after for sent in holders] == [None] * 4
         assert given.bad.slow_until > now()
         waiting.cancel()
+        given.bad.slow_until = now()
+        assert given.places.allows(given.bad), "the host is slow until before this time"
+        given.bad.slow_down(now())
+        assert not given.places.allows(given.bad)
         waiting = given.wait(given.bad)  # waits until the slow host may have one more request
         await asyncio.sleep(10)
         assert given.good.slow_until == -math.inf
