@@ -232,6 +232,11 @@ def test_a_request_error_names_its_job_and_its_status():
     assert error.retry_after is None
 
 
+def test_a_broken_transfer_is_not_the_fault_of_the_object_unless_the_error_says_so():
+    error = errors.ResultTransferError("text", job_id="j-1", received=1, expected=None)
+    assert not error.is_object_at_fault
+
+
 @pytest.mark.parametrize("kind", [MalformedAnswerError, errors.ResultMalformedError])
 def test_five_problems_are_shown_and_all_are_kept(kind):
     error = kind([f"problem {n}" for n in range(8)], job_id="j-1")

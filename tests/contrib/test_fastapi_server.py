@@ -31,6 +31,7 @@ from adepoll.contrib.fastapi import (
     send_result,
     wait,
 )
+from adepoll.contrib.starlette import ClientDisconnectedError, cancel_on_disconnect
 from adepoll.emulator import JobPlan
 from adepoll.server.resources import open_resources
 
@@ -331,6 +332,16 @@ async def test_the_background_task_of_events_runs_after_the_last_one(ade):
         assert "event: end" in await response.text()
         await until(lambda: done)
     assert done == [job_id]
+
+
+async def test_a_request_of_a_client_that_has_disconnected_has_the_status_of_nginx():
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(ClientDisconnectedError) as caught:
+        async with cancel_on_disconnect(receive):
+            await asyncio.Event().wait()
+    assert caught.value.status_code == 499
 
 
 async def test_a_disconnect_is_noticed_behind_a_middleware(ade):

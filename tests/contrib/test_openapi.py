@@ -9,6 +9,7 @@ import pytest
 import server_apps
 from fastapi import FastAPI, Request
 from lazyimport import lazy_import
+from pydantic import ValidationError
 
 from adepoll import ExtractResult, JobSnapshot, JobStatus
 from adepoll.contrib.fastapi import JobModel, add_problem_details, adepoll_lifespan, openapi, wait
@@ -99,6 +100,8 @@ def test_the_model_and_the_json_of_a_job_are_the_same():
     model = JobModel.model_validate(job)
     assert model.model_dump(mode="json") == job_as_json(job)
     assert JobModel.model_validate(job_as_json(job)) == model
+    with pytest.raises(ValidationError):
+        model.label = "another"
     assert "canary" not in model.model_dump_json()
 
 

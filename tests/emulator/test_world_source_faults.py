@@ -45,6 +45,9 @@ def read(name, *, listed=False, **options):
         except errors.AdePollError as error:
             answer = error
         requests = world.traffic.list if listed else world.truth("one").polls
+        if name not in {"redirect", "foreign-redirect"}:
+            refused = isinstance(answer, errors.StatusError)
+            assert world.request_log.statuses.total() == refused
         return answer, loop_clock(0.0)(), requests
 
     answer, now, count = replay(script, make_fault(name, **options))

@@ -23,7 +23,7 @@ from adepoll.errors import (
     NotAJournalError,
 )
 from adepoll.journal import Acknowledged, Fetched, GivenUp, JournalReader, RecordFilter, Settled
-from adepoll.journal.foreign_file import limit_instructions
+from adepoll.journal.foreign_file import limit_instructions, remove_limit
 from adepoll.journal.outcomes import ResultFile
 from adepoll.journal.schema import OUT_DIR
 from adepoll.report import write_report
@@ -420,3 +420,13 @@ def test_queries_of_a_larger_file_may_take_longer():
         return next(number for number in itertools.count(1) if count())
 
     assert steps_of(0) < steps_of(10**6) < steps_of(10**7)
+
+
+def test_a_limit_of_queries_can_be_removed():
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000)"
+    with closing(sqlite3.connect(":memory:")) as connection:
+        limit_instructions(connection, -(10**9))
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            connection.execute(f"{numbers} SELECT count(*) FROM n")
+        remove_limit(connection)
+        assert connection.execute(f"{numbers} SELECT count(*) FROM n").fetchone() == (100_000,)
