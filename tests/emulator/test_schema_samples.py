@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from adepoll.emulator.schema_samples import sample_of
+from adepoll.emulator.schema_samples import invoice, sample_of
 
 ITSELF = {"$ref": "#/$defs/part"}
 
@@ -20,6 +20,12 @@ def test_values_of_a_schema_that_contains_itself_are_null_below_eight_levels(par
         value = next(iter(value if isinstance(value, list) else value.values()))
         levels += 1
     assert levels == 8
+
+
+def test_an_amount_of_money_has_two_decimals():
+    for seed in range(20):
+        total = invoice(Random(seed))["total"]
+        assert total == round(total, 2) < 100_000
 
 
 def test_an_enum_that_is_not_an_array_is_ignored():

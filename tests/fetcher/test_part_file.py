@@ -654,6 +654,15 @@ def test_closing_removes_a_small_part_file_and_may_be_repeated(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_closing_removes_a_few_bytes_far_from_the_beginning(tmp_path):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, multipart=True, resumable=True)
+    part.write(2 * MIB, [b"x"])
+    part.close()
+    assert names(tmp_path) == []
+
+
 def test_closing_after_publishing_keeps_the_file(tmp_path):
     part = part_file(tmp_path / "out")
     write_whole(part, b"{}")
