@@ -154,7 +154,7 @@ class Host:
             self.silent_since = now
         self.in_flight += 1
         if is_probe := self.outage.is_on:
-            self.outage.probe_sent()
+            self.outage.probe_sent(now)
         return is_probe
 
     def ended(self, sent: "Sent", now: float, *, responded: bool) -> None:

@@ -23,7 +23,7 @@ class Outage:
         failures: Number of counted failed requests since the last successful request.
         is_on: True during an outage.
         probe_at: Time at which the next probe may be sent. Minus infinity if there is no outage.
-            Infinity while a probe is in flight.
+            While a probe is in flight, 30 s after its start.
     """
 
     __slots__ = (
@@ -56,9 +56,13 @@ class Outage:
         self.is_on = False
         self.probe_at = -math.inf
 
-    def probe_sent(self) -> None:
-        """Record that a probe was sent. The next probe must wait until this probe has ended."""
-        self.probe_at = math.inf
+    def probe_sent(self, now: float) -> None:
+        """Record that a probe was sent. The next probe waits until this probe has ended.
+
+        It waits for at most 30 s, because some requests take long, such as a large upload. Without
+        this limit, one of them would delay the end of the outage.
+        """
+        self.probe_at = now + _LONGEST_PROBE
 
     def probe_ended(self, now: float) -> None:
         """Record that a probe ended, so that the next probe may be sent immediately.
@@ -111,6 +115,7 @@ OUTAGE: Final = 10
 """Number of consecutive failed requests, about at least three jobs, that are an outage."""
 
 _MAX_PROBE_WAIT: Final = 10.0  # maximum seconds to wait before a probe
+_LONGEST_PROBE: Final = 30.0  # seconds after which a probe in flight delays no other probe
 _FEWEST_JOBS: Final = 3  # the failed requests of an outage concern at least this number of jobs
 _SUSPECT_FOR: Final = 120.0  # seconds for which failed requests about a suspect job do not count
 _MOST_SUSPECTS: Final = 1_000  # suspect jobs that are remembered

@@ -309,6 +309,30 @@ def test_a_cancelled_probe_is_followed_by_another():
     run(main())
 
 
+def test_a_long_upload_during_an_outage_does_not_hide_its_end():
+    async def main():
+        limiter, _, bad = two_hosts()
+        sender = RequestSender(limiter, rng=Random(1))
+        for number in range(10):
+            with suppress(ServerError):
+                await sender.call_once(failing(f"j-{number}"), bad)
+
+        async def upload():
+            async with sender.turn(bad):
+                began.append(now())
+                await asyncio.sleep(1e9)
+
+        began = []
+        task = asyncio.create_task(upload())
+        await asyncio.sleep(10)  # at most the wait before a probe
+        await sender.call_once(answer, bad)
+        assert now() - began[0] <= 30.0
+        assert not sender.stats().is_outage
+        await cancel(task)
+
+    run(main())
+
+
 def test_a_throttled_probe_is_followed_by_another():
     async def main():
         limiter, _, bad = two_hosts()

@@ -122,14 +122,14 @@ def test_a_request_in_an_outage_is_a_probe():
     fail(host)
     assert host.outage.probe_at == 10.0
     assert host.sent(10.0) is True
-    assert host.outage.probe_at == math.inf, "the next one waits for its end"
+    assert host.outage.probe_at == 40.0, "the next one waits for its end, for 30 s at most"
     probe = Sent(10.0, 0, host, is_probe=True, task=None)
     host.ended(probe, 12.0, responded=False)
     assert host.outage.probe_at == 12.0
     host.sent(12.0)
     earlier = Sent(0.0, 0, host, is_probe=False, task=None)
     host.ended(earlier, 13.0, responded=False)
-    assert host.outage.probe_at == math.inf
+    assert host.outage.probe_at == 42.0
 
 
 def test_callers_move_to_the_queue_of_their_host_and_back_in_their_order():

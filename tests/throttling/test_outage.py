@@ -107,8 +107,8 @@ def test_an_outage_ends_with_a_success_and_probes_are_as_far_apart_as_their_wait
     assert (outage.is_on, outage.probe_at) == (True, 10.0)
     outage.failed(12.0, is_probe=True, job_id="j-1")
     assert outage.probe_at == 22.0, "at most 10 s"
-    outage.probe_sent()
-    assert outage.probe_at == math.inf
+    outage.probe_sent(22.0)
+    assert outage.probe_at == 52.0, "it waits for 30 s at most"
     outage.probe_ended(43.0)
     assert outage.probe_at == 43.0
     assert outage.succeeded() is True
