@@ -73,17 +73,18 @@ class Window:
             self._growth = self._in_flight_of_epoch
         self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
-    def ended(self, epoch: int, *, succeeded: bool = False, is_probe: bool = False) -> None:
+    def ended(self, epoch: int, *, succeeded: bool = False, is_outside: bool = False) -> None:
         """Count a request as ended. A success can increase the size of the window.
 
         Args:
             epoch: The value that the attribute `epoch` had when the request was sent. If it has
                 another value now, the success does not change the size.
             succeeded: True if the request succeeded.
-            is_probe: True if the request only tested whether a host that is down works again.
+            is_outside: True if the request counted only against `limit`: it was a probe, or
+                `let_go` was called.
         """
         self.in_flight -= 1
-        if epoch == self.epoch and not is_probe:
+        if epoch == self.epoch and not is_outside:
             self._in_flight_of_epoch -= 1
             if succeeded and self._growth and self.size < self.limit:
                 self._growth -= 1
@@ -92,6 +93,15 @@ class Window:
                     self._grown -= 1
                     self.size += 1
         if self.full:
+            self._update_full()
+
+    def let_go(self, epoch: int) -> None:
+        """Let a request in flight count only against `limit` from now on.
+
+        The argument is that of `ended`. When the request ends, pass `is_outside` to `ended`.
+        """
+        if epoch == self.epoch:
+            self._in_flight_of_epoch -= 1
             self._update_full()
 
     def restart(self) -> None:

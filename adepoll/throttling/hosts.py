@@ -184,6 +184,7 @@ class Sent:
         epoch: `Window.epoch` at the time when the request was sent.
         host: The host to which it was sent.
         is_probe: True if the host was down when the request was sent.
+        is_outside: True if the request does not count against the size of the window.
         task: The task that sends the request.
         heard_at: Loop time of the last bytes of the response; minus infinity before the first.
         ended_after: If `Places` has ended the request early, because requests to another host had
@@ -199,6 +200,11 @@ class Sent:
     heard_at: float = -math.inf
     ended_after: float | None = None
     shows_outage: bool = True
+    is_outside: bool = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """A probe does not count against the size of the window."""
+        self.is_outside = self.is_probe
 
 
 class Hosts:

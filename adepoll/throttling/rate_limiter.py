@@ -235,7 +235,7 @@ class RateLimiter:
     def succeeded(self, sent: Sent) -> None:
         """Record a success, or an error such as a 404, which shows that the host works."""
         window, host = self._window, sent.host
-        window.ended(sent.epoch, succeeded=True, is_probe=sent.is_probe)
+        window.ended(sent.epoch, succeeded=True, is_outside=sent.is_outside)
         now = self._loop.time() if self._loop is not None else sent.at
         host.ended(sent, now, responded=True)
         if self.retry_budget < self.retry.budget:
@@ -272,7 +272,7 @@ class RateLimiter:
         if isinstance(error, RateLimitedError):
             self._throttled(error.retry_after, sent, now)
         else:
-            self._window.ended(sent.epoch, is_probe=sent.is_probe)
+            self._window.ended(sent.epoch, is_outside=sent.is_outside)
             if (wait := error.retry_after) is not None:
                 wait += self._rng.uniform(0, _longest_jitter(wait))
                 host.gate_opens_at = max(host.gate_opens_at, now + wait)
@@ -297,7 +297,7 @@ class RateLimiter:
         if retry_after is not None:
             wait, jitter = retry_after, min(jitter, _longest_jitter(retry_after))
         self.gate_opens_at = max(self.gate_opens_at, now + wait + self._rng.uniform(0, jitter))
-        self._window.ended(sent.epoch, is_probe=sent.is_probe)
+        self._window.ended(sent.epoch, is_outside=sent.is_outside)
         if is_new:
             self._window.restart()
             self._rate.throttled(now, sent_at=sent.at, gate_opens_at=self.gate_opens_at)
@@ -307,9 +307,16 @@ class RateLimiter:
 
     def withdrawn(self, sent: Sent) -> None:
         """Record a request whose end says nothing about the service, as after a cancellation."""
-        self._window.ended(sent.epoch, is_probe=sent.is_probe)
+        self._window.ended(sent.epoch, is_outside=sent.is_outside)
         if has_loop():
             sent.host.ended(sent, asyncio.get_running_loop().time(), responded=False)
+            self._wake_waiting()
+
+    def takes_long(self, sent: Sent) -> None:
+        """Let a request that takes long no longer hold a place of the window."""
+        if not sent.is_outside:
+            self._window.let_go(sent.epoch)
+            sent.is_outside = True
             self._wake_waiting()
 
     def take_retry(self) -> bool:

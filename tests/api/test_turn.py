@@ -60,6 +60,51 @@ def test_a_block_holds_one_place_among_the_concurrent_requests():
     assert run(main()) == [3.0, 6.0]
 
 
+@pytest.mark.parametrize("throttled", [False, True])
+def test_a_long_upload_delays_other_requests_for_five_seconds_at_most(throttled):
+    """The window has four places at first, and one after a 429."""
+
+    async def main():
+        async with make_client() as client:
+            if throttled:
+                with pytest.raises(RateLimitedError):
+                    async with client.turn():
+                        raise RateLimitedError(status=429, retry_after=0.0)
+
+            async def upload():
+                async with client.turn():
+                    begun.append(now())
+                    await asyncio.sleep(1_000)
+
+            begun = []
+            uploads = [asyncio.create_task(upload()) for _ in range(1 if throttled else 4)]
+            await asyncio.sleep(2)
+            assert len(begun) == len(uploads)
+            async with client.turn():
+                assert now() - begun[0] == pytest.approx(5.0)
+                assert client.stats.in_flight == len(uploads) + 1
+            await asyncio.gather(*uploads)
+            assert client.stats.in_flight == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("seconds", [3, 30])
+def test_a_429_counts_however_long_the_upload_took(seconds):
+    async def upload(client):
+        async with client.turn():
+            await asyncio.sleep(seconds)
+            raise RateLimitedError(status=429, retry_after=0.0)
+
+    async def main():
+        async with make_client() as client:
+            with pytest.raises(RateLimitedError):
+                await upload(client)
+            return client.stats.window, client.stats.in_flight
+
+    assert run(main()) == (1, 0)
+
+
 @pytest.mark.parametrize("headers", [{"Retry-After": "30"}, {}])
 def test_a_429_closes_the_gate_for_all_requests(headers):
     async def main():

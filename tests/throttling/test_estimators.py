@@ -120,21 +120,33 @@ def test_a_window_grows_at_most_by_the_number_of_concurrent_requests():
     assert window.size == 12
 
 
-@given(st.integers(1, 40), st.lists(st.sampled_from(["send", "success", "failure", "restart"])))
+EVENTS = ["send", "success", "failure", "restart", "let go"]
+
+
+@given(st.integers(1, 40), st.lists(st.sampled_from(EVENTS)))
 def test_a_window_is_never_exceeded_and_forgets_no_request(limit, events):
-    window, epochs = Window(limit), []
+    window, epochs, outside = Window(limit), [], []
     for event in events:
         if event == "restart":
             window.restart()
         elif event == "send" and not window.full:
             window.sent()
             epochs.append(window.epoch)
+        elif event == "let go" and epochs:
+            outside.append(epochs.pop(0))
+            window.let_go(outside[-1])
         elif event != "send" and epochs:
             window.ended(epochs.pop(0), succeeded=event == "success")
-        assert window.in_flight == len(epochs) <= limit
+        assert window.in_flight == len(epochs) + len(outside) <= limit
+        assert window.room == min(
+            window.size - epochs.count(window.epoch), limit - window.in_flight
+        )
         assert 1 <= window.size <= limit
     for epoch in epochs:
         window.ended(epoch)
+    for epoch in outside:
+        window.ended(epoch, is_outside=True)
+    assert window.room == window.size
     window.restart()
     assert window.in_flight == 0
     assert not window.full
