@@ -181,6 +181,7 @@ def lines_run():
     monitoring.use_tool_id(tool, "adepoll fuzzing")
     monitoring.register_callback(tool, monitoring.events.LINE, note_line)
     monitoring.set_events(tool, monitoring.events.LINE)
+    monitoring.restart_events()  # lines that the inputs of another decoder have run are new, too
     try:
         yield has_new_line
     finally:
