@@ -4,6 +4,7 @@ An entry is a function that takes an input, as bytes, and asserts what holds for
 raise one of the errors of its entry. Its seeds are in ``tests/fuzz/seeds/NAME``.
 """
 
+import asyncio
 import copy
 import json
 import re
@@ -35,8 +36,14 @@ from adepoll.errors import (
     InvalidJobIdError,
     JournalError,
     MalformedAnswerError,
+    ResultMalformedError,
+    ResultTransferError,
     WebhookVerificationError,
 )
+from adepoll.fetcher.body_decoding import Decoder as BodyDecoder
+from adepoll.fetcher.local_result import InlineResult
+from adepoll.fetcher.result_items import ResultItems
+from adepoll.fetcher.result_stream import ResultStream
 from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile
 from adepoll.fetcher.storage_rules import (
     ObjectVersion,
@@ -166,6 +173,40 @@ def run_coroutine(coroutine):
     except StopIteration as end:
         return end.value
     raise AssertionError("it waits")
+
+
+@entry("items", ResultMalformedError)
+def check_items(body):
+    def read(*, step):
+        items = ResultItems(ResultStream(InlineResult(b"")), "a.item", job_id="j", max_bytes=2**30)
+        for start in range(0, len(body), step):
+            items._parse(body[start : start + step])
+        items._parse(b"")
+        return [*items._builder.items]
+
+    try:
+        expected = read(step=len(body) or 1)
+    except ResultMalformedError:
+        with suppress(ResultMalformedError):
+            read(step=7)
+            raise AssertionError("it depends on the chunks whether this is a result") from None
+        raise
+    assert repr(read(step=7)) == repr(expected)
+
+
+@entry("content-encoding", ResultMalformedError, ResultTransferError)
+def check_content_encoding(body):
+    async def read():
+        chunks = [body[start : start + 50] for start in range(0, len(body), 50)][::-1]
+
+        async def next_chunk():
+            return chunks.pop() if chunks else b""
+
+        decoder = BodyDecoder(next_chunk, job_id="j")
+        while chunk := await decoder.read():
+            assert len(chunk) <= 2**18
+
+    asyncio.run(read())
 
 
 @entry("job-reference", InvalidJobIdError)
