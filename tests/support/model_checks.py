@@ -303,7 +303,7 @@ def _longest_wait_for_list(scenario, source):
 
 def _check_gaps(scenario, source, follow, job_id):
     job = source.service.jobs[job_id]
-    polls = [p for p in source.polls[job_id] if follow.began <= p.ended <= follow.ended]
+    polls = [p for p in source.polls[job_id] if follow.began <= p.ended and p.began <= follow.ended]
     for poll, following in zip(polls, [*polls[1:], None][: len(polls)], strict=True):
         if poll.cause is not None or poll.status == job.final:
             continue
