@@ -40,6 +40,8 @@ class Durations:
     Attributes:
         arrivals: Counts of the jobs that were new, and of those that were old, when a watcher got
             them.
+        shortened: Number of times that jobs have become much shorter. Each time, most of the older
+            observations were forgotten.
     """
 
     def __init__(self) -> None:
@@ -60,6 +62,7 @@ class Durations:
         self._known_at_fit = 0.0  # value of `_known` at the last estimate
         self._extended = 0  # number of observations of active jobs since the last estimate
         self.arrivals = Arrivals()
+        self.shortened = 0
 
     def __repr__(self) -> str:
         """Return the number of jobs seen to end, and the median duration."""
@@ -224,6 +227,7 @@ class Durations:
 
     def _forget_longer(self) -> None:
         """Forget most of what was learnt before jobs became shorter."""
+        self.shortened += 1
         factor = min(_KEPT / self._known, 1.0)
         self._fade(factor, censored=False)
         self._fade(factor, censored=True)

@@ -8,7 +8,7 @@ all modules that take part in this decision. Times are seconds of one monotonic 
 import math
 from typing import Final
 
-from attrs import define
+from attrs import define, field
 
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import UNKNOWN_CHANCE
@@ -32,6 +32,12 @@ class PollTimes:
     list_trust: ListTrust
     poll_queue: PollQueue
     uses_list: bool
+    _shortened: int = field(init=False)  # `Durations.shortened` at the last recall
+
+    @_shortened.default
+    def _count_shortened(self) -> int:
+        """Return how often jobs had become shorter before this object was created."""
+        return self.timing.learning.durations.shortened
 
     def put_new(self, state: JobState, now: float, *, awaits: bool, can_wait: bool) -> None:
         """Choose the time of the first poll of a new job: now, or later if it can wait.
@@ -161,7 +167,7 @@ class PollTimes:
 
         - Most jobs have settled already when the watcher gets them.
         - Jobs take only seconds: the fourth job that has settled is young.
-        - Jobs have become shorter (`Durations.is_drifting`).
+        - Jobs have become shorter (`Durations.shortened`).
 
         So jobs are postponed if they wait for their first poll, or if they are young and were
         polled at most twice.
@@ -178,7 +184,8 @@ class PollTimes:
             if self.list_trust.jobs_come_settled:
                 self.poll_queue.recall(now)
         durations = self.timing.learning.durations
-        if durations.is_drifting:
+        if durations.shortened != self._shortened:
+            self._shortened = durations.shortened
             self.poll_queue.recall(now)
         is_fourth = not was_old and self.timing.learning.durations.ended == FEW_ENDED
         if is_fourth and self.timing.is_young(state, now):

@@ -549,8 +549,10 @@ def test_what_was_learnt_is_forgotten_if_seven_jobs_are_much_shorter():
     durations = durations_of_400_s()
     end_at(durations, *[100.0] * 6)
     assert durations.is_drifting
+    assert durations.shortened == 0
     assert durations.quantile(0.5) > 350.0
     end_at(durations, 100.0)
+    assert durations.shortened == 1
     assert not durations.is_drifting
     assert 90.0 < durations.quantile(0.5) < 110.0
     assert durations.ended == 307
@@ -607,6 +609,7 @@ def test_nothing_is_forgotten_after_few_ends():
     assert durations.quantile(0.5) > 350.0
     end_at(durations, *[100.0] * 7)
     assert durations.quantile(0.5) > 350.0
+    assert durations.shortened == 0
 
 
 def test_jobs_that_are_not_seen_to_end_are_forgotten_too():

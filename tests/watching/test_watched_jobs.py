@@ -1377,6 +1377,28 @@ def test_an_old_job_makes_all_postponed_first_polls_due():
     assert watched_jobs.poll_queue.next_due() == 0.0  # "late"
 
 
+def test_young_jobs_are_polled_at_once_after_seven_surprisingly_short_jobs():
+    learning = Learning()
+    for _ in range(100):
+        learning.durations.record_arrival(0.0, added_at=1.0, now=1.0)
+        learning.durations.end(0.0, 59.0, 61.0)
+    watched_jobs = make_watched_jobs(Adaptive(), learning=learning)
+    subscription = make_subscription()
+    names = [f"short {number}" for number in range(7)]
+    subscribe(watched_jobs, subscription, *names, "other")
+    for _ in names:
+        assert poll(watched_jobs, "processing", 0.0) in names
+    assert poll(watched_jobs, "processing", 0.0) == "other"
+    for _ in range(6):
+        assert poll(watched_jobs, "completed", 1.1) in names
+    other = watched_jobs.get("other")
+    other.is_probe = False
+    watched_jobs.poll_times.put_by_schedule(other, 1.1)
+    assert other.due > 3.0
+    assert poll(watched_jobs, "completed", 1.1) in names
+    assert poll(watched_jobs, "processing", 1.1) == "other"
+
+
 def test_an_old_job_found_earlier_does_not_affect_new_watched_jobs():
     watched_jobs = make_experienced()
     record_arrival(watched_jobs, 500.0)
