@@ -114,6 +114,7 @@ def test_other_text_is_not_changed():
 
 def test_a_redacted_url_shows_that_something_is_missing():
     assert redact_url("https://u:p@h:1/a/b?c=d#e") == f"https://h:1/a/b?{REDACTED}"
+    assert redact_url("https://h/a#e") == f"https://h/a?{REDACTED}"
     assert redact_url("https://h/a") == "https://h/a"
     assert is_redacted(redact_url("https://h/a?b"))
     assert not is_redacted(redact_url("https://h/a"))

@@ -1635,6 +1635,15 @@ def test_a_subscriber_that_cannot_wait_polls_a_job_of_which_nothing_is_known():
     assert watched_jobs.get(polled).due == due
 
 
+def test_a_short_delay_is_not_checked_before_it_ends():
+    watched_jobs = make_watched_jobs(Adaptive(jitter=0))
+    subscribe(watched_jobs, make_subscription(), "a", now=1e6)
+    poll(watched_jobs, "processing", 1e6)
+    state = watched_jobs.get("a")
+    assert 1e6 < state.due < 1e6 + watched_jobs.timing.long_delay
+    assert state.pause is None
+
+
 def test_a_wake_needs_a_job_that_waits_and_is_watched():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=0)
     subscribe(watched_jobs, subscription, "a", "b")
