@@ -58,9 +58,20 @@ def test_a_restarted_window_has_size_one_and_ignores_earlier_requests():
     assert fill(window) == 5
     window.ended(0, succeeded=True)
     assert window.full
+    assert not window.is_at_limit
     assert window.size == 1
     window.ended(1, succeeded=True)
     assert window.size == 2
+
+
+def test_a_probe_counts_only_against_the_limit():
+    window = Window(3)
+    assert fill(window) == 3
+    assert window.is_at_limit
+    window.ended(0)
+    assert not window.is_at_limit
+    window.sent(is_probe=True)
+    assert window.is_at_limit
 
 
 def test_requests_sent_before_a_restart_count_against_the_limit():

@@ -61,6 +61,17 @@ def test_a_postponed_job_is_checked_every_15_s_until_its_next_poll():
         assert rules.postponed_to(failures, now) == failures.check_at == then
 
 
+def test_a_postponed_job_waits_if_the_host_has_failed_again():
+    rules, state = rules_of(), job()
+    rules.record(state, BROKEN, 0.0)
+    rules.first_check(state.failures, 40.0, 0.0)
+    answer(rules)
+    rules.record(job("other"), BROKEN, 5.0)
+    assert rules.postponed_to(state.failures, 15.0) == 30.0
+    answer(rules)
+    assert rules.postponed_to(state.failures, 16.0) == 16.0
+
+
 def time_of_the_end(rules, error, *, every, answers=0, failures=0, state=None):
     """Return when a job is given up whose polls fail from 0 on, and with which poll."""
     state = state or job()
