@@ -96,6 +96,12 @@ def test_all_rows_differ_so_that_a_misplaced_part_is_noticed():
     assert len({row["row"] for row in rows}) == len(rows) > 40
 
 
+def test_prices_have_two_decimals():
+    for seed in range(20):
+        _, row, *_ = json.loads(build(10_000, seed=seed).read())["extraction"]["line_items"]
+        assert 1 <= row["price"] == round(row["price"], 2) < 10_000
+
+
 def test_the_digest_covers_all_bytes():
     body = build(3_000_000)
     assert body.sha256() == hashlib.sha256(body.read()).hexdigest()
