@@ -48,7 +48,7 @@ class PollTimes:
             awaits: True if somebody waits for the job.
             can_wait: True if the first poll may be later when the job is probably new.
         """
-        state.is_probe = not awaits and self.timing.may_probe()
+        state.is_probe = not awaits and self.timing.may_probe(now)
         if can_wait and not state.is_probe and (delay := self._first_delay()):
             self.poll_queue.put(state, now + delay, postponed=True)
             return

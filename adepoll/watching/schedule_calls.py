@@ -47,10 +47,9 @@ class ScheduleCalls:
     mean_delay: float | None = field(default=None, init=False)
     # Recent polls that were earlier than planned, because jobs may take only seconds.
     _early_polls: float = field(default=0.0, init=False)
-    # Number of new jobs that may become probes (`may_probe`), and the number of ended jobs when
-    # that was last calculated.
+    # Number of new jobs that may become probes (`may_probe`), and the time of the last new job.
     _probes: float = field(default=12.0, init=False)
-    _ended: int = field(init=False)
+    _new_at: float = field(default=math.inf, init=False)
     # `schedule`, if it has `first_delay`. Checked once, because isinstance is slow for a protocol.
     _first_poll_schedule: FirstPollSchedule | None = field(init=False)
 
@@ -58,11 +57,6 @@ class ScheduleCalls:
     def _find_long_delay(self) -> float:
         """Return the longest delay of `Adaptive` at ages that are not quiet."""
         return self.schedule.longest if isinstance(self.schedule, Adaptive) else math.inf
-
-    @_ended.default
-    def _count_ended(self) -> int:
-        """Return the number of jobs that were seen to end before this object was created."""
-        return self.learning.durations.ended
 
     @_first_poll_schedule.default
     def _find_first_poll_schedule(self) -> FirstPollSchedule | None:
@@ -148,18 +142,18 @@ class ScheduleCalls:
             raise self._error(delay)
         return delay * self.rng.random() if self.rng.random() < _EARLIER else delay
 
-    def may_probe(self) -> bool:
-        """Return True if a new job is to be a *probe*, and count it.
+    def may_probe(self, now: float) -> bool:
+        """Return True if a new job, added at the time `now`, is to be a *probe*; count it.
 
         The first polls of a probe are early, to find out whether jobs are much shorter than was
         learnt from earlier jobs, or settled already when the watcher gets them. Otherwise, many
         polls would be late before this is noticed. The first twelve new jobs are probes, and later
-        one new job for 64 jobs that have ended. Only `Adaptive` needs probes.
+        one new job for every five minutes. Only `Adaptive` needs probes.
         """
-        ended = self.learning.durations.ended
-        if ended != self._ended:
-            more = (ended - self._ended) * _PROBES_PER_END
-            self._probes, self._ended = min(self._probes + more, _MAX_PROBES), ended
+        if now > self._new_at:
+            more = (now - self._new_at) / _PROBE_EVERY
+            self._probes = min(self._probes + more, _MAX_PROBES)
+        self._new_at = now
         if self._probes < 1 or self.long_delay == math.inf:  # infinity: another schedule
             return False
         self._probes -= 1
@@ -281,7 +275,7 @@ _MIN_GAIN: Final = 0.01  # smallest change of the progress by which the end of a
 _MEAN_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
 _EARLIER: Final = 0.05  # share of the apparently new jobs that are polled earlier than planned
 _MAX_PROBES: Final = 12.0  # largest value of `_probes`
-_PROBES_PER_END: Final = 1 / 64
+_PROBE_EVERY: Final = 300.0  # seconds after which one more new job may become a probe
 FEW_ENDED: Final = 4
 """Number of settled jobs that show whether jobs take only seconds."""
 

@@ -159,16 +159,13 @@ def test_a_young_job_is_new_after_32_new_jobs(arrivals, age, is_new):
     assert not calls_of(Fixed(), durations=durations).is_new(state, 100.0 + age)
 
 
-def test_the_first_twelve_jobs_are_probes_and_then_one_for_64_ended_jobs():
+def test_the_first_twelve_jobs_are_probes_and_then_one_for_five_minutes():
     calls = calls_of(Adaptive(), durations=ended(1_000, 60.0))
-    assert [calls.may_probe() for _ in range(14)] == [True] * 12 + [False] * 2
-    for jobs, probes in ((63, 0), (1, 1), (64, 1), (100_000, 12)):
-        durations = calls.learning.durations
-        for _ in range(jobs):
-            durations.begin()
-            durations.end(0.0, 59.8, 60.2)
-        assert [calls.may_probe() for _ in range(13)] == [True] * probes + [False] * (13 - probes)
-    assert not calls_of(Fixed()).may_probe()
+    assert [calls.may_probe(10.0) for _ in range(14)] == [True] * 12 + [False] * 2
+    for now, probes in ((309.0, 0), (310.1, 1), (611.0, 1), (5_000.0, 12), (90_000.0, 12)):
+        found = [calls.may_probe(now) for _ in range(13)]
+        assert found == [True] * probes + [False] * (13 - probes)
+    assert not calls_of(Fixed()).may_probe(10.0)
 
 
 # --- the aim ------------------------------------------------------------------------------------
