@@ -29,6 +29,20 @@ async def test_an_error_of_the_block_closes_the_object_and_is_raised():
     assert resource.closings == 1
 
 
+async def test_a_generator_that_is_closed_closes_the_object_of_its_block():
+    resource = Resource()
+
+    async def generate():
+        async with resource:
+            yield 1
+
+    generator = generate()
+    assert await anext(generator) == 1
+    assert resource.closings == 0
+    await generator.aclose()
+    assert resource.closings == 1
+
+
 def test_a_class_without_aclose_cannot_be_created():
     class Incomplete(AsyncCloseable):
         pass

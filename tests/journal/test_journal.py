@@ -139,8 +139,16 @@ async def test_something_that_is_no_job_id_is_named_and_nothing_of_its_chunk_is_
 
 async def test_ids_keep_their_order_although_each_chunk_is_sorted(memory, monkeypatch):
     monkeypatch.setattr("adepoll.journal.journal._CHUNK", 3)
+    durable, add = [], Database.add
+
+    def add_and_record(self, *args):
+        durable.append(args[-1])
+        return add(self, *args)
+
+    monkeypatch.setattr(Database, "add", add_and_record)
     ids = ["f", "b", "z", "a", "f", "y", "b", "c"]
     assert await memory.add(ids) == 6
+    assert durable == [False, False, True]
     found = await waiting_in(memory, after=0, limit=9)
     assert [job_id for _, job_id in found] == ["f", "b", "z", "a", "y", "c"]
     assert await memory.add([*ids, "g"]) == 1
