@@ -152,9 +152,10 @@ class Decoder:
             self._may_hold_text = len(chunk) == _MAX_CHUNK and not self._zlib.eof
             self._bytes_of_member += len(chunk)
             self._bytes_out += len(chunk)
+            decoded = self._bytes_in - len(self._encoded)
             if self._bytes_out > _MAX_DECODED:
                 problem = f"it decodes to more than {_MAX_DECODED} bytes @ $"
-            elif self._bytes_in > 2 * self._bytes_out + _MAX_WITHOUT_TEXT:
+            elif decoded > 2 * self._bytes_out + _MAX_WITHOUT_TEXT:
                 problem = "it decodes to hardly any bytes @ $"
             else:
                 return chunk
