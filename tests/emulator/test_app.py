@@ -144,6 +144,7 @@ class TestGet:
         for clock.now in (T0, T0 + 86_400):
             async with api.get(f"{JOBS}/{job_id}") as answer:
                 date = parsedate_to_datetime(answer.headers["Date"])
+                assert answer.headers["Date"].endswith(" GMT")
             assert date.timestamp() == math.floor(clock.now)
 
 

@@ -250,6 +250,7 @@ async def test_a_reset_after_the_headers_sends_no_body(ade):
     ade.add("reset-after-headers")
     answer = await ade.get()
     assert (answer.status, answer.reset, answer.rest) == (200, True, b"")
+    assert answer.headers["date"].endswith(" GMT")
     assert answer.length == len(await correct_body(ade))
 
 

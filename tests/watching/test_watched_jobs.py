@@ -1635,6 +1635,17 @@ def test_a_subscriber_that_cannot_wait_polls_a_job_of_which_nothing_is_known():
     assert watched_jobs.get(polled).due == due
 
 
+@pytest.mark.parametrize(("due", "then"), [(5.0, 1.0), (0.7, 0.7)])
+def test_when_few_jobs_are_left_a_poll_may_be_earlier_and_never_later(due, then):
+    watched_jobs = make_watched_jobs()
+    subscribe(watched_jobs, make_subscription(), "a")
+    poll(watched_jobs, "processing", 0.0)
+    state = watched_jobs.get("a")
+    watched_jobs.poll_queue.put(state, due * INTERVAL)
+    watched_jobs.poll_times.put_sooner(state, 0.5 * INTERVAL)
+    assert state.due == then * INTERVAL
+
+
 def test_a_short_delay_is_not_checked_before_it_ends():
     watched_jobs = make_watched_jobs(Adaptive(jitter=0))
     subscribe(watched_jobs, make_subscription(), "a", now=1e6)
