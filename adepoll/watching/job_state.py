@@ -225,7 +225,7 @@ class JobState:
         pause: While the delay until the next poll is long: the time of the next check whether it
             should become shorter (`PollTimes.check_pause`), and the end of the delay. Ignored if
             `due` is not the time of the check. None if no delay was long yet.
-        is_probe: True if the job is a probe (`ScheduleCalls.may_probe`): its first polls are early.
+        polled_early: True if the first polls of the job are early; see `ScheduleCalls.polls_early`.
         progress: Progress, 0 to 1, that the service reported last, and the time of that report.
             None if there was no report, or if the progress of this kind of job is not useful.
         owner: Object that holds this state; None if no object holds it.
@@ -259,7 +259,7 @@ class JobState:
     waits_for_room: bool = False
     awaited_since: float = 0.0
     pause: tuple[float, float] | None = None
-    is_probe: bool = False
+    polled_early: bool = False
     progress: tuple[float, float] | None = None
     owner: JobOwner | None = None
 

@@ -48,8 +48,8 @@ class PollTimes:
             awaits: True if somebody waits for the job.
             can_wait: True if the first poll may be later when the job is probably new.
         """
-        state.is_probe = not awaits and self.timing.may_probe(now)
-        if can_wait and not state.is_probe and (delay := self._first_delay()):
+        state.polled_early = not awaits and self.timing.polls_early(now)
+        if can_wait and not state.polled_early and (delay := self._first_delay()):
             self.poll_queue.put(state, now + delay, postponed=True)
             return
         # While the request budget is short, a page that shows the job replaces the first poll for
@@ -201,8 +201,8 @@ class PollTimes:
             state.not_before = now + self.timing.delay(state, now)
         state.list_trusted_until = self.list_trust.next_check(state, now)
         due = state.list_trusted_until
-        # Later polls of a probe would save hardly any time, because the list is read often.
-        if state.is_probe and state.polls == 1 and self.timing.is_uncertain(state, now):
+        # A further early poll would save hardly any time, because the list is read often.
+        if state.polled_early and state.polls == 1 and self.timing.is_uncertain(state, now):
             early = _after_poll(state, self.timing.early_delay(state, now), now)
             if early < due:
                 self.list_trust.confirm_when_due(state)

@@ -47,8 +47,8 @@ class ScheduleCalls:
     mean_delay: float | None = field(default=None, init=False)
     # Recent polls that were earlier than planned, because jobs may take only seconds.
     _early_polls: float = field(default=0.0, init=False)
-    # Number of new jobs that may become probes (`may_probe`), and the time of the last new job.
-    _probes: float = field(default=12.0, init=False)
+    # Number of new jobs that may be polled early (`polls_early`), and the time of the last new job.
+    _early_jobs: float = field(default=12.0, init=False)
     _new_at: float = field(default=math.inf, init=False)
     # `schedule`, if it has `first_delay`. Checked once, because isinstance is slow for a protocol.
     _first_poll_schedule: FirstPollSchedule | None = field(init=False)
@@ -142,43 +142,44 @@ class ScheduleCalls:
             raise self._error(delay)
         return delay * self.rng.random() if self.rng.random() < _EARLIER else delay
 
-    def may_probe(self, now: float) -> bool:
-        """Return True if a new job, added at the time `now`, is to be a *probe*; count it.
+    def polls_early(self, now: float) -> bool:
+        """Return True if the first polls of a new job are to be early; count this job.
 
-        The first polls of a probe are early, to find out whether jobs are much shorter than was
-        learnt from earlier jobs, or settled already when the watcher gets them. Otherwise, many
-        polls would be late before this is noticed. The first twelve new jobs are probes, and later
-        one new job for every five minutes. Only `Adaptive` needs probes.
+        Early polls show whether jobs are much shorter than was learnt from earlier jobs, or had
+        settled already when the watcher got them. Without early polls, many polls would be late
+        before this is noticed. The first twelve new jobs are polled early, and later one new job
+        for every five minutes. Only `Adaptive` polls early.
         """
         if now > self._new_at:
-            more = (now - self._new_at) / _PROBE_EVERY
-            self._probes = min(self._probes + more, _MAX_PROBES)
+            more = (now - self._new_at) / _EARLY_JOB_EVERY
+            self._early_jobs = min(self._early_jobs + more, _MAX_EARLY_JOBS)
         self._new_at = now
-        if self._probes < 1 or self.long_delay == math.inf:  # infinity: another schedule
+        if self._early_jobs < 1 or self.long_delay == math.inf:  # infinity: another schedule
             return False
-        self._probes -= 1
+        self._early_jobs -= 1
         return True
 
     def is_uncertain(self, state: JobState, now: float) -> bool:
         """Return True if it is not known yet whether jobs take only seconds.
 
-        Then the job is young, and nobody waits for it. Also, it is a probe, or fewer than eight
-        jobs were seen to end at its present age or later. Only `Adaptive` needs to know this.
+        Then the job is young, and nobody waits for it. Also, `polls_early` has chosen the job,
+        or fewer than eight jobs were seen to end at its present age or later. Only `Adaptive` needs
+        to know this.
         """
-        if not self._polls_early(state, now):
+        if not self._may_be_short(state, now):
             return False
         proven = EDGES[self.learning.durations.distribution.proven]
-        return state.is_probe or self.learning.age(state, now) >= proven
+        return state.polled_early or self.learning.age(state, now) >= proven
 
     def is_new(self, state: JobState, now: float) -> bool:
         """Return True if a job is young, nobody waits for it, and jobs are expected to be new.
 
         Only `Adaptive` needs to know this: its next poll can become earlier if jobs become shorter.
         """
-        return self.learning.durations.arrivals.trusted and self._polls_early(state, now)
+        return self.learning.durations.arrivals.trusted and self._may_be_short(state, now)
 
-    def _polls_early(self, state: JobState, now: float) -> bool:
-        """Return True if a poll of a job may be earlier than planned, because jobs may be short."""
+    def _may_be_short(self, state: JobState, now: float) -> bool:
+        """Return True if the job is young, nobody waits for it, and the schedule is `Adaptive`."""
         if not isinstance(self.schedule, Adaptive) or state.awaited or state.failures is not None:
             return False
         return self.is_young(state, now)
@@ -274,8 +275,8 @@ _DONE: Final = 0.98  # progress at which a job can stay for a long time
 _MIN_GAIN: Final = 0.01  # smallest change of the progress by which the end of a job is estimated
 _MEAN_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
 _EARLIER: Final = 0.05  # share of the apparently new jobs that are polled earlier than planned
-_MAX_PROBES: Final = 12.0  # largest value of `_probes`
-_PROBE_EVERY: Final = 300.0  # seconds after which one more new job may become a probe
+_MAX_EARLY_JOBS: Final = 12.0  # largest value of `_early_jobs`
+_EARLY_JOB_EVERY: Final = 300.0  # seconds after which one more new job may be polled early
 FEW_ENDED: Final = 4
 """Number of settled jobs that show whether jobs take only seconds."""
 

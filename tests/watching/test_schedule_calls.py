@@ -120,8 +120,8 @@ def test_a_twentieth_of_the_jobs_that_seem_new_is_polled_earlier(draw, delay):
         (7, 0.0, {}, True),
         (8, 0.0, {}, False),
         (8, 2.0, {}, True),  # all eight jobs had ended at this age
-        (8, 0.0, {"is_probe": True}, True),
-        (8, 6.1, {"is_probe": True}, False),
+        (8, 0.0, {"polled_early": True}, True),
+        (8, 6.1, {"polled_early": True}, False),
         (0, 0.0, {"failures": PollFailures(last_at=0.0)}, False),
         (0, 0.0, {"subscribers": (Waits(),)}, False),
     ],
@@ -159,13 +159,13 @@ def test_a_young_job_is_new_after_32_new_jobs(arrivals, age, is_new):
     assert not calls_of(Fixed(), durations=durations).is_new(state, 100.0 + age)
 
 
-def test_the_first_twelve_jobs_are_probes_and_then_one_for_five_minutes():
+def test_the_first_twelve_jobs_are_polled_early_and_then_one_for_five_minutes():
     calls = calls_of(Adaptive(), durations=ended(1_000, 60.0))
-    assert [calls.may_probe(10.0) for _ in range(14)] == [True] * 12 + [False] * 2
-    for now, probes in ((309.0, 0), (310.1, 1), (611.0, 1), (5_000.0, 12), (90_000.0, 12)):
-        found = [calls.may_probe(now) for _ in range(13)]
-        assert found == [True] * probes + [False] * (13 - probes)
-    assert not calls_of(Fixed()).may_probe(10.0)
+    assert [calls.polls_early(10.0) for _ in range(14)] == [True] * 12 + [False] * 2
+    for now, early in ((309.0, 0), (310.1, 1), (611.0, 1), (5_000.0, 12), (90_000.0, 12)):
+        found = [calls.polls_early(now) for _ in range(13)]
+        assert found == [True] * early + [False] * (13 - early)
+    assert not calls_of(Fixed()).polls_early(10.0)
 
 
 # --- the aim ------------------------------------------------------------------------------------

@@ -1392,7 +1392,7 @@ def test_young_jobs_are_polled_at_once_after_seven_surprisingly_short_jobs():
     for _ in range(6):
         assert poll(watched_jobs, "completed", 1.1) in names
     other = watched_jobs.get("other")
-    other.is_probe = False
+    other.polled_early = False
     watched_jobs.poll_times.put_by_schedule(other, 1.1)
     assert other.due > 3.0
     assert poll(watched_jobs, "completed", 1.1) in names

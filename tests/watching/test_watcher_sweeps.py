@@ -1054,7 +1054,7 @@ def test_two_watchers_learn_together(replay):
 @pytest.mark.parametrize("discovery", ["get", "auto"])
 @pytest.mark.parametrize(("seconds", "jobs"), [(0.3, 10), (1.0, 30), (1.0, 300), (3.0, 30)])
 def test_jobs_of_seconds_are_found_soon_after_jobs_of_a_minute(replay, discovery, seconds, jobs):
-    """They are found within 2.5 s. Without probes, their second poll would be after 4 s."""
+    """They are found within 2.5 s. Without early polls, their second poll would be after 4 s."""
 
     async def script():
         service, durations, rng = Service(), Durations(), Random(1)
