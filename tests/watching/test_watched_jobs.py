@@ -1377,6 +1377,16 @@ def test_an_old_job_makes_all_postponed_first_polls_due():
     assert watched_jobs.poll_queue.next_due() == 0.0  # "late"
 
 
+@pytest.mark.parametrize(("took", "due"), [(0.2, 0.25 + 1.225), (1.5, 1.75 + 0.9375)])
+def test_during_sweeps_a_slow_poll_of_a_new_job_is_not_repeated_at_once(took, due):
+    watched_jobs = make_watched_jobs(Adaptive())
+    watched_jobs.list_hints.start_sweeping()
+    subscribe(watched_jobs, make_subscription(), "a", can_wait=True)
+    state = watched_jobs.pop_due(0.25)
+    watched_jobs.succeeded(state, snapshot("a", "processing"), 0.25 + took)
+    assert state.due == pytest.approx(due)
+
+
 def test_young_jobs_are_polled_at_once_after_seven_surprisingly_short_jobs():
     learning = Learning()
     for _ in range(100):
