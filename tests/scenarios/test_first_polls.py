@@ -129,7 +129,7 @@ def test_new_jobs_save_almost_one_poll_each_at_the_same_lag(kept, every):
     naive.arrivals.old += 1e6  # so that no job is expected to be new
     plain, spared = play(jobs, naive), play(jobs, Durations.from_json(kept))
     polls = [mean([seen.polls for seen in batch]) for batch in (plain, spared)]
-    assert polls[1] < polls[0] - 0.75
+    assert polls[1] < polls[0] - 0.65  # 12 of the 200 jobs are polled early in any case
     assert mean([s.lag for s in spared]) < 1.1 * mean([s.lag for s in plain])
 
 
