@@ -9,8 +9,9 @@ Other modules decide about the next poll, too. Each has a docstring that says mo
 4. `watching.poll_times` sets the time of the next poll. `watching.watched_jobs` calls it when
    somebody begins to watch a job or to wait for it (`WatchedJobs.subscribe`), and after a poll
    (`succeeded`, `failed` and `cancelled`). The next poll is earlier than the schedule says if the
-   progress of the job promises an earlier end (`ScheduleCalls.expected_end`), or while it is not
-   known yet whether jobs take only seconds (`ScheduleCalls.early_delay`). It is immediate after
+   progress of the job promises an earlier end (`ScheduleCalls.expected_end`), while it is not
+   known yet whether jobs take only seconds (`ScheduleCalls.early_delay`), and for a few new jobs
+   (`ScheduleCalls.polls_early`). It is immediate when jobs have become much shorter, after
    `JobWatcher.poll_now`, and when a buffer has room again (`WatchedJobs.wake`).
 5. After a failed poll, `watching.failure_handling` can make the next poll earlier or later.
 6. During list sweeps, the list replaces polls. `watching.listing` decides for how long
