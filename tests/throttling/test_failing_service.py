@@ -40,6 +40,13 @@ def failing(job_id):
     return fail
 
 
+async def fail_ten_times(sender, host):
+    """Cause an outage of a host: ten failed requests about ten jobs."""
+    for number in range(10):
+        with suppress(ServerError):
+            await sender.call_once(failing(f"j-{number}"), host)
+
+
 async def answer(_at):
     """Answer immediately."""
 
@@ -291,9 +298,7 @@ def test_a_cancelled_probe_is_followed_by_another():
     async def main():
         limiter, _, bad = two_hosts()
         sender = RequestSender(limiter, rng=Random(1))
-        for number in range(10):
-            with suppress(ServerError):
-                await sender.call_once(failing(f"j-{number}"), bad)
+        await fail_ten_times(sender, bad)
 
         async def hang(_at):
             await asyncio.sleep(1e9)
@@ -313,9 +318,7 @@ def test_a_long_upload_during_an_outage_does_not_hide_its_end():
     async def main():
         limiter, _, bad = two_hosts()
         sender = RequestSender(limiter, rng=Random(1))
-        for number in range(10):
-            with suppress(ServerError):
-                await sender.call_once(failing(f"j-{number}"), bad)
+        await fail_ten_times(sender, bad)
 
         async def upload():
             async with sender.turn(bad):
@@ -337,9 +340,7 @@ def test_a_throttled_probe_is_followed_by_another():
     async def main():
         limiter, _, bad = two_hosts()
         sender = RequestSender(limiter, rng=Random(1))
-        for number in range(10):
-            with suppress(ServerError):
-                await sender.call_once(failing(f"j-{number}"), bad)
+        await fail_ten_times(sender, bad)
 
         async def refuse(_at):
             raise RateLimitedError(status=429, retry_after=2.0)
@@ -439,9 +440,7 @@ def test_a_hanging_probe_of_one_host_delays_no_probe_of_another():
         limiter, one, other = two_hosts()
         sender = RequestSender(limiter, rng=Random(1))
         for host in (one, other):
-            for number in range(10):
-                with suppress(ServerError):
-                    await sender.call_once(failing(f"j-{number}"), host)
+            await fail_ten_times(sender, host)
         assert one.is_down
         assert other.is_down
         probe = asyncio.create_task(sender.call_once(hang, one))
@@ -460,9 +459,7 @@ def test_messages_name_the_host_that_is_down(caplog):
     async def main():
         limiter, _, bad = two_hosts()
         sender = RequestSender(limiter, rng=Random(1), outage_wait=0.0)
-        for number in range(10):
-            with suppress(ServerError):
-                await sender.call_once(failing(f"j-{number}"), bad)
+        await fail_ten_times(sender, bad)
         with pytest.raises(ServiceDownError, match=r"^the service at https://b\.test is down: 10 "):
             await sender.call(answer, bad)
         await sender.call_once(answer, bad)
