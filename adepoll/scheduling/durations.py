@@ -1,8 +1,7 @@
 """Learns from polls how long jobs take.
 
-Imports `arrivals`, `distribution`, `estimation`, `lag_bound` and `errors`. All times are in seconds
-and from one monotonic clock. The age of a job is the number of seconds since the service received
-the job.
+All times are in seconds and from one monotonic clock. The age of a job is the number of seconds
+since the service received the job.
 """
 
 import json
@@ -29,9 +28,9 @@ class Durations:
     observations.
 
     Older observations count less: the last 8,000 jobs count most. If jobs become much shorter, most
-    of the older observations are forgotten; see `_record_drift`. The weight of jobs that
-    were not seen to end is limited. Without this limit, many waits with a short timeout would hide
-    how long jobs take. One object may serve several watchers of one event loop.
+    of the older observations are forgotten; see `_record_drift`. The weight of jobs that were not
+    seen to end is limited. Without this limit, many waits with a short timeout would hide how long
+    jobs take. One object may serve several watchers of one event loop.
 
     The method for observations that are interval-censored, right-censored and left-truncated:
     self-consistency (B. W. Turnbull, JRSS B 38, 1976, in terms of the hazard) with a weak prior,

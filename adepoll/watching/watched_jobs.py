@@ -1,7 +1,7 @@
 """Holds the watched jobs, chooses the job to poll now, and records the results. Without I/O.
 
-`poll_times` chooses the time of each poll. Imports `left_jobs`, `list_hints` and `poll_times`.
-Times are seconds of one monotonic clock, passed in as `now`.
+`poll_times` chooses the time of each poll. Times are seconds of one monotonic clock, passed in as
+`now`.
 """
 
 import math
