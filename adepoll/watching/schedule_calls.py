@@ -235,7 +235,7 @@ class ScheduleCalls:
 
         There are two estimates, and the result is the larger one:
 
-        - By the durations: the time after which half a job is expected to be active still. There is
+        - By the durations: the time after which half a job is expected to be still active. There is
           no such estimate if fewer than 20 jobs have settled, or if one of the jobs would then be
           more than four times as old as the oldest settled jobs.
         - By the request budget, if most polls are late: the time for one poll of each job if every

@@ -232,7 +232,7 @@ class WatchedJobs:
         return True
 
     def poll_sooner(self, job_id: str, now: float) -> None:
-        """Choose the next poll of a job again: somebody waits for it now, though no one new."""
+        """Choose the next poll of a job again, because somebody waits for it from now on."""
         state = self._states.get(job_id)
         if state is not None:
             self.poll_times.put_sooner(state, now)
