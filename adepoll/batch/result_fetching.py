@@ -142,10 +142,7 @@ class ResultFetching:
         if not self._unfinished:
             return
         if self._resources.out_dir is None:
-            raise ConfigurationError(
-                f"the journal has {len(self._unfinished)} results that must still be fetched; pass "
-                "the out_dir of the run before"
-            )
+            raise _no_folder(len(self._unfinished))
         self._leftover_names = await start_in_thread(private_names, self._resources.out_dir)
 
     async def targets(self, jobs: Iterable[JobRef]) -> dict[JobRef, Path]:
@@ -225,12 +222,16 @@ class ResultFetching:
     async def _put_again(self, record: Record) -> None:
         """Queue the result of a job that settled in an earlier run, to write it to a file."""
         snapshot, folder = record.snapshot, self._resources.out_dir
-        path = (await self.targets([record.ref])).get(record.ref)
+        if snapshot is None:
+            return
+        if folder is None:
+            # The path of a lost file is not enough: somebody else may have written the journal, and
+            # then the batch would write to a folder that the user has not chosen.
+            raise _no_folder(1)
+        path = (await self.targets([record.ref]))[record.ref]
         if record.file is not None:
             path = _path_of_lost(record, record.file.path, path)
-        if path is None or snapshot is None:
-            return
-        if snapshot.data_omitted and folder is not None:
+        if snapshot.data_omitted:
             snapshot = await start_in_thread(kept_results.with_kept_result, folder, snapshot)
         if self._leftover_names:
             names = PartNames(path, record.job_id)
@@ -330,19 +331,25 @@ class ResultFetching:
             return {record.ref async for page in pages for record in page}
 
 
-def _path_of_lost(record: Record, earlier: Path, new: Path | None) -> Path:
+def _no_folder(count: int) -> ConfigurationError:
+    """Return the error for `count` results that must be fetched, but have no folder."""
+    results = "a result" if count == 1 else f"{count} results"
+    return ConfigurationError(
+        f"the journal has {results} that must still be fetched; pass the out_dir of the run before"
+    )
+
+
+def _path_of_lost(record: Record, earlier: Path, new: Path) -> Path:
     """Return the path at which a result is written again, because its file is missing or changed.
 
     Args:
         record: Record of the job.
         earlier: Path of the missing or changed file, as the journal records it.
-        new: Path that a run would choose for the file now; None if this run writes no new files.
+        new: Path that a run would choose for the file now.
     """
     # Somebody else may have written the journal. So a recorded name is used only if a run gives
     # such names.
     has_our_name = earlier.name in result_files.names_of(record.job_id, record.label)
-    if new is None:
-        return earlier if has_our_name else earlier.with_name(result_name(record.job_id))
     # The file keeps its earlier name, even if a new job with the same label would change the name.
     return earlier if has_our_name and earlier.parent == new.parent else new
 

@@ -21,6 +21,7 @@ from adepoll.emulator import Outcome as Ends
 from adepoll.errors import (
     AdePollError,
     BatchStoppedError,
+    ConfigurationError,
     JournalWriteError,
     StorageError,
 )
@@ -30,6 +31,7 @@ from adepoll.fetcher.part_names import PartNames
 from adepoll.journal import Journal
 from adepoll.journal.changes import Settled
 from adepoll.journal.outcomes import RecordedError, Stage
+from adepoll.journal.schema import OUT_DIR
 
 
 def moved_in_time(path, seconds=60):
@@ -448,6 +450,29 @@ async def test_a_journal_that_names_a_file_of_somebody_else_does_no_harm(scene, 
     assert outcome.file.path == scene.path(job_id)
     if named == "package.json":
         assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("is_acknowledged", [True, False])
+async def test_a_journal_cannot_choose_a_folder_with_the_path_of_a_file(
+    scene, tmp_path, is_acknowledged
+):
+    """A lost file is written again only in a folder that the caller or a note names."""
+    job_id = scene.submit()
+    await scene.run([job_id])
+    foreign = tmp_path / "settings"
+    foreign.mkdir()
+    path = str(foreign / f"{job_id}.json")
+    with closing(sqlite3.connect(scene.journal)) as db:
+        db.execute("UPDATE jobs SET result_path = ?", (path,))
+        if not is_acknowledged:
+            db.execute("UPDATE jobs SET delivered_at = NULL")
+        db.execute("DELETE FROM notes WHERE key = ?", (OUT_DIR,))
+        db.commit()
+    with pytest.raises(ConfigurationError, match="pass the out_dir"):
+        await scene.run(out_dir=None)
+    assert names(foreign) == []
+    assert (await scene.run())[job_id].file.path == scene.path(job_id)
+    assert names(foreign) == []
 
 
 async def test_a_file_with_another_time_and_the_same_bytes_counts_as_unchanged(scene):
