@@ -7,21 +7,27 @@ transfers from one storage. All times in this module are seconds of `loop.time()
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from adepoll.errors import (
+    RateLimitedError,
+    RequestError,
     ResultError,
     ResultServerError,
     ResultTransferError,
+    ServerError,
+    ServerTimeoutError,
+    TransportError,
 )
 from adepoll.fetcher.statistics import Counters
 from adepoll.throttling.waiting_times import RetryPolicy
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 # A storage counts as down after this number of failed requests in a row, of any transfers.
 _FAILURES_OF_OUTAGE: Final = 3
@@ -35,8 +41,14 @@ _CHECK_EVERY: Final = 1.0  # a waiting request checks every second whether the f
 _PROGRESS: Final = 2**20  # new bytes after which earlier failures of a transfer are forgotten
 
 
-def is_outage(error: ResultError) -> bool:
-    """Return whether the cause of an error can be a failing network, or a storage that is down."""
+# Errors of the API that a failing network, or a service that is down or busy, can explain.
+_API_OUTAGES: Final = (TransportError, ServerError, ServerTimeoutError, RateLimitedError)
+
+
+def is_outage(error: ResultError | RequestError) -> bool:
+    """Return whether the cause can be a failing network, or a storage or API that is down."""
+    if isinstance(error, RequestError):
+        return isinstance(error, _API_OUTAGES) and error.transient
     if isinstance(error, ResultTransferError):
         return not error.is_object_at_fault
     return isinstance(error, ResultServerError)
@@ -224,6 +236,10 @@ class TransferRetries:
     Other failures are a response that is not a result, or an object that is incomplete. They are
     retried as often as the policy allows, whatever the time and the progress.
 
+    A transfer can also request the API: for a new URL, or for a result that the API sends. The
+    client repeats such a request as often as the policy allows. If the API is down after that, the
+    transfer waits and goes on until its patience ends.
+
     Attributes:
         counters: Counts the resumptions.
         check_open: Function that raises `ClosedError` if the fetcher was closed.
@@ -280,9 +296,27 @@ class TransferRetries:
         now = asyncio.get_running_loop().time()
         return ends_too_late(now + error.retry_after, now, self.give_up_at)
 
+    async def until_answered(self, request: Callable[[], Awaitable[_T]]) -> _T:
+        """Request the API with the function `request`; return what the function returns.
+
+        If the API is down, wait and call the function again, until the patience ends.
+
+        Raises:
+            RequestError: The API was down until the patience ended, or has refused the request.
+            ClosedError: The fetcher was closed.
+        """
+        while True:
+            started = asyncio.get_running_loop().time()
+            try:
+                return await request()
+            except RequestError as error:
+                if not is_outage(error):
+                    raise
+                await self.wait_or_raise(error, started=started)
+
     async def wait_or_raise(
         self,
-        error: ResultError,
+        error: ResultError | RequestError,
         *,
         started: float | None = None,
         received: int = 0,
@@ -307,13 +341,15 @@ class TransferRetries:
             self._patient_since = now if received else min(started, now)
         if started >= self._last_failure:
             self._failures += 1
+            if isinstance(error, RequestError):  # the client has repeated the request already
+                self._failures = max(self._failures, self._retry.attempts)
             self._faults += not is_outage(error)
             self._last_failure = now
             self._waits = self._waits or self._retry.waits(self._rng)
             self._resume_at = now + next(self._waits)
         if self._must_give_up(now):
             raise error
-        if self.asks_for_too_long_a_wait(error):
+        if isinstance(error, ResultError) and self.asks_for_too_long_a_wait(error):
             raise error
         if isinstance(error, ResultServerError) and error.retry_after is not None:
             self._resume_at = max(self._resume_at, now + error.retry_after)

@@ -4,8 +4,8 @@ The answer can be too large for the memory. So the result is cut out of it while
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Final
 
 import aiohttp
@@ -55,6 +55,8 @@ class PolledResult:
         rules: KindRules,
         retries: TransferRetries,
         storage: StorageClient,
+        *,
+        is_completed: bool = False,
     ) -> None:
         """Create an object that has sent no request.
 
@@ -64,6 +66,8 @@ class PolledResult:
             rules: Rules for the kind of the job.
             retries: Decides whether the transfer of this result goes on after a failure.
             storage: Knows the time limits of the fetcher, and counts the received bytes.
+            is_completed: True if the caller knows that the job has completed. If False, the first
+                request is not repeated more often than any other call of the client.
         """
         self.job_id = ref.job_id
         self.retries = retries
@@ -73,6 +77,7 @@ class PolledResult:
         self._storage = storage
         self._interpreter = storage.interpreter(ref.job_id)
         self._first: PolledReader | None = None
+        self._is_patient = is_completed  # True after the first answer, too
 
     @asynccontextmanager
     async def open(
@@ -89,7 +94,15 @@ class PolledResult:
             AdePollError: As for `StorageClient.open`.
         """
         headers = request_headers(requested, version)
-        async with self._client.open_answer(self._ref, headers) as response:
+        async with AsyncExitStack() as stack:
+
+            def request() -> Awaitable[aiohttp.ClientResponse]:
+                return stack.enter_async_context(self._client.open_answer(self._ref, headers))
+
+            response = await (
+                self.retries.until_answered(request) if self._is_patient else request()
+            )
+            self._is_patient = True
             limit_read_size(response, _READ_SIZE)
             with self._storage.receiving(response):
                 body = await self._body(response, requested)

@@ -5,6 +5,7 @@ If a completed v2 job is requested, the answer of the API contains the result, o
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
@@ -18,7 +19,7 @@ from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.common.redaction import is_redacted
 from adepoll.common.threads import start_in_thread
 from adepoll.errors import ResultUnavailableError
-from adepoll.fetcher.completed_job import raise_unless_completed
+from adepoll.fetcher.completed_job import raise_unless_completed, request_completed
 from adepoll.fetcher.local_result import FileResult, InlineResult, LocalResult
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
 from adepoll.fetcher.polled_result import PolledReader, PolledResult
@@ -120,10 +121,14 @@ class ResultSources:
         self._storage.check_open()
         ref = ref_of(job).resolved(self._kind)
         rules = self._client.rules_of(ref.kind or self._kind)
+        retries = self._retries()
         snapshot = job if isinstance(job, JobSnapshot) else None
         if snapshot is None or _must_be_requested(snapshot):
+            is_completed = snapshot is not None
             if rules.can_be_large:
-                polled = self._polled(ref, rules)
+                polled = PolledResult(
+                    self._client, ref, rules, retries, self._storage, is_completed=is_completed
+                )
                 try:
                     snapshot = await polled.begin()
                     if snapshot is None:
@@ -131,6 +136,10 @@ class ResultSources:
                         return
                 finally:
                     await polled.aclose()
+            elif is_completed:
+                snapshot = await retries.until_answered(
+                    partial(request_completed, self._client, ref)
+                )
             else:
                 snapshot = await self._client.get_job(ref)
         raise_unless_completed(snapshot)
@@ -138,19 +147,17 @@ class ResultSources:
         if snapshot.data is None and not _has_file(snapshot):
             if snapshot.output_url is None and self._resolve_url is None:
                 raise ResultUnavailableError(job_id=ref.job_id)
-            source = self._stored(ref, snapshot, in_bulk=in_bulk)
+            source = self._stored(ref, snapshot, retries, in_bulk=in_bulk)
         yield FoundResult(ref=ref, rules=rules, source=source)
 
-    def _polled(self, ref: JobRef, rules: KindRules) -> PolledResult:
-        return PolledResult(self._client, ref, rules, self._retries(), self._storage)
-
-    def _stored(self, ref: JobRef, job: JobSnapshot, *, in_bulk: bool) -> StoredResult:
+    def _stored(
+        self, ref: JobRef, job: JobSnapshot, retries: TransferRetries, *, in_bulk: bool
+    ) -> StoredResult:
         """Return an object that requests the result of a job from a storage.
 
         All transfers of the same result share one `PresignedUrl`, so it is renewed only once. With
         `in_bulk`, large chunks are read.
         """
-        retries = self._retries()
         key = (ref, job.output_url)
         url = self._urls.get(key)
         if url is None:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from http import HTTPStatus
 from inspect import isawaitable
 from typing import Final, TypeAlias
@@ -405,7 +406,7 @@ class StoredResult:
                     async with origin.request(self.retries, job_id=self.job_id):
                         body = await stack.enter_async_context(opening)
                 except ResultExpiredError as error:
-                    await self._url.renew(url, error)
+                    await self.retries.until_answered(partial(self._url.renew, url, error))
                 else:
                     break
             self._url.confirm()

@@ -23,6 +23,7 @@ from adepoll.errors import (
     ResultRangeError,
     ResultTransferError,
     ResultUnavailableError,
+    ServerError,
 )
 from adepoll.fetcher.responses import MAX_ERROR_PAGE
 
@@ -57,6 +58,8 @@ class Api:
         asked: The header `Range` of each request.
         hang: Set when a response that breaks may end.
         held: Set when responses may begin; None to begin immediately.
+        outage: Number of requests that are answered with 503, from the request `fails_from` on.
+        fails_from: Number of the first of these requests, beginning with 1.
     """
 
     def __init__(self):
@@ -68,9 +71,13 @@ class Api:
         self.asked = []
         self.hang = None
         self.held = None
+        self.outage = 0
+        self.fails_from = 1
 
     async def answer(self, request):
         self.asked.append(request.headers.get("Range"))
+        if 0 <= len(self.asked) - self.fails_from < self.outage:
+            return web.Response(status=503)
         if self.held is not None:
             await self.held.wait()
         if len(self.asked) > 1 and self.later:
@@ -113,11 +120,11 @@ async def connect(api):
     """Create a client of that API and its fetcher."""
     async with AsyncExitStack() as stack:
 
-        async def enter(**options):
+        async def enter(*, patience=0.0, **options):
             retry = RetryPolicy(attempts=3, base=0.001, max_wait=0.001)
             client = AdeClient("key", base_url=api.url, retry=retry, **options)
             await stack.enter_async_context(client)
-            fetcher = ResultFetcher(client, patience=0.0)
+            fetcher = ResultFetcher(client, patience=patience)
             return client, await stack.enter_async_context(fetcher)
 
         yield enter
@@ -155,6 +162,36 @@ async def test_every_method_fetches_what_a_poll_left_out(api, connect, tmp_path,
     assert len(api.asked) == 5
     assert fetcher.stats.finished == 4
     assert fetcher.stats.bytes_received == 4 * len(api.body)
+
+
+@pytest.mark.parametrize("use", ["stream", "result", "download"])
+@pytest.mark.parametrize("fails_from", [2, 3], ids=["before", "within"])
+async def test_a_transfer_waits_until_an_outage_of_the_api_has_ended(
+    api, connect, tmp_path, use, fails_from
+):
+    result = result_of(2 * MIB)
+    api.body = answer_with(result)
+    api.cuts = [len(api.body), MIB]
+    api.outage, api.fails_from = 12, fails_from
+    client, fetcher = await connect(patience=600.0)
+    job = await client.get_job(REF)
+    if use == "result":
+        assert (await fetcher.result(job)).extraction == {"total": 7}
+    elif use == "download":
+        await fetcher.download(job, tmp_path / "out")
+        assert (tmp_path / "out").read_bytes() == result
+    else:
+        async with fetcher.stream(job) as stream:
+            assert b"".join([chunk async for chunk in stream]) == result
+    assert len(api.asked) == 3 + 12  # a poll, and two requests of the result around the outage
+
+
+async def test_the_first_request_of_an_id_is_repeated_by_the_client_only(api, connect):
+    api.outage = 12
+    _, fetcher = await connect(patience=600.0)
+    with pytest.raises(ServerError):
+        await fetcher.result(REF)
+    assert len(api.asked) == 3
 
 
 async def test_a_kept_result_is_not_requested_again(api, connect, tmp_path):

@@ -10,14 +10,24 @@ from streams import collect_of
 from watching import now
 
 from adepoll.errors import (
+    AuthenticationError,
+    CertificateError,
     ClosedError,
     JobNotFoundError,
+    MalformedAnswerError,
+    ProxyRefusedError,
+    RateLimitedError,
     ResultError,
     ResultExpiredError,
     ResultForbiddenError,
     ResultServerError,
     ResultTransferError,
     ResultUrlError,
+    ServerError,
+    ServerTimeoutError,
+    ServiceDownError,
+    TransportError,
+    UnexpectedStatusError,
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
@@ -424,6 +434,103 @@ def test_after_closing_nothing_is_retried(replay):
             await enduring.wait_or_raise(BROKEN, started=now(), received=0)
 
     replay(script)
+
+
+# --- The API is down ----------------------------------------------------------------------------
+
+API_IS_DOWN = [
+    TransportError("broken", job_id="job-1"),
+    ServerError(status=503, job_id="job-1"),
+    ServerTimeoutError(status=408, job_id="job-1"),
+    RateLimitedError(status=429, job_id="job-1"),
+    ServiceDownError(failures=12, cause=None),
+]
+API_REFUSES = [
+    AuthenticationError(status=401),
+    JobNotFoundError(status=404, job_id="job-1"),
+    UnexpectedStatusError(status=410, job_id="job-1"),
+    MalformedAnswerError(["expected an object @ $"]),
+    CertificateError("expired", job_id="job-1"),
+    ProxyRefusedError("407", job_id="job-1"),
+]
+
+
+def name_of(error):
+    return type(error).__name__
+
+
+@pytest.mark.parametrize("error", API_IS_DOWN, ids=name_of)
+def test_the_api_is_requested_again_until_it_answers(replay, error):
+    async def script():
+        began, asked = now(), []
+
+        async def request():
+            asked.append(now() - began)
+            if len(asked) < 6:
+                raise error
+            return "answer"
+
+        assert await retries(patience=16).until_answered(request) == "answer"
+        assert asked == [0, 1, 3, 6, 10, 15]
+
+    replay(script)
+
+
+@pytest.mark.parametrize(("attempts", "requests"), [(1, 1), (2, 4), (3, 4)])
+def test_a_transfer_is_given_up_when_the_api_is_down_for_its_patience(replay, attempts, requests):
+    async def script():
+        asked = []
+
+        async def request():
+            asked.append(now())
+            raise API_IS_DOWN[0]
+
+        with pytest.raises(TransportError):
+            await retries(attempts, patience=5).until_answered(request)
+        assert len(asked) == requests  # the client has repeated each of them by itself
+
+    replay(script)
+
+
+@pytest.mark.parametrize("error", API_REFUSES, ids=name_of)
+def test_another_error_of_the_api_ends_the_transfer(replay, error):
+    async def script():
+        async def request():
+            raise error
+
+        began = now()
+        with pytest.raises(type(error)):
+            await retries(9, patience=600).until_answered(request)
+        assert now() == began
+
+    replay(script)
+
+
+@pytest.mark.parametrize("use", ["stream", "result", "download"])
+@pytest.mark.parametrize("is_redacted", [True, False], ids=["redacted", "expired"])
+async def test_a_url_is_renewed_after_an_outage_of_the_api(
+    bucket, fetch, stored, result_body, tmp_path, use, is_redacted
+):
+    bucket.body = result_body(5_000)
+    bucket.answers = [expiring(bucket, "/stale")]
+    fetcher = fetch(*API_IS_DOWN, *API_IS_DOWN, stored(bucket.url("/fresh")), patience=600)
+    job = stored(bucket.url("/stale"))
+    job = job.redacted() if is_redacted else job
+    uses = {
+        "stream": lambda: collect_of(fetcher, job),
+        "result": lambda: fetcher.result(job),
+        "download": lambda: fetcher.download(job, tmp_path / "out"),
+    }
+    await uses[use]()
+    assert len(fetch.asked) == 11
+    assert bucket.targets[-1] == "/fresh"
+
+
+async def test_the_first_poll_of_an_id_is_repeated_by_the_client_only(fetch):
+    fetcher = fetch(*API_IS_DOWN, patience=600)
+    with pytest.raises(TransportError):
+        await fetcher.result("job-1")
+    assert len(fetch.asked) == 1
 
 
 # --- Renewed URLs -------------------------------------------------------------------------------
