@@ -19,6 +19,9 @@ class Window:
     success. Requests that were sent before the restart belong to an earlier *epoch*: they do not
     count against the size any more, and their success does not change it.
 
+    A new epoch without a restart (`begin_epoch`) keeps the size. The requests that are in flight
+    then do not count against the size any more, but their success can still change it.
+
     The probes of an outage count only against `limit`. So a probe without an answer does not delay
     requests to other hosts.
 
@@ -26,6 +29,7 @@ class Window:
         limit: Largest possible size.
         size: Largest number of concurrent requests of this epoch.
         epoch: Number of epochs that have ended.
+        restarted: Value of `epoch` at the last restart; 0 before the first one.
         in_flight: Number of concurrent requests of all epochs.
         full: True if a response must arrive before the next request may be sent.
     """
@@ -38,6 +42,7 @@ class Window:
         "full",
         "in_flight",
         "limit",
+        "restarted",
         "size",
     )
 
@@ -45,7 +50,7 @@ class Window:
         """Create a window without requests. Its size is 4, or `limit` if that is less."""
         self.limit = limit
         self.size = min(_FIRST_WINDOW, limit)
-        self.epoch = self.in_flight = 0
+        self.epoch = self.restarted = self.in_flight = 0
         self._in_flight_of_epoch = 0
         self._growth = 0  # number of successes that may still increase the size
         self._grown = 0.0  # growth so far that is less than one request
@@ -73,45 +78,37 @@ class Window:
             self._growth = self._in_flight_of_epoch
         self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
-    def ended(self, epoch: int, *, succeeded: bool = False, is_outside: bool = False) -> None:
+    def ended(self, epoch: int, *, succeeded: bool = False, is_probe: bool = False) -> None:
         """Count a request as ended. A success can increase the size of the window.
 
         Args:
-            epoch: The value that the attribute `epoch` had when the request was sent. If it has
-                another value now, the success does not change the size.
+            epoch: The value that the attribute `epoch` had when the request was sent. If the window
+                has been restarted since then, the success does not change the size.
             succeeded: True if the request succeeded.
-            is_outside: True if the request counted only against `limit`: it was a probe, or
-                `let_go` was called.
+            is_probe: The value that was passed to `sent`.
         """
         self.in_flight -= 1
-        if epoch == self.epoch and not is_outside:
+        if epoch == self.epoch and not is_probe:
             self._in_flight_of_epoch -= 1
-            if succeeded and self._growth and self.size < self.limit:
-                self._growth -= 1
-                self._grown += 1.0 if self.epoch else _FIRST_GROWTH
-                if self._grown >= 1:
-                    self._grown -= 1
-                    self.size += 1
+        if succeeded and self._growth and epoch >= self.restarted and self.size < self.limit:
+            self._growth -= 1
+            self._grown += 1.0 if self.restarted else _FIRST_GROWTH
+            if self._grown >= 1:
+                self._grown -= 1
+                self.size += 1
         if self.full:
-            self._update_full()
-
-    def let_go(self, epoch: int) -> None:
-        """Let a request in flight count only against `limit` from now on.
-
-        The argument is that of `ended`. When the request ends, pass `is_outside` to `ended`.
-        """
-        if epoch == self.epoch:
-            self._in_flight_of_epoch -= 1
             self._update_full()
 
     def restart(self) -> None:
         """Set the size to one. Requests that are in flight now do not count against it any more."""
         self.size = 1
+        self._growth = 0
         self.begin_epoch()
+        self.restarted = self.epoch
 
     def begin_epoch(self) -> None:
         """Begin a new epoch: requests that are in flight now no longer count against `size`."""
-        self._in_flight_of_epoch = self._growth = 0
+        self._in_flight_of_epoch = 0
         self.epoch += 1
         self._update_full()
 

@@ -65,6 +65,8 @@ class Host:
         in_flight: Number of requests that wait for the response of the host.
         silent_since: Time since which the host has sent no response to the requests in flight.
             Without a meaning if there are none.
+        released_at: Last time at which the requests in flight stopped counting against the size of
+            the window, because the host had sent no response; minus infinity if never.
     """
 
     def __init__(self, waits: Callable[[], Iterator[float]], *, origin: str = "") -> None:
@@ -81,6 +83,7 @@ class Host:
         self.held_back: deque[Caller] = deque()
         self.waiting = self.in_flight = 0
         self.silent_since = math.inf
+        self.released_at = -math.inf
         self._last_failure: RequestError | None = None
         self._reported_at = -math.inf  # time of the last log message "does not respond"
 
@@ -184,7 +187,6 @@ class Sent:
         epoch: `Window.epoch` at the time when the request was sent.
         host: The host to which it was sent.
         is_probe: True if the host was down when the request was sent.
-        is_outside: True if the request does not count against the size of the window.
         task: The task that sends the request.
         heard_at: Loop time of the last bytes of the response; minus infinity before the first.
         ended_after: If `Places` has ended the request early, because requests to another host had
@@ -200,11 +202,6 @@ class Sent:
     heard_at: float = -math.inf
     ended_after: float | None = None
     shows_outage: bool = True
-    is_outside: bool = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """A probe does not count against the size of the window."""
-        self.is_outside = self.is_probe
 
 
 class Hosts:
@@ -339,23 +336,30 @@ class Hosts:
             self._release_timer = loop.call_later(_CHECK_EVERY, again, context=Context())
 
     def silent(self, now: float) -> tuple[Host | None, float]:
-        """Find a host that delays callers of another host: it has sent no response for 3 s.
+        """Find a host that has sent no response for 3 s, although requests to it are in flight.
 
-        A host counts only if requests to it are in flight, and `Host.holds_back` is False.
+        A host whose `holds_back` is True does not count. If only its own callers wait, a host also
+        does not count in the 3 s after its `released_at`.
 
         Returns:
             The host, and `now`. If there is no such host: None, and the time at which this method
             must be called again; infinity if no host can become silent.
         """
         again = math.inf
-        hosts = self._by_origin.values()
-        waiting = sum([host.waiting for host in hosts]) if len(hosts) > 1 else 0
-        for host in hosts if waiting else ():
-            if host.waiting < waiting and host.in_flight and not host.holds_back:
-                if (silent_at := host.silent_since + SLOW_AFTER) <= now:
+        for host in self._by_origin.values():
+            if host.in_flight and not host.holds_back:
+                since = host.silent_since
+                if not self.delays_others(host):
+                    since = max(since, host.released_at)
+                if (silent_at := since + SLOW_AFTER) <= now:
                     return host, now
                 again = min(again, silent_at)
         return None, again
+
+    def delays_others(self, host: Host) -> bool:
+        """Return True if callers of a host other than `host` wait in the queue of all hosts."""
+        others = (other for other in self._by_origin.values() if other is not host)
+        return any(other.waiting and not other.holds_back for other in others)
 
     @property
     def worst(self) -> Host | None:
@@ -374,4 +378,4 @@ _CHECK_EVERY: Final = 1.0  # seconds between two calls of `Hosts._release_expire
 _SLOW_FOR: Final = 60.0  # seconds for which a host counts as slow
 
 SLOW_AFTER: Final = 3.0
-"""Seconds without a response after which a host is slow, if requests to another host wait."""
+"""Seconds without a response after which a host delays the requests that wait for their turn."""

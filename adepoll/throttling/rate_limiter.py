@@ -40,8 +40,9 @@ class RateLimiter:
 
     Four limits can make a request wait:
 
-    - The window limits the number of concurrent requests. While requests to another host wait, a
-      slow host may use only half of the window.
+    - The window limits the number of concurrent requests. If it is full, and a host sends no
+      response for 3 s, the requests in flight do not count any more. While requests to another host
+      wait, a slow host may use only half of the window.
     - The rate limits the requests per second, after a 429.
     - A gate stops requests until a Retry-After has passed: all requests after a 429, and the
       requests to one host after another response with a Retry-After.
@@ -100,6 +101,7 @@ class RateLimiter:
         self.semaphores = UseBySemaphore()
         self._rate_held_back = False  # True if the rate delays the first waiting caller
         self._timer: asyncio.TimerHandle | None = None  # runs `_wake_waiting`
+        self._silence_timer: asyncio.TimerHandle | None = None  # runs `_on_silence_timer`
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -235,12 +237,12 @@ class RateLimiter:
     def succeeded(self, sent: Sent) -> None:
         """Record a success, or an error such as a 404, which shows that the host works."""
         window, host = self._window, sent.host
-        window.ended(sent.epoch, succeeded=True, is_outside=sent.is_outside)
+        window.ended(sent.epoch, succeeded=True, is_probe=sent.is_probe)
         now = self._loop.time() if self._loop is not None else sent.at
         host.ended(sent, now, responded=True)
         if self.retry_budget < self.retry.budget:
             self.retry_budget = min(self.retry.budget, self.retry_budget + self.retry.refill)
-        if sent.epoch == window.epoch:
+        if sent.epoch >= window.restarted:
             self._jitter = self._first_jitter
             self._rate.granted += 1
         if host.outage.failures or host.outage.is_on:
@@ -272,7 +274,7 @@ class RateLimiter:
         if isinstance(error, RateLimitedError):
             self._throttled(error.retry_after, sent, now)
         else:
-            self._window.ended(sent.epoch, is_outside=sent.is_outside)
+            self._window.ended(sent.epoch, is_probe=sent.is_probe)
             if (wait := error.retry_after) is not None:
                 wait += self._rng.uniform(0, _longest_jitter(wait))
                 host.gate_opens_at = max(host.gate_opens_at, now + wait)
@@ -290,14 +292,14 @@ class RateLimiter:
         before the last 429 or outage, only the wait can change.
         """
         # False if the request was sent before the last 429 or outage. Then it shows nothing new.
-        is_new = sent.epoch == self._window.epoch
+        is_new = sent.epoch >= self._window.restarted
         if is_new:
             self._jitter = min(self.retry.max_wait, self._jitter * self.retry.factor)
         wait, jitter = 0.0, self._jitter
         if retry_after is not None:
             wait, jitter = retry_after, min(jitter, _longest_jitter(retry_after))
         self.gate_opens_at = max(self.gate_opens_at, now + wait + self._rng.uniform(0, jitter))
-        self._window.ended(sent.epoch, is_outside=sent.is_outside)
+        self._window.ended(sent.epoch, is_probe=sent.is_probe)
         if is_new:
             self._window.restart()
             self._rate.throttled(now, sent_at=sent.at, gate_opens_at=self.gate_opens_at)
@@ -307,16 +309,9 @@ class RateLimiter:
 
     def withdrawn(self, sent: Sent) -> None:
         """Record a request whose end says nothing about the service, as after a cancellation."""
-        self._window.ended(sent.epoch, is_outside=sent.is_outside)
+        self._window.ended(sent.epoch, is_probe=sent.is_probe)
         if has_loop():
             sent.host.ended(sent, asyncio.get_running_loop().time(), responded=False)
-            self._wake_waiting()
-
-    def takes_long(self, sent: Sent) -> None:
-        """Let a request that takes long no longer hold a place of the window."""
-        if not sent.is_outside:
-            self._window.let_go(sent.epoch)
-            sent.is_outside = True
             self._wake_waiting()
 
     def take_retry(self) -> bool:
@@ -381,8 +376,8 @@ class RateLimiter:
         if hosts.woken or not (hosts.waiting or hosts.holding_back):
             return
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        next_due = self._update_hosts(now)
+        now, next_due = loop.time(), math.inf
+        self._update_hosts(loop, now)
         # Without a rate, wake as many callers as there is room for. If only one caller was woken at
         # a time, a busy loop would never reach the end of the queue.
         room = 1 if self._interval else self._window.room
@@ -400,21 +395,32 @@ class RateLimiter:
         if not woken and next_due < math.inf:
             self._set_timer(loop, next_due, now)
 
-    def _update_hosts(self, now: float) -> float:
+    def _update_hosts(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
         """Update which hosts have their own queue: those that are down, slow or ask for a pause.
 
-        Return the time at which this method must be called again; infinity if never.
+        If the window is full, and a host has sent no response for 3 s, the requests in flight no
+        longer count against the size of the window. If requests to another host wait, the silent
+        host also gets its own queue, because it is slow.
         """
-        if self.hosts.let_go_open(now):
+        hosts = self.hosts
+        if hosts.let_go_open(now):
             self._window.restart()  # otherwise, all waiting requests would be sent at the same time
-        if not self._window.full:
-            return math.inf
-        slow, again = self.hosts.silent(now)
-        if slow is not None:
-            slow.slow_down(now)
-            self.hosts.hold_back(slow)
-            self._window.begin_epoch()  # the requests in flight take no room from other requests
-        return again
+        if not (self._window.full and hosts.waiting):
+            return
+        silent, again = hosts.silent(now)
+        if silent is not None:
+            if hosts.delays_others(silent):
+                silent.slow_down(now)
+                hosts.hold_back(silent)
+            self._window.begin_epoch()
+            silent.released_at = now
+        elif again < math.inf and self._silence_timer is None:
+            self._silence_timer = loop.call_at(again, self._on_silence_timer, context=Context())
+
+    def _on_silence_timer(self) -> None:
+        """Check whether a host is silent; responses can have arrived since the timer was set."""
+        self._silence_timer = None
+        self._wake_waiting()
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float, now: float) -> None:
         """Call `_wake_waiting` at the time `due`."""

@@ -13,7 +13,6 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import Context
 from random import Random
 from typing import Final, TypeAlias, TypeVar
 
@@ -182,23 +181,18 @@ class RequestSender:
         it is recorded like that of any other failed request. Any other exception is not recorded,
         because it says nothing about the service.
 
-        After five seconds, the request counts no more against the window: a large upload would
-        otherwise delay all polls, above all after a 429, which sets the window to one.
-
         Raises:
             ServiceDownError: The service is down, and `outage_wait` seconds have passed since the
                 call began.
             ClosedError: `close` was called, or another event loop was used before.
         """
-        loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self._outage_wait
+        give_up_at = asyncio.get_running_loop().time() + self._outage_wait
         sent = None
         while sent is None:
             due = await self._wait_for_turn(host, give_up_at)
             if self._loop is not None:  # otherwise `_wait_for_turn` raises `ClosedError` now
                 sent = self._limiter.start(host, due)
         self._requests += 1
-        timer = loop.call_later(_LONG_TURN, self._limiter.takes_long, sent, context=Context())
         try:
             yield
         except RequestError as error:
@@ -208,8 +202,6 @@ class RequestSender:
         except BaseException:
             self._limiter.withdrawn(sent)
             raise
-        finally:
-            timer.cancel()
         self._record_success(sent)
 
     def check_loop(self) -> None:
@@ -323,7 +315,6 @@ class RequestSender:
             self._key_works = True
 
 
-_LONG_TURN: Final = 5.0  # seconds after which the request of a `turn` is long
 _CLOSED: Final = "the client is closed"
 _OTHER_LOOP: Final = "the client belongs to another event loop; create one for each loop"
 # Errors about a job which show that the service has accepted the key.

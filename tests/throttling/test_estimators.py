@@ -107,6 +107,16 @@ def test_a_window_starts_with_4_or_a_smaller_limit():
     assert [Window(limit).size for limit in (1, 3, 4, 5, 100)] == [1, 3, 4, 4, 4]
 
 
+def test_a_new_epoch_keeps_the_size_and_its_growth():
+    window = Window(50)
+    fill(window)
+    window.begin_epoch()
+    assert (window.size, window.room) == (4, 4)
+    window.ended(0, succeeded=True)
+    window.ended(0, succeeded=True)
+    assert (window.size, window.room) == (5, 5)
+
+
 @pytest.mark.parametrize(("concurrent", "size"), [(1, 4), (2, 5)])
 def test_a_window_grows_if_at_least_half_of_it_is_used(concurrent, size):
     window = Window(50)
@@ -131,32 +141,34 @@ def test_a_window_grows_at_most_by_the_number_of_concurrent_requests():
     assert window.size == 12
 
 
-EVENTS = ["send", "success", "failure", "restart", "let go"]
+EVENTS = ["send", "probe", "success", "failure", "restart", "new epoch"]
 
 
 @given(st.integers(1, 40), st.lists(st.sampled_from(EVENTS)))
 def test_a_window_is_never_exceeded_and_forgets_no_request(limit, events):
-    window, epochs, outside = Window(limit), [], []
+    window, epochs, probes = Window(limit), [], []
     for event in events:
         if event == "restart":
             window.restart()
+        elif event == "new epoch":
+            window.begin_epoch()
         elif event == "send" and not window.full:
             window.sent()
             epochs.append(window.epoch)
-        elif event == "let go" and epochs:
-            outside.append(epochs.pop(0))
-            window.let_go(outside[-1])
-        elif event != "send" and epochs:
+        elif event == "probe" and not window.is_at_limit:
+            window.sent(is_probe=True)
+            probes.append(window.epoch)
+        elif event in {"success", "failure"} and epochs:
             window.ended(epochs.pop(0), succeeded=event == "success")
-        assert window.in_flight == len(epochs) + len(outside) <= limit
+        assert window.in_flight == len(epochs) + len(probes) <= limit
         assert window.room == min(
             window.size - epochs.count(window.epoch), limit - window.in_flight
         )
         assert 1 <= window.size <= limit
     for epoch in epochs:
         window.ended(epoch)
-    for epoch in outside:
-        window.ended(epoch, is_outside=True)
+    for epoch in probes:
+        window.ended(epoch, is_probe=True)
     assert window.room == window.size
     window.restart()
     assert window.in_flight == 0

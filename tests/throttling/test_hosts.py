@@ -246,22 +246,18 @@ def test_callers_give_up_in_an_outage_within_a_second_of_their_time():
 
 
 @pytest.mark.parametrize(
-    ("waiting", "in_flight", "held_back", "now", "expected"),
+    ("in_flight", "held_back", "now", "expected"),
     [
-        ((0, 1), 1, False, 3.0, ("a", 3.0)),
-        ((0, 1), 1, False, 2.9, (None, 3.0)),
-        ((1, 0), 1, False, 9.0, (None, math.inf)),  # only its own callers wait
-        ((1, 1), 1, False, 9.0, ("a", 9.0)),
-        ((0, 1), 0, False, 9.0, (None, math.inf)),
-        ((0, 1), 1, True, 9.0, (None, math.inf)),
-        ((0, 0), 1, False, 9.0, (None, math.inf)),
+        (1, False, 3.0, ("a", 3.0)),
+        (1, False, 2.9, (None, 3.0)),
+        (0, False, 9.0, (None, math.inf)),
+        (1, True, 9.0, (None, math.inf)),
     ],
 )
-def test_a_host_is_silent_after_three_seconds_if_callers_of_another_wait(
-    waiting, in_flight, held_back, now, expected
+def test_a_host_is_silent_after_three_seconds_without_a_response(
+    in_flight, held_back, now, expected
 ):
-    hosts, one, two = two_hosts()
-    one.waiting, two.waiting = waiting
+    hosts, one, _ = two_hosts()
     for _ in range(in_flight):
         one.sent(0.0)
     one.holds_back = held_back
@@ -269,22 +265,36 @@ def test_a_host_is_silent_after_three_seconds_if_callers_of_another_wait(
     assert (host and "a", again) == expected
 
 
+@pytest.mark.parametrize(
+    ("waiting", "held_back", "delays"),
+    [((0, 1), False, True), ((1, 1), False, True), ((1, 0), False, False), ((0, 1), True, False)],
+)
+def test_a_host_delays_the_callers_of_another_that_wait_in_the_queue_of_all(
+    waiting, held_back, delays
+):
+    hosts, one, two = two_hosts()
+    one.waiting, two.waiting = waiting
+    two.holds_back = held_back
+    assert hosts.delays_others(one) is delays
+
+
 def test_the_next_check_is_that_of_the_host_that_is_silent_first():
     hosts, one, two = two_hosts()
-    one.waiting = two.waiting = 1
     one.sent(2.0)
     two.sent(1.0)
     assert hosts.silent(3.0) == (None, 4.0)
     assert hosts.silent(4.0) == (two, 4.0)
 
 
-def test_a_single_host_is_never_silent():
-    hosts = Hosts(waits)
-    host = hosts.get("")
-    host.waiting = 1
-    host.sent(0.0)
-    assert hosts.silent(100.0) == (None, math.inf)
-    assert hosts.get("") is host
+def test_a_host_is_silent_again_after_three_more_seconds_unless_it_delays_another():
+    hosts, one, two = two_hosts()
+    one.sent(0.0)
+    one.released_at = 5.0
+    assert hosts.silent(7.9) == (None, 8.0)
+    assert hosts.silent(8.0) == (one, 8.0)
+    two.waiting = 1
+    assert hosts.silent(6.0) == (one, 6.0)
+    assert hosts.get("https://a.test") is one
 
 
 def test_the_worst_host_has_the_most_failures():

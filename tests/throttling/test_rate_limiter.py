@@ -603,6 +603,50 @@ def test_a_budget_shows_its_requests_and_its_window():
     run(main())
 
 
+async def answered(limiter: RateLimiter, seconds: float) -> float:
+    """Send a request as soon as possible; after `seconds` it succeeds. Return when it was sent."""
+    sent = await take(limiter)
+    await asyncio.sleep(seconds)
+    limiter.succeeded(sent)
+    return sent.at
+
+
+@pytest.mark.parametrize(("count", "delay"), [(4, 3.0), (7, 3.0), (8, 6.0)])
+def test_requests_without_a_response_delay_others_for_three_seconds(count, delay):
+    async def main():
+        limiter = exact_limiter()
+        hanging = [asyncio.create_task(take(limiter)) for _ in range(count)]
+        quick = [asyncio.create_task(answered(limiter, 0.1)) for _ in range(20)]
+        sent_at = await asyncio.gather(*quick)
+        assert (sent_at[0], max(sent_at) < delay + 2.5) == (delay, True)
+        assert [(await task).at for task in hanging] == [0.0] * 4 + [3.0] * (count - 4)
+        assert limiter.in_flight == count
+
+    run(main())
+
+
+def test_the_window_grows_although_each_answer_takes_long():
+    async def main():
+        limiter = exact_limiter()
+        limiter.bind(asyncio.get_running_loop())
+        await asyncio.gather(*[answered(limiter, 10.0) for _ in range(60)])
+        assert limiter.window > 20
+
+    run(main())
+
+
+def test_a_429_that_takes_long_is_not_overlooked():
+    async def main():
+        limiter = exact_limiter()
+        first = [await take(limiter) for _ in range(4)]
+        await take(limiter)  # after 3 s, because the first four requests got no response
+        throttle(limiter, retry_after=5.0, sent=first[0])
+        assert limiter.window == 1
+        assert limiter.rate_limit is not None
+
+    run(main())
+
+
 def test_a_slow_host_may_use_half_of_the_window():
     async def main():
         limiter = exact_limiter()
