@@ -57,7 +57,8 @@ class ProxyRefusedError(ProxyError):
 class ServiceDownError(TransportError):
     """The service is down, so the call did not send its request, or did not repeat it.
 
-    During an outage, only a few requests are sent, to find out whether the service works again.
+    During an outage, only a few requests are sent, to find out whether the service works again. In
+    a watch, this error is also the cause of a job that is given up after `outage_patience`.
 
     Attributes:
         failures: Number of consecutive failed requests.

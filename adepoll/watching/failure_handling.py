@@ -61,8 +61,10 @@ become probably bad.
 There is also a limit for all seconds, whether they count or not. It is `outage_patience`, or the
 limit above if that is longer. A job is given up at its next failed poll if its polls have failed
 for this time. It is also given up if its host has been down for this time while the job was
-watched, unless the failed poll got a response that shows that the host works now, such as a 403. Of
-the seconds between two failed polls, at most a tenth of this limit is added to these times.
+watched: at its next failed poll, unless this poll got a response that shows that the host works
+now, such as a 403, or without a poll when it becomes due. (During an outage only single polls are
+sent, so a thousand jobs would otherwise be given up over hours.) Of the seconds between two failed
+polls, at most a tenth of this limit is added to these times.
 
 Times are seconds of one monotonic clock, passed in as `now`.
 """
@@ -84,6 +86,8 @@ from adepoll.errors import (
     ProxyRefusedError,
     RateLimitedError,
     RedirectRefusedError,
+    RequestError,
+    ServiceDownError,
 )
 from adepoll.watching.job_state import FailureKind, JobState, PollFailures
 from adepoll.watching.service_evidence import HostEvidence, KeyEvidence
@@ -108,10 +112,9 @@ class FailureRules:
         not_found_grace: Seconds for which the service may answer 404 or 403 for a job that it has
             never shown: a new job can take a moment to appear.
         patience: Seconds for which polls of a job may fail while polls of other jobs succeed.
-        outage_patience: Seconds after which the next failed poll gives a job up, if its polls have
-            failed, or its host was down, for so long, whatever the reason. None for 12 times
-            `patience`; a value below `patience` counts as `patience`. See the end of the module's
-            docstring.
+        outage_patience: Seconds after which a job is given up if its polls have failed, or its host
+            was down, for so long, whatever the reason. None for 12 times `patience`; a value below
+            `patience` counts as `patience`. See the end of the module's docstring.
         malformed_patience: Seconds for which the answers about a job may be malformed; never more
             than `patience`. After a malformed answer about a job, a better one rarely follows.
         host: What polls have shown about the host of the jobs.
@@ -196,6 +199,17 @@ class FailureRules:
             return now
         failures.check_at = min(failures.retry_at, now + _SOON)
         return failures.check_at
+
+    def outage_error(self, state: JobState) -> ServiceDownError | None:
+        """Return the error with which a due job is given up without a poll, or None to poll it.
+
+        It is given up if its host has been down for `outage_patience` while the job was watched.
+        """
+        host, limit = self.host, self._total_limit
+        if not host.silent_for or host.silent_since(state.added_at) < (1 - _ROUNDING) * limit:
+            return None
+        cause = host.last_error if isinstance(host.last_error, RequestError) else None
+        return ServiceDownError(failures=host.silent_polls, cause=cause)
 
     def timeout_error(self, job_id: str, state: JobState | None, timeout: float) -> JobTimeoutError:
         """Return the error for a job that has not settled in time.

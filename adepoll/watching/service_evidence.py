@@ -25,6 +25,7 @@ class HostEvidence:
             Polls of jobs that are probably bad (see `failure_handling`) are not counted.
         silent_for: Seconds for which the host has not responded: the sum of the times between
             failed polls. Of a long time between two polls, only a part counts.
+        silent_polls: Number of failed polls since the last response.
         last_error: Last failure that can concern all jobs of the host; None if a later response has
             shown that the host works.
         jobs: The open jobs at the host: one collection for each kind.
@@ -33,6 +34,7 @@ class HostEvidence:
     worked: int = 0
     failed: int = 0
     silent_for: float = 0.0
+    silent_polls: int = 0
     last_error: AdePollError | None = None
     jobs: list[Sized] = field(factory=list)
     _failed_at: float = 0.0  # time of `last_error`
@@ -40,6 +42,7 @@ class HostEvidence:
     def record_response(self) -> None:
         """Record a response, which shows that the host is not down."""
         self.silent_for = 0.0
+        self.silent_polls = 0
         self.last_error = None
 
     def record_failure(self, error: AdePollError, now: float, *, longest: float) -> None:
@@ -50,8 +53,13 @@ class HostEvidence:
         if self.last_error is not None:
             self.silent_for += min(now - self._failed_at, longest)
         self.failed += 1
+        self.silent_polls += 1
         self._failed_at = now
         self.last_error = error
+
+    def silent_since(self, time: float) -> float:
+        """Return the part of `silent_for` from a time on, up to the last failed poll."""
+        return min(self.silent_for, self._failed_at - time)
 
     @property
     def was_polled(self) -> bool:

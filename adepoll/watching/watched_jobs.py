@@ -176,7 +176,8 @@ class WatchedJobs:
 
         If no subscriber of a job has room for its snapshot, the job is not polled until one of them
         has room. One call skips only a limited number of such jobs. So it can return None
-        although jobs are due; `PollQueue.next_due` returns when the next job is due.
+        although jobs are due; `PollQueue.next_due` returns when the next job is due. Due jobs whose
+        host has been down for too long are given up.
         """
         if self._known_resets != self._arrivals.resets:
             self._known_resets = self._arrivals.resets
@@ -186,12 +187,9 @@ class WatchedJobs:
             state = self.poll_queue.pop(now)
             if state is None:
                 return None
-            failures = state.failures
-            if failures is not None and state.due == failures.check_at:
-                later = self.failure_rules.postponed_to(failures, now)
-                if later > now:
-                    self.poll_queue.put(state, later)
-                    continue
+            is_down = self.failure_rules.host.silent_for > 0
+            if (is_down or state.failures is not None) and self._skip_failing(state, now):
+                continue
             pause = state.pause
             if (
                 pause is not None
@@ -273,10 +271,7 @@ class WatchedJobs:
             if isinstance(action, float):
                 self._put_after_failure(state, now, within=action)
             else:
-                self.counts.given_up += 1
-                for subscriber in tuple(state.subscribers):
-                    subscriber.give_up(state.key, error)
-                self.left_jobs.drop(state)
+                self._give_up(state, error)
         if left_at is not None:
             self.left_jobs.take_back(state, error, left_at, now)
         self._wake_after_release(reserved, now)
@@ -327,6 +322,29 @@ class WatchedJobs:
             check_at = self.failure_rules.first_check(state.failures, retry_at, now)
             if check_at < retry_at:
                 self.poll_queue.put(state, check_at)
+
+    def _skip_failing(self, state: JobState, now: float) -> bool:
+        """Give up or postpone a due job, as its failed polls or those of its host demand.
+
+        Return False if the job must be polled now.
+        """
+        rules, failures = self.failure_rules, state.failures
+        if (error := rules.outage_error(state)) is not None:
+            self._give_up(state, error)
+            return True
+        if failures is not None and state.due == failures.check_at:
+            later = rules.postponed_to(failures, now)
+            if later > now:
+                self.poll_queue.put(state, later)
+                return True
+        return False
+
+    def _give_up(self, state: JobState, error: AdePollError) -> None:
+        """Stop watching a job; its subscribers get the error."""
+        self.counts.given_up += 1
+        for subscriber in tuple(state.subscribers):
+            subscriber.give_up(state.key, error)
+        self.left_jobs.drop(state)
 
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
         """Make jobs due that wait for room in the buffers of the subscribers `reserved`.

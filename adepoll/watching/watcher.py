@@ -84,10 +84,9 @@ class JobWatcher(AsyncCloseable):
                 and a 404 or 403 of a job that was found before. Malformed answers are accepted for
                 at most a minute. Hardly any time counts while the process is stopped, the request
                 budget is short, or the whole service is down; docs/giving-up.md has the rules.
-            outage_patience: Seconds after which the next failed poll gives a job up, whatever the
-                reason of the failures, such as an outage of the service. In an outage, polls are so
-                rare that this can take hours for 1,000 jobs. None for 12 times `patience`; a value
-                below `patience` counts as `patience`.
+            outage_patience: Seconds after which a job is given up if all its polls have failed, or
+                if the service was down, for so long. None for 12 times `patience`; a value below
+                `patience` counts as `patience`.
             rng: Source of jitter; pass a seeded one to make runs reproducible.
 
         Raises:

@@ -197,8 +197,9 @@ def _check_evidence(scenario, actor, job, at):
     polls = [poll for poll in actor.source.polls[job.job_id] if poll.ended <= at]
     # A watch with errors="raise" raises the error at its end, long after the polls that count.
     needed = {"unknown": (GRACE, 2), "down": (patience, 3)}.get(job.fault, (min(patience, 60.0), 3))
-    if polls and _is_silent(actor.source, polls[-1].ended, 12 * patience):
-        return  # in a long outage, the next failed poll of each job gives the job up
+    times = [at, *[poll.ended for poll in polls[-1:]]]
+    if any(_is_silent(actor.source, time, 12 * patience) for time in times):
+        return  # in a long outage, a job is given up at its next failed poll, or when it is due
     if len(polls) < needed[1]:
         service.violate(f"11: {job.job_id} ({job.fault}) is given up after {len(polls)} polls")
         return

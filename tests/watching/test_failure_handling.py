@@ -225,6 +225,17 @@ def test_after_a_long_outage_each_job_ends_with_its_first_failed_poll():
     assert rules.record(job("c"), BROKEN, seconds + 100.0) is not GIVE_UP
 
 
+def test_after_a_long_outage_due_jobs_are_given_up_without_a_poll():
+    rules = rules_of()
+    assert rules.outage_error(job("b")) is None
+    assert time_of_the_end(rules, BROKEN, every=50.0)[0] == 3_600.0
+    error = rules.outage_error(job("b"))
+    assert (error.failures, error.cause) == (73, BROKEN)
+    assert rules.outage_error(job("c", added_at=1.0)) is None
+    answer(rules)
+    assert rules.outage_error(job("b")) is None
+
+
 def test_an_outage_from_before_a_job_was_watched_does_not_give_it_up():
     rules = rules_of()
     seconds, _ = time_of_the_end(rules, BROKEN, every=50.0)

@@ -17,6 +17,7 @@ from adepoll.errors import (
     PermissionDeniedError,
     RequestError,
     ServerError,
+    ServiceDownError,
     UnresolvedJobsError,
 )
 from adepoll.scheduling.schedules import Adaptive
@@ -108,6 +109,21 @@ def test_a_single_job_with_a_dead_service_is_given_up_after_the_documented_time(
             with pytest.raises(ServerError):
                 await watcher.wait("a")
         assert 600 <= now() < 700
+
+    replay(script)
+
+
+def test_many_jobs_are_given_up_soon_after_the_outage_patience(replay):
+    """Like a client in an outage, the source sends few requests, and few polls wait for it."""
+
+    async def script():
+        source = Service(lambda j, _: broken(j), rate=1 / 8)
+        limits = {"patience": 10, "outage_patience": 120, "concurrency": 4}
+        async with adaptive(source, **limits) as watcher:
+            settled, error = await settle(watcher.watch(ids(100)))
+        assert (settled, len(error.causes)) == ([], 100)
+        assert {type(cause) for cause in error.causes.values()} == {ServerError, ServiceDownError}
+        assert 120 <= now() < 180
 
     replay(script)
 

@@ -29,6 +29,7 @@ from adepoll.errors import (
     MalformedAnswerError,
     RateLimitedError,
     ServerError,
+    ServiceDownError,
     TransportError,
     UnprocessableError,
     WrongJobError,
@@ -422,6 +423,26 @@ def test_a_job_is_given_up_when_transient_failures_outlast_the_patience():
     subscribe(watched_jobs, subscription, "a")
     assert poll_when_due(watched_jobs, *[broken()] * 20) == [*range(0, 101, 10)]
     assert isinstance(subscription.errors["a"], TransportError)
+
+
+def test_after_a_long_outage_due_jobs_are_given_up_without_a_poll():
+    watched_jobs, subscription = make_watched_jobs(outage_patience=100.0), make_subscription()
+    subscribe(watched_jobs, subscription, "a", "b", "c")
+    subscribe(watched_jobs, subscription, "new", now=95.0)
+    polled = []
+    for now in range(0, 101, 10):
+        while (due := watched_jobs.poll_queue.next_due()) is not None and due <= now:
+            if (state := watched_jobs.pop_due(now)) is None:
+                break
+            polled.append(state.job_id)
+            watched_jobs.failed(state, broken(), now)
+    assert Counter(polled) == {"a": 10, "b": 10, "c": 10, "new": 1}
+    assert {job_id: type(error) for job_id, error in subscription.errors.items()} == {
+        "a": ServiceDownError,
+        "b": ServiceDownError,
+        "c": ServiceDownError,
+    }
+    assert watched_jobs.counts.given_up == 3
 
 
 def test_an_answer_restarts_the_patience():
