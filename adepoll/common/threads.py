@@ -15,6 +15,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import Final, Generic, TypeVar, TypeVarTuple, Unpack
 
+from attrs import define, field
+
 NO_THREAD: Final = "the system cannot start another thread (see ulimit -u)"
 """Message for users if a limit of the system is reached."""
 
@@ -83,19 +85,22 @@ async def run_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
     return started.result()
 
 
+@define(eq=False)
 class _Once(Generic[_T]):
     """A function call that is made only once, even if two threads try to make it.
 
     Two threads can try if the system cannot start another thread. The executor then raises an
     error, but has already queued the call. So a thread of the executor can still make it, while the
     code that gets the error makes it, too.
+
+    Attributes:
+        done: Completed with the result or the error of the call.
     """
 
-    def __init__(self, work: Callable[[], _T]) -> None:
-        """Store the function; it is not called yet."""
-        self._work = work
-        self._claim = threading.Lock()  # acquired by the thread that does the work
-        self.done: concurrent.futures.Future[_T] = concurrent.futures.Future()
+    _work: Callable[[], _T]
+    done: concurrent.futures.Future[_T] = field(factory=concurrent.futures.Future, init=False)
+    # Acquired by the thread that makes the call.
+    _claim: threading.Lock = field(factory=threading.Lock, init=False)
 
     def run(self) -> None:
         """Do the work, unless another thread has begun it; `done` gets its result or error."""

@@ -5,7 +5,7 @@ import functools
 import math
 import operator
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -28,7 +28,7 @@ from adepoll.errors import (
 )
 from adepoll.errors.frames import without_frames
 from adepoll.fetcher.disk_writer import DiskWriter, Progress
-from adepoll.fetcher.download import PublishedFile, ResultDownload, write_local
+from adepoll.fetcher.download import ResultDownload, write_local
 from adepoll.fetcher.part_file import PartFile
 from adepoll.fetcher.polled_result import changed_error
 from adepoll.fetcher.responses import MAX_ERROR_PAGE
@@ -266,7 +266,12 @@ class ResultFetcher(AsyncCloseable):
             part = await start_in_thread(prepare)
             async with self._sources.find(job, in_bulk=True) as found:
                 disk = DiskWriter(part, progress, result_keys=found.rules.result_keys)
-                published = await self._write(found, disk)
+                if isinstance(found.source, JobSnapshot):
+                    async with aclosing(await found.reader()) as reader:
+                        published = await write_local(disk, reader)
+                else:
+                    download = ResultDownload(found.source, disk, connections=self._connections)
+                    published = await download.run()
             return Download(
                 job_id=found.ref.job_id,
                 path=target,
@@ -355,19 +360,6 @@ class ResultFetcher(AsyncCloseable):
         stack.push_async_callback(reader.aclose)
         await reader.begin()
         return reader
-
-    async def _write(self, found: FoundResult, disk: DiskWriter) -> PublishedFile:
-        """Write a result to its file; return size and SHA-256 of the file.
-
-        `found` says where the result is: in a snapshot, a file, the API or a storage.
-        """
-        if not isinstance(found.source, JobSnapshot):
-            return await ResultDownload(found.source, disk, connections=self._connections).run()
-        reader = await found.reader()
-        try:
-            return await write_local(disk, reader)
-        finally:
-            await reader.aclose()
 
     async def _decoded(self, found: FoundResult) -> JobResult:
         """Read a result into memory, and decode it.

@@ -5,6 +5,7 @@
 
 import asyncio
 from bisect import bisect_left
+from collections.abc import Awaitable
 from functools import partial
 from typing import Final
 
@@ -193,38 +194,19 @@ class DownloadConnections:
         has already arrived for it; None to send a request.
         """
         while segment is not None:
-            await self._fetch(segment, body)
+            started, start = self._time(), segment.start
+            if (failure := await self._fetch(segment, body)) is not None:
+                await self._wait_or_raise(failure, started, is_empty=segment.start == start)
             body = None  # only the first response of a download can have arrived already
             is_needed = self._open_connections <= self._plan.wanted
             segment = self._claim() if is_needed else None
         self._open_connections -= 1
 
-    async def _fetch(self, segment: Segment, body: ResponseBody | None) -> None:
+    async def _fetch(self, segment: Segment, body: ResponseBody | None) -> ResultError | None:
         """Fetch the bytes of a segment with one request, write them, and release the segment.
 
-        If `body` is not None, it is the response, and no request is sent. After a temporary
-        failure, wait until the next request may be sent.
-        """
-        started, start = self._time(), segment.start
-        failure = await self._request(segment, body)
-        if failure is None:
-            return
-        if isinstance(failure, ResultServerError) and self._open_connections > 1:
-            # Perhaps the storage limits the number of connections. So end this connection, and
-            # from now on use at most as many as are still open.
-            self._plan.limit(self._open_connections - 1)
-            return
-        is_empty = segment.start == start
-        self._empty_failures += is_empty
-        received, self._unreported = self._unreported, 0
-        try:
-            await self._stored.retries.wait_or_raise(failure, started=started, received=received)
-        except ResultError as error:
-            await self._raise_unless_served_whole(error, started, is_empty=is_empty)
-        self.resumed += 1
-
-    async def _request(self, segment: Segment, body: ResponseBody | None) -> ResultError | None:
-        """Do what `_fetch` does, but return the error if the request fails.
+        If `body` is not None, it is the response, and no request is sent. If the request fails,
+        return the error.
 
         Raises:
             NoRangesError: The whole result must be requested instead.
@@ -252,6 +234,34 @@ class DownloadConnections:
             return error
         finally:
             self._segments.release(segment)
+
+    async def _wait_or_raise(self, failure: ResultError, started: float, *, is_empty: bool) -> None:
+        """After a failed request, wait until the next one may be sent, or raise the error.
+
+        If several connections are open, and the failure is a `ResultServerError`, do not wait: this
+        connection ends.
+
+        Args:
+            failure: The error of the request.
+            started: Time at which the request began.
+            is_empty: True if the request failed before its first byte.
+
+        Raises:
+            NoRangesError: The storage sends the whole result, but no ranges.
+            ResultError: The download must be given up; the error is `failure`.
+        """
+        if isinstance(failure, ResultServerError) and self._open_connections > 1:
+            # Perhaps the storage limits the number of connections. So end this connection, and
+            # from now on use at most as many as are still open.
+            self._plan.limit(self._open_connections - 1)
+            return
+        self._empty_failures += is_empty
+        received, self._unreported = self._unreported, 0
+        try:
+            await self._stored.retries.wait_or_raise(failure, started=started, received=received)
+        except ResultError as error:
+            await self._raise_unless_served_whole(error, started, is_empty=is_empty)
+        self.resumed += 1
 
     async def _raise_unless_served_whole(
         self, error: ResultError, started: float, *, is_empty: bool
@@ -281,13 +291,13 @@ class DownloadConnections:
         elif started >= self._served_whole_at:
             raise NoRangesError
 
-    async def _write(self, segment: Segment, body: ResponseBody) -> None:
-        """Write the body of a segment to the disk."""
+    def _write(self, segment: Segment, body: ResponseBody) -> Awaitable[None]:
+        """Return an awaitable that writes the body of a segment to the disk."""
         is_fast = self._plan.is_fast(self._time())
         read = body.read_in_blocks(self._blocks) if is_fast else body.read
         record = partial(self._record, segment)
         full_chunk = BLOCK_BYTES if is_fast else 0
-        await SegmentWriter(self._disk, segment.start, record, full_chunk=full_chunk).copy(read)
+        return SegmentWriter(self._disk, segment.start, record, full_chunk=full_chunk).copy(read)
 
     def _record(self, segment: Segment, count: int) -> int:
         """Record `count` new bytes of a segment; open more connections if `ConnectionPlan` says so.
