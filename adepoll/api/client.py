@@ -15,7 +15,7 @@ from attrs import evolve
 
 from adepoll.api import protocol
 from adepoll.api.config import read_base_urls, read_key
-from adepoll.api.job_kind import JobKind, JobRef, check_kind, kind_of_id
+from adepoll.api.job_kind import JobKind, JobRef, check_kind
 from adepoll.api.job_requests import ClientOfKind, JobRequests, OriginalMethods, PollingClient
 from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.kinds.registry import RULES
@@ -294,7 +294,7 @@ class AdeClient(AsyncCloseable):
             ClosedError: The client is closed.
         """
         ref, requests = JobRef.of(job), self._requests
-        rules = self.rules_of(ref.kind or kind_of_id(ref.job_id) or self._kind)
+        rules = self.rules_of(ref.kind_or(self._kind))
         send = requests.for_job(rules, ref.job_id)
         snapshot = await self._sender.call(send, requests.hosts[rules.api])
         return snapshot if ref.label is None else evolve(snapshot, label=ref.label)
@@ -316,7 +316,7 @@ class AdeClient(AsyncCloseable):
         Raises:
             AdePollError: As for `get_job`.
         """
-        rules = self.rules_of(job.kind or kind_of_id(job.job_id) or self._kind)
+        rules = self.rules_of(job.kind_or(self._kind))
         response = await self._requests.open(rules, job.job_id, headers)
         try:
             yield response

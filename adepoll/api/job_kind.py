@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Container, Mapping
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
 
@@ -182,13 +182,9 @@ class JobRef:
             return cls(check_job_id(job_id), kind=kind)
         return cls(check_job_id(job))
 
-    def resolved(self, default: JobKind) -> Self:
-        """Return this reference with a kind, even if it was created without one.
-
-        The kind is then the one that the id contains. If the id contains no kind, it is `default`.
-        """
-        kind = self.kind or kind_of_id(self.job_id) or default
-        return self if kind is self.kind else type(self)(self.job_id, kind=kind, label=self.label)
+    def kind_or(self, default: JobKind) -> JobKind:
+        """Return `kind`, or else the kind that the id contains, or else `default`."""
+        return self.kind or kind_of_id(self.job_id) or default
 
     def text(self, default: JobKind) -> str:
         """Return ``KIND/ID``, or only the id if a reader can infer the kind.

@@ -192,7 +192,7 @@ class RunTasks:
         await self._put(
             Outcome(
                 job_id=error.job_id,
-                kind=ref.kind or self._resources.kind,
+                kind=ref.kind_or(self._resources.kind),
                 label=ref.label,
                 columns=batch_job.columns,
                 error=error,
@@ -309,7 +309,7 @@ class RunTasks:
                 UnresolvedJob(
                     job.job_id,
                     JobTimeoutError(job_id=job.job_id, timeout=timeout, last_status=None),
-                    kind=job.kind or self._resources.kind,
+                    kind=job.kind_or(self._resources.kind),
                     label=job.label,
                 )
                 for _, job in page

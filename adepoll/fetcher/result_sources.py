@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from adepoll.api import codec
 from adepoll.api.client import AdeClient
@@ -119,8 +119,11 @@ class ResultSources:
             RequestError: The API failed.
         """
         self._storage.check_open()
-        ref = ref_of(job).resolved(self._kind)
-        rules = self._client.rules_of(ref.kind or self._kind)
+        ref = ref_of(job)
+        kind = ref.kind_or(self._kind)
+        rules = self._client.rules_of(kind)
+        if ref.kind is None:
+            ref = evolve(ref, kind=kind)
         retries = self._retries()
         snapshot = job if isinstance(job, JobSnapshot) else None
         if snapshot is None or _must_be_requested(snapshot):

@@ -153,7 +153,7 @@ def columns_of(
     """
     found = {}
     for job in jobs:
-        kind = job.kind or JobKind.V1_EXTRACT
+        kind = job.kind_or(JobKind.V1_EXTRACT)
         row = connection.execute(
             "SELECT columns FROM jobs WHERE job_id = ? AND kind = ? AND columns IS NOT NULL",
             (job.job_id, kind.name),

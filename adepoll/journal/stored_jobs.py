@@ -38,11 +38,10 @@ def stored_job(job: JobToAdd, default: JobKind) -> StoredJob:
         if job.columns:
             columns = json.dumps(dict(job.columns), separators=(",", ":"))
         job = job.ref
-    ref = JobRef.of(job).resolved(default)
+    ref = JobRef.of(job)
     label = None if ref.label is None else _storable(ref.label)
-    kind = ref.kind or default
     key = None if label is None else label_key(label)
-    return ref.job_id, kind.name, label, key, columns
+    return ref.job_id, ref.kind_or(default).name, label, key, columns
 
 
 def check_job(job: JobToAdd) -> None:

@@ -66,18 +66,19 @@ def settled_reply(job: JobSnapshot) -> StatusReply:
     return StatusReply(status=200, headers=_HEADERS, body=job_as_json(job))
 
 
-def active_reply(job: JobRef, error: JobTimeoutError) -> StatusReply:
+def active_reply(job: JobRef, error: JobTimeoutError, *, default_kind: JobKind) -> StatusReply:
     """Return the response about a job that has not settled in time.
 
     Args:
-        job: Reference to the job; its kind is set.
+        job: Reference to the job.
         error: The error with which the wait ended. The response contains the `last_status` of this
             error, or "unknown" if that is None.
+        default_kind: Kind of the job if neither `job` nor its id contains the kind.
     """
     status = JobStatus.UNKNOWN if error.last_status is None else JobStatus.parse(error.last_status)
     snapshot = JobSnapshot(
         job_id=job.job_id,
-        kind=job.kind or JobKind.V1_EXTRACT,
+        kind=job.kind_or(default_kind),
         label=job.label,
         status=status,
         status_text=status.value,

@@ -195,7 +195,7 @@ class ServerResources:
 
         `timeout` is the error with which the wait for the job ended.
         """
-        outage = self.client.outage(job.resolved(self.watcher.kind).kind)
+        outage = self.client.outage(job.kind_or(self.watcher.kind))
         if outage is not None:
             return timeout.last_error or outage
         if timeout.last_status is not None:
@@ -218,7 +218,7 @@ class ServerResources:
         try:
             return settled_reply(await self.wait(job, timeout=timeout))
         except JobTimeoutError as error:
-            return active_reply(JobRef.of(job).resolved(self.watcher.kind), error)
+            return active_reply(JobRef.of(job), error, default_kind=self.watcher.kind)
 
     def events(
         self,

@@ -297,9 +297,8 @@ class SubscriptionOwner:
         # A shortcut for nearly all jobs. It is not a call of `is_plain`, because every job runs it.
         if type(job) is str and PLAIN_JOB_ID.fullmatch(job) and job[0] not in V2_LETTERS:
             return NamedJob(job, job, self.own)
-        ref = JobRef.of(job).resolved(self.kind)
-        kind = ref.kind or self.kind
-        key = ref.text(self.kind)
+        ref = JobRef.of(job)
+        kind, key = ref.kind_or(self.kind), ref.text(self.kind)
         if (polling := self.by_kind.get(kind)) is None:
             try:
                 polling = self.add_kind(kind)

@@ -429,7 +429,7 @@ def test_a_list_of_any_kind_is_read(kind):
 )
 def test_the_form_of_an_id_says_its_kind(text, kind):
     assert kind_of_id(text) == kind
-    assert JobRef.of(text).resolved(JobKind.V1_PARSE).kind == (kind or JobKind.V1_PARSE)
+    assert JobRef.of(text).kind_or(JobKind.V1_PARSE) == (kind or JobKind.V1_PARSE)
 
 
 def test_a_reference_is_written_as_text_and_read_from_it():

@@ -212,7 +212,8 @@ async def test_an_overridden_method_gets_a_job_of_the_right_kind(monkeypatch, ki
         monkeypatch.setattr(client, "get_job", get_job)
         await client.for_kind(kind).for_polling(contextlib.nullcontext()).get_job(job_id)
         (job,) = get_job.await_args.args
-        assert JobRef.of(job).resolved(client.kind) == JobRef(job_id, kind=kind)
+        ref = JobRef.of(job)
+        assert (ref.job_id, ref.kind_or(client.kind)) == (job_id, kind)
 
 
 async def test_an_overridden_list_is_told_the_kind_only_if_the_client_has_another_one(monkeypatch):

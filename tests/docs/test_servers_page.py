@@ -14,7 +14,7 @@ FIELDS = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", SECTION, r
 def test_the_page_lists_every_field_of_a_status_and_those_of_an_active_job():
     error = JobTimeoutError(job_id="job-1", timeout=1.0, last_status="processing")
     ref = JobRef("job-1", kind=JobKind.V1_EXTRACT, label="page one")
-    body = active_reply(ref, error).body
+    body = active_reply(ref, error, default_kind=JobKind.V1_EXTRACT).body
     assert sorted(FIELDS) == sorted(body)
     stated = re.search(r"\(202\), only (.*?) are known", SECTION, re.DOTALL)[1]
     assert {*re.findall(r"`(\w+)`", stated)} == {name for name in body if body[name]}

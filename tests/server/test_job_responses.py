@@ -64,10 +64,14 @@ def test_a_settled_job_is_an_answer_without_retry_after():
 )
 def test_an_active_job_can_be_requested_again_after_two_seconds(last, status):
     error = JobTimeoutError(job_id="a", timeout=1.0, last_status=last)
-    reply = active_reply(JobRef("a", kind=JobKind.V1_PARSE, label="a.pdf"), error)
+    reply = active_reply(
+        JobRef("a", kind=JobKind.V1_PARSE, label="a.pdf"), error, default_kind=JobKind.V1_EXTRACT
+    )
     assert reply.status == 202
     assert reply.headers == {"Cache-Control": "no-store", "Retry-After": "2"}
     body = reply.body
     assert (body["job_id"], body["kind"], body["label"]) == ("a", "v1-parse", "a.pdf")
     assert (body["status"], body["is_terminal"]) == (status, False)
-    assert active_reply(JobRef("a"), error).body["kind"] == "v1-extract"
+    assert (
+        active_reply(JobRef("a"), error, default_kind=JobKind.V2_PARSE).body["kind"] == "v2-parse"
+    )
