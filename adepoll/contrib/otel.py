@@ -101,7 +101,7 @@ class TracedSource:
 
         The watcher calls this; `JobSource.for_polling` describes it.
         """
-        held = for_polling(self._source, _MarkedSlot(semaphore))
+        held = for_polling(self._source, _SemaphoreWithEvent(semaphore))
         return TracedSource(held, self._tracer, with_ids=self._with_ids)
 
     @property
@@ -232,16 +232,16 @@ class TracedFetcher(ResultFetcher):
                 span.set_attribute(_JOB_ID, ref_of(job).job_id)
 
 
-class _MarkedSlot:
+class _SemaphoreWithEvent:
     """Wraps the semaphore of a watcher, to record in the span when a request is sent.
 
     When a request is sent, the event ``adepoll.request.sent`` is added to the current span. It is a
     `SemaphoreWrapper`.
     """
 
-    def __init__(self, slot: AbstractAsyncContextManager[object]) -> None:
-        self._wrapped = slot if isinstance(slot, SemaphoreWrapper) else None
-        self.places = slot if self._wrapped is None else self._wrapped.places
+    def __init__(self, given: AbstractAsyncContextManager[object]) -> None:
+        self._wrapped = given if isinstance(given, SemaphoreWrapper) else None
+        self.semaphore = given if self._wrapped is None else self._wrapped.semaphore
 
     def sent(self, task: asyncio.Task[object] | None, now: float) -> None:
         if self._wrapped is not None:
@@ -249,11 +249,11 @@ class _MarkedSlot:
         get_current_span().add_event("adepoll.request.sent")
 
     async def __aenter__(self) -> None:
-        await self.places.__aenter__()
+        await self.semaphore.__aenter__()
         self.sent(asyncio.current_task(), asyncio.get_running_loop().time())
 
     async def __aexit__(self, *raised: object) -> bool | None:
-        return await self.places.__aexit__(*raised)  # type: ignore[arg-type]  # the three arguments of `__aexit__`
+        return await self.semaphore.__aexit__(*raised)  # type: ignore[arg-type]  # the three arguments of `__aexit__`
 
 
 @contextmanager

@@ -217,15 +217,15 @@ def error_of_ended(sent: Sent, job_id: str | None) -> AnswerTimeoutError | None:
 class SemaphoreWrapper(Protocol):
     """An object that wraps a semaphore, and records when each request is sent.
 
-    `RequestSender` acquires the semaphore `places`, and calls `sent` when it sends the request.
+    `RequestSender` acquires `semaphore`, and calls `sent` when it sends the request.
     Other code uses the wrapper itself as a semaphore. Then a request counts as sent when its task
     has acquired the wrapper.
 
     Attributes:
-        places: The semaphore.
+        semaphore: The semaphore.
     """
 
-    places: AbstractAsyncContextManager[object]
+    semaphore: AbstractAsyncContextManager[object]
 
     def sent(self, task: asyncio.Task[Any] | None, now: float) -> None:
         """Record that a request is sent now.
@@ -271,7 +271,7 @@ class UseBySemaphore(dict[AbstractAsyncContextManager[object], SemaphoreUse]):
             if found.places is None or found.places.is_idle:
                 del self[known]  # the watcher of this semaphore may be closed
         if isinstance(given, SemaphoreWrapper):
-            use = SemaphoreUse(given.places, self[given.places].places, given.sent)
+            use = SemaphoreUse(given.semaphore, self[given.semaphore].places, given.sent)
         else:
             use = SemaphoreUse(given, Places(), _ignore)
         self[given] = use

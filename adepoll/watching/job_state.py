@@ -36,7 +36,7 @@ class Subscriber(Protocol):
     """
 
     @property
-    def alone(self) -> "tuple[Subscriber]":
+    def as_tuple(self) -> "tuple[Subscriber]":
         """The tuple ``(self,)``. All jobs of the subscriber share it, which saves memory."""
 
     @property

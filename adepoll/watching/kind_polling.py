@@ -209,7 +209,7 @@ class SubscriptionOwner:
 
     Attributes:
         kind: Default kind: the kind of each job whose id does not contain the kind.
-        own: `KindPolling` of the default kind.
+        default_polling: `KindPolling` of the default kind.
         by_kind: `KindPolling` of each kind that was used so far; the default kind is first.
         subscriptions: Open subscriptions, oldest first. It is a dict without values, because a set
             has no order.
@@ -235,7 +235,7 @@ class SubscriptionOwner:
         self._rules: dict[str, FailureRules] = {}  # by host of the service
         self.kind = kind_of(source)
         self.by_kind: dict[JobKind, KindPolling] = {}
-        self.own = self.add_kind(self.kind)
+        self.default_polling = self.add_kind(self.kind)
         self.subscriptions: dict[OpenSubscription, None] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.closed = False
@@ -296,7 +296,7 @@ class SubscriptionOwner:
         """
         # A shortcut for nearly all jobs. It is not a call of `is_plain`, because every job runs it.
         if type(job) is str and PLAIN_JOB_ID.fullmatch(job) and job[0] not in V2_LETTERS:
-            return NamedJob(job, job, self.own)
+            return NamedJob(job, job, self.default_polling)
         ref = JobRef.of(job)
         kind, key = ref.kind_or(self.kind), ref.text(self.kind)
         if (polling := self.by_kind.get(kind)) is None:

@@ -100,7 +100,7 @@ class LeftJobs:
         if not (subscriber.awaits or state.in_flight):
             self._forget(state)
             return None
-        state.key, state.subscribers = key, subscriber.alone
+        state.key, state.subscribers = key, subscriber.as_tuple
         state.polls, state.status = 0, None
         state.due = now - max(left_at - state.due, 0.0)
         state.skip_checks()

@@ -75,7 +75,7 @@ class Subscription(ABC):
     ids come from an endless iterator. The key of a job is the text of its `JobRef`.
 
     Attributes:
-        alone: The tuple ``(self,)``. It is the `subscribers` of all jobs that only this
+        as_tuple: The tuple ``(self,)``. It is the `subscribers` of all jobs that only this
             subscription watches, to save memory.
         every_change: True if every change of status is delivered, False if only the final one.
         buffer: Limits the snapshots that wait for the consumer; None for no limit.
@@ -117,7 +117,7 @@ class Subscription(ABC):
         """
         check_ids(job_ids)
         check_timeout(timeout)
-        self.alone: tuple[Subscriber] = (self,)
+        self.as_tuple: tuple[Subscriber] = (self,)
         self.every_change = every_change
         self.buffer = buffer
         self.ready = asyncio.Event()
@@ -202,7 +202,7 @@ class Subscription(ABC):
             )
         # The iterable belongs to the caller: it is read in the caller's context.
         self._reader = start(self._read(), self._owner.tasks, context=copy_context())
-        self._reader.add_done_callback(self._ids_ended)
+        self._reader.add_done_callback(self._reader_or_expiry_ended)
 
     def end_of_ids(self) -> None:
         """Record that no more ids are read."""
@@ -291,7 +291,7 @@ class Subscription(ABC):
         if self._reader is not None:
             self._reader.cancel()
         self._expiry = start(self._expire(timeout), self._owner.tasks)
-        self._expiry.add_done_callback(self._ids_ended, context=Context())
+        self._expiry.add_done_callback(self._reader_or_expiry_ended, context=Context())
 
     async def _expire(self, timeout: float) -> None:  # noqa: ASYNC109 - the timeout has already passed
         """Give up all open jobs in steps, because `timeout` seconds have passed.
@@ -380,7 +380,7 @@ class Subscription(ABC):
         """Return the number of errors, or of updates, that wait for the consumer."""
         return len(self._to_yield)
 
-    def _ids_ended(self, task: asyncio.Task[None]) -> None:
+    def _reader_or_expiry_ended(self, task: asyncio.Task[None]) -> None:
         """Handle the end of `task`, which has read the ids, or has ended the jobs at the timeout.
 
         If the task has failed, end the subscription with its error. If other code has cancelled the

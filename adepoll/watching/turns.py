@@ -82,7 +82,7 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
     """Wraps the semaphore that is held during each request; measures how long requests wait.
 
     Attributes:
-        places: The wrapped semaphore.
+        semaphore: The wrapped semaphore.
         waiting: Tasks whose request was not sent yet, oldest first, and the times at which these
             requests began to wait.
         last_wait: Seconds for which the last request had waited when it was sent.
@@ -95,7 +95,7 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
             semaphore: Each request holds this semaphore while it is in flight.
         """
         self.waiting: dict[asyncio.Task[Any], float] = {}
-        self.places = semaphore
+        self.semaphore = semaphore
         self.last_wait = 0.0
         self._turn_at = -math.inf  # time at which the last request got its turn
 
@@ -123,7 +123,7 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
 
     async def __aenter__(self) -> None:
         """Acquire the semaphore, for a request that is sent after that."""
-        await self.places.__aenter__()
+        await self.semaphore.__aenter__()
         self.sent(asyncio.current_task(), asyncio.get_running_loop().time())
 
     async def __aexit__(
@@ -133,7 +133,7 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
         traceback: TracebackType | None,
     ) -> bool | None:
         """Release the semaphore."""
-        return await self.places.__aexit__(exc_type, exc, traceback)
+        return await self.semaphore.__aexit__(exc_type, exc, traceback)
 
     def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:
         """Record that a request which has waited is sent now."""

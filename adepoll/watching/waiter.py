@@ -22,7 +22,7 @@ class Waiter:
         self.buffer: SnapshotBuffer | None = None
 
     @property
-    def alone(self) -> tuple[Subscriber]:
+    def as_tuple(self) -> tuple[Subscriber]:
         """The tuple ``(self,)``.
 
         It is created for each use, because a stored tuple would be a reference cycle.

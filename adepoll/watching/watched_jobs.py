@@ -114,7 +114,7 @@ class WatchedJobs:
         if state is None and (left.states or left.outcomes):
             state = left.resume(job_id, key, subscriber, now)
         if state is None:
-            state = JobState(job_id, key, subscriber.alone, now, now, owner=self)
+            state = JobState(job_id, key, subscriber.as_tuple, now, now, owner=self)
             state.awaited_since = now
             if left.memory.failures:
                 state.failures = left.memory.recall(job_id, now)

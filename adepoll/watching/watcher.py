@@ -381,7 +381,7 @@ class JobWatcher(AsyncCloseable):
         You can pass this object to the next watcher. If you watch jobs of several kinds, pass
         `durations_by_kind`.
         """
-        return self._owner.own.watched_jobs.learning.durations
+        return self._owner.default_polling.watched_jobs.learning.durations
 
     @property
     def durations_by_kind(self) -> Mapping[JobKind, Durations]:

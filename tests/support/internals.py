@@ -74,7 +74,7 @@ def jobs_of(watch):
 
 def entries_of(watch, watcher):
     """Return the number of entries for jobs in a watch and its watcher; each needs memory."""
-    subscription, watched_jobs = watch._subscription, watcher._owner.own.watched_jobs
+    subscription, watched_jobs = watch._subscription, watcher._owner.default_polling.watched_jobs
     queue = watched_jobs.poll_queue
     buffered = subscription.buffer.waiting
     tables = (subscription._jobs, subscription.errors, buffered, watched_jobs)

@@ -16,7 +16,7 @@ class FakePolling:
         self.pollers = self.watched_jobs = self
 
     def subscribe(self, job_id, key, subscriber, now, *, can_wait):
-        return JobState(job_id, key, subscriber.alone, now, now)
+        return JobState(job_id, key, subscriber.as_tuple, now, now)
 
     def unsubscribe(self, job_id, subscriber):
         self.calls.append(f"unsubscribe {job_id}")
@@ -45,7 +45,7 @@ class FakeSubscription(WatchSubscription):
 
     @property
     def calls(self):
-        return self._owner.own.calls
+        return self._owner.default_polling.calls
 
     def open_ids(self):
         """Return the ids of the jobs that are still watched."""

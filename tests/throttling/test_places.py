@@ -28,13 +28,13 @@ class Wrapped:
     """A wrapper of a semaphore, like those of a watcher; it measures nothing."""
 
     def __init__(self, semaphore):
-        self.places = semaphore
+        self.semaphore = semaphore
 
     async def __aenter__(self):
-        await self.places.__aenter__()
+        await self.semaphore.__aenter__()
 
     async def __aexit__(self, *raised):
-        return await self.places.__aexit__(*raised)
+        return await self.semaphore.__aexit__(*raised)
 
     def sent(self, task, now):
         pass

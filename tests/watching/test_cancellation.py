@@ -48,7 +48,7 @@ def assert_idle(watcher, *, subscribers=0):
     assert (stats.watched, stats.in_flight) == (0, 0)
     assert stats.subscribers == subscribers
     assert not watcher._owner.tasks
-    assert not watcher._owner.own.pollers._workers
+    assert not watcher._owner.default_polling.pollers._workers
 
 
 async def assert_quiet(watcher, source):
@@ -667,7 +667,7 @@ def test_polls_cancelled_from_outside_are_repeated(replay, scripted, moment):
             consumer = asyncio.create_task(consume())
             await asyncio.sleep(0)
             await asyncio.sleep(moment)
-            polls = [*watcher._owner.own.pollers._in_flight.values()]
+            polls = [*watcher._owner.default_polling.pollers._in_flight.values()]
             for task in polls:
                 task.cancel()
             if polls:

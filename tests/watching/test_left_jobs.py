@@ -369,7 +369,10 @@ def test_the_next_wait_continues_after_a_poll_that_found_the_job_active(replay, 
         async with JobWatcher(source, schedule=Fixed(interval=100.0)) as watcher:
             await expect_timeout(watcher, "a", 1.0)
             await asyncio.sleep(1.0)
-            assert (len(watcher._owner.own.watched_jobs), at_risk(watcher.durations)[0]) == (0, 1)
+            assert (
+                len(watcher._owner.default_polling.watched_jobs),
+                at_risk(watcher.durations)[0],
+            ) == (0, 1)
             assert (await watcher.wait("a")).is_terminal
             assert source.times("a") == [0.0, 2.0]
 

@@ -26,7 +26,7 @@ class Waiting:
     awaits, every_change, buffer = True, False, None
 
     @property
-    def alone(self):
+    def as_tuple(self):
         return (self,)
 
     def deliver(self, _key, _snapshot):

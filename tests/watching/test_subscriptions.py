@@ -95,7 +95,7 @@ def test_a_reserved_place_is_not_free():
 def test_jobs_that_wait_for_room_are_kept_in_their_order_and_once_each():
     subscription = subscription_of()
     states = [
-        JobState(str(number), str(number), subscription.alone, 0.0, 0.0) for number in range(40)
+        JobState(str(number), str(number), subscription.as_tuple, 0.0, 0.0) for number in range(40)
     ]
     for state in states:
         state.waits_for_room = state is not states[7]
@@ -194,7 +194,7 @@ def test_taking_a_snapshot_wakes_jobs_that_wait_for_room(replay):
         subscription = subscription_of("a", "b")
         subscription.deliver("a", snapshot("a"))
         owner = FakeOwner(subscription.calls)
-        state = JobState("b", "b", subscription.alone, 0.0, 0.0, owner=owner)
+        state = JobState("b", "b", subscription.as_tuple, 0.0, 0.0, owner=owner)
         subscription.buffer.waiting.append(state)
         async for _ in Watch(subscription):
             break
@@ -466,7 +466,7 @@ def test_the_first_eight_jobs_of_a_watch_cannot_wait(replay, number, options):
         def subscribe(job_id, _key, _subscriber, _now, *, can_wait):
             asked.append(can_wait)
 
-        owner.own.subscribe = subscribe
+        owner.default_polling.subscribe = subscribe
         subscription = WatchSubscription(owner, map(str, range(number)), limit=99, **options)
         subscription.start()
         await asyncio.sleep(0.001)

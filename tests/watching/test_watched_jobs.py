@@ -1556,7 +1556,7 @@ class Awaiting:
     awaits, every_change, buffer = True, False, None
 
     def __init__(self):
-        self.alone = (self,)
+        self.as_tuple = (self,)
 
     def deliver(self, _key, _snapshot):
         return True
