@@ -949,7 +949,8 @@ async def test_closing_ends_the_calls_in_flight(start_server):
 
 
 async def test_stats_read_in_another_thread_show_how_long_the_gate_is_closed():
-    one = AdeClient(KEY, base_url="http://h", session=FakeSession(429), retry=ONCE)
+    session = FakeSession(plan={1: (429, 0.0, {"Retry-After": "30"})})
+    one = AdeClient(KEY, base_url="http://h", session=session, retry=ONCE)
     with pytest.raises(RateLimitedError):
         await one.get_job("j-1")
     assert (await asyncio.to_thread(lambda: one.stats)).gate_closed_for > 0
