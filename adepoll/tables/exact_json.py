@@ -21,7 +21,7 @@ _MAX_EXPONENT: Final = 400  # a power of ten that is larger than every double
 
 
 class UnreadableError(Exception):
-    """A text is not JSON, or cannot be a result; the message says why, without quoting it."""
+    """A result cannot be read; the message says why, without quoting the result."""
 
 
 def load(text: bytes | str) -> Json:

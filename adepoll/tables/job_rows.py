@@ -52,6 +52,10 @@ _GROUND: Final = "ground"
 # it has more than 16 times the recorded bytes plus 1 MiB, it is not read: it could fill the memory.
 _MOST_GROWTH: Final = 16
 _ROOM: Final = 2**20
+# Somebody else may have written the journal, and can name any large file as a result. So the rest
+# of a file is read only if these first bytes can begin a result in UTF-8, UTF-16 or UTF-32.
+_HEAD: Final = 2**16
+_BEFORE_RESULT: Final = b"\xef\xbb\xbf\xfe\xff\0 \t\r\n"  # byte order marks and whitespace
 _MAX_PROBLEMS: Final = 100
 _PAGE: Final = 200  # jobs that are read together
 
@@ -111,23 +115,26 @@ class RowReader:
 
     def _row(self, record: Record) -> Row:
         job = job_values(record)
-        text = self._result_text(record)
         value, references, size = None, None, 0
-        is_whole = record.file is None or (text is not None and len(text) == record.file.bytes)
-        if text is not None:
-            try:
+        try:
+            text = self._result_text(record)
+            if text is not None:
+                is_whole = record.file is None or len(text) == record.file.bytes
                 value, references, size = self._parse(text, is_whole=is_whole)
-            except MalformedAnswerError as exc:
-                self._note_problem(record.job_id, f"it is {exc.problems[0]}")
-            except UnreadableError as exc:
-                self._note_problem(record.job_id, str(exc))
-            else:
                 self.results += 1
+        except MalformedAnswerError as exc:
+            self._note_problem(record.job_id, f"it is {exc.problems[0]}")
+        except UnreadableError as exc:
+            self._note_problem(record.job_id, str(exc))
         columns = without_surrogates(dict(record.columns)) or None
         return Row(job, columns, value, references, size)
 
     def _result_text(self, record: Record) -> bytes | str | None:
-        """Return the JSON of a result from its file or the journal; None if there is none."""
+        """Return the JSON of a result from its file or the journal; None if there is none.
+
+        Raises:
+            UnreadableError: The file is missing, cannot be read, or cannot be the result.
+        """
         if record.file is None:
             if record.snapshot is None or record.snapshot.status is not JobStatus.COMPLETED:
                 return None
@@ -138,22 +145,7 @@ class RowReader:
         path = record.file.path
         if self._folder is not None:
             path = self._folder / path.name
-        try:
-            if not path.is_file():  # such as a FIFO, whose opening would block
-                reason = "is not a regular file" if path.exists() else "does not exist"
-                self._note_problem(record.job_id, f"its file {path} {reason}")
-                return None
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size > _MOST_GROWTH * record.file.bytes + _ROOM:
-                    reason = f"is not the result: it has {size:,} bytes, not {record.file.bytes:,}"
-                    self._note_problem(record.job_id, f"its file {path} {reason}")
-                    return None
-                return file.read(size)  # no more: reading a file such as /proc/kmsg never ends
-        except OSError as exc:
-            reason = f"its file {path} cannot be read: {reason_of(exc)}"
-            self._note_problem(record.job_id, reason)
-            return None
+        return _contents(path, record.file.bytes)
 
     def _inline_result(self, number: int) -> str | None:
         """Return the inline result of a job as JSON text; None if it has none.
@@ -201,6 +193,30 @@ class RowReader:
         self.unreadable += 1
         if len(self.problems) < _MAX_PROBLEMS:
             self.problems[job_id] = problem
+
+
+def _contents(path: Path, recorded: int) -> bytes:
+    """Return the bytes of a result file, whose size in the journal is `recorded`.
+
+    Raises:
+        UnreadableError: The file is missing, cannot be read, or cannot be the result.
+    """
+    try:
+        if not path.is_file():  # such as a FIFO, whose opening would block
+            problem = "is not a regular file" if path.exists() else "does not exist"
+            raise UnreadableError(f"its file {path} {problem}")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _MOST_GROWTH * recorded + _ROOM:
+                problem = f"it has {size:,} bytes, not {recorded:,}"
+                raise UnreadableError(f"its file {path} is not the result: {problem}")
+            if not file.read(_HEAD).lstrip(_BEFORE_RESULT).startswith(b"{"):
+                raise UnreadableError(f"its file {path} does not contain a result")
+            file.seek(0)
+            return file.read(size)  # no more: reading a file such as /proc/kmsg never ends
+    except OSError as exc:
+        problem = f"its file {path} cannot be read: {reason_of(exc)}"
+    raise UnreadableError(problem)
 
 
 def job_values(record: Record) -> tuple[Any, ...]:

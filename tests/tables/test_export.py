@@ -565,7 +565,7 @@ async def test_unreadable_results_are_reported_and_their_jobs_have_rows(tmp_path
     assert "does not exist" in report.problems["j3"]
     assert "not contain a result" in report.problems["j2"]
     assert "levels" in report.problems["j4"]
-    assert report.problems["j1"].startswith("it is not JSON: ")
+    assert "does not contain a result" in report.problems["j1"]
     (tmp_path / "j3.json").mkdir()
     report = adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
     assert "is not a regular file" in report.problems["j3"]
@@ -581,6 +581,20 @@ async def test_a_result_file_that_was_cut_is_unreadable(tmp_path):
     (tmp_path / "j0.json").write_text(text[:-5])
     report = adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
     assert (report.results, report.unreadable) == (0, 1)
+    assert report.problems["j0"].startswith("it is not JSON: ")
+
+
+async def test_a_large_file_that_a_journal_names_as_a_result_is_not_read(tmp_path):
+    """Somebody else may have written the journal, together with the size of a disk image."""
+    path, large = tmp_path / "b.db", tmp_path / "disk.img"
+    await write_journal(path, [result_text({"a": 1})], folder=tmp_path)
+    large.touch()
+    os.truncate(large, 2**40)  # without blocks on the disk; nobody has so much memory
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE jobs SET result_path = ?, result_bytes = ?", (str(large), 2**40))
+        db.commit()
+    report = adepoll.export(path, tmp_path / "t.csv")
+    assert report.problems["j0"] == f"its file {large} does not contain a result"
 
 
 async def test_a_huge_file_in_place_of_a_result_is_not_read(tmp_path):
