@@ -13,6 +13,7 @@ from random import Random
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
+from adepoll.common.redaction import LONGEST_URL
 from adepoll.errors import (
     RateLimitedError,
     RequestError,
@@ -38,6 +39,7 @@ _SHORT_RETRY_AFTER: Final = 5.0
 # the storage can be mistaken.
 _MAX_SHARED_RETRY_AFTER: Final = 300.0
 _CHECK_EVERY: Final = 1.0  # a waiting request checks every second whether the fetcher was closed
+_MAX_ORIGINS: Final = 1_000
 _PROGRESS: Final = 2**20  # new bytes after which earlier failures of a transfer are forgotten
 
 
@@ -200,26 +202,33 @@ def ends_too_late(until: float, now: float, give_up_at: float) -> bool:
 
 
 class StorageOrigins:
-    """The storages from which one fetcher has requested results: one `StorageOrigin` per host."""
+    """The storages from which one fetcher has requested results: one `StorageOrigin` per host.
+
+    At most 1,000 hosts are kept, those that were used last: the service chooses the hosts, and a
+    server fetches results for months.
+    """
 
     def __init__(self, retry: RetryPolicy, rng: Random) -> None:
         """Create an empty collection of storages."""
         self._retry = retry
         self._rng = rng
-        self._origins: dict[str, StorageOrigin] = {}
+        self._origins: dict[str, StorageOrigin] = {}  # the host that was used last is the last one
 
     def of(self, url: str) -> StorageOrigin:
         """Return the `StorageOrigin` of the host and port of a URL.
 
-        All malformed URLs have the same one.
+        All malformed URLs have the same one, and so have all URLs that are too long.
         """
-        try:
-            name = urlsplit(url).netloc.rpartition("@")[2].lower()
-        except ValueError:
-            name = ""
-        origin = self._origins.get(name)
+        name = ""
+        if len(url) <= LONGEST_URL:  # `urlsplit` keeps the last URLs in memory
+            with suppress(ValueError):
+                name = urlsplit(url).netloc.rpartition("@")[2].lower()
+        origin = self._origins.pop(name, None)
         if origin is None:
-            origin = self._origins[name] = StorageOrigin(self._retry, self._rng)
+            origin = StorageOrigin(self._retry, self._rng)
+        self._origins[name] = origin
+        if len(self._origins) > _MAX_ORIGINS:
+            del self._origins[next(iter(self._origins))]
         return origin
 
 

@@ -1,6 +1,7 @@
 """How often a transfer is retried, and where its URL comes from."""
 
 import asyncio
+import tracemalloc
 from itertools import count
 from math import inf
 from random import Random
@@ -368,6 +369,27 @@ def test_origins_are_told_apart_by_host_and_port():
     assert origins.of("https://a.example/p?q") is origins.of("https://A.example/other")
     assert origins.of("https://a.example/p") is not origins.of("https://a.example:8443/p")
     assert origins.of("https://[") is origins.of("")
+
+
+def test_the_service_cannot_fill_the_memory_with_hosts():
+    origins = StorageOrigins(Waits(), Random(0))
+    first, busy = origins.of("https://first.example/p"), origins.of("https://busy.example/p")
+    for number in range(1_500):
+        origins.of(f"https://{number}.example/p")
+        assert origins.of("https://busy.example/p") is busy
+    assert origins.of("https://first.example/p") is not first
+
+
+def test_a_url_that_is_too_long_is_not_kept():
+    origins = StorageOrigins(Waits(), Random(0))
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            origins.of(f"https://{number}.{'a' * 2**20}.example/p")
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2**20
 
 
 def test_received_bytes_below_a_mebibyte_add_no_attempts(replay):
