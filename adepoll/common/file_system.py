@@ -192,6 +192,29 @@ def is_of_another_user(status: os.stat_result) -> bool:
     return effective_user is not None and status.st_uid not in {0, effective_user()}
 
 
+def check_owner_of_link(path: Path) -> None:
+    """Raise if another user may have put a link, a pipe or a device in the place of a file.
+
+    In a folder like /tmp, every user can create a link or a pipe. Linux refuses to follow such a
+    link (protected_symlinks in proc_sys_fs(5)), but only in folders with the sticky bit, and not if
+    the path was resolved before.
+
+    Raises:
+        PermissionError: A link, pipe, device or socket at `path` belongs to another user, who is
+            not root.
+        ValueError: No file can have this path.
+    """
+    try:
+        found = path.lstat()
+    except OSError:
+        return  # it does not exist, or writing raises the same error
+    is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    if not is_plain and is_of_another_user(found):
+        raise PermissionError(
+            errno.EPERM, "it is a link, pipe or device of another user", str(path)
+        )
+
+
 def make_private(fd: int, path: Path) -> None:
     """Set the mode of an open file to 0600, independent of the umask."""
     if hasattr(os, "fchmod"):

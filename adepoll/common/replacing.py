@@ -3,11 +3,9 @@
 Blocking code; call it from threads.
 """
 
-import errno
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +30,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         OSError: The file cannot be written; the temporary file is removed. Or another user, who is
             not root, has put a link, a pipe or a device in the place of `path`.
     """
-    _check_owner(path)
+    file_system.check_owner_of_link(path)
     # The unresolved path is opened: if /dev/stdout is a pipe, it resolves to a path like
     # "/proc/123/fd/pipe:[456]", which does not exist.
     if path.exists() and not path.is_file():
@@ -83,20 +81,3 @@ def _remove_unused(folder: Path) -> None:
         return  # a folder can be writable but not readable
     for name in names:
         remove_unused(folder / name)
-
-
-def _check_owner(path: Path) -> None:
-    """Raise if another user may have put a link, a pipe or a device in the place of a file.
-
-    In a folder like /tmp, every user can create a link or a pipe. Linux refuses to follow such a
-    link (protected_symlinks in proc_sys_fs(5)), but only in folders with the sticky bit.
-    """
-    try:
-        found = path.lstat()
-    except OSError:
-        return  # it does not exist, or writing raises the same error
-    is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
-    if not is_plain and file_system.is_of_another_user(found):
-        raise PermissionError(
-            errno.EPERM, "it is a link, pipe or device of another user", str(path)
-        )

@@ -96,9 +96,11 @@ class ResumeStateFile:
         """
         try:
             # Do not follow a symbolic link, and do not wait for a pipe: another user may have put
-            # one there.
+            # one there, or a file.
             fd = file_system.open_without_following(self._path, os.O_RDONLY)
             try:
+                if not file_system.is_own_file(os.fstat(fd)):
+                    return None
                 document = _unseal(os.read(fd, _MAX_BYTES))
             finally:
                 os.close(fd)

@@ -5,29 +5,31 @@ the system would release the locks of SQLite on the file (sqlite.org/howtocorrup
 2.2).
 """
 
-import errno
 import os
 import sqlite3
-import stat
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote_from_bytes
 
 from adepoll.api.codec import load_writer
-from adepoll.api.file_names import check_is_local
 from adepoll.common import file_system
-from adepoll.common.redaction import showable
-from adepoll.common.system_errors import reason_of
 from adepoll.errors import (
     ConfigurationError,
-    JournalAccessError,
     JournalDamagedError,
     JournalFormatError,
     JournalNotFoundError,
     NotAJournalError,
 )
 from adepoll.journal.endpoints import Endpoints
+from adepoll.journal.file_checks import (
+    absolute_path,
+    access_error,
+    check_access,
+    check_companions,
+    check_owner,
+    file_status,
+)
 from adepoll.journal.foreign_file import damaged, limit_instructions, remove_limit, schema_problem
 from adepoll.journal.lock import JournalLock, take_lock
 from adepoll.journal.schema import (
@@ -35,7 +37,6 @@ from adepoll.journal.schema import (
     FORMAT,
     ROLLBACK_END,
     RULES,
-    SHM_END,
     STATEMENTS,
     WAL_END,
     companion,
@@ -43,7 +44,6 @@ from adepoll.journal.schema import (
 from adepoll.journal.sqlite_errors import READING_ERRORS, primary_code, reading_error
 
 _OLDEST_SQLITE: Final = (3, 37)  # the first version with STRICT tables, of November 2021
-_SMALLEST: Final = 512  # bytes: size of the smallest page; every SQLite file has at least one page
 _BUSY_TIMEOUT: Final = 10.0  # seconds to wait for another program that writes, such as a shell
 _SMALL: Final = 64 * 2**20  # bytes; up to this size, all is checked, which takes about a second
 _MEDIUM: Final = 4 * 2**30  # bytes; up to this size, the structure of every page is checked
@@ -61,8 +61,6 @@ _FULL_CHECK: Final = [
 ]
 _QUICK_CHECK: Final = ["PRAGMA quick_check(10)", _BROKEN_RULES]
 _PARTIAL_CHECK: Final = ["PRAGMA quick_check(jobs)", "PRAGMA quick_check(notes)", _BROKEN_RULES]
-# True if `os.access` can check the rights of the effective user, which are those of the process.
-_EFFECTIVE: Final = os.access in os.supports_effective_ids
 
 
 def open_in_memory(endpoints: Endpoints) -> sqlite3.Connection:
@@ -97,12 +95,14 @@ def open_file(
     try:
         # The status is read again: another process may have changed the file before it was locked.
         status = file_status(path)
+        if status is not None:
+            check_owner(path, status)
         if status is None:
             _create_file(path)
         elif not status.st_size:
             _make_private(path)
         else:
-            _check_access(path)
+            check_access(path)
             # The connection for the check is read-only, so that a refused file stays unchanged.
             # Otherwise, SQLite would copy the WAL into the file when the connection is closed. But
             # if a process was killed while it created the tables, SQLite must undo that first, and
@@ -118,77 +118,6 @@ def open_file(
     except BaseException:
         lock.release()
         raise
-
-
-def absolute_path(given_path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path, with symbolic links resolved.
-
-    So two paths that lead to the same file through links become equal, and have the same lock.
-
-    Raises:
-        JournalAccessError: No file can have this path, for example because of a null character.
-        ConfigurationError: The path is a URL.
-    """
-    check_is_local(given_path, "the journal")
-    try:
-        return Path(os.path.realpath(given_path))
-    except ValueError as exc:
-        raise JournalAccessError(str(exc), path=os.fspath(given_path), errno=errno.EINVAL) from exc
-
-
-def file_status(path: Path) -> os.stat_result | None:
-    """Return the status of the file at a path; None if the path does not exist.
-
-    Raises:
-        NotAJournalError: The file is not a regular file, or has 1 to 511 bytes, which is too small
-            for a journal. Or one of the files that SQLite creates beside the journal (-wal, -shm,
-            -journal) is a link or not a regular file.
-        JournalAccessError: The folder does not exist, or the status cannot be read.
-    """
-    if not path.name:
-        raise NotAJournalError(path=str(path), reason="it is a folder")
-    _check_companions(path)
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        if path.parent.is_dir():
-            return None
-        raise JournalAccessError(
-            f"there is no folder {showable(str(path.parent))}; create the folder first",
-            path=str(path),
-            errno=errno.ENOENT,
-        ) from None
-    except (OSError, ValueError) as exc:
-        raise _access_error(path, exc) from exc
-    if not stat.S_ISREG(status.st_mode):
-        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise NotAJournalError(path=str(path), reason=f"it is {what}")
-    if 0 < status.st_size < _SMALLEST:  # SQLite would take the file for empty, and overwrite it
-        raise NotAJournalError(
-            path=str(path),
-            reason=f"it has only {status.st_size} bytes (or it is a truncated journal)",
-        )
-    return status
-
-
-def _check_companions(path: Path) -> None:
-    """Raise `NotAJournalError` if one of SQLite's files beside the journal is not a regular file.
-
-    The files are -wal, -shm and -journal. Symbolic and hard links are refused, too, because SQLite
-    would write to another file. The lock file is checked later.
-    """
-    for end in (WAL_END, SHM_END, ROLLBACK_END):
-        beside = companion(path, end)
-        try:
-            found = beside.lstat()
-        except OSError:
-            continue
-        what = "a hard link to another file" if found.st_nlink > 1 else ""
-        if not stat.S_ISREG(found.st_mode):
-            what = "not a regular file"
-        if what:
-            reason = f"{showable(beside.name)} beside it is {what}"
-            raise NotAJournalError(path=str(path), reason=reason)
 
 
 def size_of(path: Path) -> int:
@@ -278,14 +207,7 @@ def _load_code(path: Path | None) -> None:
     try:
         load_writer()
     except OSError as exc:
-        raise _access_error(path, exc) from exc
-
-
-def _access_error(path: Path | None, exc: OSError | ValueError) -> JournalAccessError:
-    shown = None if path is None else str(path)
-    if isinstance(exc, OSError):
-        return JournalAccessError(reason_of(exc), path=shown, errno=exc.errno)
-    return JournalAccessError(str(exc), path=shown, errno=errno.EINVAL)
+        raise access_error(path, exc) from exc
 
 
 def _create_file(path: Path) -> None:
@@ -298,27 +220,14 @@ def _create_file(path: Path) -> None:
             os.close(fd)
         file_system.sync_folder(path.parent)
     except OSError as exc:
-        raise _access_error(path, exc) from exc
+        raise access_error(path, exc) from exc
 
 
 def _make_private(path: Path) -> None:
     try:
         path.chmod(0o600)
     except OSError as exc:
-        raise _access_error(path, exc) from exc
-
-
-def _check_access(path: Path) -> None:
-    """Raise `JournalAccessError` unless this process may read and write the file.
-
-    SQLite would open a read-only file without an error, and leave a -wal file.
-    """
-    if not os.access(path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE):
-        raise JournalAccessError(
-            "the file is read-only or cannot be read; make it readable and writable",
-            path=str(path),
-            errno=errno.EACCES,
-        )
+        raise access_error(path, exc) from exc
 
 
 def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
@@ -355,6 +264,8 @@ def _connect(path: Path, endpoints: Endpoints) -> sqlite3.Connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
         connection.execute("ROLLBACK")
+        # Another user may have created one of these files after the first check.
+        check_companions(path)
     except BaseException:
         connection.close()
         raise

@@ -21,12 +21,11 @@ from adepoll.errors import (
     NotAJournalError,
 )
 from adepoll.journal.endpoints import Endpoints
+from adepoll.journal.file_checks import absolute_path, file_status
 from adepoll.journal.foreign_file import damaged, limit_instructions
 from adepoll.journal.lock import holder_of
 from adepoll.journal.opening import (
-    absolute_path,
     connect_read_only,
-    file_status,
     has_tables,
     has_wal,
     read_notes,

@@ -69,6 +69,14 @@ def test_the_state_of_another_file_with_the_same_name_is_ignored(part, tmp_path)
     assert read(part) is None
 
 
+@pytest.mark.posix  # Windows has no users with numbers
+def test_the_state_that_another_user_has_written_is_ignored(part, monkeypatch):
+    write(part, ResumeState(SURE, DONE))
+    another_user = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: another_user)
+    assert read(part) is None
+
+
 def test_each_state_replaces_the_one_before(part, tmp_path):
     write(part, ResumeState(SURE, [(0, 10)]))
     write(part, ResumeState(SURE, [(0, 40)]))

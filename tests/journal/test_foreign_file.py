@@ -22,7 +22,16 @@ from adepoll.errors import (
     JournalEndpointError,
     NotAJournalError,
 )
-from adepoll.journal import Acknowledged, Fetched, GivenUp, JournalReader, RecordFilter, Settled
+from adepoll.journal import (
+    Acknowledged,
+    Fetched,
+    GivenUp,
+    JournalReader,
+    RecordFilter,
+    Settled,
+    file_checks,
+    opening,
+)
 from adepoll.journal.foreign_file import limit_instructions, remove_limit
 from adepoll.journal.outcomes import ResultFile
 from adepoll.journal.schema import OUT_DIR
@@ -369,6 +378,86 @@ async def test_sqlite_writes_to_no_link_beside_a_journal(path, tmp_path, end, is
         await Journal.open(path, endpoint=ENDPOINT)
     assert precious.read_text() == "precious"
     assert path.exists() is not is_new
+
+
+@pytest.fixture
+def give_away(monkeypatch):
+    """Make a file seem to belong to another user, who is not root."""
+
+    def give(path):
+        if os.geteuid() == 0:
+            os.chown(path, 65534, 65534, follow_symlinks=False)
+        else:
+            other = os.geteuid() + 1
+            monkeypatch.setattr(os, "geteuid", lambda: other)
+
+    return give
+
+
+@pytest.mark.posix  # Windows has no users with numbers
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+async def test_the_journal_is_not_written_into_a_file_of_another_user(path, give_away, end):
+    """The other user could read all that SQLite writes, such as results, and change it."""
+    planted = path.with_name(path.name + end)
+    planted.touch(0o666)
+    give_away(planted)
+    with pytest.raises(NotAJournalError, match=f"{end} beside it belongs to another user"):
+        await Journal.open(path, endpoint=ENDPOINT)
+    assert not path.exists()
+    assert planted.stat().st_size == 0
+
+
+@pytest.mark.posix
+async def test_a_wal_file_that_appears_after_the_first_check_is_refused(
+    path, give_away, monkeypatch
+):
+    check = opening.check_companions
+
+    def plant_and_check(journal):
+        give_away(path.with_name(path.name + "-wal"))
+        check(journal)
+
+    monkeypatch.setattr(opening, "check_companions", plant_and_check)
+    # Only root can really give the file away. For other users, both files have the same owner.
+    monkeypatch.setattr(file_checks, "_owner_of", lambda _path: os.geteuid())
+    with pytest.raises(NotAJournalError, match="belongs to another user"):
+        await Journal.open(path, endpoint=ENDPOINT)
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("is_empty", [True, False])
+async def test_a_journal_that_another_user_has_planted_is_not_used(path, give_away, is_empty):
+    """In a folder such as /tmp, the name of the journal can be known in advance."""
+    if is_empty:
+        path.touch()
+    else:
+        await (await Journal.open(path, endpoint=ENDPOINT)).aclose()
+    path.chmod(0o666)
+    before = path.read_bytes()
+    give_away(path)
+    path.parent.chmod(0o1777)
+    with pytest.raises(JournalAccessError, match="belongs to another user"):
+        await Journal.open(path, endpoint=ENDPOINT)
+    assert path.read_bytes() == before
+    assert path.stat().st_mode & 0o777 == 0o666
+    path.parent.chmod(0o755)
+    if not is_empty:  # somebody who may write to this folder has shared the journal
+        await (await Journal.open(path, endpoint=ENDPOINT)).aclose()
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("exists", [True, False])
+async def test_a_link_of_another_user_is_not_followed(path, give_away, tmp_path, exists):
+    target = tmp_path / "target.db"
+    if exists:
+        await (await Journal.open(target, endpoint=ENDPOINT)).aclose()
+    path.symlink_to(target)
+    give_away(path)
+    with pytest.raises(JournalAccessError, match="link, pipe or device of another user"):
+        await Journal.open(path, endpoint=ENDPOINT)
+    with pytest.raises(JournalAccessError, match="link, pipe or device of another user"):
+        JournalReader(path)
+    assert target.exists() is exists
 
 
 @pytest.mark.posix
