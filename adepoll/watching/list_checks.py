@@ -48,7 +48,7 @@ class ListChecks:
 
     @accuracy.default
     def _make_accuracy(self) -> ListAccuracy:
-        """Create the object for `accuracy`."""
+        """Return a `ListAccuracy` for a list about which nothing is known yet."""
         return ListAccuracy(limit=self.useful_lag(None))
 
     def restart(self) -> None:
@@ -65,7 +65,7 @@ class ListChecks:
         Args:
             rate: Polls per second that the request budget allows; None if the budget is not short.
         """
-        lag = _LIMIT * (self.timing.target_lag or _TARGET_LAG)
+        lag = _LIMIT * self.timing.target_lag_or_default
         if rate is None:
             return lag
         # Without sweeps, polls could use the request budget that sweeps use now.
@@ -218,4 +218,3 @@ _GUESS: Final = 0.2
 # Largest useful lag of the list while the request budget is short, as a share of the time that one
 # poll of every job takes.
 _ROUND_SHARE: Final = 0.25
-_TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none

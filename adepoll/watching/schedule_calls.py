@@ -69,6 +69,11 @@ class ScheduleCalls:
         return self.schedule.target_lag if isinstance(self.schedule, LagSchedule) else None
 
     @property
+    def target_lag_or_default(self) -> float:
+        """Mean detection lag to aim at, in seconds; 2.0 if the schedule has no target."""
+        return self.target_lag or _DEFAULT_LAG
+
+    @property
     def aim(self) -> float | None:
         """Mean detection lag to aim at, in seconds; shorter than `target_lag` for short jobs.
 
@@ -186,7 +191,7 @@ class ScheduleCalls:
 
     def is_young(self, state: JobState, now: float) -> bool:
         """Return True if the age of a job is at most three target lags."""
-        return self.learning.age(state, now) <= _YOUNG * (self.target_lag or _MEAN_LAG)
+        return self.learning.age(state, now) <= _YOUNG * self.target_lag_or_default
 
     def early_delay(self, state: JobState, now: float) -> float:
         """Return the maximum seconds until the next poll while jobs may take only seconds.
@@ -204,7 +209,7 @@ class ScheduleCalls:
             if self._early_polls > _MAX_EARLY - 1:
                 return math.inf
             self._early_polls += 1
-        early = ((self.target_lag or _MEAN_LAG) + now - state.added_at) / 2
+        early = (self.target_lag_or_default + now - state.added_at) / 2
         return max(early, self.minimum)
 
     def expected_end(self, state: JobState, progress: float | None, now: float) -> float:
@@ -227,7 +232,7 @@ class ScheduleCalls:
         gained, seconds = progress - before[0], now - before[1]
         if not (gained > _MIN_GAIN and seconds > 0):
             return math.inf
-        lag = self.target_lag or _MEAN_LAG
+        lag = self.target_lag_or_default
         return max((1 - progress) * seconds / gained + lag / 2, lag, self.minimum)
 
     def time_left(self, states: Collection[JobState], now: float) -> float | None:
@@ -235,11 +240,11 @@ class ScheduleCalls:
 
         There are two estimates, and the result is the larger one:
 
-        - By the durations: the time after which half a job is expected to be still active. There is
-          no such estimate if fewer than 20 jobs have settled, or if one of the jobs would then be
-          more than four times as old as the oldest settled jobs.
-        - By the request budget, if most polls are late: the time for one poll of each job if every
-          late poll finds a settled job, and for up to two polls of each job if fewer do.
+        - From the durations: the time after which half a job is expected to be still active. There
+          is no such estimate if fewer than 20 jobs have settled, or if one of the jobs would then
+          be more than four times as old as the oldest settled jobs.
+        - From the request budget, if most polls are late: the time for one poll of each job if
+          every late poll finds a settled job, and for up to two polls of each job if fewer do.
 
         Without the first estimate, the second one is returned if most late polls find a settled
         job; in any other case, None is returned.
@@ -254,7 +259,7 @@ class ScheduleCalls:
         return by_budget if by_budget and share > _MIN_SHARE else None
 
     def _time_left_by_durations(self, states: Collection[JobState], now: float) -> float | None:
-        """Return the estimate by the durations (see `time_left`) in seconds; None if unknown."""
+        """Estimate the seconds from the durations, as `time_left` describes; None if unknown."""
         durations = self.learning.durations
         if durations.ended < _MIN_SETTLED:
             return None
@@ -273,7 +278,7 @@ class ScheduleCalls:
 _MEAN_OF: Final = 32  # delays that make up most of `mean_delay`
 _DONE: Final = 0.98  # progress at which a job can stay for a long time
 _MIN_GAIN: Final = 0.01  # smallest change of the progress by which the end of a job is estimated
-_MEAN_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
+_DEFAULT_LAG: Final = 2.0  # seconds; the default of `Adaptive.target_lag`
 _EARLIER: Final = 0.05  # share of the apparently new jobs that are polled earlier than planned
 _MAX_EARLY_JOBS: Final = 12.0  # largest value of `_early_jobs`
 _EARLY_JOB_EVERY: Final = 300.0  # seconds after which one more new job may be polled early

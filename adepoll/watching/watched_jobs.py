@@ -65,9 +65,9 @@ class WatchedJobs:
     _known_resets: int = field(init=False)  # `Arrivals.resets` at the last poll
 
     def __attrs_post_init__(self) -> None:
-        """Create the poll queue, the list hints, and the other parts made from `timing`."""
+        """Create the parts that decide when jobs are polled, such as the poll queue."""
         timing, learning = self.timing, self.timing.learning
-        first_trust = _FIRST_TRUST * (timing.target_lag or _TARGET_LAG)
+        first_trust = _FIRST_TRUST * timing.target_lag_or_default
         self.learning = learning
         self.list_trust = ListTrust(learning=learning, delay=timing.delay, first_trust=first_trust)
         self.poll_queue = PollQueue(self.list_trust.chance, self._share_of_others)
@@ -414,6 +414,5 @@ class WatchedJobs:
         self.list_trust.trust(state)  # otherwise the next sweep would wait for this job's poll
 
 
-_TARGET_LAG: Final = 2.0  # target lag in seconds, if the schedule has none
 _FIRST_TRUST: Final = 2.5  # `first_trust` in target lags; sweeps are about two target lags apart
 _MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one step
