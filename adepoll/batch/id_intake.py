@@ -217,7 +217,8 @@ class IdIntake:
     async def _add(self, chunk: Sequence[JobToAdd]) -> int:
         """Add ids to the journal, and count those that are new; return their number.
 
-        If the task is cancelled, it first finishes this. So the counters agree with the journal.
+        If the task is cancelled meanwhile, it first adds and counts all of these ids, so that the
+        counters agree with the journal.
         """
         adding = asyncio.create_task(self._add_and_count(chunk))
         await wait_until_done(adding)

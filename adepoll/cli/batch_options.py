@@ -136,7 +136,7 @@ class BatchOptions:
 
     @property
     def name_by(self) -> Literal["job_id", "label"]:
-        """The argument `name_by` of `Batch` that means the same as the option ``--name``."""
+        """The option ``--name``, as the argument `name_by` of `Batch`."""
         return "label" if self.name == "label" else "job_id"
 
     def to_note(self) -> str:

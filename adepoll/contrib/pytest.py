@@ -59,8 +59,8 @@ def ade_client(ade: "Emulator") -> "Iterator[SelfClosingClient]":
 
 @pytest.fixture
 def ade_env(ade: "Emulator", monkeypatch: pytest.MonkeyPatch) -> "Emulator":
-    """The emulator `ade`; environment variables make it the default service. `AdeClient()`, the
-    official SDK and the command use it, in this process and in its child processes.
+    """The emulator `ade`, to which environment variables point. So `AdeClient()`, the official SDK
+    and the command use it, in this process and in its child processes.
     """
     from adepoll.api.config import environment_of  # noqa: PLC0415 - slow to import
 

@@ -17,8 +17,7 @@ class JobFactory:
 
     Attributes:
         seed: Determines everything random.
-        profile: Distribution from which a `JobPlan` is drawn for each job that is submitted without
-            one.
+        profile: Durations, outcomes and sizes of the jobs that are submitted without a `JobPlan`.
         profiles: Profiles that replace `profile` for some kinds of jobs, by the name of the kind.
     """
 

@@ -22,7 +22,7 @@ TIERS: Final = (STANDARD, PRIORITY)
 
 @frozen(kw_only=True)
 class Profile:
-    """A distribution from which a `JobPlan` is drawn for each job that is submitted without one.
+    """The random durations, outcomes and sizes of jobs that are submitted without a `JobPlan`.
 
     Attributes:
         median: Median time from a job's arrival to its end, in seconds. The time is log-normal.

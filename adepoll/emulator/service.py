@@ -54,9 +54,8 @@ class Emulator:
     Attributes:
         api_key: The key that the API requires.
         seed: Determines everything random.
-        profile: Distribution from which a `JobPlan` is drawn for each job that is submitted without
-            one. It is a `Profile`, a dict of its fields, or None for the default values of
-            `Profile`.
+        profile: Durations, outcomes and sizes of the jobs that are submitted without a `JobPlan`.
+            It is a `Profile`, a dict of its fields, or None for the default values of `Profile`.
         profiles: Profiles that replace `profile` for some kinds of jobs, by the name of the kind,
             such as ``v2-parse``.
         host: Address to listen on.

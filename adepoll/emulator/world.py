@@ -43,8 +43,7 @@ class World:
         clock: Returns the time in Unix seconds, as a float. If the clock goes back, the time of the
             world stands still until the clock is ahead again.
         seed: Determines everything random.
-        profile: Distribution from which a `JobPlan` is drawn for each job that is submitted without
-            one.
+        profile: Durations, outcomes and sizes of the jobs that are submitted without a `JobPlan`.
         profiles: Profiles that replace `profile` for some kinds of jobs, by the name of the kind.
         org_id: Id of the organisation.
         results_origin: Scheme, host and port of every presigned URL.

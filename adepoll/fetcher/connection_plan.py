@@ -26,7 +26,7 @@ _SPEEDUP_NEEDED: Final = 1.25
 
 @define(eq=False)
 class ConnectionPlan:
-    """Decides how many connections a download uses, by the rate at which bytes arrive.
+    """Decides how many connections a download uses. This depends on the rate of arriving bytes.
 
     A download begins with one connection. If this connection is slow, `allowed` connections are
     used. After two seconds, the rate of all connections together is compared with the rate of the
@@ -51,7 +51,7 @@ class ConnectionPlan:
     _last_rate: float = field(default=0.0, init=False)
 
     def update(self, now: float) -> int:
-        """Return how many connections should be in use from now on, by the rate of the download.
+        """Compare the rates, and return how many connections should be in use from now on.
 
         `now` is the present time, in seconds.
         """

@@ -137,7 +137,7 @@ class PartFile:
     def _take_over(self, own: OwnFile, state: ResumeState | None) -> ResumeState | None:
         """Use `own` as part file: a copy of the part file that an earlier download left.
 
-        Give the copy the shared name, by which later processes find it, if that is possible. Return
+        If possible, give the copy the shared name, under which later processes find it. Return
         `state`, the resume state of the copy; it is None if the copy is empty.
         """
         self._own = own  # for `close`, if the next line raises

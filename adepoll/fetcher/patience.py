@@ -128,7 +128,7 @@ class StorageOrigin:
                 self._probe = None
 
     async def _wait_for_turn(self, retries: "TransferRetries", job_id: str) -> bool:
-        """Wait until a request may be sent, by the rules of `request`.
+        """Wait until a request may be sent, as `request` describes.
 
         Return True if the request is the probe: the only request while the storage is down.
         """

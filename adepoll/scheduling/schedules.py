@@ -283,8 +283,8 @@ class Adaptive:
 
         Args:
             distribution: How long jobs take.
-            lag_ratio: Observed detection lag divided by expected lag. The lag at which the plan
-                aims is divided by this ratio, or by the nearest number from 2/3 to 1.5.
+            lag_ratio: Observed detection lag divided by expected lag. It is limited to the range
+                from 2/3 to 1.5; then the lag at which the plan aims is divided by it.
         """
         plan = self._plans.get(id(distribution))
         if plan is None:

@@ -48,7 +48,7 @@ class _LineFeeds:
         self._write = text.write
 
     def write(self, row: str) -> None:
-        """Write a row, which must end with CR LF, with a line feed as its end."""
+        """Write a row that ends with CR LF, but replace the CR LF by a line feed."""
         self._write(f"{row[: -len(_CR_LF)]}\n")
 
 

@@ -124,7 +124,7 @@ class SnapshotBuffer:
 
 
 class FailureKind(Enum):
-    """Kinds of failed polls, by what they say about the job and the service.
+    """Kinds of failed polls. They differ in what they say about the job and the service.
 
     `NOT_FOUND`: a 404 of a job that was never found. `FORBIDDEN`: a 403 of a job that was never
     found. `LOST`: a 404 or 403 of a job that was found before. `MALFORMED`: an answer that could

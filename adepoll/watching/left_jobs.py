@@ -167,7 +167,7 @@ class LeftJobs:
             state.missing_at = math.inf
 
     def forget_old(self, now: float) -> float:
-        """Forget the jobs that were left over ten seconds ago, except those whose poll goes on.
+        """Forget the jobs that were left more than ten seconds ago, unless their poll goes on.
 
         Returns:
             Time at which the next job must be forgotten; infinity if no job is kept.

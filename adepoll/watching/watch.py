@@ -381,7 +381,7 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
 
     @property
     def unresolved(self) -> Mapping[str, AdePollError | None]:
-        """The jobs whose outcome was not yielded: the error that is the reason, by key.
+        """The jobs whose outcome was not yielded, by key, and the error that is the reason.
 
         The error is the one with which the job was given up, or the one that ended the watch. It is
         None in three cases: the job is still watched, its snapshot was not taken yet, or the
