@@ -8,20 +8,19 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Protocol, get_args
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from adepoll.api.json_text import Json
 from adepoll.common.extras import how_to_install
 from adepoll.common.html_tables import HtmlTable
 from adepoll.common.redaction import showable
 from adepoll.common.replacing import replacing
 from adepoll.errors import ConfigurationError
 from adepoll.journal.reader import JournalReader, check_is_kept
-from adepoll.tables.column_types import Column, Scalar
-from adepoll.tables.inference import TypeConflict, columns_of
-from adepoll.tables.job_rows import JOB_COLUMNS, Row, RowReader
+from adepoll.tables.column_types import Column
+from adepoll.tables.inference import TypeConflict
+from adepoll.tables.job_rows import RowReader
 from adepoll.tables.key_paths import KeyPath, format_path, parse_path
-from adepoll.tables.observation import Observer
+from adepoll.tables.result_tables import JobTable, ListTable, Table
 from adepoll.tables.spool import Spool, in_blocks
 from adepoll.tables.text_writers import CsvWriter, JsonLinesWriter
 
@@ -36,12 +35,6 @@ _SUFFIXES: Final[dict[str, Format]] = {
     ".arrow": "arrow",
     ".feather": "arrow",
 }
-_INPUT: Final = "input"
-_EXTRACTION: Final = "extraction"
-_REFERENCES: Final = "references"
-_RESERVED: Final = frozenset({*JOB_COLUMNS, _INPUT, _EXTRACTION, _REFERENCES})
-_ELEMENT_COLUMNS: Final = ("job_id", "index", "path")
-_ELEMENT: Final = "value"
 _LIST_NAME_BYTES: Final = 80  # maximum length of the name of a list in a file name
 
 
@@ -138,8 +131,8 @@ def export(
             references=references,
             parts=[path[0] for path in paths],
         )
-        jobs = _JobTable(paths, dates=dates, references=references)
-        tables: list[_Table] = [jobs, *(_ListTable(path, dates=dates) for path in paths)]
+        jobs = JobTable(paths, dates=dates, references=references)
+        tables: list[Table] = [jobs, *(ListTable(path, dates=dates) for path in paths)]
         total = journal_reader.counts().jobs if progress is not None else 0
         number = 0
         for block in in_blocks(row_reader.rows()):
@@ -174,128 +167,8 @@ def _folder_of_spool(target: Path | None) -> Path:
     return Path(tempfile.gettempdir())
 
 
-class _Table(Protocol):
-    """One of the tables to write, whose columns are known after `decide`."""
-
-    columns: list[Column]
-    conflicts: list[TypeConflict]
-
-    def observe(self, block: Sequence[Row]) -> None: ...
-    def decide(self) -> None: ...
-    def rows(self, block: Sequence[Row]) -> Sequence[Any]: ...
-
-
-class _JobTable:
-    """The table with one row for each job; the rows are `job_rows.Row` objects."""
-
-    def __init__(self, explode: Collection[KeyPath], *, dates: bool, references: bool) -> None:
-        self.values = Observer(explode=explode, dates=dates)
-        self._input = Observer()
-        self._references = Observer() if references else None
-        self.columns: list[Column] = []
-        self.conflicts: list[TypeConflict] = []
-
-    def observe(self, block: Sequence[Row]) -> None:
-        job_ids = [row.job[0] for row in block]
-        self.values.observe([row.value for row in block], job_ids)
-        self._input.observe([row.input for row in block], job_ids)
-        if self._references is not None:
-            self._references.observe([row.references for row in block], job_ids)
-
-    def decide(self) -> None:
-        self.columns = [
-            Column(name=name, type=kind, get=_job_value(index))
-            for index, (name, kind) in enumerate(JOB_COLUMNS.items())
-        ]
-        found, _ = columns_of(  # the values are texts, so there are no conflicts
-            self._input, root="", reserved=(), get=lambda rows: [row.input for row in rows]
-        )
-        self.columns += [_input_column(column) for column in found]
-        found, self.conflicts = columns_of(
-            self.values,
-            root=_EXTRACTION,
-            reserved=_RESERVED,
-            get=lambda rows: [row.value for row in rows],
-        )
-        self.columns += found
-        if self._references is not None:
-            found, conflicts = columns_of(
-                self._references,
-                root="",
-                reserved=(),
-                get=lambda rows: [row.references for row in rows],
-                within=f"{_REFERENCES}.",
-            )
-            self.columns += [_prefixed(column, _REFERENCES) for column in found]
-            self.conflicts += conflicts
-
-    def rows(self, block: Sequence[Row]) -> Sequence[Row]:
-        return block
-
-
-class _ListTable:
-    """The table with one row for each element of one list: (job id, index, path, element)."""
-
-    def __init__(self, path: KeyPath, *, dates: bool) -> None:
-        self._path = path
-        self._values = Observer(dates=dates)
-        self.columns: list[Column] = []
-        self.conflicts: list[TypeConflict] = []
-
-    def observe(self, block: Sequence[Row]) -> None:
-        rows = self.rows(block)
-        self._values.observe([row[-1] for row in rows], [row[0] for row in rows])
-
-    def decide(self) -> None:
-        kinds = (Scalar.TEXT, Scalar.INTEGER, Scalar.TEXT)
-        self.columns = [
-            Column(name=name, type=kind, get=_item(index))
-            for index, (name, kind) in enumerate(zip(_ELEMENT_COLUMNS, kinds, strict=True))
-        ]
-        found, self.conflicts = columns_of(
-            self._values,
-            root=_ELEMENT,
-            reserved={*_ELEMENT_COLUMNS, _ELEMENT},
-            get=_item(len(kinds)),
-            within=f"{format_path(self._path)}[].",
-        )
-        self.columns += found
-
-    def rows(self, block: Sequence[Row]) -> Sequence[tuple[str, int, str, Json]]:
-        return [
-            (row.job[0], index, path, element)
-            for row in block
-            for index, path, element in _elements(row.value, self._path, "")
-        ]
-
-
-def _elements(value: Json, keys: KeyPath, where: str) -> Iterator[tuple[int, str, Json]]:
-    """Yield (index, path, element) for each element of the lists at the path `keys` in `value`.
-
-    If the path leads through a list, it continues in each element, so several lists can be found.
-    Any other value at the end of the path counts as a list with one element, except null.
-
-    Args:
-        value: The value in which to follow the path.
-        keys: Path of the lists within `value`.
-        where: Path of `value` itself, with which the yielded paths begin.
-    """
-    if value is None:
-        return
-    if not keys:
-        items = value if isinstance(value, list) else [value]
-        for index, item in enumerate(items):
-            yield index, f"{where}[{index}]", item
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _elements(item, keys, f"{where}[{index}]")
-    elif isinstance(value, dict):
-        name = format_path(keys[:1])
-        yield from _elements(value.get(keys[0]), keys[1:], f"{where}.{name}" if where else name)
-
-
 def _write(
-    tables: Sequence[_Table],
+    tables: Sequence[Table],
     targets: Sequence[Any],
     spool: Spool,
     make_writer: Callable[[BinaryIO, Sequence[Column]], Writer],
@@ -378,7 +251,7 @@ def _writer_of(kind: Format) -> Callable[[BinaryIO, Sequence[Column]], Writer]:
     return ParquetWriter if kind == "parquet" else ArrowWriter
 
 
-def _check_paths(table: _JobTable, paths: Collection[KeyPath]) -> None:
+def _check_paths(table: JobTable, paths: Collection[KeyPath]) -> None:
     """Raise ConfigurationError if no result has one of these paths."""
     for path in paths:
         if not table.values.has_seen(path):
@@ -409,22 +282,3 @@ def _names_of_lists(target: Path, paths: Collection[KeyPath]) -> list[Path]:
         taken = {name.casefold() for name in names}
         names.append(next(name for name in stems if name.casefold() not in taken))
     return [target.with_name(name + target.suffix) for name in names]
-
-
-def _job_value(index: int) -> Callable[[Sequence[Row]], list[Any]]:
-    return lambda rows: [row.job[index] for row in rows]
-
-
-def _item(index: int) -> Callable[[Sequence[Sequence[Any]]], list[Any]]:
-    return lambda rows: [row[index] for row in rows]
-
-
-def _input_column(column: Column) -> Column:
-    """Return a column of the caller's own texts with the name ``input.NAME``, not ``NAME``."""
-    name = f"{_INPUT}.{parse_path(column.name)[0]}" if column.name else _INPUT
-    return evolve(column, name=name)
-
-
-def _prefixed(column: Column, prefix: str) -> Column:
-    name = f"{prefix}.{column.name}" if column.name else prefix
-    return evolve(column, name=name)
