@@ -26,13 +26,8 @@ from adepoll.fetcher.part_names import PartNames
 from adepoll.fetcher.result_check import ResultCheck
 from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile, merged
 from adepoll.fetcher.storage_rules import ObjectVersion
-from adepoll.fetcher.target_file import check_replaceable, set_mode_and_owner
+from adepoll.fetcher.target_file import check_replaceable, link_to_new, set_mode_and_owner
 
-# Errors of link(2) on file systems without hard links. Windows raises EINVAL, and Android EACCES.
-_NO_HARD_LINKS: Final = frozenset(
-    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
-    | {errno.EACCES, errno.EMLINK, errno.EXDEV}
-)
 _MIN_RESUMABLE: Final = 2**20  # bytes; a smaller part file is not kept
 _READ_SIZE: Final = 2**18  # bytes that are hashed in one step
 _MAX_TRIES: Final = 3  # attempts to create or rename the part file while other processes interfere
@@ -387,22 +382,15 @@ class PartFile:
 
     def _rename(self, own: OwnFile) -> None:
         """Rename the finished file to the target. Without `overwrite`, raise if that exists."""
-        if self._overwrite:
-            file_system.rename_open(own.fd, own.path, self._target)
-            return
         try:
-            os.link(own.path, self._target)  # unlike rename(2), fails if the target exists
+            is_linked = not self._overwrite and link_to_new(own.path, self._target)
         except FileExistsError:
             raise self._exists_error() from None
-        except OSError as exc:
-            if exc.errno not in _NO_HARD_LINKS:
-                raise
-            if os.path.lexists(self._target):
-                raise self._exists_error() from None
-            file_system.rename_open(own.fd, own.path, self._target)
-        else:
+        if is_linked:
             self._own = None
             file_system.remove_open(own.fd, own.path)
+        else:
+            file_system.rename_open(own.fd, own.path, self._target)
 
     def _exists_error(self) -> TargetExistsError:
         return TargetExistsError(job_id=self._job_id, path=str(self._target))

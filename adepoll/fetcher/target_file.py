@@ -1,4 +1,4 @@
-"""Checks that a download may write to its target, and sets mode and owner of the new file.
+"""Checks that a download may write to its target; gives the new file its name, mode and owner.
 
 Blocking code.
 """
@@ -12,6 +12,11 @@ from typing import Final
 
 from adepoll.common import file_system
 
+# Errors of link(2) on file systems without hard links. Windows raises EINVAL, and Android EACCES.
+_NO_HARD_LINKS: Final = frozenset(
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+    | {errno.EACCES, errno.EMLINK, errno.EXDEV}
+)
 _SPECIAL: Final = "it is a device, a pipe or a socket; write the chunks of stream() to it"
 
 
@@ -49,6 +54,27 @@ def _leads_to_special_file(link: Path) -> bool:
         return not stat.S_ISREG(os.stat(link).st_mode)  # noqa: PTH116 - os.stat follows the link
     except OSError:
         return False
+
+
+def link_to_new(path: Path, target: Path) -> bool:
+    """Give a file the name `target`, in addition to its own; the name must be unused.
+
+    Unlike a rename, this fails if another process creates the target at the same time. Return False
+    if the file system has no hard links; then nothing is changed.
+
+    Raises:
+        FileExistsError: The target exists.
+        OSError: The file cannot get the name for another reason.
+    """
+    try:
+        os.link(path, target)
+    except OSError as exc:
+        if exc.errno not in _NO_HARD_LINKS:
+            raise
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        return False
+    return True
 
 
 def set_mode_and_owner(fd: int, replaced: os.stat_result | None, probe: Path) -> None:
