@@ -58,7 +58,7 @@ class JobTimeoutError(AdePollError, TimeoutError):
         last_error: AdePollError | None = None,
         polls: int = 0,
     ) -> None:
-        seen = "never found" if last_status is None else f"last seen {showable(last_status, 40)}"
+        seen = "status unknown" if last_status is None else f"last seen {showable(last_status, 40)}"
         number = f"{polls} poll{'s' * (polls != 1)}"
         failed = "" if last_error is None else f"; the last error: {last_error}"
         super().__init__(

@@ -227,7 +227,9 @@ def _format_of(to: str | None, target: Path | None) -> Format:
     if to is None:
         if target is not None and (found := _SUFFIXES.get(target.suffix.lower())):
             return found
-        raise ConfigurationError(f"the name of the file says no format; pass to=, one of {known}")
+        raise ConfigurationError(
+            f"the name of the file ends with no known format; pass to=, one of {known}"
+        )
     for name in _FORMATS:
         if to == name:
             return name

@@ -37,7 +37,7 @@ def test_a_file_with_an_unknown_ending_needs_a_format(journal, tmp_path):
     path = tmp_path / "table.txt"
     refused = run(journal, "-o", path)
     assert refused.exit_code == 2
-    assert "the name of the file says no format; pass --to, one of parquet, csv" in refused.stderr
+    assert "ends with no known format; pass --to, one of parquet, csv" in refused.stderr
     assert not path.exists()
     assert run(journal, "-o", path, "--to", "csv").exit_code == 0
     assert path.read_text().startswith("job_id,")
