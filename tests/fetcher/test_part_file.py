@@ -1448,6 +1448,7 @@ def test_what_killed_writers_have_left_is_removed(tmp_path):
     assert open_files_in(tmp_path) == []
 
 
+@pytest.mark.posix
 def test_what_another_process_removes_at_the_same_time_is_no_error(tmp_path, monkeypatch):
     left_behind(tmp_path / "out")
     (part_path,) = tmp_path.glob(".*.part")

@@ -492,7 +492,7 @@ async def test_the_lock_file_of_a_killed_process_does_not_lock(path):
     assert not path.with_name("batch.db.lock").exists()
 
 
-@pytest.mark.parametrize("what", ["link", "folder", "pipe"])
+@pytest.mark.parametrize("what", ["link", "folder", pytest.param("pipe", marks=pytest.mark.posix)])
 async def test_a_lock_path_that_is_not_a_file_is_refused(path, tmp_path, what):
     lock = path.with_name("batch.db.lock")
     if what == "link":
