@@ -35,7 +35,6 @@ from adepoll.errors import (
     StorageError,
     TargetExistsError,
 )
-from adepoll.fetcher.part_names import PartNames, private_names
 from adepoll.fetcher.result_sources import ref_of
 from adepoll.journal import Change, Fetched, FileLost, GivenUp, Journal, RecordFilter
 from adepoll.journal.outcomes import Outcome, Record, ResultFile
@@ -107,8 +106,6 @@ class ResultFetching:
         self._ended = False  # whether one of these tasks has ended
         # Jobs that an earlier run has settled, and whose results were not fetched.
         self._unfinished: set[JobRef] = set()
-        # Names of private part files in the folder; a run that was killed may have left them.
-        self._leftover_names: list[str] = []
         # Jobs whose outcomes were acknowledged in this run. They are not verified, because the
         # program may have moved their files. None: no job is verified.
         self._acknowledged: set[JobRef] | None = set() if verify_acknowledged else None
@@ -143,7 +140,6 @@ class ResultFetching:
             return
         if self._resources.out_dir is None:
             raise _no_folder(len(self._unfinished))
-        self._leftover_names = await start_in_thread(private_names, self._resources.out_dir)
 
     async def targets(self, jobs: Iterable[JobRef]) -> dict[JobRef, Path]:
         """Return the path of each job's result file; empty if results are not written to files.
@@ -233,9 +229,6 @@ class ResultFetching:
             path = _path_of_lost(record, record.file.path, path)
         if snapshot.data_omitted:
             snapshot = await start_in_thread(kept_results.with_kept_result, folder, snapshot)
-        if self._leftover_names:
-            names = PartNames(path, record.job_id)
-            await start_in_thread(names.remove_unused, self._leftover_names)
         await self.put(snapshot, path)
 
     async def _fetch(self, fetch: _ResultFetch) -> tuple[Outcome, Change]:

@@ -17,7 +17,7 @@ from adepoll.api.models import JobSnapshot
 from adepoll.api.results import JobResult
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.closing import AsyncCloseable
-from adepoll.common.threads import start_in_thread
+from adepoll.common.threads import run_in_thread, start_in_thread
 from adepoll.errors import (
     AdePollError,
     ClosedError,
@@ -30,6 +30,7 @@ from adepoll.errors.frames import without_frames
 from adepoll.fetcher.disk_writer import DiskWriter, Progress
 from adepoll.fetcher.download import ResultDownload, write_local
 from adepoll.fetcher.part_file import PartFile
+from adepoll.fetcher.part_names import LeftoverRemoval
 from adepoll.fetcher.polled_result import changed_error
 from adepoll.fetcher.responses import MAX_ERROR_PAGE
 from adepoll.fetcher.result_items import ResultItems
@@ -155,6 +156,7 @@ class ResultFetcher(AsyncCloseable):
         self._max_result_bytes = max_result_bytes
         self._connections = connections
         self._counters = Counters()
+        self._leftovers = LeftoverRemoval()
         options = transport or client.transport
         self._storage = StorageClient(
             guard=SsrfGuard(
@@ -258,12 +260,13 @@ class ResultFetcher(AsyncCloseable):
         job_id, target = ref_of(job).job_id, Path(path)
 
         def prepare() -> PartFile:
+            self._leftovers.clean(target.absolute().parent)
             part = PartFile(target, job_id=job_id, overwrite=overwrite)
             part.check()
             return part
 
         with self._counters.transfer():
-            part = await start_in_thread(prepare)
+            part = await run_in_thread(prepare)
             async with self._sources.find(job, in_bulk=True) as found:
                 disk = DiskWriter(part, progress, result_keys=found.rules.result_keys)
                 if isinstance(found.source, JobSnapshot):

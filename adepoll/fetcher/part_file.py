@@ -77,10 +77,7 @@ class PartFile:
                 device, a pipe or a socket; or `overwrite` is True, and the target is a symbolic
                 link.
         """
-        found = self._check_target()
-        if found is not None and not self._overwrite:
-            if found.st_nlink > 1:
-                self._names.remove_names_of(found)
+        if self._check_target() is not None and not self._overwrite:
             raise self._exists_error()
 
     def open(self, result_keys: Collection[str] = ()) -> ResumeState | None:
@@ -114,7 +111,6 @@ class PartFile:
         `leftover` is the descriptor of that part file. If its bytes cannot be used or copied, the
         copy is empty, and the state is None.
         """
-        self._names.remove_unused()
         found = os.fstat(leftover)
         state_file = ResumeStateFile(self._names.shared)
         state = state_file.read(self._job_id, found.st_size, found.st_ino)
@@ -245,8 +241,6 @@ class PartFile:
             replaced = self._check_target() if self._overwrite else None
             self._give_name_of_target(replaced)
             self._present = []  # the part file has become the target: nothing is left to resume
-            if self._state_file is not None:
-                self._state_file.remove()
             self._close_files()
             file_system.sync_folder(self._target.parent)
         except TargetExistsError:  # a subclass of OSError
@@ -372,6 +366,10 @@ class PartFile:
             try:
                 self._own = self._names.make_private(self._open_file())
                 set_mode_and_owner(self._own.fd, replaced, self._names.random_path())
+                # The private name has no resume state. If this process is killed after the
+                # renaming, nobody removes the old one.
+                if self._state_file is not None:
+                    self._state_file.remove()
                 self._rename(self._own)
             except FileNotFoundError:
                 # Locks do not work here, and another process has removed or renamed the file.

@@ -1,4 +1,4 @@
-"""Names part files, and finds part files that an earlier process has left.
+"""Names part files, and finds and removes part files that an earlier process has left.
 
 `common/own_file.py` says which process may write to a part file. The functions block, and run in
 threads.
@@ -9,16 +9,17 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
 from adepoll.common import file_system
 from adepoll.common.own_file import OwnFile, open_unused, remove_unused
-from adepoll.fetcher.resume_state import STATE_END, ResumeStateFile
+from adepoll.fetcher.resume_state import STATE_END
 
 # A random name, as `PartNames.random_path` makes it.
 _PRIVATE: Final = re.compile(r"\..*\.[0-9a-f]{12}\.[0-9a-f]{16}\.part", re.DOTALL)
+_MAX_CLEANED: Final = 1000  # folders that `LeftoverRemoval` remembers
 
 
 def can_be_continued(target: Path, job_id: str) -> bool:
@@ -120,47 +121,35 @@ class PartNames:
             moved.path.replace(own.path)
         return own.moved_to_copy(self.random_path())
 
-    def remove_unused(self, names: Iterable[str] | None = None) -> None:
-        """Remove part files with random names that ended processes left for this target and job.
-
-        Args:
-            names: All such names in the folder, for any target, as `private_names` returns them;
-                None to list the folder.
-        """
-        for path in self._private_paths(names):
-            remove_unused(path)
-
-    def remove_names_of(self, published: os.stat_result) -> None:
-        """Remove the names of part files that lead to a finished file, whose status is `published`.
-
-        If a process was killed just after it had linked the part file to the target, the file still
-        has its earlier random name, and perhaps a resume state. The resume state is kept if a part
-        file with the shared name exists, because it can belong to that part file.
-        """
-        for path in self._private_paths():
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.lstat(path), published):
-                    path.unlink()
-                    if not os.path.lexists(self.shared):
-                        ResumeStateFile(self.shared).remove()
-
     def random_path(self) -> Path:
         """Return a new random path for a part file, in the folder of the target."""
         return self.shared.with_name(f"{self._stem}.{secrets.token_hex(8)}.part")
 
-    def _private_paths(self, names: Iterable[str] | None = None) -> list[Path]:
-        folder = self.shared.parent
-        names = private_names(folder) if names is None else names
-        return [folder / name for name in names if name.startswith(f"{self._stem}.")]
 
+class LeftoverRemoval:
+    """Removes the private part files that killed processes have left, once for each folder.
 
-def private_names(folder: Path) -> list[str]:
-    """Return the names of all part files with a random name in a folder, for any target file.
-
-    Return an empty list if the folder cannot be listed.
+    To list a folder takes long if it has many files. So an object lists each folder only once.
     """
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if _PRIVATE.fullmatch(entry.name)]
-    except OSError:  # the user may write to a folder without being allowed to list it
-        return []
+
+    def __init__(self) -> None:
+        """Create an object that has removed nothing."""
+        self._cleaned: set[Path] = set()
+
+    def clean(self, folder: Path) -> None:
+        """Remove the private part files of ended processes from a folder, for any target file.
+
+        Do nothing if the folder cannot be listed, or if an earlier call has cleaned it.
+        """
+        if folder in self._cleaned:
+            return
+        if len(self._cleaned) >= _MAX_CLEANED:
+            self._cleaned.clear()
+        self._cleaned.add(folder)
+        try:
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in entries if _PRIVATE.fullmatch(entry.name)]
+        except OSError:  # the user may write to a folder without being allowed to list it
+            return
+        for name in names:
+            remove_unused(folder / name)

@@ -764,6 +764,22 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.posix
+@pytest.mark.parametrize("exists", [True, False])
+async def test_a_download_removes_what_killed_processes_have_left_in_its_folder(
+    bucket, fetch, stored, result_body, tmp_path, exists
+):
+    bucket.body = result_body(5_000)
+    target = tmp_path / "out"
+    (tmp_path / ".another.0123456789ab.0123456789abcdef.part").touch()
+    if exists:
+        target.write_bytes(b"{}")
+        await fails(fetch(), stored(bucket.url()), target, TargetExistsError)
+    else:
+        await fetch().download(stored(bucket.url()), target)
+    assert names(tmp_path) == ["out"]
+
+
 async def test_a_killed_download_loses_at_most_one_segment(bucket, body, fetch, stored, tmp_path):
     # The progress of bytes that are written while the connection hangs is reported at its end.
     bucket.answers = [bucket.give(), bucket.give(6 * MIB, then="hang")]

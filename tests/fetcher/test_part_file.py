@@ -30,7 +30,7 @@ from adepoll.common import file_system, own_file
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
 from adepoll.fetcher import resume_state
 from adepoll.fetcher.part_file import PartFile
-from adepoll.fetcher.part_names import PartNames
+from adepoll.fetcher.part_names import LeftoverRemoval, PartNames
 from adepoll.fetcher.resume_state import ResumeStateFile
 from adepoll.fetcher.storage_rules import ObjectVersion
 from adepoll.fetcher.target_file import set_mode_and_owner
@@ -1438,21 +1438,40 @@ def test_a_full_disk_during_the_copy_of_a_leftover_begins_again(tmp_path, fail_o
     assert names(tmp_path) == []
 
 
-def test_what_killed_writers_have_left_is_removed(tmp_path):
-    left_behind(tmp_path / "out")
-    (part_path,) = tmp_path.glob(".*.part")
-    orphan = part_path.with_name(f"{part_path.stem}.0123456789abcdef.part")
-    orphan.write_bytes(b"x")
-    write_whole(part_file(tmp_path / "out"), b"{}")
-    assert names(tmp_path) == ["out"]
+ORPHAN = ".{}.0123456789ab.0123456789abcdef.part"  # a private part file of a killed process
+
+
+@pytest.mark.posix
+def test_private_part_files_that_killed_writers_have_left_are_removed(tmp_path):
+    left_behind(tmp_path / "out")  # this one can be continued
+    others = [*names(tmp_path), ".a.part", "a.0123456789ab.0123456789abcdef.part"]
+    for name in ("out", "another", "a\nb", *others):
+        (tmp_path / (name if name in others else ORPHAN.format(name))).touch()
+    used = own_file.OwnFile.create(tmp_path / ORPHAN.format("used"))
+    (tmp_path / ORPHAN.format("folder")).mkdir()
+    LeftoverRemoval().clean(tmp_path)
+    kept = {*others, used.path.name, ORPHAN.format("folder")}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    used.close()
     assert open_files_in(tmp_path) == []
+
+
+def test_each_folder_is_listed_only_once(tmp_path):
+    removal = LeftoverRemoval()
+    removal.clean(tmp_path)
+    orphan = tmp_path / ORPHAN.format("out")
+    orphan.touch()
+    removal.clean(tmp_path)
+    assert orphan.exists()
+    for number in range(1_000):
+        removal.clean(tmp_path / f"absent-{number}")
+    removal.clean(tmp_path)  # it is forgotten after 1,000 other folders
+    assert not orphan.exists()
 
 
 @pytest.mark.posix
 def test_what_another_process_removes_at_the_same_time_is_no_error(tmp_path, monkeypatch):
-    left_behind(tmp_path / "out")
-    (part_path,) = tmp_path.glob(".*.part")
-    orphan = part_path.with_name(f"{part_path.stem}.0123456789abcdef.part")
+    orphan = tmp_path / ORPHAN.format("out")
     orphan.write_bytes(b"x")
     real = own_file.open_unused
 
@@ -1462,8 +1481,8 @@ def test_what_another_process_removes_at_the_same_time_is_no_error(tmp_path, mon
         return fd
 
     monkeypatch.setattr(own_file, "open_unused", open_and_remove)
-    write_whole(part_file(tmp_path / "out"), b"{}")
-    assert names(tmp_path) == ["out"]
+    LeftoverRemoval().clean(tmp_path)
+    assert names(tmp_path) == []
 
 
 # --- Braces --------------------------------------------------------------------------------------
@@ -1528,28 +1547,37 @@ def test_the_last_byte_before_whitespace_must_close_the_result(tmp_path, text, w
 
 
 @pytest.mark.posix
-def test_the_part_file_of_a_published_file_is_removed_later(tmp_path, monkeypatch):
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_process_that_is_killed_while_it_publishes_leaves_no_resume_state(
+    tmp_path, monkeypatch, overwrite
+):
     target = tmp_path / "out"
 
     class KilledError(BaseException):
         pass
 
-    def link(source, into):
-        real(source, into)
-        raise KilledError
+    def kill_after(publish):
+        def call(source, into):
+            publish(source, into)
+            if Path(into) == target:
+                raise KilledError
 
-    real = os.link
-    monkeypatch.setattr(os, "link", link)
-    part = PartFile(target, job_id="job-1", overwrite=False)
+        return call
+
+    for name in ("link", "replace"):
+        monkeypatch.setattr(os, name, kill_after(getattr(os, name)))
+    part = PartFile(target, job_id="job-1", overwrite=overwrite)
     part.check()
     part.open()
     part.begin(ObjectVersion(MIB + 2, '"one"'), multipart=True, resumable=True)
     part.write(0, [b"{" + b" " * MIB + b"}"])
     part.hash_to(MIB + 2)
+    assert len(names(tmp_path)) == 2  # the part file and its resume state
     with pytest.raises(KilledError):
         part.publish()
-    assert len([*tmp_path.iterdir()]) == 3
-    with pytest.raises(TargetExistsError):
-        PartFile(target, job_id="job-1", overwrite=False).check()
-    assert [*tmp_path.iterdir()] == [target]
+    os.close(part._own.fd)  # so does the end of the process
+    # Without `overwrite`, the part file is linked to the target, and has a private name, too.
+    assert len(names(tmp_path)) == 2 - overwrite
+    LeftoverRemoval().clean(tmp_path)
+    assert names(tmp_path) == ["out"]
     assert target.stat().st_size == MIB + 2
