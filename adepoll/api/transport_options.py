@@ -127,12 +127,12 @@ class Proxies:
         ``NO_PROXY`` has the same meaning as for curl (curl's manual, "Environment"). An entry can
         be one of these:
 
-        - The name of a host, with or without a dot before it. The subdomains are included.
+        - The name of a host, with or without ``.`` or ``*.`` before it. It includes subdomains.
         - An address or a network.
         - ``*`` for every host.
 
-        An entry with a port is valid for this port only. curl does not know ports here, but Python
-        and Go do.
+        An entry with a port is valid for this port only. curl does not know ports and ``*.`` here,
+        but Go does.
         """
         proxy = self.by_scheme.get(url.scheme) or self.by_scheme.get("all")
         if proxy is None:
@@ -191,7 +191,7 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
         entry = with_port[1]
         if int(with_port[2]) != port:
             return False
-    entry = entry.strip("[]").lstrip(".").rstrip(".")
+    entry = entry.strip("[]").removeprefix("*.").lstrip(".").rstrip(".")
     try:
         address = ip_address(host)
     except ValueError:

@@ -240,6 +240,8 @@ def test_the_environment_is_read_as_curl_reads_it(url, environment, proxy, monke
         ("https://api.landing.ai", "landing.ai", True),
         ("https://api.landing.ai", ".landing.ai", True),
         ("https://landing.ai", ".landing.ai", True),
+        ("https://api.landing.ai", "*.landing.ai", True),
+        ("https://notlanding.ai", "*.landing.ai", False),
         ("https://API.Landing.AI.", "landing.ai", True),
         ("https://notlanding.ai", "landing.ai", False),
         ("https://landing.ai", "a.example, landing.ai", True),
