@@ -82,6 +82,7 @@ PUBLIC = [
     "RecordedError",
     "RedirectRefusedError",
     "RequestError",
+    "ResultCertificateError",
     "ResultChangedError",
     "ResultError",
     "ResultExpiredError",

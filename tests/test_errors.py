@@ -68,6 +68,7 @@ EXAMPLES = [
     errors.ResultForbiddenError(**_refused),
     errors.ResultExpiredError(**_refused),
     errors.ResultTransferError("text", job_id="j-1", received=1, expected=None),
+    errors.ResultCertificateError("text", job_id="j-1", received=0, expected=None),
     errors.ResultProxyRefusedError("text", job_id="j-1", received=0, expected=None),
     errors.ResultChangedError(job_id="j-1", received=1),
     errors.ResultMalformedError(["expected an object @ $"], job_id="j-1"),

@@ -59,6 +59,7 @@ from adepoll.errors._requests import (
     WrongJobError,
 )
 from adepoll.errors._results import (
+    ResultCertificateError,
     ResultChangedError,
     ResultError,
     ResultExpiredError,
@@ -113,6 +114,7 @@ __all__ = [
     "RateLimitedError",
     "RedirectRefusedError",
     "RequestError",
+    "ResultCertificateError",
     "ResultChangedError",
     "ResultError",
     "ResultExpiredError",

@@ -145,6 +145,16 @@ class ResultTransferError(ResultError):
         self.is_object_at_fault = is_object_at_fault
 
 
+class ResultCertificateError(ResultTransferError):
+    """The certificate of the object storage that has the result cannot be verified.
+
+    The URL of the result was not sent. If the certificate of the API cannot be verified, the error
+    is a `CertificateError`.
+    """
+
+    transient = False
+
+
 class ResultProxyRefusedError(ResultTransferError):
     """The proxy refused the connection to the object storage that has the result.
 

@@ -25,6 +25,7 @@ from adepoll.api.transport_errors import REFUSED_BY_PROXY, describe, is_lasting_
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.redaction import REDACTED, redact_url
 from adepoll.errors import (
+    ResultCertificateError,
     ResultExpiredError,
     ResultProxyRefusedError,
     ResultTransferError,
@@ -225,7 +226,7 @@ class StorageClient(Connections):
         messages, and `target` is the same address in the form that aiohttp sends.
         """
         private = ""
-        is_refused = False
+        cls = ResultTransferError
         proxy = self._guard.proxies.for_url(target)
         try:
             session = self.open_session()
@@ -243,13 +244,16 @@ class StorageClient(Connections):
                 return response
             response.release()
             reason = REFUSED_BY_PROXY
-            is_refused = True
+            cls = ResultProxyRefusedError
         except TimeoutError:
             before = "" if proxy is None else ", or the proxy before it,"
             reason = f"the storage{before} does not respond"
         except (aiohttp.ClientError, OSError, RuntimeError) as exc:
             reason = describe(exc, has_proxy=proxy is not None)
-            is_refused = is_lasting_refusal(exc)
+            if is_lasting_refusal(exc):
+                cls = ResultProxyRefusedError
+            elif isinstance(exc, aiohttp.ClientConnectorCertificateError):
+                cls = ResultCertificateError
             if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(
                 exc.os_error, PrivateAddressError
             ):
@@ -258,7 +262,6 @@ class StorageClient(Connections):
         # of aiohttp, which contains the secret URL.
         if private:
             raise ResultUrlError(job_id=job_id, url=url, reason=private)
-        cls = ResultProxyRefusedError if is_refused else ResultTransferError
         raise cls(reason, job_id=job_id, received=0, expected=None)
 
 

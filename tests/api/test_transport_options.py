@@ -20,6 +20,7 @@ from adepoll.errors import (
     HeadersTooLargeError,
     ProxyError,
     ProxyRefusedError,
+    ResultCertificateError,
     ResultProxyRefusedError,
     ResultTransferError,
     ResultUrlError,
@@ -463,6 +464,24 @@ async def test_a_refusal_of_the_proxy_ends_a_download_immediately(proxy, authori
                 with pytest.raises(ResultProxyRefusedError, match=r"the proxy refused .*403"):
                     await fetcher.result(job)
     assert len(proxy.targets) == 2
+
+
+async def test_a_certificate_of_a_storage_that_cannot_be_verified_ends_a_download(authority):
+    async with serving(answer_with(""), authority.server_context("127.0.0.1")) as (port, requests):
+        job = completed(f"https://127.0.0.1:{port}/r.json")
+        async with (
+            client_of() as client,
+            ResultFetcher(client, allow_private=True, patience=600) as fetcher,
+        ):
+            with pytest.raises(ResultCertificateError, match="its certificate cannot be verified"):
+                await fetcher.result(job)
+        transport = TransportOptions(ca_file=authority.file)
+        async with (
+            client_of() as client,
+            ResultFetcher(client, allow_private=True, transport=transport) as fetcher,
+        ):
+            await fetcher.result(job)
+    assert len(requests) == 1
 
 
 async def test_407_for_a_result_over_plain_http_comes_from_the_proxy():
