@@ -371,8 +371,7 @@ class RateLimiter:
             self._timer.cancel()
             self._timer = None
         hosts = self.hosts
-        if hosts.waiting or hosts.holding_back:
-            hosts.drop_done()
+        self._drop_done()
         if hosts.woken or not (hosts.waiting or hosts.holding_back):
             return
         loop = asyncio.get_running_loop()
@@ -394,6 +393,15 @@ class RateLimiter:
                 next_due = min(next_due, due)
         if not woken and next_due < math.inf:
             self._set_timer(loop, next_due, now)
+
+    def _drop_done(self) -> None:
+        """Forget the callers that wait no longer, and the timer that only they needed."""
+        hosts = self.hosts
+        if hosts.waiting or hosts.holding_back:
+            hosts.drop_done()
+        if self._silence_timer is not None and not hosts.waiting:
+            self._silence_timer.cancel()
+            self._silence_timer = None
 
     def _update_hosts(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
         """Update which hosts have their own queue: those that are down, slow or ask for a pause.

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from internals import timers
 
 from adepoll.emulator import run
 from adepoll.errors import JobNotFoundError, RateLimitedError, ServerError, TransportError
@@ -621,6 +622,21 @@ def test_requests_without_a_response_delay_others_for_three_seconds(count, delay
         assert (sent_at[0], max(sent_at) < delay + 2.5) == (delay, True)
         assert [(await task).at for task in hanging] == [0.0] * 4 + [3.0] * (count - 4)
         assert limiter.in_flight == count
+
+    run(main())
+
+
+def test_callers_that_stop_waiting_for_a_silent_host_leave_no_timer():
+    async def main():
+        limiter = exact_limiter()
+        for _ in range(4):
+            await take(limiter)
+        waiting = asyncio.create_task(take(limiter))
+        await asyncio.sleep(1)
+        assert timers()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert not timers()
 
     run(main())
 
