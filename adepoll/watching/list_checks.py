@@ -43,6 +43,8 @@ class ListChecks:
     _settled: int = field(default=0, init=False)
     # Listed jobs that `take_sample` chose last: their polls only check the list.
     _sample: list[JobState] = field(factory=list, init=False)
+    # Jobs that were polled early, and were still active then (`ScheduleCalls.polls_early`).
+    _early: list[JobState] = field(factory=list, init=False)
     # Start of the last complete sweep; infinity if there is none.
     _swept_at: float = field(default=math.inf, init=False)
 
@@ -55,6 +57,7 @@ class ListChecks:
         """Record that list sweeps begin, and forget the last sweep and sample before them."""
         self._swept_at = math.inf
         self._sample = []  # perhaps all jobs were forgotten, so that these are never polled
+        self._early = []
 
     def useful_lag(self, rate: float | None) -> float:
         """Return the largest lag of the list, in seconds, at which the list is useful.
@@ -91,6 +94,9 @@ class ListChecks:
         if settled and replaced and is_short and accuracy.arrivals.in_time:
             # Other jobs have probably settled, too, since jobs are shorter than was known.
             accuracy.compare_at = min(accuracy.compare_at, now)
+        if replaced and not settled and state.polled_early and state.polls == 1:
+            self._early.append(state)
+            self.plan_early_sweep(now)
         if state.missing_at < math.inf:
             self._record_poll_of_missing(state, now, active_at=active_at, settled=settled)
             return
@@ -110,6 +116,23 @@ class ListChecks:
             if not settled:
                 seen = max(accuracy.no_drop_since - state.received_at, 0.0)
                 accuracy.record_still_active(durations.distribution.ends_between(seen, age))
+
+    def plan_early_sweep(self, now: float) -> None:
+        """Start the next sweep early while jobs that were polled early may take only seconds.
+
+        The first sweep is too early to find such jobs settled, and the second one would be late.
+        But if the list does not show these jobs yet, it is late, and an early sweep is useless.
+        """
+        self._early = [
+            state
+            for state in self._early
+            if self.states.get(state.job_id) is state and self.timing.is_uncertain(state, now)
+        ]
+        listed = [state for state in self._early if state.last_listed_at > -math.inf]
+        if listed:
+            watched_for = now - max(state.added_at for state in listed)
+            pause = max(_EARLY_SWEEP * self.timing.target_lag_or_default, watched_for / 2)
+            self.accuracy.compare_at = min(self.accuracy.compare_at, now + pause)
 
     def _record_poll_of_missing(
         self, state: JobState, now: float, *, active_at: float, settled: bool
@@ -206,6 +229,7 @@ class ListChecks:
 
 _MEAN_OF: Final = 16  # recent polls that make up most of `poll_wait`
 _DROPS_SAMPLED: Final = 32  # watched jobs whose ages `record_drops` uses
+_EARLY_SWEEP: Final = 0.6  # fewest target lags from an early poll or sweep to an early sweep
 _SHORT: Final = 3.0  # seconds; if a job was shorter than this, the next sweep should start now
 _FEW_ENDED: Final = 50  # jobs; if more have ended, it is known how long jobs take
 _MIN_ENDED: Final = 10  # settled jobs without which no chance of having settled is calculated

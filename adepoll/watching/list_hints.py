@@ -259,6 +259,7 @@ class ListHints:
                     self._check_earlier(state, now)
             yield missing - before
         if self.list_trust.sweeping:
+            self.checks.plan_early_sweep(now)
             self.checks.record_drops(missing, requested_at)
             waits_replaced = now < self.waits_replaced_until
             self.checks.take_sample(states, requested_at, now, waits_replaced=waits_replaced)

@@ -201,7 +201,7 @@ class PollTimes:
             state.not_before = now + self.timing.delay(state, now)
         state.list_trusted_until = self.list_trust.next_check(state, now)
         due = state.list_trusted_until
-        # A further early poll would save hardly any time, because the list is read often.
+        # Later, early sweeps replace further early polls (`ListChecks.plan_early_sweep`).
         if state.polled_early and state.polls == 1 and self.timing.is_uncertain(state, now):
             early = _after_poll(state, self.timing.early_delay(state, now), now)
             if early < due:

@@ -456,7 +456,7 @@ def test_jobs_settle_while_the_list_hangs(replay, good_for):
     replay(script)
 
 
-@pytest.mark.parametrize("frozen_at", more([20.0], [0.0]))
+@pytest.mark.parametrize("frozen_at", more([30.0], [0.0]))
 def test_a_list_that_never_changes_gives_way_to_polls(replay, frozen_at):
     async def script():
         service = Service()
@@ -691,7 +691,7 @@ def test_a_list_that_always_announces_more_pages_is_read_until_nothing_is_new(re
             assert len(await lags_of(service, watcher.watch(job_ids))) == 50
             assert len(service.lists) < 10 * watcher.stats.sweeps
             assert watcher.stats.sweeps > 3
-        assert len(service.polls) < 85
+        assert len(service.polls) < 90
 
     replay(script)
 
@@ -1052,7 +1052,9 @@ def test_two_watchers_learn_together(replay):
 
 
 @pytest.mark.parametrize("discovery", ["get", "auto"])
-@pytest.mark.parametrize(("seconds", "jobs"), [(0.3, 10), (1.0, 30), (1.0, 300), (3.0, 30)])
+@pytest.mark.parametrize(
+    ("seconds", "jobs"), [(0.3, 10), (1.0, 30), (1.0, 300), (1.5, 50), (2.0, 100), (3.0, 30)]
+)
 def test_jobs_of_seconds_are_found_soon_after_jobs_of_a_minute(replay, discovery, seconds, jobs):
     """They are found within 2.5 s. Without early polls, their second poll would be after 4 s."""
 
