@@ -40,8 +40,9 @@ _STEPS_IN_A_ROW: Final = 16
 # rest of the bytes that it got. So the steps of tiny members get few bytes.
 _MAX_PIECE: Final = 2**20
 _MIN_PIECE: Final = 2**9
-# First bytes of JSON that is not compressed. Compressed JSON begins with none of them.
-_PLAIN: Final = b"{ \t\r\n"
+# First bytes of JSON that is not compressed; the last is that of a byte order mark. Compressed JSON
+# begins with none of them.
+_PLAIN: Final = b"{ \t\r\n\xef"
 
 
 class Decoder:

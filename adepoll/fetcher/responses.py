@@ -6,6 +6,7 @@ the functions raise before any byte of its body is used (RFC 9110, sections 13 t
 
 import asyncio
 import math
+import zlib
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -243,6 +244,9 @@ class ResponseInterpreter:
             async with asyncio.timeout(self.period):
                 while chunk := await response.content.read(MAX_ERROR_BODY - len(body)):
                     body += chunk
+        if body.startswith(b"\x1f\x8b"):  # gzip, although the request did not ask for it
+            with suppress(zlib.error):
+                body = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, MAX_ERROR_BODY)
         now = datetime.now(UTC)
         retry_after = parse_retry_after(response.headers, now=now, longest=math.inf)
         if retry_after is not None and retry_after > _MAX_RETRY_AFTER:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import random
 import zlib
+from codecs import BOM_UTF8
 
 import pytest
 
@@ -110,7 +111,7 @@ async def test_a_cut_member_is_a_failed_transfer(cut):
     assert caught.value.is_object_at_fault
 
 
-@pytest.mark.parametrize("text", [b"{}", b'\r\n {"a": 1}', b"\t{}" + b" " * 100])
+@pytest.mark.parametrize("text", [b"{}", b'\r\n {"a": 1}', b"\t{}" + b" " * 100, BOM_UTF8 + b"{}"])
 async def test_a_text_that_is_not_encoded_is_left_unchanged(text):
     assert await decoded(text) == text
     assert await decoded(*(bytes([byte]) for byte in text)) == text

@@ -8,6 +8,7 @@ import pytest
 from rawstorage import LONG
 
 from adepoll.errors import (
+    ResultExpiredError,
     ResultForbiddenError,
     ResultMalformedError,
     ResultRefusedError,
@@ -513,6 +514,27 @@ async def test_a_slow_error_page_is_not_waited_for(storage, answering, stored, l
         with pytest.raises(ResultForbiddenError):
             await fetcher.result(stored(storage.url()))
     await storage.left_alone()
+
+
+@pytest.mark.parametrize("cut", [None, -8], ids=["whole", "cut"])
+async def test_the_error_in_a_compressed_page_is_read(storage, answering, stored, cut):
+    page = gzip.compress(b"<Error><Code>ExpiredToken</Code><Message>it is old</Message></Error>")
+    headers = ["Content-Encoding: gzip"]
+    storage.answers = [storage.reply(page[:cut], status="400 Bad Request", headers=headers)]
+    client = answering(stored(storage.url()), attempts=1)  # the URL is the same, so it has expired
+    async with ResultFetcher(client, patience=0) as fetcher:
+        with pytest.raises(ResultExpiredError, match="it is old"):
+            await fetcher.result(stored(storage.url()))
+
+
+@pytest.mark.parametrize("page", [b"\x1f\x8b", b"\x1f\x8b<Message>no gzip</Message>"])
+async def test_a_page_that_only_seems_to_be_compressed_is_no_problem(
+    storage, answering, stored, page
+):
+    storage.answers = [storage.reply(page, status="404 Not Found")]
+    async with ResultFetcher(answering(attempts=1), patience=0) as fetcher:
+        with pytest.raises(ResultRefusedError, match="404"):
+            await fetcher.result(stored(storage.url()))
 
 
 async def _use(fetcher, use, job, path):
