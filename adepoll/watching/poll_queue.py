@@ -12,6 +12,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Final, TypeAlias
 
 from attrs import define, field
@@ -153,10 +154,15 @@ class PollQueue:
             self._stale += 1
             self._prune()
 
-    def pop(self, now: float) -> JobState | None:
+    def pop(self, now: float, *, rng: Random | None = None) -> JobState | None:
         """Remove and return the job to poll now; None if no job is due.
 
         A single call is kept short, so it can return None although jobs are due; see `next_due`.
+
+        Args:
+            now: The present time.
+            rng: None to choose the first job. Otherwise a job whose last poll has not failed is
+                drawn, if there are several overdue jobs; urgent jobs still come before others.
         """
         if self._postponed.items or self._postponed.old:
             self._move_postponed(now)
@@ -174,7 +180,11 @@ class PollQueue:
             self._polls += 1
             is_turn_of_others = self._polls % _KEPT_POLL == 0  # so that no job waits forever
             for first in (overdue, urgent) if is_turn_of_others else (urgent, overdue):
-                if (first.items or first.old) and (state := self._take(first, math.inf)):
+                if not (first.items or first.old):
+                    continue
+                if rng is not None and (state := self._draw(first, rng)):
+                    return state
+                if state := self._take(first, math.inf):
                     self.lateness += (now - state.due - self.lateness) / _MEAN_OF
                     return state
         return self._take(heap, now) if items or heap.old else None
@@ -289,6 +299,15 @@ class PollQueue:
         state.ticket = 0
         return state
 
+    def _draw(self, heap: _Heap, rng: Random) -> JobState | None:
+        """Remove and return a random job whose last poll has not failed; None if none is found."""
+        for _ in range(_DRAWS):
+            _, ticket, state = rng.choice(heap.items or heap.old)
+            if ticket == state.ticket and state.failures is None:
+                self.drop(state)
+                return state
+        return None
+
     def _prune(self) -> None:
         """If many items are out of date, remove some of them."""
         heaps = self._heap, self._urgent, self._overdue, self._postponed
@@ -312,6 +331,7 @@ _REORDER_EVERY: Final = 1.0  # seconds; the chance of a job is calculated again 
 # Seconds for each overdue job; the chances of all of them are calculated again no more often. With
 # less than 60 polls a second, `_REORDERED` limits the calculations more.
 _REORDER_TIME: Final = 0.002
+_DRAWS: Final = 8  # jobs that one call of `_draw` draws
 _MAX_PRUNED: Final = 4  # items of each heap that one call of `_prune` moves or removes
 _MAX_STALE: Final = 1_024  # out-of-date items that one call of `_first` removes
 _PRUNE_FROM: Final = 1_024  # out-of-date items in all heaps; with fewer, `_prune` does nothing

@@ -240,23 +240,21 @@ class Pollers:
             try:
                 snapshot = await get_job(state.job_id)
             except AdePollError as error:
-                if watched_jobs.failed(state, error, now := loop.time()):
-                    self._on_fatal(error)
-                    watched_jobs.left_jobs.ended_all(state, error, now)
+                if self._failed(state, error, now := loop.time()):
                     return
             except asyncio.CancelledError:
                 if is_cancelled():
                     raise
                 # Something that the source awaited was cancelled, but not this task.
                 cause = TransportError("the source cancelled the poll", job_id=state.job_id)
-                watched_jobs.failed(state, cause, now := loop.time())
+                self._failed(state, cause, now := loop.time())
             else:
                 watched_jobs.succeeded(state, snapshot, now := loop.time())
                 del snapshot  # otherwise it stays in memory during the next poll
             finally:
+                was_sent = waiting.pop(task, None) is None
                 if state.reserved_by is not None:
-                    watched_jobs.cancelled(state, loop.time())
-                waiting.pop(task, None)
+                    watched_jobs.cancelled(state, loop.time(), was_sent=was_sent)
                 del in_flight[state]
             is_last = polls == _POLLS_PER_TASK or self.turns.hold_back(now)
             state = None if is_last else watched_jobs.pop_due(now)
@@ -268,15 +266,30 @@ class Pollers:
             if len(self._workers) < self._max_workers and (due := next_due()) is not None:
                 self._set_timer(loop, due)  # because the next poll of this task can take long
 
+    def _failed(self, state: JobState, error: AdePollError, now: float) -> bool:
+        """Record that a poll failed; return True if the error ends all watches and waits."""
+        if self.watched_jobs.failed(state, error, now):
+            self._on_fatal(error)
+            self.watched_jobs.left_jobs.ended_all(state, error, now)
+            return True
+        if self.watched_jobs.begins_drawing:
+            # Choose other jobs in place of those whose polls were not sent yet. `_worker_ended`
+            # starts their pollers, and the cancelled polls are repeated later.
+            for task in [*self.turns.waiting]:
+                if task is not asyncio.current_task():
+                    task.cancel()
+        return False
+
     def _worker_ended(self, task: asyncio.Task[None]) -> None:
         """Remove a poller whose task has ended; report its error, and start new pollers."""
         if task not in self._workers:
             return  # the task ended because no job was due
         self._workers.remove(task)
-        self.turns.waiting.pop(task, None)
+        was_sent = self.turns.waiting.pop(task, None) is None
         for state in [state for state, worker in self._in_flight.items() if worker is task]:
             # The task was cancelled before its first step, so its `finally` block did not run.
-            self.watched_jobs.cancelled(state, asyncio.get_running_loop().time())
+            now = asyncio.get_running_loop().time()
+            self.watched_jobs.cancelled(state, now, was_sent=was_sent)
             del self._in_flight[state]
         if not task.cancelled() and (bug := task.exception()) is not None:
             self._on_fatal(bug)

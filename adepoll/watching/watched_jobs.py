@@ -167,6 +167,15 @@ class WatchedJobs:
         self.list_trust.pending_confirmation = 0
         return self.learning.record_all_dropped(states)
 
+    @property
+    def begins_drawing(self) -> bool:
+        """True if `pop_due` draws jobs at random from now on, because four polls have failed.
+
+        Perhaps only the jobs at the head of the queue are bad. A poll of another job then shows
+        that the service works.
+        """
+        return self.failure_rules.host.silent_polls == _DRAWS_AFTER
+
     def time_left(self, now: float) -> float | None:
         """Return the seconds until all jobs are expected to have settled; None if unknown."""
         return self.timing.time_left(self._states.values(), now)
@@ -183,8 +192,9 @@ class WatchedJobs:
             self._known_resets = self._arrivals.resets
             self.poll_queue.recall(now)
         sweeping = self.list_trust.sweeping
+        rng = self.timing.rng if self.failure_rules.host.silent_polls >= _DRAWS_AFTER else None
         for _ in range(_MAX_SET_ASIDE):
-            state = self.poll_queue.pop(now)
+            state = self.poll_queue.pop(now, rng=rng)
             if state is None:
                 return None
             is_down = self.failure_rules.host.silent_for > 0
@@ -277,13 +287,16 @@ class WatchedJobs:
         self._wake_after_release(reserved, now)
         return False
 
-    def cancelled(self, state: JobState, now: float) -> None:
-        """Record that a poll was cancelled; poll the job again later if it is still watched."""
+    def cancelled(self, state: JobState, now: float, *, was_sent: bool) -> None:
+        """Record that a poll was cancelled; poll the job again if it is still watched.
+
+        If the request was sent (`was_sent`), the job is due later, by the schedule; otherwise now.
+        """
         if state.in_flight:
             reserved = state.release_places()
             if self._states.get(state.job_id) is state:
                 self.list_trust.confirm_when_due(state)
-                self.poll_times.put_by_schedule(state, now)
+                self.poll_times.put_by_schedule(state, now, within=math.inf if was_sent else 0.0)
             self._wake_after_release(reserved, now)
 
     def _join(self, state: JobState, new: Subscriber, now: float, *, can_wait: bool) -> None:
@@ -415,4 +428,5 @@ class WatchedJobs:
 
 
 _FIRST_TRUST: Final = 2.5  # `first_trust` in target lags; sweeps are about two target lags apart
+_DRAWS_AFTER: Final = 4  # failed polls in a row after which jobs are drawn at random
 _MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one step

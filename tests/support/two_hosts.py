@@ -7,7 +7,7 @@ from random import Random
 from attrs import Factory, define, evolve
 
 from adepoll import JobKind, JobPage, JobRef, JobSnapshot, JobStatus, JobSummary
-from adepoll.errors import AnswerTimeoutError
+from adepoll.errors import AnswerTimeoutError, ServerError
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
 
@@ -25,6 +25,8 @@ class TwoHosts:
         kind: Kind of the jobs that `get_job` and `list_jobs` mean.
         latency: Seconds that each host needs for an answer.
         hangs: Start and end of the time in which requests to a host get no answer, by kind.
+        hanging: Ids of jobs whose polls never get an answer.
+        failing: Ids of jobs whose polls always get a 503.
         semaphore: Held during each request; None for no semaphore.
         in_flight: Requests that wait for an answer now, by kind.
         most: A list with the largest number of requests that waited for an answer at the same time.
@@ -34,6 +36,8 @@ class TwoHosts:
     kind: JobKind = V1
     latency: dict[JobKind, float] = Factory(lambda: {V1: 0.1, V2: 0.1})
     hangs: dict[JobKind, tuple[float, float]] = Factory(dict)
+    hanging: set[str] = Factory(set)
+    failing: set[str] = Factory(set)
     semaphore: object = None
     limiter: RateLimiter = Factory(lambda: RateLimiter(rng=Random(1)))
     sender: RequestSender = Factory(
@@ -70,10 +74,12 @@ class TwoHosts:
             begins, ends = self.hangs.get(self.kind, (math.inf, math.inf))
             try:
                 await asyncio.sleep(self.latency[self.kind] / 2)
-                if begins <= loop.time() < ends:
+                if begins <= loop.time() < ends or job_id in self.hanging:
                     await asyncio.sleep(TIMEOUT - self.latency[self.kind] / 2)
                     raise AnswerTimeoutError(timeout=TIMEOUT, job_id=job_id)
                 result = answer()
+                if job_id in self.failing:
+                    raise ServerError(status=503, job_id=job_id)
                 await asyncio.sleep(self.latency[self.kind] / 2)
                 return result
             finally:

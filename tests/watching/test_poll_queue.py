@@ -1,13 +1,14 @@
 """The poll queue by itself: which job is next, against a naive model, and what it holds."""
 
 import math
+from random import Random
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from internals import places_of
 
-from adepoll.watching.job_state import JobState
+from adepoll.watching.job_state import JobState, PollFailures
 from adepoll.watching.poll_queue import PollQueue
 
 LATENESS = 600.0
@@ -49,6 +50,24 @@ def test_jobs_with_the_same_due_time_keep_their_order():
     for state in states:
         poll_queue.put(state, 1.0)
     assert drain(poll_queue, 1.0) == states
+
+
+def test_of_overdue_jobs_one_whose_last_poll_has_not_failed_can_be_drawn():
+    poll_queue, states = PollQueue(even), make_states(50)
+    for state in states:
+        poll_queue.put(state, 1.0)
+    failing = states[:25]
+    for state in failing:
+        state.failures = PollFailures(last_at=0.5)
+    rng, popped = Random(1), []
+    while (state := poll_queue.pop(1.0, rng=rng)) is not None:
+        popped.append(state)
+    assert sorted(state.job_id for state in popped) == sorted(state.job_id for state in states)
+    drawn = popped[:5]
+    assert not any(state in failing for state in drawn)
+    assert drawn != states[25:30]
+    # If eight draws find only failing jobs, the first job is popped: these keep their order.
+    assert [state for state in popped if state in failing] == failing
 
 
 def test_of_overdue_jobs_the_one_with_the_highest_chance_comes_first():

@@ -10,8 +10,32 @@ from watching import now
 
 from adepoll import JobRef, JobWatcher, UnresolvedJob
 from adepoll.emulator import run
+from adepoll.throttling.rate_limiter import RateLimiter
 
 PREFIX = {V1: "v1", V2: "parse"}
+
+
+@pytest.mark.parametrize(("way", "bad"), [("failing", 60), ("hanging", 20)])
+@pytest.mark.parametrize("seed", range(3))
+def test_bad_jobs_at_the_start_of_a_watch_hardly_delay_others(seed, way, bad):
+    """Four polls in a row fail at first, or the window is full of polls without an answer."""
+
+    async def main():
+        good = 100
+        jobs = jobs_of(V1, bad + good, seconds=0.0, mean=20.0)
+        names = [job_id for _, job_id in jobs]
+        limiter = RateLimiter(rng=Random(seed))
+        service = TwoHosts(jobs, limiter=limiter, **{way: set(names[:bad])})
+        found = []
+        async with JobWatcher(service, discovery="get", rng=Random(seed)) as watcher:
+            async for job in watcher.watch(names, errors="yield"):
+                found.append(now() - jobs[V1, job.job_id][1])
+                if len(found) == good:
+                    break
+        assert sum(found) / good <= 3.0
+        assert max(found) <= 8.0
+
+    run(main())
 
 
 def jobs_of(kind, count, *, seconds=30.0, mean=8.0):

@@ -428,9 +428,10 @@ def test_a_job_is_given_up_when_transient_failures_outlast_the_patience():
 def test_after_a_long_outage_due_jobs_are_given_up_without_a_poll():
     watched_jobs, subscription = make_watched_jobs(outage_patience=100.0), make_subscription()
     subscribe(watched_jobs, subscription, "a", "b", "c")
-    subscribe(watched_jobs, subscription, "new", now=95.0)
     polled = []
     for now in range(0, 101, 10):
+        if now == 100:
+            subscribe(watched_jobs, subscription, "new", now=95.0)
         while (due := watched_jobs.poll_queue.next_due()) is not None and due <= now:
             if (state := watched_jobs.pop_due(now)) is None:
                 break
@@ -537,14 +538,15 @@ def test_all_subscribers_are_notified_when_a_job_is_given_up():
 # --- polls without a result ---------------------------------------------------------------------
 
 
-def test_a_cancelled_poll_is_repeated():
+@pytest.mark.parametrize(("was_sent", "due"), [(True, 10.0), (False, 1.0)])
+def test_a_cancelled_poll_is_repeated(was_sent, due):
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     state = watched_jobs.pop_due(0.0)
-    watched_jobs.cancelled(state, 1.0)
+    watched_jobs.cancelled(state, 1.0, was_sent=was_sent)
     assert not state.in_flight
     assert subscription.buffer.free == 100
-    assert watched_jobs.poll_queue.next_due() == 10.0  # delays count from poll to poll
+    assert watched_jobs.poll_queue.next_due() == due  # delays count from poll to poll
 
 
 def test_cancelling_after_an_answer_changes_nothing():
@@ -552,7 +554,7 @@ def test_cancelling_after_an_answer_changes_nothing():
     subscribe(watched_jobs, subscription, "a")
     state = watched_jobs.pop_due(0.0)
     watched_jobs.succeeded(state, snapshot("a", "pending"), 0.0)
-    watched_jobs.cancelled(state, 5.0)
+    watched_jobs.cancelled(state, 5.0, was_sent=True)
     assert watched_jobs.poll_queue.next_due() == 10.0
     assert places_of([state], watched_jobs) == 1
 
@@ -646,7 +648,7 @@ def test_a_poll_that_delivers_nothing_makes_room_for_waiting_jobs(end):
     elif end == "given up":
         watched_jobs.failed(state, UnprocessableError(status=422), 1.0)
     else:
-        watched_jobs.cancelled(state, 1.0)
+        watched_jobs.cancelled(state, 1.0, was_sent=True)
     assert watched_jobs.pop_due(1.0).job_id == "b"
 
 
@@ -1167,12 +1169,14 @@ class WatchedJobsMachine(RuleBasedStateMachine):
             known.due = state.due
         self.update_woken_jobs()
 
-    @rule(state=consumes(in_flight))
-    def cancel(self, state):
+    @rule(state=consumes(in_flight), was_sent=st.booleans())
+    def cancel(self, state, was_sent):
         known = self.land(state)
-        self.watched_jobs.cancelled(state, self.now)
+        self.watched_jobs.cancelled(state, self.now, was_sent=was_sent)
         if known is not None:
             self.expect_again(known, state.polled_at)
+            if not was_sent:
+                known.due = self.now
         self.update_woken_jobs()
 
     # What the list shows: hints, which change only when a job is polled.
