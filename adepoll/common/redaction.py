@@ -258,13 +258,12 @@ def showable(text: str, limit: int = 300) -> str:
     return shown if len(shown) <= limit and len(cut) == len(text) else f"{shown[:limit]}..."
 
 
-def printable(text: str, *, keep: str = "") -> str:
-    r"""Return the text with unprintable characters as ``\x1b``, except the characters in `keep`."""
+def printable(text: str) -> str:
+    r"""Return the text with unprintable characters as escapes, such as ``\x1b``."""
     if text.isprintable():
         return text
     return "".join(
-        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
-        for char in text
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
