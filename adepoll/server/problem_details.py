@@ -1,6 +1,6 @@
 """Converts errors to problem details, for the clients of a server (RFC 9457, 2023).
 
-Problem details contain the kind of error, but no text from the extraction service.
+Problem details contain the kind of error, but no text from the ADE service.
 """
 
 import logging
@@ -176,7 +176,7 @@ def _detail(error: AdePollError | ClosedError, retry_after: int | None) -> str |
         reason = showable(error.reason, 200)
         sentences.append(f"{reason[:1].upper()}{reason[1:]}.")
     elif isinstance(error, errors.StatusError):
-        sentences.append(f"The extraction service responded with the status {error.status}.")
+        sentences.append(f"The ADE service responded with the status {error.status}.")
     if retry_after is not None:
         sentences.append(f"Try again in {retry_after} seconds.")
     return " ".join(sentences) or None
@@ -193,16 +193,16 @@ _STATUS_AND_TITLE: Final[Mapping[type, tuple[int, str]]] = {
     errors.JobNotFoundError: (404, "The job does not exist"),
     errors.JobTimeoutError: (504, "The job has not settled yet"),
     errors.UnresolvedJobsError: (502, "The outcome of some jobs could not be found out"),
-    # Errors of requests to the extraction service.
-    errors.RequestError: (502, "A request to the extraction service failed"),
-    errors.AnswerTimeoutError: (504, "The extraction service did not respond in time"),
-    errors.AuthenticationError: (502, "The extraction service refused this server"),
-    errors.PermissionDeniedError: (502, "The extraction service refused this server"),
-    errors.PaymentRequiredError: (502, "The extraction service refused this server"),
-    errors.RateLimitedError: (503, "The extraction service limits the rate of requests"),
-    errors.ServerError: (503, "The extraction service failed"),
-    errors.CertificateError: (502, "The extraction service cannot be verified"),
-    errors.TransportError: (503, "The extraction service cannot be reached"),
+    # Errors of requests to the ADE service.
+    errors.RequestError: (502, "A request to the ADE service failed"),
+    errors.AnswerTimeoutError: (504, "The ADE service did not respond in time"),
+    errors.AuthenticationError: (502, "The ADE service refused this server"),
+    errors.PermissionDeniedError: (502, "The ADE service refused this server"),
+    errors.PaymentRequiredError: (502, "The ADE service refused this server"),
+    errors.RateLimitedError: (503, "The ADE service limits the rate of requests"),
+    errors.ServerError: (503, "The ADE service failed"),
+    errors.CertificateError: (502, "The ADE service cannot be verified"),
+    errors.TransportError: (503, "The ADE service cannot be reached"),
     # Errors of results.
     errors.ResultError: (502, "The result could not be fetched"),
     errors.ResultNotReadyError: (409, "The job has not settled yet"),

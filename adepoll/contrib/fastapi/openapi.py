@@ -19,9 +19,9 @@ _PROBLEMS: Final = {
     410: "The result is not stored.",
     422: "The job id or another parameter is invalid.",
     500: "This server failed.",
-    502: "The extraction service or the storage failed, or refused this server.",
+    502: "The ADE service or the storage failed, or refused this server.",
     503: "A later attempt can succeed; `Retry-After` says when.",
-    504: "The job has not settled yet, or the extraction service did not respond in time.",
+    504: "The job has not settled yet, or the ADE service did not respond in time.",
 }
 _RETRY_AFTER: Final = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
