@@ -261,7 +261,7 @@ class Hosts:
         self.waiting.extendleft(reversed(host.held_back))  # they have waited longest
         host.held_back.clear()
 
-    def let_go_open(self, now: float) -> bool:
+    def let_go_recovered(self, now: float) -> bool:
         """Move the callers of each host that works again back to the queue of all hosts.
 
         A host works again if it is neither down nor slow, and its Retry-After has passed. Return

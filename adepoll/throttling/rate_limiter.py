@@ -411,7 +411,7 @@ class RateLimiter:
         host also gets its own queue, because it is slow.
         """
         hosts = self.hosts
-        if hosts.let_go_open(now):
+        if hosts.let_go_recovered(now):
             self._window.restart()  # otherwise, all waiting requests would be sent at the same time
         if not (self._window.full and hosts.waiting):
             return

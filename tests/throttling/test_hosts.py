@@ -174,7 +174,7 @@ def test_a_host_is_let_go_when_it_is_up_and_not_slow_and_its_gate_is_open(
     one.gate_opens_at, one.slow_until = gate, slow
     if is_down:
         fail(one)
-    assert hosts.let_go_open(100.0) is sent_nothing
+    assert hosts.let_go_recovered(100.0) is sent_nothing
     assert one.holds_back is not let_go
     if let_go:
         assert one.slow_until == -math.inf
