@@ -12,7 +12,7 @@ from collections.abc import (
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final, TypedDict, TypeVar, Unpack
+from typing import Final, TypeVar, Unpack
 
 from adepoll.api.client import AdeClient
 from adepoll.api.job_kind import JobRef
@@ -22,12 +22,12 @@ from adepoll.errors import (
     AdePollError,
     AnswerTimeoutError,
     ClosedError,
-    ConfigurationError,
     JobTimeoutError,
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.server.health import Health, HealthCheck
 from adepoll.server.job_responses import StatusReply, active_reply, settled_reply
+from adepoll.server.options import ResourceOptions
 from adepoll.server.result_responses import ResultReply, reply_with_result
 from adepoll.server.sse import JobEventStream, as_event
 from adepoll.server.turn_limiter import TurnLimiter
@@ -35,44 +35,13 @@ from adepoll.server.webhooks import Verifier, default_job_ids, job_ids_in
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher
 
-__all__ = ["ResourceOptions", "ServerResources", "create_resources", "open_resources"]
+__all__ = ["ServerResources", "create_resources", "open_resources"]
 
 _T = TypeVar("_T")
 
 _MAX_PER_TURN: Final = 16  # tasks that may continue in one iteration of the event loop
 _SEND_TIMEOUT: Final = 60.0  # seconds in which a client must accept some data
 _BODY_TIMEOUT: Final = 60.0  # seconds in which the body of a webhook must arrive
-
-
-class SharedOptions(TypedDict, total=False):
-    """The options that both `create_resources` and `TenantPool` have."""
-
-    watcher: Callable[[AdeClient], JobWatcher]
-    fetcher: Callable[[AdeClient], ResultFetcher]
-    grace: float
-
-
-class ResourceOptions(SharedOptions, total=False):
-    """The options of `create_resources`, whose docstring describes them."""
-
-    client: AdeClient | Callable[[], AdeClient]
-    probe_every: float | None
-
-
-DEFAULT_TENANT: Final = "adepoll"
-"""Name of the tenant whose client has the key and region of the environment."""
-
-
-def check_tenant(name: str, options: ResourceOptions) -> None:
-    """Raise `ConfigurationError` if a tenant has no option `client` and is not the default tenant.
-
-    Without this option, the tenant would use the key of the default tenant.
-    """
-    if name != DEFAULT_TENANT and "client" not in options:
-        raise ConfigurationError(
-            f"the tenant {name!r} has no client of its own; pass for example "
-            "client=partial(AdeClient, key, region=...)"
-        )
 
 
 class ServerResources:

@@ -15,19 +15,12 @@ from adepoll.common.redaction import Secret
 from adepoll.common.tasks import join, start
 from adepoll.errors import ClosedError, TooManyTenantsError
 from adepoll.server.health import Condition, Health
-from adepoll.server.resources import ServerResources, SharedOptions, create_resources
+from adepoll.server.options import SharedOptions
+from adepoll.server.resources import ServerResources, create_resources
 
-__all__ = ["TenantOptions", "TenantPool"]
+__all__ = ["TenantPool"]
 
 _CHECKS: Final = 4  # checks for unused tenants within `idle_after` seconds
-
-
-class TenantOptions(SharedOptions, total=False):
-    """The options of `TenantPool`, whose docstring describes them."""
-
-    client: Callable[[str], AdeClient]
-    limit: int
-    idle_after: float
 
 
 @define

@@ -16,12 +16,8 @@ from adepoll.emulator import JobPlan
 from adepoll.errors import AnswerTimeoutError, ConnectionFailedError, ServerError
 from adepoll.server import health
 from adepoll.server.health import Condition
-from adepoll.server.resources import (
-    ResourceOptions,
-    ServerResources,
-    create_resources,
-    open_resources,
-)
+from adepoll.server.options import ResourceOptions
+from adepoll.server.resources import ServerResources, create_resources, open_resources
 
 ENDLESS = JobPlan(processing_time=float("inf"))
 

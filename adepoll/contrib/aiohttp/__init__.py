@@ -8,7 +8,8 @@ from typing import Final
 
 from adepoll.contrib.aiohttp.problems import problem_details_middleware, problem_response
 from adepoll.contrib.aiohttp.tenants import JobFunctions, Tenant, Tenants
-from adepoll.server.resources import DEFAULT_TENANT, ServerResources
+from adepoll.server.options import DEFAULT_TENANT
+from adepoll.server.resources import ServerResources
 from adepoll.server.tenant_pool import TenantPool
 
 __all__ = [

@@ -22,15 +22,10 @@ from adepoll.errors import (
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.server.health import LIVE
-from adepoll.server.resources import (
-    ResourceOptions,
-    ServerResources,
-    check_tenant,
-    limit_send_time,
-    open_resources,
-)
+from adepoll.server.options import ResourceOptions, TenantOptions, check_tenant
+from adepoll.server.resources import ServerResources, limit_send_time, open_resources
 from adepoll.server.sse import EVENT_STREAM_HEADERS, as_event
-from adepoll.server.tenant_pool import TenantOptions, TenantPool
+from adepoll.server.tenant_pool import TenantPool
 from adepoll.server.webhooks import Verifier, default_job_ids
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher

@@ -24,7 +24,7 @@ from adepoll.contrib.starlette import (
     problem_response,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.server.resources import DEFAULT_TENANT
+from adepoll.server.options import DEFAULT_TENANT
 from adepoll.watching.watcher import JobWatcher
 
 __all__ = [

@@ -15,7 +15,8 @@ from adepoll.contrib.starlette.responses import (
     cancel_on_disconnect,
 )
 from adepoll.contrib.starlette.tenants import JobFunctions, Tenant, Tenants
-from adepoll.server.resources import DEFAULT_TENANT, ServerResources
+from adepoll.server.options import DEFAULT_TENANT
+from adepoll.server.resources import ServerResources
 from adepoll.server.tenant_pool import TenantPool
 
 __all__ = [

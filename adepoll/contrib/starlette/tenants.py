@@ -23,16 +23,11 @@ from adepoll.contrib.starlette.responses import (
 )
 from adepoll.errors import ConfigurationError, WebhookVerificationError
 from adepoll.server.health import LIVE
-from adepoll.server.resources import (
-    DEFAULT_TENANT,
-    ResourceOptions,
-    ServerResources,
-    check_tenant,
-    open_resources,
-)
+from adepoll.server.options import DEFAULT_TENANT, ResourceOptions, TenantOptions, check_tenant
+from adepoll.server.resources import ServerResources, open_resources
 from adepoll.server.sse import as_event
 from adepoll.server.stop_signals import on_stop_signal
-from adepoll.server.tenant_pool import TenantOptions, TenantPool
+from adepoll.server.tenant_pool import TenantPool
 from adepoll.server.webhooks import Verifier, default_job_ids
 from adepoll.watching.status_updates import StatusUpdate
 
