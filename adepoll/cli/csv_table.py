@@ -126,12 +126,15 @@ def _index_of(field: str, columns: Sequence[str], source: str, line: int) -> int
 def _distinct(names: Sequence[str]) -> list[str]:
     """Return the names of columns; a number follows a repeated name, as in ``note_2``."""
     taken = set(names)
+    numbers: dict[str, Iterator[int]] = {}  # the next numbers for each name that was found
     found: list[str] = []
     for name in names:
         free = name
-        if name in found:
-            free = next(new for number in count(2) if (new := f"{name}_{number}") not in taken)
+        if name in numbers:
+            free = next(new for number in numbers[name] if (new := f"{name}_{number}") not in taken)
             taken.add(free)
+        else:
+            numbers[name] = count(2)
         found.append(free)
     return found
 

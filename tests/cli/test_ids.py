@@ -415,6 +415,13 @@ def test_columns_with_the_same_name_are_told_apart():
     assert job.ref.kind is None
 
 
+def test_many_columns_with_the_same_name_take_time_in_proportion_to_their_number():
+    """With a time in proportion to the square, this would take five minutes."""
+    count = 50_000
+    (job,) = jobs_in(f"job_id{',note' * count}\nj{',x' * count}\n", job_id="job_id")
+    assert [*job.columns] == ["note", *(f"note_{number}" for number in range(2, count + 1))]
+
+
 def test_kinds_and_labels_can_have_columns_of_any_name():
     (job,) = jobs_in("n;t;doc\na;v1-parse;x.pdf\n", job_id="n", kind="t", label="doc")
     assert (job, job.label) == (JobRef("a", kind=JobKind.V1_PARSE), "x.pdf")
