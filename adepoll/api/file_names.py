@@ -18,6 +18,7 @@ from adepoll.errors import ConfigurationError
 # Largest size of a name without ".json", in bytes. Most file systems allow names of 255 bytes, but
 # eCryptfs, which encrypts the folders of many network storages, allows 143.
 _MAX_NAME_BYTES: Final = 138
+_LONGEST_LABEL: Final = 1_000  # characters of a label that can appear in its name
 _BEFORE_ID: Final = "~"  # between a name that several jobs have, and the id of the job
 # Characters that Windows forbids in names, and "~", so that no label can give a `name_with_id`.
 _FORBIDDEN: Final = frozenset(f'/\\:*?"<>|{_BEFORE_ID}')
@@ -63,9 +64,14 @@ def label_stem(label: str) -> str:
     "_". Dots and spaces at both ends are removed, and a long label is shortened. Different labels
     can give the same name.
     """
+    bare = label.strip("/\\ ")
+    if len(bare) > _LONGEST_LABEL:
+        # The rest of the label only counts for the hash. To normalise many combining characters
+        # takes a time in proportion to the square of their number: a minute for 250,000 characters.
+        bare = bare[:_LONGEST_LABEL] + _hash_of(bare.encode("utf-8", "surrogatepass"))
     text = "".join(
         "_" if char in _FORBIDDEN or not char.isprintable() else char
-        for char in unicodedata.normalize("NFC", label.strip("/\\ "))
+        for char in unicodedata.normalize("NFC", bare)
     )
     text = text.strip(". ") or "_"
     if text.partition(".")[0].rstrip().upper() in _RESERVED:
@@ -87,4 +93,8 @@ def _shortened(text: str) -> str:
     if len(encoded) <= _MAX_NAME_BYTES:
         return text
     head = encoded[:100].decode("utf-8", "ignore")
-    return f"{head}-{hashlib.sha256(encoded).hexdigest()[:32]}"
+    return f"{head}-{_hash_of(encoded)}"
+
+
+def _hash_of(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:32]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adepoll.api.file_names import check_is_local, result_name
+from adepoll.api.file_names import check_is_local, label_stem, result_name
 from adepoll.errors import ConfigurationError
 
 
@@ -21,6 +21,15 @@ def test_the_file_name_of_a_short_id_is_the_id(job_id):
 def test_the_file_name_of_a_long_id_is_its_first_100_bytes_and_a_hash(job_id, head):
     digest = hashlib.sha256(job_id.encode()).hexdigest()
     assert result_name(job_id) == f"{head}-{digest[:32]}.json"
+
+
+@pytest.mark.parametrize("text", ["a/", "\u0315\u0300", "\ud800"])
+def test_a_label_of_any_length_becomes_a_short_name_quickly(text):
+    """The second text would take hours if all of it was normalised (Unicode, UAX #15)."""
+    labels = [f"invoice {text * 1_000_000}{end}" for end in ("a", "b")]
+    names = {label_stem(label) for label in labels}
+    assert len(names) == 2
+    assert all(name.startswith("invoice ") and len(name.encode()) <= 138 for name in names)
 
 
 @pytest.mark.parametrize(
