@@ -3,9 +3,11 @@
 The answer can be too large for the memory. So the result is cut out of it while it arrives.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from itertools import islice
 from typing import Final
 
 import aiohttp
@@ -46,6 +48,7 @@ class PolledResult:
     Attributes:
         job_id: The job.
         retries: Decides whether the transfer of this result goes on after a failure.
+        is_completed: True if the job is known to have completed.
     """
 
     def __init__(
@@ -66,11 +69,12 @@ class PolledResult:
             rules: Rules for the kind of the job.
             retries: Decides whether the transfer of this result goes on after a failure.
             storage: Knows the time limits of the fetcher, and counts the received bytes.
-            is_completed: True if the caller knows that the job has completed. If False, the first
-                request is not repeated more often than any other call of the client.
+            is_completed: True if the job is known to have completed. If False, the first request is
+                not repeated more often than any other call of the client.
         """
         self.job_id = ref.job_id
         self.retries = retries
+        self.is_completed = is_completed
         self._client = client
         self._rules = rules
         self._ref = ref
@@ -78,6 +82,8 @@ class PolledResult:
         self._interpreter = storage.interpreter(ref.job_id)
         self._first: PolledReader | None = None
         self._is_patient = is_completed  # True after the first answer, too
+        # Seconds before each request that follows an outdated answer.
+        self._waits = islice(client.retry.waits(client.rng), client.retry.attempts - 1)
 
     @asynccontextmanager
     async def open(
@@ -145,6 +151,20 @@ class PolledResult:
         reader.set_range(start, stop)
         return reader
 
+    async def is_outdated(self, answer: JobSnapshot) -> bool:
+        """Return whether a server that is out of date has sent an answer; then wait.
+
+        This is so if the job has completed, but the answer says that the job is still active, as
+        for `request_completed`. After as many such answers as `RetryPolicy.attempts`, return False.
+        """
+        if answer.is_terminal or not self.is_completed:
+            return False
+        wait = next(self._waits, None)
+        if wait is None:
+            return False
+        await asyncio.sleep(wait)
+        return True
+
     async def aclose(self) -> None:
         """Close the connection that `begin` has opened, unless a reader continues to use it."""
         if self._first is not None:
@@ -204,13 +224,13 @@ class PolledReader:
         self.start = 0
         self.stop: int | None = None
         self.received = 0
-        self.answer: JobSnapshot | None = None
         self._polled = polled
         self._resumed = 0  # sum of `resumed` of the earlier readers, which `_start` has replaced
         self._start()
 
     def _start(self) -> None:
         """Discard all bytes that were read, so that the answer is requested from its beginning."""
+        self.answer: JobSnapshot | None = None
         self._scanner = scanner = self._polled.scanner()
         # The scanner detects that an answer is truncated. A brace as the last byte does not show
         # that the answer is complete, because the answer can be truncated after any brace.
@@ -261,6 +281,7 @@ class PolledReader:
             return b""
         await self.begin()
         if self.answer is not None:
+            raise_unless_completed(self.answer)
             raise ResultUnavailableError(job_id=self._polled.job_id)
         pieces, self._pieces = self._pieces, deque()
         chunk = b"".join(pieces)
@@ -297,6 +318,9 @@ class PolledReader:
             if self._position or self._reader.received > MAX_ERROR_PAGE:
                 raise
             await self._start_again_or_raise(error)
+        else:
+            if self.answer is not None and await self._polled.is_outdated(self.answer):
+                await self._start_again()
 
     async def _start_again_or_raise(self, error: ResultError) -> None:
         """Wait, and begin to read the answer again; raise if the transfer must be given up."""
@@ -304,6 +328,11 @@ class PolledReader:
         if isinstance(error, ResultChangedError):
             error = changed_error(error, expected=None)
         await self._polled.retries.wait_or_raise(error)
+        await self._start_again()
+
+    async def _start_again(self) -> None:
+        """Close the connection, so that the answer is requested from its beginning."""
+        await self._reader.aclose()
         self._resumed = self.resumed + 1
         self._start()
 
@@ -331,6 +360,7 @@ class PolledReader:
         if pieces and self._is_null is None:
             first = bytes(pieces[0][:1])
             self._is_null = first == b"n"
+            self._polled.is_completed |= not self._is_null
             if first not in b"{n":
                 problem = "expected an object as the result @ $"
                 raise ResultMalformedError([problem], job_id=self._polled.job_id)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from functools import cache
 
 import pytest
@@ -46,6 +46,14 @@ def answer_with(result, *, first=False, **fields):
     return b"{%b}\n" % b", ".join(parts if first else parts[::-1])
 
 
+def unavailable():
+    return web.Response(status=503)
+
+
+def active():
+    return web.json_response({"job_id": "j-1", "status": "processing"})
+
+
 class Api:
     """An API on loopback with one v2 job, whose answer a test chooses.
 
@@ -58,8 +66,7 @@ class Api:
         asked: The header `Range` of each request.
         hang: Set when a response that breaks may end.
         held: Set when responses may begin; None to begin immediately.
-        outage: Number of requests that are answered with 503, from the request `fails_from` on.
-        fails_from: Number of the first of these requests, beginning with 1.
+        instead: Functions that make another response, by the number of the request, from 1.
     """
 
     def __init__(self):
@@ -71,13 +78,12 @@ class Api:
         self.asked = []
         self.hang = None
         self.held = None
-        self.outage = 0
-        self.fails_from = 1
+        self.instead = {}
 
     async def answer(self, request):
         self.asked.append(request.headers.get("Range"))
-        if 0 <= len(self.asked) - self.fails_from < self.outage:
-            return web.Response(status=503)
+        if (other := self.instead.get(len(self.asked))) is not None:
+            return other()
         if self.held is not None:
             await self.held.wait()
         if len(self.asked) > 1 and self.later:
@@ -172,7 +178,7 @@ async def test_a_transfer_waits_until_an_outage_of_the_api_has_ended(
     result = result_of(2 * MIB)
     api.body = answer_with(result)
     api.cuts = [len(api.body), MIB]
-    api.outage, api.fails_from = 12, fails_from
+    api.instead = dict.fromkeys(range(fails_from, fails_from + 12), unavailable)
     client, fetcher = await connect(patience=600.0)
     job = await client.get_job(REF)
     if use == "result":
@@ -186,8 +192,41 @@ async def test_a_transfer_waits_until_an_outage_of_the_api_has_ended(
     assert len(api.asked) == 3 + 12  # a poll, and two requests of the result around the outage
 
 
+@pytest.mark.parametrize(("stale", "is_fetched"), [((2, 3), True), ((2, 3, 4), False)])
+async def test_a_completed_job_that_seems_to_be_active_is_requested_again(
+    api, connect, tmp_path, stale, is_fetched
+):
+    api.body = answer_with(result_of(2 * MIB))
+    api.instead = dict.fromkeys(stale, active)
+    client, fetcher = await connect()
+    job = await client.get_job(REF)
+    with nullcontext() if is_fetched else pytest.raises(ResultNotReadyError):
+        await fetcher.download(job, tmp_path / "out")
+    assert len(api.asked) == 4
+
+
+async def test_a_job_that_seems_to_be_active_within_its_download_is_requested_again(
+    api, connect, tmp_path
+):
+    api.body = answer_with(result_of(2 * MIB))
+    api.cuts = [MIB]
+    api.instead = {2: active, 3: active}
+    _, fetcher = await connect()
+    await fetcher.download(REF, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == result_of(2 * MIB)
+    assert len(api.asked) == 4
+
+
+async def test_an_active_job_of_an_id_is_not_requested_again(api, connect):
+    api.instead = {1: active}
+    _, fetcher = await connect()
+    with pytest.raises(ResultNotReadyError):
+        await fetcher.result(REF)
+    assert len(api.asked) == 1
+
+
 async def test_the_first_request_of_an_id_is_repeated_by_the_client_only(api, connect):
-    api.outage = 12
+    api.instead = dict.fromkeys(range(1, 13), unavailable)
     _, fetcher = await connect(patience=600.0)
     with pytest.raises(ServerError):
         await fetcher.result(REF)
