@@ -10,7 +10,7 @@ name, if it can, and refuses private addresses.
 import asyncio
 import re
 import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -27,8 +27,12 @@ _Address: TypeAlias = IPv4Address | IPv6Address
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 # Addresses whose last 32 bits are an IPv4 address (RFC 6052).
 _NAT64: Final = IPv6Network("64:ff9b::/96")
-# RFC 3879 deprecates these addresses, but some private networks still use them.
-_SITE_LOCAL: Final = IPv6Network("fec0::/10")
+# Networks of which `is_global` is True, in all or in older versions of Python.
+_NOT_PUBLIC: Final = (
+    IPv6Network("fec0::/10"),  # RFC 3879 deprecates it, but some private networks still use it
+    IPv6Network("3fff::/20"),  # for documentation (RFC 9637)
+    IPv4Network("192.0.0.0/24"),  # for protocols of the IETF (RFC 6890)
+)
 
 _PRIVATE_HOST: Final = (
     "the host is in a private network; pass allow_private=True to fetch results from there"
@@ -197,9 +201,10 @@ def _is_private(host: str) -> bool:
 
 
 def _is_public(address: _Address) -> bool:
-    # `is_global` can also be True for multicast, reserved and site-local addresses.
+    # `is_global` can also be True for multicast and reserved addresses.
+    is_special = address.is_multicast or address.is_reserved
     return address.is_global and not (
-        address.is_multicast or address.is_reserved or address in _SITE_LOCAL
+        is_special or any(address in network for network in _NOT_PUBLIC)
     )
 
 

@@ -26,6 +26,7 @@ INSIDE_V4 = [
     "192.168.1.1",
     "169.254.169.254",  # where clouds serve credentials
     "100.64.0.1",  # carrier-grade NAT (RFC 6598)
+    "192.0.0.192",  # for protocols of the IETF (RFC 6890)
     "198.18.0.1",
     "0.0.0.0",
     "224.0.0.1",
@@ -44,6 +45,7 @@ INSIDE_V6 = [
     "ff0e::1",
     "100::1",
     "2001:db8::1",
+    "3fff::1",
     "64:ff9b:1::7f00:1",  # a local NAT64 (RFC 8215)
     "::7f00:1",
 ]
