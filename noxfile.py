@@ -64,7 +64,7 @@ def thorough(session: nox.Session) -> None:
     install(session)
     which = ["-m", "thorough or hypothesis", "--hypothesis-profile=thorough"]
     limit = "--timeout=900"  # seconds; some of these tests take 30 s of CPU on an idle machine
-    fewer = f"--numprocesses={CORES + 1}"  # these tests need more CPU, and wait less
+    fewer = f"--numprocesses={CORES + 2}"  # these tests need more CPU, and wait less
     session.run("pytest", *PARALLEL, fewer, *which, limit, *session.posargs)
 
 
