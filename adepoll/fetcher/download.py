@@ -14,7 +14,7 @@ from adepoll.fetcher.body_decoding import ReadChunk
 from adepoll.fetcher.connection_plan import FIRST_SEGMENT
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
 from adepoll.fetcher.patience import is_outage
-from adepoll.fetcher.polled_result import PolledReader, PolledResult
+from adepoll.fetcher.polled_result import PolledReader, PolledResult, changed_error
 from adepoll.fetcher.range_fallback import NextRequest, RangeFallback
 from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError, UnusableRangeError
@@ -95,7 +95,9 @@ class ResultDownload:
                     # The object need not have changed: replicas in a storage can have different
                     # ETags, or the storage can misunderstand If-Match. Both only concern segments.
                     in_segments = False
-                    error: ResultError = self._changed_error()
+                    error: ResultError = changed_error(
+                        self._stored.job_id, received=self._disk.written, expected=self._disk.size
+                    )
                 else:
                     published = await self._publish(version, is_resumed=resume is not None)
                     if isinstance(published, PublishedFile):
@@ -222,15 +224,6 @@ class ResultDownload:
         # `retries` has already counted the failures of single requests. The failure of the whole
         # attempt counts in addition: without `started`, it is not one of these failures.
         await self._stored.retries.wait_or_raise(error)
-
-    def _changed_error(self) -> ResultTransferError:
-        return ResultTransferError(
-            "the object in storage changed",
-            job_id=self._stored.job_id,
-            received=self._disk.written,
-            expected=self._disk.size,
-            is_object_at_fault=True,
-        )
 
 
 async def write_local(disk: DiskWriter, source: ByteSource) -> PublishedFile:

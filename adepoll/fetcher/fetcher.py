@@ -390,7 +390,8 @@ class ResultFetcher(AsyncCloseable):
                 await reader.begin()
                 return await self._read_all(reader, job_id)
             except ResultChangedError as changed:  # the caller has no bytes yet, so read again
-                error = changed_error(changed, expected=reader.version.size)
+                size = reader.version.size
+                error = changed_error(job_id, received=changed.received, expected=size)
             finally:
                 await reader.aclose()
             if isinstance(found.source, JobSnapshot):

@@ -326,7 +326,7 @@ class PolledReader:
         """Wait, and begin to read the answer again; raise if the transfer must be given up."""
         await self._reader.aclose()
         if isinstance(error, ResultChangedError):
-            error = changed_error(error, expected=None)
+            error = changed_error(error.job_id, received=error.received, expected=None)
         await self._polled.retries.wait_or_raise(error)
         await self._start_again()
 
@@ -380,16 +380,21 @@ class PolledReader:
             self.answer = answer
 
 
-def changed_error(changed: ResultChangedError, *, expected: int | None) -> ResultTransferError:
-    """Replace the error for a changed result, which ends a transfer, by one that is retried.
+def changed_error(job_id: str, *, received: int, expected: int | None) -> ResultTransferError:
+    """Return a temporary error for a result that has changed while it was read.
 
-    Use this if the result can be read again from its beginning, because the caller has received no
-    bytes of it. `expected` is the size of the result in bytes; None if it is not known.
+    `ResultChangedError` ends a transfer. Use this error instead if the result can be read again
+    from its beginning, because the caller has received no bytes of it.
+
+    Args:
+        job_id: The job.
+        received: Number of bytes received.
+        expected: Size of the result in bytes; None if it is not known.
     """
     return ResultTransferError(
         "the object in storage changed",
-        job_id=changed.job_id,
-        received=changed.received,
+        job_id=job_id,
+        received=received,
         expected=expected,
         is_object_at_fault=True,
     )
