@@ -14,12 +14,7 @@ from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.errors import AdePollError
 from adepoll.watching.job_state import JobState
 from adepoll.watching.kind_polling import NamedJob, SubscriptionOwner
-from adepoll.watching.subscriptions import (
-    BUFFERED,
-    FEW_OPEN,
-    JobIds,
-    Subscription,
-)
+from adepoll.watching.subscriptions import BUFFERED, JobIds, Subscription
 from adepoll.watching.watch import Stream
 
 
@@ -81,9 +76,7 @@ class StatusUpdateSubscription(Subscription):
             return True
         if snapshot.status.is_terminal:
             self._jobs[key] = BUFFERED
-            self.open -= 1
-            if self.open == FEW_OPEN:
-                self._choose_polls_again()
+            self._count_ended()
         else:
             self._jobs[key] = text
         without_result = self.labelled(key, snapshot).without_data()

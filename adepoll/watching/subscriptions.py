@@ -157,7 +157,7 @@ class Subscription(ABC):
         This is the case if at most eight jobs are open, and the caller has passed a timeout or
         wants every change of status: then somebody probably waits for the jobs.
         """
-        return self.open <= FEW_OPEN and (self.every_change or self._timeout is not None)
+        return self.open <= _FEW_OPEN and (self.every_change or self._timeout is not None)
 
     @abstractmethod
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
@@ -175,9 +175,7 @@ class Subscription(ABC):
 
     def give_up(self, key: str, error: AdePollError) -> None:
         """Record that an open job was given up; `error` is the reason."""
-        self.open -= 1
-        if self.open == FEW_OPEN:
-            self._choose_polls_again()
+        self._count_ended()
         self._record_error(key, error)
 
     def labelled(self, key: str, snapshot: JobSnapshot) -> JobSnapshot:
@@ -246,12 +244,10 @@ class Subscription(ABC):
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.close)
 
-    def _choose_polls_again(self) -> None:
-        """In the next step of the loop, choose the next polls of the few open jobs again.
-
-        Call this when the number of open jobs has fallen to `FEW_OPEN`.
-        """
-        if self.awaits and self._loop is not None:
+    def _count_ended(self) -> None:
+        """Count a job as no longer open; if few jobs remain, choose their next polls again soon."""
+        self.open -= 1
+        if self.open == _FEW_OPEN and self.awaits and self._loop is not None:
             self._loop.call_soon(self._poll_sooner, context=Context())
 
     def _poll_sooner(self) -> None:
@@ -453,9 +449,8 @@ class Subscription(ABC):
 ITERATOR_WINDOW: Final = 20_000
 """Default of `window` if the ids come from an iterator."""
 
-FEW_OPEN: Final = 8
-"""Open jobs of a subscription; if more are open, hardly anybody waits for each of them."""
-
+# Open jobs of a subscription; if more are open, hardly anybody waits for each of them.
+_FEW_OPEN: Final = 8
 _IDS_PER_STEP: Final = 100  # ids read in one step of the loop
 # Ids of a plain iterable between two calls of `pump`. There are many, because the first list sweep
 # begins at the first call, and estimates its number of pages from the watched jobs.

@@ -22,13 +22,7 @@ from adepoll.common.tasks import join
 from adepoll.errors import AdePollError, ClosedError, UnresolvedJobsError
 from adepoll.watching.job_state import SnapshotBuffer
 from adepoll.watching.kind_polling import SubscriptionOwner
-from adepoll.watching.subscriptions import (
-    BUFFERED,
-    FEW_OPEN,
-    UNRESOLVED,
-    JobIds,
-    Subscription,
-)
+from adepoll.watching.subscriptions import BUFFERED, UNRESOLVED, JobIds, Subscription
 
 
 @frozen
@@ -138,9 +132,7 @@ class WatchSubscription(Subscription):
         self._snapshots.free -= 1
         if settled:
             self._jobs[key] = BUFFERED
-            self.open -= 1
-            if self.open == FEW_OPEN:
-                self._choose_polls_again()
+            self._count_ended()
             self._room_changed.set()
         else:
             self._jobs[key] = text
