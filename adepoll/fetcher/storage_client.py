@@ -303,10 +303,12 @@ class PresignedUrl:
         self._renewals = 0  # renewals after the last successful request
 
     async def current(self) -> str:
-        """Return the present URL of the result."""
+        """Return the present URL of the result; raise `ResultUrlError` if there is none."""
         async with self._lock:
             if self._url is None:
                 self._url = await self._url_of(self._job)
+            if not self._url:
+                raise self._url_error("resolve_url returned no URL")
             return self._url
 
     def confirm(self) -> None:
@@ -342,11 +344,21 @@ class PresignedUrl:
             self._url = url
 
     async def _url_of(self, job: JobSnapshot) -> str:
-        """Return the URL of the result: `output_url`, or the URL that `resolve_url` returns."""
+        """Return the URL of the result: `output_url`, or the URL that `resolve_url` returns.
+
+        Return an empty text if there is no URL.
+        """
         if self._resolve_url is None:
             return job.output_url or ""
-        url = self._resolve_url(job)
-        return await url if isawaitable(url) else url
+        url: object = self._resolve_url(job)
+        if isawaitable(url):
+            url = await url
+        if url is not None and not isinstance(url, str):
+            raise self._url_error(f"resolve_url returned {type(url).__name__} instead of str")
+        return url or ""
+
+    def _url_error(self, reason: str) -> ResultUrlError:
+        return ResultUrlError(job_id=self._ref.job_id, url=REDACTED, reason=reason)
 
 
 class StoredResult:

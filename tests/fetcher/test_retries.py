@@ -729,6 +729,20 @@ async def test_a_resolved_url_is_checked_like_any_url(answering, stored, url):
             await fetcher.result(stored("https://bucket.example/p"))
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        (None, "resolve_url returned no URL"),
+        ("", "resolve_url returned no URL"),
+        (b"https://bucket.example/p", "resolve_url returned bytes instead of str"),
+    ],
+)
+async def test_a_resolved_url_that_is_no_url_is_an_error_of_its_job(fetch, stored, url, reason):
+    job = stored("https://bucket.example/p")
+    with pytest.raises(ResultUrlError, match=reason):
+        await fetch(resolve_url=lambda _: url).result(job)
+
+
 async def test_resolve_url_is_not_called_for_inline_results(fetch, stored, bucket, result_body):
     bucket.body = result_body(5_000)
     data = await fetch().result(stored(bucket.url()))
