@@ -16,7 +16,7 @@ says which module counts each metric. It leaves out the prefix ``adepoll_`` and 
 - `wasted_polls`, `pending_confirmation` and `sweeping`: `watching.listing`
 - `results_in_flight` and `results`: `fetcher.fetcher` and `fetcher.result_stream`
 - `results_resumed`: `fetcher.patience`
-- `result_bytes` and `result_urls_renewed`: `fetcher.storage_client`
+- `result_bytes`: `fetcher.storage_client`; `result_urls_renewed`: `fetcher.stored_result`
 
 ``REGISTRY.register(AdepollCollector(client=client, watcher=watcher, fetcher=fetcher))``
 """

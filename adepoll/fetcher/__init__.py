@@ -9,7 +9,7 @@ from adepoll.fetcher.result_items import ResultItems
 from adepoll.fetcher.result_sources import Job
 from adepoll.fetcher.result_stream import ResultStream
 from adepoll.fetcher.statistics import FetcherStats
-from adepoll.fetcher.storage_client import ResolveUrl
+from adepoll.fetcher.stored_result import ResolveUrl
 
 __all__ = [
     "Download",

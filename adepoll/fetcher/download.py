@@ -22,8 +22,8 @@ from adepoll.fetcher.result_stream import ByteSource
 from adepoll.fetcher.resume_state import ResumeState
 from adepoll.fetcher.segments import DownloadConnections, NoRangesError, Segments
 from adepoll.fetcher.sequential_reader import SequentialReader
-from adepoll.fetcher.storage_client import StoredResult
 from adepoll.fetcher.storage_rules import ObjectVersion, Range
+from adepoll.fetcher.stored_result import StoredResult
 
 
 @frozen

@@ -38,10 +38,8 @@ from adepoll.fetcher.result_sources import FoundResult, Job, Reader, ResultSourc
 from adepoll.fetcher.result_stream import ResultStream
 from adepoll.fetcher.ssrf_guard import SsrfGuard
 from adepoll.fetcher.statistics import Counters, FetcherStats
-from adepoll.fetcher.storage_client import (
-    ResolveUrl,
-    StorageClient,
-)
+from adepoll.fetcher.storage_client import StorageClient
+from adepoll.fetcher.stored_result import ResolveUrl
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -25,7 +25,8 @@ from adepoll.fetcher.patience import StorageOrigins, TransferRetries
 from adepoll.fetcher.polled_result import PolledReader, PolledResult
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.statistics import Counters
-from adepoll.fetcher.storage_client import PresignedUrl, ResolveUrl, StorageClient, StoredResult
+from adepoll.fetcher.storage_client import StorageClient
+from adepoll.fetcher.stored_result import PresignedUrl, ResolveUrl, StoredResult
 
 Job: TypeAlias = JobSnapshot | JobRef | str
 """A snapshot of a job, a reference to it, or its id."""

@@ -1,7 +1,7 @@
 """The statistics of a fetcher.
 
 Other modules count: `fetcher` and `result_stream` count transfers, `patience` counts resumptions,
-and `storage_client` counts bytes and renewed URLs.
+`storage_client` counts bytes, and `stored_result` counts renewed URLs.
 
 For the metrics of all packages, see `contrib.prometheus`.
 """
