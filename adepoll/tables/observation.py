@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import chain
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from adepoll.api.json_text import CONTAINERS, Json
 from adepoll.tables.column_types import parse_date, parse_time
@@ -64,7 +64,7 @@ class Node:
     Attributes:
         exploded: True if a list at this path becomes a separate table.
         kinds: For each kind of value, such as "text": a list of two items, the number of values and
-            the id of the first job that has one.
+            the id of the first job that has one (None until it is known).
         children: The values at each key of the objects at this path.
         items: The elements of the lists at this path; None before the first list.
         is_too_large: True if the values have too many keys or levels to become columns.
@@ -100,26 +100,6 @@ class Node:
         return evolve(self, kinds=kinds, children={})
 
 
-# A path from the root of the tree; None stands for the elements of a list.
-_Path: TypeAlias = tuple[str | None, ...]
-
-
-@frozen
-class _Block:
-    """The data of several results, each with the id of its job."""
-
-    values: Sequence[Json]
-    job_ids: Sequence[str]
-
-    def first_job(self, path: _Path, kind: str) -> str:
-        """Return the id of the first job that has a value of this kind at `path`."""
-        return next(
-            job_id
-            for value, job_id in zip(self.values, self.job_ids, strict=True)
-            if any(_KINDS.get(type(found)) == kind for found in _values_at(value, path))
-        )
-
-
 class Observer:
     """Observes values, and keeps what it has observed as a tree of nodes.
 
@@ -141,6 +121,7 @@ class Observer:
         for path in explode:
             self._explode.add(path)
         self._nodes = 0
+        self._unnamed = 0  # items of `Node.kinds` whose first job is not known yet
         self.dates = dates
         self.root = Node()
 
@@ -153,25 +134,30 @@ class Observer:
             values: JSON values, one for each result.
             job_ids: For each value, the id of its job.
         """
-        self._observe(self.root, _present(values), _Block(values, job_ids), (), self._explode)
+        self._observe(self.root, _present(values), 0, self._explode)
+        # Search for the first jobs only now, for all nodes together: a search for each node would
+        # take too long if a result has many keys and a long list.
+        for value, job_id in zip(values, job_ids, strict=True):
+            if not self._unnamed:
+                break
+            self._unnamed -= _name_first_job(self.root, value, job_id)
+        self._unnamed = 0
 
-    def _observe(
-        self, node: Node, values: Sequence[Json], block: _Block, path: _Path, explode: _Explode
-    ) -> None:
+    def _observe(self, node: Node, values: Sequence[Json], depth: int, explode: _Explode) -> None:
         """Observe all values at one path of several results, and all values within them.
 
         Args:
             node: The node of this path, in which to record what is observed.
             values: The values at this path; none of them is None.
-            block: The results, and the ids of their jobs.
-            path: Keys that lead from a result to the values; None stands for all items of a list.
+            depth: Number of objects and arrays that contain each of the values.
             explode: The keys below this path that lead to lists with a table of their own.
         """
         types = Counter(map(type, values))
         for found, count in types.items():
             kind = _KINDS[found]
             if (seen := node.kinds.get(kind)) is None:
-                node.kinds[kind] = [count, block.first_job(path, kind)]
+                node.kinds[kind] = [count, None]
+                self._unnamed += 1
             else:
                 seen[0] += count
         for found in types:
@@ -179,7 +165,7 @@ class Observer:
             if len(types) > 1:
                 group = [value for value in values if type(value) is found]
             if found in CONTAINERS:
-                self._observe_containers(node, group, block, path, explode)
+                self._observe_containers(node, group, depth, explode)
             else:
                 self._observe_scalars(node, found, group)
 
@@ -202,26 +188,26 @@ class Observer:
             _measure_decimals(node, values)
 
     def _observe_containers(
-        self, node: Node, values: Sequence[Json], block: _Block, path: _Path, explode: _Explode
+        self, node: Node, values: Sequence[Json], depth: int, explode: _Explode
     ) -> None:
         """Observe values that are all objects or all arrays; see `_observe`."""
-        if len(path) >= _MAX_DEPTH:
+        if depth >= _MAX_DEPTH:
             node.is_too_large = True
         elif isinstance(values[0], dict):
-            self._observe_objects(node, values, block, path, explode)
+            self._observe_objects(node, values, depth, explode)
         else:
-            self._observe_arrays(node, values, block, path, explode)
+            self._observe_arrays(node, values, depth, explode)
 
     def _observe_arrays(
-        self, node: Node, arrays: Sequence[Json], block: _Block, path: _Path, explode: _Explode
+        self, node: Node, arrays: Sequence[Json], depth: int, explode: _Explode
     ) -> None:
         """Observe the elements of arrays, except nulls, with `node.items`; see `_observe`."""
         node.items = node.items or Node()
         elements = _present(chain.from_iterable(arrays))
-        self._observe(node.items, elements, block, (*path, None), explode)
+        self._observe(node.items, elements, depth + 1, explode)
 
     def _observe_objects(
-        self, node: Node, objects: Sequence[Json], block: _Block, path: _Path, explode: _Explode
+        self, node: Node, objects: Sequence[Json], depth: int, explode: _Explode
     ) -> None:
         """Observe the values in objects with the nodes in `node.children`; see `_observe`.
 
@@ -245,7 +231,7 @@ class Observer:
         for key, child in children.items():
             below = explode.below.get(key, _NOTHING)
             if columns[key] and (below.below or not child.exploded):
-                self._observe(child, _present(columns[key]), block, (*path, key), below)
+                self._observe(child, _present(columns[key]), depth + 1, below)
 
     def has_seen(self, path: KeyPath) -> bool:
         """Return True if a value had this path; keys of objects in lists count, too."""
@@ -284,16 +270,29 @@ def _present(values: Iterable[Json]) -> list[Json]:
     return [value for value in values if value is not None]
 
 
-def _values_at(value: Json, path: _Path) -> Iterator[Json]:
-    """Yield the values to which `path` leads in `value`. None in `path` means all list items."""
-    if not path:
-        yield value
-    elif path[0] is None:
-        if isinstance(value, list):
-            for item in value:
-                yield from _values_at(item, path[1:])
-    elif isinstance(value, dict):
-        yield from _values_at(value.get(path[0]), path[1:])
+def _name_first_job(node: Node, value: Json, job_id: str) -> int:
+    """Record a job as the first job for those kinds of values that have no first job yet.
+
+    Args:
+        node: The node of the value.
+        value: The value, which can contain other values.
+        job_id: The job that has the value.
+
+    Returns:
+        The number of kinds, in this node and those below it, for which the job is the first one.
+    """
+    named = 0
+    seen = node.kinds.get(_KINDS.get(type(value), ""))
+    if seen is not None and seen[1] is None:
+        seen[1] = job_id
+        named = 1
+    if isinstance(value, list) and node.items is not None:
+        named += sum(_name_first_job(node.items, item, job_id) for item in value)
+    elif isinstance(value, dict) and (children := node.children):
+        for key, item in value.items():
+            if key in children:
+                named += _name_first_job(children[key], item, job_id)
+    return named
 
 
 def _measure_floats(node: Node, values: Iterable[float]) -> None:

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import pytest
+from fuzzing import counted_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -160,3 +161,26 @@ def test_the_keys_of_all_objects_are_limited_too():
     assert (len(columns), conflicts) == (9_990, [])
     columns, (conflict,) = observed([[groups(1_000)]])
     assert (len(columns), conflict.path) == (8_992, "g9")
+
+
+def test_the_work_grows_with_the_size_and_not_with_its_square():
+    """A document of a stranger can have a long table, and many keys in its last row."""
+    calls = []
+    for size in (200, 400):
+        rows = [{"a": 1}] * size + [{f"k{number}": number for number in range(size)}]
+        observer = Observer()
+        with counted_calls() as count:
+            observer.observe([{"rows": rows}], ["job-1"])
+        calls.append(count())
+    assert calls[1] <= 2.1 * calls[0] + 100
+
+
+def test_the_first_job_of_each_kind_of_value_is_named():
+    observer = Observer()
+    observer.observe([None, {"a": [1, None]}, {"a": [{"b": "x"}]}], ["j1", "j2", "j3"])
+    observer.observe([{"a": [{"b": 2}, {"b": "y"}]}, {"a": 3}], ["j4", "j5"])
+    a = observer.root.children["a"]
+    assert observer.root.kinds == {"object": [4, "j2"]}
+    assert a.kinds == {"array": [3, "j2"], "integer": [1, "j5"]}
+    assert a.items.kinds == {"integer": [1, "j2"], "object": [3, "j3"]}
+    assert a.items.children["b"].kinds == {"text": [2, "j3"], "integer": [1, "j4"]}
