@@ -98,7 +98,7 @@ def test_a_poll_that_was_cancelled_comes_first_again(jobs, wait):
     wait("a", 1.0)
     assert not jobs.get("a").in_flight
     jobs.succeeded(cancelled, snapshot("a", "completed"), 1.0)
-    jobs.cancelled(cancelled, 1.0)
+    jobs.cancelled(cancelled, 1.0, was_sent=True)
     assert [poll(jobs, 2.0) for _ in range(3)] == ["a", "b", None]
 
 
