@@ -425,6 +425,16 @@ async def test_a_wal_file_that_appears_after_the_first_check_is_refused(
 
 
 @pytest.mark.posix
+async def test_own_files_beside_a_journal_of_another_user_are_used(path, monkeypatch):
+    """They remain if a process is killed that has written to a shared journal."""
+    await (await Journal.open(path, endpoint=ENDPOINT)).aclose()
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).touch()
+    monkeypatch.setattr(file_checks, "_owner_of", lambda _path: os.geteuid() + 1)
+    await (await Journal.open(path, endpoint=ENDPOINT)).aclose()
+
+
+@pytest.mark.posix
 @pytest.mark.parametrize("is_empty", [True, False])
 async def test_a_journal_that_another_user_has_planted_is_not_used(path, give_away, is_empty):
     """In a folder such as /tmp, the name of the journal can be known in advance."""
