@@ -7,6 +7,7 @@ them are slow to import. A test checks that both are equal.
 import functools
 import importlib
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -59,19 +60,23 @@ def runs(path: str) -> Callable[[Callable[[], None]], Callable[..., None]]:
 
 
 class LocalPath(click.Path):
-    """A type of parameter for local paths. It refuses URLs and empty texts.
+    """A type of parameter for local paths. It refuses URLs, empty texts, and folders as files.
 
     A URL would become the name of a local file or folder. An empty text, such as the value of a
-    shell variable that is not set, would mean the current folder.
+    shell variable that is not set, would mean the current folder. Without its slash, the path of a
+    missing folder would become the name of a file.
     """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path; raise `click.BadParameter` if it is empty, a URL or not valid."""
+        """Return the path; raise `click.BadParameter` if it is refused or not valid."""
         if not str(value):
             self.fail("the path is empty", param, ctx)
         if found := _URL.match(str(value)):
             self.fail(f"must be a local path, not a URL that begins with {found[1]}/", param, ctx)
-        return super().convert(value, param, ctx)
+        path = super().convert(value, param, ctx)
+        if not self.dir_okay and str(value).endswith(("/", os.sep)):
+            self.fail(f"{value!r} is the path of a folder, not of a file", param, ctx)
+        return path
 
 
 class NumberRange(click.FloatRange):

@@ -473,6 +473,11 @@ async def test_kind_sets_the_kind_of_ids_that_do_not_say_it(ade):
         (["watch", "a", "--cacert", ""], "'--cacert': the path is empty"),
         (["status", ""], "the path is empty"),
         (["export", "b.db", "--out", ""], "the path is empty"),
+        (
+            ["fetch", "a", "--out", "absent/"],
+            "'absent/' is the path of a folder, not",
+        ),
+        (["watch", "a", "--journal", "absent/"], "'absent/' is the path of a folder, not"),
         (["emulate", "--api-key", ""], "a key has printable ASCII characters and no spaces"),
         (["emulate", "--api-key", "a b"], "a key has printable ASCII characters and no spaces"),
         (["emulate", "--fault", "silent:x"], "'x' is not a chance from 0 to 1, as in silent:0.1"),
