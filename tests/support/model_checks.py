@@ -15,6 +15,7 @@ from adepoll.errors import (
     JobIdsCancelledError,
     JobTimeoutError,
     PermissionDeniedError,
+    ServiceDownError,
 )
 
 TARGET_LAG = 2.0
@@ -182,9 +183,22 @@ def _check_given_up(scenario, actor, job, at, error):
         )
         return
     disturbed = behaviour.stray or behaviour.outages or service.stops
-    if not (isinstance(error, CAUSES[job.fault]) or disturbed):
+    is_outage = _is_long_outage(scenario, actor, job, at)
+    is_due_in_outage = is_outage and isinstance(error, ServiceDownError)
+    if not (isinstance(error, CAUSES[job.fault]) or disturbed or is_due_in_outage):
         service.violate(f"1: {actor.name}: {job.job_id} is {job.fault}, cause {error!r}")
-    _check_evidence(scenario, actor, job, at)
+    if not is_outage:
+        _check_evidence(scenario, actor, job, at)
+
+
+def _is_long_outage(scenario, actor, job, at):
+    """Return whether the host had been silent for so long that each of its jobs is given up.
+
+    A job is then given up at its next failed poll, or without a poll when it is due.
+    """
+    patience = scenario.watchers[scenario.sources.index(actor.source)]["patience"]
+    last = [poll.ended for poll in actor.source.polls[job.job_id] if poll.ended <= at][-1:]
+    return any(_is_silent(actor.source, time, 12 * patience) for time in [at, *last])
 
 
 def _check_evidence(scenario, actor, job, at):
@@ -197,9 +211,6 @@ def _check_evidence(scenario, actor, job, at):
     polls = [poll for poll in actor.source.polls[job.job_id] if poll.ended <= at]
     # A watch with errors="raise" raises the error at its end, long after the polls that count.
     needed = {"unknown": (GRACE, 2), "down": (patience, 3)}.get(job.fault, (min(patience, 60.0), 3))
-    times = [at, *[poll.ended for poll in polls[-1:]]]
-    if any(_is_silent(actor.source, time, 12 * patience) for time in times):
-        return  # in a long outage, a job is given up at its next failed poll, or when it is due
     if len(polls) < needed[1]:
         service.violate(f"11: {job.job_id} ({job.fault}) is given up after {len(polls)} polls")
         return
