@@ -35,6 +35,7 @@ _SUFFIXES: Final[dict[str, Format]] = {
     ".arrow": "arrow",
     ".feather": "arrow",
 }
+_ROWS_PER_WRITE: Final = 1_000
 _LIST_NAME_BYTES: Final = 80  # maximum length of the name of a list in a file name
 
 
@@ -192,7 +193,10 @@ def _write(
             for index, (table, writer) in enumerate(outputs):
                 rows = table.rows(block)
                 counts[index] += len(rows)
-                writer.write([_values(column, rows) for column in table.columns])
+                # One result can have a very long list, whose elements have many different keys.
+                for start in range(0, len(rows), _ROWS_PER_WRITE):
+                    part = rows[start : start + _ROWS_PER_WRITE]
+                    writer.write([_values(column, part) for column in table.columns])
     return counts
 
 

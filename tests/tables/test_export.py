@@ -27,7 +27,7 @@ from adepoll import BatchJob, JobKind, JobRef, Journal
 from adepoll.errors import ConfigurationError, JobTimeoutError, ResultUnavailableError
 from adepoll.journal import GivenUp, Settled
 from adepoll.report import write_report
-from adepoll.tables import arrow_writers, spool
+from adepoll.tables import arrow_writers, exporting, spool
 from adepoll.tables.spool import Spool
 from adepoll.tables.text_writers import CsvWriter, JsonLinesWriter
 
@@ -552,6 +552,27 @@ async def test_a_job_that_settles_during_the_export_has_its_result(tmp_path):
     assert (report.results, report.missing) == (3, 0)
     rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
     assert (rows[250]["status"], rows[250]["a"]) == ("completed", "y")
+
+
+async def test_the_memory_for_the_cells_of_a_long_list_is_bounded(tmp_path, monkeypatch):
+    """The number of cells of a table can be the square of the number of values."""
+    written = []
+
+    class Writer(exporting.CsvWriter):
+        def write(self, values):
+            written.append(len(values[0]))
+            super().write(values)
+
+    monkeypatch.setattr(exporting, "CsvWriter", Writer)
+    rows = [{"a": number} for number in range(2_500)] + [{f"k{number}": 1 for number in range(9)}]
+    await write_journal(tmp_path / "b.db", [result_text({"rows": rows})], folder=tmp_path)
+    report = adepoll.export(tmp_path / "b.db", tmp_path / "t.csv", explode=["rows"])
+    assert report.rows == (1, 2_501)
+    assert max(written) <= 1_000
+    with (tmp_path / "t-rows.csv").open(newline="") as file:
+        found = [*csv.DictReader(file)]
+    assert [row["a"] for row in found] == [*map(str, range(2_500)), ""]
+    assert found[-1]["k8"] == "1"
 
 
 async def test_unreadable_results_are_reported_and_their_jobs_have_rows(tmp_path):
