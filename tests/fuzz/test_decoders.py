@@ -99,6 +99,8 @@ SHAPES = {
     "answer: an unknown text": ("answer", repeated(JOB + b'"new":"', b"https://h?x ", b'"}', b"")),
     "answer: a nested reason": ("answer", repeated(JOB + b'"failure_reason":', b"[", b"1", b"")),
     "result: numbers": ("result", repeated(b'{"extraction":[', b"0.5", b"]}")),
+    "exported-table: rows": ("exported-table", repeated(b'{"a":[', b'{"b":1}', b"]}")),
+    "exported-table: arrays": ("exported-table", repeated(b'{"b":[', b"[[]]", b"]}")),
     "error-body: problems": ("error-body", repeated(b'{"detail":[', b'{"msg":"m"}', b"]}")),
     "error-body: tags": ("error-body", repeated(b"", b"<", b"", b"")),
     "storage-error: messages": ("storage-error", repeated(b"", b"<Message>", b"", b"")),

@@ -6,6 +6,8 @@ raise one of the errors of its entry. Its seeds are in ``tests/fuzz/seeds/NAME``
 
 import asyncio
 import copy
+import csv
+import io
 import json
 import re
 from binascii import crc32
@@ -16,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
+import pyarrow as pa
 from attrs import field, frozen
 
 from adepoll.api import codec, protocol
@@ -59,6 +62,12 @@ from adepoll.server.byte_ranges import ByteRange, if_range_matches, parse_range
 from adepoll.server.result_responses import attachment
 from adepoll.server.sse import JobEventStream
 from adepoll.server.webhooks import WebhookVerifier, job_ids_in
+from adepoll.tables import exact_json, exporting
+from adepoll.tables.arrow_writers import ArrowWriter
+from adepoll.tables.exact_json import UnreadableError
+from adepoll.tables.job_rows import JOB_COLUMNS, Row
+from adepoll.tables.result_tables import JobTable, ListTable
+from adepoll.tables.text_writers import CsvWriter, JsonLinesWriter
 
 DECODERS = []
 VERIFIER = WebhookVerifier(b"a secret of thirty bytes or so")
@@ -262,6 +271,43 @@ def check_text(body):
     once = redact_text(text)
     if len(once) < 50_000:
         assert redact_text(once) == once
+
+
+@entry("exported-table", MalformedAnswerError, UnreadableError)
+def check_exported_table(body):
+    """Export a value in each format. The value is an extraction and its references in one."""
+    value = exact_json.load(body)
+    job = ["j-1", *[None] * (len(JOB_COLUMNS) - 1)]
+    block = [Row(tuple(job), {"note": "x"}, value, value, len(body))]
+    dates = len(body) % 2 == 1
+    for table in (
+        JobTable([("a",)], dates=dates, references=True),
+        ListTable(("a",), dates=dates),
+    ):
+        table.observe(block)
+        table.decide()
+        rows = table.rows(block)
+        columns = table.columns
+        values = [exporting._values(column, rows) for column in columns]
+        names = [column.name for column in columns]
+        assert len({*names}) == len(names)
+        assert all(kind in str(conflict) for conflict in table.conflicts for kind in conflict.found)
+        text = exported(CsvWriter, columns, values).decode()
+        cells = [*csv.reader(io.StringIO(text, newline=""))]
+        assert cells[0] == names
+        assert [len(row) for row in cells] == [len(names)] * (1 + len(rows))
+        lines = exported(JsonLinesWriter, columns, values).splitlines()
+        assert [[*json.loads(line)] for line in lines] == [names] * len(rows)
+        arrow = pa.ipc.open_file(exported(ArrowWriter, columns, values)).read_all()
+        assert (arrow.column_names, len(arrow)) == (names, len(rows))
+
+
+def exported(cls, columns, values):
+    file = io.BytesIO()
+    writer = cls(file, columns)
+    writer.write(values)
+    writer.close()
+    return file.getvalue()
 
 
 # --- headers ------------------------------------------------------------------------------------
