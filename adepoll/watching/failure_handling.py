@@ -64,7 +64,8 @@ for this time. It is also given up if its host has been down for this time while
 watched: at its next failed poll, unless this poll got a response that shows that the host works
 now, such as a 403, or without a poll when it becomes due. (During an outage only single polls are
 sent, so a thousand jobs would otherwise be given up over hours.) Of the seconds between two failed
-polls, at most a tenth of this limit is added to these times.
+polls, at most a tenth of this limit is added to these times, so the next poll comes within this
+tenth.
 
 Times are seconds of one monotonic clock, passed in as `now`.
 """
@@ -269,7 +270,7 @@ class FailureRules:
         if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
             return FailureAction.GIVE_UP
         if weight < _FEW:
-            return math.inf  # the schedule alone decides, and polls become rarer
+            return self._total_limit / _MIN_POLLS  # polls become rarer, as the schedule decides
         within = min(longest, left / weight)
         if kind is FailureKind.FAILED and not self._is_probably_bad(failures, kind):
             # The next poll will probably show whether the host works. Until then, nothing new is

@@ -140,7 +140,7 @@ def test_a_failing_job_is_polled_again_within_15_seconds_and_later_a_tenth_of_th
     assert play(rules_of(), *failures, answers=1) == [15.0, 15.0, 15.0, 30.0, 30.0, 30.0]
 
 
-@pytest.mark.parametrize(("good", "within"), [(1, 15.0), (0, math.inf)])
+@pytest.mark.parametrize(("good", "within"), [(1, 15.0), (0, 360.0)])
 def test_a_failing_job_is_polled_again_soon_if_a_fifth_of_the_other_polls_succeed(good, within):
     rules, state = rules_of(), job()
     rules.record(state, BROKEN, 0.0)
@@ -201,8 +201,9 @@ def test_the_list_does_not_show_that_polls_work():
         assert rules.record(state, BROKEN, 10.0 * number) is not GIVE_UP
 
 
-def test_in_an_outage_there_is_no_bound_of_the_next_poll():
-    assert play(rules_of(), (0.0, BROKEN), (30.0, BROKEN)) == [math.inf, math.inf]
+@pytest.mark.parametrize(("options", "within"), [({}, 360.0), ({"outage_patience": 900.0}, 90.0)])
+def test_in_an_outage_the_next_poll_comes_within_a_tenth_of_the_outage_patience(options, within):
+    assert play(rules_of(**options), (0.0, BROKEN), (30.0, BROKEN)) == [within, within]
 
 
 @pytest.mark.parametrize(("options", "limit"), [({}, 3_600.0), ({"outage_patience": 700.0}, 700.0)])
@@ -381,7 +382,7 @@ def test_a_burst_of_refusals_is_not_believed_before_the_time_is_over():
     rules = rules_of()
     answer(rules)
     states = [job(f"job-{number}") for number in range(60)]
-    assert {rules.record(state, REFUSED, 0.0) for state in states} == {2.5, 15.0, math.inf}
+    assert {rules.record(state, REFUSED, 0.0) for state in states} == {2.5, 15.0, 360.0}
     assert rules.record(states[7], REFUSED, 9.0) is not END_ALL
     answer(rules)
     assert rules.record(states[8], REFUSED, 99.0) is not END_ALL

@@ -128,6 +128,20 @@ def test_many_jobs_are_given_up_soon_after_the_outage_patience(replay):
     replay(script)
 
 
+@pytest.mark.parametrize("patience", [1.0, 5.0, 20.0])
+def test_a_short_outage_patience_is_kept(replay, patience):
+    """No pause between two polls is longer than the tenth of it that counts."""
+
+    async def script():
+        service = Service(lambda job_id, _: broken(job_id))
+        async with adaptive(service, patience=1.0, outage_patience=patience) as watcher:
+            with pytest.raises(ServerError):
+                await watcher.wait("a")
+            assert patience <= now() <= 1.2 * patience + 2.0
+
+    replay(script)
+
+
 def test_one_failing_job_beside_good_ones_is_given_up_after_the_patience(replay):
     async def script():
         source = Service(lambda j, _: broken(j) if j == "bad" else None, takes=400.0)
