@@ -119,7 +119,7 @@ class JournalReader(Closeable):
     def records(self) -> Iterator[Record]:
         """Yield the records of all jobs in the order of their numbers, without inline results.
 
-        At most 200 records are in memory at the same time.
+        At most 200 records are in memory at the same time, and fewer if they have long texts.
 
         Raises:
             JournalDamagedError: A record cannot be read.
@@ -270,4 +270,18 @@ def _data_between(first: int, last: int, connection: sqlite3.Connection) -> dict
 
 
 def _rows_after(number: int, connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    return connection.execute(_RECORDS, (number, _PAGE)).fetchall()
+    """Return the rows of the jobs with higher numbers, in order: at most 200.
+
+    When their texts together reach 4 Mi characters, the jobs with higher numbers are left out. In a
+    crafted file, all rows can share the pages of one long text.
+    """
+    found: list[tuple[Any, ...]] = []
+    size = 0
+    rows = connection.execute(_RECORDS, (number, _PAGE))
+    for row in rows:
+        found.append(row)
+        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if size >= _PAGE_BYTES:
+            rows.close()
+            break
+    return found

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -159,6 +160,26 @@ async def test_an_iteration_continues_while_the_batch_writes(journal, path, monk
         first = [next(walk) for _ in range(4)]
         await write_all(journal)
         assert [r.job_id for r in (*first, *walk)] == [f"j{n}" for n in range(10)]
+
+
+async def test_records_with_long_texts_are_read_in_small_pages(path):
+    """In a crafted file, all rows can share one long text: a small file could fill the memory."""
+    count, megabyte = 20, 2**20
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        await journal.add([f"j{number}" for number in range(count)])
+    with closing(sqlite3.connect(path)) as db:
+        text = "json_object('a', hex(zeroblob(?)))"
+        db.execute(f"UPDATE jobs SET columns = {text}", (megabyte // 2,))
+        db.commit()
+    with JournalReader(path) as reader:
+        tracemalloc.start()
+        try:
+            found = sum(len(record.columns["a"]) for record in reader.records())
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert found == count * megabyte
+    assert peak < 12 * megabyte
 
 
 async def test_inline_results_are_read_up_to_a_size(journal, path, monkeypatch):
