@@ -36,6 +36,7 @@ from adepoll.errors import (
     JobTimeoutError,
     RateLimitedError,
     RequestError,
+    ServiceDownError,
     UnresolvedJobsError,
 )
 from adepoll.scheduling.schedules import Adaptive, Exponential, Fixed
@@ -251,6 +252,11 @@ class Storm:
         if job_id in self.invalid:
             return
         errors = self.errors[job_id]
+        if isinstance(cause, ServiceDownError):
+            # After `outage_patience`, a due job is given up without a poll of its own.
+            errors = [error for errors in self.errors.values() for error in errors]
+            assert str(cause.cause) in {str(error) for error in errors}
+            return
         assert str(cause) in {str(error) for error in errors}
         assert not isinstance(cause, RateLimitedError), "a 429 says nothing about the job"
         failed_for = self.failed_for[job_id]
