@@ -1,11 +1,12 @@
 """Checks that a job has completed, because only a completed job can have a result."""
 
 import asyncio
+from itertools import islice
 
 from adepoll.api.client import AdeClient
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
-from adepoll.errors import ResultNotReadyError
+from adepoll.errors import JobNotFoundError, ResultNotReadyError
 
 
 def raise_unless_completed(job: JobSnapshot) -> None:
@@ -24,19 +25,24 @@ def raise_unless_completed(job: JobSnapshot) -> None:
 async def request_completed(client: AdeClient, ref: JobRef) -> JobSnapshot:
     """Request a job that is known to have completed, and return its snapshot.
 
-    One of the service's servers can be out of date, and answer that the job is still active. Then
-    the job is requested again, up to `RetryPolicy.attempts` times in total.
+    One of the service's servers can be out of date. It answers that the job is still active, or
+    that there is no such job (404). Then the job is requested again, up to `RetryPolicy.attempts`
+    times in total.
 
     Raises:
         RequestError: The API failed.
         AdePollError: As for `raise_unless_completed`.
     """
-    waits = client.retry.waits(client.rng)
-    job = await client.get_job(ref)
-    for _ in range(client.retry.attempts - 1):
-        if job.is_terminal:
-            break
-        await asyncio.sleep(next(waits))
+    for wait in islice(client.retry.waits(client.rng), client.retry.attempts - 1):
+        try:
+            job = await client.get_job(ref)
+        except JobNotFoundError:
+            pass
+        else:
+            if job.is_terminal:
+                break
+        await asyncio.sleep(wait)
+    else:
         job = await client.get_job(ref)
     raise_unless_completed(job)
     return job

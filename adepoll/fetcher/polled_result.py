@@ -5,7 +5,7 @@ The answer can be too large for the memory. So the result is cut out of it while
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from itertools import islice
 from typing import Final
@@ -19,6 +19,7 @@ from adepoll.api.json_envelope import ObjectScanner
 from adepoll.api.kinds.kind_rules import KindRules
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import (
+    JobNotFoundError,
     MalformedAnswerError,
     ResultChangedError,
     ResultError,
@@ -81,7 +82,6 @@ class PolledResult:
         self._storage = storage
         self._interpreter = storage.interpreter(ref.job_id)
         self._first: PolledReader | None = None
-        self._is_patient = is_completed  # True after the first answer, too
         # Seconds before each request that follows an outdated answer.
         self._waits = islice(client.retry.waits(client.rng), client.retry.attempts - 1)
 
@@ -105,16 +105,31 @@ class PolledResult:
             def request() -> Awaitable[aiohttp.ClientResponse]:
                 return stack.enter_async_context(self._client.open_answer(self._ref, headers))
 
-            response = await (
-                self.retries.until_answered(request) if self._is_patient else request()
-            )
-            self._is_patient = True
+            response = await self._answered(request)
             limit_read_size(response, _READ_SIZE)
             with self._storage.receiving(response):
                 body = await self._body(response, requested)
                 if version is not None and version.differs(body.version):
                     raise ObjectChangedError
                 yield body
+
+    async def _answered(
+        self, request: Callable[[], Awaitable[aiohttp.ClientResponse]]
+    ) -> aiohttp.ClientResponse:
+        """Call a function that requests the job, until it returns a response.
+
+        If the job has not completed yet, as far as is known, call the function once. A server that
+        is out of date can answer that there is no such job; see `is_outdated`.
+        """
+        while self.is_completed:
+            try:
+                return await self.retries.until_answered(request)
+            except JobNotFoundError:
+                wait = next(self._waits, None)
+                if wait is None:
+                    raise
+            await asyncio.sleep(wait)
+        return await request()
 
     async def begin(self) -> JobSnapshot | None:
         """Request the job, and read the API's answer until the result begins or the answer ends.

@@ -8,7 +8,7 @@ from scripted import snapshot
 from watching import now
 
 from adepoll import JobRef
-from adepoll.errors import JobFailedError, ResultNotReadyError
+from adepoll.errors import JobFailedError, JobNotFoundError, ResultNotReadyError
 from adepoll.fetcher.completed_job import request_completed
 from adepoll.throttling.waiting_times import RetryPolicy
 
@@ -21,7 +21,7 @@ class Waits(RetryPolicy):
 
 
 class Client:
-    """A client whose answers have these statuses; the last one repeats."""
+    """A client whose answers have these statuses; the last one repeats. None means 404."""
 
     def __init__(self, *statuses, attempts=3):
         self.statuses, self.retry, self.rng = [*statuses], Waits(attempts=attempts), Random(0)
@@ -30,6 +30,8 @@ class Client:
     async def get_job(self, ref):
         self.asked.append(now())
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if status is None:
+            raise JobNotFoundError(status=404, job_id=ref.job_id)
         return snapshot(ref.job_id, status)
 
 
@@ -39,6 +41,8 @@ class Client:
         (["completed"], [0.0]),
         (["processing", "completed"], [0.0, 1.0]),
         (["pending", "processing", "completed"], [0.0, 1.0, 3.0]),
+        ([None, None, "completed"], [0.0, 1.0, 3.0]),
+        (["processing", None, "completed"], [0.0, 1.0, 3.0]),
     ],
 )
 def test_the_job_is_requested_until_it_has_settled(replay, statuses, asked):
@@ -51,10 +55,13 @@ def test_the_job_is_requested_until_it_has_settled(replay, statuses, asked):
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
-def test_the_job_is_requested_as_often_as_the_policy_allows(replay, attempts):
+@pytest.mark.parametrize(
+    ("status", "error"), [("processing", ResultNotReadyError), (None, JobNotFoundError)]
+)
+def test_the_job_is_requested_as_often_as_the_policy_allows(replay, attempts, status, error):
     async def script():
-        client = Client("processing", attempts=attempts)
-        with pytest.raises(ResultNotReadyError):
+        client = Client(status, attempts=attempts)
+        with pytest.raises(error):
             await request_completed(client, JobRef("a"))
         assert len(client.asked) == attempts
 

@@ -23,6 +23,7 @@ from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobSnapshot
 from adepoll.emulator import Emulator, JobPlan, Outcome
 from adepoll.errors import (
+    AuthenticationError,
     ClosedError,
     JobCancelledError,
     JobFailedError,
@@ -940,12 +941,12 @@ async def test_failed_renewals_do_not_prevent_the_next_one(storage, fetch, store
         *[storage.reply(EXPIRED, status="403 Forbidden")] * 3,
         storage.reply(b'{"a": 1}'),
     ]
-    down = JobNotFoundError(status=404, job_id="job-1")
-    fetcher = fetch(down, down, stored(storage.url("/new")))
+    refused = AuthenticationError(status=401, job_id="job-1")
+    fetcher = fetch(refused, refused, stored(storage.url("/new")))
     job = stored(storage.url("/old"))
     async with fetcher._sources.find(job) as found:
         for _ in range(2):
-            with pytest.raises(JobNotFoundError):
+            with pytest.raises(AuthenticationError):
                 await (await found.reader()).begin()
         reader = await found.reader()
         await reader.begin()

@@ -50,6 +50,10 @@ def unavailable():
     return web.Response(status=503)
 
 
+def unknown():
+    return web.json_response({"detail": "Not found"}, status=404)
+
+
 def active():
     return web.json_response({"job_id": "j-1", "status": "processing"})
 
@@ -192,35 +196,44 @@ async def test_a_transfer_waits_until_an_outage_of_the_api_has_ended(
     assert len(api.asked) == 3 + 12  # a poll, and two requests of the result around the outage
 
 
+@pytest.mark.parametrize(
+    ("answer", "error"), [(active, ResultNotReadyError), (unknown, JobNotFoundError)]
+)
 @pytest.mark.parametrize(("stale", "is_fetched"), [((2, 3), True), ((2, 3, 4), False)])
-async def test_a_completed_job_that_seems_to_be_active_is_requested_again(
-    api, connect, tmp_path, stale, is_fetched
+async def test_a_completed_job_that_seems_to_be_active_or_unknown_is_requested_again(
+    api, connect, tmp_path, stale, is_fetched, answer, error
 ):
     api.body = answer_with(result_of(2 * MIB))
-    api.instead = dict.fromkeys(stale, active)
+    api.instead = dict.fromkeys(stale, answer)
     client, fetcher = await connect()
     job = await client.get_job(REF)
-    with nullcontext() if is_fetched else pytest.raises(ResultNotReadyError):
+    with nullcontext() if is_fetched else pytest.raises(error):
         await fetcher.download(job, tmp_path / "out")
     assert len(api.asked) == 4
 
 
+@pytest.mark.parametrize("answer", [active, unknown])
 async def test_a_job_that_seems_to_be_active_within_its_download_is_requested_again(
-    api, connect, tmp_path
+    api, connect, tmp_path, answer
 ):
     api.body = answer_with(result_of(2 * MIB))
     api.cuts = [MIB]
-    api.instead = {2: active, 3: active}
+    api.instead = {2: answer, 3: answer}
     _, fetcher = await connect()
     await fetcher.download(REF, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == result_of(2 * MIB)
     assert len(api.asked) == 4
 
 
-async def test_an_active_job_of_an_id_is_not_requested_again(api, connect):
-    api.instead = {1: active}
+@pytest.mark.parametrize(
+    ("answer", "error"), [(active, ResultNotReadyError), (unknown, JobNotFoundError)]
+)
+async def test_an_active_or_unknown_job_of_an_id_is_not_requested_again(
+    api, connect, answer, error
+):
+    api.instead = {1: answer}
     _, fetcher = await connect()
-    with pytest.raises(ResultNotReadyError):
+    with pytest.raises(error):
         await fetcher.result(REF)
     assert len(api.asked) == 1
 

@@ -755,12 +755,12 @@ async def test_resolve_url_is_not_called_for_inline_results(fetch, stored, bucke
 
 async def test_a_failed_renewal_is_the_error_of_each_reader_of_the_url(bucket, fetch, stored):
     bucket.answers = [expiring(bucket, "/stale")]
-    fetcher = fetch(*[JobNotFoundError(status=404, job_id="job-1") for _ in range(4)])
+    fetcher = fetch(*[AuthenticationError(status=401, job_id="job-1") for _ in range(4)])
     job = stored(bucket.url("/stale"))
     errors = await asyncio.gather(
         *(collect_of(fetcher, job) for _ in range(4)), return_exceptions=True
     )
-    assert {type(error) for error in errors} == {JobNotFoundError}
+    assert {type(error) for error in errors} == {AuthenticationError}
     assert len(fetch.asked) == 4  # one request for each of them
 
 
