@@ -13,13 +13,16 @@ def format_path(path: Sequence[str]) -> str:
 
 def parse_path(text: str) -> KeyPath:
     """Return the keys of a path; `text` is the path in the form that `format_path` returns."""
-    keys, key, is_escaped = [], "", False
+    keys: list[str] = []
+    key: list[str] = []  # the characters of the present key
+    is_escaped = False
     for character in text:
         if is_escaped or character not in "\\.":
-            key, is_escaped = key + character, False
+            key.append(character)
+            is_escaped = False
         elif character == "\\":
             is_escaped = True
         else:
-            keys.append(key)
-            key = ""
-    return (*keys, key)
+            keys.append("".join(key))
+            key.clear()
+    return (*keys, "".join(key))

@@ -554,6 +554,15 @@ async def test_a_job_that_settles_during_the_export_has_its_result(tmp_path):
     assert (rows[250]["status"], rows[250]["a"]) == ("completed", "y")
 
 
+async def test_the_name_of_a_column_can_be_long(tmp_path):
+    """The names can come from the journal of somebody else. A square would be several minutes."""
+    name = "long. " * 400_000
+    async with await Journal.open(tmp_path / "b.db", endpoint=ENDPOINT) as journal:
+        await journal.add([BatchJob(JobRef("j0"), columns={name: "x"})])
+    report = adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
+    assert report.columns[-1] == f"input.{name}"
+
+
 async def test_the_memory_for_the_cells_of_a_long_list_is_bounded(tmp_path, monkeypatch):
     """The number of cells of a table can be the square of the number of values."""
     written = []
