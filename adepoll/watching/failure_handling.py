@@ -201,14 +201,19 @@ class FailureRules:
         failures.check_at = min(failures.retry_at, now + _SOON)
         return failures.check_at
 
-    def outage_error(self, state: JobState) -> ServiceDownError | None:
+    def outage_error(self, state: JobState) -> AdePollError | None:
         """Return the error with which a due job is given up without a poll, or None to poll it.
 
         It is given up if its host has been down for `outage_patience` while the job was watched.
+        The error is that of its own last poll, if the outage is the cause of that error.
         """
         host, limit = self.host, self._total_limit
         if not host.silent_for or host.silent_since(state.added_at) < (1 - _ROUNDING) * limit:
             return None
+        if (failures := state.failures) is not None and failures.kind is FailureKind.FAILED:
+            own = failures.last_error
+            if own is not None and not isinstance(own, RateLimitedError):
+                return own
         cause = host.last_error if isinstance(host.last_error, RequestError) else None
         return ServiceDownError(failures=host.silent_polls, cause=cause)
 

@@ -13,6 +13,7 @@ from adepoll.errors import (
     PermissionDeniedError,
     RateLimitedError,
     ServerError,
+    ServiceDownError,
     TransportError,
     UnprocessableError,
 )
@@ -235,6 +236,19 @@ def test_after_a_long_outage_due_jobs_are_given_up_without_a_poll():
     assert rules.outage_error(job("c", added_at=1.0)) is None
     answer(rules)
     assert rules.outage_error(job("b")) is None
+
+
+def test_the_error_of_such_a_job_is_that_of_its_own_last_poll_if_the_outage_caused_it():
+    rules = rules_of()
+    states = {error: job() for error in (BROKEN, REFUSED, UNKNOWN, MALFORMED, THROTTLED)}
+    for error, state in states.items():
+        rules.record(state, BROKEN, 0.0)
+        rules.record(state, error, 0.0)
+    time_of_the_end(rules, BROKEN, every=50.0)
+    errors = {error: rules.outage_error(state) for error, state in states.items()}
+    assert (errors[BROKEN], errors[REFUSED]) == (BROKEN, REFUSED)
+    for error in (UNKNOWN, MALFORMED, THROTTLED):
+        assert type(errors[error]) is ServiceDownError
 
 
 def test_an_outage_from_before_a_job_was_watched_does_not_give_it_up():
