@@ -152,6 +152,7 @@ def _auto_rows() -> Iterator[Row]:
     yield _watch("auto: 300, log-normal 60 s", log_normal(60))
     yield _watch("auto: 300, uniform 0.2 to 3 s", uniform(0.2, 3))
     yield _watch("auto: 300, uniform 1 to 6 s", uniform(1, 6))
+    yield _watch("auto: 100 of 2 s", about(2), jobs=100)
     yield _watch("auto: uniform 0.5 to 3 s, one every 0.5 s", uniform(0.5, 3), spread=150)
     failing, slow = JobListing(failing=0.3), JobListing(page_time=10.0)
     yield _watch("auto: 30% of the list requests fail", log_normal(60), listing=failing)
