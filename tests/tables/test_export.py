@@ -28,6 +28,7 @@ from adepoll.errors import ConfigurationError, JobTimeoutError, ResultUnavailabl
 from adepoll.journal import GivenUp, Settled
 from adepoll.report import write_report
 from adepoll.tables import arrow_writers, exporting, spool
+from adepoll.tables.key_paths import format_path, parse_path
 from adepoll.tables.spool import Spool
 from adepoll.tables.text_writers import CsvWriter, JsonLinesWriter
 
@@ -554,13 +555,10 @@ async def test_a_job_that_settles_during_the_export_has_its_result(tmp_path):
     assert (rows[250]["status"], rows[250]["a"]) == ("completed", "y")
 
 
-async def test_the_name_of_a_column_can_be_long(tmp_path):
-    """The names can come from the journal of somebody else. A square would be several minutes."""
-    name = "long. " * 400_000
-    async with await Journal.open(tmp_path / "b.db", endpoint=ENDPOINT) as journal:
-        await journal.add([BatchJob(JobRef("j0"), columns={name: "x"})])
-    report = adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
-    assert report.columns[-1] == f"input.{name}"
+def test_the_name_of_a_column_is_parsed_in_linear_time():
+    """The names can come from the journal of somebody else. Otherwise, this takes ten minutes."""
+    name = "long. " * 800_000
+    assert parse_path(format_path([name, "b"])) == (name, "b")
 
 
 async def test_the_memory_for_the_cells_of_a_long_list_is_bounded(tmp_path, monkeypatch):
