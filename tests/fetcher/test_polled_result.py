@@ -58,6 +58,10 @@ def active():
     return web.json_response({"job_id": "j-1", "status": "processing"})
 
 
+def failed():
+    return web.json_response({"job_id": "j-1", "status": "failed"})
+
+
 class Api:
     """An API on loopback with one v2 job, whose answer a test chooses.
 
@@ -212,6 +216,16 @@ async def test_a_completed_job_that_seems_to_be_active_or_unknown_is_requested_a
     assert len(api.asked) == 4
 
 
+async def test_a_completed_job_that_failed_in_a_later_answer_is_not_requested_again(api, connect):
+    api.body = answer_with(result_of(2 * MIB))
+    api.instead = dict.fromkeys(range(2, 9), failed)
+    client, fetcher = await connect()
+    job = await client.get_job(REF)
+    with pytest.raises(JobFailedError):
+        await fetcher.result(job)
+    assert len(api.asked) == 2
+
+
 @pytest.mark.parametrize("answer", [active, unknown])
 async def test_a_job_that_seems_to_be_active_within_its_download_is_requested_again(
     api, connect, tmp_path, answer
@@ -244,6 +258,16 @@ async def test_the_first_request_of_an_id_is_repeated_by_the_client_only(api, co
     with pytest.raises(ServerError):
         await fetcher.result(REF)
     assert len(api.asked) == 3
+
+
+async def test_without_patience_a_request_is_repeated_by_the_client_only(api, connect):
+    api.body = answer_with(result_of(2 * MIB))
+    api.instead = dict.fromkeys(range(2, 13), unavailable)
+    client, fetcher = await connect(patience=0.0)
+    job = await client.get_job(REF)
+    with pytest.raises(ServerError):
+        await fetcher.result(job)
+    assert len(api.asked) == 1 + 3
 
 
 async def test_a_kept_result_is_not_requested_again(api, connect, tmp_path):

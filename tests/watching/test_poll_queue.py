@@ -59,15 +59,27 @@ def test_of_overdue_jobs_one_whose_last_poll_has_not_failed_can_be_drawn():
     failing = states[:25]
     for state in failing:
         state.failures = PollFailures(last_at=0.5)
-    rng, popped = Random(1), []
-    while (state := poll_queue.pop(1.0, rng=rng)) is not None:
-        popped.append(state)
+    rng = Random(1)
+    popped = [poll_queue.pop(1.0, rng=rng) for _ in states]
+    assert poll_queue.pop(1.0, rng=rng) is None
     assert sorted(state.job_id for state in popped) == sorted(state.job_id for state in states)
     drawn = popped[:5]
     assert not any(state in failing for state in drawn)
     assert drawn != states[25:30]
     # If eight draws find only failing jobs, the first job is popped: these keep their order.
     assert [state for state in popped if state in failing] == failing
+
+
+def test_jobs_can_be_drawn_while_dropped_jobs_are_still_in_the_queue():
+    poll_queue, states = PollQueue(even), make_states(50)
+    for state in states:
+        poll_queue.put(state, 1.0)
+    rng = Random(1)
+    states.remove(poll_queue.pop(1.0, rng=rng))
+    for state in states[5:]:
+        poll_queue.drop(state)
+    popped = {poll_queue.pop(3.0, rng=rng).job_id for _ in range(5)}
+    assert popped == {state.job_id for state in states[:5]}
 
 
 def test_of_overdue_jobs_the_one_with_the_highest_chance_comes_first():

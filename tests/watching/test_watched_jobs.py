@@ -424,6 +424,23 @@ def test_a_job_is_given_up_when_transient_failures_outlast_the_patience():
     assert isinstance(subscription.errors["a"], TransportError)
 
 
+def test_after_four_failed_polls_in_a_row_the_next_jobs_are_drawn_at_random():
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    names = [f"job{number}" for number in range(50)]
+    subscribe(watched_jobs, subscription, *names)
+    polled, begins = [], []
+    for _ in range(8):
+        polled.append(poll(watched_jobs, ServerError(status=503), 0.0))
+        begins.append(watched_jobs.begins_drawing)
+    assert polled[:4] == names[:4]
+    assert polled[4] not in names[:5]
+    assert begins.index(True) == 3
+    assert begins.count(True) == 1
+    drawn = poll(watched_jobs, "processing", 0.0)
+    waiting = [name for name in names if name not in {*polled, drawn}]
+    assert [poll(watched_jobs, "processing", 0.0) for _ in range(4)] == waiting[:4]
+
+
 def test_after_a_long_outage_due_jobs_are_given_up_without_a_poll():
     watched_jobs, subscription = make_watched_jobs(outage_patience=100.0), make_subscription()
     subscribe(watched_jobs, subscription, "a", "b", "c")
