@@ -101,8 +101,7 @@ async def _serve(emulator: Emulator, *, verbose: bool) -> None:
         try:
             while True:
                 line = _summary(emulator)[: shutil.get_terminal_size().columns - 1]
-                sys.stderr.write(f"\r\x1b[K{line}")
-                sys.stderr.flush()
+                sys.stderr.write(f"\r\x1b[K{line}")  # "\r" flushes stderr
                 await asyncio.sleep(_TERMINAL_INTERVAL)
         finally:
             say("")  # ends the status line; also works if the terminal was closed

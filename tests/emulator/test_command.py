@@ -96,12 +96,16 @@ async def test_a_terminal_shows_one_line_of_statistics_that_is_redrawn(monkeypat
             while b"1 list" not in shown:
                 shown += await asyncio.to_thread(os.read, ours, 4_096)
             await ended(process)
+            rest = b""
+            while b"\n" not in rest:  # a shell shows its prompt below the statistics
+                rest += await asyncio.to_thread(os.read, ours, 4_096)
     finally:
         os.close(ours)
     lines = shown.decode().split("\r\x1b[K")
     assert len(lines) >= 2
     begin = "2 active, 0 settled | 0 get, 1 list, 0 create, 0 result | 1 faults"
     assert lines[-1].split("\r")[0] == begin[:59]  # a line of 60 characters could wrap
+    assert rest.endswith(b"\r\n")
 
 
 def test_verbose_prints_a_line_every_ten_seconds_if_stderr_is_no_terminal(capsys):
