@@ -424,6 +424,16 @@ def test_a_job_is_given_up_when_transient_failures_outlast_the_patience():
     assert isinstance(subscription.errors["a"], TransportError)
 
 
+def test_a_job_is_not_polled_before_its_next_delay_has_passed_while_the_host_is_down():
+    watched_jobs, subscription = make_watched_jobs(Fixed(interval=40.0, jitter=0)), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
+    poll(watched_jobs, broken(), 0.0)
+    for now in (15.0, 30.0):
+        assert watched_jobs.poll_queue.next_due() == now
+        assert watched_jobs.pop_due(now) is None
+    assert poll_when_due(watched_jobs, "completed") == [40.0]
+
+
 def test_after_four_failed_polls_in_a_row_the_next_jobs_are_drawn_at_random():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     names = [f"job{number}" for number in range(50)]
