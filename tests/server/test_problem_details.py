@@ -118,6 +118,9 @@ def test_text_from_the_service_is_left_out():
     problem = problem_details(error)
     assert "canary" not in json.dumps([problem.body, dict(problem.headers)])
     assert problem.headers["Retry-After"] == "8"
+    assert problem.body["detail"] == (
+        "The ADE service responded with the status 500. Try again in 8 seconds."
+    )
 
 
 def test_a_job_id_is_redacted_and_shortened():

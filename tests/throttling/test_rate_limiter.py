@@ -637,6 +637,7 @@ def test_callers_that_stop_waiting_for_a_silent_host_leave_no_timer():
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         assert not timers()
+        assert (await take(limiter)).at == 3.0
 
     run(main())
 
