@@ -195,6 +195,7 @@ def test_only_the_first_texts_of_very_large_json_are_kept():
     assert shown == [*texts[:kept], REDACTED]
     assert redact_json({"a": {text: text for text in texts}, "b": 1}) == {"a": {}}
     assert redact_json({"a": 1, "b": ["x" * 300_000, 2], "c": 3}) == {"a": 1, "b": [REDACTED]}
+    assert redact_json([""] * 40_000) == [""] * 32_768 + [REDACTED]
     rows = [[[text], {"n": text, "m": [1]}] for text in texts]
     *nested, last = redact_json(rows)
     assert nested == rows[: len(nested)]

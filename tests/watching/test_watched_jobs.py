@@ -425,7 +425,10 @@ def test_a_job_is_given_up_when_transient_failures_outlast_the_patience():
 
 
 def test_a_job_is_not_polled_before_its_next_delay_has_passed_while_the_host_is_down():
-    watched_jobs, subscription = make_watched_jobs(Fixed(interval=40.0, jitter=0)), make_subscription()
+    watched_jobs, subscription = (
+        make_watched_jobs(Fixed(interval=40.0, jitter=0)),
+        make_subscription(),
+    )
     subscribe(watched_jobs, subscription, "a")
     poll(watched_jobs, broken(), 0.0)
     for now in (15.0, 30.0):
