@@ -468,7 +468,7 @@ async def test_a_journal_cannot_choose_a_folder_with_the_path_of_a_file(
             db.execute("UPDATE jobs SET delivered_at = NULL")
         db.execute("DELETE FROM notes WHERE key = ?", (OUT_DIR,))
         db.commit()
-    with pytest.raises(ConfigurationError, match="pass the out_dir"):
+    with pytest.raises(ConfigurationError, match="has a result that must still be fetched"):
         await scene.run(out_dir=None)
     assert names(foreign) == []
     assert (await scene.run())[job_id].file.path == scene.path(job_id)

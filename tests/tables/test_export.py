@@ -603,6 +603,21 @@ async def test_unreadable_results_are_reported_and_their_jobs_have_rows(tmp_path
     assert adepoll.export(tmp_path / "b.db", tmp_path / "t.csv", results=moved).results == 1
 
 
+async def test_a_result_file_that_cannot_be_opened_is_unreadable(tmp_path, monkeypatch):
+    real = Path.open
+
+    def refuse(path, *args, **options):
+        if path.name == "j0.json":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *args, **options)
+
+    await write_journal(tmp_path / "b.db", [result_text({"a": n}) for n in (1, 2)], folder=tmp_path)
+    monkeypatch.setattr(Path, "open", refuse)
+    report = adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
+    assert (report.results, report.unreadable) == (1, 1)
+    assert "j0.json cannot be read: Permission denied" in report.problems["j0"]
+
+
 async def test_a_result_file_that_was_cut_is_unreadable(tmp_path):
     text = result_text({"a": 1}, {"a": {"references": ["0-1"]}})
     await write_journal(tmp_path / "b.db", [text], folder=tmp_path)
