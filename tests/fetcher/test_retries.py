@@ -597,17 +597,18 @@ async def test_all_readers_of_one_result_share_one_renewed_url(
     assert sorted(bucket.targets) == ["/fresh"] * 5 + ["/stale"] * 5
 
 
-async def test_a_later_reader_of_the_same_snapshot_uses_the_renewed_url(
+async def test_a_later_reader_of_the_same_url_uses_the_renewed_url(
     bucket, fetch, stored, result_body
 ):
     bucket.body = result_body(5_000)
     bucket.answers = [expiring(bucket, "/stale")]
-    fetcher = fetch(stored(bucket.url("/fresh")))
+    fetcher = fetch(stored(bucket.url("/fresh")), stored(bucket.url("/stale")))
     job = stored(bucket.url("/stale"))
     async with fetcher.stream(job) as first:
         assert await collect_of(fetcher, job) == bucket.body
+        assert await collect_of(fetcher, job.job_id) == bucket.body
         assert b"".join([chunk async for chunk in first]) == bucket.body
-    assert bucket.targets == ["/stale", "/fresh", "/fresh"]
+    assert bucket.targets == ["/stale", "/fresh", "/fresh", "/fresh"]
 
 
 async def test_a_stream_whose_url_expires_resumes_with_a_renewed_one(
