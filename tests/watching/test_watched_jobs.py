@@ -1441,6 +1441,23 @@ def test_during_sweeps_a_slow_poll_of_a_new_job_is_not_repeated_at_once(took, du
     assert state.due == pytest.approx(due)
 
 
+@pytest.mark.parametrize(
+    ("sweeping", "listed_at", "sweep_at"),
+    [(True, 0.5, 2.2), (True, -math.inf, math.inf), (False, 0.5, math.inf)],
+)
+def test_a_sweep_follows_soon_after_the_early_poll_of_a_listed_job(sweeping, listed_at, sweep_at):
+    watched_jobs = make_watched_jobs(Adaptive())
+    if sweeping:
+        watched_jobs.list_hints.start_sweeping()
+    subscribe(watched_jobs, make_subscription(), "a")
+    poll(watched_jobs, "processing", 0.0)
+    watched_jobs.poll_now("a", 1.0)
+    state = watched_jobs.pop_due(1.0)
+    state.polled_early, state.last_listed_at = True, listed_at
+    watched_jobs.succeeded(state, snapshot("a", "processing"), 1.0)
+    assert watched_jobs.list_hints.checks.accuracy.compare_at == pytest.approx(sweep_at)
+
+
 def test_young_jobs_are_polled_at_once_after_seven_surprisingly_short_jobs():
     learning = Learning()
     for _ in range(100):
