@@ -1455,7 +1455,11 @@ def test_a_sweep_follows_soon_after_the_early_poll_of_a_listed_job(sweeping, lis
     state = watched_jobs.pop_due(1.0)
     state.polled_early, state.last_listed_at = True, listed_at
     watched_jobs.succeeded(state, snapshot("a", "processing"), 1.0)
-    assert watched_jobs.list_hints.checks.accuracy.compare_at == pytest.approx(sweep_at)
+    checks = watched_jobs.list_hints.checks
+    assert checks.accuracy.compare_at == pytest.approx(sweep_at)
+    checks.accuracy.compare_at = math.inf
+    checks.plan_early_sweep(7.0)
+    assert checks.accuracy.compare_at == math.inf, "the job takes longer than seconds"
 
 
 def test_young_jobs_are_polled_at_once_after_seven_surprisingly_short_jobs():
