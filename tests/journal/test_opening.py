@@ -1,5 +1,6 @@
 """Which files are opened as a journal and which are refused; refused files are not changed."""
 
+import errno
 import hashlib
 import os
 import random
@@ -10,6 +11,7 @@ import stat
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from amounts import more
@@ -571,3 +573,19 @@ async def test_a_refused_opening_leaves_no_lock_file(path):
         with pytest.raises(JournalError):
             await open_(path)
     assert [found.name for found in path.parent.iterdir()] == ["batch.db"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+async def test_an_error_of_the_file_system_while_a_journal_is_created_is_told(
+    path, monkeypatch, exists
+):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    if exists:
+        path.touch()
+        monkeypatch.setattr(Path, "chmod", fail)
+    else:
+        monkeypatch.setattr(file_system, "sync_folder", fail)
+    with pytest.raises(JournalAccessError, match="Input/output error"):
+        await Journal.open(path, endpoint=ENDPOINT)
