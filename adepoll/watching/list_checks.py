@@ -224,7 +224,7 @@ class ListChecks:
         for state in self._sample:
             self.list_trust.may_check(is_short=is_short)
             self.list_trust.confirm_when_due(state)
-            self.poll_queue.put(state, now)
+            self.poll_queue.put(state, min(now, state.due))
 
 
 _MEAN_OF: Final = 16  # recent polls that make up most of `poll_wait`

@@ -291,7 +291,7 @@ class ListHints:
             else:
                 self.list_trust.confirm_now(state)
             state.missing_at = requested_at
-            self.poll_queue.put(state, max(now, state.not_before))
+            self.poll_queue.put(state, min(max(now, state.not_before), state.due))
 
 
 _RECEIVED_AT: Final = operator.attrgetter("received_at")

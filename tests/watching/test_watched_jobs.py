@@ -1353,6 +1353,23 @@ class WatchedJobsMachine(RuleBasedStateMachine):
 WatchedJobsMachine.TestCase.settings = settings(
     max_examples=3 * settings().max_examples, stateful_step_count=40
 )
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_sweep_does_not_postpone_a_job_that_somebody_waits_for(is_listed):
+    machine = WatchedJobsMachine()
+    machine.begin(limits=(3, 1, 1))
+    machine.sweep_or_not(begin=True)
+    machine.subscribe("job0", 1)
+    machine.answer(machine.start_poll(), "pending")
+    machine.list_a_job("job0", "pending")
+    machine.subscribe("job0", 0)
+    machine.pass_time(0.5)
+    if not is_listed:
+        machine.request_the_list()
+    machine.end_the_list()  # it checks that the job is as urgent as before
+
+
 TestWatchedJobsMachine = WatchedJobsMachine.TestCase
 
 
