@@ -275,7 +275,8 @@ class FailureRules:
         if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
             return FailureAction.GIVE_UP
         if weight < _FEW:
-            return self._total_limit / _MIN_POLLS  # polls become rarer, as the schedule decides
+            # The schedule makes polls rarer, up to this bound.
+            return self._total_limit / _MIN_POLLS
         within = min(longest, left / weight)
         if kind is FailureKind.FAILED and not self._is_probably_bad(failures, kind):
             # The next poll will probably show whether the host works. Until then, nothing new is
