@@ -70,7 +70,8 @@ settings.load_profile("adepoll")
 # Variables that change what the code under test, its child processes or its peers do.
 _FOREIGN = re.compile(
     r"\w+_PROXY|NETRC|SSL_CERT_(FILE|DIR)|(VISION_AGENT|LANDINGAI|AWS|OTEL|XDG|_ADEPOLL)_\w+|"
-    r"CI|COLUMNS|LINES|(NO|FORCE)_COLOR|CLICOLOR(_FORCE)?|COLORTERM|TTY_\w+|WEB_CONCURRENCY",
+    r"CI|COLUMNS|LINES|(NO|FORCE)_COLOR|CLICOLOR(_FORCE)?|COLORTERM|TTY_\w+|WEB_CONCURRENCY|"
+    r"PYTHONUNBUFFERED",
     re.IGNORECASE,
 )
 

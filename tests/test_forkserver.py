@@ -217,6 +217,26 @@ async def test_the_command_that_is_forked_is_the_command():
         assert real[0] == 2
 
 
+def test_commands_are_forked_with_buffers_although_the_tests_run_without():
+    """Real starts, which a difference in the environment causes, take a third of all CPU time."""
+    assert "PYTHONUNBUFFERED" not in os.environ
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(SUPPORT)!r})
+import forkserver
+del os.environ["PYTHONUNBUFFERED"]
+code = "import os, sys; print(os.getppid(), sys.stdout.write_through)"
+done = forkserver.run([sys.executable, "-c", code], capture_output=True, check=True)
+print(os.getpid(), done.stdout.decode())
+forkserver.stop_servers()
+"""
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    out = subprocess.check_output([sys.executable, "-c", code], env=env, text=True)
+    runner, parent, is_unbuffered = out.split()
+    assert parent != runner
+    assert is_unbuffered == "False"
+
+
 async def test_another_locale_and_another_program_are_started_for_real():
     process = await forkserver.create_subprocess_exec(
         *(sys.executable, "-c", "import sys; print(sys.stdout.encoding, sys.orig_argv)"),

@@ -25,7 +25,6 @@ async def started(ade, *arguments, key=KEY, variables=(), wrapper=(), real=False
     It is forked from a process that has imported adepoll, unless the start must be `real`.
     """
     env = {name: value for name, value in os.environ.items() if "ADE" not in name}
-    env.pop("PYTHONUNBUFFERED", None)  # the streams have buffers, as in most shells
     env |= {"LANDINGAI_ADE_BASE_URL": ade.base_url, "VISION_AGENT_API_KEY": key, **dict(variables)}
     start = asyncio.create_subprocess_exec if real else forkserver.create_subprocess_exec
     process = await start(

@@ -147,6 +147,7 @@ class _Server:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._said,
+                env=ENVIRON,
             )
 
     @classmethod
@@ -204,7 +205,9 @@ def _read_at_start(env):
     return {name: value for name, value in env.items() if name.startswith(READ_AT_START)}
 
 
-AT_START = _read_at_start(None), os.geteuid()
+# What the servers start with. The streams of a command have buffers, as in most shells.
+ENVIRON = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+AT_START = _read_at_start(ENVIRON), os.geteuid()
 
 
 def _can_fork(command, env):
