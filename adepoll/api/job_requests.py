@@ -191,12 +191,13 @@ class JobRequests:
         if self.on_request is not None:
             self.on_request()
         root = self.roots[rules.api]
+        own = root.options.get("headers", self.transport.headers)
         statuses = rules.success | (_ANSWERS_TO_RANGES if headers else frozenset())
         request = Request(
             url=root.at(protocol.job_path(rules, job_id)),
             options={
                 **root.options,
-                "headers": {**self.transport.headers, "Accept-Encoding": "identity", **headers},
+                "headers": {**own, "Accept-Encoding": "identity", **headers},
             },
             read=partial(protocol.read_refusal, job_id),
             job_id=job_id,

@@ -23,8 +23,8 @@ from adepoll.api.protocol import Root
 from adepoll.api.received_result import ReadAnswer
 from adepoll.api.service_clock import ServiceClock
 from adepoll.api.transport_errors import REFUSED_BY_PROXY, BrokenError, error_of
-from adepoll.api.transport_options import TransportOptions
-from adepoll.common.redaction import Bearer, Secret
+from adepoll.api.transport_options import Proxies, TransportOptions
+from adepoll.common.redaction import Credentials, Secret
 from adepoll.common.threads import start_in_thread
 from adepoll.errors import (
     AnswerTimeoutError,
@@ -59,15 +59,22 @@ class Transport(Connections):
         max_body_bytes: int,
         inline_limit: int,
     ) -> None:
-        """Create a transport without connections; see `AdeClient` for the arguments."""
+        """Create a transport without connections; see `AdeClient` for the arguments.
+
+        Raises:
+            ConfigurationError: A proxy in the environment variables cannot be used.
+        """
         super().__init__("client", self._make_session, session)
         self.headers = {
-            "Authorization": Bearer(f"Bearer {api_key.reveal()}"),
+            "Authorization": Credentials(f"Bearer {api_key.reveal()}"),
             "Accept": "application/json",
             "User-Agent": USER_AGENT,
         }
         self._key = api_key
         self._options = options
+        self._proxies = options.proxies() if self.owns_session else Proxies()
+        # A poll is a little faster if the session has the headers; with a proxy, it must not.
+        self._session_has_headers = self.owns_session and not self._proxies.by_scheme
         self._time_limit = TimeLimit(timeout)
         self._max_body_bytes = max_body_bytes
         self._most_inline = min(max_body_bytes, inline_limit)
@@ -76,14 +83,13 @@ class Transport(Connections):
         self.bytes_received = 0
 
     def root(self, base_url: str) -> Root:
-        """Return the base URL and the options of requests to it; raises `ConfigurationError`."""
+        """Return the base URL and the options of requests to it."""
         url = URL(base_url, encoded=True)
-        proxy = self._options.proxies().for_url(url) if self.owns_session else None
         options: dict[str, Any] = {"allow_redirects": False}
-        if proxy is not None:
-            options["proxy"] = proxy
+        if not self._session_has_headers:
+            options |= self._proxies.options_for(url, self.headers)
         if not self.owns_session:  # the client's own session has these settings itself
-            options |= _settings(self.headers)
+            options |= _SETTINGS
         return Root(url, options)
 
     async def get(self, request: "Request[_T]", sent: Sent) -> _T:
@@ -219,7 +225,8 @@ class Transport(Connections):
     def _make_session(self) -> aiohttp.ClientSession:
         """Return the client's own session, which keeps no cookies."""
         return aiohttp.ClientSession(
-            **_settings(self.headers),
+            **_SETTINGS,
+            headers=self.headers if self._session_has_headers else {"User-Agent": USER_AGENT},
             connector=aiohttp.TCPConnector(
                 limit=0,  # no limit here: the rate limiter limits the number of requests
                 ssl=self._options.ssl,
@@ -358,10 +365,12 @@ _OK: Final = 200
 _FIRST_REDIRECT: Final = 300  # a response with a lower status can contain a job
 
 
-def _settings(headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings of a request that a session can have, too."""
-    # aiohttp needs no timers, because `TimeLimit` has one.
-    return {"headers": headers, "raise_for_status": False, "timeout": aiohttp.ClientTimeout()}
+# Settings of a request that a session can have, too. aiohttp needs no timers, because `TimeLimit`
+# has one.
+_SETTINGS: Final[Mapping[str, Any]] = {
+    "raise_for_status": False,
+    "timeout": aiohttp.ClientTimeout(),
+}
 
 
 async def send_once(

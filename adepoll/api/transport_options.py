@@ -3,18 +3,19 @@
 import os
 import re
 import ssl
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from os import PathLike
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import getproxies_environment
 
 from aiohttp.abc import AbstractResolver
 from attrs import field, frozen
 from yarl import URL
 
-from adepoll.common.redaction import Secret, redact_url, showable
+from adepoll.common.redaction import Credentials, Secret, redact_url, showable
 from adepoll.common.system_errors import reason_of
 from adepoll.errors import ConfigurationError
 
@@ -64,7 +65,7 @@ class TransportOptions:
             if not getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.proxy is not None:
-            _proxy_url(Secret(self.proxy), "proxy")
+            _read_proxy(Secret(self.proxy), "proxy")
         if self.ca_file is None and self.client_certificate is None:
             return
         if self.ssl_context is not None:
@@ -96,7 +97,7 @@ class TransportOptions:
             environment = {"all": Secret(self.proxy)}
         return Proxies(
             by_scheme={
-                scheme: _proxy_url(text, f"{scheme.upper()}_PROXY")
+                scheme: _read_proxy(text, f"{scheme.upper()}_PROXY")
                 for scheme, text in environment.items()
                 if scheme in _SCHEMES
             },
@@ -104,24 +105,58 @@ class TransportOptions:
         )
 
 
+@frozen
+class Proxy:
+    """A proxy.
+
+    Attributes:
+        url: Its URL, without user and password.
+        authorization: Value of the header Proxy-Authorization; None without user and password.
+    """
+
+    url: str
+    authorization: Credentials | None = None
+
+
 @frozen(kw_only=True)
 class Proxies:
     """Decides which proxy a request uses.
 
     Attributes:
-        by_scheme: URL of the proxy, by scheme of the requested URL: ``http``, ``https`` or ``all``.
+        by_scheme: The proxy, by scheme of the requested URL: ``http``, ``https`` or ``all``.
         no_proxy: Entries of ``NO_PROXY``: hosts that are requested without a proxy.
     """
 
-    by_scheme: Mapping[str, str] = field(factory=dict, repr=False)
+    by_scheme: Mapping[str, Proxy] = field(factory=dict)
     no_proxy: tuple[str, ...] = ()
 
     @property
     def hosts(self) -> frozenset[str]:
         """The host names of all proxies."""
-        return frozenset(urlsplit(proxy).hostname or "" for proxy in self.by_scheme.values())
+        return frozenset(urlsplit(proxy.url).hostname or "" for proxy in self.by_scheme.values())
 
-    def for_url(self, url: URL) -> str | None:
+    def options_for(self, url: URL, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Return the arguments of `aiohttp.ClientSession.get` for a request.
+
+        The result contains ``proxy`` only if the request uses a proxy. No default header of the
+        session may be a secret: aiohttp also sends the default headers to the proxy, with the value
+        of Authorization as Proxy-Authorization.
+
+        Args:
+            url: The requested URL.
+            headers: Headers of the request.
+        """
+        proxy = self.for_url(url)
+        if proxy is None:
+            return {"headers": headers}
+        # aiohttp would show a password in the URL, or in its argument `proxy_auth`, in the repr of
+        # each connection, and therefore in its warnings.
+        own = {} if proxy.authorization is None else {"Proxy-Authorization": proxy.authorization}
+        if url.scheme == "https":  # aiohttp sends `proxy_headers` to open a tunnel, only
+            return {"headers": headers, "proxy": proxy.url, "proxy_headers": own}
+        return {"headers": {**headers, **own}, "proxy": proxy.url}
+
+    def for_url(self, url: URL) -> Proxy | None:
         """Return the proxy for a URL; None for a direct connection.
 
         ``NO_PROXY`` has the same meaning as for curl (curl's manual, "Environment"). An entry can
@@ -145,8 +180,8 @@ _SCHEMES: Final = ("http", "https", "all")
 _WITH_PORT: Final = re.compile(r"(\[[^\]]*\]|[^:]*):(\d+)")
 
 
-def _proxy_url(text: Secret[str], name: str) -> str:
-    """Return the URL of a proxy; ``http`` is the default scheme, as for curl.
+def _read_proxy(text: Secret[str], name: str) -> Proxy:
+    """Return the proxy with a URL; ``http`` is the default scheme, as for curl.
 
     Args:
         text: Value of an option or environment variable, which may contain a password. It is a
@@ -162,7 +197,16 @@ def _proxy_url(text: Secret[str], name: str) -> str:
     if (problem := _proxy_problem(url.reveal())) is not None:
         shown = showable(redact_url(url.reveal()), 120)
         raise ConfigurationError(f"{name} {problem}: {shown}")
-    return url.reveal()
+    parts = urlsplit(url.reveal())
+    user, _, host = parts.netloc.rpartition("@")
+    return Proxy(parts._replace(netloc=host).geturl(), _basic(user) if user else None)
+
+
+def _basic(user: str) -> Credentials:
+    """Return the value of Proxy-Authorization for ``user:password`` of a URL (RFC 7617)."""
+    # curl also sends the bytes of the URL, decoded, whatever their charset is.
+    name, _, password = (unquote_to_bytes(part) for part in user.partition(":"))
+    return Credentials(f"Basic {b64encode(b'%b:%b' % (name, password)).decode()}")
 
 
 def _proxy_problem(url: str) -> str | None:

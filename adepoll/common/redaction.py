@@ -56,8 +56,8 @@ class Secret(Generic[_Value]):
         raise TypeError("a secret cannot be pickled")
 
 
-class Bearer(str):
-    """The value of the Authorization header. Its repr does not show the key.
+class Credentials(str):
+    """The value of the header Authorization or Proxy-Authorization. Its repr shows only the scheme.
 
     Errors of aiohttp contain the headers of the request, and programs print these errors.
     """
@@ -65,7 +65,7 @@ class Bearer(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return f"'Bearer {REDACTED}'"
+        return f"'{self.partition(' ')[0]} {REDACTED}'"
 
 
 # The patterns can match more than the secret. For example, they include a quote or comma after a

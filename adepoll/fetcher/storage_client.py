@@ -212,7 +212,8 @@ class StorageClient(Connections):
         """
         private = ""
         cls = ResultTransferError
-        proxy = self._guard.proxies.for_url(target)
+        proxies = self._guard.proxies
+        has_proxy = proxies.for_url(target) is not None
         try:
             session = self.open_session()
             # aiohttp's read timeout starts again with each byte, so it does not end an endless
@@ -220,21 +221,20 @@ class StorageClient(Connections):
             async with asyncio.timeout(self._header_timeout):
                 response = await session.get(
                     target,
-                    headers=headers,
                     allow_redirects=False,
                     read_bufsize=_READ_BUFFER,
-                    proxy=proxy,
+                    **proxies.options_for(target, headers),
                 )
-            if proxy is None or response.status != HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            if not has_proxy or response.status != HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
                 return response
             response.release()
             reason = REFUSED_BY_PROXY
             cls = ResultProxyRefusedError
         except TimeoutError:
-            before = "" if proxy is None else ", or the proxy before it,"
+            before = ", or the proxy before it," if has_proxy else ""
             reason = f"the storage{before} does not respond"
         except (aiohttp.ClientError, OSError, RuntimeError) as exc:
-            reason = describe(exc, has_proxy=proxy is not None)
+            reason = describe(exc, has_proxy=has_proxy)
             if is_lasting_refusal(exc):
                 cls = ResultProxyRefusedError
             elif isinstance(exc, aiohttp.ClientConnectorCertificateError):

@@ -1,19 +1,25 @@
 """Proxies, private certificate authorities and header limits, through a real proxy."""
 
+import gc
 import json
 import math
 import ssl
+from base64 import b64encode
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
+from aiohttp.client_reqrep import ConnectionKey
 from downloading import completed
 from proxies import Authority, Proxy
 from rawstorage import RawStorage
 from yarl import URL
 
 from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.transport_options import Proxies, TransportOptions
+from adepoll.api.transport_options import Proxy as ChosenProxy
 from adepoll.errors import (
     CertificateError,
     ConfigurationError,
@@ -21,6 +27,7 @@ from adepoll.errors import (
     ProxyError,
     ProxyRefusedError,
     ResultCertificateError,
+    ResultMalformedError,
     ResultProxyRefusedError,
     ResultTransferError,
     ResultUrlError,
@@ -47,7 +54,7 @@ def authority(tmp_path_factory):
 
 
 @asynccontextmanager
-async def serving(answer, context=None):
+async def serving(answer, context=None, host="127.0.0.1"):
     """Serve on loopback; yield the port and the requests."""
     requests = []
 
@@ -57,7 +64,7 @@ async def serving(answer, context=None):
 
     runner = web.AppRunner(_app(handle), handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    site = web.TCPSite(runner, host, 0, ssl_context=context)
     await site.start()
     try:
         yield site._server.sockets[0].getsockname()[1], requests
@@ -93,14 +100,95 @@ async def test_a_tunnel_leads_to_a_service_with_a_private_authority(proxy, autho
     assert "Proxy-Authorization" not in requests[0].headers
 
 
-async def test_the_proxy_gets_its_credentials_and_the_service_does_not(proxy, authority):
-    proxy.credentials = "user:se cret"
-    url = proxy.url.replace("//", "//user:se%20cret@")
+@pytest.mark.parametrize("credentials", ["user:se cret", "user:", ":cañary", "u:a:b"])
+async def test_the_proxy_gets_its_credentials_and_the_service_does_not(
+    proxy, authority, credentials
+):
+    proxy.credentials = credentials
+    url = proxy.url.replace("//", f"//{quote(credentials, safe=':')}@")
     async with serving(send_job, authority.server_context(API)) as (port, requests):
         proxy.route = "127.0.0.1", port
         async with client_of(proxy=url, ca_file=authority.file) as client:
             await client.get_job("j-1")
     assert "Proxy-Authorization" not in requests[0].headers
+
+
+async def get_job(client):
+    await client.get_job("j-1")
+
+
+async def open_answer(client):
+    async with client.open_answer(JobRef("j-1", kind=JobKind.V2_PARSE), {}):
+        pass
+
+
+@pytest.mark.parametrize("request_job", [get_job, open_answer])
+@pytest.mark.parametrize("user", ["", "user:canary@"])
+async def test_the_proxy_of_a_tunnel_does_not_get_the_key(proxy, authority, user, request_job):
+    """aiohttp sends the default headers of a session to the proxy, too."""
+    url = proxy.url.replace("//", f"//{user}")
+    async with serving(send_job, authority.server_context(API)) as (port, requests):
+        proxy.route = "127.0.0.1", port
+        async with client_of(proxy=url, ca_file=authority.file) as client:
+            await request_job(client)
+    (head,) = proxy.heads
+    assert KEY.encode() not in head
+    assert b"\r\nUser-Agent: adepoll/" in head
+    assert (b"\r\nProxy-Authorization: " in head) == bool(user)
+    assert requests[0].headers["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("request_job", [get_job, open_answer])
+async def test_the_proxy_gets_its_credentials_with_a_request_for_an_http_url(proxy, request_job):
+    proxy.credentials = "user:canary"
+    async with serving(send_job) as (port, requests):
+        options = {"proxy": proxy.url.replace("//", "//user:canary@")}
+        async with client_of(f"http://127.0.0.1:{port}", **options) as client:
+            await request_job(client)
+    assert requests[0].headers["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_no_repr_of_a_connection_shows_the_password_of_the_proxy(proxy, authority, scheme):
+    """aiohttp shows connections in its warnings, for example about unclosed connections."""
+    proxy.credentials = "user:canary"
+    host = "127.0.0.1"
+    context = authority.server_context(host) if scheme == "https" else None
+    async with serving(send_job, context) as (port, _):
+        url = f"{scheme}://{host}:{port}"
+        options = {"proxy": proxy.url.replace("//", "//user:canary@"), "ca_file": authority.file}
+        async with (
+            client_of(url, **options) as client,
+            ResultFetcher(client, allow_private=True) as fetcher,
+        ):
+            await client.get_job("j-1")
+            with pytest.raises(ResultMalformedError):
+                await fetcher.result(completed(f"{url}/r.json"))
+            keys = [key for key in gc.get_objects() if isinstance(key, ConnectionKey)]
+            shown = repr([key for key in keys if key.port == port])
+    assert shown.count(str(proxy.port)) >= 2
+    assert "canary" not in shown
+    assert b64encode(b"user:canary").decode() not in shown
+
+
+async def test_a_redirect_past_the_proxy_takes_no_credentials_along(proxy, monkeypatch):
+    proxy.credentials = "user:canary"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.2")
+
+    def answer(request):
+        if request.host.startswith("127.0.0.1"):
+            raise web.HTTPFound(f"http://127.0.0.2:{request.url.port}/r.json")
+        return web.json_response(RESULT)
+
+    async with serving(answer, host="0.0.0.0") as (port, requests):
+        transport = TransportOptions(proxy=proxy.url.replace("//", "//user:canary@"))
+        async with (
+            client_of() as client,
+            ResultFetcher(client, allow_private=True, transport=transport) as fetcher,
+        ):
+            await fetcher.result(completed(f"http://127.0.0.1:{port}/r.json"))
+    assert len(proxy.heads) == 1
+    assert "Proxy-Authorization" not in requests[1].headers
 
 
 async def test_an_http_service_is_requested_through_the_proxy(proxy):
@@ -211,7 +299,8 @@ async def test_the_environment_can_be_ignored_or_exclude_a_host(proxy, monkeypat
 def chosen(url, monkeypatch, **environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    return TransportOptions().proxies().for_url(URL(url))
+    found = TransportOptions().proxies().for_url(URL(url))
+    return found and found.url
 
 
 @pytest.mark.parametrize(
@@ -519,5 +608,5 @@ async def test_a_proxy_that_closes_the_connection_in_the_handshake_is_described(
 
 
 def test_the_hosts_of_proxies_are_known():
-    found = Proxies(by_scheme={"http": "http://a:1", "all": "http://u:p@b:2"})
+    found = Proxies(by_scheme={"http": ChosenProxy("http://a:1"), "all": ChosenProxy("http://b:2")})
     assert found.hosts == {"a", "b"}

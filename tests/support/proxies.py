@@ -19,6 +19,7 @@ class Proxy:
 
     Attributes:
         targets: What clients asked for: ``host:port`` of tunnels, URLs of other requests.
+        heads: Request line and headers of each request to the proxy.
         refusal: A status line such as ``403 Forbidden``, the answer to everything; or None.
         credentials: The ``user:password`` that the proxy demands; or None.
         route: The host and port that every tunnel leads to, instead of the one asked for; or None.
@@ -26,6 +27,7 @@ class Proxy:
 
     def __init__(self):
         self.targets = []
+        self.heads = []
         self.refusal = self.credentials = self.route = None
         self._tasks = set()
 
@@ -58,10 +60,9 @@ class Proxy:
     async def _answer(self, head, reader, writer):
         method, target, _ = head.partition(b"\r\n")[0].decode().split(" ")
         self.targets.append(target)
+        self.heads.append(head)
         token = base64.b64encode((self.credentials or "").encode())
-        if self.credentials and b"\r\nproxy-authorization: basic " + token not in (
-            head.replace(b"Proxy-Authorization: Basic", b"proxy-authorization: basic")
-        ):
+        if self.credentials and b"\r\nProxy-Authorization: Basic %b\r\n" % token not in head:
             writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             return
         if self.refusal:
