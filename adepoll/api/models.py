@@ -345,7 +345,19 @@ class JobSnapshot(TableRow):
         Args:
             indent: Spaces of indentation at each level; None to write all on one line.
         """
-        return dumps(with_added_fields(codec.flatten(self), self), indent=indent)
+        raw = with_added_fields(
+            codec.flatten(self),
+            kind=self.kind,
+            label=self.label,
+            status=self.status,
+            status_text=self.status_text,
+            failure_reason=self.failure_reason,
+            conforms=self.conforms,
+            partial=self.partial,
+            data_omitted=self.data_omitted,
+            incomplete=self.incomplete,
+        )
+        return dumps(raw, indent=indent)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "JobSnapshot":

@@ -6,16 +6,13 @@ of its own to the JSON that it writes.
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from adepoll.api.job_kind import V2_KINDS, JobKind
 from adepoll.api.job_status import JobStatus
 from adepoll.api.json_fields import Shape
 from adepoll.api.json_text import Json
 from adepoll.errors import MalformedAnswerError
-
-if TYPE_CHECKING:
-    from adepoll.api.models import JobSnapshot
 
 _FLAGS: Final = ("data_omitted", "incomplete")  # boolean fields that adepoll adds if they are True
 _ADDED: Final = frozenset(  # all fields that adepoll adds
@@ -42,30 +39,36 @@ def shape_of(kind: JobKind, result: type, metadata: type) -> Shape:
     return Shape(types=types, defaults=defaults)
 
 
-def with_added_fields(sent: Mapping[str, Json], job: "JobSnapshot") -> dict[str, Json]:
+def with_added_fields(
+    sent: Mapping[str, Json],
+    *,
+    kind: JobKind,
+    label: str | None,
+    status: JobStatus,
+    status_text: str,
+    failure_reason: str | None,
+    conforms: bool | None,
+    partial: bool,
+    data_omitted: bool,
+    incomplete: bool,
+) -> dict[str, Json]:
     """Return the JSON of a snapshot with the fields that adepoll adds, such as "kind".
 
-    Args:
-        sent: The JSON of the fields of the service. If one of them has the name of an added field,
-            it is left out, because it would be read as a field of adepoll.
-        job: The snapshot.
+    `sent` is the JSON of the fields of the service. If one of them has the name of an added field,
+    it is left out, because it would be read as a field of adepoll. The other arguments are
+    attributes of the snapshot.
     """
-    added: dict[str, Json] = {
-        "conforms": job.conforms,
-        "partial": job.partial,
-        "kind": job.kind.name,
-    }
-    if job.label is not None:
-        added["label"] = job.label
-    for name in _FLAGS:
-        if getattr(job, name):
-            added[name] = True
+    added: dict[str, Json] = {"conforms": conforms, "partial": partial, "kind": kind.name}
+    if label is not None:
+        added["label"] = label
+    flags = {"data_omitted": data_omitted, "incomplete": incomplete}
+    added |= {name: True for name, value in flags.items() if value}
     # A kind of your own can have a status text that adepoll would interpret in another way.
-    is_unknown = job.status is JobStatus.parse(job.status_text) is JobStatus.UNKNOWN
-    if not is_unknown and job.status_text != job.status.value:
-        added |= {"status": job.status.value, "status_text": job.status_text}
+    is_unknown = status is JobStatus.parse(status_text) is JobStatus.UNKNOWN
+    if not is_unknown and status_text != status.value:
+        added |= {"status": status.value, "status_text": status_text}
     if not isinstance(reason := sent.get("failure_reason"), str | None):
-        added |= {"failure_reason": job.failure_reason, "failure": reason}
+        added |= {"failure_reason": failure_reason, "failure": reason}
     return {name: value for name, value in sent.items() if name not in _ADDED} | added
 
 
