@@ -15,6 +15,7 @@ from adepoll.api.config import REGIONS
 from adepoll.api.models import JobStatus
 from adepoll.cli import cli, emulate_options, options
 from adepoll.emulator import FAULT_NAMES, KINDS
+from adepoll.tables import Format
 from adepoll.watching.listing import Discovery
 
 SLOW = {"aiohttp", "asyncio", "attrs", "backoff", "cattrs", "jinja2", "rich", "sqlite3", "ssl"}
@@ -219,7 +220,8 @@ def test_the_emulator_does_not_import_what_others_need():
 
 def test_the_options_offer_the_values_that_the_library_has():
     assert tuple(sorted(REGIONS)) == options.REGION_NAMES
-    assert get_args(Discovery) == options.DISCOVERY_CHOICES
+    assert get_args(Discovery) == get_args(options.Discovery)
+    assert get_args(Format) == get_args(options.TableFormat)
     assert emulate_options.FAULT_CHOICES == FAULT_NAMES
     assert tuple(KINDS) == options.KIND_CHOICES
     [status] = [param for param in cli.commands["list"].params if param.name == "status"]

@@ -11,7 +11,7 @@ have written the journal.
 
 import asyncio
 import errno
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
@@ -29,24 +29,20 @@ from adepoll.errors import (
     AdePollError,
     BatchStoppedError,
     ConfigurationError,
-    InvalidJobIdError,
-    JobNotFoundError,
-    ResultUnavailableError,
     StorageError,
     TargetExistsError,
 )
 from adepoll.fetcher.result_sources import ref_of
-from adepoll.journal import Change, Fetched, FileLost, GivenUp, Journal, RecordFilter
+from adepoll.journal import Change, Fetched, FileLost, GivenUp, RecordFilter
+from adepoll.journal.changes import LASTING_ERRORS
+from adepoll.journal.journal import record_pages
 from adepoll.journal.outcomes import Outcome, Record, ResultFile
 
-# Errors that another attempt would meet again. After any other error, the next run tries again.
-LASTING_ERRORS: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)
 # Error numbers that concern the name of one file. Any other error of the disk concerns all files,
 # and stops the run.
 _ERRNOS_OF_ONE_FILE: Final = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL, errno.ELOOP}
 )
-_PAGE: Final = 200  # records read from the journal at the same time
 
 
 @frozen(kw_only=True)
@@ -345,19 +341,6 @@ def _path_of_lost(record: Record, earlier: Path, new: Path) -> Path:
     has_our_name = earlier.name in result_files.names_of(record.job_id, record.label)
     # The file keeps its earlier name, even if a new job with the same label would change the name.
     return earlier if has_our_name and earlier.parent == new.parent else new
-
-
-async def record_pages(
-    journal: Journal, which: RecordFilter, *, data: bool = False
-) -> AsyncGenerator[Sequence[Record], None]:
-    """Yield the records that `which` selects, in lists of at most 200.
-
-    If `data` is True, the snapshots contain the inline results that the journal has.
-    """
-    after = 0
-    while page := await journal.records(which, after=after, limit=_PAGE, data=data):
-        after = page[-1].number
-        yield page
 
 
 def outcome_of(snapshot: JobSnapshot) -> Outcome:

@@ -20,7 +20,6 @@ from adepoll.batch.result_fetching import (
     ResultFetching,
     given_up,
     outcome_of,
-    record_pages,
 )
 from adepoll.common.tasks import finish, first_error
 from adepoll.common.threads import wait_until_done
@@ -39,6 +38,7 @@ from adepoll.journal import (
     Settled,
     StatusChanged,
 )
+from adepoll.journal.journal import record_pages
 from adepoll.journal.outcomes import BatchJob, Outcome
 from adepoll.journal.stored_jobs import JobToAdd
 from adepoll.watching.watch import UnresolvedJob, Watch

@@ -9,18 +9,17 @@ from typing import Any, Final, Literal, get_args
 from attrs import asdict, evolve, frozen
 
 import adepoll
+from adepoll import ConfigurationError
 from adepoll.api.config import (
     BASE_URL_VARIABLE,
     REGION_VARIABLE,
     V2_BASE_URL_VARIABLE,
     read_base_urls,
 )
-from adepoll.cli.options import MAX_SIMULTANEOUS, NAME_CHOICES, make_client
+from adepoll.cli.options import MAX_SIMULTANEOUS, NAME_CHOICES, Discovery, make_client
 from adepoll.common.redaction import shell_line, showable
-from adepoll.errors import ConfigurationError
 from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.foreign_file import recorded_folder
-from adepoll.watching.listing import Discovery
 
 # Name of the journal's note that holds the saved options, which `resume` uses again.
 OPTIONS_NOTE: Final = "options"

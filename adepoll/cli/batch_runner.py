@@ -10,11 +10,20 @@ from typing import Final, NoReturn
 
 from attrs import define, evolve, field
 
-from adepoll.api.client import AdeClient
-from adepoll.api.models import JobSnapshot, JobStatus
-from adepoll.batch import Batch, BatchProgress
-from adepoll.batch.result_fetching import LASTING_ERRORS, record_pages
-from adepoll.batch.run import BatchRun
+from adepoll import (
+    AdeClient,
+    Batch,
+    BatchProgress,
+    BatchRun,
+    InvalidJobIdError,
+    JobSnapshot,
+    JobStatus,
+    Journal,
+    JournalError,
+    Outcome,
+    RecordedError,
+    TargetExistsError,
+)
 from adepoll.cli.batch_options import (
     ANY_FOLDER,
     GIVE_IDS_AGAIN,
@@ -36,10 +45,11 @@ from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
 from adepoll.common.file_system import plain_path
 from adepoll.common.threads import start_in_thread
-from adepoll.errors import InvalidJobIdError, JournalError, TargetExistsError
-from adepoll.journal import Journal, JournalReader, RecordFilter
+from adepoll.journal import JournalReader, RecordFilter
+from adepoll.journal.changes import LASTING_ERRORS
 from adepoll.journal.endpoints import Endpoints
-from adepoll.journal.outcomes import Outcome, Record, RecordedError
+from adepoll.journal.journal import record_pages
+from adepoll.journal.outcomes import Record
 from adepoll.journal.schema import OUT_DIR
 from adepoll.journal.stored_jobs import JobToAdd
 

@@ -7,7 +7,7 @@ from typing import Final
 from attrs import field, frozen
 
 import adepoll
-from adepoll.api.models import JobStatus
+from adepoll import JobStatus
 from adepoll.common.redaction import showable
 
 _LONGEST_FAILURE: Final = 160  # characters

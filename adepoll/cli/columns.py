@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Final
 
+from adepoll import Json
 from adepoll.api.job_ids import is_plain
-from adepoll.api.models import Json
 from adepoll.cli.csv_table import BYTE_ORDER_MARK, DELIMITERS, LONGEST_LINE, read_csv, split_row
 from adepoll.cli.found_jobs import Emit, Fields, FoundJobs, IdsError, NoteInvalid
 from adepoll.common.redaction import showable

@@ -6,7 +6,7 @@ imported when the command runs.
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import click
 
@@ -21,6 +21,7 @@ from adepoll.cli.options import (
     KIND_CHOICES,
     CountRange,
     LocalPath,
+    TableFormat,
     allow_private_option,
     batch_options,
     client_options,
@@ -178,7 +179,7 @@ def emulate() -> None:
 @click.argument("journal", type=LocalPath(dir_okay=False, path_type=Path))
 @click.option(
     "--to",
-    type=click.Choice(["parquet", "csv", "jsonl", "arrow"]),
+    type=click.Choice(get_args(TableFormat)),
     help='Format of the table. parquet and arrow need the extra "table" of adepoll.  [default: the '
     "file name extension of --out, or else parquet]",
 )

@@ -10,11 +10,9 @@ from typing import Final
 import aiohttp
 from attrs import frozen
 
+from adepoll import AdePollError, JobKind, JobRef, Json
 from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
-from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.kinds.registry import RULES
-from adepoll.api.models import Json
-from adepoll.errors import AdePollError
 
 _MAX_SUBMISSIONS: Final = 32  # requests at the same time
 _SCHEMA: Final = (

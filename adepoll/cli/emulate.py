@@ -12,8 +12,8 @@ import attrs
 import click
 from click.core import ParameterSource
 
+from adepoll import JobStatus
 from adepoll.api.config import environment_of
-from adepoll.api.models import JobStatus
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say
 from adepoll.cli.run import run

@@ -29,8 +29,7 @@ from enum import IntEnum
 from typing import Final
 
 import adepoll
-from adepoll.api.models import JobSnapshot, JobStatus
-from adepoll.errors import (
+from adepoll import (
     AdePollError,
     AuthenticationError,
     BatchStoppedError,
@@ -38,6 +37,8 @@ from adepoll.errors import (
     InvalidJobIdError,
     JobCancelledError,
     JobFailedError,
+    JobSnapshot,
+    JobStatus,
     JournalBusyError,
     JournalEndpointError,
     JournalError,

@@ -9,15 +9,15 @@ from typing import BinaryIO, Final
 
 import click
 
+from adepoll import AdePollError, ExportReport, export
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
+from adepoll.cli.options import TableFormat
 from adepoll.cli.run import run_sync
 from adepoll.cli.stdout_writer import naming_stdout, write_line
 from adepoll.common.redaction import printable, shell_line, showable
 from adepoll.common.system_errors import reason_of
 from adepoll.display.views import State, make_view
-from adepoll.errors import AdePollError
-from adepoll.tables import ExportReport, Format, export
 
 _SHOWN: Final = 20  # maximum number of printed conflicts, and of printed unreadable results
 _LONGEST_CONFLICT: Final = 2_000  # characters
@@ -26,7 +26,7 @@ _LONGEST_CONFLICT: Final = 2_000  # characters
 def export_tables(
     journal: Path,
     *,
-    to: Format | None,
+    to: TableFormat | None,
     out: str | None,
     explode: tuple[str, ...],
     references: bool,
@@ -72,7 +72,7 @@ def export_tables(
 
 
 @contextmanager
-def _stdout(table_format: Format | None) -> Iterator[BinaryIO]:
+def _stdout(table_format: TableFormat | None) -> Iterator[BinaryIO]:
     """Yield a file whose content goes to stdout.
 
     On a terminal, control characters are escaped, and formats that are not text are refused.

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import adepoll
+from adepoll import JobRef
 from adepoll.api.file_names import result_name
-from adepoll.api.job_kind import JobRef
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.progress import DownloadView

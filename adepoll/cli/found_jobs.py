@@ -5,11 +5,9 @@ from typing import Final
 
 from attrs import evolve, frozen
 
+from adepoll import BatchJob, ConfigurationError, InvalidJobIdError, JobKind, JobRef
 from adepoll.api.job_ids import is_plain
-from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.common.redaction import showable
-from adepoll.errors import ConfigurationError, InvalidJobIdError
-from adepoll.journal.outcomes import BatchJob
 from adepoll.journal.stored_jobs import JobToAdd, check_job
 
 _COLUMNS_SHOWN: Final = 20

@@ -9,9 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 import adepoll
+from adepoll import JobKind, JobStatus, JobSummary
 from adepoll.api import codec
-from adepoll.api.job_kind import JobKind
-from adepoll.api.models import JobStatus, JobSummary
 from adepoll.cli.exit_codes import ExitCode, exit_code_of_job
 from adepoll.cli.messages import shown
 from adepoll.cli.output_lines import status_shown

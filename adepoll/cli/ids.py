@@ -14,11 +14,11 @@ from typing import Final
 
 import click
 
+from adepoll import InvalidJobIdError
 from adepoll.cli.columns import read_text
 from adepoll.cli.found_jobs import ONE_PER_LINE, Emit, Fields
 from adepoll.common.redaction import showable
 from adepoll.common.threads import items_of_thread
-from adepoll.errors import InvalidJobIdError
 from adepoll.journal.stored_jobs import JobToAdd
 
 STDIN: Final = "-"

@@ -8,9 +8,9 @@ from typing import Final, TextIO
 
 import click
 
+from adepoll import AdePollError
 from adepoll.api.config import API_KEY_VARIABLE
 from adepoll.common.redaction import REDACTED, showable
-from adepoll.errors import AdePollError
 
 _LONGEST_LOG_LINE: Final = 2_000  # characters
 _LONGEST_TEXT: Final = 200  # characters of a text from the service or a file

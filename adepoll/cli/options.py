@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import click
 from click.shell_completion import CompletionItem
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 REGION_NAMES: Final = ("eu", "us")
 KIND_CHOICES: Final = ("v1-extract", "v1-parse", "v2-parse", "v2-extract", "v2-workflow")
-DISCOVERY_CHOICES: Final = ("auto", "list", "get")
 NAME_CHOICES: Final = ("id", "label")
+Discovery: TypeAlias = Literal["auto", "list", "get"]
+TableFormat: TypeAlias = Literal["parquet", "csv", "jsonl", "arrow"]
 MAX_SIMULTANEOUS: Final = 100_000
 """Largest value of ``--concurrency`` and ``--downloads``, also in a journal."""
 
@@ -328,7 +329,7 @@ def batch_options(*, resumes: bool) -> _Decorator:
         )
         @click.option(
             "--discovery",
-            type=click.Choice(DISCOVERY_CHOICES),
+            type=click.Choice(get_args(Discovery)),
             help="How to find out which jobs have settled. list: read the job list regularly, "
             "and poll the jobs that are missing from the list; get: poll every job; auto: the way "
             f"that needs fewer requests.  [default: {default('auto')}]",

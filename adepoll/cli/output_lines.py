@@ -5,12 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from adepoll import InvalidJobIdError, JobSnapshot, JobStatus, JobSummary, Outcome
 from adepoll.api.file_names import result_name
-from adepoll.api.models import JobSnapshot, JobStatus, JobSummary
 from adepoll.cli.batch_state import counted, format_bytes, format_duration
 from adepoll.cli.messages import shown, text_of
-from adepoll.errors import InvalidJobIdError
-from adepoll.journal.outcomes import Outcome, error_class_of
+from adepoll.journal.outcomes import error_class_of
 
 _STATUS_WIDTH: Final = len("unresolved")
 

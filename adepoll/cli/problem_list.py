@@ -5,9 +5,10 @@ from typing import Final
 
 from attrs import define, field
 
+from adepoll import Outcome
 from adepoll.cli.messages import shown
 from adepoll.cli.output_lines import error_line, job_name, reference_of
-from adepoll.journal.outcomes import Outcome, error_class_of
+from adepoll.journal.outcomes import error_class_of
 
 # Maximum number of groups. It is also the maximum number of jobs that are listed in all groups.
 _MOST: Final = 20

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from adepoll.api.models import JobStatus
+from adepoll import JobStatus
 from adepoll.cli.batch_state import (
     BatchState,
     Speed,

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from adepoll import AdePollError
 from adepoll.cli.exit_codes import ExitCode, exit_code_of_error, exit_code_of_signal
 from adepoll.cli.messages import discard, say, text_of
 from adepoll.cli.signals import StopSignals
@@ -23,7 +24,6 @@ from adepoll.cli.stdout_writer import naming_stdout
 from adepoll.common.redaction import showable
 from adepoll.common.system_errors import NO_MEMORY, is_exhausted, reason_of, too_few_files_left
 from adepoll.common.threads import NO_THREAD, is_thread_limit
-from adepoll.errors import AdePollError
 
 _log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ contain no URL, no key and no text from the service.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from os import PathLike
-from typing import Final, TypedDict, Unpack
+from typing import Final, TypeAlias, TypedDict, Unpack
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import (
@@ -20,34 +20,32 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from adepoll.api.client import AdeClient
-from adepoll.api.job_kind import JobKind
-from adepoll.api.models import JobPage, JobSnapshot, JobStatus
-from adepoll.api.results import JobResult
-from adepoll.api.source import (
-    JobSource,
-    clock_of,
-    for_kind,
-    for_polling,
-    is_newest_first,
-    kind_of,
-    origin_of,
-)
-from adepoll.api.transport_options import TransportOptions
-from adepoll.errors import (
+from adepoll import (
+    AdeClient,
     ConfigurationError,
+    Download,
     InvalidJobIdError,
+    JobKind,
+    JobPage,
+    JobRef,
+    JobResult,
+    JobSnapshot,
+    JobSource,
+    JobStatus,
     RateLimitedError,
+    ResultFetcher,
     ResultRefusedError,
+    ResultStream,
     StatusError,
+    TransportOptions,
 )
-from adepoll.fetcher import Download, Job, Progress, ResolveUrl, ResultFetcher, ResultStream
-from adepoll.fetcher.result_sources import ref_of
-from adepoll.throttling.places import SemaphoreWrapper
+from adepoll.api.source import clock_of, for_kind, for_polling, is_newest_first, kind_of, origin_of
+from adepoll.common.semaphores import SemaphoreWrapper
 
 __all__ = ["FetcherOptions", "TracedFetcher", "TracedSource"]
 
 _JOB_ID: Final = "adepoll.job.id"
+_Job: TypeAlias = JobSnapshot | JobRef | str
 
 
 class TracedSource:
@@ -145,7 +143,7 @@ class FetcherOptions(TypedDict, total=False):
     min_rate: float
     patience: float
     allow_private: bool
-    resolve_url: ResolveUrl | None
+    resolve_url: Callable[[JobSnapshot], str | Awaitable[str]] | None
     transport: TransportOptions | None
 
 
@@ -181,7 +179,7 @@ class TracedFetcher(ResultFetcher):
         self._tracer = tracer
         self._with_ids = with_ids
 
-    async def result(self, job: Job) -> JobResult:
+    async def result(self, job: _Job) -> JobResult:
         """Do what `ResultFetcher.result` does, within a span."""
         with _span(self._tracer, "adepoll.result") as span:
             self._add_job_id(span, job)
@@ -189,10 +187,10 @@ class TracedFetcher(ResultFetcher):
 
     async def download(
         self,
-        job: Job,
+        job: _Job,
         path: str | PathLike[str],
         *,
-        progress: Progress | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
         overwrite: bool = False,
     ) -> Download:
         """Do what `ResultFetcher.download` does, within a span."""
@@ -205,7 +203,7 @@ class TracedFetcher(ResultFetcher):
 
     @asynccontextmanager
     async def stream(
-        self, job: Job, *, start: int = 0, stop: int | None = None
+        self, job: _Job, *, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[ResultStream, None]:
         """Do what `ResultFetcher.stream` does, within a span."""
         # The span does not become the current span, for two reasons. The block is code of the
@@ -226,10 +224,11 @@ class TracedFetcher(ResultFetcher):
         finally:
             span.end()
 
-    def _add_job_id(self, span: Span, job: Job) -> None:
+    def _add_job_id(self, span: Span, job: _Job) -> None:
         if self._with_ids:
             with suppress(InvalidJobIdError):  # the transfer raises this error later
-                span.set_attribute(_JOB_ID, ref_of(job).job_id)
+                job_id = job.job_id if isinstance(job, JobSnapshot) else job
+                span.set_attribute(_JOB_ID, JobRef.of(job_id).job_id)
 
 
 class _SemaphoreWithEvent:

@@ -37,11 +37,15 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from adepoll.api.client import AdeClient
-from adepoll.fetcher import FetcherStats, ResultFetcher
-from adepoll.throttling.statistics import ClientStats
-from adepoll.watching.statistics import LagHistogram, WatcherStats
-from adepoll.watching.watcher import JobWatcher
+from adepoll import (
+    AdeClient,
+    ClientStats,
+    FetcherStats,
+    JobWatcher,
+    LagHistogram,
+    ResultFetcher,
+    WatcherStats,
+)
 
 __all__ = ["AdepollCollector"]
 

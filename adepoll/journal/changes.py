@@ -1,12 +1,17 @@
 """The changes that `Journal.write` records, one class for each."""
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import frozen
 
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
-from adepoll.errors import AdePollError
+from adepoll.errors import (
+    AdePollError,
+    InvalidJobIdError,
+    JobNotFoundError,
+    ResultUnavailableError,
+)
 from adepoll.journal.outcomes import ResultFile
 
 
@@ -69,7 +74,7 @@ class GivenUp:
     Attributes:
         job: The job. A plain id means a v1 extract job, unless the id contains another kind.
         error: The reason why the job was given up.
-        lasting: True if another attempt would fail in the same way.
+        lasting: True if another attempt would fail in the same way; see `LASTING_ERRORS`.
         at: Time when the job was given up, in Unix seconds.
     """
 
@@ -102,6 +107,9 @@ class FileLost:
 
     job: str | JobRef
 
+
+LASTING_ERRORS: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)
+"""Errors of a job after which another attempt would fail in the same way."""
 
 Change: TypeAlias = StatusChanged | Settled | Fetched | GivenUp | Acknowledged | FileLost
 """A change that `Journal.write` accepts."""

@@ -7,7 +7,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from functools import partial
@@ -394,3 +394,16 @@ class Journal(AsyncCloseable):
             await self._loop.run_in_executor(self._thread, self._database.close)
         finally:
             self._thread.shutdown()
+
+
+async def record_pages(
+    journal: Journal, which: RecordFilter, *, data: bool = False
+) -> AsyncGenerator[Sequence[Record], None]:
+    """Yield the records that `which` selects, in lists of at most 200.
+
+    If `data` is True, the snapshots contain the inline results that the journal has.
+    """
+    after = 0
+    while page := await journal.records(which, after=after, data=data):
+        after = page[-1].number
+        yield page

@@ -14,8 +14,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+from adepoll import ClosedError
 from adepoll.common.threads import start_thread
-from adepoll.errors import ClosedError
 
 _T = TypeVar("_T")
 

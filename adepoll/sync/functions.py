@@ -4,12 +4,8 @@ import os
 from collections.abc import Callable, Generator
 from typing import Literal, overload
 
-from adepoll.api.client import AdeClient
-from adepoll.api.job_kind import JobRef
-from adepoll.api.models import JobSnapshot
-from adepoll.fetcher import Download
+from adepoll import AdeClient, Download, JobRef, JobSnapshot, UnresolvedJob
 from adepoll.sync.session import JobIds, Session
-from adepoll.watching.watch import UnresolvedJob
 
 
 def wait(

@@ -18,23 +18,29 @@ from typing import (
     overload,
 )
 
-from adepoll.api.client import AdeClient
-from adepoll.api.job_kind import JobRef
-from adepoll.api.models import JobSnapshot
-from adepoll.batch import Batch as AsyncBatch
-from adepoll.batch import BatchProgress, BatchRun
-from adepoll.batch.id_intake import JobIds as BatchJobIds
+from adepoll import (
+    AdeClient,
+    BatchJob,
+    BatchProgress,
+    BatchRun,
+    ClosedError,
+    Download,
+    JobRef,
+    JobSnapshot,
+    JobWatcher,
+    Outcome,
+    ResultFetcher,
+    UnresolvedJob,
+    Watch,
+    progress,
+)
+from adepoll import Batch as AsyncBatch
 from adepoll.common.closing import Closeable
 from adepoll.common.threads import items_of_thread
-from adepoll.display import progress
-from adepoll.errors import ClosedError
-from adepoll.fetcher import Download, ResultFetcher
-from adepoll.journal.outcomes import Outcome
 from adepoll.sync.background_loop import BackgroundLoop
-from adepoll.watching.watch import UnresolvedJob, Watch
-from adepoll.watching.watcher import JobWatcher
 
 JobIds: TypeAlias = Iterable[str | JobRef]
+BatchJobIds: TypeAlias = Iterable[str | JobRef | BatchJob] | AsyncIterable[str | JobRef | BatchJob]
 _T = TypeVar("_T")
 _S = TypeVar("_S")
 _P = ParamSpec("_P")

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import Context
 from types import TracebackType
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 from attrs import define, frozen
 
+from adepoll.common.semaphores import SemaphoreWrapper
 from adepoll.errors import AnswerTimeoutError
 from adepoll.throttling.hosts import SLOW_AFTER, Host, Sent
 
@@ -211,29 +212,6 @@ def error_of_ended(sent: Sent, job_id: str | None) -> AnswerTimeoutError | None:
     if sent.ended_after is None or sent.task is None or sent.task.uncancel():
         return None
     return AnswerTimeoutError(timeout=round(sent.ended_after, 1), job_id=job_id)
-
-
-@runtime_checkable
-class SemaphoreWrapper(Protocol):
-    """An object that wraps a semaphore, and records when each request is sent.
-
-    `RequestSender` acquires `semaphore`, and calls `sent` when it sends the request.
-    Other code uses the wrapper itself as a semaphore. Then a request counts as sent when its task
-    has acquired the wrapper.
-
-    Attributes:
-        semaphore: The semaphore.
-    """
-
-    semaphore: AbstractAsyncContextManager[object]
-
-    def sent(self, task: asyncio.Task[Any] | None, now: float) -> None:
-        """Record that a request is sent now.
-
-        Args:
-            task: The task that sends the request; None if no task sends it.
-            now: The present time.
-        """
 
 
 @frozen

@@ -81,6 +81,8 @@ class Semaphore(AbstractAsyncContextManager[None, None]):
 class Turns(AbstractAsyncContextManager[object, bool | None]):
     """Wraps the semaphore that is held during each request; measures how long requests wait.
 
+    It is a `SemaphoreWrapper` (`common/semaphores.py`).
+
     Attributes:
         semaphore: The wrapped semaphore.
         waiting: Tasks whose request was not sent yet, oldest first, and the times at which these

@@ -6,8 +6,8 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from adepoll import AdePollError, ClosedError
 from adepoll.common.redaction import showable
-from adepoll.errors import AdePollError, ClosedError
 from adepoll.server.problem_details import PROBLEM_MEDIA_TYPE, report_problem
 
 _log = logging.getLogger("adepoll.contrib.aiohttp")

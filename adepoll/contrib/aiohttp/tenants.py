@@ -9,26 +9,27 @@ from typing import Unpack
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from adepoll.api.client import AdeClient
-from adepoll.api.job_kind import JobRef
-from adepoll.api.models import JobSnapshot, Json
+from adepoll import (
+    AdeClient,
+    AdePollError,
+    ClosedError,
+    JobRef,
+    JobSnapshot,
+    JobWatcher,
+    Json,
+    ResultFetcher,
+    StatusUpdate,
+    WebhookVerificationError,
+)
 from adepoll.common.redaction import Secret
 from adepoll.contrib.aiohttp.disconnects import DisconnectMonitor
 from adepoll.contrib.aiohttp.problems import abort, problem_response
-from adepoll.errors import (
-    AdePollError,
-    ClosedError,
-    WebhookVerificationError,
-)
-from adepoll.fetcher import ResultFetcher
 from adepoll.server.health import LIVE
 from adepoll.server.options import ResourceOptions, TenantOptions, check_tenant
 from adepoll.server.resources import ServerResources, limit_send_time, open_resources
 from adepoll.server.sse import EVENT_STREAM_HEADERS, as_event
 from adepoll.server.tenant_pool import TenantPool
 from adepoll.server.webhooks import Verifier, default_job_ids
-from adepoll.watching.status_updates import StatusUpdate
-from adepoll.watching.watcher import JobWatcher
 
 
 class JobFunctions(ABC):

@@ -10,7 +10,7 @@ from typing import Annotated, Final, TypeAlias
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from adepoll.api.client import AdeClient
+from adepoll import AdeClient, JobWatcher, ResultFetcher
 from adepoll.contrib import starlette
 from adepoll.contrib.fastapi import openapi
 from adepoll.contrib.fastapi.models import JobModel, ProblemModel
@@ -23,9 +23,7 @@ from adepoll.contrib.starlette import (
     add_problem_details,
     problem_response,
 )
-from adepoll.fetcher import ResultFetcher
 from adepoll.server.options import DEFAULT_TENANT
-from adepoll.watching.watcher import JobWatcher
 
 __all__ = [
     "Client",

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll import JobSnapshot, JobStatus
 from adepoll.server.job_responses import job_as_json
 
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from adepoll.errors import AdePollError, ClosedError
+from adepoll import AdePollError, ClosedError
 from adepoll.server.problem_details import (
     PROBLEM_MEDIA_TYPE,
     problem_details,

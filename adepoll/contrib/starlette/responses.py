@@ -11,12 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from adepoll.api.job_kind import JobRef
-from adepoll.api.models import JobSnapshot
+from adepoll import AdePollError, ClosedError, JobEventStream, JobRef, JobSnapshot
 from adepoll.common.redaction import showable
-from adepoll.errors import AdePollError, ClosedError
 from adepoll.server.resources import ServerResources, limit_send_time
-from adepoll.server.sse import EVENT_STREAM_HEADERS, JobEventStream
+from adepoll.server.sse import EVENT_STREAM_HEADERS
 
 _log = logging.getLogger(__name__)
 

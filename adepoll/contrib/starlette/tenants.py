@@ -11,8 +11,14 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from adepoll.api.job_kind import JobRef
-from adepoll.api.models import JobSnapshot, Json
+from adepoll import (
+    ConfigurationError,
+    JobRef,
+    JobSnapshot,
+    Json,
+    StatusUpdate,
+    WebhookVerificationError,
+)
 from adepoll.common.redaction import Secret
 from adepoll.contrib.starlette.problems import problem_response
 from adepoll.contrib.starlette.responses import (
@@ -21,7 +27,6 @@ from adepoll.contrib.starlette.responses import (
     ResultResponse,
     cancel_on_disconnect,
 )
-from adepoll.errors import ConfigurationError, WebhookVerificationError
 from adepoll.server.health import LIVE
 from adepoll.server.options import DEFAULT_TENANT, ResourceOptions, TenantOptions, check_tenant
 from adepoll.server.resources import ServerResources, open_resources
@@ -29,7 +34,6 @@ from adepoll.server.sse import as_event
 from adepoll.server.stop_signals import on_stop_signal
 from adepoll.server.tenant_pool import TenantPool
 from adepoll.server.webhooks import Verifier, default_job_ids
-from adepoll.watching.status_updates import StatusUpdate
 
 _ABNORMAL_CLOSURE: Final = 1006  # a WebSocket close code
 

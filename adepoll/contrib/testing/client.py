@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
-from adepoll.api.client import AdeClient
+from adepoll import AdeClient
 
 
 class SelfClosingClient(AdeClient):

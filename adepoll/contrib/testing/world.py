@@ -5,8 +5,7 @@ from collections.abc import Coroutine
 from random import Random
 from typing import Final, TypeVar
 
-from adepoll.api.job_kind import JobKind
-from adepoll.api.models import Json
+from adepoll import JobKind, Json
 from adepoll.common.closing import Closeable
 from adepoll.emulator import (
     EPOCH,
