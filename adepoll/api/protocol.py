@@ -38,6 +38,9 @@ from adepoll.errors import (
     WrongJobError,
 )
 
+MAX_ERROR_BYTES: Final = 16_384
+"""Of the body of an error status, at most this number of bytes is read."""
+
 
 @frozen
 class Root:
@@ -228,10 +231,10 @@ def _detail(body: bytes, secret: Secret[str] | None) -> str:
     """
     # The secret is removed after decoding, because the body can contain "=" as \u003d or &#61;.
     try:
-        raw = loads(body[:_MAX_ERROR_BYTES])
+        raw = loads(body[:MAX_ERROR_BYTES])
     except MalformedAnswerError:
         # The secret is also removed before the text is cut, because the cut could split it.
-        page = _without(secret, body[:_MAX_ERROR_BYTES].decode("utf-8", "replace"))[:4096]
+        page = _without(secret, body[:MAX_ERROR_BYTES].decode("utf-8", "replace"))[:4096]
         text = _without(secret, html.unescape(re.sub(r"<[^<>]*>", " ", page)))
         return showable(" ".join(text.split()), 200)
     message = error_text(raw) or (dumps(raw) if raw else "")
@@ -240,6 +243,3 @@ def _detail(body: bytes, secret: Secret[str] | None) -> str:
 
 def _without(secret: Secret[str] | None, text: str) -> str:
     return text if secret is None else text.replace(secret.reveal(), REDACTED)
-
-
-_MAX_ERROR_BYTES: Final = 16_384  # bytes of the body of an error that are read

@@ -19,7 +19,7 @@ from adepoll.api.arriving_body import ArrivingBody
 from adepoll.api.connections import Connections
 from adepoll.api.json_text import NEVER_COSTLY, is_costly
 from adepoll.api.large_answer import LargeAnswer
-from adepoll.api.protocol import Root
+from adepoll.api.protocol import MAX_ERROR_BYTES, Root
 from adepoll.api.received_result import ReadAnswer
 from adepoll.api.service_clock import ServiceClock
 from adepoll.api.transport_errors import REFUSED_BY_PROXY, BrokenError, error_of
@@ -105,21 +105,17 @@ class Transport(Connections):
         """
         loop = asyncio.get_running_loop()
         url, job_id, answer = request.url, request.job_id, None
+        response: aiohttp.ClientResponse | None = None
         try:
             with Block(self._time_limit, loop, sent.at, sent.task) as block:
                 session = self.session
                 if session is None or self.is_closed or not self.owns_session:
                     session = self.open_session()
                 response = await session.get(url, **request.options)
-                if sent.at >= self.clock.enough_until:
-                    self.clock.record(response.headers.get("Date"), sent.at, loop.time())
-                if _log.isEnabledFor(logging.DEBUG):
-                    milliseconds = 1000 * (loop.time() - sent.at)
-                    _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
+                self._record_head(url, response, sent, loop.time())
                 if adopted := request.adopt and request.adopt(response):
                     return adopted
-                large = request.large if response.status < _FIRST_REDIRECT else None
-                most = self._max_body_bytes if large is None else self._most_inline
+                large, most = self._limits(request, response.status)
                 if response.closed and response.content.total_bytes <= most:
                     body = response.content.read_nowait()  # the whole body has already arrived
                 else:
@@ -138,6 +134,9 @@ class Transport(Connections):
                 return request.read(_OK, response.headers, body)
             return await self._read(request, response, body, answer)
         self.check_open()  # a request that aclose() has aborted raises ClosedError
+        if response is not None and response.status >= _FIRST_REDIRECT:
+            # The status and Retry-After have arrived. The body is only the text of the error.
+            return await self._read(request, response, b"", None)
         # Raise outside of the `except` blocks, so that no error of aiohttp becomes the context of
         # the failure. An error of aiohttp can contain the headers of the request, with the key.
         raise failure
@@ -167,6 +166,26 @@ class Transport(Connections):
         self.bytes_received += response.content.total_bytes
         response.close()
 
+    def _record_head(
+        self, url: URL, response: aiohttp.ClientResponse, sent: Sent, now: float
+    ) -> None:
+        """Record that the status and the headers of a response have arrived now."""
+        if sent.at >= self.clock.enough_until:
+            self.clock.record(response.headers.get("Date"), sent.at, now)
+        if _log.isEnabledFor(logging.DEBUG):
+            milliseconds = 1000 * (now - sent.at)
+            _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
+
+    def _limits(
+        self, request: "Request[_T]", status: int
+    ) -> tuple[Callable[[], LargeAnswer] | None, int]:
+        """Return the arguments `large` and `most` of `ArrivingBody.read` for a response."""
+        if status >= _FIRST_REDIRECT:
+            return None, MAX_ERROR_BYTES
+        if request.large is None:
+            return None, self._max_body_bytes
+        return request.large, self._most_inline
+
     async def _read(
         self,
         request: "Request[_T]",
@@ -179,13 +198,13 @@ class Transport(Connections):
         Args:
             request: The request.
             response: The response.
-            body: The complete body.
+            body: The complete body; of an error status, the part that could be read.
             answer: The parts of a large answer that were kept; None if the body is the whole
                 answer.
 
         Raises:
             ProxyRefusedError: The proxy demands a user name and a password.
-            AnswerTooLargeError: The body is too large.
+            AnswerTooLargeError: The body is too large, and the status is not an error.
         """
         has_proxy = "proxy" in request.options
         if has_proxy and response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
@@ -193,7 +212,7 @@ class Transport(Connections):
         read = request.read
         if answer is not None:
             read = partial(read, large=answer)
-        elif len(body) > self._max_body_bytes:
+        elif len(body) > self._max_body_bytes and response.status < _FIRST_REDIRECT:
             raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=request.job_id)
         else:
             self.bytes_received += len(body)

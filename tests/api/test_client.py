@@ -258,7 +258,15 @@ TOO_LARGE = {
     "an endless body": endless(OK + b"\r\n", b"x" * 10_000),
     "endless chunks": endless(CHUNKED, b"2710\r\n" + b"x" * 10_000 + b"\r\n"),
     "a gzip bomb": GZIPPED % len(BOMB) + BOMB,
-    "an endless error page": endless(b"HTTP/1.1 500 Oops\r\n\r\n", b"x" * 10_000),
+}
+
+# Bodies of error statuses that do not end well. Each follows the status line.
+BAD_ERROR_BODIES = {
+    "endless": endless(b"\r\n", b"x" * 10_000),
+    "closed within the body": b"Content-Length: 99\r\n\r\n<html>",
+    "reset within the body": reset_after(b"Content-Length: 99\r\n\r\n<html>"),
+    "gzip that is none": b"Content-Encoding: gzip\r\nContent-Length: 20\r\n\r\n" + b"x" * 20,
+    "over the limit": b"Content-Length: %d\r\n\r\n" % len(HUGE) + HUGE,
 }
 
 FAILURES = [
@@ -322,6 +330,39 @@ async def test_bad_responses_are_retried_if_temporary_and_reported_without_a_sec
         assert error.__context__ is None
         assert len(str(error)) < 1_500
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("body", BAD_ERROR_BODIES.values(), ids=list(BAD_ERROR_BODIES))
+@pytest.mark.parametrize("status", [307, 402, 404, 429, 503])
+async def test_an_error_status_counts_whatever_happens_to_its_body(status, body, start_server):
+    async def reply(writer, request):
+        writer.write(f"HTTP/1.1 {status} X\r\n{CLOSE}\r\nRetry-After: 30\r\n".encode())
+        if isinstance(body, bytes):
+            writer.write(body)
+            await writer.drain()
+        else:
+            await body(writer, request)
+
+    server = await start_server(reply)
+    async with client_of(server, retry=ONCE, max_body_bytes=50_000) as client:
+        with pytest.raises(StatusError) as caught:
+            await client.get_job("j-1")
+        assert client.stats.gate_closed_for > 0
+    assert (caught.value.status, caught.value.retry_after) == (status, 30)
+    assert caught.value.__context__ is None
+
+
+async def test_an_error_status_counts_although_its_body_does_not_arrive_in_time(start_server):
+    async def stop(writer, _request):
+        writer.write(b"HTTP/1.1 429 X\r\nRetry-After: 30\r\nContent-Length: 9\r\n\r\n{")
+        await asyncio.Event().wait()
+
+    server = await start_server(stop)
+    async with client_of(server, retry=ONCE, timeout=0.05) as client:
+        with pytest.raises(RateLimitedError) as caught:
+            await client.get_job("j-1")
+        assert not responses_read(client)
+    assert caught.value.retry_after == 30
 
 
 @pytest.mark.parametrize(
