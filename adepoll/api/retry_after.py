@@ -32,9 +32,10 @@ def parse_retry_after(
 ) -> float | None:
     """Return the Retry-After in seconds (RFC 9110, section 10.2.3); None if absent or unreadable.
 
-    The result is between 0 and `longest`. If Retry-After is a date, the result is the time
-    from the Date header of the same response to this date. The local clock is not used, because it
-    can differ from the clock of the server.
+    The result is between 0 and `longest`. Of several numbers, the largest counts: a proxy or an
+    HTTP library can merge two headers into ``5, 9`` (RFC 9110, section 5.3). If Retry-After is a
+    date, the result is the time from the Date header of the same response to this date. The local
+    clock is not used, because it can differ from the clock of the server.
 
     Args:
         headers: Headers of the response.
@@ -42,8 +43,9 @@ def parse_retry_after(
         longest: Maximum of the result, in seconds.
     """
     value = (headers.get("Retry-After") or "").strip()
-    if _SECONDS.fullmatch(value):
-        return min(float(value), longest)
+    numbers = [number.strip() for number in value.split(",")]
+    if all(map(_SECONDS.fullmatch, numbers)):
+        return min(max(map(float, numbers)), longest)
     until = parse_http_date(value)
     since = parse_http_date(headers.get("Date") or "") or now
     if until is None or since is None:
