@@ -173,10 +173,12 @@ def _struct_converter(
         return None
 
     def convert(value: Json) -> Any:
-        found = {name: item for name, item in value.items() if name not in left_out}
-        for name, convert_field in needed.items():
-            if (item := found.get(name)) is not None:
-                found[name] = convert_field(item)
+        # The objects of a list can have many different keys, and each of them only a few.
+        found = {}
+        for name, item in value.items():
+            if name not in left_out:
+                convert_field = None if item is None else needed.get(name)
+                found[name] = item if convert_field is None else convert_field(item)
         return found
 
     return convert

@@ -22,6 +22,10 @@ from adepoll.tables.observation import Node, Observer, leaves
 
 _MAX_INT: Final = 2**63  # integers of smaller magnitude fit into 64 bits
 _MAX_EXACT_INT: Final = 2**53  # a double holds each integer up to this one exactly
+# In Parquet and Arrow, each object in a list needs 8 to 16 bytes of memory for each key that any of
+# these objects has. So the lists of a result of 1 MB, with empty objects and one object with 1,000
+# keys, could need gigabytes. The limit is for the rows that are written together.
+_MAX_LIST_CELLS: Final = 10_000_000
 _NUMBERS: Final = frozenset({"integer", "number"})
 _SCALARS: Final = frozenset({"boolean", "integer", "number", "text"})
 
@@ -84,10 +88,13 @@ class _Resolver:
         dates: True if texts that are all dates, or all times, become a column of that type.
         within: Prefix of the paths in conflicts, such as ``references.``.
         conflicts: The conflicts found so far.
+        list_cells: Number of cells that all lists of objects together can need at the same time. A
+            list needs one cell for each element and key.
     """
 
     dates: bool
     within: str
+    list_cells: int = 0
     conflicts: list[TypeConflict] = field(factory=list)
 
     def columns(
@@ -140,8 +147,7 @@ class _Resolver:
             reason = "too many keys or levels"
             return self._conflict(node, path, reason, Scalar.JSON)
         if "array" in kinds:
-            item = node.items or Node()
-            return ListType(self.type_of(item, f"{path}[]"))
+            return self._list(node, path)
         children = node.children.items()
         fields = {
             key: self.type_of(child, f"{path}.{format_path((key,))}")
@@ -150,6 +156,17 @@ class _Resolver:
         }
         left_out = frozenset(key for key, child in children if child.exploded)
         return StructType(fields, left_out) if fields else Scalar.JSON
+
+    def _list(self, node: Node, path: str) -> ColumnType:
+        """Return the type for lists; report a conflict if objects in them need too many cells."""
+        before = self.list_cells
+        item = self.type_of(node.items or Node(), f"{path}[]")
+        if isinstance(item, StructType):
+            self.list_cells += node.elements * _cells_of(item)
+            if self.list_cells > _MAX_LIST_CELLS:
+                self.list_cells = before
+                return self._conflict(node, path, "too many elements and keys", Scalar.JSON)
+        return ListType(item)
 
     def _number(self, node: Node, path: str) -> ColumnType:
         """Return the smallest column type that represents all numbers at one path exactly.
@@ -185,6 +202,11 @@ class _Resolver:
         self.conflicts.append(
             TypeConflict(path=self.within + path, found=found, reason=reason, type=written_as)
         )
+
+
+def _cells_of(kind: ColumnType) -> int:
+    """Return the number of cells that a value of this type needs, even if it is null."""
+    return sum(map(_cells_of, kind.fields.values())) if isinstance(kind, StructType) else 1
 
 
 def _column(name: str, kind: ColumnType, get: GetValues) -> Column:

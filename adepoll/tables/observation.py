@@ -67,6 +67,8 @@ class Node:
             the id of the first job that has one (None until it is known).
         children: The values at each key of the objects at this path.
         items: The elements of the lists at this path; None before the first list.
+        elements: Number of elements, nulls included, of the lists at this path in one call of
+            `Observer.observe`; the largest such number.
         is_too_large: True if the values have too many keys or levels to become columns.
         largest: Largest magnitude of the integers.
         digits: Maximum number of digits before the decimal point, of numbers like ``1.50``.
@@ -80,6 +82,7 @@ class Node:
     kinds: dict[str, list[Any]] = field(factory=dict)
     children: dict[str, "Node"] = field(factory=dict)
     items: "Node | None" = None
+    elements: int = 0
     is_too_large: bool = False
     largest: int = 0
     digits: int = 0
@@ -203,6 +206,7 @@ class Observer:
     ) -> None:
         """Observe the elements of arrays, except nulls, with `node.items`; see `_observe`."""
         node.items = node.items or Node()
+        node.elements = max(node.elements, sum(map(len, arrays)))
         elements = _present(chain.from_iterable(arrays))
         self._observe(node.items, elements, depth + 1, explode)
 

@@ -7,7 +7,15 @@ from fuzzing import counted_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adepoll.tables.column_types import DecimalType, ListType, Scalar, StructType, name_of
+from adepoll.tables import inference
+from adepoll.tables.column_types import (
+    DecimalType,
+    ListType,
+    Scalar,
+    StructType,
+    converter,
+    name_of,
+)
 from adepoll.tables.inference import columns_of
 from adepoll.tables.observation import Observer
 
@@ -163,6 +171,39 @@ def test_the_keys_of_all_objects_are_limited_too():
     assert (len(columns), conflict.path) == (8_992, "g9")
 
 
+def sparse(elements, keys):
+    return [{f"k{number}": 1 for number in range(keys)}, *[None, {}] * ((elements - 1) // 2)]
+
+
+def test_lists_whose_cells_would_fill_the_memory_become_json_text():
+    """In Parquet, each element has a cell for each key that any element has."""
+    full = StructType({f"k{number}": Scalar.INTEGER for number in range(1_000)})
+    assert observed([[{"a": sparse(9_999, 1_000)}]]) == ([("a", ListType(full))], [])
+    # The keys and the elements can be in different blocks, the keys also in an object within each
+    # element, and the cells in several lists.
+    wrapped = [{"o": row} if row else row for row in sparse(10_001, 1_000)]
+    inner = [[row] for row in sparse(10_001, 1_000)]
+    for blocks in (
+        [[{"a": sparse(10_001, 1_000)}]],
+        [[{"a": sparse(1, 1_000)}], [{"a": [{}] * 10_001}]],
+        [[{"a": wrapped}]],
+        [[{"a": inner}]],
+    ):
+        (column, *others), (conflict,) = observed(blocks)
+        assert column[1] in {Scalar.JSON, ListType(Scalar.JSON)}
+        assert not others
+        assert (conflict.reason, conflict.type) == ("too many elements and keys", "JSON text")
+    two = {"a": sparse(6_001, 1_000), "b": sparse(6_001, 1_000), "c": sparse(3_001, 1_000)}
+    columns, (conflict,) = observed([[two]])
+    assert columns == [("a", ListType(full)), ("b", Scalar.JSON), ("c", ListType(full))]
+    assert conflict.path == "b"
+
+
+def test_a_list_without_objects_stays_a_list_of_any_length(monkeypatch):
+    monkeypatch.setattr(inference, "_MAX_LIST_CELLS", 10)
+    assert observed([[{"a": [1] * 100}]]) == ([("a", ListType(Scalar.INTEGER))], [])
+
+
 def test_the_work_grows_with_the_size_and_not_with_its_square():
     """A document of a stranger can have a long table, and many keys in its last row."""
     calls = []
@@ -173,6 +214,14 @@ def test_the_work_grows_with_the_size_and_not_with_its_square():
             observer.observe([{"rows": rows}], ["job-1"])
         calls.append(count())
     assert calls[1] <= 2.1 * calls[0] + 100
+
+
+def test_an_object_is_converted_in_the_time_of_its_own_keys():
+    """The objects of a list can have a thousand different keys, and each of them only one."""
+    convert = converter(ListType(StructType({f"k{n}": Scalar.MIXED for n in range(1_000)})))
+    with counted_calls() as count:
+        assert convert([{"k7": 1}] * 100) == [{"k7": "1"}] * 100
+    assert count() < 5_000
 
 
 def test_the_first_job_of_each_kind_of_value_is_named():
