@@ -18,8 +18,9 @@ from adepoll.cli.commands import COMMANDS
 _INTERRUPTED: Final = 130
 EPILOG = """\b
 Environment variables:
-  VISION_AGENT_API_KEY       API key for fetch, get, list, resume and watch;
-                             no option sets it: other users can see options
+  VISION_AGENT_API_KEY       API key for fetch, get, list, resume and watch.
+                             There is no option for the key, because other
+                             users of the computer can see options
   LANDINGAI_ADE_ENVIRONMENT  region of the key: us (the default, also called
                              production) or eu
   LANDINGAI_ADE_BASE_URL     URL of the API, for example of an emulator
@@ -33,7 +34,8 @@ Requests go to the first of these addresses that is set, from left to right:
   v2 jobs  --v2-base-url, --region, LANDINGAI_ADE_V2_BASE_URL,
            --base-url, LANDINGAI_ADE_BASE_URL, LANDINGAI_ADE_ENVIRONMENT,
            region us
-  resume   as above, but before region us: LandingAI's URLs in the journal
+  resume   as above, but the journal's URLs come before region us, if they
+           are URLs of LandingAI
 
 \b
 Exit codes (docs/command-line.md in the repository has details):

@@ -233,13 +233,13 @@ class BatchOptions:
         return shell_line(words)
 
     def _saved(self) -> dict[str, Any]:
-        """Return those options of the user that a journal saves: value by name."""
+        """Return those options of the user that a journal saves, as a dict by name."""
         options = asdict(self)
         return {name: options[name] for name in _SAVED if options[name] is not None}
 
 
 def _read_note(note: str | None) -> dict[str, Any]:
-    """Return the valid options in `note`, the text that `to_note` returned: value by name."""
+    """Return the valid options of a text that `to_note` has returned, as a dict by name."""
     try:
         options = json.loads(note or "{}")
     except (ValueError, RecursionError):

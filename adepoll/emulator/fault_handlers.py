@@ -162,7 +162,7 @@ class FaultHandlers:
     async def _corrupted(
         self, request: web.Request, effect: CombinedEffect, handler: ApiHandler
     ) -> ResponseData:
-        """Return the answer of the handler; if it is a success, corrupted as `effect` says."""
+        """Return the answer of the handler. Corrupt a successful answer as `effect` says."""
         request[LIST_SHIFT] = effect.shift
         data = await handler(request)
         is_success = data.status < 300 and request.method == hdrs.METH_GET  # noqa: PLR2004 - HTTP

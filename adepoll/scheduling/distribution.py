@@ -138,7 +138,8 @@ class Distribution:
 
         For example, ``time_until(ages, 1.0)`` estimates when all jobs but one have ended. At ages
         at which no job was seen to end yet, jobs are assumed to end at the same rate as shortly
-        before. (With the prior, the result would be several times too long.)
+        before. The prior is not used there, because it would make the result several times too
+        long.
 
         Args:
             ages: Present ages of the jobs; all of them are active.

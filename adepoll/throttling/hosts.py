@@ -265,8 +265,8 @@ class Hosts:
         """Move the callers of each host that works again back to the queue of all hosts.
 
         A host works again if it is neither down nor slow, and its Retry-After has passed. Return
-        True if one of these hosts had received no requests, or only probes: it was down or had sent
-        a Retry-After, and was not slow.
+        True if one of these hosts was down or had sent a Retry-After. Until now, such a host has
+        received no requests or only probes. A host that was only slow has received requests.
         """
         sent_nothing = False
         for host in [*self.holding_back]:

@@ -112,10 +112,10 @@ class ScheduleCalls:
         return delay
 
     def longest_delay(self, state: JobState) -> float:
-        """Return the longest delay that the schedule would now choose after a job's last poll.
+        """Return the longest delay that the schedule allows between a job's last and next poll.
 
-        It depends on everything learnt so far, also after that poll. For a schedule other than
-        `Adaptive`, it is infinity.
+        The schedule may have learnt something since the last poll, so this delay can be shorter
+        than the delay that it chose then. For a schedule other than `Adaptive`, it is infinity.
         """
         if not isinstance(self.schedule, Adaptive):
             return math.inf

@@ -683,7 +683,7 @@ async def test_the_help_says_that_resume_also_reads_urls_from_the_journal(ade):
     _, out, _ = await adepoll(ade, "resume", "--help")
     assert " ".join(out.split()).count('[default: see "adepoll --help"]') == 3
     _, out, _ = await adepoll(ade, "--help")
-    assert "  resume   as above, but before region us: LandingAI's URLs in the journal" in out
+    assert "resume as above, but the journal's URLs come before region us" in " ".join(out.split())
 
 
 async def test_fetch_of_an_active_job_exits_with_3(ade, tmp_path):
