@@ -86,6 +86,24 @@ class ClockOffset:
         return self.seconds
 
 
+@define(eq=False)
+class FirstStatuses:
+    """Finds out whether jobs have usually settled already when the watcher gets them.
+
+    Attributes:
+        mostly_settled: True if most of the recent jobs had settled before the list or a poll could
+            show them as active.
+    """
+
+    mostly_settled: bool = False
+    _settled_share: float = 0.0  # share of the recent jobs; older jobs count less
+
+    def record(self, *, settled: bool) -> None:
+        """Record whether a job had already settled when it was seen for the first time."""
+        self._settled_share += (settled - self._settled_share) / _SHARE_OF
+        self.mostly_settled = self._settled_share > _MAX_SETTLED_SHARE
+
+
 @frozen(kw_only=True)
 class Learning:
     """Keeps the age of each job in its `JobState`, and records durations in `durations`.
@@ -93,6 +111,7 @@ class Learning:
     Attributes:
         durations: What is learnt of how long jobs take.
         lag_ratio: Observed lag divided by expected lag, for polls whose time the schedule chose.
+        first_statuses: Knows whether jobs have usually settled when the watcher gets them.
         service_time: Returns the Unix time of the service's clock, which can differ from the local
             clock; None while it is not known. As long as it is None, ages count from the time when
             the watcher got a job.
@@ -101,6 +120,7 @@ class Learning:
     durations: Durations = field(factory=Durations)
     service_time: Callable[[], float | None] = _unknown
     lag_ratio: LagRatio = field(factory=LagRatio)
+    first_statuses: FirstStatuses = field(factory=FirstStatuses)
     _offset: ClockOffset = field(init=False)
 
     @_offset.default
@@ -134,8 +154,10 @@ class Learning:
             now: The present time.
             as_of: Time at which the job was active; None for `now`.
         """
-        dated = self._date(state, received_at, now, is_active=True)
-        if state.first_active_age is None and dated:
+        is_first = state.first_active_age is None
+        if is_first:
+            self.first_statuses.record(settled=False)
+        if self._date(state, received_at, now, is_active=True) and is_first:
             self._record_arrival(state, now)
         seen = state.last_active_age
         age = max((now if as_of is None else as_of) - state.received_at, seen)
@@ -273,6 +295,8 @@ _KNOWN_FOR: Final = 0.1
 _OLDEST: Final = 3600.0  # seconds; an age up to this one on arrival is always plausible
 _TOLERANCE: Final = 2.0  # seconds; the service's clock and times of receipt are in whole seconds
 _CHUNK: Final = 500  # jobs in one step of an iterator
+_MAX_SETTLED_SHARE: Final = 0.5  # if `_settled_share` is larger, new jobs have probably settled
+_SHARE_OF: Final = 8  # recent jobs that make up most of `_settled_share`
 _ON_TIME: Final = 0.5  # seconds after its due time in which a poll can start and is still on time
 _SAMPLE_EVERY: Final = 2  # every second poll is in the sample
 _FADING: Final = 1 - 1 / 40_000  # factor by which older polls count less at each poll of the sample

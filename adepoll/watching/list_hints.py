@@ -182,8 +182,6 @@ class ListHints:
     ) -> None:
         """Record that the list shows a job as active, and whether it shows a new job in time."""
         accuracy, is_new = self.checks.accuracy, state.first_active_age is None
-        if is_new:
-            self.list_trust.record_first(settled=False)
         if is_new or (accuracy.is_proven and not self.list_trust.kept_share):
             as_of = requested_at - self.list_trust.list_lag
             self.timing.learning.record_active(state, job.submitted_at, now, as_of=as_of)

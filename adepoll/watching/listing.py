@@ -40,8 +40,6 @@ class ListTrust:
         pending_confirmation: Number of jobs whose next poll is due now, whatever the list says. In
             most cases, the reason is that the list does not show the job.
         wasted_polls: Number of polls of jobs that were missing from the list but still active.
-        jobs_come_settled: True if most jobs have settled already when the watcher gets them. The
-            list never shows such jobs as active.
         kept_share: Observed share of the settled jobs that the list goes on showing as active.
         sweep_rate: Requests per second of the last sweep, if it was slow, for example because the
             request budget is short; None if it was not. A sweep is slow if it takes more than half
@@ -53,24 +51,15 @@ class ListTrust:
     max_trust: float = 300.0
     first_trust: float = 5.0
     sweeping: bool = False
-    jobs_come_settled: bool = False
     kept_share: float = 0.0
     sweep_rate: float | None = None
     list_lag: float = 0.0
     pending_confirmation: int = 0
     wasted_polls: int = 0
-    # Share of the recent jobs that had settled before the list or a poll could show them as active;
-    # older jobs count less.
-    _settled_share: float = 0.0
     # Number of polls that may now be made only to check the list, if the request budget is short.
     _checks: float = 1.0
     # Lag of the list in seconds, as measured with the last new job whose poll was wasted.
     _last_lag: float = 0.0
-
-    def record_first(self, *, settled: bool) -> None:
-        """Record whether a job had already settled when it was seen for the first time."""
-        self._settled_share += (settled - self._settled_share) / _SHARE_OF
-        self.jobs_come_settled = self._settled_share > _MAX_SETTLED_SHARE
 
     def confirm_now(self, state: JobState) -> None:
         """Poll this job now, whatever the list says. The caller must make the job due."""
@@ -145,8 +134,8 @@ class ListTrust:
             self.trust(state)
             state.missing_at = math.inf
             state.list_trusted_until = 0.0  # chosen again below, with the present lag of the list
-        if state.first_active_age is None and self.jobs_come_settled:
-            return -math.inf
+        if state.first_active_age is None and self.learning.first_statuses.mostly_settled:
+            return -math.inf  # the list never shows such a job as active
         if not state.list_trusted_until:
             state.list_trusted_until = self.next_check(state, now)
         return state.list_trusted_until
@@ -345,8 +334,6 @@ def _all_before(page: JobPage, oldest: float) -> bool:
     return all(time is not None and time.timestamp() < oldest for time in times)
 
 
-_MAX_SETTLED_SHARE: Final = 0.5  # if `_settled_share` is larger, new jobs have probably settled
-_SHARE_OF: Final = 8  # recent jobs that make up most of `_settled_share`
 _CHECK_SHARE: Final = 0.03  # number of polls, only to check the list, that each request allows
 _MAX_CHECKS: Final = 4.0  # polls, only to check the list, that can be saved for later
 _ALMOST_ALL: Final = 0.99  # when this share of jobs of its age should have settled, a job is polled

@@ -180,8 +180,9 @@ class PollTimes:
         # If a new job was polled late, it may have been active for seconds before. Then it has no
         # meaning that the first poll found it settled.
         if was_old or (was_old is False and state.polled_at < state.added_at + _EARLY):
-            self.list_trust.record_first(settled=True)
-            if self.list_trust.jobs_come_settled:
+            first_statuses = self.timing.learning.first_statuses
+            first_statuses.record(settled=True)
+            if first_statuses.mostly_settled:
                 self.poll_queue.recall(now)
         durations = self.timing.learning.durations
         if durations.shortened != self._shortened:
@@ -211,14 +212,13 @@ class PollTimes:
 
     def _first_delay(self) -> float:
         """Return the seconds until the first poll of a new job that can wait; 0 to poll it now."""
-        trust = self.list_trust
-        if trust.jobs_come_settled:
+        trust, learning = self.list_trust, self.timing.learning
+        if learning.first_statuses.mostly_settled:
             return 0.0
         if trust.sweeping:
             # Wait for the list: one page probably shows this job, and 99 others, as active.
             return trust.first_trust
-        arrivals = self.timing.learning.durations.arrivals
-        return self.timing.first_delay() if arrivals.trusted else 0.0
+        return self.timing.first_delay() if learning.durations.arrivals.trusted else 0.0
 
 
 def _after_poll(state: JobState, delay: float, now: float) -> float:

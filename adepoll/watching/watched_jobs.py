@@ -409,8 +409,6 @@ class WatchedJobs:
     def _continue(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
         """Record that a poll found a job active, and choose the time of the next poll."""
         was_missing = state.missing_at < math.inf
-        if state.first_active_age is None:
-            self.list_trust.record_first(settled=False)
         if was_missing:
             self.list_trust.record_wasted_poll(state)
         self.learning.record_active(state, snapshot.submitted_at, now)

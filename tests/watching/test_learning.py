@@ -14,7 +14,7 @@ from adepoll.api.models import from_timestamp
 from adepoll.scheduling.distribution import bin_index
 from adepoll.scheduling.durations import Durations, nearest_edge
 from adepoll.watching.job_state import JobState
-from adepoll.watching.learning import LagRatio, Learning, exact_duration
+from adepoll.watching.learning import FirstStatuses, LagRatio, Learning, exact_duration
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
@@ -404,3 +404,15 @@ def test_a_job_just_seen_active_has_not_settled():
     learning.record_active(state, NOON, 110.0)
     assert learning.chance(state, 109.0) == learning.chance(state, 110.0) == 0.0
     assert 0.0 < learning.chance(state, 110.1) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("settled", "expected"),
+    [([True] * 5, False), ([True] * 6, True), ([True] * 6 + [False], False)],
+)
+def test_jobs_have_mostly_settled_at_first_if_most_of_the_last_ones_had(settled, expected):
+    """Each job changes the share by an eighth of the difference: 1 - (7/8) ** 6 is 0.55."""
+    first_statuses = FirstStatuses()
+    for one in settled:
+        first_statuses.record(settled=one)
+    assert first_statuses.mostly_settled is expected

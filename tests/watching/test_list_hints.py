@@ -222,7 +222,7 @@ def test_a_job_that_somebody_waits_for_is_polled_if_new_jobs_have_usually_settle
     watched_jobs = watched_jobs_of("a", wait=True)
     watched_jobs.list_hints.is_busy = lambda _now, _within: True
     make_short(watched_jobs)
-    watched_jobs.list_trust.jobs_come_settled = True
+    watched_jobs.learning.first_statuses.mostly_settled = True
     assert postponed(watched_jobs, 20.0) == 20.0
     assert watched_jobs.list_hints.waits_replaced_until == -math.inf
 

@@ -701,18 +701,6 @@ def test_a_job_listed_before_or_missing_for_long_does_not_show_the_lag_of_the_li
 # --- trust, at its bounds -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("settled", "expected"),
-    [([True] * 5, False), ([True] * 6, True), ([True] * 6 + [False], False)],
-)
-def test_jobs_come_settled_if_most_of_the_last_ones_did(settled, expected):
-    """Each job changes the share by an eighth of the difference: 1 - (7/8) ** 6 is 0.55."""
-    trust = make_hints()
-    for one in settled:
-        trust.record_first(settled=one)
-    assert trust.jobs_come_settled is expected
-
-
 def test_few_checks_of_the_list_are_saved_for_later():
     trust = make_hints()
     assert trust.may_check(is_short=True), "one at first"
@@ -789,7 +777,8 @@ def test_a_missing_job_is_polled_unless_it_was_too_new_to_be_listed(
 
 
 def test_a_new_job_is_polled_if_new_jobs_have_usually_settled():
-    trust = make_hints(jobs_come_settled=True)
+    trust = make_hints()
+    trust.learning.first_statuses.mostly_settled = True
     assert trust.trusted_until(make_state(trust), 1.0) == -math.inf
     assert trust.trusted_until(make_state(trust, active_at=1.0), 1.0) > 1.0
 

@@ -1699,7 +1699,7 @@ def test_only_an_early_first_poll_shows_that_new_jobs_have_settled(after):
         state = watched_jobs.pop_due(after)
         watched_jobs.succeeded(state, snapshot(state.job_id), after)
     assert learning.durations.arrivals.new == 9
-    assert watched_jobs.list_trust.jobs_come_settled is (after < 0.5)
+    assert learning.first_statuses.mostly_settled is (after < 0.5)
 
 
 def test_a_poll_that_was_made_by_schedule_counts_as_such():
