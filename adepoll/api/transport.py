@@ -78,7 +78,8 @@ class Transport(Connections):
         self._time_limit = TimeLimit(timeout)
         self._max_body_bytes = max_body_bytes
         self._most_inline = min(max_body_bytes, inline_limit)
-        self._read_directly = min(max_body_bytes, NEVER_COSTLY)
+        # Largest body to which no limit applies, and which is decoded without a thread.
+        self._read_directly = min(self._most_inline, NEVER_COSTLY, MAX_ERROR_BYTES)
         self.clock = ServiceClock()
         self.bytes_received = 0
 
@@ -108,20 +109,19 @@ class Transport(Connections):
         response: aiohttp.ClientResponse | None = None
         try:
             with Block(self._time_limit, loop, sent.at, sent.task) as block:
-                session = self.session
-                if session is None or self.is_closed or not self.owns_session:
-                    session = self.open_session()
-                response = await session.get(url, **request.options)
-                self._record_head(url, response, sent, loop.time())
+                session = self.session if self.owns_session and not self.is_closed else None
+                response = await (session or self.open_session()).get(url, **request.options)
+                if sent.at >= self.clock.enough_until:
+                    self.clock.record(response.headers.get("Date"), sent.at, loop.time())
+                if _log.isEnabledFor(logging.DEBUG):
+                    milliseconds = 1000 * (loop.time() - sent.at)
+                    _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
                 if adopted := request.adopt and request.adopt(response):
                     return adopted
-                large, most = self._limits(request, response.status)
-                if response.closed and response.content.total_bytes <= most:
+                if response.closed and response.content.total_bytes <= self._read_directly:
                     body = response.content.read_nowait()  # the whole body has already arrived
                 else:
-                    body, answer = await self._receive(
-                        ArrivingBody(response, sent, block.restart), most, large, job_id
-                    )
+                    body, answer = await self._receive(request, response, sent, block.restart)
         except TimeoutError:
             failure: RequestError = AnswerTimeoutError(
                 timeout=self._time_limit.seconds, job_id=job_id
@@ -166,26 +166,6 @@ class Transport(Connections):
         self.bytes_received += response.content.total_bytes
         response.close()
 
-    def _record_head(
-        self, url: URL, response: aiohttp.ClientResponse, sent: Sent, now: float
-    ) -> None:
-        """Record that the status and the headers of a response have arrived now."""
-        if sent.at >= self.clock.enough_until:
-            self.clock.record(response.headers.get("Date"), sent.at, now)
-        if _log.isEnabledFor(logging.DEBUG):
-            milliseconds = 1000 * (now - sent.at)
-            _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
-
-    def _limits(
-        self, request: "Request[_T]", status: int
-    ) -> tuple[Callable[[], LargeAnswer] | None, int]:
-        """Return the arguments `large` and `most` of `ArrivingBody.read` for a response."""
-        if status >= _FIRST_REDIRECT:
-            return None, MAX_ERROR_BYTES
-        if request.large is None:
-            return None, self._max_body_bytes
-        return request.large, self._most_inline
-
     async def _read(
         self,
         request: "Request[_T]",
@@ -224,17 +204,23 @@ class Transport(Connections):
 
     async def _receive(
         self,
-        body: ArrivingBody,
-        most: int,
-        large: Callable[[], LargeAnswer] | None,
-        job_id: str | None,
+        request: "Request[_T]",
+        response: aiohttp.ClientResponse,
+        sent: Sent,
+        restart: Callable[[float], None],
     ) -> tuple[bytes, ReadAnswer | None]:
-        """Read a body that is still arriving. `ArrivingBody.read` has the arguments and results."""
-        response = body.response
+        """Read the body of a response. `ArrivingBody` has the last arguments and the results."""
+        large, most = None, MAX_ERROR_BYTES
+        if response.status < _FIRST_REDIRECT:
+            large = request.large
+            most = self._max_body_bytes if large is None else self._most_inline
+        if response.closed and response.content.total_bytes <= most:
+            return response.content.read_nowait(), None
+        body = ArrivingBody(response, sent, restart)
         self.begin_reading(response)
         try:
             async with response:
-                read, answer = await body.read(most, large, job_id=job_id)
+                read, answer = await body.read(most, large, job_id=request.job_id)
         finally:
             self.end_reading(response)
         if answer is not None:
