@@ -448,7 +448,8 @@ class AdeClient(AsyncCloseable):
 
         The returned client sends its requests through this client. It holds `semaphore` from the
         start of a request to the end of its response, but not while the request waits for the rate
-        limit. It never repeats a request, since its caller polls again later.
+        limit. It repeats no failed request, since its caller polls again later. (Only a request on
+        a stale connection is sent once more.)
 
         If `get_job` or `list_jobs` of this client is overridden or patched, the returned client
         calls the new method, and holds `semaphore` during the whole call.

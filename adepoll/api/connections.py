@@ -1,7 +1,7 @@
-"""Keeps an aiohttp session, and closes it together with its open responses."""
+"""Keeps the aiohttp sessions of a client or fetcher, and closes them with their open responses."""
 
 import asyncio
-from collections.abc import Callable
+from abc import abstractmethod
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
@@ -13,6 +13,8 @@ from adepoll.errors import ClosedError
 class Connections(AsyncCloseable):
     """An aiohttp session that is created at the first use, and the responses that are being read.
 
+    A second session is for requests that must be sent on a new connection.
+
     Attributes:
         reading: Responses whose body is being read. Code that reads a body calls `begin_reading`
             before it, and `end_reading` after it.
@@ -22,26 +24,20 @@ class Connections(AsyncCloseable):
             session.
     """
 
-    def __init__(
-        self,
-        owner: str,
-        make: Callable[[], aiohttp.ClientSession],
-        session: aiohttp.ClientSession | None = None,
-    ) -> None:
+    def __init__(self, owner: str, session: aiohttp.ClientSession | None = None) -> None:
         """Create an object without connections.
 
         Args:
             owner: What uses the connections, such as "client", for the text of `ClosedError`.
-            make: Function that creates the session; called at the first use.
             session: Session of the caller, which is used instead of a new one, and is not closed
-                here. None to call `make`.
+                here. None to create one.
         """
         self.reading: set[aiohttp.ClientResponse] = set()
         self.is_closed = False
         self.owns_session = session is None
         self._owner = owner
-        self._make = make
         self.session = session
+        self._unpooled: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # the event loop of the first use
         self._watches: dict[aiohttp.ClientResponse, _ConnectionWatch] = {}
 
@@ -56,15 +52,23 @@ class Connections(AsyncCloseable):
                 f"the {self._owner} belongs to another event loop; create one for each loop"
             )
 
-    def open_session(self) -> aiohttp.ClientSession:
+    def open_session(self, *, new_connection: bool = False) -> aiohttp.ClientSession:
         """Return the session, and create it if necessary.
+
+        Args:
+            new_connection: True for the session that opens a new connection for each request. It
+                exists only if `owns_session`.
 
         Raises:
             ClosedError: As for `check_open`, or the session that the caller has passed is closed.
         """
         self.check_open()
+        if new_connection:
+            if self._unpooled is None:
+                self._unpooled = self._make_session(force_close=True)
+            return self._unpooled
         if self.session is None:
-            self.session = self._make()
+            self.session = self._make_session(force_close=False)
         elif not self.owns_session and self.session.closed:
             raise ClosedError(f"the session that was given to the {self._owner} is closed")
         return self.session
@@ -86,13 +90,21 @@ class Connections(AsyncCloseable):
             watch.end()
 
     async def aclose(self) -> None:
-        """Abort all responses that are being read, and close the session if `owns_session`."""
+        """Abort all responses that are being read, and close the sessions created here."""
         self.is_closed = True
         for response in self.reading:
             # Closing the session would not wake the code that is waiting for bytes of the response.
             response.close()
-        if self.session is not None and self.owns_session:
-            await self.session.close()
+        try:
+            if self._unpooled is not None:
+                await self._unpooled.close()
+        finally:  # also if this task is cancelled meanwhile
+            if self.session is not None and self.owns_session:
+                await self.session.close()
+
+    @abstractmethod
+    def _make_session(self, *, force_close: bool) -> aiohttp.ClientSession:
+        """Return a new session. With `force_close`, it opens a new connection for each request."""
 
 
 class _ConnectionWatch:

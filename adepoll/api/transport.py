@@ -17,12 +17,13 @@ from yarl import URL
 from adepoll.__about__ import __version__
 from adepoll.api.arriving_body import ArrivingBody
 from adepoll.api.connections import Connections
+from adepoll.api.connector import Connector
 from adepoll.api.json_text import NEVER_COSTLY, is_costly
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.protocol import MAX_ERROR_BYTES, Root
 from adepoll.api.received_result import ReadAnswer
 from adepoll.api.service_clock import ServiceClock
-from adepoll.api.transport_errors import REFUSED_BY_PROXY, BrokenError, error_of
+from adepoll.api.transport_errors import REFUSED_BY_PROXY, StaleConnectionError, error_of
 from adepoll.api.transport_options import Proxies, TransportOptions
 from adepoll.common.redaction import Credentials, Secret
 from adepoll.common.threads import start_in_thread
@@ -41,7 +42,7 @@ USER_AGENT: Final = f"adepoll/{__version__}"
 
 
 class Transport(Connections):
-    """Sends the GET requests of one client. It never repeats a request.
+    """Sends the GET requests of one client. It never repeats a request itself.
 
     Attributes:
         headers: Headers of a request, including the API key.
@@ -64,7 +65,7 @@ class Transport(Connections):
         Raises:
             ConfigurationError: A proxy in the environment variables cannot be used.
         """
-        super().__init__("client", self._make_session, session)
+        super().__init__("client", session)
         self.headers = {
             "Authorization": Credentials(f"Bearer {api_key.reveal()}"),
             "Accept": "application/json",
@@ -98,7 +99,8 @@ class Transport(Connections):
 
         Args:
             request: The request.
-            sent: Record of the request; its `heard_at` is set when bytes arrive.
+            sent: Record of the request. Its `heard_at` is set when bytes arrive, and its `is_stale`
+                if the connection was stale.
 
         Raises:
             RequestError: There was no usable response.
@@ -109,8 +111,12 @@ class Transport(Connections):
         response: aiohttp.ClientResponse | None = None
         try:
             with Block(self._time_limit, loop, sent.at, sent.task) as block:
-                session = self.session if self.owns_session and not self.is_closed else None
-                response = await (session or self.open_session()).get(url, **request.options)
+                new = sent.is_repeated
+                is_usual = self.owns_session and not (self.is_closed or new)
+                session = (self.session if is_usual else None) or self.open_session(
+                    new_connection=new
+                )
+                response = await session.get(url, **request.options)
                 if sent.at >= self.clock.enough_until:
                     self.clock.record(response.headers.get("Date"), sent.at, loop.time())
                 if _log.isEnabledFor(logging.DEBUG):
@@ -127,6 +133,7 @@ class Transport(Connections):
                 timeout=self._time_limit.seconds, job_id=job_id
             )
         except (aiohttp.ClientError, OSError, RuntimeError) as exc:
+            sent.is_stale = isinstance(exc, StaleConnectionError)
             failure = error_of(exc, job_id=job_id, has_proxy="proxy" in request.options)
         else:
             if response.status == _OK and answer is None and len(body) <= self._read_directly:
@@ -227,18 +234,17 @@ class Transport(Connections):
             self.bytes_received += body.size
         return read, answer
 
-    def _make_session(self) -> aiohttp.ClientSession:
-        """Return the client's own session, which keeps no cookies."""
+    def _make_session(self, *, force_close: bool) -> aiohttp.ClientSession:
+        """Return a session that keeps no cookies; with `force_close`, also no connections."""
+        connector = Connector(
+            ssl=self._options.ssl, resolver=self._options.resolver, force_close=force_close
+        )
         return aiohttp.ClientSession(
             **_SETTINGS,
             headers=self.headers if self._session_has_headers else {"User-Agent": USER_AGENT},
-            connector=aiohttp.TCPConnector(
-                limit=0,  # no limit here: the rate limiter limits the number of requests
-                ssl=self._options.ssl,
-                resolver=self._options.resolver,
-            ),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(send_once,),
+            middlewares=(connector.send_once,),
             max_line_size=self._options.max_header_bytes,
             max_field_size=self._options.max_header_bytes,
             max_headers=self._options.max_headers,
@@ -376,18 +382,3 @@ _SETTINGS: Final[Mapping[str, Any]] = {
     "raise_for_status": False,
     "timeout": aiohttp.ClientTimeout(),
 }
-
-
-async def send_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Middleware that prevents aiohttp from sending a GET twice.
-
-    If a connection breaks before the response, aiohttp sends the GET again, and the request budget
-    would not count the second request. aiohttp does this after the errors `ClientOSError` and
-    `ServerDisconnectedError`. So this function raises `BrokenError` in their place.
-    """
-    try:
-        return await handler(request)
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise BrokenError(exc) from exc

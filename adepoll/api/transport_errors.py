@@ -29,8 +29,17 @@ REFUSED_BY_PROXY: Final = "the proxy refused the request: 407 Proxy Authenticati
 class BrokenError(aiohttp.ClientError):
     """The connection broke before the response; ``args[0]`` is the error of aiohttp.
 
-    The middleware `send_once` raises this error in place of the error of aiohttp, after which
-    aiohttp would send the GET again.
+    `Connector.send_once` raises this error in place of the error of aiohttp, after which aiohttp
+    would send the GET again.
+    """
+
+
+class StaleConnectionError(BrokenError):
+    """The connection was stale: it had served an earlier request, and was closed without an answer.
+
+    Every server may close a connection that it has kept open, also at the moment when the next
+    request arrives. So this error shows nothing about the server. The request may be sent again on
+    a new connection, because a GET is idempotent (RFC 9110, section 9.2.2).
     """
 
 

@@ -247,6 +247,10 @@ class _SemaphoreWithEvent:
             self._wrapped.sent(task, now)
         get_current_span().add_event("adepoll.request.sent")
 
+    def waits_again(self, task: asyncio.Task[object] | None, now: float) -> None:
+        if self._wrapped is not None:
+            self._wrapped.waits_again(task, now)
+
     async def __aenter__(self) -> None:
         await self.semaphore.__aenter__()
         self.sent(asyncio.current_task(), asyncio.get_running_loop().time())

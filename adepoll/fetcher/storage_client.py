@@ -9,14 +9,20 @@ import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
 
 from adepoll.api.connections import Connections
+from adepoll.api.connector import LONGEST_KEEP_ALIVE, Connector
 from adepoll.api.transport import USER_AGENT
-from adepoll.api.transport_errors import REFUSED_BY_PROXY, describe, is_lasting_refusal
+from adepoll.api.transport_errors import (
+    REFUSED_BY_PROXY,
+    StaleConnectionError,
+    describe,
+    is_lasting_refusal,
+)
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.redaction import REDACTED, redact_url
 from adepoll.errors import (
@@ -39,7 +45,6 @@ _READ_SIZE: Final = 2**18
 _READ_SIZE_IN_BULK: Final = 2**19
 # aiohttp buffers up to twice this size, then stops reading from the socket.
 _READ_BUFFER: Final = 2**18
-_KEEP_ALIVE: Final = 15.0  # maximum seconds until an idle connection is closed
 _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -67,7 +72,7 @@ class StorageClient(Connections):
             min_rate: Minimum bytes per second, averaged over `read_timeout` seconds. Only the time
                 in which the client waits for bytes counts.
         """
-        super().__init__("fetcher", self._make_session)
+        super().__init__("fetcher")
         self._guard = guard
         self._options = options or TransportOptions()
         self._timeout = aiohttp.ClientTimeout(
@@ -95,18 +100,20 @@ class StorageClient(Connections):
         finally:  # also if this task is cancelled meanwhile
             await self._guard.close()
 
-    def _make_session(self) -> aiohttp.ClientSession:
+    def _make_session(self, *, force_close: bool) -> aiohttp.ClientSession:
+        connector = Connector(
+            ssl=self._options.ssl,
+            resolver=self._guard,
+            force_close=force_close,
+            # If a body ends while reading is paused, aiohttp does not stop the read timeout of the
+            # connection, which is idle then. aiohttp could reuse the connection just before the
+            # timeout fires. So idle connections are closed earlier than that.
+            keep_alive=min(LONGEST_KEEP_ALIVE, self._read_timeout / 2),
+        )
         session = aiohttp.ClientSession(
             auto_decompress=False,
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                ssl=self._options.ssl,
-                resolver=self._guard,
-                # If a body ends while reading is paused, aiohttp does not stop the read timeout of
-                # the connection, which is idle then. aiohttp could reuse the connection just before
-                # the timeout fires. So idle connections are closed earlier than that.
-                keepalive_timeout=min(_KEEP_ALIVE, self._read_timeout / 2),
-            ),
+            connector=connector,
+            middlewares=(connector.send_once,),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={**DEFAULT_HEADERS, "User-Agent": USER_AGENT},
             timeout=self._timeout,
@@ -208,23 +215,27 @@ class StorageClient(Connections):
         """Send one GET request, and return its response, which may be a redirect.
 
         Raise an error of adepoll if there is no response. `url` is the requested address for error
-        messages, and `target` is the same address in the form that aiohttp sends.
+        messages, and `target` is the same address in the form that aiohttp sends. If the connection
+        was stale, the request is repeated once on a new connection.
         """
         private = ""
         cls = ResultTransferError
         proxies = self._guard.proxies
         has_proxy = proxies.for_url(target) is not None
         try:
-            session = self.open_session()
+            options: dict[str, Any] = {
+                "allow_redirects": False,
+                "read_bufsize": _READ_BUFFER,
+                **proxies.options_for(target, headers),
+            }
             # aiohttp's read timeout starts again with each byte, so it does not end an endless
             # header.
             async with asyncio.timeout(self._header_timeout):
-                response = await session.get(
-                    target,
-                    allow_redirects=False,
-                    read_bufsize=_READ_BUFFER,
-                    **proxies.options_for(target, headers),
-                )
+                try:
+                    response = await self.open_session().get(target, **options)
+                except StaleConnectionError:
+                    session = self.open_session(new_connection=True)
+                    response = await session.get(target, **options)
             if not has_proxy or response.status != HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
                 return response
             response.release()

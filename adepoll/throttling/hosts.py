@@ -192,6 +192,10 @@ class Sent:
         ended_after: If `Places` has ended the request early, because requests to another host had
             to wait: the seconds since the last byte of the response. Otherwise None.
         shows_outage: True if a failure of the request counts towards an outage.
+        is_repeated: True if the request repeats one that was sent on a stale connection. It must be
+            sent on a new connection.
+        is_stale: True if the request was sent on a stale connection: the connection had served an
+            earlier request, and was closed before the first byte of the response.
     """
 
     at: float
@@ -202,6 +206,8 @@ class Sent:
     heard_at: float = -math.inf
     ended_after: float | None = None
     shows_outage: bool = True
+    is_repeated: bool = False
+    is_stale: bool = False
 
 
 class Hosts:

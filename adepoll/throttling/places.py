@@ -223,18 +223,20 @@ class SemaphoreUse:
         places: The requests that hold a place of `semaphore`; None if their number has no limit.
         sent: `SemaphoreWrapper.sent` of what the caller has passed. If that is not a wrapper, a
             function that does nothing.
+        waits_again: As `sent`, for `SemaphoreWrapper.waits_again`.
     """
 
     semaphore: AbstractAsyncContextManager[object]
     places: Places | None
     sent: Callable[[asyncio.Task[Any] | None, float], None]
+    waits_again: Callable[[asyncio.Task[Any] | None, float], None]
 
 
 def _ignore(_task: asyncio.Task[Any] | None, _now: float) -> None:
     """Do nothing."""
 
 
-NO_SEMAPHORE: Final = SemaphoreUse(nullcontext(), None, _ignore)
+NO_SEMAPHORE: Final = SemaphoreUse(nullcontext(), None, _ignore, _ignore)
 """Used for a request that holds no semaphore."""
 
 
@@ -249,9 +251,10 @@ class UseBySemaphore(dict[AbstractAsyncContextManager[object], SemaphoreUse]):
             if found.places is None or found.places.is_idle:
                 del self[known]  # the watcher of this semaphore may be closed
         if isinstance(given, SemaphoreWrapper):
-            use = SemaphoreUse(given.semaphore, self[given.semaphore].places, given.sent)
+            places = self[given.semaphore].places
+            use = SemaphoreUse(given.semaphore, places, given.sent, given.waits_again)
         else:
-            use = SemaphoreUse(given, Places(), _ignore)
+            use = SemaphoreUse(given, Places(), _ignore, _ignore)
         self[given] = use
         return use
 

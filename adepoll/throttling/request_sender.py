@@ -1,6 +1,7 @@
 """Sends the requests of one client within a request budget, and repeats failed requests.
 
-`call` repeats a request after a temporary error; `call_once` sends it only once.
+`call` repeats a request after a temporary error; `call_once` sends it only once. Both send it once
+more if its connection was stale.
 
 After a 429, `RateLimiter.failed` makes all requests of the budget wait for Retry-After plus jitter,
 and lowers their rate. Then `call` sends the request again. `call_once` does not: a poll is repeated
@@ -123,6 +124,11 @@ class RequestSender:
     ) -> _T:
         """Send a request once, when the request budget allows it. Raises the errors of `call`.
 
+        If the request was sent on a stale connection (`Sent.is_stale`), it is sent once more on a
+        new connection, when the request budget allows that. A stale connection shows nothing about
+        the service: the server may close a connection that it has kept open at any time, also when
+        the next request arrives (RFC 9112, section 9.3.1).
+
         Args:
             send: Sends the request.
             host: The host to which it is sent; None if the service has one host.
@@ -137,7 +143,7 @@ class RequestSender:
         """
         limiter, loop, host = self._limiter, asyncio.get_running_loop(), host or self._only_host
         use = NO_SEMAPHORE if semaphore is None else limiter.semaphores[semaphore]
-        places = use.places
+        places, is_repeated = use.places, False
         while True:
             due = limiter.ready(host) if loop is self._loop else None
             if due is None:
@@ -150,20 +156,18 @@ class RequestSender:
                 if self._loop is None or (sent := limiter.start(host, due, places)) is None:
                     continue
                 self._requests += 1
+                sent.is_repeated = is_repeated
                 try:
                     use.sent(sent.task, sent.at)
                     response = await send(sent)
                 except RequestError as error:
+                    if is_repeated := self._must_repeat(sent, now := loop.time()):
+                        use.waits_again(sent.task, now)
+                        continue
                     self._record_failure(error, sent)
                     raise without_frames(error)  # noqa: B904 - it is the same error
                 except asyncio.CancelledError as exc:
-                    # It becomes the context of an error: below, or of a TimeoutError of the caller.
-                    without_frames(exc)
-                    if (ended := error_of_ended(sent, job_id)) is None:
-                        limiter.withdrawn(sent)
-                        raise
-                    self._record_failure(ended, sent)
-                    raise ended from None
+                    raise self._record_cancelled(exc, sent, job_id) from None
                 except BaseException:
                     limiter.withdrawn(sent)
                     raise
@@ -283,6 +287,32 @@ class RequestSender:
         self._key_works = True
         self._limiter.succeeded(sent)
 
+    def _must_repeat(self, sent: Sent, now: float) -> bool:
+        """Return True, and record the failure, if a failed request must be sent once more.
+
+        It was sent on a stale connection, and the connection was closed soon. If the host has kept
+        the request for longer, it has perhaps failed while it worked on the request.
+        """
+        if not sent.is_stale or sent.is_repeated or now - sent.at > _SOON:
+            return False
+        _log.debug("a connection was closed when it was used again; the request is sent once more")
+        self._failures += 1
+        self._retries += 1
+        self._limiter.withdrawn(sent)
+        return True
+
+    def _record_cancelled(
+        self, exc: asyncio.CancelledError, sent: Sent, job_id: str | None
+    ) -> BaseException:
+        """Record that the task of a request was cancelled; return the error to raise."""
+        # It becomes the context of an error: of `ended`, or of a TimeoutError of the caller.
+        without_frames(exc)
+        if (ended := error_of_ended(sent, job_id)) is None:
+            self._limiter.withdrawn(sent)
+            return exc
+        self._record_failure(ended, sent)
+        return ended
+
     def _record_failure(self, error: RequestError, sent: Sent) -> None:
         """Record that a request has failed, in the statistics and in the request budget."""
         self._count(error)
@@ -315,6 +345,8 @@ class RequestSender:
             self._key_works = True
 
 
+# Seconds within which a server closes a stale connection when it is used again.
+_SOON: Final = 5.0
 _CLOSED: Final = "the client is closed"
 _OTHER_LOOP: Final = "the client belongs to another event loop; create one for each loop"
 # Errors about a job which show that the service has accepted the key.

@@ -123,6 +123,11 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
             self._turn_at = now
             self._record_turn(task, now)
 
+    def waits_again(self, task: asyncio.Task[Any] | None, now: float) -> None:
+        """Record that the request of a task must be sent once more, and waits for its turn."""
+        if task is not None:
+            self.waiting[task] = now
+
     async def __aenter__(self) -> None:
         """Acquire the semaphore, for a request that is sent after that."""
         await self.semaphore.__aenter__()
@@ -232,6 +237,13 @@ class PageTurns(Turns):
             if (sent := self._sent.pop(task, None)) is not None:
                 self._seconds += loop.time() - sent
                 self._requests += 1
+
+    def waits_again(self, task: asyncio.Task[Any] | None, now: float) -> None:
+        """Record that the request of a task waits again; stop its time limit meanwhile."""
+        super().waits_again(task, now)
+        if task is not None and (sent := self._sent.pop(task, None)) is not None:
+            self._seconds += now - sent
+            self._limits[task][0].reschedule(None)
 
     def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:
         """Record that a request is sent now, and start its time limit."""

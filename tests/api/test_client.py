@@ -783,7 +783,7 @@ async def test_aiohttp_does_not_repeat_a_request(sent, start_server):
         assert client.stats.requests == len(server.requests) == 1
 
 
-async def test_a_connection_closed_while_idle_is_an_ordinary_failure(start_server):
+async def test_a_connection_closed_while_idle_fails_no_call(start_server):
     server = await start_server(GOOD.replace(CLOSE.encode(), b"Connection: keep-alive"))
     async with client_of(server) as client:
         for _ in range(10):

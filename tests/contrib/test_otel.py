@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode, get_current_span
 from scripted import snapshot
+from stale import StaleRequest
 
 from adepoll import AdeClient, Fixed, JobKind, JobWatcher, ResultFetcher
 from adepoll.api.models import JobPage
@@ -222,6 +223,29 @@ def test_the_event_marks_when_a_request_is_sent_after_it_has_lost_its_turn(spans
 
     replay(script)
     assert [event.name for event in spans.one.events] == ["adepoll.request.sent"]
+
+
+class StaleConnections(SharedTurns):
+    """A source whose requests are sent on a stale connection first."""
+
+    def for_polling(self, semaphore):
+        return StaleConnections(self.sender, semaphore)
+
+    async def get_job(self, job_id):
+        await self.sender.call_once(StaleRequest(1.0), semaphore=self.semaphore)
+        return snapshot(job_id)
+
+
+def test_a_request_that_is_sent_once_more_waits_again_and_has_two_events(spans, replay):
+    async def script():
+        sender = RequestSender(RateLimiter(max_rate=0.1, rng=Random(0)), rng=Random(0))
+        turns = PollTurns(asyncio.Semaphore(1), on_turn=list)
+        view = TracedSource(StaleConnections(sender), spans.tracer).for_polling(turns)
+        await view.get_job("a")
+        assert turns.last_wait == 9.0
+
+    replay(script)
+    assert [event.name for event in spans.one.events] == 2 * ["adepoll.request.sent"]
 
 
 async def test_a_watcher_can_use_it_like_its_source(ade, spans, scripted):

@@ -471,6 +471,28 @@ async def test_a_connection_idle_for_half_the_read_timeout_is_not_reused(
     assert storage.connections == connections
 
 
+async def test_a_request_on_a_stale_connection_is_repeated_on_a_new_one(storage, storage_client):
+    """aiohttp would repeat it on the other idle connection, which can be stale, too."""
+    both = asyncio.Barrier(2)
+
+    async def together(_reader, writer):
+        await both.wait()
+        writer.write(storage.reply(BODY))
+        return True
+
+    storage.answers = [together, together, b"", storage.keeping(storage.reply(BODY))]
+    await asyncio.gather(*[read(storage_client, storage.url()) for _ in range(2)])
+    assert await read(storage_client, storage.url()) == BODY
+    assert (len(storage.heads), storage.connections) == (4, 3)
+
+
+async def test_a_new_connection_that_is_closed_is_not_repeated(storage, storage_client):
+    storage.answers = [b""]
+    with pytest.raises(ResultTransferError):
+        await read(storage_client, storage.url())
+    assert len(storage.heads) == 1
+
+
 async def test_in_bulk_chunks_are_larger_and_the_next_response_is_not_affected(
     storage_client, storage
 ):

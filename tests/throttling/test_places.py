@@ -39,6 +39,9 @@ class Wrapped:
     def sent(self, task, now):
         pass
 
+    def waits_again(self, task, now):
+        pass
+
 
 class Requests:
     """Requests to the hosts `good` and `bad`, which hold a semaphore."""

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 from attrs import evolve, frozen
+from stale import StaleRequest
 
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock
 from adepoll.errors import JobTimeoutError
@@ -379,6 +380,42 @@ def test_the_time_limit_of_a_page_that_has_lost_its_turn_begins_with_its_next_tu
             with turns.request(timeout, 3.0):
                 await budget.service.sender.call_once(lambda _: asyncio.sleep(2), semaphore=turns)
         assert (asyncio.get_running_loop().time(), turns.mean_duration) == (13.0, 2.0)
+
+    replay(script)
+
+
+# --- requests that are sent once more after a stale connection -----------------------------------
+
+
+def test_a_poll_that_is_sent_once_more_waits_again(replay):
+    """Otherwise more polls would wait for the budget than `hold_back` allows."""
+
+    async def script():
+        service, loop = paced(0.1), asyncio.get_running_loop()
+        turns = PollTurns(asyncio.Semaphore(1), on_turn=lambda: None)
+
+        async def poll():
+            turns.waiting[asyncio.current_task()] = loop.time()
+            await service.sender.call_once(StaleRequest(1.0), semaphore=turns)
+
+        polling = asyncio.create_task(poll())
+        await asyncio.sleep(0.5)
+        assert [*turns.waiting.values()] == []
+        await asyncio.sleep(1.0)
+        assert [*turns.waiting.values()] == [1.0]
+        await polling
+        assert (turns.last_wait, loop.time()) == (9.0, 11.0)
+
+    replay(script)
+
+
+def test_the_time_limit_of_a_page_that_is_sent_once_more_excludes_its_wait(replay):
+    async def script():
+        turns, loop = PageTurns(asyncio.Semaphore(1)), asyncio.get_running_loop()
+        async with asyncio.timeout(None) as timeout:
+            with turns.request(timeout, 3.0):
+                await paced(0.1).sender.call_once(StaleRequest(2.0), semaphore=turns)
+        assert (loop.time(), turns.mean_duration) == (12.0, 4.0)
 
     replay(script)
 

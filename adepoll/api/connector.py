@@ -1,0 +1,93 @@
+"""An aiohttp connector that detects stale connections.
+
+aiohttp sends a GET again if its connection breaks before the response. The request budget would not
+count the second request. The second connection can also be a connection that the server closes as
+soon as it is used again. So `Connector.send_once` prevents the repetition, and tells apart the
+failures after which a request may be sent again on a new connection.
+"""
+
+from ssl import SSLContext
+from typing import Final
+from weakref import WeakSet
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
+
+from adepoll.api.transport_errors import BrokenError, StaleConnectionError
+
+LONGEST_KEEP_ALIVE: Final = 15.0
+"""Seconds until an idle connection is closed, unless there is a reason to close it earlier."""
+
+
+class Connector(aiohttp.TCPConnector):
+    """A connector that knows for which requests it has opened a connection.
+
+    Its session must use the middleware `send_once`.
+    """
+
+    def __init__(
+        self,
+        *,
+        ssl: SSLContext | bool,
+        resolver: AbstractResolver | None,
+        force_close: bool,
+        keep_alive: float = LONGEST_KEEP_ALIVE,
+    ) -> None:
+        """Create a connector without connections, and without a limit of their number.
+
+        Args:
+            ssl: As for `aiohttp.TCPConnector`.
+            resolver: As for `aiohttp.TCPConnector`.
+            force_close: True to open a new connection for each request.
+            keep_alive: Seconds until an idle connection is closed, if not `force_close`.
+        """
+        super().__init__(
+            limit=0,
+            ssl=ssl,
+            resolver=resolver,
+            force_close=force_close,
+            keepalive_timeout=None if force_close else keep_alive,
+        )
+        # The requests in flight for which a connection was opened. The other requests use the
+        # connection of an earlier request.
+        self._opened_for: WeakSet[aiohttp.ClientRequest] = WeakSet()
+
+    async def send_once(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Middleware that prevents aiohttp from sending a GET twice.
+
+        aiohttp repeats a GET after the errors `ClientOSError` and `ServerDisconnectedError`. So
+        this method raises a `BrokenError` in their place.
+
+        Raises:
+            StaleConnectionError: The connection had served an earlier request, and was closed
+                before the first byte of the response.
+            BrokenError: The connection broke in another way.
+        """
+        try:
+            return await handler(request)
+        except aiohttp.ClientConnectorError:
+            raise  # there was no connection; aiohttp does not repeat the request
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+            is_reused = request not in self._opened_for
+            cls = StaleConnectionError if is_reused and not _has_begun(exc) else BrokenError
+            raise cls(exc) from exc
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - a parameter of the overridden method
+    ) -> ResponseHandler:
+        """Open a connection for a request; aiohttp calls this if it has no idle connection."""
+        self._opened_for.add(req)
+        return await super()._create_connection(req, traces, timeout)
+
+
+def _has_begun(exc: aiohttp.ClientError) -> bool:
+    """Return True if an error shows that a part of the response has arrived."""
+    # Otherwise, the message is a text.
+    return isinstance(exc, aiohttp.ServerDisconnectedError) and not isinstance(exc.message, str)
