@@ -79,8 +79,8 @@ class Transport(Connections):
         self._time_limit = TimeLimit(timeout)
         self._max_body_bytes = max_body_bytes
         self._most_inline = min(max_body_bytes, inline_limit)
-        # Largest body to which no limit applies, and which is decoded without a thread.
-        self._read_directly = min(self._most_inline, NEVER_COSTLY, MAX_ERROR_BYTES)
+        self._below_limits = min(self._most_inline, MAX_ERROR_BYTES)  # within the limit of any body
+        self._read_directly = min(max_body_bytes, NEVER_COSTLY)
         self.clock = ServiceClock()
         self.bytes_received = 0
 
@@ -124,7 +124,7 @@ class Transport(Connections):
                     _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
                 if adopted := request.adopt and request.adopt(response):
                     return adopted
-                if response.closed and response.content.total_bytes <= self._read_directly:
+                if response.closed and response.content.total_bytes <= self._below_limits:
                     body = response.content.read_nowait()  # the whole body has already arrived
                 else:
                     body, answer = await self._receive(request, response, sent, block.restart)
