@@ -92,9 +92,9 @@ class ObjectScanner:
         The constructor's argument `streamed` is the name of this member.
 
         Raises:
-            MalformedAnswerError: The text is not a JSON object, has that member twice, or has more
-                than `max_members` members and not that member among the first. Or the value of that
-                member must be an object, but is a text or an array.
+            MalformedAnswerError: The text is not a JSON object, or has that member twice. Or the
+                object has more than `max_members` members, and that member is not one of the first.
+                Or the value of that member must be an object, but is a text or an array.
         """
         text = chunk if isinstance(chunk, bytes) else bytes(chunk)
         position = 0
