@@ -57,13 +57,13 @@ def examples() -> list:
 @pytest.mark.parametrize(("language", "code", "real"), examples())
 async def test_example_runs_as_printed(language, code, real, tmp_path, tmp_path_factory):
     """Commands of the README are started as users start them, and those of other pages forked."""
-    variables, inherited = {}, {}
+    variables, options = {}, {}
     if language == "python":
         command = [sys.executable, "-W", "error", "-c", code]
     else:
         command = ["bash", "-euo", "pipefail", "-c", code]
         server = None if real else forkserver.descriptor("-W", "error")
-        inherited = {} if real else {"pass_fds": [server]}
+        options = {"process_group": 0, "pass_fds": [] if real else [server]}
         variables["PATH"] = search_path(tmp_path_factory.mktemp("bin"), descriptor=server)
         packages = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         variables |= {"PYTHONPATH": packages, "PYTHONWARNINGS": "error"}
@@ -88,9 +88,9 @@ async def test_example_runs_as_printed(language, code, real, tmp_path, tmp_path_
             },
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            **inherited,
+            **options,
         )
-        async with supervised(process):
+        async with supervised(process, group=bool(options)):
             stdout, stderr = await process.communicate()
     assert process.returncode == 0, stderr.decode()
     assert "Traceback" not in stderr.decode()
@@ -115,8 +115,9 @@ async def test_an_example_that_waits_for_the_command_ends_where_there_is_none(tm
         cwd=tmp_path,
         env={"PATH": str(tmp_path)},
         stderr=asyncio.subprocess.PIPE,
+        process_group=0,
     )
-    async with supervised(process):
+    async with supervised(process, group=True):
         _, stderr = await process.communicate()
     assert process.returncode != 0
     assert b"adepoll: command not found" in stderr

@@ -38,10 +38,11 @@ async def test_a_signal_ends_waits_and_streams_in_order(name, ade_env):
         cwd=EXAMPLES,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        process_group=0,
     )
     arrivals = Arrivals()
     async with (
-        supervised(process),
+        supervised(process, group=True),
         aiohttp.ClientSession(
             f"http://127.0.0.1:{port}",
             connector=aiohttp.TCPConnector(limit=0),

@@ -100,8 +100,9 @@ async def test_several_workers_serve_one_port_and_end_in_order(ade_env):
         *(sys.executable, "-X", "dev", "-m", *command, "--workers", "2"),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
+        process_group=0,
     )
-    async with supervised(process):
+    async with supervised(process, group=True):
         log = b""
         while log.count(b"startup complete") < 2:
             log += (line := await process.stderr.readline())

@@ -1,6 +1,8 @@
 """Waits that end: with what was waited for, or with a failure that names it."""
 
 import asyncio
+import os
+import signal
 import threading
 from contextlib import asynccontextmanager, suppress
 
@@ -30,10 +32,11 @@ async def until(condition, *, pause=0.002, longest=60):
 
 
 @asynccontextmanager
-async def supervised(process, longest=LONGEST):
+async def supervised(process, longest=LONGEST, *, group=False):
     """Kill the process after the block, or when the block takes longer than `longest` seconds.
 
     In the second case, the test fails, and shows the output of the process that it has not read.
+    With `group`, kill also the processes that it has started; it needs ``process_group=0``.
     """
     try:
         async with asyncio.timeout(longest) as limit:
@@ -42,14 +45,14 @@ async def supervised(process, longest=LONGEST):
         if not limit.expired():
             raise
         state = "runs" if process.returncode is None else f"has ended with {process.returncode}"
-        unread = await _killed(process)
+        unread = await _killed(process, group=group)
         raise AssertionError(
             f"after {longest} s the test still waits: process {process.pid} {state}, "
             f"and the test has not read {unread}"
         ) from None
     finally:
-        if process.returncode is None:
-            await _killed(process)
+        if group or process.returncode is None:
+            await _killed(process, group=group)
 
 
 def first_lines(process, count, longest=60):
@@ -70,10 +73,13 @@ def first_lines(process, count, longest=60):
     return lines
 
 
-async def _killed(process):
-    """Kill the process; return what is left of its stdout and stderr."""
+async def _killed(process, *, group):
+    """Kill the process or its group; return what is left of its stdout and stderr."""
     with suppress(ProcessLookupError):
-        process.kill()
+        if group:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
     with suppress(TimeoutError):
         async with asyncio.timeout(10):  # a process that it has started may hold its pipes
             try:

@@ -24,9 +24,10 @@ async def output_of(command, **options):
         *command,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        process_group=0,
         **options,
     )
-    async with supervised(process):
+    async with supervised(process, group=True):
         stdout, stderr = await process.communicate()
     assert process.returncode == 0, stderr.decode()
     return stdout.decode()
