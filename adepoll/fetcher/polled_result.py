@@ -33,11 +33,10 @@ from adepoll.fetcher.patience import TransferRetries
 from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError
 from adepoll.fetcher.sequential_reader import SequentialReader
-from adepoll.fetcher.storage_client import StorageClient, limit_read_size
+from adepoll.fetcher.storage_client import StorageClient
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, request_headers
 
 _OK: Final = 200
-_READ_SIZE: Final = 2**18  # bytes of one read from the socket
 
 
 class PolledResult:
@@ -106,7 +105,6 @@ class PolledResult:
                 return stack.enter_async_context(self._client.open_answer(self._ref, headers))
 
             response = await self._answered(request)
-            limit_read_size(response, _READ_SIZE)
             with self._storage.receiving(response):
                 body = await self._body(response, requested)
                 if version is not None and version.differs(body.version):

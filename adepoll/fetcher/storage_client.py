@@ -158,7 +158,7 @@ class StorageClient(Connections):
         headers = request_headers(requested, version)
         response, url = await self._follow(job_id, url, headers)
         async with response:
-            limit_read_size(response, _READ_SIZE_IN_BULK if in_bulk else _READ_SIZE)
+            _limit_read_size(response, _READ_SIZE_IN_BULK if in_bulk else _READ_SIZE)
             if _log.isEnabledFor(logging.DEBUG):
                 _log.debug("%s: %d (%s)", redact_url(url), response.status, requested or "whole")
             with self.receiving(response):
@@ -261,7 +261,7 @@ class StorageClient(Connections):
         raise cls(reason, job_id=job_id, received=0, expected=None)
 
 
-def limit_read_size(response: aiohttp.ClientResponse, max_bytes: int) -> None:
+def _limit_read_size(response: aiohttp.ClientResponse, max_bytes: int) -> None:
     """Limit the number of bytes that one read from the socket of a response returns.
 
     This works with asyncio's own transport, whose default is 256 KiB. The transports of uvloop and
