@@ -14,7 +14,7 @@ from adepoll.api.client import AdeClient
 from adepoll.api.models import Json
 from adepoll.api.source import for_polling
 from adepoll.common.tasks import finish, start
-from adepoll.errors import ClosedError, PermissionDeniedError, RequestError
+from adepoll.errors import ClosedError, PermissionDeniedError, RateLimitedError, RequestError
 from adepoll.fetcher import ResultFetcher
 from adepoll.watching.watcher import JobWatcher
 
@@ -187,7 +187,9 @@ class HealthCheck:
                 await for_polling(self._client, nullcontext()).list_jobs(page_size=1)
         except ClosedError:
             return
-        except PermissionDeniedError:  # a valid key need not have the right to list jobs
+        except (PermissionDeniedError, RateLimitedError):
+            # A valid key need not have the right to list jobs. A 429 shows that the service works,
+            # and waits go on after it. Other servers of the organisation can have caused it.
             self._failed_after = None
         except TimeoutError:
             self._failed_after = received

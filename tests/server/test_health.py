@@ -7,7 +7,7 @@ import pytest
 from attrs import define, evolve, field, frozen
 
 from adepoll.api.models import JobPage
-from adepoll.errors import ClosedError, PermissionDeniedError, ServerError
+from adepoll.errors import ClosedError, PermissionDeniedError, RateLimitedError, ServerError
 from adepoll.server.health import LIVE, Condition, Health, HealthCheck
 from adepoll.throttling.statistics import ClientStats
 
@@ -286,10 +286,11 @@ def test_a_stopping_server_sends_no_probe(replay, changes, is_stopping):
     ("error", "before", "after"),
     [
         (PermissionDeniedError(status=403), Condition.OUTAGE, Condition.OK),
+        (RateLimitedError(status=429, retry_after=60.0), Condition.OUTAGE, Condition.OK),
         (ClosedError("closed"), Condition.OUTAGE, Condition.OUTAGE),
     ],
 )
-def test_a_probe_that_may_not_list_jobs_has_got_an_answer(replay, error, before, after):
+def test_a_403_or_429_for_a_probe_shows_that_the_service_works(replay, error, before, after):
     async def script():
         parts = Parts(error=ServerError(status=500))
         check = check_of(parts, probe_every=0.0)
