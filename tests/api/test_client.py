@@ -1289,6 +1289,25 @@ def test_the_rate_is_kept_after_a_stall_with_queued_calls():
         assert sum(start <= time < start + 1 for time in session.sent) <= 12
 
 
+@pytest.mark.parametrize("status", [409, 429, 503])
+@pytest.mark.parametrize(("headers", "minutes"), [({}, 4), ({"Retry-After": "999"}, 30)])
+def test_a_call_ends_within_the_documented_time(status, headers, minutes):
+    session = FakeSession(plan=dict.fromkeys(range(1, 100), (status, 29.9, headers)))
+
+    async def main():
+        async with fake_client(session) as client:
+            with pytest.raises(StatusError):
+                await client.get_job("j-1")
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(StatusError):
+                await client.get_job("j-1")  # the gate can be closed when it begins
+            return asyncio.get_running_loop().time() - began
+
+    seconds = run(main())
+    assert len(session.sent) == 10
+    assert 60 * (minutes - 2) < seconds < 60 * minutes
+
+
 def test_a_429_delays_all_calls_until_retry_after_has_passed():
     session = FakeSession(plan={1: (429, 0.001, {"Retry-After": "30"})})
 
