@@ -370,13 +370,16 @@ class Hosts:
     @property
     def worst(self) -> Host | None:
         """The host with the most failures since its last success; None if no host is known."""
-        hosts = self._by_origin.values()
-        return max(hosts, key=lambda host: host.outage.failures, default=None)
+        return max(self._hosts(), key=lambda host: host.outage.failures, default=None)
 
     @property
     def is_outage(self) -> bool:
         """True during an outage of at least one host."""
-        return any(host.is_down for host in self._by_origin.values())
+        return any(host.is_down for host in self._hosts())
+
+    def _hosts(self) -> list[Host]:
+        """Return all hosts, as a copy: the loop can add one while another thread reads them."""
+        return [*self._by_origin.values()]
 
 
 _REPORT_EVERY: Final = 60.0  # seconds between two log messages about a host that does not respond

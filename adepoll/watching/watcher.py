@@ -344,9 +344,13 @@ class JobWatcher(AsyncCloseable):
 
     @property
     def stats(self) -> WatcherStats:
-        """The statistics of the watcher, as a copy that does not change later."""
+        """The statistics of the watcher, as a copy that does not change later.
+
+        May be read in any thread.
+        """
+        # A copy of `by_kind`: the loop can add a kind while another thread reads the statistics.
         return total(
-            [polling.stats() for polling in self._owner.by_kind.values()],
+            [polling.stats() for polling in [*self._owner.by_kind.values()]],
             subscribers=len(self._owner.subscriptions) + len(self._waiters),
         )
 

@@ -306,3 +306,20 @@ def test_the_worst_host_has_the_most_failures():
     fail(one, 10)
     assert (hosts.worst, hosts.is_outage) == (one, True)
     assert Hosts(waits).worst is None
+
+
+def test_another_thread_may_read_the_state_of_the_hosts_while_one_is_added():
+    hosts, one, _ = two_hosts()
+
+    class Outage:
+        @property
+        def failures(self):
+            hosts.get(f"https://{len(hosts._by_origin)}.test")
+            return 0
+
+        is_on = failures
+
+    one.outage = Outage()
+    assert hosts.worst is one
+    assert not hosts.is_outage
+    assert len(hosts._by_origin) == 4

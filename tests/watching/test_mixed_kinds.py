@@ -33,6 +33,7 @@ from adepoll import (
     store_outcomes,
 )
 from adepoll.emulator import VirtualTimeLoop
+from adepoll.watching.kind_polling import KindPolling
 
 PARSE, EXTRACT, V2 = JobKind.V1_PARSE, JobKind.V1_EXTRACT, JobKind.V2_PARSE
 OWN = JobKind("toy-task")  # a kind that adepoll does not know
@@ -298,6 +299,25 @@ def test_updates_of_the_same_id_are_told_apart():
             for text in ("processing", "completed")
         )
         assert updates == [(PARSE, "a.pdf", "completed")]
+
+    run(main())
+
+
+def test_another_thread_may_read_the_statistics_while_a_kind_is_added(monkeypatch):
+    """The event loop can add a kind between two steps of the other thread."""
+    original, kinds = KindPolling.stats, iter([PARSE, V2])
+
+    async def main():
+        async with watcher_of(Service(ENDS)) as watcher:
+
+            def stats(polling):
+                if kind := next(kinds, None):
+                    watcher._owner.named(JobRef("a", kind=kind))
+                return original(polling)
+
+            monkeypatch.setattr(KindPolling, "stats", stats)
+            assert watcher.stats.watched == 0
+            assert {*watcher.durations_by_kind} == {EXTRACT, PARSE}
 
     run(main())
 
