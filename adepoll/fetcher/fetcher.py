@@ -330,7 +330,9 @@ class ResultFetcher(AsyncCloseable):
         ``async with fetcher.items(job, "extraction.rows.item") as rows: async for row in rows:
         ...``. Only a small part of the result is in memory at the same time. Needs the extra
         ``json``. Numbers have the same types as in `result`. A string in JSON can contain an
-        unpaired surrogate, which is not valid text: it becomes a question mark.
+        unpaired surrogate, which is not valid text: it becomes a question mark. NaN and Infinity
+        are not JSON (RFC 8259, section 6): the iteration raises `ResultMalformedError` when it
+        reaches them, but `result` reads them as None.
 
         Args:
             job: A snapshot of the job, a `JobRef`, or its id.

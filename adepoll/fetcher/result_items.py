@@ -59,7 +59,7 @@ class ItemBuilder:
         """Add the next events of the parser; append the items that they complete to `items`.
 
         Raises:
-            ValueError: The JSON is nested too deeply, or a number is out of range.
+            ValueError: The JSON is nested too deeply.
         """
         for event, value in events:
             if event == "map_key":
@@ -281,14 +281,14 @@ def _import_ijson() -> Any:
         raise ConfigurationError(f"items() needs ijson; {how_to_install('json')}") from None
 
 
-def _number(value: Json) -> int | float:
-    """Return a number as an int or float, as `ResultFetcher.result` does.
+def _number(value: Json) -> int | float | str:
+    """Return a number as an int or float, and as text if it is too large for a float.
 
-    ijson returns numbers with a fraction as `Decimal`.
+    ijson returns numbers with a fraction or an exponent as `Decimal`. JSON may contain such a large
+    number, and a reader may limit the range (RFC 8259, section 6). `ResultFetcher.result` also
+    returns a text, because an error would cost all items after the number.
     """
     if isinstance(value, int):
         return value
     number = float(value)
-    if math.isinf(number):
-        raise ValueError("a number is out of range")
-    return number
+    return str(value) if math.isinf(number) else number
