@@ -61,7 +61,7 @@ def error_of(exc: BaseException, *, job_id: str | None, has_proxy: bool = False)
         cls = ProxyRefusedError if is_lasting_refusal(exc) else ProxyError
     elif _is_from_proxy(exc, has_proxy=has_proxy):
         cls = ProxyError
-    elif isinstance(exc, aiohttp.ClientConnectorCertificateError):
+    elif is_certificate_problem(exc):
         cls = CertificateError
     elif isinstance(exc, aiohttp.ClientConnectorError | RuntimeError):
         cls = ConnectionFailedError
@@ -88,6 +88,34 @@ def is_lasting_refusal(exc: BaseException) -> bool:
         and exc.status < HTTPStatus.INTERNAL_SERVER_ERROR
         and exc.status not in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
     )
+
+
+def is_certificate_problem(exc: BaseException) -> bool:
+    """Return whether a certificate of the server, or that of the client, was not accepted."""
+    if isinstance(exc, BrokenError):
+        exc = exc.args[0]
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        return True
+    return isinstance(exc.__cause__, ssl.SSLError) and _rejection(exc.__cause__) is not None
+
+
+# Alerts by which a server rejects the certificate of the client (RFC 8446, section 6.2), as OpenSSL
+# names them.
+_REJECTION: Final = re.compile(
+    r"_ALERT_((?:BAD|UNSUPPORTED|NO)_CERTIFICATE|CERTIFICATE_[A-Z]+|UNKNOWN_CA|ACCESS_DENIED)"
+)
+
+
+def _rejection(exc: ssl.SSLError) -> str | None:
+    """Return why the server rejected the certificate of the client; None if it did not."""
+    found = _REJECTION.search(exc.reason or "")
+    if found is None:
+        return None
+    if found[1] == "CERTIFICATE_REQUIRED":
+        problem = "requires a client certificate"
+    else:
+        problem = f"rejected the client certificate ({found[1].replace('_', ' ').lower()})"
+    return f"the server {problem}; see TransportOptions(client_certificate=...)"
 
 
 def _has_too_large_headers(exc: aiohttp.ClientResponseError) -> bool:
@@ -122,7 +150,10 @@ def describe(exc: BaseException, *, has_proxy: bool = False) -> str:
         if not is_thread_limit(exc):
             raise exc
         return f"the name of the host cannot be resolved: {NO_THREAD}"
-    reason = f": {_reason(exc)}" if isinstance(exc, OSError) else f" ({type(exc).__name__})"
+    # With TLS 1.3, an alert of the server can arrive after the handshake. aiohttp then raises an
+    # OSError that has the number of the TLS error.
+    cause = exc.__cause__ if isinstance(exc.__cause__, ssl.SSLError) else exc
+    reason = f": {_reason(cause)}" if isinstance(cause, OSError) else f" ({type(exc).__name__})"
     return f"the connection failed{reason}"
 
 
@@ -146,6 +177,8 @@ def _reason(exc: OSError) -> str:
     """Return why a connection failed, as a text without secrets."""
     if isinstance(exc, ssl.SSLCertVerificationError) and exc.verify_message:
         return f"its certificate cannot be verified: {showable(exc.verify_message, 120)}"
+    if isinstance(exc, ssl.SSLError) and (rejection := _rejection(exc)) is not None:
+        return rejection
     if exc.errno is None and isinstance(exc, ConnectionError):
         return "the connection was closed"  # asyncio gives no text, for example within a handshake
     # Look up the system's text for the number of the error, because asyncio has replaced the text.

@@ -43,7 +43,8 @@ class BatchRun(EndsWhenLeft[Outcome]):
             AuthenticationError: The service refused the API key (401).
             PermissionDeniedError: The service refused the API key (403).
             PaymentRequiredError: The organisation has no credits left.
-            CertificateError: The certificate of the service cannot be verified.
+            CertificateError: The certificate of the service cannot be verified, or the service
+                rejected the client certificate.
             ClosedError: The batch or its client was closed, another task closed the run, or you
                 left an earlier loop over this run, which ended it.
         """

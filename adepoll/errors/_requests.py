@@ -34,7 +34,10 @@ class ConnectionFailedError(TransportError):
 
 
 class CertificateError(TransportError):
-    """The certificate of the service cannot be verified. The key was not sent."""
+    """The certificate of the service cannot be verified, or the service rejected the client's.
+
+    If the certificate of the service cannot be verified, the key was not sent.
+    """
 
     transient = False
     fatal = True

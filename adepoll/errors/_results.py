@@ -146,10 +146,10 @@ class ResultTransferError(ResultError):
 
 
 class ResultCertificateError(ResultTransferError):
-    """The certificate of the object storage that has the result cannot be verified.
+    """The certificate of a storage cannot be verified, or the storage rejected the client's.
 
-    The URL of the result was not sent. If the certificate of the API cannot be verified, the error
-    is a `CertificateError`.
+    If the certificate of the storage cannot be verified, the URL of the result was not sent. If the
+    problem concerns the API, the error is a `CertificateError`.
     """
 
     transient = False

@@ -21,6 +21,7 @@ from adepoll.api.transport_errors import (
     REFUSED_BY_PROXY,
     StaleConnectionError,
     describe,
+    is_certificate_problem,
     is_lasting_refusal,
 )
 from adepoll.api.transport_options import TransportOptions
@@ -248,7 +249,7 @@ class StorageClient(Connections):
             reason = describe(exc, has_proxy=has_proxy)
             if is_lasting_refusal(exc):
                 cls = ResultProxyRefusedError
-            elif isinstance(exc, aiohttp.ClientConnectorCertificateError):
+            elif is_certificate_problem(exc):
                 cls = ResultCertificateError
             if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(
                 exc.os_error, PrivateAddressError

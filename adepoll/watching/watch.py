@@ -246,7 +246,8 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
             AuthenticationError: The key was refused (401).
             PermissionDeniedError: The key was refused (403).
             PaymentRequiredError: The organisation has no credits left.
-            CertificateError: The certificate of the service cannot be verified.
+            CertificateError: The certificate of the service cannot be verified, or the service
+                rejected the client certificate.
             JobIdsCancelledError: The iterable of job ids was cancelled.
             ClosedError: The watcher or its client was closed; another task closed the watch during
                 this call; or an earlier loop over the watch was left, which ended the watch.

@@ -3,9 +3,11 @@
 import gc
 import json
 import math
+import socket
 import ssl
 from base64 import b64encode
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from threading import Event, Thread
 from urllib.parse import quote
 
 import pytest
@@ -411,6 +413,64 @@ async def test_a_client_certificate_is_shown_to_servers_that_demand_one(authorit
         own = {"ca_file": authority.file, "client_certificate": certificate}
         async with client_of(url, **own) as client:
             await client.get_job("j-1")
+
+
+@contextmanager
+def rejecting(context):
+    """Serve TLS in a thread, and read what follows the alert; yield the URL.
+
+    asyncio's own server closes the connection without an alert.
+    """
+
+    def serve():
+        while not is_over.is_set():
+            connection, _ = server.accept()
+            tls = context.wrap_socket(connection, True, do_handshake_on_connect=False)
+            with tls, suppress(OSError):
+                with suppress(ssl.SSLError):
+                    tls.do_handshake()
+                tls.shutdown(socket.SHUT_WR)
+                while tls.recv(1_000):  # otherwise, the alert could be lost
+                    pass
+
+    is_over = Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = Thread(target=serve)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            is_over.set()
+            socket.create_connection(server.getsockname()).close()
+            thread.join()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_rejected_client_certificate_is_reported_as_that(authority, tmp_path, version):
+    """With TLS 1.3, the alert comes after the handshake, in the place of the response."""
+    context = authority.server_context("127.0.0.1", demand_certificate=True)
+    context.minimum_version = context.maximum_version = version
+    wrong = Authority(tmp_path).certificate("client.example")
+    options = {"ca_file": authority.file, "client_certificate": wrong}
+    with rejecting(context) as url:
+        async with (
+            client_of(url, **options) as client,
+            ResultFetcher(client, allow_private=True, patience=600) as fetcher,
+        ):
+            text = r"the server rejected the client certificate \(unknown ca\); see Transport"
+            with pytest.raises(CertificateError, match=text):
+                await client.get_job("j-1")
+            with pytest.raises(ResultCertificateError, match=text):
+                await fetcher.result(completed(f"{url}/r.json"))
+
+
+async def test_a_missing_client_certificate_is_reported_as_that(authority):
+    context = authority.server_context("127.0.0.1", demand_certificate=True)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3  # older versions have no alert of their own
+    with rejecting(context) as url:
+        async with client_of(url, ca_file=authority.file) as client:
+            with pytest.raises(CertificateError, match="the server requires a client certificate;"):
+                await client.get_job("j-1")
 
 
 async def test_an_own_context_is_used(authority):
