@@ -25,6 +25,9 @@ from adepoll.errors import ResultUrlError
 _Address: TypeAlias = IPv4Address | IPv6Address
 
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+# A host whose last label is a number is an address, not a name: no top-level domain is a number
+# (URL Standard, "ends in a number checker").
+_ENDS_IN_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IGNORECASE)
 # Addresses whose last 32 bits are an IPv4 address (RFC 6052).
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 # Networks of which `is_global` is True, in all or in older versions of Python.
@@ -101,7 +104,12 @@ class SsrfGuard(AbstractResolver):
                     reason = "the URL contains a user or password"
                 elif target.scheme not in self._schemes or not target.host:
                     reason = "results are only fetched over https"
-                elif target.host in self._proxy_hosts and not await self._allows_private():
+                elif (problem := _problem_of_host(target.host)) is not None:
+                    reason = problem
+                elif (
+                    target.host.removesuffix(".") in self._proxy_hosts
+                    and not await self._allows_private()
+                ):
                     reason = "the host is that of the proxy"
                 elif not await self._is_allowed(target):
                     reason = _PRIVATE_HOST
@@ -186,11 +194,27 @@ class SsrfGuard(AbstractResolver):
         return await self._resolver.resolve(host, port, family)
 
 
+def _problem_of_host(host: str) -> str | None:
+    """Return why no result is requested from a host, whatever its address; None without a reason.
+
+    `inet_aton` and curl accept 127.0.0.1 also as ``127.1``, ``0x7f.1`` or ``2130706433``. aiohttp
+    refuses most of these forms, but a proxy could accept them. The same is true of ``%6cocalhost``.
+    """
+    if ":" not in host and _ENDS_IN_NUMBER.fullmatch(host) is None:
+        return "the host is malformed" if "%" in host else None
+    try:
+        ip_address(host)
+    except ValueError:
+        return "the host is an address in an unusual form"
+    return None
+
+
 def _is_private(host: str) -> bool:
     """Return True if the host is an address that is not public, or a name of this machine.
 
     Names of this machine are ``localhost`` and all names that end with ``.localhost``.
     """
+    host = host.removesuffix(".")
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, section 6.3
         return True
     try:

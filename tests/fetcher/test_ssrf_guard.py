@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll import TransportOptions
+from adepoll.api.transport_options import Proxies, Proxy
 from adepoll.emulator import run
-from adepoll.errors import ResultTransferError, ResultUrlError
+from adepoll.errors import ResultUrlError
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.ssrf_guard import PrivateAddressError, SsrfGuard
 
@@ -151,7 +152,8 @@ def test_an_ipv4_address_inside_an_ipv6_address_is_checked(address):
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LocalHost", "LOCALHOST", "a.localhost", "a.b.LocalHost"]
+    "host",
+    ["localhost", "LocalHost", "LOCALHOST", "localhost.", "a.localhost", "a.b.LocalHost."],
 )
 async def test_localhost_is_private_without_resolution(resolving, host):
     names = resolving(localhost=PUBLIC[:1])
@@ -160,29 +162,32 @@ async def test_localhost_is_private_without_resolution(resolving, host):
     assert names.asked == ["93.184.216.34"]  # only the name of the API is resolved
 
 
-@pytest.mark.parametrize("host", ["localhost.example", "notlocalhost", "10.0.0.1.example"])
+@pytest.mark.parametrize(
+    "host", ["localhost.example", "notlocalhost", "10.0.0.1.example", "0x7f.example", "1.0xg"]
+)
 async def test_a_name_is_not_mistaken_for_an_address(host):
     assert (await guard().check("job-1", f"https://{host}/p")).host == host
 
 
-@pytest.mark.parametrize(
-    "host", ["2130706433", "127.1", "0177.0.0.1", "0x7f.1", "0x7f000001", "127.0.0.1."]
+ODD_SPELLINGS = (
+    *("2130706433", "127.1", "127.0.1", "0177.0.0.1", "0177.1", "0x7f.1", "0X7F.0x1", "0x7f000001"),
+    *("127.0.0.1.", "127.1.", "127.0.0.0x1", "017700000001", "0x7f.0.0.01", "a.127.0.0.1"),
+    *("134744072", "08.8.8.8", "256.1.1.1", "1.2.3.4.5", "0x", "1.2.3.0x"),  # no loopback address
+    *("%31%32%37.0.0.1", "%6cocalhost", "127%2e1", "[::ffff:7f.1]", "[::ffff:127.1]"),
 )
-async def test_old_spellings_of_an_address_are_not_resolved(answering, stored, host):
-    """Spellings that getaddrinfo(3) accepts as 127.0.0.1, and `ipaddress` does not."""
-    connected = []
 
-    async def note(_reader, writer):
-        connected.append(writer)
-        writer.close()
 
-    async with await asyncio.start_server(note, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        client = answering(base_url=PUBLIC_API, attempts=1)
-        async with ResultFetcher(client, patience=0) as fetcher:
-            with pytest.raises((ResultUrlError, ResultTransferError)):
-                await fetcher.result(stored(f"https://{host}:{port}/p"))
-    assert connected == []
+@pytest.mark.parametrize("allow_private", [True, False])
+@pytest.mark.parametrize("proxies", [None, Proxies(by_scheme={"all": Proxy("http://proxy:1")})])
+@pytest.mark.parametrize("host", ODD_SPELLINGS)
+async def test_an_address_in_an_odd_form_is_refused(resolving, host, proxies, allow_private):
+    """curl and getaddrinfo(3) accept most of them as 127.0.0.1, and a proxy may do that, too."""
+    names = resolving()
+    asked = SsrfGuard(api_url=PUBLIC_API, allow_private=allow_private, proxies=proxies)
+    with pytest.raises(ResultUrlError, match="the host is ") as caught:
+        await asked.check("job-1", f"https://{host}:9/p")
+    assert not caught.value.transient
+    assert names.asked == []
 
 
 # --- Names --------------------------------------------------------------------------------------
