@@ -212,8 +212,8 @@ def status_error(
     cls = _ERRORS.get(status, UnexpectedStatusError)
     if 300 <= status < 400:  # noqa: PLR2004 - classes of HTTP statuses
         cls = RedirectRefusedError
-    elif status >= 500:  # noqa: PLR2004 - classes of HTTP statuses
-        cls = ServerError
+    elif not 100 <= status < 500:  # noqa: PLR2004 - classes of HTTP statuses
+        cls = ServerError  # an invalid status, such as 600 or 099, means 5xx (RFC 9110, section 15)
     return cls(
         status=status,
         detail=_detail(body, secret),

@@ -85,7 +85,8 @@ def is_lasting_refusal(exc: BaseException) -> bool:
     """Return whether a proxy refused a connection for a reason that will last, such as 407."""
     return (
         isinstance(exc, aiohttp.ClientHttpProxyError)
-        and exc.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        # An invalid status, such as 600 or 099, means 5xx (RFC 9110, section 15).
+        and HTTPStatus.CONTINUE <= exc.status < HTTPStatus.INTERNAL_SERVER_ERROR
         and exc.status not in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
     )
 

@@ -212,13 +212,18 @@ def error_for(
     timing = timing_of(url, body, now) if status in _MAY_MEAN_EXPIRED else Timing.OTHER
     if timing is Timing.EXPIRED:
         cls = ResultExpiredError
-    elif timing is Timing.TOO_EARLY or status in _TRANSIENT or status >= 500:  # noqa: PLR2004 - a class of HTTP statuses
+    elif timing is Timing.TOO_EARLY or status in _TRANSIENT or _is_5xx(status):
         return ResultServerError(
             job_id=job_id, status=status, detail=detail, url=url, retry_after=retry_after
         )
     elif status in _MAY_MEAN_EXPIRED:
         cls = ResultForbiddenError
     return cls(job_id=job_id, status=status, detail=detail, url=url)
+
+
+def _is_5xx(status: int) -> bool:
+    # An invalid status, such as 600 or 099, means 5xx (RFC 9110, section 15).
+    return not 100 <= status < 500  # noqa: PLR2004 - classes of HTTP statuses
 
 
 def timing_of(url: str, body: bytes, now: datetime) -> Timing:

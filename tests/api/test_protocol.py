@@ -157,6 +157,11 @@ def test_a_content_type_is_redacted_and_shortened():
         (503, "ServerError", True, False),
         (504, "ServerError", True, False),
         (599, "ServerError", True, False),
+        # invalid statuses count as 5xx (RFC 9110, section 15)
+        (0, "ServerError", True, False),
+        (99, "ServerError", True, False),
+        (600, "ServerError", True, False),
+        (999, "ServerError", True, False),
         (204, "UnexpectedStatusError", True, False),
         (207, "UnexpectedStatusError", True, False),
     ],
@@ -180,7 +185,7 @@ def test_206_is_an_error_status_for_a_list():
         protocol.read_page(V1_EXTRACT, 206, JSON, b'{"jobs": []}')
 
 
-@given(st.integers(100, 999), st.binary() | st.text().map(str.encode))
+@given(st.integers(0, 999), st.binary() | st.text().map(str.encode))
 @example(503, b"")
 @example(201, b"")
 def test_any_status_and_body_raise_a_request_error(status, body):

@@ -100,6 +100,8 @@ ANSWERS = {
     ),
     "S3 slow down": (VALID, 503, xml("SlowDown", "Please reduce"), ResultServerError),
     "S3 internal": (VALID, 500, xml("InternalError", "We"), ResultServerError),
+    "invalid, low": (VALID, 99, b"", ResultServerError),  # as 5xx (RFC 9110, section 15)
+    "invalid, high": (VALID, 600, b"", ResultServerError),
     "S3 missing": (VALID, 404, xml("NoSuchKey", "The specified key"), ResultRefusedError),
     "S3 version 2": (V2.format(BEFORE.timestamp()), 403, DENIED, ResultExpiredError),
     "S3 version 2, valid": (V2.format(AFTER.timestamp()), 403, DENIED, ResultForbiddenError),
