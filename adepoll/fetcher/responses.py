@@ -188,9 +188,12 @@ class ResponseInterpreter:
     def _range(self, response: aiohttp.ClientResponse, requested: Range | None) -> ResponseBody:
         """Return the body of a response that contains a range of the object.
 
-        Raise `UnusableRangeError` if it is not the requested range.
+        Raise `UnusableRangeError` if it is not the requested range. The range of all bytes is the
+        whole object.
         """
         start, stop, size = parse_content_range(response.headers.get("Content-Range", ""))
+        if requested is None and size and (start, stop) == (0, size):
+            return self.whole(response)  # some caches send the whole object as one range
         if requested is None:
             raise self._unusable("a byte range instead of the whole result")
         if not (CODINGS | UNSUPPORTED_CODINGS).isdisjoint(_codings(response)):
