@@ -29,6 +29,7 @@ _OPTIONS: Final = (
     (re.compile("; check base_url"), "; check --base-url"),
     (re.compile("; pass to="), "; pass --to"),
     (re.compile(r"; to accept them, pass transport=TransportOptions\(.*?\)"), ""),
+    (re.compile(r"TransportOptions\(client_certificate=\.\.\.\)"), "--cert"),
     (re.compile(r": pass a function as ResultFetcher\(resolve_url=.*? for reading"), ""),
     (
         re.compile(r"no rules for jobs of the kind (\S+); pass them as kinds=\[.*?\]"),
