@@ -258,8 +258,8 @@ class ResultFetcher(AsyncCloseable):
         job_id, target = ref_of(job).job_id, Path(path)
 
         def prepare() -> PartFile:
-            self._leftovers.clean(target.absolute().parent)
             part = PartFile(target, job_id=job_id, overwrite=overwrite)
+            self._leftovers.clean(target.absolute().parent)
             part.check()
             return part
 

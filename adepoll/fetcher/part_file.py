@@ -49,10 +49,18 @@ class PartFile:
     """
 
     def __init__(self, target: Path, *, job_id: str, overwrite: bool) -> None:
-        """Store the arguments. No file is created before `open` is called."""
-        self._target = target.absolute()  # the program may change its current folder meanwhile
+        """Store the arguments. No file is created before `open` is called.
+
+        Raises:
+            StorageError: The target is relative, and the current folder has been deleted.
+        """
+        self._target = target
         self._job_id = job_id
         self._overwrite = overwrite
+        try:
+            self._target = target.absolute()  # the program may change its current folder meanwhile
+        except OSError as exc:
+            raise self._storage_error(exc) from exc
         self._names = PartNames(self._target, job_id)
         self._own: OwnFile | None = None
         self._state_file: ResumeStateFile | None = None

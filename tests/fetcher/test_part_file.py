@@ -906,6 +906,15 @@ def test_a_relative_target_stays_the_same_file_if_the_program_changes_its_folder
     assert names(tmp_path) == ["later", "out"]
 
 
+def test_a_relative_target_in_a_deleted_folder_raises_immediately(tmp_path, monkeypatch):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(StorageError, match=r"cannot write out: No such file or directory"):
+        part_file(Path("out"))
+
+
 def test_a_target_created_meanwhile_leaves_nothing_to_resume(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
