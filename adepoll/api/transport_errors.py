@@ -140,7 +140,8 @@ def describe(exc: BaseException, *, has_proxy: bool = False) -> str:
         exc = exc.args[0]
     if isinstance(exc, aiohttp.ClientConnectorError):
         what = "the proxy " if _is_from_proxy(exc, has_proxy=has_proxy) else ""
-        return f"cannot connect to {what}{exc.host}:{exc.port}: {_reason(exc.os_error)}"
+        host = f"[{exc.host}]" if ":" in exc.host else exc.host
+        return f"cannot connect to {what}{host}:{exc.port}: {_reason(exc.os_error)}"
     if isinstance(exc, aiohttp.ServerDisconnectedError):
         return "the connection was closed before an answer came"
     if isinstance(exc, aiohttp.ClientResponseError):
