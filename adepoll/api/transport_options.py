@@ -95,6 +95,9 @@ class TransportOptions:
         no_proxy = environment.pop("no", Secret("")).reveal()
         if self.proxy is not None:
             environment = {"all": Secret(self.proxy)}
+        if {"http", "https"} <= environment.keys():
+            # It is not needed. On many desktops it is a SOCKS proxy, which cannot be used.
+            environment.pop("all", None)
         return Proxies(
             by_scheme={
                 scheme: _read_proxy(text, f"{scheme.upper()}_PROXY")

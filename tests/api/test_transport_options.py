@@ -320,6 +320,11 @@ def chosen(url, monkeypatch, **environment):
         ("https://h", {"ALL_PROXY": "http://p:1"}, "http://p:1"),
         ("https://h", {"ALL_PROXY": "http://p:1", "https_proxy": "http://q:1"}, "http://q:1"),
         ("https://h", {"HTTPS_PROXY": "http://p:1", "https_proxy": "http://q:1"}, "http://q:1"),
+        (
+            "https://h",
+            {"HTTPS_PROXY": "http://p:1", "HTTP_PROXY": "http://q:1", "all_proxy": "socks://s:1"},
+            "http://p:1",
+        ),
         ("https://h", {"HTTPS_PROXY": "http://p:1", "https_proxy": ""}, None),
         ("https://h", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "*"}, None),
     ],
