@@ -1,13 +1,15 @@
 """TransportOptions: proxies, certificates, header limits and name resolution of connections."""
 
+import errno
 import os
 import re
 import ssl
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from functools import partial
 from ipaddress import ip_address, ip_network
 from os import PathLike
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import getproxies_environment
 
@@ -37,8 +39,8 @@ class TransportOptions:
             variables.
         ca_file: PEM file with certificates of authorities that are trusted in addition to those of
             the system. Use it for a proxy that inspects TLS, or for a service in your own network.
-        client_certificate: PEM file with a certificate and its private key, for servers that
-            require a certificate.
+        client_certificate: PEM file with a certificate and its private key, which must not be
+            encrypted, for servers that require a certificate.
         ssl_context: Your own TLS context. It excludes `ca_file` and `client_certificate`.
         max_header_bytes: Longest accepted header line of a response, in bytes.
         max_headers: Largest accepted number of response headers.
@@ -74,7 +76,8 @@ class TransportOptions:
         if self.ca_file is not None:
             _load(context.load_verify_locations, "ca_file", self.ca_file)
         if self.client_certificate is not None:
-            _load(context.load_cert_chain, "client_certificate", self.client_certificate)
+            load = partial(context.load_cert_chain, password=_refuse_encrypted_key)
+            _load(load, "client_certificate", self.client_certificate)
         object.__setattr__(self, "_loaded", context)
 
     @property
@@ -247,6 +250,14 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
         return address in ip_network(entry, strict=False)
     except ValueError:
         return False
+
+
+def _refuse_encrypted_key() -> NoReturn:
+    """Raise the error for a private key that is encrypted.
+
+    Without this function, OpenSSL would ask for the password on the terminal, and wait.
+    """
+    raise OSError(errno.EACCES, "its private key is encrypted; decrypt the key first")
 
 
 def _load(

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey
+from cryptography.hazmat.primitives import serialization
 from downloading import completed
 from proxies import Authority, Proxy
 from rawstorage import RawStorage
@@ -488,6 +489,20 @@ async def test_an_own_context_is_used(authority):
         client_of(f"https://127.0.0.1:{port}", ssl_context=context) as client,
     ):
         await client.get_job("j-1")
+
+
+def test_an_encrypted_private_key_is_refused_without_asking_for_its_password(authority, tmp_path):
+    """OpenSSL would ask on the terminal, and block the event loop."""
+    plain = authority.certificate("client.example").read_bytes()
+    key = serialization.load_pem_private_key(plain, None)
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    secret = serialization.BestAvailableEncryption(b"password")
+    path = tmp_path / "encrypted.pem"
+    path.write_bytes(
+        plain[plain.index(b"-----BEGIN CERT") :] + key.private_bytes(pem, form, secret)
+    )
+    with pytest.raises(ConfigurationError, match=r"encrypted\.pem: its private key is encrypted;"):
+        TransportOptions(client_certificate=path)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
