@@ -106,10 +106,14 @@ class ListTrust:
     def chance(self, state: JobState, now: float) -> float:
         """Return the chance that a job has settled; 1 if its poll is urgent.
 
-        The poll is urgent if the job is missing from the list. It is also urgent if somebody waits
-        for the job, unless the list decides when the job is polled.
+        The poll is urgent if the job is missing from the list. It is also urgent if it is the first
+        one since somebody has begun to wait for the job, unless the list decides when the job is
+        polled. (If all polls for waiters were urgent, a few waiters would use the whole budget.)
         """
-        if state.missing_at < math.inf or (state.awaited and not self.covers(state)):
+        if state.missing_at < math.inf:
+            return 1.0
+        is_first = state.polled_at <= state.awaited_since
+        if is_first and state.awaited and not self.covers(state):
             return 1.0
         return self.learning.chance(state, now)
 

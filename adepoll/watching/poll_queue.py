@@ -69,15 +69,16 @@ class _Heap:
 class PollQueue:
     """Jobs ordered by the time of their next poll; each job is in the queue at most once.
 
-    If more jobs are due than can be polled, urgent jobs are polled first: jobs that somebody waits
-    for, jobs that are missing from the list, and jobs named in `poll_now`. The order of the other
-    overdue jobs depends on three things: how long they have been due, how probably they have
-    settled, and how small their watch is. At every tenth poll of an overdue job, they come before
-    the urgent jobs, so that no job waits forever.
+    If more jobs are due than can be polled, urgent jobs are polled first: jobs that somebody has
+    begun to wait for, jobs that are missing from the list, and jobs named in `poll_now`. The order
+    of the other overdue jobs depends on three things: how long they have been due, how probably
+    they have settled, and how small their watch is. At every tenth poll of an overdue job, they
+    come before the urgent jobs, so that no job waits forever.
 
     Why small watches come earlier: without this rule, a watch of 10 jobs beside a watch of 1,000
     jobs would be as late as the large one. With it, a watch with the share s of all overdue jobs
-    gets about the share sqrt(s) of the polls, so the large watch still gets most of them.
+    gets about the share sqrt(s) of the polls, so the large watch still gets most of them. A `wait`
+    counts as a watch of one job.
 
     Attributes:
         chance: Returns the chance, 0 to 1, that a job has settled at a given time; 1 also for an

@@ -75,6 +75,8 @@ class PollTimes:
             # Also if the job is overdue: the queue then notices that its poll is urgent now.
             self.poll_queue.put(state, min(due, state.due))
         if state.due <= now:
+            if was_awaited and not self.list_trust.covers(state):
+                self._put_urgent(state, state.due)  # for the new waiter, it is the first poll
             state.skip_checks()
 
     def put_sooner(self, state: JobState, now: float) -> None:

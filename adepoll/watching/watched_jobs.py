@@ -319,12 +319,11 @@ class WatchedJobs:
     def _share_of_others(self, state: JobState) -> float:
         """Return the share of the watched jobs that are not in the watch of a job, 0 to 1.
 
-        If the job is in several watches, the smallest one counts. Return 0 if somebody waits for
-        the job: calls of `wait` are not compared with each other.
+        If the job is in several watches, the smallest one counts. A `wait` is a watch of one job.
         """
         watched = len(self._states)
         smallest = min([subscriber.open for subscriber in state.subscribers])
-        return 0.0 if smallest >= watched or state.awaited else 1 - smallest / watched
+        return 0.0 if smallest >= watched else 1 - smallest / watched
 
     def _put_after_failure(self, state: JobState, now: float, *, within: float) -> None:
         """Make a job due again after a failed poll: at the latest after `within` seconds."""

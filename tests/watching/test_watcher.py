@@ -713,29 +713,54 @@ def test_a_small_watch_is_not_as_late_as_a_large_one(replay, scripted, options):
     replay(script)
 
 
+class OftenIfAwaited:
+    """A schedule with long delays, unless somebody waits for the job."""
+
+    def delay(self, job, rng):
+        return 1_000.0 if job.awaited_for is None else 5.0
+
+
 def test_the_last_eight_jobs_of_a_watch_are_polled_like_those_of_a_wait(replay, scripted):
     """At first nine jobs are open. When one has settled, somebody waits for the others."""
 
     async def script():
         first, *others = SMALL[:9]
+        source = scripted({job_id: ["pending"] for job_id in SMALL})
+        async with watcher_of(source, schedule=OftenIfAwaited()) as watcher:
+            small = asyncio.create_task(collect(watcher.watch(SMALL[:9], timeout=1_000)))
+            await asyncio.sleep(200)
+            assert set(map(source.count, others)) == {1}
+            source.scripts[first] = ["completed"]
+            assert watcher.poll_now(first)
+            await asyncio.sleep(12)
+            assert set(map(source.count, others)) == {4}
+            small.cancel()
+            await asyncio.gather(small, return_exceptions=True)
+
+    replay(script)
+
+
+def test_many_waits_leave_polls_for_a_large_watch_while_the_budget_is_short(replay, scripted):
+    """Two polls per second are possible; the waits alone want more."""
+
+    async def script():
         source = scripted({job_id: ["pending"] for job_id in [*LARGE, *SMALL]}, latency=0.5)
         async with watcher_of(source, concurrency=1) as watcher, watcher.watch(LARGE) as large:
             request = asyncio.create_task(anext(large))
             await asyncio.sleep(600)
-            small = asyncio.create_task(collect(watcher.watch(SMALL[:9], timeout=1_000)))
-            await asyncio.sleep(200)
-            assert min(map(source.count, SMALL[:9])) > 0
-            source.scripts[first] = ["completed"]
-            assert watcher.poll_now(first)
-            await asyncio.sleep(1.5)
-            few_since = now()
-            await asyncio.sleep(100)
-            # A due poll is made before those of other jobs, except for one of ten polls.
-            later = [min(t for t in source.times(i) if t > few_since) for i in others]
-            assert max(later) < few_since + 11
-            small.cancel()
-            request.cancel()
-            await asyncio.gather(small, request, return_exceptions=True)
+            begun = now()
+            waits = [asyncio.create_task(watcher.wait(job_id)) for job_id in SMALL]
+            await asyncio.sleep(12)
+            # Only every tenth poll is of another job at first.
+            assert min(map(source.count, SMALL)) == 1, "the first polls are urgent"
+            await asyncio.sleep(600)
+            polls = [job_id for time, job_id in source.polls if time > begun]
+            of_small = sum(job_id in SMALL for job_id in polls)
+            # The waits are 5% of the jobs, and get the square root of that.
+            assert len(polls) / 8 < of_small < len(polls) / 3
+            for task in (request, *waits):
+                task.cancel()
+            await asyncio.gather(request, *waits, return_exceptions=True)
 
     replay(script)
 
