@@ -120,6 +120,7 @@ class ListSweeper:
             list_is_proven=accuracy.is_proven,
             compare_at=accuracy.compare_at,
             replaces_waits=now < watched_jobs.list_hints.waits_replaced_until,
+            pages_wait=self.turns.last_wait > _LONG,
             settled_share=throughput.settled_share if throughput.is_short else 0.0,
         )
 

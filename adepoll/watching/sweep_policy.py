@@ -35,6 +35,8 @@ class Situation:
         compare_at: Latest time at which the next sweep should start; see `ListAccuracy`.
         replaces_waits: True if the list replaces polls of jobs that somebody waits for, because the
             request budget is short.
+        pages_wait: True if the last request for a page has waited for the request budget or the
+            semaphore.
         settled_share: While the request budget is short: the share, 0 to 1, of the recent late
             polls that found a settled job. Otherwise 0.
     """
@@ -51,6 +53,7 @@ class Situation:
     list_is_proven: bool = False
     compare_at: float = math.inf
     replaces_waits: bool = False
+    pages_wait: bool = False
     settled_share: float = 0.0
 
 
@@ -138,9 +141,14 @@ class SweepPolicy:
         """Return the number of pages after which to abandon a sweep.
 
         With "auto", a sweep with more pages would need more requests than the polls that it
-        replaces.
+        replaces, or would delay polls for too long (`_delays_polls`).
         """
-        return _MAX_PAGES if self.discovery == "list" else int(self._replaced_polls(at))
+        if self.discovery == "list":
+            return _MAX_PAGES
+        most = self._replaced_polls(at)
+        if self._delays_polls(at, at.now - self._started):
+            most = min(most, self._worthwhile_pages(at))
+        return int(most)
 
     def record_end(self, sweep: Sweep, at: Situation) -> None:
         """Record the end of a sweep that is complete, or was abandoned after too many pages."""
@@ -161,6 +169,12 @@ class SweepPolicy:
                 self.is_trial = True
                 # Polls by schedule find settled jobs earlier than sweeps, or cost less.
                 self._pause(at.now, _PAUSE)
+            elif (
+                self.discovery == "auto"
+                and self._delays_polls(at, self.duration)
+                and sweep.needed_pages > self._worthwhile_pages(at)
+            ):
+                self._pause(at.now, _PAUSE, until_watched=2 * at.watched)
             elif not self.is_trial:
                 self._useful += 1
                 if self._useful >= _MIN_USEFUL:
@@ -236,6 +250,24 @@ class SweepPolicy:
         # of jobs that are missing from the list, so their share says nothing about other jobs.
         return polls * (1 - at.settled_share) if self.last is None else polls
 
+    def _delays_polls(self, at: Situation, seconds: float) -> bool:
+        """Return True if a sweep that has taken `seconds` delays polls.
+
+        Its pages have waited for the request budget or the semaphore, and it has taken more than
+        half of the time after which the next sweep should start.
+        """
+        return at.pages_wait and seconds > self._interval(at) / 2
+
+    def _worthwhile_pages(self, at: Situation) -> float:
+        """Return the largest number of pages of a sweep that is useful although it delays polls.
+
+        While every request delays another one, a sweep of p pages takes as long as p polls. On
+        average, it shows the end of a job as late as polls of all jobs in turn if p is about half
+        of the number of active jobs. It must also leave time to poll the jobs that it finds
+        missing, and to poll jobs that it shows as active because the list may be wrong.
+        """
+        return (at.watched - at.pending_confirmation) / _JOBS_PER_PAGE
+
     def _pause(self, now: float, seconds: float, *, until_watched: float = math.inf) -> None:
         """Stop sweeping for some time.
 
@@ -290,6 +322,7 @@ _MIN_USEFUL: Final = 5  # complete sweeps since the last pause, after which `pau
 _MIN_WASTED: Final = 100.0  # wasted polls; with fewer, sweeping does not pause because of them
 _DEFAULT_DELAY: Final = 4.0  # assumed seconds between two polls of a job before its first poll
 _REQUEST_SHARE: Final = 0.2  # list requests per job; if there are more, sweeps become rarer
+_JOBS_PER_PAGE: Final = 5.0  # active jobs for which one more page is useful if it delays polls
 _MAX_STRETCH: Final = 1.2  # maximum factor by which the time between sweeps becomes longer
 _MEMORY: Final = 300.0  # seconds after which an event counts only 1/e, or 37%
 _RATE_MEMORY: Final = 10.0  # seconds after which a poll counts only 1/e in `_rate`

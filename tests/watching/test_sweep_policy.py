@@ -48,6 +48,39 @@ def sweep_at(policy, now, *, took=0.0, pages=2, pending=0, **more):
     return sweep
 
 
+@pytest.mark.parametrize(
+    ("discovery", "took", "pages", "missing", "pages_wait", "pauses"),
+    [
+        ("auto", 10.0, 20, 0, True, 0),
+        ("auto", 10.0, 21, 0, True, 1),
+        ("auto", 10.0, 10, 50, True, 0),
+        ("auto", 10.0, 11, 50, True, 1),
+        ("auto", 10.0, 21, 0, False, 0),  # the pages have delayed no poll
+        ("auto", 0.9, 21, 0, True, 0),  # most of the time there is no sweep
+        ("list", 10.0, 21, 0, True, 0),
+    ],
+)
+def test_a_sweep_that_delays_polls_needs_five_active_jobs_for_each_page(
+    discovery, took, pages, missing, pages_wait, pauses
+):
+    policy = policy_of(discovery)
+    more = {"watched": 100, "pending_confirmation": missing, "pages_wait": pages_wait}
+    sweep_at(policy, 10.0, took=took, pages=pages, **more)
+    assert policy.pauses == pauses
+    assert policy.should_sweep(at(10.0, **more)) is (not pauses)
+
+
+@pytest.mark.parametrize(
+    ("now", "missing", "pages_wait", "pages"),
+    [(10.0, 0, True, 20), (10.0, 50, True, 10), (10.0, 0, False, 100), (0.5, 0, True, 100)],
+)
+def test_a_sweep_that_delays_polls_is_abandoned_earlier(now, missing, pages_wait, pages):
+    policy = policy_of()
+    policy.start(at(0.0, watched=100))
+    more = {"watched": 100, "pending_confirmation": missing, "pages_wait": pages_wait}
+    assert policy.max_pages(at(now, mean_delay=4.0, **more)) == pages
+
+
 @pytest.mark.parametrize(("now", "is_old"), [(60.0, False), (60.1, True)])
 def test_a_sweep_is_out_of_date_after_a_minute(now, is_old):
     policy = policy_of()

@@ -248,6 +248,22 @@ def test_other_peoples_jobs_can_make_sweeps_too_expensive(replay):
     replay(script)
 
 
+def test_other_peoples_jobs_do_not_delay_polls_while_requests_wait(replay):
+    """Two requests at the same time take two seconds, so one poll of each job takes 40 s."""
+
+    async def script():
+        service = Service(latency=(1.0, 1.0))
+        service.submit(1_500, processing_time=1e9, age=86_400.0)
+        ours = service.submit(40, processing_time=lambda number: 30.0 + 10 * number)
+        async with watcher_of(service, concurrency=2) as watcher, watcher.watch(ours) as watch:
+            lags = await lags_of(service, watch)
+        assert len(lags) == 40
+        # The list has 16 pages. If it were read all the time, there would be a page for each poll.
+        assert len(service.lists) < len(service.polls) / 4
+
+    replay(script)
+
+
 def test_a_long_list_is_not_read_to_the_end_while_late_polls_find_settled_jobs(replay):
     """Only one request per second is possible, and other programs have 4,000 active jobs."""
 
