@@ -65,7 +65,7 @@ watched: at its next failed poll, unless this poll got a response that shows tha
 now, such as a 403, or without a poll when it becomes due. (During an outage only single polls are
 sent, so a thousand jobs would otherwise be given up over hours.) Of the seconds between two failed
 polls, at most a tenth of this limit is added to these times, so the next poll comes within this
-tenth.
+tenth. For the host, this tenth is at least 20 s, and failed list requests count, too.
 
 Times are seconds of one monotonic clock, passed in as `now`.
 """
@@ -141,6 +141,11 @@ class FailureRules:
         self.host.record_response()
         self.key.record_accepted()
 
+    def record_failed_page(self, error: RequestError, now: float) -> None:
+        """Record a failed request for a page of the list: it can show that the host is silent."""
+        if error.transient and not isinstance(error, AnswerError | RedirectRefusedError):
+            self.host.record_silence(error, now, longest=self._longest_silence)
+
     def record(self, state: JobState, error: AdePollError, now: float) -> float | FailureAction:
         """Record a failed poll of a job, and decide whether to poll the job again.
 
@@ -208,7 +213,7 @@ class FailureRules:
         The error is that of its own last poll, if the outage is the cause of that error.
         """
         host, limit = self.host, self._total_limit
-        if not host.silent_for or host.silent_since(state.added_at) < (1 - _ROUNDING) * limit:
+        if not self.gives_up_all or host.silent_since(state.added_at) < (1 - _ROUNDING) * limit:
             return None
         if (failures := state.failures) is not None and failures.kind is FailureKind.FAILED:
             own = failures.last_error
@@ -235,6 +240,17 @@ class FailureRules:
             last_error=last_error,
             polls=polls,
         )
+
+    @property
+    def gives_up_all(self) -> bool:
+        """True if the host has been down for so long that all jobs watched since then end."""
+        host, limit = self.host, (1 - _ROUNDING) * self._total_limit
+        return host.silent_polls > 0 and 0 < host.silent_for >= limit
+
+    @property
+    def _longest_silence(self) -> float:
+        """Largest part of the time between two failures that counts as silence of the host."""
+        return max(self._total_limit / _MIN_POLLS, _PROBES_APART)
 
     @property
     def _total_limit(self) -> float:
@@ -333,8 +349,7 @@ class FailureRules:
             self.host.worked += 1
             self.host.record_response()
         elif kind is None or not self._is_probably_bad(failures, kind):
-            longest = self._total_limit / _MIN_POLLS
-            self.host.record_failure(error, now, longest=longest)
+            self.host.record_failure(error, now, longest=self._longest_silence)
             self.key.failed += 1
 
 
@@ -401,6 +416,9 @@ _RESPONSES: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.MALFORMED})
 # A job is given up after at least this number of failed polls that follow the first one.
 _MIN_POLLS: Final = 10
 _MIN_POLLS_OF_NEW_JOB: Final = 5
+# At least this number of the seconds between two failures counts as silence of the host. In an
+# outage, a request is sent about every 10 s.
+_PROBES_APART: Final = 20.0
 _OUTAGE_FACTOR: Final = 12.0  # default of `outage_patience`, as a multiple of `patience`
 # If this share of the polls of other jobs succeed, a job whose poll has failed is polled soon.
 _FEW: Final = 0.2

@@ -251,6 +251,7 @@ class ListSweeper:
         so that it does not hold the semaphore. It counts as two temporary errors.
         """
         tries = throttled = 0
+        rules = self._watched_jobs.failure_rules
         while True:
             self.requests += 1
             limit = self._watched_jobs.list_checks.accuracy.limit
@@ -269,6 +270,7 @@ class ListSweeper:
                 # have no request budget.
                 await asyncio.sleep(error.retry_after or _RETRY_DELAY)
             except RequestError as error:
+                rules.record_failed_page(error, asyncio.get_running_loop().time())
                 tries += 1
                 if tries >= _MAX_TRIES or not error.transient:
                     raise
@@ -276,10 +278,12 @@ class ListSweeper:
             except TimeoutError as error:  # after RequestError, because AnswerTimeoutError is both
                 if not timeout.expired():
                     raise
+                what = f"no page of the list in {longest:.0f} s"
+                failure = TransportError(what, job_id=None)
+                rules.record_failed_page(failure, asyncio.get_running_loop().time())
                 tries += _TRIES_OF_HANGING
                 if tries >= _MAX_TRIES:
-                    what = f"no page of the list in {longest:.0f} s"
-                    raise TransportError(what, job_id=None) from error
+                    raise failure from error
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
         """Handle the end of the sweeping task: report its error, or plan the next sweep."""

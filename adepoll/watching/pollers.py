@@ -272,7 +272,7 @@ class Pollers:
             self._on_fatal(error)
             self.watched_jobs.left_jobs.ended_all(state, error, now)
             return True
-        if self.watched_jobs.begins_drawing:
+        if self.watched_jobs.chooses_again:
             # Choose other jobs in place of those whose polls were not sent yet. `_worker_ended`
             # starts their pollers, and the cancelled polls are repeated later.
             for task in [*self.turns.waiting]:

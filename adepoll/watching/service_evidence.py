@@ -24,7 +24,7 @@ class HostEvidence:
         failed: Number of polls that failed for a reason that can concern all jobs of the host.
             Polls of jobs that are probably bad (see `failure_handling`) are not counted.
         silent_for: Seconds for which the host has not responded: the sum of the times between
-            failed polls. Of a long time between two polls, only a part counts.
+            failed polls and list requests. Of a long time between two of them, only a part counts.
         silent_polls: Number of failed polls since the last response.
         last_error: Last failure that can concern all jobs of the host; None if a later response has
             shown that the host works.
@@ -48,12 +48,16 @@ class HostEvidence:
     def record_failure(self, error: AdePollError, now: float, *, longest: float) -> None:
         """Record a poll that failed for a reason that can concern all jobs of the host.
 
-        The host counts as silent since the previous failed poll, but for at most `longest` seconds.
+        The host counts as silent since the previous failure, but for at most `longest` seconds.
         """
-        if self.last_error is not None:
-            self.silent_for += min(now - self._failed_at, longest)
+        self.record_silence(error, now, longest=longest)
         self.failed += 1
         self.silent_polls += 1
+
+    def record_silence(self, error: AdePollError, now: float, *, longest: float) -> None:
+        """Record a failed list request. It counts as silence, but not as a failed poll."""
+        if self.last_error is not None:
+            self.silent_for += min(now - self._failed_at, longest)
         self._failed_at = now
         self.last_error = error
 

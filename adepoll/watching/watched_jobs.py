@@ -168,13 +168,15 @@ class WatchedJobs:
         return self.learning.record_all_dropped(states)
 
     @property
-    def begins_drawing(self) -> bool:
-        """True if `pop_due` draws jobs at random from now on, because four polls have failed.
+    def chooses_again(self) -> bool:
+        """True if jobs whose polls were not sent yet must be chosen again, after a failed poll.
 
-        Perhaps only the jobs at the head of the queue are bad. A poll of another job then shows
-        that the service works.
+        From now on, `pop_due` draws jobs at random, because four polls have failed: perhaps only
+        the jobs at the head of the queue are bad, and a poll of another job shows that the service
+        works. Or `pop_due` gives jobs up, because the host has been down for too long.
         """
-        return self.failure_rules.host.silent_polls == _DRAWS_AFTER
+        rules = self.failure_rules
+        return rules.host.silent_polls == _DRAWS_AFTER or rules.gives_up_all
 
     def time_left(self, now: float) -> float | None:
         """Return the seconds until all jobs are expected to have settled; None if unknown."""

@@ -73,6 +73,33 @@ def test_a_postponed_job_waits_if_the_host_has_failed_again():
     assert rules.postponed_to(state.failures, 16.0) == 16.0
 
 
+@pytest.mark.parametrize(
+    ("error", "silent"),
+    [
+        (BROKEN, True),
+        (TransportError("no connection", job_id=None), True),
+        (MALFORMED, False),
+        (FORBIDDEN, False),
+        (REFUSED, False),
+    ],
+)
+def test_only_failed_pages_that_can_concern_the_host_count_as_its_silence(error, silent):
+    rules = rules_of(outage_patience=300.0)
+    rules.record_failed_page(error, 100.0)
+    rules.record_failed_page(error, 1_000.0)
+    assert rules.host.silent_for == (30.0 if silent else 0.0)
+
+
+def test_without_a_failed_poll_no_job_is_given_up_for_an_outage():
+    rules, state = rules_of(outage_patience=300.0, patience=300.0), job()
+    for number in range(20):
+        rules.record_failed_page(BROKEN, 20.0 * number)
+    assert rules.host.silent_for == 380.0
+    assert rules.outage_error(state) is None
+    rules.record(job("other"), BROKEN, 400.0)
+    assert rules.outage_error(state) is not None
+
+
 def time_of_the_end(rules, error, *, every, answers=0, failures=0, state=None):
     """Return when a job is given up whose polls fail from 0 on, and with which poll."""
     state = state or job()

@@ -79,11 +79,11 @@ class FailingOnce:
         return JobPage(jobs=(summary("job-2"),), has_more=False)
 
 
-def make_sweeper(source, *, semaphore=None, fatal=None):
+def make_sweeper(source, *, semaphore=None, fatal=None, rules=None):
     """Make a list sweeper for one watched job."""
     watched_jobs = WatchedJobs(
         timing=ScheduleCalls(schedule=Fixed(interval=10), rng=Random(0), learning=Learning()),
-        failure_rules=FailureRules(not_found_grace=15.0, patience=60.0),
+        failure_rules=rules or FailureRules(not_found_grace=15.0, patience=60.0),
     )
     subscription = subscription_of("job-1")
     watched_jobs.subscribe("job-1", "job-1", subscription, 0.0)
@@ -253,6 +253,20 @@ def test_a_sweep_fails_after_the_third_temporary_error_of_a_page(replay, failure
         await asyncio.sleep(3.0)
         assert sweeper.sweeps == sweeps
         assert source.times[: failures + 1] == [0.0, 0.25, 0.5, 0.75][: min(failures + 1, 3)]
+        await close(sweeper)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("source", [lambda: FailingList([broken()] * 100), Unlisted])
+def test_failed_requests_for_pages_show_that_the_host_is_silent(replay, source):
+    async def script():
+        rules = FailureRules(not_found_grace=15.0, patience=60.0)
+        sweeper = make_sweeper(source(), rules=rules)
+        sweeper.pump()
+        await asyncio.sleep(12)
+        assert rules.host.silent_for > 0
+        assert rules.host.failed == 0
         await close(sweeper)
 
     replay(script)

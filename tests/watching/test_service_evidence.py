@@ -47,6 +47,15 @@ def test_the_silence_of_a_host_is_the_time_between_failures_up_to_a_limit_each()
     assert host.silent_for == 0.0
 
 
+def test_a_failed_list_request_counts_as_silence_but_not_as_a_failed_poll():
+    host = HostEvidence()
+    host.record_silence(BROKEN, 100.0, longest=10.0)
+    assert (host.silent_for, host.last_error) == (0.0, BROKEN)
+    host.record_silence(BROKEN, 104.0, longest=10.0)
+    host.record_failure(BROKEN, 204.0, longest=10.0)
+    assert (host.silent_for, host.silent_polls, host.failed) == (14.0, 1, 1)
+
+
 FORBIDDEN = PermissionDeniedError(status=403, job_id="a")
 
 

@@ -7,7 +7,9 @@ import pytest
 from scripted import snapshot
 from watching import now, watcher_of
 
+from adepoll.api.client import AdeClient
 from adepoll.api.protocol import status_error
+from adepoll.emulator import Emulator, JobPlan, run
 from adepoll.errors import (
     AuthenticationError,
     JobNotFoundError,
@@ -21,6 +23,7 @@ from adepoll.errors import (
     UnresolvedJobsError,
 )
 from adepoll.scheduling.schedules import Adaptive
+from adepoll.watching.watcher import JobWatcher
 
 
 class Service:
@@ -123,9 +126,27 @@ def test_many_jobs_are_given_up_soon_after_the_outage_patience(replay):
             settled, error = await settle(watcher.watch(ids(100)))
         assert (settled, len(error.causes)) == ([], 100)
         assert {type(cause) for cause in error.causes.values()} == {ServerError, ServiceDownError}
-        assert 120 <= now() < 180
+        assert 120 <= now() < 150
 
     replay(script)
+
+
+@pytest.mark.parametrize("jobs", [50, 300])
+def test_jobs_of_a_client_are_given_up_soon_after_a_short_outage_patience(jobs):
+    """The first failures are of list requests, and in an outage a request is sent every 10 s."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with Emulator() as ade, AdeClient(ade.api_key, base_url=ade.base_url) as client:
+            submitted = [ade.submit(JobPlan(processing_time=1e6)) for _ in range(jobs)]
+            loop.call_later(100, ade.faults.add, "server-error")
+            begun = loop.time()
+            async with JobWatcher(client, patience=60, outage_patience=60) as watcher:
+                settled, error = await settle(watcher.watch(submitted))
+            assert (settled, len(error.causes)) == ([], jobs)
+            assert 160 <= loop.time() - begun < 190
+
+    run(main())
 
 
 @pytest.mark.parametrize("patience", [1.0, 5.0, 20.0])
@@ -346,7 +367,7 @@ def test_short_waits_end_after_the_documented_time_while_the_service_is_down(rep
         async with adaptive(Service(lambda j, _: broken(j)), patience=10) as watcher:
             errors = await wait_repeatedly(watcher, 100)
             assert isinstance(errors[-1], ServerError)
-            assert 120 <= now() < 180
+            assert 120 <= now() < 150
             assert all(isinstance(error.last_error, ServerError) for error in errors[:-1])
             assert "502" in str(errors[0])
 

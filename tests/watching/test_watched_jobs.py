@@ -444,7 +444,7 @@ def test_after_four_failed_polls_in_a_row_the_next_jobs_are_drawn_at_random():
     polled, begins = [], []
     for _ in range(8):
         polled.append(poll(watched_jobs, ServerError(status=503), 0.0))
-        begins.append(watched_jobs.begins_drawing)
+        begins.append(watched_jobs.chooses_again)
     assert polled[:4] == names[:4]
     assert polled[4] not in names[:5]
     assert begins.index(True) == 3
