@@ -20,7 +20,7 @@ from adepoll.batch.result_files import NameBy, ProtectedFiles
 from adepoll.batch.run import BatchRun
 from adepoll.batch.run_tasks import RunTasks
 from adepoll.common.closing import AsyncCloseable
-from adepoll.common.file_system import plain_path
+from adepoll.common.file_system import check_owners_of_folders, plain_path
 from adepoll.common.redaction import showable
 from adepoll.common.system_errors import reason_of
 from adepoll.common.threads import start_in_thread
@@ -356,4 +356,5 @@ class Batch(AsyncCloseable):
 
 
 def _make_folder(path: Path) -> None:
+    check_owners_of_folders(path / "result.json")
     path.mkdir(0o700, parents=True, exist_ok=True)

@@ -12,9 +12,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Final
+
+from adepoll.common.redaction import showable
 
 try:
     import fcntl
@@ -42,6 +44,9 @@ _MAX_CHUNKS_PER_CALL: Final = 1024  # the limit of pwritev(2) on Linux and the B
 # can be slow to allocate. In a virtual machine that had returned its memory to the host, writing a
 # gigabyte took 2 to 4 s, and with writes of 512 KiB 0.3 to 0.6 s (ext4, Linux 6.18).
 _MAX_BYTES_PER_CALL: Final = 2**19
+
+SHARED: Final = stat.S_IWOTH | stat.S_ISVTX
+"""The mode of a folder such as /tmp: every user can create files, but rename only their own."""
 
 _RENAMES: Final = 20
 _BETWEEN_RENAMES: Final = 0.05  # seconds
@@ -192,18 +197,55 @@ def is_of_another_user(status: os.stat_result) -> bool:
     return effective_user is not None and status.st_uid not in {0, effective_user()}
 
 
+def check_owners_of_folders(path: Path) -> None:
+    """Raise if another user may have put a folder, or a link to one, into the path of a file.
+
+    In a folder like /tmp, every user can create entries, and rename only their own. So another user
+    could at any time replace a folder there by a link to one of this user's folders, and then
+    adepoll would replace files in it. Only root can create a mount point.
+
+    Raises:
+        PermissionError: A folder above `path`, or a link to a folder, belongs to another user, who
+            is not root, and every user can create entries beside it.
+        ValueError: No file can have this path.
+    """
+    folder = _folder_of_another_user(path)
+    if folder is not None:
+        raise PermissionError(
+            errno.EPERM,
+            f"{showable(str(folder))} belongs to another user, and every user can create folders "
+            "beside it; use a folder of your own",
+            str(path),
+        )
+
+
+def _folder_of_another_user(path: Path) -> Path | None:
+    try:
+        for above, folder in pairwise(reversed(path.absolute().parents)):
+            shared = above.stat()
+            if shared.st_mode & SHARED == SHARED:
+                found = folder.lstat()
+                is_foreign = is_of_another_user(found) and found.st_uid != shared.st_uid
+                if is_foreign and not folder.is_mount():
+                    return folder
+    except OSError:
+        pass  # the folder does not exist yet, or writing raises the same error
+    return None
+
+
 def check_owner_of_link(path: Path) -> None:
     """Raise if another user may have put a link, a pipe or a device in the place of a file.
 
     In a folder like /tmp, every user can create a link or a pipe. Linux refuses to follow such a
     link (protected_symlinks in proc_sys_fs(5)), but only in folders with the sticky bit, and not if
-    the path was resolved before.
+    the path was resolved before. The folders above `path` are checked, too.
 
     Raises:
         PermissionError: A link, pipe, device or socket at `path` belongs to another user, who is
-            not root.
+            not root. Or `check_owners_of_folders` raises.
         ValueError: No file can have this path.
     """
+    check_owners_of_folders(path)
     try:
         found = path.lstat()
     except OSError:

@@ -27,8 +27,10 @@ def check_replaceable(target: Path, *, overwrite: bool) -> os.stat_result | None
 
     Raises:
         OSError: The target is a folder, a device, a pipe or a socket, or its folder does not exist.
-            With `overwrite`, also if the target is a symbolic link.
+            With `overwrite`, also if the target is a symbolic link. Or another user may have put
+            one of its folders there (`file_system.check_owners_of_folders`).
     """
+    file_system.check_owners_of_folders(target)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not target.parent.is_dir():

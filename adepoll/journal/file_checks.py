@@ -19,7 +19,6 @@ from adepoll.errors import JournalAccessError, NotAJournalError
 from adepoll.journal.schema import ROLLBACK_END, SHM_END, WAL_END, companion
 
 _SMALLEST: Final = 512  # bytes: size of the smallest page; every SQLite file has at least one page
-_SHARED: Final = stat.S_IWOTH | stat.S_ISVTX  # the mode of a folder such as /tmp
 # True if `os.access` can check the rights of the effective user, which are those of the process.
 _EFFECTIVE: Final = os.access in os.supports_effective_ids
 
@@ -31,7 +30,8 @@ def absolute_path(given_path: str | os.PathLike[str]) -> Path:
 
     Raises:
         JournalAccessError: No file can have this path, for example because of a null character. Or
-            another user, who is not root, has put a link or a pipe there.
+            another user, who is not root, has put a link or a pipe there, or a folder above it into
+            a folder like ``/tmp``.
         ConfigurationError: The path is a URL.
     """
     check_is_local(given_path, "the journal")
@@ -116,7 +116,7 @@ def check_owner(path: Path, status: os.stat_result) -> None:
         JournalAccessError: The file belongs to another user, who is not root, and is in a folder
             such as ``/tmp``: every user can create files there, and remove only their own.
     """
-    is_shared = path.parent.stat().st_mode & _SHARED == _SHARED
+    is_shared = path.parent.stat().st_mode & file_system.SHARED == file_system.SHARED
     if is_shared and file_system.is_of_another_user(status):
         raise JournalAccessError(
             "the file belongs to another user, and every user can create files in its folder; "

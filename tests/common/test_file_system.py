@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from files import become
 
 from adepoll.common import file_system
 from adepoll.common.replacing import replacing
@@ -326,7 +327,7 @@ def test_a_link_of_another_user_is_not_followed(monkeypatch, tmp_path, owner, us
     if user is None:
         monkeypatch.delattr(os, "geteuid")
     else:
-        monkeypatch.setattr(os, "geteuid", lambda: user)
+        become(user, monkeypatch)
     if is_refused:
         with pytest.raises(PermissionError, match="of another user"):
             write(path)
@@ -345,7 +346,7 @@ def test_a_plain_file_of_another_user_is_replaced(monkeypatch, tmp_path):
         return SimpleNamespace(st_mode=lstat(self).st_mode, st_uid=4_712)
 
     monkeypatch.setattr(Path, "lstat", lstat_of_another_user)
-    monkeypatch.setattr(os, "geteuid", lambda: 4_711)
+    become(4_711, monkeypatch)
     write(path)
     assert (tmp_path / "file").read_bytes() == b"new"
     with pytest.raises(IsADirectoryError):

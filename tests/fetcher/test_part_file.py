@@ -20,7 +20,7 @@ from threading import Lock
 
 import forkserver
 import pytest
-from files import names
+from files import become, names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openfiles import open_files_in
@@ -1196,8 +1196,7 @@ def test_other_things_in_place_of_the_part_file_are_left_alone(tmp_path, monkeyp
         os.mkfifo(planted)
     else:
         planted.write_bytes(b"theirs")
-        uid = os.geteuid()
-        monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+        become(os.geteuid() + 1, monkeypatch)
     before = planted.lstat()
     write_whole(part_file(tmp_path / "out"), b"{}")
     assert (tmp_path / "out").read_bytes() == b"{}"

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 from amounts import more
+from files import become
 from journalling import ENDPOINT, snapshot
 
 from adepoll import Journal
@@ -388,8 +389,7 @@ def give_away(monkeypatch):
         if os.geteuid() == 0:
             os.chown(path, 65534, 65534, follow_symlinks=False)
         else:
-            other = os.geteuid() + 1
-            monkeypatch.setattr(os, "geteuid", lambda: other)
+            become(os.geteuid() + 1, monkeypatch)
 
     return give
 

@@ -9,6 +9,7 @@ import sys
 
 import forkserver
 import pytest
+from files import become
 from reporting import record
 from waiting import supervised
 
@@ -110,8 +111,7 @@ def test_a_link_or_pipe_of_another_user_is_not_used(tmp_path, monkeypatch, is_li
     if os.geteuid() == 0:
         os.chown(planted, 65534, 65534, follow_symlinks=False)
     else:
-        other = os.geteuid() + 1
-        monkeypatch.setattr(os, "geteuid", lambda: other)
+        become(os.geteuid() + 1, monkeypatch)
     with pytest.raises(PermissionError, match="of another user"):
         write_atomically(planted, "page")
     assert precious.read_text() == "old"

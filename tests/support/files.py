@@ -1,6 +1,7 @@
 """Folders and digests, as tests compare them."""
 
 import hashlib
+import os
 import stat
 from pathlib import Path
 
@@ -15,6 +16,15 @@ def names(folder):
 def sha256(data):
     """Return the SHA-256 of bytes as lower-case hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def become(user, monkeypatch):
+    """Make this process seem to belong to another user.
+
+    Then the folders of the tests belong to somebody else, too, so they are not checked.
+    """
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(file_system, "check_owners_of_folders", lambda _path: None)
 
 
 def mode_of_new_files(folder):
