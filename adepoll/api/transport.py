@@ -380,5 +380,6 @@ _FIRST_REDIRECT: Final = 300  # a response with a lower status can contain a job
 # has one.
 _SETTINGS: Final[Mapping[str, Any]] = {
     "raise_for_status": False,
+    "auto_decompress": True,
     "timeout": aiohttp.ClientTimeout(),
 }

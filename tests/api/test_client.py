@@ -926,6 +926,16 @@ async def test_settings_of_the_callers_session_do_not_change_what_a_status_means
     assert b"another" not in server.requests[0]
 
 
+async def test_compressed_answers_are_read_with_a_session_that_does_not_decompress(start_server):
+    packed = gzip.compress(json.dumps(JOB).encode())
+    server = await start_server(GZIPPED % len(packed) + packed)
+    async with (
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        client_of(server, session=session) as client,
+    ):
+        assert (await client.get_job("j-1")).status is JobStatus.PENDING
+
+
 async def test_traces_of_the_callers_session_do_not_show_the_key(start_server):
     shown = []
 
