@@ -92,10 +92,13 @@ def main() -> NoReturn:
 
 def _show(error: click.UsageError) -> None:
     """Print a usage error on stderr; do nothing if stderr cannot be written."""
+    from adepoll.common.redaction import printable  # noqa: PLC0415 - slow to import; --help does not need it
+
     try:
         if sys.argv[1:]:
             path = _command_line() if error.ctx is None else error.ctx.command_path
-            message = " ".join(error.format_message().split()).rstrip(".")
+            # The message can quote a file name, for example one that the shell has found for "*".
+            message = printable(" ".join(error.format_message().split()).rstrip("."))
             see = " See" if message.endswith("?") else "; see"
             click.echo(f"{path}: {message}{see} {path} --help", err=True)
         else:

@@ -470,6 +470,7 @@ async def test_kind_sets_the_kind_of_ids_that_do_not_say_it(ade):
         (["report", "b.db", "--out", "s3://bucket/b.html"], "must be a local path"),
         (["watch", "a", "--out", ""], "'-o' / '--out': the path is empty"),
         (["watch", "--file", ""], "'-f' / '--file': the path is empty"),
+        (["watch", "--file", "a\x1b]0;b\u202e"], r"a\x1b]0;b\u202e: No such file or directory"),
         (["watch", "a", "--cacert", ""], "'--cacert': the path is empty"),
         (["status", ""], "the path is empty"),
         (["export", "b.db", "--out", ""], "the path is empty"),
@@ -480,6 +481,7 @@ async def test_kind_sets_the_kind_of_ids_that_do_not_say_it(ade):
         (["watch", "a", "--journal", "absent/"], "'absent/' is the path of a folder, not"),
         (["emulate", "--api-key", ""], "a key has printable ASCII characters and no spaces"),
         (["emulate", "--api-key", "a b"], "a key has printable ASCII characters and no spaces"),
+        (["emulate", "--fault", "a\x9b:x"], r"as in a\x9b:0.1"),
         (["emulate", "--fault", "silent:x"], "'x' is not a chance from 0 to 1, as in silent:0.1"),
         (["export", "b.db", "--out", "/"], "'-o' / '--out': File '/' is a directory; see"),
         (["report", "b.db", "--out", "/"], "'-o' / '--out': File '/' is a directory; see"),
@@ -496,6 +498,7 @@ async def test_a_usage_error_is_one_line(ade, words, said):
     assert (code, out) == (2, "")
     (line,) = err.splitlines()
     assert said in line
+    assert line.isprintable()
 
 
 async def test_a_terminal_gets_text_and_json_only_on_request(ade, tmp_path):
