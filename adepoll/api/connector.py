@@ -88,6 +88,9 @@ class Connector(aiohttp.TCPConnector):
 
 
 def _has_begun(exc: aiohttp.ClientError) -> bool:
-    """Return True if an error shows that a part of the response has arrived."""
-    # Otherwise, the message is a text.
+    """Return True if an error shows that a part of the response has arrived.
+
+    The error of a connection that was reset does not show this.
+    """
+    # If nothing has arrived, the message is a text.
     return isinstance(exc, aiohttp.ServerDisconnectedError) and not isinstance(exc.message, str)

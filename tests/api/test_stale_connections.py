@@ -6,6 +6,7 @@ import socket
 import struct
 from random import Random
 
+import aiohttp
 import pytest
 
 from adepoll import AdeClient, JobWatcher, RetryPolicy, TransportError
@@ -138,6 +139,18 @@ async def test_the_request_is_not_sent_again_on_another_idle_connection():
         for _ in range(4):
             await get_job(client)
         assert client.stats.requests == len(server.requests) == 4 + 2 * 4
+
+
+async def test_in_a_session_of_the_caller_aiohttp_repeats_the_request():
+    async with (
+        ClosingServer() as server,
+        aiohttp.ClientSession() as session,
+        server.client(session=session) as client,
+    ):
+        for _ in range(2):
+            await get_job(client)
+        assert server.requests == [0, 0, 1]
+        assert (client.stats.requests, client.stats.failures) == (2, 0)
 
 
 async def test_a_watch_does_not_poll_a_job_later_because_of_stale_connections():
