@@ -47,9 +47,12 @@ class ScheduleCalls:
     mean_delay: float | None = field(default=None, init=False)
     # Recent polls that were earlier than planned, because jobs may take only seconds.
     _early_polls: float = field(default=0.0, init=False)
-    # Number of new jobs that may be polled early (`polls_early`), and the time of the last new job.
+    # Number of new jobs that may be polled early (`polls_early`), the time of the last new job, and
+    # the last time at which jobs may have been polled early because no new job had come for a
+    # minute.
     _early_jobs: float = field(default=12.0, init=False)
     _new_at: float = field(default=math.inf, init=False)
+    _after_break_at: float = field(default=-math.inf, init=False)
     # `schedule`, if it has `first_delay`. Checked once, because isinstance is slow for a protocol.
     _first_poll_schedule: FirstPollSchedule | None = field(init=False)
 
@@ -153,11 +156,16 @@ class ScheduleCalls:
         Early polls show whether jobs are much shorter than was learnt from earlier jobs, or had
         settled already when the watcher got them. Without early polls, many polls would be late
         before this is noticed. The first twelve new jobs are polled early, and later one new job
-        for every five minutes. Only `Adaptive` polls early.
+        for every five minutes. After a minute without a new job, a batch of another kind may begin,
+        so the next eight new jobs are polled early, but at most every five minutes. Only `Adaptive`
+        polls early.
         """
         if now > self._new_at:
             more = (now - self._new_at) / _EARLY_JOB_EVERY
             self._early_jobs = min(self._early_jobs + more, _MAX_EARLY_JOBS)
+            if now > max(self._new_at + _BREAK, self._after_break_at + _EARLY_JOB_EVERY):
+                self._early_jobs = max(self._early_jobs, _EARLY_JOBS_AFTER_BREAK)
+                self._after_break_at = now
         self._new_at = now
         if self._early_jobs < 1 or self.long_delay == math.inf:  # infinity: another schedule
             return False
@@ -282,6 +290,8 @@ _DEFAULT_LAG: Final = 2.0  # seconds; the default of `Adaptive.target_lag`
 _EARLIER: Final = 0.05  # share of the apparently new jobs that are polled earlier than planned
 _MAX_EARLY_JOBS: Final = 12.0  # largest value of `_early_jobs`
 _EARLY_JOB_EVERY: Final = 300.0  # seconds after which one more new job may be polled early
+_BREAK: Final = 60.0  # seconds without a new job, after which several new jobs are polled early
+_EARLY_JOBS_AFTER_BREAK: Final = 8.0  # number of these jobs
 FEW_ENDED: Final = 4
 """Number of settled jobs that show whether jobs take only seconds."""
 

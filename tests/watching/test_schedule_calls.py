@@ -162,10 +162,20 @@ def test_a_young_job_is_new_after_32_new_jobs(arrivals, age, is_new):
 def test_the_first_twelve_jobs_are_polled_early_and_then_one_for_five_minutes():
     calls = calls_of(Adaptive(), durations=ended(1_000, 60.0))
     assert [calls.polls_early(10.0) for _ in range(14)] == [True] * 12 + [False] * 2
-    for now, early in ((309.0, 0), (310.1, 1), (611.0, 1), (5_000.0, 12), (90_000.0, 12)):
-        found = [calls.polls_early(now) for _ in range(13)]
-        assert found == [True] * early + [False] * (13 - early)
+    early = [now for now in range(60, 1_000, 50) if calls.polls_early(float(now))]
+    assert len(early) == 3
     assert not calls_of(Fixed()).polls_early(10.0)
+
+
+def test_after_a_minute_without_a_new_job_eight_jobs_are_polled_early():
+    calls = calls_of(Adaptive(), durations=ended(1_000, 60.0))
+    early = []
+    for now in (10.0, 70.0, 130.1, 200.0, 300.0, 430.0, 500.0, 5_000.0, 90_000.0):
+        found = [calls.polls_early(now) for _ in range(14)]
+        assert found == sorted(found, reverse=True)
+        early.append(sum(found))
+    # At 200 s and 300 s, the last time was less than five minutes ago.
+    assert early == [12, 0, 8, 0, 0, 0, 8, 12, 12]
 
 
 # --- the aim ------------------------------------------------------------------------------------
