@@ -15,6 +15,10 @@ class Outage:
     During an outage, only single requests (probes) are sent, with increasing waits between them,
     until one succeeds.
 
+    If the requests about most jobs fail, and the others succeed, ten consecutive failures are
+    nothing unusual. So in the ten minutes after the beginning of an outage, only 40 consecutive
+    failures begin a second one, and 160 any further one.
+
     A single bad job must not look like an outage. So a job becomes *suspect* if a request about it
     failed and a later request to the host succeeded. For 120 s, further failures of requests about
     this job do not count.
@@ -27,9 +31,11 @@ class Outage:
     """
 
     __slots__ = (
+        "_began_at",
         "_failing",
         "_new_waits",
         "_suspects",
+        "_threshold",
         "_unnamed",
         "_waits",
         "failures",
@@ -55,6 +61,9 @@ class Outage:
         self.failures = 0
         self.is_on = False
         self.probe_at = -math.inf
+        # Consecutive failures that begin the next outage, and the time at which the last one began.
+        self._threshold = OUTAGE
+        self._began_at = -math.inf
 
     def probe_sent(self, now: float) -> None:
         """Record that a probe was sent. The next probe waits until this probe has ended.
@@ -89,8 +98,12 @@ class Outage:
             self.failures += 1
             self._failing[job_id] = now
         jobs = len(self._failing) + self._unnamed
-        begins = not self.is_on and self.failures >= OUTAGE and jobs >= _FEWEST_JOBS
+        if now > self._began_at + _FORGOTTEN_AFTER:
+            self._threshold = OUTAGE
+        begins = not self.is_on and self.failures >= self._threshold and jobs >= _FEWEST_JOBS
         if begins:
+            self._began_at = now
+            self._threshold = min(_FACTOR * self._threshold, _HIGHEST_THRESHOLD)
             self._waits = self._new_waits()
             self.is_on = True
         if begins or (self.is_on and is_probe):
@@ -112,8 +125,11 @@ class Outage:
 
 
 OUTAGE: Final = 10
-"""Number of consecutive failed requests, about at least three jobs, that are an outage."""
+"""Number of consecutive failed requests, about at least three jobs, that begin an outage."""
 
+_FACTOR: Final = 4  # factor by which the threshold grows with each outage
+_HIGHEST_THRESHOLD: Final = 160  # failures that begin an outage soon after several others
+_FORGOTTEN_AFTER: Final = 600.0  # seconds after which an outage does not affect the next one
 _MAX_PROBE_WAIT: Final = 10.0  # maximum seconds to wait before a probe
 _LONGEST_PROBE: Final = 30.0  # seconds after which a probe in flight delays no other probe
 _FEWEST_JOBS: Final = 3  # the failed requests of an outage concern at least this number of jobs

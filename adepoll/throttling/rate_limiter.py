@@ -258,7 +258,7 @@ class RateLimiter:
           concurrent request at first.
         - Any other response with a Retry-After makes only the requests to its host wait.
         - Ten consecutive failures of other kinds, about at least three jobs, are an outage of their
-          host.
+          host. Soon after another outage, more failures are needed.
         - A malformed answer, or an error that is not temporary, does not count as a failure,
           because the host has responded.
         """

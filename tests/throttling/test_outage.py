@@ -53,10 +53,23 @@ def test_failures_of_earlier_requests_do_not_delay_the_next_probe():
 def test_each_outage_starts_with_new_waits():
     outage = Outage(doubling)
     for _ in range(3):
-        for _ in range(OUTAGE):
+        while not outage.is_on:
             outage.failed(0.0, is_probe=True)
         assert outage.probe_at == next(doubling())
         outage.succeeded()
+
+
+def test_an_outage_soon_after_others_needs_more_failures():
+    outage = Outage(doubling)
+    needed = []
+    # The fifth one begins 600 s after the fourth, and the sixth over 600 s after the fifth.
+    for now in (5.0, 6.0, 7.0, 8.0, 608.0, 1_208.1, 1_300.0):
+        failures = 1
+        while not outage.failed(now, is_probe=True):
+            failures += 1
+        needed.append(failures)
+        assert outage.succeeded()
+    assert needed == [10, 40, 160, 160, 160, 10, 40]
 
 
 @pytest.mark.parametrize(

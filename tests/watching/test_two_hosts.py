@@ -38,6 +38,26 @@ def test_bad_jobs_at_the_start_of_a_watch_hardly_delay_others(seed, way, bad):
     run(main())
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_good_jobs_among_many_bad_ones_do_not_wait_for_one_outage_after_the_other(seed):
+    """The polls of 270 jobs always fail, so ten failures in a row are nothing unusual."""
+
+    async def main():
+        jobs = jobs_of(V1, 300, seconds=0.0, mean=100.0)
+        names = [job_id for _, job_id in jobs]
+        bad = {name for number, name in enumerate(names) if number % 10}
+        service = TwoHosts(jobs, limiter=RateLimiter(rng=Random(seed)), failing=bad)
+        lags = []
+        async with JobWatcher(service, discovery="get", rng=Random(seed)) as watcher:
+            async for job in watcher.watch(names, errors="yield"):
+                lags.append(now() - jobs[V1, job.job_id][1])
+                if len(lags) == 30:
+                    break
+        assert max(lags) < 120.0
+
+    run(main())
+
+
 def jobs_of(kind, count, *, seconds=30.0, mean=8.0):
     """Return jobs that begin within `seconds`, as for `TwoHosts`."""
     rng = Random(count)
