@@ -27,11 +27,13 @@ from adepoll.errors import (
     ResultRangeError,
     ResultTransferError,
     ResultUnavailableError,
+    StatusError,
 )
 from adepoll.fetcher.completed_job import raise_unless_completed
 from adepoll.fetcher.patience import TransferRetries
+from adepoll.fetcher.range_fallback import is_refused_range
 from adepoll.fetcher.response_body import ResponseBody
-from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError
+from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError, UnusableRangeError
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.storage_client import StorageClient
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, request_headers
@@ -95,6 +97,7 @@ class PolledResult:
             version: The only version of the answer to accept; None accepts any.
 
         Raises:
+            UnusableRangeError: The API refused the range.
             RequestError: The API failed.
             AdePollError: As for `StorageClient.open`.
         """
@@ -104,7 +107,13 @@ class PolledResult:
             def request() -> Awaitable[aiohttp.ClientResponse]:
                 return stack.enter_async_context(self._client.open_answer(self._ref, headers))
 
-            response = await self._answered(request)
+            try:
+                response = await self._answered(request, is_range=requested is not None)
+            except StatusError as error:
+                if requested is None or not is_refused_range(error):
+                    raise
+                problem = f"{error.status} in the place of a byte range @ $"
+                raise UnusableRangeError([problem], job_id=self.job_id) from None
             with self._storage.receiving(response):
                 body = await self._body(response, requested)
                 if version is not None and version.differs(body.version):
@@ -112,18 +121,19 @@ class PolledResult:
                 yield body
 
     async def _answered(
-        self, request: Callable[[], Awaitable[aiohttp.ClientResponse]]
+        self, request: Callable[[], Awaitable[aiohttp.ClientResponse]], *, is_range: bool
     ) -> aiohttp.ClientResponse:
         """Call a function that requests the job, until it returns a response.
 
         If the job has not completed yet, as far as is known, call the function once. A server that
-        is out of date can answer that there is no such job; see `is_outdated`.
+        is out of date can answer that there is no such job; see `is_outdated`. To a request of a
+        range, this answer can also mean that the API serves no ranges.
         """
         while self.is_completed:
             try:
                 return await self.retries.until_answered(request)
             except JobNotFoundError:
-                wait = next(self._waits, None)
+                wait = None if is_range else next(self._waits, None)
                 if wait is None:
                     raise
             await asyncio.sleep(wait)

@@ -6,7 +6,7 @@ Some storages, and some proxies in front of them, can send a whole result, but n
 from enum import Enum
 from typing import Final
 
-from adepoll.errors import ResultError
+from adepoll.errors import RateLimitedError, ResultError, StatusError
 from adepoll.fetcher.responses import RemoteResult
 from adepoll.fetcher.storage_rules import may_succeed_without_range
 
@@ -65,6 +65,17 @@ class RangeFallback:
         """Forget all failures, because bytes of a range have arrived."""
         self._failures = 0
         self._was_served_whole = False
+
+
+def is_refused_range(error: StatusError) -> bool:
+    """Return True if the API may send the whole answer, although it has refused a range of it.
+
+    It can refuse a range with any error status, as a storage can. The client has already repeated
+    the request. The result is False if the range is not the reason: the key or the account is
+    refused, or the API asks to wait.
+    """
+    is_busy = isinstance(error, RateLimitedError) or error.retry_after is not None
+    return not error.fatal and not is_busy
 
 
 async def is_served_whole(stored: RemoteResult) -> bool:

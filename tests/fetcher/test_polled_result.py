@@ -24,7 +24,9 @@ from adepoll.errors import (
     ResultTransferError,
     ResultUnavailableError,
     ServerError,
+    StatusError,
 )
+from adepoll.fetcher.range_fallback import is_refused_range
 from adepoll.fetcher.responses import MAX_ERROR_PAGE
 
 MIB = 2**20
@@ -70,6 +72,7 @@ class Api:
         status: Its HTTP status.
         cuts: Numbers of bytes after which the next responses break.
         etag: Its ETag; then the API serves ranges.
+        range_status: Status of the response to a request of a range; None to serve it.
         later: The answer from the second request on, if it is another one.
         asked: The header `Range` of each request.
         hang: Set when a response that breaks may end.
@@ -82,6 +85,7 @@ class Api:
         self.status = 200
         self.cuts = []
         self.etag = None
+        self.range_status = None
         self.later = None
         self.asked = []
         self.hang = None
@@ -97,6 +101,11 @@ class Api:
         if len(self.asked) > 1 and self.later:
             self.body = self.later
         assert request.headers["Authorization"] == "Bearer key"
+        if self.range_status is not None and self.asked[-1]:
+            return web.json_response({"detail": "no"}, status=self.range_status)
+        return await self._send(request)
+
+    async def _send(self, request):
         start, headers, status = 0, {"Content-Type": "application/json"}, self.status
         if self.etag:
             headers["ETag"] = self.etag
@@ -323,6 +332,37 @@ async def test_a_broken_answer_is_resumed_or_read_again(api, connect, tmp_path, 
     assert report.resumed == (2 if etag else 1)
     assert api.asked[0] is None
     assert all(asked is not None for asked in api.asked[1:]) == (etag is not None)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 416, 422, 500, 501])
+@pytest.mark.parametrize("use", ["download", "stream"])
+async def test_where_a_range_of_a_broken_answer_is_refused_the_whole_is_requested(
+    api, connect, tmp_path, use, status
+):
+    result = result_of(MIB)
+    api.body, api.etag, api.cuts = answer_with(result), '"one"', [MIB // 2]
+    api.range_status = status
+    _, fetcher = await connect()
+    assert await fetched(fetcher, use, tmp_path / "out") == result
+    assert api.asked[0] is api.asked[-1] is None
+    assert api.asked[1] is not None
+
+
+def test_a_range_is_not_refused_if_the_api_asks_to_wait():
+    busy = ServerError(status=503, detail="", job_id="j-1", retry_after=60.0)
+    assert not is_refused_range(busy)
+
+
+@pytest.mark.parametrize("status", [401, 402, 429])
+async def test_where_the_range_is_not_the_reason_the_whole_is_not_requested(
+    api, connect, tmp_path, status
+):
+    api.body, api.etag, api.cuts = answer_with(result_of(MIB)), '"one"', [MIB // 2]
+    api.range_status = status
+    _, fetcher = await connect()
+    with pytest.raises(StatusError, match=f"answered {status}"):
+        await fetcher.download(REF, tmp_path / "out")
+    assert api.asked[-1] is not None
 
 
 async def test_an_answer_that_changes_after_a_break_is_read_from_its_beginning(
