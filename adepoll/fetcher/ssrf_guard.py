@@ -198,10 +198,12 @@ def _problem_of_host(host: str) -> str | None:
     """Return why no result is requested from a host, whatever its address; None without a reason.
 
     `inet_aton` and curl accept 127.0.0.1 also as ``127.1``, ``0x7f.1`` or ``2130706433``. aiohttp
-    refuses most of these forms, but a proxy could accept them. The same is true of ``%6cocalhost``.
+    refuses most of these forms, but a proxy could accept them. The same is true of ``%6cocalhost``
+    and ``localhost..``.
     """
     if ":" not in host and _ENDS_IN_NUMBER.fullmatch(host) is None:
-        return "the host is malformed" if "%" in host else None
+        is_malformed = "%" in host or not all(host.removesuffix(".").split("."))
+        return "the host is malformed" if is_malformed else None
     try:
         ip_address(host)
     except ValueError:

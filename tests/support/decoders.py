@@ -10,16 +10,19 @@ import csv
 import io
 import json
 import re
+import socket
 from binascii import crc32
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pyarrow as pa
 from attrs import field, frozen
+from yarl import URL
 
 from adepoll.api import codec, protocol
 from adepoll.api.job_ids import is_job_id
@@ -41,13 +44,16 @@ from adepoll.errors import (
     MalformedAnswerError,
     ResultMalformedError,
     ResultTransferError,
+    ResultUrlError,
     WebhookVerificationError,
 )
 from adepoll.fetcher.body_decoding import Decoder as BodyDecoder
 from adepoll.fetcher.local_result import InlineResult
+from adepoll.fetcher.redirects import redirect_url
 from adepoll.fetcher.result_items import ResultItems
 from adepoll.fetcher.result_stream import ResultStream
 from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile
+from adepoll.fetcher.ssrf_guard import SsrfGuard
 from adepoll.fetcher.storage_rules import (
     ObjectVersion,
     Range,
@@ -367,6 +373,49 @@ def check_content_range(body):
     assert start >= 0
     assert stop >= 0
     assert size is None or size >= 0
+
+
+RESULT_URL = URL("https://storage.example/a//b/c%2Fd?sig=canary-of-the-url", encoded=True)
+
+
+@entry("redirect", ResultUrlError)
+def check_redirect(body):
+    """Check the URL of a redirect; the URL of a result passes the same check."""
+    guard = SsrfGuard(api_url="https://api.example", allow_private=False)
+    guard._api_is_resolved = True  # the API has a public address
+    try:
+        url = redirect_url(RESULT_URL, body.decode("utf-8", "surrogateescape"))
+    except ValueError:
+        return
+    try:
+        target = run_coroutine(guard.check("j-1", url))
+    except ResultUrlError as error:
+        check_message(str(error), body)
+        raise
+    assert target.scheme == "https"
+    assert (target.user, target.password) == (None, None)
+    assert is_public(target.host)
+    assert target.raw_path.removeprefix("/") in url
+    assert target.raw_query_string in url
+
+
+def check_message(text, body):
+    assert text.isprintable()
+    assert "canary" not in text or b"canary" in body
+
+
+def is_public(host):
+    """Return whether no program takes a host for a private address or a name of this machine."""
+    host, _, zone = host.partition("%")
+    if host.rstrip(".").split(".")[-1] == "localhost" or (zone and ":" not in host):
+        return False
+    with suppress(OSError):
+        return ip_address(socket.inet_aton(host)).is_global  # such as "0x7f.1"
+    with suppress(ValueError):
+        address = ip_address(host.rstrip("."))
+        embedded = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+        return address.is_global and (embedded is None or embedded.is_global)
+    return True
 
 
 @entry("etag")
