@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from typing import Final
 
 from attrs import evolve
@@ -57,6 +57,7 @@ class SequentialReader:
         start: int = 0,
         stop: int | None = None,
         version: ObjectVersion | None = None,
+        ranges_work: bool = True,
         is_complete: Callable[[], bool] | None = None,
     ) -> None:
         """Create a reader that has sent no request.
@@ -66,6 +67,7 @@ class SequentialReader:
             start: Offset of the first byte to read.
             stop: Offset after the last byte; None to read to the end.
             version: The only version to accept; None accepts any.
+            ranges_work: False to request the whole object, and skip the bytes before `start`.
             is_complete: Function that is called when all bytes have arrived, and returns True if
                 they are complete JSON. If None, the reader checks this itself: it finds the end of
                 the JSON in a text of at most 8 MiB, and checks in any other text only that the last
@@ -86,7 +88,7 @@ class SequentialReader:
         self._request_started = 0.0
         self._received_before = 0  # value of `received` when the last request was sent
         self._requested: Range | None = None  # the range of the last request
-        self._ranges_work = True
+        self._ranges_work = ranges_work
         self._fallback = RangeFallback(stored)
         # Digest of all bytes read. Not used if the object has a strong ETag.
         self._digest = hashlib.sha256()
@@ -370,35 +372,3 @@ async def _take(body: ResponseBody, count: int) -> AsyncGenerator[bytes, None]:
             chunk = chunk[:count]
         count -= len(chunk)
         yield chunk
-
-
-async def make_reader(stored: RemoteResult, start: int, stop: int | None) -> SequentialReader:
-    """Return a reader of the bytes of a result from `start` to `stop`.
-
-    A negative `start` counts from the end of the result; then the size is requested first.
-
-    Raises:
-        ResultError: The size could not be requested, for a reason that `SequentialReader.read`
-            documents.
-        RequestError: The API failed when a new URL was requested.
-    """
-    if start >= 0:
-        return SequentialReader(stored, start=start, stop=stop)
-    version = await _find_size(stored)
-    start = max(0, start + (version.size or 0))
-    return SequentialReader(stored, start=start, stop=stop, version=version)
-
-
-async def _find_size(stored: RemoteResult) -> ObjectVersion:
-    """Return the version of the object, including its size.
-
-    Request one byte. If the response does not state the size of the object, read the whole object.
-    """
-    async with aclosing(SequentialReader(stored, stop=1)) as reader:
-        await reader.begin()
-    if reader.version.size is not None:
-        return reader.version
-    async with aclosing(SequentialReader(stored)) as reader:
-        while await reader.read():
-            pass
-    return evolve(reader.version, size=reader.received)

@@ -14,8 +14,9 @@ from adepoll.common.redaction import REDACTED
 from adepoll.errors import ResultExpiredError, ResultUrlError
 from adepoll.fetcher.completed_job import request_completed
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
+from adepoll.fetcher.range_reader import make_reader
 from adepoll.fetcher.response_body import ResponseBody
-from adepoll.fetcher.sequential_reader import SequentialReader, make_reader
+from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.statistics import Counters
 from adepoll.fetcher.storage_client import StorageClient
 from adepoll.fetcher.storage_rules import ObjectVersion, Range

@@ -329,6 +329,38 @@ async def test_a_range_without_a_stated_size_is_counted(bucket, body, fetch, sto
     assert (got, stream.size) == (body[-100:], SIZE)
 
 
+@pytest.mark.parametrize("how", ["ETags differ", "no condition is met", "no size"])
+async def test_the_last_bytes_are_read_from_the_whole_if_a_condition_fails(
+    bucket, body, fetch, stored, how
+):
+    """The request for the size and the next one may reach replicas with different ETags."""
+    if how == "no condition is met":
+        bucket.answers = [bucket.give(), bucket.reply(status="412 No"), bucket.give()]
+    elif how == "no size":
+        bucket.answers = [
+            *[bucket.reply(body, length=None, headers=['ETag: "one"'])] * 2,
+            bucket.reply(status="412 No"),
+            bucket.reply(body, length=None, headers=['ETag: "two"']),
+        ]
+    else:
+        bucket.answers = [bucket.give(before=lambda number: setattr(bucket, "etag", f'"{number}"'))]
+    got, stream = await read(fetch(), stored(bucket.url()), start=-100)
+    assert (got, stream.size) == (body[-100:], SIZE)
+    assert bucket.ranges[-1] is None
+
+
+async def test_the_last_bytes_of_a_result_of_another_size_are_not_read(
+    bucket, body, result_body, fetch, stored
+):
+    def replace(_number):
+        bucket.body, bucket.etag = result_body(SIZE + 1), '"two"'
+
+    bucket.answers = [bucket.give(), bucket.give(before=replace)]
+    with pytest.raises(ResultChangedError):
+        await read(fetch(), stored(bucket.url()), start=-100)
+    assert bucket.ranges == [(0, 1), (SIZE - 100, None), None]
+
+
 # --- Out of bounds ------------------------------------------------------------------------------
 
 
