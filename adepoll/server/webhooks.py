@@ -75,7 +75,7 @@ class WebhookVerifier:
             ConfigurationError: No secret was passed, or a secret is invalid.
             ValueError: `tolerance` is not a positive number.
         """
-        several = [secrets] if isinstance(secrets, str | bytes) else secrets
+        several = [secrets] if isinstance(secrets, str | bytes | None) else secrets
         given: list[Secret[str | bytes]] = [Secret(secret) for secret in several]
         # If an error is raised below, an error tracker would record the secrets in local variables.
         del secrets, several
@@ -187,13 +187,13 @@ def job_ids_in(
     return tuple(found)
 
 
-def _decoded(secret: str | bytes) -> bytes:
+def _decoded(secret: object) -> bytes:
     """Return the bytes of a secret; empty if the secret is invalid."""
     if isinstance(secret, bytes):
         # With the prefix, these are not the bytes of the key, but the encoded text in base64.
         return b"" if secret.startswith(_PREFIX.encode()) else secret
-    if not secret.startswith(_PREFIX):
-        return b""
+    if not isinstance(secret, str) or not secret.startswith(_PREFIX):
+        return b""  # it can be None, for a missing environment variable
     try:
         return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except ValueError:  # not base64, or not ASCII

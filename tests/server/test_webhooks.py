@@ -158,6 +158,9 @@ def test_an_id_must_be_visible_ascii_text(webhook_id):
         "whsec_Q2FOYVJ5",
         b"CaNaRy-key-of-23-bytes!",
         [SECRET, ""],
+        None,  # as from a missing environment variable
+        [SECRET, None],
+        bytearray(b"CaNaRy-key-of-more-than-24-bytes"),
     ],
 )
 def test_an_invalid_secret_is_refused_without_being_shown(secrets, all_text_of):
