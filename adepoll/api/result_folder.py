@@ -42,10 +42,11 @@ class ResultFolder:
         The first call also removes the files of processes that have ended.
 
         Raises:
-            OSError: The file cannot be created.
+            OSError: The file cannot be created, or another user could replace the folder.
         """
         with self._mutex:
             if self._claim is None:
+                file_system.check_owners_of_folders(self.path / "file")
                 remove_unused(self.path)
             claim = None if self._claim is None else self._claim()
             if claim is None:

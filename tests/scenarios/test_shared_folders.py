@@ -7,6 +7,7 @@ import pytest
 from files import names
 
 from adepoll import AdeClient, Batch
+from adepoll.api.result_folder import ResultFolder
 from adepoll.common.replacing import replacing
 from adepoll.errors import ConfigurationError, JournalAccessError, StorageError
 from adepoll.fetcher.part_file import PartFile
@@ -58,6 +59,8 @@ async def test_no_folder_is_used_that_another_user_can_replace(shared, tmp_path,
         PartFile(path, job_id="j", overwrite=True).check()
     with pytest.raises(JournalAccessError, match=expected):
         JournalReader(path)
+    with pytest.raises(PermissionError, match=expected):
+        ResultFolder(path.parent).create()
     async with AdeClient("key-of-a-test") as client:
         with pytest.raises(ConfigurationError, match=expected):
             await Batch(client, out_dir=theirs / "new").__aenter__()
