@@ -1,8 +1,8 @@
 """JobSource: the object that a watcher polls.
 
-A source must have `get_job` and `list_jobs`. The methods of the other protocols here are optional.
-They are called only if they are real functions. The reason: a mock object (`unittest.mock`) seems
-to have every method.
+A source must have `get_job`, and should have `list_jobs`: without it, jobs are polled as if the
+list could not be read. The methods of the other protocols here are optional. They are called only
+if they are real functions. The reason: a mock object (`unittest.mock`) seems to have every method.
 """
 
 from collections.abc import Callable
@@ -119,6 +119,23 @@ def clock_of(source: JobSource) -> Callable[[], float | None] | None:
     return None
 
 
+def check_source(source: object) -> None:
+    """Raise TypeError if an object cannot be a source: it has no `get_job`, or is a class.
+
+    Without this check, the first poll would end all watches with an error that is hard to read.
+    """
+    if isinstance(source, type):
+        got = f"the class {source.__name__}"
+    elif callable(getattr(source, "get_job", None)):
+        return
+    else:
+        got = f"an object of the class {type(source).__name__}"
+    raise TypeError(
+        "the source must be an object with the methods get_job and list_jobs, such as an "
+        f"AdeClient, not {got}"
+    )
+
+
 def checked_snapshot(snapshot: object) -> JobSnapshot:
     """Return what `get_job` of a caller's source has returned; raise TypeError if it is wrong."""
     if isinstance(snapshot, JobSnapshot):
@@ -157,6 +174,8 @@ class _HeldDuringCalls:
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
+        if not hasattr(self._source, "list_jobs"):
+            raise NotImplementedError("the source has no list")
         async with self._semaphore:
             listed = await self._source.list_jobs(page=page, page_size=page_size, status=status)
         return checked_page(listed)

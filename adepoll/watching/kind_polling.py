@@ -19,6 +19,7 @@ from adepoll.api.job_ids import PLAIN_JOB_ID
 from adepoll.api.job_kind import V2_LETTERS, JobKind, JobRef, kind_and_id
 from adepoll.api.source import (
     JobSource,
+    check_source,
     clock_of,
     for_kind,
     is_newest_first,
@@ -253,9 +254,11 @@ class SubscriptionOwner:
 
         Raises:
             ConfigurationError: The source has no jobs of that kind.
+            TypeError: The source has no method `get_job`.
         """
         if (source := for_kind(self._source, kind)) is None:
             raise ConfigurationError(f"the source has no jobs of the kind {kind.name}")
+        check_source(source)
         origin = origin_of(source)
         if (rules := self._rules.get(origin)) is None:
             rules = self._rules[origin] = evolve(self._options.failure_rules, host=HostEvidence())

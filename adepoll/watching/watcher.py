@@ -62,6 +62,7 @@ class JobWatcher(AsyncCloseable):
 
         Args:
             source: An `AdeClient`, or another object with the methods `get_job` and `list_jobs`.
+                Without `list_jobs`, it is polled as with ``discovery="get"``.
             concurrency: Maximum number of requests in flight. Or a semaphore that is held during
                 each request, to share one maximum with other code.
             schedule: Chooses when a job is polled again; None for `Adaptive()`.
@@ -91,7 +92,8 @@ class JobWatcher(AsyncCloseable):
 
         Raises:
             ValueError: A number is out of range, or `discovery` is not one of the three texts.
-            TypeError: `concurrency` is neither a whole number nor a semaphore.
+            TypeError: `concurrency` is neither a whole number nor a semaphore, or `source` has no
+                method `get_job`.
         """
         if isinstance(concurrency, asyncio.Semaphore):
             semaphore: AbstractAsyncContextManager[object] = concurrency

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 from unittest.mock import AsyncMock, MagicMock, create_autospec
 
 import pytest
@@ -243,4 +244,31 @@ async def test_a_mock_with_the_spec_of_a_client_is_a_source(client):
     async with JobWatcher(client) as watcher:
         assert (await watcher.wait("mocked", timeout=10)).job_id == "mocked"
         jobs = {job.job_id async for job in watcher.watch([f"job{n}" for n in range(30)])}
+    assert len(jobs) == 30
+
+
+class WithoutList:
+    async def get_job(self, job_id):
+        return snapshot(job_id)
+
+
+@pytest.mark.parametrize(
+    ("source", "got"),
+    [
+        (SimpleNamespace(list_jobs=len), "an object of the class SimpleNamespace"),
+        (SimpleNamespace(get_job="x", list_jobs=len), "an object of the class SimpleNamespace"),
+        ("job-1", "an object of the class str"),
+        (Plain, "the class Plain"),
+    ],
+)
+def test_an_object_that_cannot_be_polled_is_refused_before_any_job_is_watched(source, got):
+    with pytest.raises(TypeError, match=f"^the source must be an object .*, not {got}$"):
+        JobWatcher(source)
+
+
+@pytest.mark.parametrize("discovery", ["auto", "list", "get"])
+async def test_many_jobs_of_a_source_without_a_list_are_polled(discovery):
+    async with JobWatcher(WithoutList(), discovery=discovery) as watcher:
+        jobs = [job async for job in watcher.watch([f"job{n}" for n in range(30)])]
+        assert not watcher.stats.sweeping
     assert len(jobs) == 30
