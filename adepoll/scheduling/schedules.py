@@ -304,6 +304,21 @@ class Adaptive:
         return plan
 
 
+def checked_schedule(schedule: Schedule | None) -> Schedule:
+    """Return the schedule that a caller has passed, or `Adaptive()` for None.
+
+    Raises:
+        TypeError: The object is no schedule, for example the class of a schedule.
+    """
+    if schedule is None:
+        return Adaptive()
+    if isinstance(schedule, type) or not callable(getattr(schedule, "delay", None)):
+        raise TypeError(
+            f"schedule must be an object with a method delay, such as Adaptive(), got {schedule!r}"
+        )
+    return schedule
+
+
 _SHORT_LAG: Final = 2.5  # seconds; the mean lag of the SDK's waiter is shorter for short jobs
 _SHARE_OF_SHORT_LAG: Final = 0.75  # aim for short jobs, as a share of that lag
 _MAX_CORRECTION: Final = 1.5  # largest factor by which `lag_ratio` makes the aim longer or shorter

@@ -21,7 +21,7 @@ from adepoll.common.closing import AsyncCloseable
 from adepoll.common.tasks import has_loop, join
 from adepoll.errors import ClosedError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
-from adepoll.scheduling.schedules import Adaptive, Schedule
+from adepoll.scheduling.schedules import Schedule, checked_schedule
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState
 from adepoll.watching.kind_polling import PollingOptions, SubscriptionOwner
@@ -92,8 +92,8 @@ class JobWatcher(AsyncCloseable):
 
         Raises:
             ValueError: A number is out of range, or `discovery` is not one of the three texts.
-            TypeError: `concurrency` is neither a whole number nor a semaphore, or `source` has no
-                method `get_job`.
+            TypeError: `concurrency` is neither a whole number nor a semaphore, `source` has no
+                method `get_job`, or `schedule` has no method `delay`.
         """
         if isinstance(concurrency, asyncio.Semaphore):
             semaphore: AbstractAsyncContextManager[object] = concurrency
@@ -117,7 +117,7 @@ class JobWatcher(AsyncCloseable):
         options = PollingOptions(
             semaphore=semaphore,
             workers=workers,
-            schedule=schedule or Adaptive(),
+            schedule=checked_schedule(schedule),
             discovery=discovery,
             failure_rules=FailureRules(
                 not_found_grace=not_found_grace,

@@ -1372,6 +1372,12 @@ def test_options_out_of_range_are_refused(scripted, options, message):
         JobWatcher(scripted(), **options)
 
 
+@pytest.mark.parametrize("schedule", [Adaptive, 5, "2.0"])
+def test_an_object_that_is_no_schedule_is_refused_before_any_job_is_watched(scripted, schedule):
+    with pytest.raises(TypeError, match=r"^schedule must be an object with a method delay"):
+        JobWatcher(scripted(), schedule=schedule)
+
+
 def test_a_watcher_can_be_made_without_a_loop(replay, scripted):
     watcher = watcher_of(scripted())
 
