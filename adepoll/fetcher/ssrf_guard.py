@@ -115,7 +115,7 @@ class SsrfGuard(AbstractResolver):
                     reason = _PRIVATE_HOST
                 else:
                     return target
-            except ValueError:
+            except (ValueError, IndexError):  # yarl 1.25 raises IndexError for "https://[::1]@"
                 reason = "the URL is malformed"
         # Raise outside of the handler, because otherwise the traceback would also show the
         # ValueError, which quotes the secret URL.
