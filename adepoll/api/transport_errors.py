@@ -113,10 +113,11 @@ def _rejection(exc: ssl.SSLError) -> str | None:
     if found is None:
         return None
     if found[1] == "CERTIFICATE_REQUIRED":
-        problem = "requires a client certificate"
+        problem = "the server requires a client certificate"
     else:
-        problem = f"rejected the client certificate ({found[1].replace('_', ' ').lower()})"
-    return f"the server {problem}; see TransportOptions(client_certificate=...)"
+        reason = found[1].replace("_", " ").lower()
+        problem = f"the server rejected the client certificate ({reason})"
+    return f"{problem}; see TransportOptions(client_certificate=...)"
 
 
 def _has_too_large_headers(exc: aiohttp.ClientResponseError) -> bool:
