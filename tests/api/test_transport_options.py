@@ -482,6 +482,18 @@ async def test_a_missing_client_certificate_is_reported_as_that(authority):
                 await client.get_job("j-1")
 
 
+async def test_a_tls_version_that_the_server_does_not_speak_is_no_certificate_problem(authority):
+    context = authority.server_context("127.0.0.1")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    own = ssl.create_default_context(cafile=authority.file)
+    own.minimum_version = ssl.TLSVersion.TLSv1_3
+    with rejecting(context) as url:
+        async with client_of(url, ssl_context=own) as client:
+            with pytest.raises(TransportError, match="cannot connect") as caught:
+                await client.get_job("j-1")
+    assert not isinstance(caught.value, CertificateError)
+
+
 async def test_an_own_context_is_used(authority):
     context = ssl.create_default_context(cafile=authority.file)
     async with (
