@@ -21,7 +21,8 @@ ENDLESS = JobPlan(processing_time=float("inf"))
 SERVERS = {
     "hypercorn": "hypercorn --workers 0 fastapi_app:app -b 127.0.0.1:{port}",
     "gunicorn": "gunicorn fastapi_app:app -k uvicorn_worker.UvicornWorker -w 2 -b 127.0.0.1:{port}",
-    "granian": "granian --interface asgi --workers 2 fastapi_app:app --port {port}",
+    "granian": "granian --interface asgi --workers 2 --workers-kill-timeout 10"
+    " fastapi_app:app --port {port}",
     "uvicorn --reload": "uvicorn --reload fastapi_app:app --port {port}",
 }
 
