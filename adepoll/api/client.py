@@ -177,8 +177,7 @@ class AdeClient(AsyncCloseable):
 
     def __repr__(self) -> str:
         """Return the class and the address, without the key."""
-        # A debugger can call this before __init__ has set the attribute.
-        return f"AdeClient(base_url={getattr(self, '_base_url', None)!r})"
+        return f"AdeClient(base_url={self._base_url!r})"
 
     async def aclose(self) -> None:
         """Close the client, and its session unless you passed it. Later calls raise ClosedError.

@@ -11,11 +11,12 @@ from attrs import field, frozen
 
 from adepoll.api.job_ids import check_job_id
 from adepoll.common.redaction import showable
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.errors import ConfigurationError, InvalidJobIdError
 
 
 @frozen
-class JobKind:
+class JobKind(SafeRepr):
     """A kind of jobs. Two kinds with the same name are equal.
 
     The kinds of the service are class variables, such as `JobKind.V1_PARSE`; `all` returns them. A
@@ -127,7 +128,7 @@ def _with_joined_surrogates(label: Any) -> Any:
 
 
 @frozen
-class JobRef:
+class JobRef(SafeRepr):
     r"""Names a job by its id, with its kind and your own name for the job if necessary.
 
     ``str(ref)`` is a text such as ``v1-parse/cmg4x0q5p0001``, or the id alone if the kind follows

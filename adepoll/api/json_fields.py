@@ -19,6 +19,7 @@ import attrs
 
 from adepoll.api.error_text import error_text
 from adepoll.api.json_text import Json, kind_of, loads_number
+from adepoll.common.safe_repr import SafeRepr
 
 # Keys in the metadata of an attrs field (private names), and whole metadata (public names).
 _NAME: Final = "adepoll.json_name"
@@ -42,7 +43,7 @@ MESSAGES: Final[Mapping[str, object]] = {_MESSAGES: True}
 """Metadata of an array of messages. Instead of a declared object, an item can be a text alone."""
 
 
-class Model:
+class Model(SafeRepr):
     """Base of the frozen attrs classes that are read from JSON.
 
     `json_reader` creates objects faster if the slots of their class are exactly its attributes. So

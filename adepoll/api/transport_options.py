@@ -18,6 +18,7 @@ from attrs import field, frozen
 from yarl import URL
 
 from adepoll.common.redaction import Credentials, Secret, redact_url, showable
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.common.system_errors import reason_of
 from adepoll.errors import ConfigurationError
 
@@ -27,7 +28,7 @@ def _show_proxy(proxy: str | None) -> str:
 
 
 @frozen(kw_only=True)
-class TransportOptions:
+class TransportOptions(SafeRepr):
     """How an `AdeClient` and a `ResultFetcher` open their connections.
 
     Attributes:

@@ -1,4 +1,7 @@
-"""Base classes for objects that are closed with `close` or `aclose`. Imports `tasks`."""
+"""Base classes for objects that are closed with `close` or `aclose`.
+
+Imports `safe_repr` and `tasks`.
+"""
 
 import weakref
 from abc import ABC, abstractmethod
@@ -6,12 +9,13 @@ from collections.abc import AsyncIterator, Awaitable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.common.tasks import has_loop
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Closeable(ABC):
+class Closeable(SafeRepr, ABC):
     """An object that is closed with `close`, or by leaving its ``with`` block."""
 
     __slots__ = ()
@@ -34,7 +38,7 @@ class Closeable(ABC):
         self.close()
 
 
-class AsyncCloseable(ABC):
+class AsyncCloseable(SafeRepr, ABC):
     """An object that is closed with `aclose`, or by leaving its ``async with`` block."""
 
     __slots__ = ()

@@ -9,11 +9,12 @@ from typing import Any, Final
 import attrs
 
 from adepoll.common.redaction import showable
+from adepoll.common.safe_repr import SafeRepr
 
 _LONGEST: Final = 200  # characters that are shown of a value
 
 
-class HtmlTable:
+class HtmlTable(SafeRepr):
     """Base of attrs classes that notebooks show as a table, with one row for each attribute.
 
     Attributes that are None or empty have no row.

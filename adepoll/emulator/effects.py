@@ -9,6 +9,7 @@ from typing import ClassVar, Final, TypeAlias
 import attrs
 from attrs import field, frozen
 
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.emulator import validators
 from adepoll.emulator.endpoints import ALL_ENDPOINTS, READING_ENDPOINTS, Endpoint
 from adepoll.emulator.refusals import RateLimit, Refusal, RefusalKind
@@ -26,7 +27,7 @@ class LatencyShape(Enum):
 
 
 @frozen(kw_only=True)
-class Latency:
+class Latency(SafeRepr):
     """The effect of a fault: the answer is delayed.
 
     Attributes:
@@ -77,7 +78,7 @@ class ConnectionFailure(Enum):
 
 
 @frozen(kw_only=True)
-class OverlongBody:
+class OverlongBody(SafeRepr):
     """The effect of a fault: spaces follow the body, which JSON allows.
 
     `Content-Length` includes the spaces.
@@ -93,7 +94,7 @@ class OverlongBody:
 
 
 @frozen(kw_only=True)
-class WrongLength:
+class WrongLength(SafeRepr):
     """The effect of a fault: `Content-Length` differs from the length of the body.
 
     Attributes:
@@ -109,7 +110,7 @@ class WrongLength:
 
 
 @frozen(kw_only=True)
-class SlowBody:
+class SlowBody(SafeRepr):
     """The effect of a fault: the body is sent slowly.
 
     Attributes:
@@ -175,7 +176,7 @@ class StorageEffect(Enum):
 
 
 @frozen(kw_only=True)
-class Redirect:
+class Redirect(SafeRepr):
     """The effect of a fault: the answer is a redirect to another origin, with status 307.
 
     Attributes:

@@ -10,6 +10,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.emulator import validators
 from adepoll.emulator.effects import Effect, make_effect, name_of
 from adepoll.emulator.endpoints import Endpoint
@@ -44,7 +45,7 @@ def _set_of_kinds(values: Iterable[str] | None) -> frozenset[str] | None:
 
 
 @frozen(kw_only=True)
-class When:
+class When(SafeRepr):
     """The conditions under which a fault applies to a request. All of them must hold.
 
     Attributes:
@@ -85,7 +86,7 @@ class When:
 
 
 @frozen(kw_only=True)
-class Fault:
+class Fault(SafeRepr):
     """An effect, and the requests to which it happens.
 
     Attributes:
@@ -200,7 +201,7 @@ class _Request:
 
 
 @define(kw_only=True, eq=False)
-class Faults:
+class Faults(SafeRepr):
     """The active faults of a world. Several can apply to the same request.
 
     The draw for the `chance` of a fault depends only on four things: the seed, the number of faults

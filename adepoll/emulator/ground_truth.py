@@ -11,13 +11,14 @@ import attrs
 from attrs import frozen
 
 from adepoll.api.models import Json
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.emulator.jobs import JobTruth
 from adepoll.emulator.request_log import EarlyRequest, Leak, Traffic
 from adepoll.emulator.world import World
 
 
 @frozen
-class GroundTruth:
+class GroundTruth(SafeRepr):
     """The facts about a world: ``truth(job_id)`` for one job, attributes for everything else.
 
     Attributes:

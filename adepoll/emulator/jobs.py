@@ -9,6 +9,7 @@ from attrs import Factory, define, field, frozen
 from attrs.validators import optional
 
 from adepoll.api.models import JobStatus, Json
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.emulator import validators
 from adepoll.emulator.odd_values import OddValue
 from adepoll.emulator.results import ResultBody
@@ -55,7 +56,7 @@ def set_of_odd_values(values: Iterable[OddValue | str]) -> frozenset[OddValue]:
 
 
 @frozen(kw_only=True)
-class JobPlan:
+class JobPlan(SafeRepr):
     """What happens to one job.
 
     Attributes:
@@ -221,7 +222,7 @@ class Job:
 
 
 @frozen(kw_only=True)
-class JobTruth:
+class JobTruth(SafeRepr):
     """The facts about one job, to compare with what a client found out.
 
     Attributes:

@@ -10,6 +10,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from adepoll.api.models import Json
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.emulator import validators
 from adepoll.emulator.jobs import JobPlan, Outcome, set_of_odd_values
 from adepoll.emulator.odd_values import OddValue
@@ -21,7 +22,7 @@ TIERS: Final = (STANDARD, PRIORITY)
 
 
 @frozen(kw_only=True)
-class Profile:
+class Profile(SafeRepr):
     """The random durations, outcomes and sizes of jobs that are submitted without a `JobPlan`.
 
     Attributes:

@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 from attrs import field, frozen
 from attrs.validators import optional
 
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.emulator import validators
 from adepoll.emulator.endpoints import ALL_ENDPOINTS, API_ENDPOINTS, Endpoint
 
@@ -59,7 +60,7 @@ ABSURD_VALUES: Final = (
 
 
 @frozen(kw_only=True)
-class RateLimit:
+class RateLimit(SafeRepr):
     """The effect of a fault: requests above a rate get a 429. A token bucket measures the rate.
 
     Attributes:
@@ -129,7 +130,7 @@ STATUSES: Final[Mapping[RefusalKind, tuple[int, ...]]] = {
 
 
 @frozen(kw_only=True)
-class Refusal:
+class Refusal(SafeRepr):
     """The effect of a fault: the request gets an error status.
 
     Attributes:

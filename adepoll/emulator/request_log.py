@@ -6,13 +6,14 @@ from typing import Final
 
 from attrs import define, field, frozen
 
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.emulator.endpoints import Endpoint
 
 _LARGEST_LOG: Final = 1_000
 
 
 @define(kw_only=True)
-class Traffic:
+class Traffic(SafeRepr):
     """Numbers of requests by endpoint, with or without an answer.
 
     Attributes:
@@ -33,7 +34,7 @@ class Traffic:
 
 
 @frozen(kw_only=True)
-class Leak:
+class Leak(SafeRepr):
     """A header that a client sent to the storage, although it belongs only to the API.
 
     Attributes:
@@ -48,7 +49,7 @@ class Leak:
 
 
 @frozen(kw_only=True)
-class EarlyRequest:
+class EarlyRequest(SafeRepr):
     """A request to the API before the end of a `Retry-After`.
 
     Attributes:

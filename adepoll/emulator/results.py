@@ -10,6 +10,7 @@ from typing import Final
 
 from attrs import define, field
 
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.emulator.stored_objects import Chunked
 
 ROW_BYTES: Final = 1_024
@@ -22,7 +23,7 @@ _HASH_CHUNK_BYTES: Final = 1 << 20
 
 
 @define(kw_only=True, eq=False)
-class ResultBody(Chunked):
+class ResultBody(Chunked, SafeRepr):
     """The JSON of the result of one job.
 
     Attributes:

@@ -12,6 +12,7 @@ from attrs import define, field
 
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import Json
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.emulator.app import make_api_app, make_results_app
 from adepoll.emulator.faults import Fault, Faults
 from adepoll.emulator.ground_truth import GroundTruth
@@ -45,7 +46,7 @@ def _tuple_of_keys(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 @define(kw_only=True, eq=False)
-class Emulator:
+class Emulator(SafeRepr):
     """A local ADE service for tests.
 
     ``async with Emulator() as ade`` serves `ade.base_url`; `ade.submit` adds a job. The jobs are

@@ -14,6 +14,7 @@ from cattrs.gen import make_dict_structure_fn
 from cattrs.v import format_exception
 
 from adepoll.api.models import Json
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.emulator import validators
 from adepoll.emulator.effects import effect_class, make_effect, option_names
 from adepoll.emulator.faults import Fault, When
@@ -37,7 +38,7 @@ def _check_kinds(
 
 
 @frozen(kw_only=True)
-class Settings:
+class Settings(SafeRepr):
     """The settings of an emulator.
 
     Attributes:

@@ -14,6 +14,7 @@ from attrs import Factory, define, field
 
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobStatus, Json
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.emulator import validators
 from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.faults import Faults
@@ -36,7 +37,7 @@ _LARGEST_PAGE: Final = 2**31
 
 
 @define(kw_only=True, eq=False)
-class World:
+class World(SafeRepr):
     """The jobs, results and faults of one organisation, and a log of the requests of its clients.
 
     Attributes:

@@ -15,6 +15,7 @@ from adepoll.api.job_kind import JobKind
 from adepoll.api.kinds.registry import RULES
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.emulator import validators
 from adepoll.emulator.combined_effect import CombinedEffect
 from adepoll.emulator.effects import ConnectionFailure, Redirect
@@ -60,7 +61,7 @@ def _default_rng() -> random.Random:
 
 
 @frozen(kw_only=True)
-class WorldSource:
+class WorldSource(SafeRepr):
     """Polls the jobs of a world: a `JobSource` without a network.
 
     Each request sleeps for a random latency, and reads the world after half of it. A fault raises

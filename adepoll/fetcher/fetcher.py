@@ -17,6 +17,7 @@ from adepoll.api.models import JobSnapshot
 from adepoll.api.results import JobResult
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.closing import AsyncCloseable
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.common.threads import run_in_thread, start_in_thread
 from adepoll.errors import (
     AdePollError,
@@ -64,7 +65,7 @@ def _hide_frames(function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutin
 
 
 @frozen(kw_only=True)
-class Download:
+class Download(SafeRepr):
     """A result that has been written to a file.
 
     Attributes:

@@ -6,6 +6,7 @@ from attrs import frozen
 
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.errors import (
     AdePollError,
     InvalidJobIdError,
@@ -16,7 +17,7 @@ from adepoll.journal.outcomes import ResultFile
 
 
 @frozen
-class StatusChanged:
+class StatusChanged(SafeRepr):
     """An active job has a new status.
 
     The change is ignored if the job is not waiting any more, that is, if it has settled or was
@@ -32,7 +33,7 @@ class StatusChanged:
 
 
 @frozen
-class Settled:
+class Settled(SafeRepr):
     """A job has settled.
 
     A journal file also stores the inline result of the snapshot, until a `Fetched` says that the
@@ -51,7 +52,7 @@ class Settled:
 
 
 @frozen
-class Fetched:
+class Fetched(SafeRepr):
     """The result of a job has been written to a file, so the outcome of the job is complete.
 
     Attributes:
@@ -68,7 +69,7 @@ class Fetched:
 
 
 @frozen
-class GivenUp:
+class GivenUp(SafeRepr):
     """A job was given up: its outcome is not known, or its result could not be fetched.
 
     Attributes:
@@ -85,7 +86,7 @@ class GivenUp:
 
 
 @frozen
-class Acknowledged:
+class Acknowledged(SafeRepr):
     """The program that runs a batch has acknowledged an outcome: it has requested the next one.
 
     Attributes:
@@ -98,7 +99,7 @@ class Acknowledged:
 
 
 @frozen
-class FileLost:
+class FileLost(SafeRepr):
     """The result file of a job is missing or was changed; the result must be fetched again.
 
     Attributes:

@@ -15,6 +15,7 @@ from adepoll.api.models import JobSnapshot, JobStatus, Json
 from adepoll.api.shown import show_text
 from adepoll.api.table_row import TableRow
 from adepoll.common.redaction import showable
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.errors import AdePollError, ConfigurationError
 
 MOST_CREDITS: Final = 1e12
@@ -61,7 +62,7 @@ class RecordedError(AdePollError):
 
 
 @frozen(kw_only=True)
-class ResultFile:
+class ResultFile(SafeRepr):
     """A result on disk.
 
     Attributes:
@@ -86,7 +87,7 @@ def _check_columns(_job: object, _attribute: object, columns: Mapping[object, ob
 
 
 @frozen
-class BatchJob:
+class BatchJob(SafeRepr):
     """A job of a batch, together with texts of your own, which are returned with its outcome.
 
     Attributes:
@@ -255,7 +256,7 @@ class Counts:
 
 
 @frozen(kw_only=True)
-class Failure:
+class Failure(SafeRepr):
     """A group of jobs that failed for the same reason.
 
     Attributes:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.errors import ConfigurationError
 from adepoll.scheduling.arrivals import Arrivals
 from adepoll.scheduling.distribution import LAST, MIDDLES, PRIOR, Distribution
@@ -19,7 +20,7 @@ from adepoll.scheduling.estimation import Observation, estimate
 from adepoll.scheduling.lag_bound import LONGEST, longest_when_quiet
 
 
-class Durations:
+class Durations(SafeRepr):
     """How long jobs take, learnt while they are polled.
 
     A poll never sees the moment at which a job ends: one poll finds the job active, and a later

@@ -35,6 +35,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from attrs import Attribute, define, field, frozen
 
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.scheduling.distribution import PRIOR, Distribution
 from adepoll.scheduling.inspection_plan import OFFICIAL_LAG, Plan, make_plan, official_lag
 from adepoll.scheduling.lag_bound import (
@@ -47,7 +48,7 @@ from adepoll.scheduling.lag_bound import (
 
 
 @define(kw_only=True)  # created for every poll; frozen would take twice as long
-class PollContext:
+class PollContext(SafeRepr):
     """What a schedule knows of a job.
 
     Attributes:
@@ -134,7 +135,7 @@ def _with_jitter(delay: float, jitter: float, rng: Random) -> float:
 
 
 @frozen(kw_only=True)
-class Fixed:
+class Fixed(SafeRepr):
     """Poll every `interval` seconds.
 
     Attributes:
@@ -154,7 +155,7 @@ class Fixed:
 
 
 @frozen(kw_only=True)
-class Exponential:
+class Exponential(SafeRepr):
     """Poll less and less often: each delay is `factor` times as long as the previous delay.
 
     Attributes:
@@ -182,7 +183,7 @@ class Exponential:
 
 
 @define(eq=False, kw_only=True)
-class Adaptive:
+class Adaptive(SafeRepr):
     """Poll often at ages at which a job probably settles, as learnt from earlier jobs.
 
     No delay is longer than the lag bound: at most 7 s, or twice the target lag if that is longer.

@@ -9,6 +9,8 @@ from typing import Final, TypeAlias
 
 from attrs import frozen
 
+from adepoll.common.safe_repr import SafeRepr
+
 __all__ = [
     "ByteRange",
     "RequestedRange",
@@ -33,7 +35,7 @@ _ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
 
 
 @frozen
-class ByteRange:
+class ByteRange(SafeRepr):
     """A range of at least one byte of a body whose size is known.
 
     Attributes:
@@ -51,7 +53,7 @@ class ByteRange:
 
 
 @frozen
-class RequestedRange:
+class RequestedRange(SafeRepr):
     """A range as a client requests it, before the size of the body is known.
 
     Attributes:
@@ -71,7 +73,7 @@ class RequestedRange:
 
 
 @frozen
-class Unsatisfiable:
+class Unsatisfiable(SafeRepr):
     """No byte of the requested range lies within the body, so the status is 416.
 
     Attributes:
@@ -159,7 +161,7 @@ def _is_strong(etag: str) -> bool:
 
 
 @frozen(kw_only=True)
-class ResponsePlan:
+class ResponsePlan(SafeRepr):
     """Describes the response to a GET or HEAD request.
 
     Attributes:

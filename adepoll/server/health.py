@@ -13,6 +13,7 @@ from attrs import frozen
 from adepoll.api.client import AdeClient
 from adepoll.api.models import Json
 from adepoll.api.source import for_polling
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.common.tasks import finish, start
 from adepoll.errors import ClosedError, PermissionDeniedError, RateLimitedError, RequestError
 from adepoll.fetcher import ResultFetcher
@@ -41,7 +42,7 @@ class Condition(Enum):
 
 
 @frozen(kw_only=True)
-class Health:
+class Health(SafeRepr):
     """The health of a server at one moment.
 
     Attributes:

@@ -9,6 +9,7 @@ from attrs import frozen
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot, JobStatus, Json
 from adepoll.common.redaction import showable
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.errors import JobTimeoutError
 from adepoll.server.problem_details import RETRY_AFTER
 
@@ -18,7 +19,7 @@ _MAX_TEXT_LENGTH: Final = 500  # characters of a text from the service
 
 
 @frozen(kw_only=True)
-class StatusReply:
+class StatusReply(SafeRepr):
     """A response with the status of a job.
 
     Attributes:

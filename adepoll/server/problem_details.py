@@ -16,6 +16,7 @@ from attrs import frozen
 from adepoll import errors
 from adepoll.api.models import JobStatus, Json
 from adepoll.common.redaction import showable
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.errors import AdePollError, ClosedError, RequestError
 
 __all__ = ["PROBLEM_MEDIA_TYPE", "ProblemDetails", "problem_details", "report_problem"]
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 @frozen(kw_only=True)
-class ProblemDetails:
+class ProblemDetails(SafeRepr):
     """An error as an HTTP response.
 
     Attributes:

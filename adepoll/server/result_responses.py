@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.errors import ResultRangeError
 from adepoll.fetcher import ResultFetcher, ResultStream
 from adepoll.server.byte_ranges import RequestedRange, ResponsePlan, plan_response, read_range
@@ -25,7 +26,7 @@ _MAX_FILENAME_LENGTH: Final = 150  # characters
 
 
 @frozen(kw_only=True)
-class ResultReply:
+class ResultReply(SafeRepr):
     """A response whose body is a result or a range of it.
 
     Attributes:

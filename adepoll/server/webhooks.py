@@ -16,6 +16,7 @@ from adepoll.api.job_ids import is_job_id
 from adepoll.api.json_text import loads
 from adepoll.api.models import Json
 from adepoll.common.redaction import Secret
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.errors import (
     ConfigurationError,
     MalformedAnswerError,
@@ -50,7 +51,7 @@ class Verifier(Protocol):
         """
 
 
-class WebhookVerifier:
+class WebhookVerifier(SafeRepr):
     """Checks that the sender of a webhook has the secret, and that the webhook is recent.
 
     A webhook that arrives twice is accepted twice, because polling a job twice does no harm. If

@@ -6,6 +6,7 @@ from typing import Any, Final, TypeAlias
 from attrs import define, field, frozen
 
 from adepoll.api.json_text import Json
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.tables.column_types import (
     MAX_DIGITS,
     Column,
@@ -34,7 +35,7 @@ GetValues: TypeAlias = Callable[[Sequence[Any]], Sequence[Json]]
 
 
 @frozen(kw_only=True)
-class TypeConflict:
+class TypeConflict(SafeRepr):
     """A path whose values do not fit into one column unchanged, for example numbers and texts.
 
     Attributes:

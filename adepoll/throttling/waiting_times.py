@@ -11,6 +11,8 @@ import backoff
 from attrs import field, frozen
 from attrs.validators import ge, gt
 
+from adepoll.common.safe_repr import SafeRepr
+
 
 def _finite(_instance: object, attribute: object, value: float) -> None:
     """Raise ValueError if the value of an attribute is infinite or NaN."""
@@ -20,7 +22,7 @@ def _finite(_instance: object, attribute: object, value: float) -> None:
 
 
 @frozen(kw_only=True)
-class RetryPolicy:
+class RetryPolicy(SafeRepr):
     """How often and when a request is repeated after it failed for a temporary reason.
 
     The wait before each retry is a random number of seconds between 0 and a maximum that grows

@@ -11,6 +11,7 @@ from attrs import frozen
 
 from adepoll.api.job_kind import JobKind, job_key
 from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.common.safe_repr import SafeRepr
 from adepoll.errors import AdePollError
 from adepoll.watching.job_state import JobState
 from adepoll.watching.kind_polling import NamedJob, SubscriptionOwner
@@ -19,7 +20,7 @@ from adepoll.watching.watch import Stream
 
 
 @frozen(kw_only=True)
-class StatusUpdate:
+class StatusUpdate(SafeRepr):
     """The present status of a job.
 
     Attributes:

@@ -215,10 +215,6 @@ def test_a_secret_shows_nothing(value):
         pickle.dumps(secret)
 
 
-def test_a_client_that_was_not_constructed_has_a_repr():
-    assert repr(AdeClient.__new__(AdeClient)) == "AdeClient(base_url=None)"
-
-
 @contextmanager
 def no_file():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -8,6 +8,7 @@ from attrs import field, frozen
 
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
+from adepoll.common.safe_repr import SafeRepr
 
 ListQuery: TypeAlias = Callable[[int, int, JobStatus | None], Mapping[str, str | int]]
 DecodeJob: TypeAlias = Callable[[bytes, int], JobSnapshot]
@@ -36,7 +37,7 @@ class Api(Enum):
 
 
 @frozen(kw_only=True)
-class KindRules:
+class KindRules(SafeRepr):
     """How jobs of one kind are polled and listed, and how their results are read.
 
     The functions that decode a body raise `MalformedAnswerError` if the body cannot be read.
