@@ -15,7 +15,7 @@ from attrs import evolve
 
 from adepoll.api import protocol
 from adepoll.api.config import read_base_urls, read_key
-from adepoll.api.job_kind import JobKind, JobRef, check_kind
+from adepoll.api.job_kind import PLAIN_V1_ID, JobKind, JobRef, check_kind
 from adepoll.api.job_requests import ClientOfKind, JobRequests, OriginalMethods, PollingClient
 from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.kinds.registry import RULES
@@ -292,11 +292,15 @@ class AdeClient(AsyncCloseable):
                 subclass of `TransportError`.
             ClosedError: The client is closed.
         """
-        ref, requests = JobRef.of(job), self._requests
-        rules = self.rules_of(ref.kind_or(self._kind))
-        send = requests.for_job(rules, ref.job_id)
+        requests = self._requests
+        if type(job) is str and PLAIN_V1_ID.fullmatch(job):  # a shortcut for nearly all ids
+            job_id, label, rules = job, None, self._rules[self._kind]
+        else:
+            ref = JobRef.of(job)
+            job_id, label, rules = ref.job_id, ref.label, self.rules_of(ref.kind_or(self._kind))
+        send = requests.for_job(rules, job_id)
         snapshot = await self._sender.call(send, requests.hosts[rules.api])
-        return snapshot if ref.label is None else evolve(snapshot, label=ref.label)
+        return snapshot if label is None else evolve(snapshot, label=label)
 
     @asynccontextmanager
     async def open_answer(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
 
-from adepoll.api.job_ids import check_job_id
+from adepoll.api.job_ids import PLAIN_JOB_ID, check_job_id
 from adepoll.common.redaction import showable
 from adepoll.common.safe_repr import SafeRepr
 from adepoll.errors import ConfigurationError, InvalidJobIdError
@@ -247,3 +247,8 @@ def kind_of_id(job_id: str) -> JobKind | None:
 
 V2_LETTERS: Final = frozenset(prefix[0] for prefix in _BY_PREFIX)
 """First letters of all v2 ids. An id with another first letter does not contain its kind."""
+
+PLAIN_V1_ID: Final = re.compile(
+    rf"(?![{''.join(sorted(V2_LETTERS))}]){PLAIN_JOB_ID.pattern}", PLAIN_JOB_ID.flags
+)
+"""Matches nearly all valid ids that do not contain their kind: see `PLAIN_JOB_ID`."""

@@ -9,15 +9,18 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, Protocol
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from attrs import define, field, frozen
+from yarl import URL
 
 from adepoll.api import protocol
+from adepoll.api.job_ids import PLAIN_JOB_ID, check_job_id
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.large_answer import LargeAnswer
-from adepoll.api.models import JobPage, JobSnapshot, JobStatus
+from adepoll.api.models import MAX_PAGE_SIZE, JobPage, JobSnapshot, JobStatus
 from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.protocol import Root
 from adepoll.api.result_folder import ResultFolder
@@ -194,7 +197,7 @@ class JobRequests:
         own = root.options.get("headers", self.transport.headers)
         statuses = rules.success | (_ANSWERS_TO_RANGES if headers else frozenset())
         request = Request(
-            url=root.at(protocol.job_path(rules, job_id)),
+            url=_url(root, job_path(rules, job_id)),
             options={
                 **root.options,
                 "headers": {**own, "Accept-Encoding": "identity", **headers},
@@ -222,9 +225,9 @@ class JobRequests:
             large = partial(LargeAnswer, rules.result_field, self.result_dir)
         root = self.roots[rules.api]
         request = Request(
-            url=root.at(protocol.job_path(rules, job_id)),
+            url=_url(root, job_path(rules, job_id)),
             options=root.options,
-            read=partial(self._read_job, rules, job_id),
+            read=partial(protocol.read_job, rules, job_id, odd_answers=self._odd_answers),
             job_id=job_id,
             large=large,
         )
@@ -240,27 +243,49 @@ class JobRequests:
         if self.on_request is not None:
             self.on_request()
         root = self.roots[rules.api]
-        query = protocol.list_query(rules, page=page, page_size=page_size, status=status)
+        query = list_query(rules, page=page, page_size=page_size, status=status)
         request = Request(
-            url=root.at(rules.path).with_query(query),
+            url=_url(root, rules.path).with_query(query),
             options=root.options,
-            read=partial(self._read_page, rules),
+            read=partial(protocol.read_page, rules, odd_answers=self._odd_answers),
         )
         return partial(self.transport.get, request)
 
-    def _read_job(self, *response: Any, **options: Any) -> JobSnapshot:
-        """Return the snapshot of a job from a response; log values that cannot be read.
 
-        The arguments are those of `protocol.read_job`.
-        """
-        return self._odd_answers.checked(protocol.read_job(*response, **options))
+def job_path(rules: KindRules, job_id: str) -> str:
+    """Return the path of one job, with its id percent-encoded; raises `InvalidJobIdError`."""
+    if type(job_id) is not str or PLAIN_JOB_ID.fullmatch(job_id) is None:
+        job_id = quote(check_job_id(job_id), safe="")
+    return f"{rules.path}/{job_id}"
 
-    def _read_page(self, *response: Any, **options: Any) -> JobPage:
-        """Return the page of the job list from a response; log values that cannot be read.
 
-        The arguments are those of `protocol.read_page`.
-        """
-        return self._odd_answers.checked(protocol.read_page(*response, **options))
+def list_query(rules: KindRules, *, page: int, page_size: int, status: JobStatus | None) -> str:
+    """Return the encoded query for one page of the list, whose path is `KindRules.path`.
+
+    Args:
+        rules: Rules of the kind of the jobs.
+        page: Number of the page, counted from 0.
+        page_size: 1 to 100.
+        status: List only jobs with this status, which can also be a text such as "failed". None for
+            all jobs.
+
+    Raises:
+        ValueError: An argument is out of range, or `status` is `JobStatus.UNKNOWN`.
+    """
+    if page < 0:
+        raise ValueError(f"page must be 0 or more, got {page}")
+    if not 1 <= page_size <= MAX_PAGE_SIZE:
+        raise ValueError(f"page_size must be 1 to {MAX_PAGE_SIZE}, got {page_size}")
+    wanted = None if status is None else JobStatus(status)
+    if wanted is JobStatus.UNKNOWN:
+        raise ValueError("status must be one that the service documents, got JobStatus.UNKNOWN")
+    return urlencode(rules.list_query(page, page_size, wanted))
+
+
+def _url(root: Root, path: str) -> URL:
+    """Return the whole URL of a path of the API. The path must be percent-encoded."""
+    # The path is already encoded. Without `encoded`, yarl would encode "%" again, as "%25".
+    return root.url.with_path(root.path + path, encoded=True)
 
 
 # Statuses of the response to a request for a range, if the condition of the request is not met, or

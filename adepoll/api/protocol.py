@@ -1,7 +1,7 @@
 """The HTTP protocol of the service, for every kind of job. Does no I/O.
 
-The functions return the paths of requests, interpret responses, and return the error for an error
-status.
+The functions interpret responses, and return the error for an error status. `job_requests` creates
+the requests.
 """
 
 import html
@@ -9,19 +9,18 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NoReturn
-from urllib.parse import quote, urlencode
 
 from attrs import evolve, field, frozen
 from yarl import URL
 
 from adepoll.api.error_text import error_text
-from adepoll.api.job_ids import PLAIN_JOB_ID, check_job_id
 from adepoll.api.json_text import dumps, loads
 from adepoll.api.kinds.kind_rules import SOME_FAILED, KindRules
-from adepoll.api.models import MAX_PAGE_SIZE, JobPage, JobSnapshot, JobStatus
+from adepoll.api.models import JobPage, JobSnapshot
+from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.received_result import ReadAnswer, ReceivedResult
 from adepoll.api.retry_after import Headers, parse_retry_after
-from adepoll.common.redaction import REDACTED, Secret, showable
+from adepoll.common.redaction import Secret, showable, without
 from adepoll.errors import (
     AuthenticationError,
     JobNotFoundError,
@@ -60,41 +59,6 @@ class Root:
     def _find_path(self) -> str:
         return self.url.raw_path.rstrip("/")
 
-    def at(self, path: str) -> URL:
-        """Return the whole URL of a path of the API. The path must be percent-encoded."""
-        # The path is already encoded. Without `encoded`, yarl would encode "%" again, as "%25".
-        return self.url.with_path(self.path + path, encoded=True)
-
-
-def job_path(rules: KindRules, job_id: str) -> str:
-    """Return the path of one job, with its id percent-encoded; raises `InvalidJobIdError`."""
-    if type(job_id) is not str or PLAIN_JOB_ID.fullmatch(job_id) is None:
-        job_id = quote(check_job_id(job_id), safe="")
-    return f"{rules.path}/{job_id}"
-
-
-def list_query(rules: KindRules, *, page: int, page_size: int, status: JobStatus | None) -> str:
-    """Return the encoded query for one page of the list, whose path is `KindRules.path`.
-
-    Args:
-        rules: Rules of the kind of the jobs.
-        page: Number of the page, counted from 0.
-        page_size: 1 to 100.
-        status: List only jobs with this status, which can also be a text such as "failed". None for
-            all jobs.
-
-    Raises:
-        ValueError: An argument is out of range, or `status` is `JobStatus.UNKNOWN`.
-    """
-    if page < 0:
-        raise ValueError(f"page must be 0 or more, got {page}")
-    if not 1 <= page_size <= MAX_PAGE_SIZE:
-        raise ValueError(f"page_size must be 1 to {MAX_PAGE_SIZE}, got {page_size}")
-    wanted = None if status is None else JobStatus(status)
-    if wanted is JobStatus.UNKNOWN:
-        raise ValueError("status must be one that the service documents, got JobStatus.UNKNOWN")
-    return urlencode(rules.list_query(page, page_size, wanted))
-
 
 def read_job(
     rules: KindRules,
@@ -104,6 +68,7 @@ def read_job(
     body: bytes,
     *,
     large: ReadAnswer | None = None,
+    odd_answers: OddAnswers | None = None,
     now: datetime | None = None,
     secret: Secret[str] | None = None,
 ) -> JobSnapshot:
@@ -116,6 +81,7 @@ def read_job(
         headers: Headers of the response.
         body: The complete body. For a large answer: the answer without its result.
         large: The large answer, whose result is not in `body`; None if `body` is the whole answer.
+        odd_answers: Logs values that cannot be read; None to log nothing.
         now: The local time, which is needed if Retry-After is a date and there is no Date header.
         secret: The API key, which is removed from the text of an error.
 
@@ -140,11 +106,11 @@ def read_job(
         if snapshot.kind is not rules.kind:
             snapshot = evolve(snapshot, kind=rules.kind)
         if large is not None:
-            return evolve(snapshot, data_omitted=True, kept_result=large.result)
-        if snapshot.data is not None and snapshot.received_result is None:  # a kind of your own
+            snapshot = evolve(snapshot, data_omitted=True, kept_result=large.result)
+        elif snapshot.data is not None and snapshot.received_result is None:  # a kind of your own
             received = ReceivedResult(body, (rules.result_field, "data"))
-            return evolve(snapshot, received_result=received)
-        return snapshot
+            snapshot = evolve(snapshot, received_result=received)
+        return snapshot if odd_answers is None else odd_answers.checked(snapshot)
     raise MalformedAnswerError([*problems, *_content_type_problem(headers)], job_id=job_id)
 
 
@@ -154,6 +120,7 @@ def read_page(
     headers: Headers,
     body: bytes,
     *,
+    odd_answers: OddAnswers | None = None,
     now: datetime | None = None,
     secret: Secret[str] | None = None,
 ) -> JobPage:
@@ -161,9 +128,11 @@ def read_page(
     if status != 200:  # noqa: PLR2004 - an HTTP status
         raise status_error(status, headers, body, job_id=None, now=now, secret=secret)
     try:
-        return rules.decode_page(body)
+        page = rules.decode_page(body)
     except MalformedAnswerError as exc:
         problems = exc.problems  # raised below, because here `exc` would become the context
+    else:
+        return page if odd_answers is None else odd_answers.checked(page)
     raise MalformedAnswerError([*problems, *_content_type_problem(headers)])
 
 
@@ -234,12 +203,8 @@ def _detail(body: bytes, secret: Secret[str] | None) -> str:
         raw = loads(body[:MAX_ERROR_BYTES])
     except MalformedAnswerError:
         # The secret is also removed before the text is cut, because the cut could split it.
-        page = _without(secret, body[:MAX_ERROR_BYTES].decode("utf-8", "replace"))[:4096]
-        text = _without(secret, html.unescape(re.sub(r"<[^<>]*>", " ", page)))
+        page = without(secret, body[:MAX_ERROR_BYTES].decode("utf-8", "replace"))[:4096]
+        text = without(secret, html.unescape(re.sub(r"<[^<>]*>", " ", page)))
         return showable(" ".join(text.split()), 200)
     message = error_text(raw) or (dumps(raw) if raw else "")
-    return showable(_without(secret, message), 500)
-
-
-def _without(secret: Secret[str] | None, text: str) -> str:
-    return text if secret is None else text.replace(secret.reveal(), REDACTED)
+    return showable(without(secret, message), 500)

@@ -205,7 +205,7 @@ class Transport(Connections):
             self.bytes_received += len(body)
         if response.status != _OK:
             read = partial(read, now=datetime.now(UTC), secret=self._key)
-        if is_costly(body):
+        if len(body) > NEVER_COSTLY and is_costly(body):
             return await start_in_thread(read, response.status, response.headers, body)
         return read(response.status, response.headers, body)
 

@@ -141,6 +141,11 @@ def is_redacted(url: str) -> bool:
     return url.endswith(REDACTED)
 
 
+def without(secret: Secret[str] | None, text: str) -> str:
+    """Return a text in which `secret` is replaced by ``REDACTED``; unchanged if it is None."""
+    return text if secret is None else text.replace(secret.reveal(), REDACTED)
+
+
 def redact_text(text: str, limit: int = 65_536) -> str:
     """Return the text without queries of URLs, bearer tokens and signatures.
 

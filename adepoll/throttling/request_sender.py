@@ -105,8 +105,9 @@ class RequestSender:
                 raise
             except RequestError as error:
                 attempt += 1
-                is_last = attempt >= self._retry.attempts
-                if not self._may_retry(error) or is_last or not self._limiter.take_retry():
+                if attempt >= self._retry.attempts:
+                    raise
+                if not (self._may_retry(error) and self._limiter.take_retry()):
                     raise
                 _log.debug("attempt %d failed, will retry: %s", attempt, error)
             waits = waits or self._retry.waits(self._rng)

@@ -15,8 +15,7 @@ from typing import Final, Protocol
 
 from attrs import define, evolve, frozen
 
-from adepoll.api.job_ids import PLAIN_JOB_ID
-from adepoll.api.job_kind import V2_LETTERS, JobKind, JobRef, kind_and_id
+from adepoll.api.job_kind import PLAIN_V1_ID, JobKind, JobRef, kind_and_id
 from adepoll.api.source import (
     JobSource,
     check_source,
@@ -297,8 +296,7 @@ class SubscriptionOwner:
         Raises:
             InvalidJobIdError: The id cannot be a job id, or the source has no jobs of that kind.
         """
-        # A shortcut for nearly all jobs. It is not a call of `is_plain`, because every job runs it.
-        if type(job) is str and PLAIN_JOB_ID.fullmatch(job) and job[0] not in V2_LETTERS:
+        if type(job) is str and PLAIN_V1_ID.fullmatch(job):  # a shortcut for nearly all jobs
             return NamedJob(job, job, self.default_polling)
         ref = JobRef.of(job)
         kind, key = ref.kind_or(self.kind), ref.text(self.kind)

@@ -25,9 +25,9 @@ from internals import clock_of, responses_read
 from waiting import bounded
 
 from adepoll import errors
-from adepoll.api import protocol
 from adepoll.api.client import AdeClient
 from adepoll.api.job_kind import JobKind
+from adepoll.api.job_requests import job_path
 from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.models import JobStatus
 from adepoll.api.transport import USER_AGENT
@@ -711,7 +711,7 @@ async def test_the_id_is_sent_encoded_exactly_once(job_id, start_server):
     server = await start_server(answer_json({**JOB, "job_id": job_id}))
     async with client_of(server) as client:
         assert (await client.get_job(job_id)).job_id == job_id
-    assert server.targets == [protocol.job_path(V1_EXTRACT, job_id)]
+    assert server.targets == [job_path(V1_EXTRACT, job_id)]
 
 
 async def test_a_base_url_may_have_a_path_and_a_trailing_slash(start_server):

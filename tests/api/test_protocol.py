@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 from adepoll import errors
 from adepoll.api import protocol
 from adepoll.api.job_ids import check_job_id
+from adepoll.api.job_requests import job_path, list_query
 from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.models import JobStatus
 from adepoll.common.redaction import Secret
@@ -47,7 +48,7 @@ job_ids = st.text(st.sampled_from("aZ9-_.~:@é漢&=+;,'\"<>|{}^`$!*()[]") | st.c
 @example("a+b")
 @example("~tilde.-_")
 def test_a_job_id_is_encoded_exactly_once(job_id):
-    path = protocol.job_path(V1_EXTRACT, job_id)
+    path = job_path(V1_EXTRACT, job_id)
     head, _, last = path.rpartition("/")
     assert head == "/v1/ade/extract/jobs"
     assert unquote(last, errors="strict") == job_id
@@ -58,16 +59,16 @@ def test_a_job_id_is_encoded_exactly_once(job_id):
 @pytest.mark.parametrize("job_id", ["", "..", "a/../b", "a?b", "a%2Fb", "a b", "a" * 257])
 def test_an_id_that_would_change_the_path_is_refused(job_id):
     with pytest.raises(InvalidJobIdError):
-        protocol.job_path(V1_EXTRACT, job_id)
+        job_path(V1_EXTRACT, job_id)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 100), st.sampled_from([None, *JobStatus]))
 def test_the_list_is_requested_with_the_parameters_of_the_service(page, page_size, status):
     if status is JobStatus.UNKNOWN:
         with pytest.raises(ValueError, match="status must be one that the service documents"):
-            protocol.list_query(V1_EXTRACT, page=page, page_size=page_size, status=status)
+            list_query(V1_EXTRACT, page=page, page_size=page_size, status=status)
         return
-    query = protocol.list_query(V1_EXTRACT, page=page, page_size=page_size, status=status)
+    query = list_query(V1_EXTRACT, page=page, page_size=page_size, status=status)
     expected = {"page": [str(page)], "pageSize": [str(page_size)]}
     if status is not None:
         expected["status"] = [status.value]
@@ -84,7 +85,7 @@ def test_the_list_is_requested_with_the_parameters_of_the_service(page, page_siz
 )
 def test_a_parameter_out_of_range_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        protocol.list_query(V1_EXTRACT, **{"page": 0, "page_size": 10, "status": None, **arguments})
+        list_query(V1_EXTRACT, **{"page": 0, "page_size": 10, "status": None, **arguments})
 
 
 # --- answers ------------------------------------------------------------------------------------
