@@ -51,7 +51,7 @@ def _open_closed_streams() -> None:
 
 
 def _buffer_stdout() -> None:
-    """Give stdout a buffer if it has none, so that each write is complete.
+    """Add a buffer to stdout if it is unbuffered, so that each write is complete.
 
     With PYTHONUNBUFFERED, `sys.stdout.buffer` is a raw file. Its `write` ends early if a signal
     interrupts it, such as the signal that continues a stopped process. The rest would be lost.

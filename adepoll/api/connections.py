@@ -119,7 +119,7 @@ class _ConnectionWatch:
         self._closed: asyncio.Future[None] | None = None
 
     def begin(self) -> bool:
-        """Begin to watch; return False if the whole body has arrived already."""
+        """Begin to watch the connection; return False if the whole body has arrived already."""
         connection = self._response.connection
         protocol = None if connection is None else connection.protocol
         if protocol is None:
@@ -136,7 +136,7 @@ class _ConnectionWatch:
         return True
 
     def end(self) -> None:
-        """Stop watching."""
+        """Stop watching the connection, because the body is not read any more."""
         if self._closed is not None:
             self._closed.remove_done_callback(self._fail)
 

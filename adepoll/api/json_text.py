@@ -170,10 +170,10 @@ def _problem_of(exc: json.JSONDecodeError) -> str:
 
 
 def as_text(body: bytes | str) -> str:
-    r"""Return JSON text in UTF-8, UTF-16 or UTF-32 as a string, with surrogates as ``\ud83d``.
+    r"""Decode JSON text in UTF-8, UTF-16 or UTF-32. Surrogates become escapes such as ``\ud83d``.
 
     Raises:
-        UnicodeDecodeError: The body has none of these encodings.
+        UnicodeDecodeError: `body` has none of these encodings.
     """
     if isinstance(body, str):
         return _with_escaped_surrogates(body)

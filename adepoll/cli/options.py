@@ -61,11 +61,13 @@ def runs(path: str) -> Callable[[Callable[[], None]], Callable[..., None]]:
 
 
 class LocalPath(click.Path):
-    """A type of parameter for local paths. It refuses URLs, empty texts, and folders as files.
+    """A type of parameter for local paths. It refuses these values:
 
-    A URL would become the name of a local file or folder. An empty text, such as the value of a
-    shell variable that is not set, would mean the current folder. Without its slash, the path of a
-    missing folder would become the name of a file.
+    - A URL: it would become the name of a local file or folder.
+    - An empty text, such as the value of a shell variable that is not set: it would mean the
+      current folder.
+    - A path with a slash at its end, if the option needs a file. The user means a folder. If the
+      folder did not exist, a file with this name would be created.
     """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

@@ -149,7 +149,8 @@ class AppliedFault:
         fault: The fault.
         rng: Draws the random values of the effect. Its own seed depends only on the seed of the
             world, the fault and the request.
-        until_token: Seconds until the next token of a `RateLimit`; 0.0 for other effects.
+        until_token: For a `RateLimit`: seconds until its token bucket has the next token; 0.0 for
+            other effects.
     """
 
     fault: Fault

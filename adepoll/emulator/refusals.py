@@ -95,7 +95,7 @@ class RateLimit(SafeRepr):
         time until the next token.
 
         Args:
-            until_token: Seconds until the next token.
+            until_token: Seconds until the token bucket has its next token.
             rng: Draws between `wait_min` and `wait_max`.
         """
         if self.wait_min is None:
@@ -181,7 +181,7 @@ class RefusalResponse:
 
         Args:
             effect: The rate limit or refusal.
-            until_token: Seconds until the next token of a rate limit.
+            until_token: For a `RateLimit`: seconds until its token bucket has the next token.
             now: Unix seconds.
             rng: Source of the random choices.
         """

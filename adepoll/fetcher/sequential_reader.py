@@ -293,7 +293,12 @@ class SequentialReader:
         raise RangePastEndError(self.start - left)
 
     def _record(self, chunk: bytes) -> None:
-        """Check and count a chunk; if it is empty, the end, raise if the JSON is incomplete."""
+        """Check and count a chunk. An empty chunk means that the body has ended.
+
+        Raises:
+            ResultTransferError: The body has ended before the end of the JSON.
+            ResultMalformedError: The body contains more than 64 KiB of whitespace in a row.
+        """
         if not chunk:
             if self._ends_early():
                 # The storage may have stated a wrong size. Forget this size, so that a correct size

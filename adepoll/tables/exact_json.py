@@ -145,7 +145,7 @@ def _exact(text: str) -> float | Decimal:
 
 
 def _exact_or_text(text: str) -> float | Decimal | str:
-    """Return the exact number; the text if the number is out of range."""
+    """Return the number in `text` exactly; return `text` itself if the number is out of range."""
     try:
         return _exact(text)
     except ValueError:

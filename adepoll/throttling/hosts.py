@@ -64,7 +64,7 @@ class Host:
         waiting: Number of callers of this host that wait for their turn, in any queue.
         in_flight: Number of requests that wait for the response of the host.
         silent_since: Time since which the host has sent no response to the requests in flight.
-            Without a meaning if there are none.
+            It has no meaning while no request is in flight.
         released_at: Last time at which the requests in flight stopped counting against the size of
             the window, because the host had sent no response; minus infinity if never.
     """

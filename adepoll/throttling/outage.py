@@ -16,8 +16,8 @@ class Outage:
     until one succeeds.
 
     If the requests about most jobs fail, and the others succeed, ten consecutive failures are
-    nothing unusual. So in the ten minutes after the beginning of an outage, only 40 consecutive
-    failures begin a second one, and 160 any further one.
+    nothing unusual. So in the ten minutes after the beginning of an outage, a second outage begins
+    only after 40 consecutive failures, and each further one only after 160.
 
     A single bad job must not look like an outage. So a job becomes *suspect* if a request about it
     failed and a later request to the host succeeded. For 120 s, further failures of requests about

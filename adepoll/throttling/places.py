@@ -38,7 +38,7 @@ class SlowHostLimits:
     patience: float = SLOW_AFTER
 
     def ended(self, now: float, silent_for: float) -> None:
-        """Update the limits after a request was ended because of `silent_for` s without a byte."""
+        """Update the limits: a request was ended after `silent_for` seconds without a byte."""
         self.rests_until = now + _REST * silent_for
         self.patience = min(_LONGEST_PATIENCE, _MORE_PATIENCE * silent_for)
 

@@ -243,7 +243,10 @@ class FailureRules:
 
     @property
     def gives_up_all(self) -> bool:
-        """True if the host has been down for so long that all jobs watched since then end."""
+        """True if the host has been down for as long as `outage_patience` allows.
+
+        Then every job that was watched for all of this time is given up.
+        """
         host, limit = self.host, (1 - _ROUNDING) * self._total_limit
         return host.silent_polls > 0 and 0 < host.silent_for >= limit
 

@@ -49,7 +49,7 @@ class Subscriber(Protocol):
 
     @property
     def open(self) -> int:
-        """Number of the subscriber's jobs that have not ended."""
+        """Number of the subscriber's open jobs: neither settled nor given up."""
 
     @property
     def buffer(self) -> "SnapshotBuffer | None":

@@ -329,9 +329,10 @@ class SubscriptionOwner:
     def overdue(self) -> int:
         """Return about how many due jobs wait for a poller.
 
-        Subscriptions read no more ids while this number is large. If jobs at two hosts are watched,
-        or were polled before, return the number of the host at which fewer jobs wait. So a slow
-        host does not delay the reading of ids of jobs at the other host.
+        Subscriptions read no further ids while this number is large. If jobs at two hosts are
+        watched, or were polled before, the waiting jobs of each host are counted, and the smaller
+        number is returned. So a slow host does not delay the reading of ids of jobs at the other
+        host.
         """
         by_host: dict[HostEvidence, int] = {}
         for jobs in [polling.watched_jobs for polling in self.by_kind.values()]:

@@ -156,9 +156,9 @@ class ScheduleCalls:
         Early polls show whether jobs are much shorter than was learnt from earlier jobs, or had
         settled already when the watcher got them. Without early polls, many polls would be late
         before this is noticed. The first twelve new jobs are polled early, and later one new job
-        for every five minutes. After a minute without a new job, a batch of another kind may begin,
-        so the next eight new jobs are polled early, but at most every five minutes. Only `Adaptive`
-        polls early.
+        for every five minutes. After a minute without a new job, the next eight new jobs are polled
+        early, because they may belong to another batch; but at most once in five minutes. Only
+        `Adaptive` polls early.
         """
         if now > self._new_at:
             more = (now - self._new_at) / _EARLY_JOB_EVERY
@@ -173,11 +173,15 @@ class ScheduleCalls:
         return True
 
     def is_uncertain(self, state: JobState, now: float) -> bool:
-        """Return True if it is not known yet whether jobs take only seconds.
+        """Return True if an early poll of a job can show whether jobs take only seconds.
 
-        Then the job is young, and nobody waits for it. Also, `polls_early` has chosen the job,
-        or fewer than eight jobs were seen to end at its present age or later. Only `Adaptive` needs
-        to know this.
+        This is so if the job is young, nobody waits for it, no poll of it has failed, and one of
+        these is true:
+
+        - `polls_early` has chosen the job.
+        - Fewer than eight jobs were seen to end at the job's present age or later.
+
+        Only `Adaptive` needs to know this.
         """
         if not self._may_be_short(state, now):
             return False
@@ -185,14 +189,18 @@ class ScheduleCalls:
         return state.polled_early or self.learning.age(state, now) >= proven
 
     def is_new(self, state: JobState, now: float) -> bool:
-        """Return True if a job is young, nobody waits for it, and jobs are expected to be new.
+        """Return True if `_may_be_short` returns True, and jobs are expected to be new.
 
         Only `Adaptive` needs to know this: its next poll can become earlier if jobs become shorter.
         """
         return self.learning.durations.arrivals.trusted and self._may_be_short(state, now)
 
     def _may_be_short(self, state: JobState, now: float) -> bool:
-        """Return True if the job is young, nobody waits for it, and the schedule is `Adaptive`."""
+        """Return True if a job is young, and its polls can become early.
+
+        This is so if the schedule is `Adaptive`, nobody waits for the job, and no poll of it has
+        failed since its last successful poll.
+        """
         if not isinstance(self.schedule, Adaptive) or state.awaited or state.failures is not None:
             return False
         return self.is_young(state, now)

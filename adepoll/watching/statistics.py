@@ -180,7 +180,10 @@ class Throughput:
 
     @property
     def settled_share(self) -> float:
-        """Share of the late polls, 0 to 1, that found a settled job; 0 if no poll was late."""
+        """Share of the late polls, 0 to 1, that found a settled job; 0 if no poll was late.
+
+        A poll is late if it ended more than two seconds after its job was due.
+        """
         return self._settled / self._late if self._late else 0.0
 
     def _fade(self, now: float) -> None:

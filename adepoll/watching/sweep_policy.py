@@ -71,9 +71,9 @@ class SweepPolicy:
         target_lag: Mean detection lag to aim at, in seconds; None to sweep as often as the schedule
             would poll a job.
         min_watched: Number of watched jobs that "auto" needs to start sweeping.
-        last: The last complete sweep. None if no pages are known that would tell how much the next
-            sweep costs: no sweep was complete, a pause has followed, or `should_sweep` has found
-            that the last complete sweep began over a minute ago.
+        last: The last complete sweep. None if its number of pages does not show how many requests
+            the next sweep needs: no sweep was complete, a pause has followed, or `should_sweep` has
+            found that the last complete sweep began over a minute ago.
         duration: Seconds that the last complete sweep took.
         paused_until: End of the present pause. If the reason was that the list has too many pages,
             the pause also ends when twice as many jobs are watched.
@@ -273,9 +273,9 @@ class SweepPolicy:
 
         Args:
             now: The present time.
-            seconds: Duration of the pause, if it is the first one since the list was last useful.
-                Each earlier pause since then doubles it, up to an hour.
-            until_watched: Number of watched jobs that ends the pause early; infinity for none.
+            seconds: Duration of the first pause since the list was last useful. Each further pause
+                is twice as long, up to an hour.
+            until_watched: If at least this number of jobs is watched, the pause ends early.
         """
         self.last = None
         self._until_watched = until_watched

@@ -169,11 +169,15 @@ class WatchedJobs:
 
     @property
     def chooses_again(self) -> bool:
-        """True if jobs whose polls were not sent yet must be chosen again, after a failed poll.
+        """True if a failed poll has changed which jobs must be polled next.
 
-        From now on, `pop_due` draws jobs at random, because four polls have failed: perhaps only
-        the jobs at the head of the queue are bad, and a poll of another job shows that the service
-        works. Or `pop_due` gives jobs up, because the host has been down for too long.
+        Then jobs whose polls were not sent yet are chosen again with `pop_due`. There are two
+        cases:
+
+        - Four polls in a row have failed. From now on, `pop_due` draws jobs at random: perhaps only
+          the jobs at the head of the queue are bad, and a poll of another job shows that the
+          service works.
+        - The host has been down for too long. From now on, `pop_due` gives jobs up.
         """
         rules = self.failure_rules
         return rules.host.silent_polls == _DRAWS_AFTER or rules.gives_up_all
