@@ -1,9 +1,12 @@
-"""An aiohttp connector that detects stale connections.
+"""An aiohttp connector that detects stale connections, and answers to no request.
 
 aiohttp sends a GET again if its connection breaks before the response. The request budget would not
 count the second request. The second connection can also be a connection that the server closes as
 soon as it is used again. So `Connector.send_once` prevents the repetition, and tells apart the
 failures after which a request may be sent again on a new connection.
+
+aiohttp takes bytes that arrive on an idle connection for the answer to the next request. So
+`Connector.connect` closes such a connection.
 """
 
 from ssl import SSLContext
@@ -13,6 +16,7 @@ from weakref import WeakSet
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from adepoll.api.transport_errors import BrokenError, StaleConnectionError
@@ -53,6 +57,25 @@ class Connector(aiohttp.TCPConnector):
         # The requests in flight for which a connection was opened. The other requests use the
         # connection of an earlier request.
         self._opened_for: WeakSet[aiohttp.ClientRequest] = WeakSet()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - a parameter of the overridden method
+    ) -> Connection:
+        """Return an idle connection, or a new one.
+
+        If an answer arrives on an idle connection, no request belongs to it, for example because
+        the server has answered the last request twice. Then the connection is closed instead: no
+        later answer on it can be assigned to its request (RFC 9112, section 9.2).
+        """
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if req in self._opened_for or protocol is None or not protocol.should_close:
+                return connection
+            connection.close()
 
     async def send_once(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType

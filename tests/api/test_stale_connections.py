@@ -39,13 +39,15 @@ class ClosingServer:
     Attributes:
         answers: Number of answers on each connection.
         end: Ends a connection.
+        copies: Number of times that each answer is sent.
         together: Number of requests that must have arrived before the first answers.
         requests: The connection of each request, as a number counted from 0.
     """
 
-    def __init__(self, *, answers=1, end=closed, together=1):
+    def __init__(self, *, answers=1, end=closed, copies=1, together=1):
         self.answers = answers
         self.end = end
+        self.copies = copies
         self.requests = []
         self.base_url = ""
         self._together = asyncio.Barrier(together)
@@ -93,7 +95,15 @@ class ClosingServer:
         job_id = target.rpartition("/")[2]
         body = {"jobs": [], "has_more": False} if "?" in target else {**JOB, "job_id": job_id}
         content = json.dumps(body).encode()
-        writer.write(REPLY % len(content) + content)
+        for _ in range(self.copies):
+            writer.write(REPLY % len(content) + content)
+            await read_everything()
+
+
+async def read_everything(rounds=50):
+    """Let the loop read all bytes that have been sent on its connections."""
+    for _ in range(rounds):
+        await asyncio.sleep(0.001)
 
 
 async def get_job(client):
@@ -184,3 +194,13 @@ async def test_a_server_that_closes_new_connections_too_is_a_failure():
                 await client.get_job(f"job-{number}")
         assert client.stats.requests == len(server.requests) == 3 + 9
         assert client.stats.is_outage
+
+
+async def test_an_answer_to_no_request_is_not_the_answer_to_the_next_one():
+    """A server or load balancer can answer one request twice (RFC 9112, section 9.2)."""
+    async with ClosingServer(answers=3, copies=2) as server, server.client() as client:
+        for job_id in ("j-1", "j-2", "j-3"):
+            assert (await client.get_job(job_id)).job_id == job_id
+            await read_everything(200)  # longer than the server waits before the second answer
+        assert server.requests == [0, 1, 2]
+        assert client.stats.failures == 0

@@ -57,6 +57,26 @@ async def test_the_service_is_asked_once_for_a_url_that_it_does_not_renew(answer
     assert client.asked == ["job-1"]
 
 
+async def test_a_second_response_to_one_request_is_not_the_next_result(fetcher, stored, storage):
+    """A server or load balancer can answer one request twice (RFC 9112, section 9.2)."""
+
+    async def send_twice(_reader, writer):
+        for _ in range(2):
+            writer.write(storage.reply(BODY))
+            for _ in range(50):  # the client reads the response, and is idle before the second one
+                await asyncio.sleep(0.001)
+        return True
+
+    other = BODY.replace(b"0", b"1")
+    storage.answers = [send_twice, storage.reply(other)]
+    for body in (BODY, other):
+        async with fetcher.stream(stored(storage.url())) as stream:
+            assert b"".join([chunk async for chunk in stream]) == body
+        for _ in range(200):  # longer than the storage waits
+            await asyncio.sleep(0.001)
+    assert storage.connections == 2
+
+
 def moved(storage, location, *, status=302, headers=(), body=b""):
     return storage.reply(
         body, status=f"{status} Moved", headers=[f"Location: {location}", *headers]
