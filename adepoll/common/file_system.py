@@ -35,9 +35,12 @@ PLAIN: Final[int] = (
 )
 _NO_LINK: Final[int | None] = getattr(os, "O_NOFOLLOW", None)
 _NO_WAIT: Final[int] = getattr(os, "O_NONBLOCK", 0)
-# Error numbers for a folder that can be written but not synced: the file system cannot sync
+# Error numbers for a folder that can be written but not synced: the file system cannot open or sync
 # folders, or the process may write the folder but not read it.
-_NO_FOLDER_SYNC: Final = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+_NO_FOLDER_SYNC: Final = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF}
+    | {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+)
 
 _MAX_CHUNKS_PER_CALL: Final = 1024  # the limit of pwritev(2) on Linux and the BSDs (IOV_MAX)
 # Linux caches written data in memory blocks, each as large as the write, up to 2 MiB. Large blocks
@@ -69,6 +72,14 @@ def is_same_file(path: Path, other: Path) -> bool:
     """Return whether two paths lead to the same file, for example through links."""
     try:
         return path.samefile(other)
+    except OSError:
+        return False
+
+
+def is_at(fd: int, path: Path) -> bool:
+    """Return whether an open file is at a path, and not a symbolic link to it."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
     except OSError:
         return False
 
@@ -294,6 +305,9 @@ def unlock(fd: int) -> None:
 def rename_open(fd: int, source: Path, target: Path) -> None:
     """Rename an open file. A file that already has the new name is replaced.
 
+    A network file system can rename the file and lose the answer. Then it repeats the request, and
+    reports an error, although the file has the new name. Such an error is not raised.
+
     If the system cannot rename open files, the file is closed and opened again, with the same
     descriptor.
 
@@ -306,7 +320,11 @@ def rename_open(fd: int, source: Path, target: Path) -> None:
         OSError: The file could not be renamed, or another process has replaced the file.
     """
     if HAS_FLOCK:
-        source.replace(target)
+        try:
+            source.replace(target)
+        except OSError:
+            if not is_at(fd, target):
+                raise
         return
     before = os.fstat(fd)
     # Open the null device in its place, because otherwise another thread could get the descriptor.

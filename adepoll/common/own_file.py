@@ -55,9 +55,7 @@ class OwnFile:
 
     def has_name(self) -> bool:
         """Return whether the file at `path` is still this file."""
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.lstat(self.path), os.fstat(self.fd))
-        return False
+        return file_system.is_at(self.fd, self.path)
 
     def remove(self) -> None:
         """Close the file, and remove it, unless another file is at `path` now."""

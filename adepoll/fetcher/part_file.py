@@ -394,7 +394,7 @@ class PartFile:
             raise self._exists_error() from None
         if is_linked:
             self._own = None
-            file_system.remove_open(own.fd, own.path)
+            own.remove()
         else:
             file_system.rename_open(own.fd, own.path, self._target)
 

@@ -62,7 +62,9 @@ def link_to_new(path: Path, target: Path) -> bool:
     """Give a file the name `target`, in addition to its own; the name must be unused.
 
     Unlike a rename, this fails if another process creates the target at the same time. Return False
-    if the file system has no hard links; then nothing is changed.
+    if the file system has no hard links; then nothing is changed. If the error of link(2) is wrong,
+    and the file has both names, return True: a network file system can lose an answer, and repeat
+    the request (open(2), O_EXCL).
 
     Raises:
         FileExistsError: The target exists.
@@ -71,6 +73,8 @@ def link_to_new(path: Path, target: Path) -> bool:
     try:
         os.link(path, target)
     except OSError as exc:
+        if file_system.is_same_file(path, target):
+            return True
         if exc.errno not in _NO_HARD_LINKS:
             raise
         if os.path.lexists(target):
@@ -84,39 +88,46 @@ def set_mode_and_owner(fd: int, replaced: os.stat_result | None, probe: Path) ->
 
     If it replaces no file, give it the mode that a new file of any program gets in this folder.
 
+    If this fails, do nothing: the bytes are complete, and nobody but the owner can read them. Some
+    file systems refuse each change of the mode, such as CIFS and many FUSE file systems. In a user
+    namespace, a file can have an owner that no file can be given (EINVAL).
+
     Args:
         fd: Descriptor of the new file.
         replaced: Status of the file that will be replaced; None if there is none.
         probe: Unused path in the same folder. A file is created there, to see its mode, and removed
             again. umask(2) and the access control lists of the folder decide about this mode.
-
-    Raises:
-        OSError: The mode could not be set.
     """
     if not file_system.HAS_UIDS:
         return
-    if replaced is not None and stat.S_ISREG(replaced.st_mode):
-        _set_owner(fd, replaced)
-        mode = replaced.st_mode
-    else:
-        created = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | file_system.PLAIN, 0o666)
-        try:
-            mode = os.fstat(created).st_mode
-        finally:
-            os.close(created)
-            probe.unlink()
-    os.fchmod(fd, mode & 0o777)
+    with suppress(OSError):
+        if replaced is not None and stat.S_ISREG(replaced.st_mode):
+            _set_owner(fd, replaced)
+            mode = replaced.st_mode
+        else:
+            mode = _mode_of_new_file(probe)
+        os.fchmod(fd, mode & 0o777)
+
+
+def _mode_of_new_file(probe: Path) -> int:
+    """Create a file at the path `probe`, remove it, and return its mode."""
+    created = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | file_system.PLAIN, 0o666)
+    try:
+        return os.fstat(created).st_mode
+    finally:
+        os.close(created)
+        probe.unlink()
 
 
 def _set_owner(fd: int, replaced: os.stat_result) -> None:
-    """Give the file the owner and group of the replaced file, if this user may do so."""
+    """Give the file the owner and group of the replaced file, if that is possible."""
     found = os.fstat(fd)
     if (found.st_uid, found.st_gid) == (replaced.st_uid, replaced.st_gid):
         return
     try:
         os.fchown(fd, replaced.st_uid, replaced.st_gid)
-    except PermissionError:
+    except OSError:
         # Only root may change the owner of a file. Other users may change its group to one that
         # they belong to.
-        with suppress(PermissionError):
+        with suppress(OSError):
             os.fchown(fd, -1, replaced.st_gid)

@@ -298,15 +298,18 @@ def test_the_file_is_synced_before_and_the_folder_after_the_rename(
     assert events == ["sync bytes", "name", "sync folder"]
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+@pytest.mark.parametrize(
+    "number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EPERM]
+)
 def test_a_file_system_that_cannot_sync_folders_is_accepted(tmp_path, fail_os, number):
     fail_os("fsync", number, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
     write_whole(part_file(tmp_path / "out"), b"{}")
     assert (tmp_path / "out").read_bytes() == b"{}"
 
 
-def test_a_folder_that_is_writable_but_not_readable_is_accepted(tmp_path, fail_os):
-    fail_os("open", errno.EACCES, when=lambda path: Path(path) == tmp_path)
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EISDIR])
+def test_a_folder_that_is_writable_but_not_readable_is_accepted(tmp_path, fail_os, number):
+    fail_os("open", number, when=lambda path: Path(path) == tmp_path)
     write_whole(part_file(tmp_path / "out"), b"{}")
     assert (tmp_path / "out").read_bytes() == b"{}"
 
@@ -416,8 +419,14 @@ def test_a_replaced_file_hands_its_mode_and_owner_on(tmp_path):
 
 @pytest.mark.posix
 @pytest.mark.parametrize("refused", [1, 2])
-def test_a_user_who_may_not_change_the_owner_keeps_the_group(tmp_path, monkeypatch, refused):
-    """Only root may change the owner; some users may change the group."""
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EDQUOT])
+def test_a_user_who_may_not_change_the_owner_keeps_the_group(
+    tmp_path, monkeypatch, refused, number
+):
+    """Only root may change the owner; some users may change the group.
+
+    In a user namespace, root gets EINVAL for an owner that does not exist there.
+    """
     target, calls = tmp_path / "out", []
     target.write_bytes(b"before")
     found = os.lstat(target)
@@ -427,12 +436,29 @@ def test_a_user_who_may_not_change_the_owner_keeps_the_group(tmp_path, monkeypat
     def refuse(_fd, uid, gid):
         calls.append((uid, gid))
         if len(calls) <= refused:
-            raise PermissionError
+            raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fchown", refuse)
     with (tmp_path / "new").open("wb") as file:
         set_mode_and_owner(file.fileno(), os.stat_result(other), tmp_path / "probe")
     assert calls == [(1234, 5678), (-1, 5678)]
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EIO])
+def test_a_result_is_published_although_its_mode_cannot_be_set(
+    tmp_path, fail_os, overwrite, number
+):
+    """CIFS and many FUSE file systems refuse chmod(2), also of the present mode."""
+    target = tmp_path / "out"
+    if overwrite:
+        target.write_bytes(b"before")
+    fail_os("fchmod", number)
+    write_whole(part_file(target, overwrite=overwrite), b"{}")
+    assert target.read_bytes() == b"{}"
+    assert target.stat().st_mode & 0o7777 == 0o600
+    assert names(tmp_path) == ["out"]
 
 
 def test_copying_stops_at_the_end_of_the_range(tmp_path):
@@ -494,6 +520,50 @@ def test_the_file_is_published_without_hard_links(tmp_path, fail_os, number):
     write_whole(part_file(tmp_path / "out"), b"{}")
     assert (tmp_path / "out").read_bytes() == b"{}"
     assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.ENOENT, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize(("name", "overwrite"), [("link", False), ("replace", True)])
+def test_a_name_that_was_given_although_the_call_failed_is_accepted(
+    tmp_path, monkeypatch, number, name, overwrite
+):
+    """NFS repeats a request whose answer was lost, and reports the error of the second request."""
+    target = tmp_path / "out"
+    real = getattr(os, name)
+
+    def fail_afterwards(source, into):
+        real(source, into)
+        raise OSError(number, os.strerror(number))
+
+    if overwrite:
+        target.write_bytes(b"before")
+    monkeypatch.setattr(os, name, fail_afterwards)
+    write_whole(part_file(target, overwrite=overwrite), b"{}")
+    assert target.read_bytes() == b"{}"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.posix
+def test_a_result_is_published_although_its_second_name_cannot_be_removed(tmp_path, monkeypatch):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(ObjectVersion(), multipart=False)
+    part.write(0, [b"{}"])
+    part.hash([b"{}"])
+    real = os.link
+
+    def link(source, into):
+        real(source, into)
+        monkeypatch.setattr(os, "unlink", refuse)
+
+    def refuse(path, **_):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
+
+    monkeypatch.setattr(os, "link", link)
+    part.publish()
+    part.close()
+    assert (tmp_path / "out").read_bytes() == b"{}"
 
 
 # --- Write errors -------------------------------------------------------------------------------
