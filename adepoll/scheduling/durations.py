@@ -1,4 +1,4 @@
-"""Learns from polls how long jobs take.
+"""Learns from polls how long jobs take, and whether jobs are new when a watcher gets them.
 
 All times are in seconds and from one monotonic clock. The age of a job is the number of seconds
 since the service received the job.
@@ -12,12 +12,93 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
+from attrs import define
+
 from adepoll.common.safe_repr import SafeRepr
 from adepoll.errors import ConfigurationError
-from adepoll.scheduling.arrivals import Arrivals
 from adepoll.scheduling.distribution import LAST, MIDDLES, PRIOR, Distribution
 from adepoll.scheduling.estimation import Observation, estimate
 from adepoll.scheduling.lag_bound import LONGEST, longest_when_quiet
+
+
+@define(eq=False)
+class Arrivals:
+    """Predicts whether the next jobs will be new, from the ages of earlier jobs.
+
+    A poll of a new job is wasted, because the job is still active. An old job should be polled
+    immediately, because it may have settled. Old jobs rarely come alone: if a batch is started
+    again, all of its jobs are old. So after one old job, adepoll polls all waiting and later jobs
+    immediately, until 32 consecutive new jobs have arrived.
+
+    Attributes:
+        new: Number of jobs that were new: at most 2 s old when the watcher got them. Earlier jobs
+            count less.
+        old: Number of the other jobs. Earlier jobs count less.
+        new_in_a_row: Number of consecutive new jobs since the last old job.
+        resets: Number of times that an old job has set `new_in_a_row` back to 0.
+        reset_at: Time at which the last old job was found.
+    """
+
+    new: float = 0.0
+    old: float = 0.0
+    new_in_a_row: int = 0
+    resets: int = 0
+    reset_at: float = -math.inf
+
+    def record(self, age: float, *, added_at: float, now: float) -> bool:
+        """Record how old a job was when the watcher got the job; return True if it was new.
+
+        A new job is at most 2 s old.
+
+        Args:
+            age: Seconds from the time at which the service received the job to `added_at`. It is
+                negative if the clocks of the service and of this machine differ. Below -2 s, the
+                job counts as old.
+            added_at: Time at which the watcher got the job.
+            now: The present time.
+        """
+        new = abs(age) <= _MAX_NEW_AGE
+        if new:
+            self.new += 1
+            # A job that arrived before the last old job was found says nothing about later jobs.
+            self.new_in_a_row += added_at > self.reset_at
+        else:
+            self.old += 1
+            self.resets += self.new_in_a_row > 0
+            self.new_in_a_row = 0
+            self.reset_at = now
+        if self.new + self.old > _MOST_ARRIVALS:
+            self.new /= 2
+            self.old /= 2
+        return new
+
+    @property
+    def trusted(self) -> bool:
+        """True if the next job is expected to be new."""
+        return self.new_in_a_row >= _MIN_RUN
+
+    @property
+    def old_share(self) -> float:
+        """Probability that the next job is not new, by Laplace's rule of succession."""
+        return (self.old + 1) / (self.new + self.old + 2)
+
+    def to_json(self) -> list[float]:
+        """Return the attributes `new`, `old` and `new_in_a_row`, for `from_json`."""
+        return [self.new, self.old, self.new_in_a_row]
+
+    @classmethod
+    def from_json(cls, saved: object) -> "Arrivals":
+        """Return an object with the values in `saved`, which `to_json` has returned.
+
+        Raises:
+            ValueError, TypeError: The values are not those of `to_json`.
+        """
+        if not isinstance(saved, list):
+            raise TypeError("arrivals must be a list")
+        new, old, new_in_a_row = saved
+        if not all(0 <= n < math.inf for n in saved):
+            raise ValueError(f"{saved} are not counts of arrivals")
+        return cls(float(new), float(old), int(new_in_a_row))
 
 
 class Durations(SafeRepr):
@@ -38,6 +119,7 @@ class Durations(SafeRepr):
     and smoothing after it (B. W. Silverman et al., JRSS B 52, 1990).
 
     Attributes:
+        ended: Number of jobs that were seen to end.
         arrivals: Counts of the jobs that were new, and of those that were old, when a watcher got
             them.
         shortened: Number of times that jobs have become much shorter. Each time, most of the older
@@ -53,7 +135,7 @@ class Durations(SafeRepr):
         # item is the difference between this number and that of the previous bin.
         self._active_changes = [0.0] * (LAST + 1)
         self._running = 0  # number of active jobs
-        self._ended = 0  # number of jobs that were seen to end
+        self.ended = 0
         self._drift = 0.0  # evidence that jobs have become shorter; see `_record_drift`
         # Ended jobs since `_drift` was last 0.
         self._surprising: deque[Observation] = deque(maxlen=_MOST_SURPRISING)
@@ -66,7 +148,7 @@ class Durations(SafeRepr):
 
     def __repr__(self) -> str:
         """Return the number of jobs seen to end, and the median duration."""
-        return f"<Durations: {self._ended} jobs seen to end, median {self.quantile(0.5):.1f} s>"
+        return f"<Durations: {self.ended} jobs seen to end, median {self.quantile(0.5):.1f} s>"
 
     @property
     def distribution(self) -> Distribution:
@@ -79,11 +161,6 @@ class Durations(SafeRepr):
         if self._is_outdated:
             self._refit()
         return self._distribution
-
-    @property
-    def ended(self) -> int:
-        """Number of jobs that were seen to end."""
-        return self._ended
 
     @property
     def quiet_delay(self) -> float:
@@ -117,7 +194,7 @@ class Durations(SafeRepr):
         """Return what was learnt as JSON, for `from_json`. It has counts of jobs, but no ids."""
         seen = [[*ages, round(weight, 3)] for ages, weight in sorted(self._gone.items(), key=str)]
         arrivals = self.arrivals.to_json()
-        saved = {"format": _FORMAT, "ended": self._ended, "seen": seen, "arrivals": arrivals}
+        saved = {"format": _FORMAT, "ended": self.ended, "seen": seen, "arrivals": arrivals}
         return json.dumps(saved, separators=(",", ":"))
 
     @classmethod
@@ -134,7 +211,7 @@ class Durations(SafeRepr):
         durations = cls()
         try:
             saved = json.loads(text)
-            durations._ended, durations._gone = _read(saved)
+            durations.ended, durations._gone = _read(saved)
             if "arrivals" in saved:  # older versions of adepoll did not save arrivals
                 durations.arrivals = Arrivals.from_json(saved["arrivals"])
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
@@ -178,7 +255,7 @@ class Durations(SafeRepr):
             age: Age at which the job was seen to have ended.
             exact: Age at which the job ended, if the service has reported it; None if not.
         """
-        self._ended += 1
+        self.ended += 1
         self._known += 1
         self._record_drift(last, age if exact is None else exact, ended=True)
         observation = self._record_gone(first, last, age, exact=exact)
@@ -321,6 +398,14 @@ def _checked(name: str, value: float) -> float:
         return value
     raise ValueError(f"{name} must be 0 or more, got {value}")
 
+
+# A job is new if it was at most this many seconds old when the watcher got it. The number cannot
+# be smaller, because the service states times in whole seconds.
+_MAX_NEW_AGE: Final = 2.0
+_MOST_ARRIVALS: Final = (
+    8000.0  # number of jobs above which the counts of new and of old jobs are halved
+)
+_MIN_RUN: Final = 32  # after so many new jobs in a row, the next job is expected to be new, too
 
 _FORMAT: Final = 1
 _MOST_ENDED: Final = 2**53  # a larger integer is not exact as a float

@@ -2,7 +2,7 @@
 
 Times are seconds of one monotonic clock. The age of a job is the number of seconds since the
 service received the job. A job is new if it was at most 2 s old when the watcher got it, and old if
-not (`scheduling.arrivals.Arrivals`).
+not (`scheduling.durations.Arrivals`).
 """
 
 import math

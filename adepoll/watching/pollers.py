@@ -10,14 +10,60 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
-from typing import Final
+from typing import Any, Final
 
 from adepoll.api.source import JobSource, for_polling
 from adepoll.common.tasks import is_cancelled, start
 from adepoll.errors import AdePollError, TransportError
 from adepoll.watching.job_state import JobState, Subscriber
-from adepoll.watching.turns import PollTurns
+from adepoll.watching.turns import Turns
 from adepoll.watching.watched_jobs import WatchedJobs
+
+
+class PollTurns(Turns):
+    """Limits how many polls wait until the request budget allows them.
+
+    While the request budget is short, polls wait. If many polls waited, their jobs would be chosen
+    long before they are polled, and a job that becomes urgent meanwhile would come last. So only
+    four polls may wait at first. Each poll that gets its turn within 0.25 seconds doubles this
+    number. After a longer wait, or when no poll waits, the number is four again.
+
+    Attributes:
+        held_back: True while no further poll may begin.
+    """
+
+    def __init__(
+        self, semaphore: AbstractAsyncContextManager[object], *, on_turn: Callable[[], None]
+    ) -> None:
+        """Create an object without waiting polls.
+
+        Args:
+            semaphore: Each poll holds this semaphore while it is in flight.
+            on_turn: Called when a waiting poll gets its turn while other polls are held back.
+        """
+        super().__init__(semaphore)
+        self.held_back = False
+        self._on_turn = on_turn
+        self._allowed = _MIN_ALLOWED  # number of polls that may wait; infinity for no limit
+
+    def hold_back(self, now: float) -> bool:
+        """Decide whether the next poll is held back; set and return `held_back`."""
+        waiting = len(self.waiting)
+        if waiting < _MIN_ALLOWED:
+            self.held_back = False
+            if not waiting:
+                self._allowed = _MIN_ALLOWED
+        else:
+            if self.longest_wait(now) > _LONG:
+                self._allowed = _MIN_ALLOWED
+            self.held_back = waiting >= self._allowed
+        return self.held_back
+
+    def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:  # noqa: ARG002 - only `PageTurns` uses the arguments
+        """Double the number of polls that may wait; if polls were held back, start some."""
+        self._allowed *= 2.0
+        if self.held_back:
+            self._on_turn()
 
 
 class Pollers:
@@ -308,3 +354,5 @@ _IDLE_FOR: Final = 1.0
 # Seconds after the timeout of the last wait in which a poll of the job goes on: most polls end, and
 # a poll that hangs does not keep its place for long.
 _LEFT_POLL: Final = 2.0
+_MIN_ALLOWED: Final = 4.0  # polls that may wait for their turn, however long they wait
+_LONG: Final = 0.25  # seconds; if polls wait longer, only `_MIN_ALLOWED` polls may wait

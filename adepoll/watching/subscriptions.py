@@ -78,6 +78,9 @@ class Subscription(ABC):
         as_tuple: The tuple ``(self,)``. It is the `subscribers` of all jobs that only this
             subscription watches, to save memory.
         every_change: True if every change of status is delivered, False if only the final one.
+        awaits: True if the open jobs are polled as often as for `wait`: at most eight jobs are
+            open, and the caller has passed a timeout or wants every change of status. Then somebody
+            probably waits for the jobs.
         buffer: Limits the snapshots that wait for the consumer; None for no limit.
         ready: Set when an item may be ready, or when the subscription may have ended.
         error: Error that ended the whole subscription; None if there was none.
@@ -119,6 +122,9 @@ class Subscription(ABC):
         check_timeout(timeout)
         self.as_tuple: tuple[Subscriber] = (self,)
         self.every_change = every_change
+        # False if nobody waits for the jobs, however few are open.
+        self._can_await = every_change or timeout is not None
+        self.awaits = self._can_await
         self.buffer = buffer
         self.ready = asyncio.Event()
         self.error: BaseException | None = None
@@ -149,15 +155,6 @@ class Subscription(ABC):
         self._expiry: asyncio.Task[None] | None = None
         self._stopped = False  # True after `close` or `fail`
         self._ending: list[asyncio.Task[None]] = []
-
-    @property
-    def awaits(self) -> bool:
-        """True if the open jobs are polled as often as for `wait`.
-
-        This is the case if at most eight jobs are open, and the caller has passed a timeout or
-        wants every change of status: then somebody probably waits for the jobs.
-        """
-        return self.open <= _FEW_OPEN and (self.every_change or self._timeout is not None)
 
     @abstractmethod
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
@@ -247,8 +244,10 @@ class Subscription(ABC):
     def _count_ended(self) -> None:
         """Count a job as no longer open; if few jobs remain, choose their next polls again soon."""
         self.open -= 1
-        if self.open == _FEW_OPEN and self.awaits and self._loop is not None:
-            self._loop.call_soon(self._poll_sooner, context=Context())
+        if self.open == _FEW_OPEN and self._can_await:
+            self.awaits = True
+            if self._loop is not None:
+                self._loop.call_soon(self._poll_sooner, context=Context())
 
     def _poll_sooner(self) -> None:
         """Choose the next polls of the open jobs again, if somebody waits for them now."""
@@ -421,6 +420,7 @@ class Subscription(ABC):
         if (job := self._register(given)) is not None:
             self._jobs[job.key] = None
             self.open += 1
+            self.awaits = self._can_await and self.open <= _FEW_OPEN
             self._subscribe(job, now)
 
     def _subscribe(self, job: NamedJob, now: float) -> JobState:

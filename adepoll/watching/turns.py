@@ -1,14 +1,14 @@
 """The semaphore of a watcher, and the waits of its requests for their turn.
 
 The turn of a request comes when the request budget allows it to be sent; then the request acquires
-the semaphore. `PollTurns` wraps the semaphore for polls, and `PageTurns` for requests of list
-pages. Imports nothing of adepoll. Times are seconds of the event loop.
+the semaphore. `pollers.PollTurns` wraps the semaphore for polls, and `PageTurns` for requests of
+list pages. Imports nothing of adepoll. Times are seconds of the event loop.
 """
 
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Final
@@ -110,9 +110,9 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
         """
         if self.last_wait > _SPARE and now < self._turn_at + within:
             return True
-        return bool(self.waiting) and self._longest_wait(now) > _SPARE
+        return bool(self.waiting) and self.longest_wait(now) > _SPARE
 
-    def _longest_wait(self, now: float) -> float:
+    def longest_wait(self, now: float) -> float:
         """Return `last_wait`, or the wait of the oldest waiting request if that is longer."""
         return max(self.last_wait, now - next(iter(self.waiting.values())))
 
@@ -144,52 +144,6 @@ class Turns(AbstractAsyncContextManager[object, bool | None]):
 
     def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:
         """Record that a request which has waited is sent now."""
-
-
-class PollTurns(Turns):
-    """Limits how many polls wait until the request budget allows them.
-
-    While the request budget is short, polls wait. If many polls waited, their jobs would be chosen
-    long before they are polled, and a job that becomes urgent meanwhile would come last. So only
-    four polls may wait at first. Each poll that gets its turn within 0.25 seconds doubles this
-    number. After a longer wait, or when no poll waits, the number is four again.
-
-    Attributes:
-        held_back: True while no further poll may begin.
-    """
-
-    def __init__(
-        self, semaphore: AbstractAsyncContextManager[object], *, on_turn: Callable[[], None]
-    ) -> None:
-        """Create an object without waiting polls.
-
-        Args:
-            semaphore: Each poll holds this semaphore while it is in flight.
-            on_turn: Called when a waiting poll gets its turn while other polls are held back.
-        """
-        super().__init__(semaphore)
-        self.held_back = False
-        self._on_turn = on_turn
-        self._allowed = _MIN_ALLOWED  # number of polls that may wait; infinity for no limit
-
-    def hold_back(self, now: float) -> bool:
-        """Decide whether the next poll is held back; set and return `held_back`."""
-        waiting = len(self.waiting)
-        if waiting < _MIN_ALLOWED:
-            self.held_back = False
-            if not waiting:
-                self._allowed = _MIN_ALLOWED
-        else:
-            if self._longest_wait(now) > _LONG:
-                self._allowed = _MIN_ALLOWED
-            self.held_back = waiting >= self._allowed
-        return self.held_back
-
-    def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:  # noqa: ARG002 - only `PageTurns` uses the arguments
-        """Double the number of polls that may wait; if polls were held back, start some."""
-        self._allowed *= 2.0
-        if self.held_back:
-            self._on_turn()
 
 
 class PageTurns(Turns):
@@ -253,5 +207,3 @@ class PageTurns(Turns):
 
 
 _SPARE: Final = 0.1  # seconds by which a poll that can be left out may delay other requests
-_MIN_ALLOWED: Final = 4.0  # polls that may wait for their turn, however long they wait
-_LONG: Final = 0.25  # seconds; if polls wait longer, only `_MIN_ALLOWED` polls may wait

@@ -13,7 +13,7 @@ from attrs import define, evolve, field
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, WrongJobError
-from adepoll.scheduling.arrivals import Arrivals
+from adepoll.scheduling.durations import Arrivals
 from adepoll.watching.failure_handling import FailureAction, FailureRules
 from adepoll.watching.job_state import JobState, Subscriber
 from adepoll.watching.learning import Learning, exact_duration

@@ -34,7 +34,7 @@ from adepoll.errors import (
 )
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
-from adepoll.watching.turns import PollTurns
+from adepoll.watching.pollers import PollTurns
 
 CANARY = "canary-4711"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.scheduling.arrivals import Arrivals
+from adepoll.scheduling.durations import Arrivals
 
 RUN = 32
 

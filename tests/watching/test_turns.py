@@ -12,7 +12,8 @@ from adepoll.emulator import JobPlan, World, WorldSource, loop_clock
 from adepoll.errors import JobTimeoutError
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
-from adepoll.watching.turns import PageTurns, PollTurns
+from adepoll.watching.pollers import PollTurns
+from adepoll.watching.turns import PageTurns
 from adepoll.watching.watcher import JobWatcher
 
 
