@@ -269,11 +269,12 @@ class RateLimiter:
             self.succeeded(sent)
             return
         host, now = sent.host, asyncio.get_running_loop().time()
-        host.ended(sent, now, responded=not isinstance(error, TransportError))
         self._only_window = False
         if isinstance(error, RateLimitedError):
             self._throttled(error.retry_after, sent, now)
+            host.ended(sent, now, responded=True)
         else:
+            host.ended(sent, now, responded=not isinstance(error, TransportError))
             self._window.ended(sent.epoch, is_probe=sent.is_probe)
             if (wait := error.retry_after) is not None:
                 wait += self._rng.uniform(0, _longest_jitter(wait))
@@ -283,7 +284,8 @@ class RateLimiter:
                 host.record_success()
             elif host.record_failure(error, now, is_probe=sent.is_probe):
                 self._begin_outage(host)
-        self._wake_waiting()
+        if self.hosts.waiting or self.hosts.holding_back:
+            self._wake_waiting()
 
     def _throttled(self, retry_after: float | None, sent: Sent, now: float) -> None:
         """Record a 429: all requests wait until Retry-After plus jitter has passed.
