@@ -61,6 +61,7 @@ PUBLIC = [
     "JournalEndpointError",
     "JournalError",
     "JournalFormatError",
+    "JournalMovedError",
     "JournalNotFoundError",
     "JournalWriteError",
     "Json",

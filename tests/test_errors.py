@@ -94,6 +94,8 @@ EXAMPLES = [
     errors.NotAJournalError(path="/batch.db", reason="it is a folder"),
     errors.JournalDamagedError(["page 7 is never used"], path="/batch.db"),
     errors.JournalAccessError("a reason", path="/batch.db", errno=13),
+    errors.JournalMovedError(path="/b.db", file="/b.db-wal", replaced=False),
+    errors.JournalMovedError(path="/b.db", file="/b.db", replaced=True),
     errors.JournalWriteError("a reason", path=None, code="SQLITE_FULL", errno=28),
 ]
 

@@ -40,6 +40,7 @@ class BatchRun(EndsWhenLeft[Outcome]):
         Raises:
             BatchStoppedError: Results cannot be written, for example to a full disk.
             JournalWriteError: The journal cannot be written.
+            JournalMovedError: The file of the journal was removed, renamed or replaced.
             AuthenticationError: The service refused the API key (401).
             PermissionDeniedError: The service refused the API key (403).
             PaymentRequiredError: The organisation has no credits left.

@@ -220,6 +220,7 @@ class RunTasks:
                         sources.create_task(results.verify_acknowledged())
                     await results.close()
                 saver.cancel()
+            await self._journal.check_files()
         finally:
             # `stop` cancels this task a second time if `abandon` has cancelled it before.
             last_save = asyncio.create_task(self._save())

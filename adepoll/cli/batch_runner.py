@@ -154,13 +154,11 @@ class BatchRunner:
                 self._summarize(client)
 
     def _say_what_is_left(self) -> None:
-        """Print on stderr what a later run can do, or that the journal was moved."""
+        """Print on stderr what a later run can do."""
         if self.journal is None and not self._progress.complete:
             say("adepoll: the time of --timeout was over before all ids had been read")
         if self._retryable or not self._progress.complete:
             self._say_how_to_continue()
-        elif self.journal is not None and not self.journal.exists():
-            say(f"adepoll: {shown(str(self.journal))} was moved or deleted during the run")
 
     def _effective_options(self) -> BatchOptions:
         """Return the user's options; ``resume`` adds those that the journal saves."""

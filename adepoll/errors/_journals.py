@@ -154,6 +154,33 @@ class JournalWriteError(JournalError):
         self.errno = errno
 
 
+class JournalMovedError(JournalError):
+    """A file of the journal was removed, renamed or replaced while the journal was open.
+
+    A renamed journal contains everything that was recorded, as soon as the program has closed it. A
+    removed journal is lost. Its result files are complete, and stay where they are.
+
+    Attributes:
+        file: Path of the file: the journal, or its -wal file.
+        replaced: True if another file is at this path now.
+    """
+
+    def __init__(self, *, path: str, file: str, replaced: bool) -> None:
+        what = "another file has replaced" if replaced else "somebody has removed or renamed"
+        advice = (
+            "If the journal was renamed, give it its name back: it contains all outcomes. If it "
+            "was removed, the outcomes that it contained are lost; then run the batch again with "
+            "all its ids. Result files that are complete are kept"
+            if file == path
+            else "When the journal is closed, it contains all outcomes; then run the batch again"
+        )
+        super().__init__(
+            f"was changed while it was open: {what} {showable(file)}. {advice}", path=path
+        )
+        self.file = file
+        self.replaced = replaced
+
+
 class BatchStoppedError(AdePollError):
     """A batch has stopped because results cannot be written: the disk is full or read-only.
 

@@ -4,6 +4,7 @@ Each writing method is one transaction. If it fails, the journal stays unchanged
 """
 
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,11 +14,12 @@ from typing import Final, Self
 
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobStatus
-from adepoll.errors import JournalError
+from adepoll.errors import JournalError, JournalMovedError
 from adepoll.journal.change_writing import ChangeWriter
 from adepoll.journal.changes import Change
 from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.lock import JournalLock
+from adepoll.journal.open_files import OpenFiles
 from adepoll.journal.opening import open_file, open_in_memory, read_notes
 from adepoll.journal.outcomes import Counts, Record
 from adepoll.journal.queries import (
@@ -31,6 +33,8 @@ from adepoll.journal.queries import (
 )
 from adepoll.journal.sqlite_errors import BAD_CHANGE, READING_ERRORS, reading_error, writing_error
 from adepoll.journal.stored_jobs import JobToAdd, stored_job
+
+_log = logging.getLogger(__name__)
 
 _PAGE_BYTES: Final = 4 * 2**20
 # Pages of 4 KiB. When the WAL has this number of pages, SQLite copies them into the file.
@@ -72,6 +76,7 @@ class Database:
         self._connection = connection
         self._changes = ChangeWriter(connection, path)
         self._lock = lock
+        self._files = None if path is None else OpenFiles.of(path)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], endpoints: Endpoints, *, must_exist: bool) -> Self:
@@ -88,8 +93,17 @@ class Database:
         """Close the database, and release its lock.
 
         SQLite copies the contents of the write-ahead log (WAL) into the file.
+
+        If the file was removed, renamed or replaced, only log this. The error of an earlier call or
+        a cancellation may be the reason for closing, and it must reach the caller.
         """
         try:
+            if (moved := self._moved()) is not None:
+                _log.warning("%s", moved)
+                # SQLite itself copies nothing into a file that has another name now. A -wal file
+                # that is left is empty then, so that SQLite cannot apply it to another journal.
+                with suppress(sqlite3.Error):
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             with self._reading():
                 self._connection.close()
         finally:
@@ -108,7 +122,8 @@ class Database:
             changes of this call was written.
 
         Raises:
-            JournalError: The transaction failed, so no change of any call was written.
+            JournalError: The transaction failed, so no change of any call was written. Or a file
+                of the journal was removed, so changes may be lost (`JournalMovedError`).
         """
         with self._transaction(durable=durable):
             return [self._changes.apply(changes) for changes in calls]
@@ -234,6 +249,15 @@ class Database:
         with self._reading():
             return count_jobs(self.path, self._connection)
 
+    def check_files(self) -> None:
+        """Raise `JournalMovedError` if a file of the journal was removed, renamed or replaced."""
+        if (moved := self._moved()) is not None:
+            raise moved
+
+    def _moved(self) -> JournalMovedError | None:
+        """Return an error if a file of the journal was removed, renamed or replaced."""
+        return None if self._files is None else self._files.problem()
+
     @property
     def _shown_path(self) -> str | None:
         return None if self.path is None else str(self.path)
@@ -259,6 +283,7 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             yield
             connection.execute("COMMIT")
+            self.check_files()
         except BAD_CHANGE:
             raise
         except sqlite3.Error as exc:

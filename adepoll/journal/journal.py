@@ -230,6 +230,7 @@ class Journal(AsyncCloseable):
         Raises:
             JournalWriteError: The file cannot be written, for example because the disk is full.
                 None of the changes was written. The caller can try again later.
+            JournalMovedError: The file was removed, renamed or replaced while it was open.
             JournalError: A change is impossible, for example because the journal does not contain
                 its job.
         """
@@ -295,6 +296,14 @@ class Journal(AsyncCloseable):
         This takes milliseconds, or seconds with millions of jobs.
         """
         return await self._run(self._database.counts)
+
+    async def check_files(self) -> None:
+        """Check that the files of the journal are still at their paths, as each write does.
+
+        Raises:
+            JournalMovedError: The file was removed, renamed or replaced while it was open.
+        """
+        await self._run(self._database.check_files)
 
     async def note(self, key: str) -> str | None:
         """Return the value of a key in the table `notes`; None if the table has no such key.

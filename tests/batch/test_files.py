@@ -22,6 +22,7 @@ from adepoll.errors import (
     AdePollError,
     BatchStoppedError,
     ConfigurationError,
+    JournalMovedError,
     JournalWriteError,
     StorageError,
 )
@@ -739,3 +740,38 @@ async def test_a_batch_keeps_large_results_in_no_folder_of_a_closed_batch(scene,
         await second.aclose()
     assert outcome.error is None
     assert outcome.file.path.read_bytes() == scene.truth(job_id)
+
+
+async def test_a_run_ends_if_its_journal_is_removed(scene):
+    """The next run with all ids polls the jobs again, and keeps their files."""
+    job_ids = scene.many(20, result_bytes=1_000)
+    async with scene.batch() as batch, batch.run(job_ids) as run:
+        await anext(run)
+        scene.journal.unlink()
+        found, error = await gather_until(run, JournalMovedError)
+    assert error.path == str(scene.journal)
+    assert len(found) < 19
+    kept = {path: path.stat().st_ino for path in scene.out_dir.iterdir()}
+    again = await scene.run(job_ids)
+    assert {*again} == {*job_ids}
+    assert {outcome.error for outcome in again.values()} == {None}
+    assert kept.items() <= {path: path.stat().st_ino for path in scene.out_dir.iterdir()}.items()
+    assert {job for job, record in scene.records().items() if record.snapshot} == {*job_ids}
+
+
+async def test_a_run_that_has_recorded_everything_says_that_its_journal_is_gone(scene):
+    """Its outcomes were acknowledged before the journal was removed, so nothing is written."""
+    ended = asyncio.Event()
+
+    async def ids():
+        yield scene.submit()
+        await ended.wait()
+
+    async with scene.batch() as batch, batch.run(ids()) as run:
+        job_id = (await anext(run)).job_id
+        last = asyncio.create_task(anext(run))
+        await until(lambda: scene.records()[job_id].delivered_at is not None)
+        scene.journal.unlink()
+        ended.set()
+        with pytest.raises(JournalMovedError):
+            await last

@@ -92,8 +92,10 @@ async def test_a_complete_batch_says_that_its_journal_is_gone(ade, journal):
         journal.unlink()
         process.stdin.close()
         _, err = await process.communicate()
-    assert process.returncode == 0
-    assert err.decode().splitlines()[-1].endswith("was moved or deleted during the run")
+    assert process.returncode == 74
+    *_, error, last = err.decode().splitlines()
+    assert "somebody has removed or renamed" in error
+    assert "was moved or deleted during the run" in last
     assert b"adepoll resume" not in err
 
 

@@ -40,6 +40,7 @@ def caused(error, cause):
         (errors.JournalFormatError(path="a.db", found=9, known=1), 2),
         (errors.NotAJournalError(path="a.db", reason="a picture"), 2),
         (errors.JournalDamagedError(["x"], path="a.db"), 74),
+        (errors.JournalMovedError(path="a.db", file="a.db", replaced=False), 74),
         (errors.JournalWriteError("full", path="a.db", code="SQLITE_FULL", errno=28), 74),
         (errors.JournalAccessError("full", path="a.db", errno=28), 74),
         (errors.BatchStoppedError(DISK), 74),
