@@ -12,12 +12,13 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
-    TextColumn,
+    ProgressColumn,
+    Task,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from adepoll import JobStatus
@@ -40,6 +41,9 @@ _FIRST_MINUTE: Final = 60.0
 _LINE_INTERVAL: Final = 60.0  # seconds between two lines after the first minute
 _IDLE_LINE_INTERVAL: Final = 600.0  # seconds between two lines while nothing changes
 _MAX_WIDTH: Final = 100
+# Columns that stay free at the right: after Ctrl-C, a terminal shows "^C" at the cursor. If this
+# text needed another line, the cursor would move down, and rich would not erase the whole display.
+_ROOM_FOR_ECHO: Final = 3
 _MAX_BAR_WIDTH: Final = 40
 _MIN_BAR_WIDTH: Final = 8
 _GAP: Final = "  "
@@ -198,7 +202,7 @@ class LiveView(View):
         self._speed.add(now, state)
         with _ignore_closed_terminal():
             display = Display(state, self._speed, now - self._began)
-            self._live.update(display, refresh=True)
+            self._live.update(_Narrow(display), refresh=True)
 
     def _end(self) -> None:
         with _ignore_closed_terminal():
@@ -212,6 +216,18 @@ def _ignore_closed_terminal() -> Iterator[None]:
         yield
     except OSError:
         discard(sys.__stderr__)
+
+
+class _Narrow:
+    """Content of the terminal, drawn with `_ROOM_FOR_ECHO` free columns at the right."""
+
+    def __init__(self, content: RenderableType) -> None:
+        self._content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the content."""
+        width = max(options.max_width - _ROOM_FOR_ECHO, 1)
+        yield from console.render(self._content, options.update(max_width=width))
 
 
 class Display:
@@ -277,24 +293,40 @@ def _packed(parts: Iterable[Text], width: int) -> list[Text]:
     return lines
 
 
+class _NameColumn(ProgressColumn):
+    """The name of a file. On a narrow terminal, it is cut, so that all numbers are visible."""
+
+    def render(self, task: Task) -> Text:
+        """Return the name."""
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
+class _NarrowProgress(Progress):
+    """A bar of rich, drawn as `_Narrow`."""
+
+    def get_renderable(self) -> RenderableType:
+        """Return the bar."""
+        return _Narrow(super().get_renderable())
+
+
 class DownloadView(Closeable):
     """Progress of a download on stderr; shows nothing if stderr is not a terminal."""
 
     def __init__(self, name: str) -> None:
         """Create a view for the file `name`."""
         console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
+        self._progress = _NarrowProgress(
+            _NameColumn(),
             BarColumn(bar_width=24),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
+            DownloadColumn(binary_units=True, table_column=Column(no_wrap=True)),
+            TransferSpeedColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
             refresh_per_second=_REFRESHES_PER_SECOND,
             disable=not console.is_terminal,
             transient=True,
         )
-        self._bar = self._progress.add_task(showable(name, 40), total=None)
+        self._bar = self._progress.add_task(showable(name, 200), total=None)
 
     def __enter__(self) -> Self:
         """Begin to show the progress bar."""

@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import pty
+import re
 import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -408,12 +409,44 @@ def test_a_line_goes_to_a_pipe_while_the_display_is_on_the_terminal(replay, monk
     assert pipe.getvalue() == b"x" * 300 + b"\n"
 
 
+def lines_of(shown):
+    """Return the lines of a terminal, without control sequences."""
+    return re.split(r"[\r\n]+", re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", shown))
+
+
+@pytest.mark.parametrize("width", [20, 26, 60, 80])
+def test_the_display_leaves_room_for_the_echo_of_ctrl_c(replay, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    async def script():
+        with LiveView(lambda: MANY):
+            await asyncio.sleep(1)
+
+    with at_terminal() as terminal:
+        replay(script)
+        shown = all_of(terminal)
+    assert max(map(len, lines_of(shown))) <= width - len("^C")
+
+
 def test_a_download_is_shown_on_stderr_with_the_name_of_its_file():
     with at_terminal() as terminal:
         with DownloadView("a[b].json") as view:
             view.update(2**20, 3 * 2**20)
         shown = all_of(terminal)
     assert shown.index("a[b].json") < shown.index("1.0/3.0 MiB") < shown.rindex("\x1b[2K")
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_long_name_of_a_download_is_cut_and_the_numbers_are_not(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    with at_terminal() as terminal:
+        with DownloadView("cdfa4cc8-8805-4e31-88a0-edce4384860c.json") as view:
+            view.update(2**20, 3 * 2**20)
+        shown = all_of(terminal)
+    assert "cdfa4cc8-" in shown
+    assert "1.0/3.0 MiB" in shown
+    assert shown.count("\x1b[1A") == 1  # the display has one line, so one line is erased
+    assert max(map(len, lines_of(shown))) <= width - len("^C")  # Ctrl-C shows this at the end
 
 
 def test_a_closed_terminal_does_not_end_the_batch(replay, monkeypatch):
