@@ -53,6 +53,7 @@ class Collector:
     _errors: Groups = field(factory=Groups, init=False)
     _retryable: int = field(default=0, init=False)
     _violations: Groups = field(factory=Groups, init=False)
+    _incomplete: int = field(default=0, init=False)
     _warnings: Groups = field(factory=Groups, init=False)
     _warned: int = field(default=0, init=False)
     _kinds: dict[str, KindCounter] = field(factory=dict, init=False)
@@ -132,6 +133,9 @@ class Collector:
             _add_reason(self._failures, snapshot.failure_reason, record)
         if snapshot.conforms is False or (snapshot.partial and snapshot.schema_violation):
             _add_reason(self._violations, snapshot.schema_violation, record)
+        self._incomplete += snapshot.partial and (
+            snapshot.incomplete or bool(snapshot.failed_pages)
+        )
         if metadata is not None:
             self._add_metadata(record, snapshot, metadata)
 
@@ -219,6 +223,7 @@ class Collector:
             errors=self._errors.largest(_REASONS),
             retryable=self._retryable,
             violations=self._violations.largest(_REASONS),
+            incomplete=self._incomplete,
             warnings=self._warnings.largest(_REASONS),
             warned=self._warned,
             kinds=summaries(self._kinds),

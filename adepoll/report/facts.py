@@ -169,6 +169,7 @@ class ReportFacts(HtmlTable):
         errors: Errors of jobs that were given up, the most frequent first.
         retryable: Jobs that were given up and that another run tries again.
         violations: Schema violations, the most frequent first.
+        incomplete: Completed jobs whose result lacks pages that could not be parsed.
         warnings: Warnings by code, the most frequent first.
         warned: Jobs with at least one warning.
         kinds: Jobs by kind, the most frequent kind first.
@@ -199,6 +200,7 @@ class ReportFacts(HtmlTable):
     errors: tuple[Group, ...]
     retryable: int
     violations: tuple[Group, ...]
+    incomplete: int
     warnings: tuple[Group, ...]
     warned: int
     kinds: tuple[KindSummary, ...]

@@ -125,7 +125,7 @@ def _findings(facts: ReportFacts, *, running: bool) -> Iterator[Finding]:
 
 
 def _problems(facts: ReportFacts) -> Iterator[Finding]:
-    """Yield the lines of the summary about jobs that failed, were given up or were cancelled."""
+    """Yield the lines of the summary about partial results, and jobs without a result."""
     count = formats.format_count
     if failed := facts.count(OutcomeKind.FAILED):
         first = facts.failures[0]
@@ -146,6 +146,10 @@ def _problems(facts: ReportFacts) -> Iterator[Finding]:
         results = "result does" if violations == 1 else "results do"
         text = f"{count(violations)} {results} not conform to the schema."
         yield Finding(kind="bad", text=text, target="violations", link="Violations")
+    if facts.incomplete:
+        results = "result lacks" if facts.incomplete == 1 else "results lack"
+        text = f"{count(facts.incomplete)} {results} pages that could not be parsed."
+        yield Finding(kind="bad", text=text)
     if cancelled := facts.count(OutcomeKind.CANCELLED):
         text = f"{_jobs(cancelled)} {_were(cancelled)} cancelled."
         yield Finding(kind="note", text=text)

@@ -105,6 +105,17 @@ def test_the_page_shows_all_facts():
         assert part in text
 
 
+def lacking_pages(number):
+    found = record(number)
+    return evolve(found, snapshot=evolve(found.snapshot, incomplete=True))
+
+
+def test_results_that_lack_pages_are_counted():
+    text = page_of([record(1), lacking_pages(2), lacking_pages(3)]).text
+    assert "2 results lack pages that could not be parsed." in text
+    assert "1 result lacks pages that could not be parsed." in page_of([lacking_pages(1)]).text
+
+
 def test_the_next_command_is_shown_once_with_its_effect():
     text = page_of(all_outcomes(), name="Friday's batch.db").text
     assert text.count("adepoll resume") == 1
