@@ -253,7 +253,9 @@ class BatchRunner:
         if progress.unresolved:
             parts.append(f"{progress.unresolved:,} unresolved")
         if self._out is not None and progress.bytes_fetched:
-            parts.append(f"{format_bytes(progress.bytes_fetched)} of results in {self._out_shown}")
+            parts.append(
+                f"{format_bytes(progress.bytes_fetched)} of results written to {self._out_shown}"
+            )
         if self._out is not None and progress.adopted:
             were = "was" if progress.adopted == 1 else "were"
             parts.append(

@@ -211,7 +211,7 @@ async def test_watch_with_out_writes_each_result_and_names_the_file(ade, tmp_pat
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == sorted(
         [f"{large}.json", f"{small}.json"]
     )
-    assert "MB of results in" in err
+    assert "MB of results written to" in err
 
 
 async def test_watch_replaces_an_existing_result_only_with_overwrite(ade, tmp_path):
