@@ -17,7 +17,7 @@ from adepoll.api.config import (
     read_base_urls,
 )
 from adepoll.cli.options import MAX_SIMULTANEOUS, NAME_CHOICES, Discovery, make_client
-from adepoll.common.redaction import shell_line, showable
+from adepoll.common.redaction import path_word, shell_line, showable
 from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.foreign_file import recorded_folder
 
@@ -209,8 +209,7 @@ class BatchOptions:
                 records no options.
             out: The folder for results; None if results are not written to files.
         """
-        path = str(journal)
-        words = ["adepoll", "resume", f"./{path}" if path.startswith("-") else path]
+        words = ["adepoll", "resume", path_word(str(journal))]
         words += _endpoint_words(endpoints)
         # A proxy URL with credentials is left out, because the command is shown on the screen.
         if self.proxy is not None and "@" not in self.proxy:

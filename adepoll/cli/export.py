@@ -15,7 +15,7 @@ from adepoll.cli.messages import say, shown
 from adepoll.cli.options import TableFormat
 from adepoll.cli.run import run_sync
 from adepoll.cli.stdout_writer import naming_stdout, write_line
-from adepoll.common.redaction import printable, shell_line, showable
+from adepoll.common.redaction import path_word, printable, shell_line, showable
 from adepoll.common.system_errors import reason_of
 from adepoll.display.views import State, make_view
 
@@ -121,7 +121,7 @@ def _say_report(report: ExportReport, journal: Path) -> None:
     if report.unreadable:
         say("adepoll: if you have moved the result files, pass their new folder with --results DIR")
     if report.missing:
-        command = shell_line(["adepoll", "resume", str(journal), "--out"])
+        command = shell_line(["adepoll", "resume", path_word(str(journal)), "--out"])
         say(
             f"adepoll: {_jobs(report.missing)} no result in the table, because it "
             f"was not downloaded; download it with {command} DIR"

@@ -5,7 +5,6 @@ Imports nothing of adepoll.
 
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -277,15 +276,34 @@ def shell_line(words: Iterable[str]) -> str:
     return " ".join(map(_quoted, words))
 
 
+def path_word(path: str) -> str:
+    """Return a path as a word of a command line that is not taken for an option."""
+    return f"./{path}" if path.startswith("-") else path
+
+
 def _quoted(word: str) -> str:
     """Return a word with the quotes and escapes that a shell needs, on one line."""
+    if _NEEDS_NO_QUOTES.fullmatch(word):
+        return word
     if word.isprintable():
-        quoted = shlex.quote(word)
-        # shlex does not quote "=program", and zsh replaces it with the path of the program.
-        return f"'{word}'" if quoted == word and word.startswith("=") else quoted
+        return f"'{_ENDS_QUOTES_IN_FISH.sub(_in_double_quotes, word)}'"
     # ANSI-C quoting of bash and zsh, and of POSIX since 2024.
     escaped = "".join(
         chr(byte) if chr(byte).isalnum() and byte < _ASCII else f"\\x{byte:02x}"
         for byte in os.fsencode(word)
     )
     return f"$'{escaped}'"
+
+
+def _in_double_quotes(found: re.Match[str]) -> str:
+    """Return backslashes and single quotes in double quotes, between two parts in single quotes."""
+    escaped = found[0].replace("\\", "\\\\")
+    return f"'\"{escaped}\"'"
+
+
+# The same characters as in `shlex.quote`, with one difference: zsh replaces "=program" with the
+# path of the program.
+_NEEDS_NO_QUOTES: Final = re.compile(r"(?!=)[\w@%+=:,./-]+", re.ASCII)
+# Within single quotes, fish reads a backslash before a single quote as an escape. So a backslash
+# must not be the last character before the end of the quotes.
+_ENDS_QUOTES_IN_FISH: Final = re.compile(r"(?<!\\)(?:\\*'[\\']*|\\+\Z)")

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from adepoll.__about__ import __version__
-from adepoll.common.redaction import shell_line, showable
+from adepoll.common.redaction import path_word, shell_line, showable
 from adepoll.journal.endpoints import ENDPOINT_NOTES
 from adepoll.journal.schema import OUT_DIR
 from adepoll.report import charts, formats
@@ -82,7 +82,7 @@ def render_facts(
         version=__version__,
         findings=list(_findings(facts, running=running)),
         next_steps="" if running else _next_steps(facts),
-        command=shell_line(["adepoll", "resume", name, *_out_words(notes)]),
+        command=shell_line(["adepoll", "resume", path_word(name), *_out_words(notes)]),
         style=Markup(style),  # noqa: S704 - the style sheet is a file of this package
         # The policy forbids the page to load, run or submit anything except this style sheet.
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; "

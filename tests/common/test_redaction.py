@@ -1,3 +1,4 @@
+import shlex
 import string
 
 import pytest
@@ -226,6 +227,9 @@ def test_the_part_of_a_text_that_is_not_shown_is_not_escaped():
         ("a b", "'a b'"),
         ("=a", "'=a'"),  # zsh would replace it with the path of the program "a"
         ("= a", "'= a'"),
+        ("", "''"),
+        (r"a\b c", r"'a\b c'"),
+        (r"a\'b", r"""'a'"\\'"'b'"""),
         ("aZ09\n", r"$'aZ09\x0a'"),
         ("é\t", r"$'\xc3\xa9\x09'"),
         ("\udcff", r"$'\xff'"),  # a byte of a file name that is not UTF-8
@@ -238,3 +242,31 @@ def test_a_shell_reads_the_same_words(word, quoted):
 def test_names_count_towards_the_amount_of_json_that_is_copied():
     names = dict.fromkeys([f"{number:05}" for number in range(11_000)], 0)
     assert [len(copy) for copy in redact_json([names, names])] == [11_000, 0]
+
+
+def words_in_fish(line):
+    """Return the words of a line without substitutions, by the quoting rules of fish."""
+    words, quote, position = [""], "", 0
+    while position < len(line):
+        char, after = line[position], line[position + 1 : position + 2]
+        if quote and char == "\\" and after in {"\\", quote}:
+            words[-1] += after
+            position += 1
+        elif char in {"'", '"'} and quote in {"", char}:
+            quote = "" if quote else char
+        elif char == " " and not quote:
+            words.append("")
+        else:
+            assert quote == "'" or char not in "$();"
+            words[-1] += char
+        position += 1
+    assert not quote
+    return words
+
+
+@pytest.mark.parametrize("quotes", ["'", "\\'", "'\\", "\\\\'", "\\'\\'", "'\\'\\", "'\\\\''"])
+def test_fish_reads_no_quote_of_a_word_as_the_end_of_the_word(quotes):
+    """Within single quotes, fish reads a backslash and a quote as a quote."""
+    words = ["adepoll", f"/a{quotes}$(touch b);{quotes}", f"/c{quotes}", f"{quotes}d e"]
+    assert words_in_fish(shell_line(words)) == words
+    assert shlex.split(shell_line(words)) == words

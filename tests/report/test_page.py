@@ -123,6 +123,7 @@ def test_the_next_command_is_shown_once_with_its_effect():
         "adepoll resume 'Friday'\"'\"'s batch.db' prints 1 unacknowledged outcome, "
         "continues the 2 open jobs and retries 1 given-up job." in text
     )
+    assert "adepoll resume ./-all.db" in page_of(all_outcomes(), name="-all.db").text
 
 
 def test_a_running_batch_has_no_next_command():

@@ -184,3 +184,12 @@ async def test_results_that_were_not_downloaded_are_counted(tmp_path, count, tex
         f"adepoll: {text} no result in the table, because it was not downloaded; download it "
         f"with adepoll resume {quote(str(path))} --out DIR"
     )
+
+
+async def test_a_journal_whose_name_begins_with_a_hyphen_is_no_option_in_the_printed_command(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    await write_journal("-all.db", [snapshot("j0")])
+    done = run("--to", "csv", "-o", "-", "--", "-all.db")
+    assert done.stderr.endswith("adepoll resume ./-all.db --out DIR\n")
