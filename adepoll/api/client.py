@@ -216,8 +216,9 @@ class AdeClient(AsyncCloseable):
 
     def rules_of(self, kind: JobKind) -> KindRules:
         """Return the rules of a kind of jobs; raise `ConfigurationError` if it is unknown."""
-        check_kind(kind)
-        if (rules := self._rules.get(kind)) is None:
+        rules = self._rules.get(kind) if isinstance(kind, JobKind) else None  # type: ignore[redundant-expr]  # a caller can pass any object
+        if rules is None:
+            check_kind(kind)
             raise ConfigurationError(
                 f"no rules for jobs of the kind {kind.name!r}; pass them as kinds=[...]"
             )

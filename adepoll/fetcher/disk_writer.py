@@ -295,7 +295,8 @@ class SegmentWriter:
         if self._writing is not None:
             writing = self._writing
             try:
-                await wait_until_done(writing)
+                if not writing.done():
+                    await wait_until_done(writing)
             finally:
                 self._writing = None
             writing.result()

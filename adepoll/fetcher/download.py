@@ -11,7 +11,6 @@ from adepoll.errors import (
     ResultTransferError,
 )
 from adepoll.fetcher.body_decoding import ReadChunk
-from adepoll.fetcher.connection_plan import FIRST_SEGMENT
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
 from adepoll.fetcher.patience import is_outage
 from adepoll.fetcher.polled_result import PolledReader, PolledResult, changed_error
@@ -20,7 +19,7 @@ from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError, UnusableRangeError
 from adepoll.fetcher.result_stream import ByteSource
 from adepoll.fetcher.resume_state import ResumeState
-from adepoll.fetcher.segments import DownloadConnections, NoRangesError, Segments
+from adepoll.fetcher.segments import FIRST_SEGMENT, DownloadConnections, NoRangesError, Segments
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.storage_rules import ObjectVersion, Range
 from adepoll.fetcher.stored_result import StoredResult
@@ -187,7 +186,7 @@ class ResultDownload:
         `stack` closes the response. Raise `NoRangesError` if the storage refuses a range: then the
         whole result must be requested.
         """
-        fallback = RangeFallback(self._stored)
+        fallback: RangeFallback | None = None
         while True:
             opening = self._stored.open(requested=Range(0, FIRST_SEGMENT))
             try:
@@ -195,6 +194,7 @@ class ResultDownload:
             except UnusableRangeError:
                 raise NoRangesError from None
             except ResultError as error:
+                fallback = fallback or RangeFallback(self._stored)
                 next_request = await fallback.after(error)
                 if next_request is NextRequest.WHOLE:
                     raise NoRangesError from None

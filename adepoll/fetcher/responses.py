@@ -6,6 +6,7 @@ the functions raise before any byte of its body is used (RFC 9110, sections 13 t
 
 import asyncio
 import math
+import re
 import zlib
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
@@ -29,7 +30,6 @@ from adepoll.fetcher.storage_rules import (
     ObjectVersion,
     Range,
     error_for,
-    parse_content_range,
 )
 
 # A proxy that has changed a response sends 203 instead of 200 (RFC 9110, section 15.3.4).
@@ -43,6 +43,10 @@ MAX_ERROR_BODY: Final = 4096
 _MAX_CODINGS: Final = 5
 # Seconds. A longer Retry-After, such as a date in the year 2999, is a mistake, and is ignored.
 _MAX_RETRY_AFTER: Final = 86_400.0
+# Range units are compared without regard to case (RFC 9110, section 14.1).
+_CONTENT_RANGE: Final = re.compile(
+    r"bytes +(?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re.ASCII | re.IGNORECASE
+)
 MAX_ERROR_PAGE: Final = 2**20
 """Bytes of the largest body that may be the error page of a gateway, and is requested again."""
 
@@ -262,6 +266,19 @@ class ResponseInterpreter:
             now=parse_http_date(response.headers.get("Date", "")) or now,
             retry_after=retry_after,
         )
+
+
+def parse_content_range(header: str) -> tuple[int, int, int | None]:
+    """Return the numbers in a ``Content-Range`` header: start, stop and size, in bytes.
+
+    `stop` is the offset after the last byte. `start` and `stop` are 0 if the header has only a
+    size. If the header is malformed, return (0, 0, None).
+    """
+    found = _CONTENT_RANGE.fullmatch(header.strip())
+    if found is None:
+        return 0, 0, None
+    first, last, size = found.groups()
+    return (0, 0, int(size)) if first is None else (int(first), int(last) + 1, int(size))
 
 
 def _codings(response: aiohttp.ClientResponse) -> list[str]:

@@ -146,7 +146,8 @@ class ResultSources:
                 )
             else:
                 snapshot = await self._client.get_job(ref)
-        raise_unless_completed(snapshot)
+        if snapshot.status is not JobStatus.COMPLETED:
+            raise_unless_completed(snapshot)
         source: JobSnapshot | StoredResult = snapshot
         if snapshot.data is None and not _has_file(snapshot):
             if snapshot.output_url is None and self._resolve_url is None:

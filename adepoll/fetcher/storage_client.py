@@ -162,8 +162,9 @@ class StorageClient(Connections):
             _limit_read_size(response, _READ_SIZE_IN_BULK if in_bulk else _READ_SIZE)
             if _log.isEnabledFor(logging.DEBUG):
                 _log.debug("%s: %d (%s)", redact_url(url), response.status, requested or "whole")
+            interpreter = self.interpreter(job_id)
             with self.receiving(response):
-                body = await self.interpreter(job_id).interpret(response, url, requested)
+                body = await interpreter.interpret(response, url, requested)
                 if version is not None and version.differs(body.version):
                     # For an error page, `begin` raises `ResultMalformedError`: an error page is not
                     # another version of the object.

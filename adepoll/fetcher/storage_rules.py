@@ -87,10 +87,6 @@ _MESSAGE: Final = re.compile(rb"<Message>([^<]*)</Message>")  # S3, Google, and 
 _MAX_SEGMENTS: Final = 50  # segments of a path that are looked for in a message
 # Number of characters. Shorter values in a query are dates, numbers and names, and not secret.
 _SHORTEST_SECRET: Final = 20
-# Range units are compared without regard to case (RFC 9110, section 14.1).
-_CONTENT_RANGE: Final = re.compile(
-    r"bytes +(?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re.ASCII | re.IGNORECASE
-)
 
 
 @frozen
@@ -151,19 +147,6 @@ def request_headers(requested: Range | None, version: ObjectVersion | None) -> d
         # first.
         headers["If-Match"] = headers["If-Range"] = version.etag
     return headers
-
-
-def parse_content_range(header: str) -> tuple[int, int, int | None]:
-    """Return the numbers in a ``Content-Range`` header: start, stop and size, in bytes.
-
-    `stop` is the offset after the last byte. `start` and `stop` are 0 if the header has only a
-    size. If the header is malformed, return (0, 0, None).
-    """
-    found = _CONTENT_RANGE.fullmatch(header.strip())
-    if found is None:
-        return 0, 0, None
-    first, last, size = found.groups()
-    return (0, 0, int(size)) if first is None else (int(first), int(last) + 1, int(size))
 
 
 def may_succeed_without_range(error: ResultError) -> bool:

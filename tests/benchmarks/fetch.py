@@ -36,7 +36,7 @@ from kills import download_and_kill, kill_two_writers
 from nginx import COMMAND, WHY_NOT, Nginx
 from proxies import Authority
 
-from adepoll.fetcher.connection_plan import FIRST_SEGMENT
+from adepoll.fetcher.segments import FIRST_SEGMENT
 
 MIB = 2**20
 # Options of the client for its event loop, and the size of the result in bytes.

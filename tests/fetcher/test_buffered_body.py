@@ -19,7 +19,7 @@ from rawstorage import LONG
 from waiting import until
 
 from adepoll.errors import ClosedError, ResultTransferError
-from adepoll.fetcher import buffered_body, connection_plan, responses
+from adepoll.fetcher import buffered_body, responses, segments
 
 MIB = 2**20
 BODY = b'{"text":"' + random.Random(1).randbytes(10 * MIB).hex().encode() + b'"}'
@@ -366,8 +366,8 @@ def test_a_block_is_reused_only_when_nothing_refers_to_it():
 def taken(monkeypatch):
     """Make every connection count as very fast; return the list of bodies read in blocks."""
     bodies = []
-    monkeypatch.setattr(connection_plan, "_FAST", 0.0)
-    monkeypatch.setattr(connection_plan, "_SECONDS_PER_SEGMENT", 1e9)
+    monkeypatch.setattr(segments, "_FAST", 0.0)
+    monkeypatch.setattr(segments, "_SECONDS_PER_SEGMENT", 1e9)
 
     def spy(response, **options):
         received, body = buffered_body.take_over(response, **options)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.fetcher.connection_plan import FIRST_SEGMENT, ConnectionPlan
+from adepoll.fetcher.segments import FIRST_SEGMENT, ConnectionPlan
 
 MIB = 2**20
 SECONDS = st.integers(0, 10**7).map(lambda number: number / 1_000)

@@ -25,7 +25,7 @@ from adepoll.errors import (
     StorageError,
     TargetExistsError,
 )
-from adepoll.fetcher import connection_plan
+from adepoll.fetcher import segments
 from adepoll.fetcher.part_file import PartFile
 from adepoll.fetcher.storage_rules import ObjectVersion
 
@@ -43,9 +43,9 @@ def body(bucket, result_body):
 @pytest.fixture
 def slow(monkeypatch):
     """Make every connection count as slow, so that all allowed ones are used."""
-    monkeypatch.setattr(connection_plan, "_FAST", float("inf"))
-    monkeypatch.setattr(connection_plan, "_MEASURED_SECONDS", 0.0)
-    monkeypatch.setattr(connection_plan, "_SPEEDUP_NEEDED", 0.0)
+    monkeypatch.setattr(segments, "_FAST", float("inf"))
+    monkeypatch.setattr(segments, "_MEASURED_SECONDS", 0.0)
+    monkeypatch.setattr(segments, "_SPEEDUP_NEEDED", 0.0)
 
 
 def other_of(body):
@@ -350,8 +350,8 @@ async def test_after_giving_up_one_more_range_is_requested_if_the_whole_is_serve
 async def test_bytes_of_complete_segments_restore_the_attempts(
     bucket, body, fetch, stored, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(connection_plan, "_MAX_SEGMENT_IF_FAST", MIB)
-    monkeypatch.setattr(connection_plan, "_MAX_SEGMENT", MIB)
+    monkeypatch.setattr(segments, "_MAX_SEGMENT_IF_FAST", MIB)
+    monkeypatch.setattr(segments, "_MAX_SEGMENT", MIB)
     down = bucket.keeping(bucket.reply(status="503 Slow Down"))
     bucket.answers = [bucket.give(), *[down, bucket.give()] * 9, bucket.give()]
     report = await fetch(attempts=2, connections=1).download(stored(bucket.url()), tmp_path / "out")

@@ -10,7 +10,7 @@ import pytest
 from amounts import counts
 from kills import download_and_kill, kill_two_writers
 
-from adepoll.fetcher.connection_plan import FIRST_SEGMENT
+from adepoll.fetcher.segments import FIRST_SEGMENT
 
 EACH = 5 * 2**20  # of the object, for each kill
 

@@ -24,7 +24,7 @@ from adepoll.errors import (
     ResultTransferError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.connection_plan import FIRST_SEGMENT
+from adepoll.fetcher.segments import FIRST_SEGMENT
 
 s3door = lazy_import("s3door")
 

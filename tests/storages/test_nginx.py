@@ -20,7 +20,7 @@ from adepoll.errors import (
     ResultUrlError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.connection_plan import FIRST_SEGMENT
+from adepoll.fetcher.segments import FIRST_SEGMENT
 
 MIB = 2**20
 SLOW = "location / { limit_rate 8m; }"  # bytes per second; too slow for a single connection

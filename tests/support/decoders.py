@@ -50,6 +50,7 @@ from adepoll.errors import (
 from adepoll.fetcher.body_decoding import Decoder as BodyDecoder
 from adepoll.fetcher.local_result import InlineResult
 from adepoll.fetcher.redirects import redirect_url
+from adepoll.fetcher.responses import parse_content_range
 from adepoll.fetcher.result_items import ResultItems
 from adepoll.fetcher.result_stream import ResultStream
 from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile
@@ -58,7 +59,6 @@ from adepoll.fetcher.storage_rules import (
     ObjectVersion,
     Range,
     error_for,
-    parse_content_range,
     request_headers,
 )
 from adepoll.journal import JournalReader
