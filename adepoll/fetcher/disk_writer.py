@@ -8,8 +8,7 @@ from threading import Lock
 from typing import Final, TypeAlias
 
 from adepoll.common.threads import run_in_thread, start_in_thread, wait_until_done
-from adepoll.errors import ResultError
-from adepoll.fetcher.body_decoding import Chunk, ReadChunk
+from adepoll.fetcher.body_decoding import Chunk
 from adepoll.fetcher.part_file import PartFile
 from adepoll.fetcher.resume_state import ResumeState
 from adepoll.fetcher.storage_rules import ObjectVersion
@@ -17,10 +16,6 @@ from adepoll.fetcher.storage_rules import ObjectVersion
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes written so far, and the size of the result in bytes or None."""
 
-_BATCH: Final = 2**20  # bytes that one call in a thread writes and hashes
-_BATCH_OF_BLOCKS: Final = 2**21  # bytes that one call writes if bytes arrive fast, in blocks
-# Seconds after which received bytes are written and reported, even if they do not fill a batch.
-_MAX_HELD: Final = 1.0
 _HASHED_FROM_FILE: Final = 2**24  # bytes that one call in a thread reads from the file and hashes
 _SYNC_EVERY: Final = 2**26  # bytes between two syncs of the file
 _LARGE_ALLOCATION: Final = 2**24  # bytes of the block in `_keep_freed_memory`
@@ -203,102 +198,3 @@ def _keep_freed_memory() -> None:
     of the process (mallopt(3), "dynamic mmap threshold"). Other allocators are not affected.
     """
     bytes(_LARGE_ALLOCATION)  # allocated and freed immediately; its pages are never used
-
-
-class SegmentWriter:
-    """Writes consecutive bytes of a file in batches.
-
-    A thread writes one batch while the bytes of the next batch arrive.
-    """
-
-    def __init__(
-        self,
-        disk: DiskWriter,
-        offset: int,
-        record: Callable[[int], int],
-        *,
-        full_chunk: int = 0,
-    ) -> None:
-        """Create a writer that begins at an offset of the file.
-
-        Args:
-            disk: Writes the file.
-            offset: Offset of the first byte in the file.
-            record: Function that is called after each batch with the number of its bytes. It
-                returns the number of bytes at the start of the file that are written without a gap.
-            full_chunk: Size in bytes of the chunks of a fast connection. A smaller chunk shows that
-                bytes arrive slowly. So it is written and recorded before the next chunk is read. 0
-                if the size of a chunk does not show this.
-        """
-        self._batch = _BATCH_OF_BLOCKS if full_chunk else _BATCH
-        self._full_chunk = full_chunk
-        self._disk = disk
-        self._offset = offset
-        self._record = record
-        self._chunks: list[Chunk] = []  # the next batch
-        self._held_bytes = 0  # bytes of `_chunks`
-        self._writing: asyncio.Future[None] | None = None  # done when the last batch is written
-        self._writing_bytes = 0  # bytes of the batch that is being written
-        self._time = asyncio.get_running_loop().time
-        self._last_write = self._time()  # time at which the last batch was begun
-
-    async def copy(self, read: ReadChunk) -> None:
-        """Write all bytes that `read` returns, even if `read` raises an error after them.
-
-        If a batch is full while the previous batch is still being written, wait before the next
-        call of `read`. So memory is limited to two batches.
-
-        Raises:
-            ResultError: `read` raised this error, or the bytes cannot be written.
-        """
-        failure: ResultError | None = None
-        try:
-            while True:
-                try:
-                    chunk = await read()
-                except ResultError as error:
-                    failure = error
-                    break
-                if not chunk:
-                    break
-                self._chunks.append(chunk)
-                self._held_bytes += len(chunk)
-                is_slow = len(chunk) < self._full_chunk or (
-                    self._time() - self._last_write >= _MAX_HELD
-                )
-                if is_slow or self._held_bytes >= self._batch:
-                    await self._start_writing()
-                if is_slow:
-                    # The next chunk may take long, so these bytes are reported before it arrives.
-                    await self._finish_writing()
-            await self._start_writing()
-            await self._finish_writing()
-        finally:
-            if self._writing is not None:  # only after an error, which is raised after this wait
-                await wait_until_done(self._writing)
-        if failure is not None:
-            raise failure
-
-    async def _start_writing(self) -> None:
-        """Wait until the previous batch is written; then start to write the collected bytes."""
-        await self._finish_writing()
-        self._last_write = self._time()
-        if self._held_bytes:
-            self._writing = self._disk.write(self._offset, self._chunks)
-            self._writing_bytes = self._held_bytes
-            self._offset += self._held_bytes
-            self._chunks = []
-            self._held_bytes = 0
-
-    async def _finish_writing(self) -> None:
-        """Wait until the batch in the thread is written, if there is one, and record its bytes."""
-        if self._writing is not None:
-            writing = self._writing
-            try:
-                if not writing.done():
-                    await wait_until_done(writing)
-            finally:
-                self._writing = None
-            writing.result()
-            prefix = self._record(self._writing_bytes)
-            self._disk.record(self._writing_bytes, prefix)

@@ -11,11 +11,11 @@ from adepoll.errors import (
     ResultTransferError,
 )
 from adepoll.fetcher.body_decoding import ReadChunk
-from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
+from adepoll.fetcher.disk_writer import DiskWriter
 from adepoll.fetcher.patience import is_outage
 from adepoll.fetcher.polled_result import PolledReader, PolledResult, changed_error
 from adepoll.fetcher.range_fallback import NextRequest, RangeFallback
-from adepoll.fetcher.response_body import ResponseBody
+from adepoll.fetcher.response_body import ResponseBody, SegmentWriter
 from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError, UnusableRangeError
 from adepoll.fetcher.result_stream import ByteSource
 from adepoll.fetcher.resume_state import ResumeState

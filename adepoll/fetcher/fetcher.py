@@ -256,7 +256,8 @@ class ResultFetcher(AsyncCloseable):
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
-        job_id, target = ref_of(job).job_id, Path(path)
+        job_id = job.job_id if isinstance(job, JobSnapshot) else ref_of(job).job_id
+        target = Path(path)
 
         def prepare() -> PartFile:
             part = PartFile(target, job_id=job_id, overwrite=overwrite)

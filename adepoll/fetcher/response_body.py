@@ -1,6 +1,7 @@
-"""ResponseBody: the body of one response of a storage, while it is read.
+"""ResponseBody: the body of one response of a storage. SegmentWriter copies a body to the disk.
 
-Raises if the bytes are not those of a JSON object, arrive too slowly, or end too early.
+A body raises an error if its bytes are not those of a JSON object, arrive too slowly, or end too
+early.
 """
 
 import asyncio
@@ -12,9 +13,11 @@ import aiohttp
 
 from adepoll.api.transport_errors import describe
 from adepoll.common.redaction import showable
-from adepoll.errors import ResultMalformedError, ResultTransferError
+from adepoll.common.threads import wait_until_done
+from adepoll.errors import ResultError, ResultMalformedError, ResultTransferError
 from adepoll.fetcher.body_decoding import Chunk, Read, ReadChunk
 from adepoll.fetcher.buffered_body import BlockPool
+from adepoll.fetcher.disk_writer import DiskWriter
 from adepoll.fetcher.storage_rules import ObjectVersion
 
 _ChunkT = TypeVar("_ChunkT", bound=Chunk)
@@ -23,6 +26,10 @@ TakeOver: TypeAlias = Callable[[BlockPool], tuple[list[bytes], ReadChunk | None]
 """Returns the bytes already received, and a function that reads the rest into blocks of a pool."""
 
 _BEFORE_JSON: Final = b"\xef\xbb\xbf \t\r\n"  # the byte order mark of UTF-8, and whitespace
+_BATCH: Final = 2**20  # bytes that one call in a thread writes and hashes
+_BATCH_OF_BLOCKS: Final = 2**21  # bytes that one call writes if bytes arrive fast, in blocks
+# Seconds after which received bytes are written and reported, even if they do not fill a batch.
+_MAX_HELD: Final = 1.0
 MAX_WHITESPACE: Final = 2**16
 """Maximum bytes of whitespace in a row. JSON has no limit, but a body could be endless."""
 
@@ -219,3 +226,102 @@ class PacedReader(Generic[_ChunkT]):
             self._waited = 0.0
             self._received = 0
         return chunk
+
+
+class SegmentWriter:
+    """Writes consecutive bytes of a file in batches.
+
+    A thread writes one batch while the bytes of the next batch arrive.
+    """
+
+    def __init__(
+        self,
+        disk: DiskWriter,
+        offset: int,
+        record: Callable[[int], int],
+        *,
+        full_chunk: int = 0,
+    ) -> None:
+        """Create a writer that begins at an offset of the file.
+
+        Args:
+            disk: Writes the file.
+            offset: Offset of the first byte in the file.
+            record: Function that is called after each batch with the number of its bytes. It
+                returns the number of bytes at the start of the file that are written without a gap.
+            full_chunk: Size in bytes of the chunks of a fast connection. A smaller chunk shows that
+                bytes arrive slowly. So it is written and recorded before the next chunk is read. 0
+                if the size of a chunk does not show this.
+        """
+        self._batch = _BATCH_OF_BLOCKS if full_chunk else _BATCH
+        self._full_chunk = full_chunk
+        self._disk = disk
+        self._offset = offset
+        self._record = record
+        self._chunks: list[Chunk] = []  # the next batch
+        self._held_bytes = 0  # bytes of `_chunks`
+        self._writing: asyncio.Future[None] | None = None  # done when the last batch is written
+        self._writing_bytes = 0  # bytes of the batch that is being written
+        self._time = asyncio.get_running_loop().time
+        self._last_write = self._time()  # time at which the last batch was begun
+
+    async def copy(self, read: ReadChunk) -> None:
+        """Write all bytes that `read` returns, even if `read` raises an error after them.
+
+        If a batch is full while the previous batch is still being written, wait before the next
+        call of `read`. So memory is limited to two batches.
+
+        Raises:
+            ResultError: `read` raised this error, or the bytes cannot be written.
+        """
+        failure: ResultError | None = None
+        try:
+            while True:
+                try:
+                    chunk = await read()
+                except ResultError as error:
+                    failure = error
+                    break
+                if not chunk:
+                    break
+                self._chunks.append(chunk)
+                self._held_bytes += len(chunk)
+                is_slow = len(chunk) < self._full_chunk or (
+                    self._time() - self._last_write >= _MAX_HELD
+                )
+                if is_slow or self._held_bytes >= self._batch:
+                    await self._start_writing()
+                if is_slow:
+                    # The next chunk may take long, so these bytes are reported before it arrives.
+                    await self._finish_writing()
+            await self._start_writing()
+            await self._finish_writing()
+        finally:
+            if self._writing is not None:  # only after an error, which is raised after this wait
+                await wait_until_done(self._writing)
+        if failure is not None:
+            raise failure
+
+    async def _start_writing(self) -> None:
+        """Wait until the previous batch is written; then start to write the collected bytes."""
+        await self._finish_writing()
+        self._last_write = self._time()
+        if self._held_bytes:
+            self._writing = self._disk.write(self._offset, self._chunks)
+            self._writing_bytes = self._held_bytes
+            self._offset += self._held_bytes
+            self._chunks = []
+            self._held_bytes = 0
+
+    async def _finish_writing(self) -> None:
+        """Wait until the batch in the thread is written, if there is one, and record its bytes."""
+        if self._writing is not None:
+            writing = self._writing
+            try:
+                if not writing.done():
+                    await wait_until_done(writing)
+            finally:
+                self._writing = None
+            writing.result()
+            prefix = self._record(self._writing_bytes)
+            self._disk.record(self._writing_bytes, prefix)

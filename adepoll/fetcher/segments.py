@@ -16,10 +16,10 @@ from adepoll.common.tasks import first_error
 from adepoll.errors import ResultError, ResultRefusedError, ResultServerError
 from adepoll.fetcher.body_decoding import ReadChunk
 from adepoll.fetcher.buffered_body import BLOCK_BYTES, BlockPool
-from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter, stop_task
+from adepoll.fetcher.disk_writer import DiskWriter, stop_task
 from adepoll.fetcher.patience import is_outage
 from adepoll.fetcher.range_fallback import is_served_whole
-from adepoll.fetcher.response_body import ResponseBody
+from adepoll.fetcher.response_body import ResponseBody, SegmentWriter
 from adepoll.fetcher.responses import RemoteResult, UnusableRangeError
 from adepoll.fetcher.resume_state import merged
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_succeed_without_range

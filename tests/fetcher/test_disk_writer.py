@@ -9,7 +9,8 @@ from waiting import until
 from adepoll.common.threads import start_in_thread
 from adepoll.fetcher import disk_writer
 from adepoll.fetcher.buffered_body import BLOCK_BYTES
-from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
+from adepoll.fetcher.disk_writer import DiskWriter
+from adepoll.fetcher.response_body import SegmentWriter
 
 
 class SlowPart:
