@@ -47,7 +47,7 @@ class ObjectScanner:
         scanner_of: "Callable[[str], ObjectScanner | None] | None" = None,
         max_value: int = 2**16,
         max_total: int = 2**20,
-        max_members: int | None = 256,
+        max_members: int = 256,
     ) -> None:
         """Create a scanner that has not read anything yet.
 
@@ -61,8 +61,9 @@ class ObjectScanner:
             max_value: Size in bytes of the longest value to keep.
             max_total: Size in bytes of all names and values to keep. Later members are ignored,
                 except `streamed`.
-            max_members: Number of members to read; None for any number. Later members are ignored.
-                If `streamed` is not among the first members, `feed` raises `MalformedAnswerError`.
+            max_members: Number of members to read, because reading one takes up to 15 microseconds.
+                Later members are skipped quickly. If `streamed` is not among the first members,
+                `feed` raises `MalformedAnswerError`.
         """
         self.members: dict[str, bytes] = {}
         self.long_members: set[str] = set()

@@ -27,14 +27,14 @@ class ReceivedResult:
     def read(self) -> bytes | None:
         """Return the bytes of the result; None if they cannot be found.
 
-        They cannot be found if the JSON of the answer cannot be read, contains no result, or
-        contains two results with the same name.
+        They cannot be found if the JSON of the answer cannot be read, or if its first 256 members
+        contain no result, or two results with the same name.
         """
         if not self.names:
             return self.answer
         for name in self.names:
             with suppress(MalformedAnswerError):
-                scanner = ObjectScanner(streamed=name, max_value=0, max_members=None)
+                scanner = ObjectScanner(streamed=name, max_value=0)
                 result = b"".join(scanner.feed(self.answer))
                 if scanner.is_complete and result[:1] == b"{":
                     return result

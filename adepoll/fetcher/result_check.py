@@ -81,7 +81,7 @@ def _ends_with_brace(fd: int, size: int) -> bool:
 
 def _is_unbalanced(fd: int) -> bool:
     """Return whether the brackets outside of strings do not match, or a string does not end."""
-    scanner = ObjectScanner(max_value=0, max_members=None)
+    scanner = ObjectScanner(max_value=0)
     position = 0
     try:
         while chunk := file_system.read_at(fd, _READ_SIZE, position):

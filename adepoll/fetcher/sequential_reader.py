@@ -330,7 +330,7 @@ class SequentialReader:
         """
         if not self.received and not self._is_range and self._is_complete is None:
             is_large = (self.version.size or 0) > _MAX_SCANNED
-            self._text = None if is_large else ObjectScanner(max_value=0, max_members=None)
+            self._text = None if is_large else ObjectScanner(max_value=0)
         if self._text is not None:
             try:
                 self._text.feed(chunk)

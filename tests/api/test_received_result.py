@@ -34,6 +34,7 @@ def test_a_result_under_its_old_name_is_found():
     [
         b'{"job_id":"j","status":"completed","result":1,"result":%b}' % RESULT,
         '{"job_id":"j","status":"completed","result":{"markdown":""}}'.encode("utf-16"),
+        b'{"job_id":"j","status":"completed",%b"result":%b}' % (b'"a":1,' * 300, RESULT),
     ],
 )
 def test_a_result_that_cannot_be_cut_out_has_no_bytes(body):

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from fuzzing import counted_calls
 
 from adepoll.fetcher.result_check import ResultCheck
 
@@ -64,5 +65,19 @@ def test_a_text_that_ends_too_early_is_truncated(text, is_truncated, seen_with_b
         for counts_braces, expected in ((False, is_truncated), (True, seen_with_braces)):
             check = checked(text, counts_braces=counts_braces, size=4_096)
             assert check.is_truncated(fd, len(text)) is expected
+    finally:
+        os.close(fd)
+
+
+def test_many_members_take_little_work(tmp_path):
+    members = 50_000
+    text = b'{"b":"{"%b}' % (b',"a":[1]' * members)
+    (tmp_path / "text").write_bytes(text)
+    fd = os.open(tmp_path / "text", os.O_RDONLY)
+    try:
+        check = checked(text, counts_braces=True, size=len(text))
+        with counted_calls() as count:
+            assert check.is_truncated(fd, len(text)) is False
+        assert count() < members
     finally:
         os.close(fd)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 
 import pytest
+from fuzzing import counted_calls
 from rawstorage import LONG, pass_time
 from streams import collect
 
@@ -41,6 +42,16 @@ async def read_all(fetcher, job):
             assert stream.received == len(got)
             return got, stream.resumed, error
         return got, stream.resumed, None
+
+
+async def test_many_members_of_a_result_take_little_work(bucket, fetch, stored):
+    """The bytes are scanned in the event loop, so reading each member would block it."""
+    members = 50_000
+    bucket.body = b'{"a":[1]%b}' % (b',"a":[1]' * members)
+    with counted_calls() as count:
+        got, _, error = await read_all(fetch(), stored(bucket.url()))
+    assert (got, error) == (bucket.body, None)
+    assert count() < members
 
 
 # --- With a strong ETag -------------------------------------------------------------------------
