@@ -17,6 +17,7 @@ from adepoll.errors import MalformedAnswerError
 _State: TypeAlias = Callable[[bytes, int], int]
 """Reads one part of the object, from an offset in a chunk; returns the offset after that part."""
 
+_MEMBERS: Final = 256  # members that a scanner without a `limit` reads
 _MAX_KEY: Final = 2**12  # bytes; a member with a longer name is skipped
 
 _KEYS: Final = json.JSONDecoder(strict=False)
@@ -24,6 +25,20 @@ _SPACE: Final = re.compile(rb"[ \t\r\n]*+")
 # Whitespace and the byte order mark, which is U+FEFF in UTF-8.
 _SPACE_OR_MARK: Final = re.compile(rb"[\xef\xbb\xbf \t\r\n]*+")
 _SCALAR: Final = re.compile(rb"[-+.0-9A-Za-z]*+")
+
+
+class MemberLimit:
+    """Limits the number of members that one `ObjectScanner`, or several together, may read.
+
+    To read a member takes up to 15 microseconds.
+
+    Attributes:
+        left: Number of members that may still be read.
+    """
+
+    def __init__(self, left: int) -> None:
+        """Create a limit of `left` members."""
+        self.left = left
 
 
 class ObjectScanner:
@@ -47,7 +62,7 @@ class ObjectScanner:
         scanner_of: "Callable[[str], ObjectScanner | None] | None" = None,
         max_value: int = 2**16,
         max_total: int = 2**20,
-        max_members: int = 256,
+        limit: MemberLimit | None = None,
     ) -> None:
         """Create a scanner that has not read anything yet.
 
@@ -61,9 +76,8 @@ class ObjectScanner:
             max_value: Size in bytes of the longest value to keep.
             max_total: Size in bytes of all names and values to keep. Later members are ignored,
                 except `streamed`.
-            max_members: Number of members to read, because reading one takes up to 15 microseconds.
-                Later members are skipped quickly. If `streamed` is not among the first members,
-                `feed` raises `MalformedAnswerError`.
+            limit: Number of members to read; None for 256. Later members are skipped quickly. If
+                `streamed` is not among the first members, `feed` raises `MalformedAnswerError`.
         """
         self.members: dict[str, bytes] = {}
         self.long_members: set[str] = set()
@@ -72,9 +86,8 @@ class ObjectScanner:
         self._streamed_scanner = streamed_scanner
         self._scanner_of = scanner_of
         self._max_value = max_value
-        self._max_members = max_members
         self._left = max_total  # bytes of names and values that can still be kept
-        self._count = 0  # number of members that have begun
+        self._member_limit = MemberLimit(_MEMBERS) if limit is None else limit
         self._read: _State = self._begin
         self._offset = 0  # number of bytes before the current chunk
         self._name: str | None = None  # name of the current member; None if the name is too long
@@ -94,7 +107,8 @@ class ObjectScanner:
 
         Raises:
             MalformedAnswerError: The text is not a JSON object, or has that member twice. Or the
-                object has more than `max_members` members, and that member is not one of the first.
+                object has more members than `limit` allows, and that member is not one of the
+                first.
                 Or the value of that member must be an object, but is a text or an array.
         """
         text = chunk if isinstance(chunk, bytes) else bytes(chunk)
@@ -131,15 +145,15 @@ class ObjectScanner:
     def _key(self, text: bytes, position: int) -> int:
         """Begin to read the name of a member; return the offset after the bytes that were read.
 
-        After `max_members` members, begin to skip the rest of the object.
+        After the last member that `limit` allows, begin to skip the rest of the object.
         """
-        if self._count == self._max_members:
+        if not self._member_limit.left:
             if self._streamed is not None and not self._has_streamed:
-                raise MalformedAnswerError([f"more than {self._max_members} members @ $"])
+                raise MalformedAnswerError(["too many members @ $"])
             self._start(is_string=True, limit=0, depth=1)
             self._read = self._rest_of_members
             return position
-        self._count += 1
+        self._member_limit.left -= 1
         self._start(is_string=True, limit=_MAX_KEY)
         self._read = self._rest_of_key
         return self._rest_of_key(text, position)
@@ -203,7 +217,7 @@ class ObjectScanner:
         return stop
 
     def _rest_of_members(self, text: bytes, position: int) -> int:
-        """Skip members after the first `max_members`; return the offset after the skipped bytes."""
+        """Skip members that `limit` does not allow; return the offset after the skipped bytes."""
         stop = self._value_scanner.read(text, position)
         if not self._value_scanner.is_open:
             self._read = self._end

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import IO, Final
 
 from adepoll.api.error_text import error_text
-from adepoll.api.json_envelope import ObjectScanner
+from adepoll.api.json_envelope import MemberLimit, ObjectScanner
 from adepoll.api.json_text import Json
 from adepoll.api.received_result import KeptResult, ReadAnswer
 from adepoll.api.result_folder import ResultFolder
@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 _WRITE_SIZE: Final = 2**18  # bytes that are collected for each write to the file
 _CHUNK: Final = 2**17  # bytes that are read in one step; limits the memory
 _LARGEST: Final = 2**30  # bytes; a larger answer raises AnswerTooLargeError
-_MAX_STEPS: Final = 100  # steps of a workflow that are read
+_MAX_STEPS: Final = 100  # steps of all workflows that are read
+_MAX_MEMBERS: Final = 1_000  # members of all workflows, their steps, and the metadata of the steps
 _MAX_STEP_VALUE: Final = 2**14  # bytes of a value of a step that is read
 
 
@@ -39,6 +40,7 @@ class LargeAnswer:
             folder: Folder for the file of the result; None to leave the result out.
         """
         self._result = ObjectScanner(scanner_of=self._scan_output)
+        self._limit = MemberLimit(_MAX_MEMBERS)  # of the scanners of workflows and steps
         self._steps: list[ObjectScanner] = []  # scanners of the steps of a workflow
         self._metadata: list[ObjectScanner] = []  # scanners of the metadata of these steps
         self._envelope = ObjectScanner(streamed=result_field, streamed_scanner=self._result)
@@ -139,11 +141,11 @@ class LargeAnswer:
         """
         if name != "output":
             return None
-        return ObjectScanner(scanner_of=self._scan_workflow, max_value=0, max_members=_MAX_STEPS)
+        return ObjectScanner(scanner_of=self._scan_workflow, max_value=0, limit=self._limit)
 
     def _scan_workflow(self, _name: str) -> ObjectScanner:
         """Return a scanner for the steps of one workflow."""
-        return ObjectScanner(scanner_of=self._scan_step, max_value=0, max_members=_MAX_STEPS)
+        return ObjectScanner(scanner_of=self._scan_step, max_value=0, limit=self._limit)
 
     def _scan_step(self, _name: str) -> ObjectScanner | None:
         """Return a scanner for the result of one step of a workflow; None after 100 steps."""
@@ -151,6 +153,7 @@ class LargeAnswer:
             return None
         scanner = ObjectScanner(
             scanner_of=self._scan_step_metadata,
+            limit=self._limit,
             max_value=_MAX_STEP_VALUE,
             max_total=4 * _MAX_STEP_VALUE,
         )
@@ -159,10 +162,12 @@ class LargeAnswer:
 
     def _scan_step_metadata(self, name: str) -> ObjectScanner | None:
         """Return a scanner for the member "metadata" of a step; None for any other name."""
-        if name != "metadata":
+        if name != "metadata" or len(self._metadata) == _MAX_STEPS:
             return None
         self._metadata.append(
-            ObjectScanner(max_value=_MAX_STEP_VALUE, max_total=4 * _MAX_STEP_VALUE)
+            ObjectScanner(
+                limit=self._limit, max_value=_MAX_STEP_VALUE, max_total=4 * _MAX_STEP_VALUE
+            )
         )
         return self._metadata[-1]
 

@@ -3,12 +3,13 @@
 from collections.abc import Collection
 from typing import Final
 
-from adepoll.api.json_envelope import ObjectScanner
+from adepoll.api.json_envelope import MemberLimit, ObjectScanner
 from adepoll.common import file_system
 from adepoll.errors import MalformedAnswerError
 from adepoll.fetcher.body_decoding import Chunk
 
 _READ_SIZE: Final = 2**20
+_MEMBERS: Final = 4096  # members of a result in which the required keys are looked for
 
 
 class ResultCheck:
@@ -25,7 +26,7 @@ class ResultCheck:
         self._counts_braces = counts_braces
         self._depth = 0  # opening minus closing braces, including those within strings
         self._missing = {*keys}
-        self._scanner = ObjectScanner(max_value=0, max_members=4096)
+        self._scanner = ObjectScanner(max_value=0, limit=MemberLimit(_MEMBERS))
         self._malformed: tuple[str, ...] = ()
 
     @property

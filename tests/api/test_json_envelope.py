@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.api.json_envelope import ObjectScanner
+from adepoll.api.json_envelope import MemberLimit, ObjectScanner
 from adepoll.errors import MalformedAnswerError
 
 _TEXT = st.text(st.sampled_from('"\\{}[],: \n/bué€😀'), max_size=12) | st.text(max_size=5)
@@ -146,8 +146,8 @@ def test_kept_bytes_are_limited_in_total():
 
 def test_members_beyond_the_limit_are_ignored():
     """They take no time of their own, and the end of the object is still found."""
-    within = ObjectScanner(max_members=2)
-    scanner = ObjectScanner(streamed="z", streamed_scanner=within, max_members=2)
+    within = ObjectScanner(limit=MemberLimit(2))
+    scanner = ObjectScanner(streamed="z", streamed_scanner=within, limit=MemberLimit(2))
     text = b'{"a": 1, "z": {"b": 2, "c": "}", "d": ["}", 3], "\\"e": {}}, "f": {"g": [{}]}} '
     assert json.loads(_fed(scanner, text, range(len(text)))) == json.loads(text)["z"]
     assert (scanner.members, within.members) == ({"a": b"1"}, {"b": b"2", "c": b'"}"'})
@@ -189,7 +189,7 @@ def test_the_end_of_a_deeply_nested_value_is_found(value, size):
         (b'{"\\x": 1}', "not JSON: expected a key @ byte 5"),
         (b"{} {", "not JSON: expected nothing more @ byte 3"),
         (b'{"z": 1, "z": 2}', "not JSON: expected no second value of the same name @ byte 14"),
-        (b"{%b}" % b",".join([b'"a":1'] * 5000), "more than 256 members @ $"),
+        (b"{%b}" % b",".join([b'"a":1'] * 5000), "too many members @ $"),
     ],
 )
 def test_text_that_is_no_object_is_malformed(text, problem):

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from files import names
+from fuzzing import counted_calls
 
 from adepoll import (
     AdeClient,
@@ -27,6 +28,7 @@ from adepoll import (
     WrongJobError,
 )
 from adepoll.api.kinds.kind_rules import SUCCESS
+from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.received_result import KeptResult
 from adepoll.api.result_folder import ResultFolder
 from adepoll.api.transport import Block
@@ -164,6 +166,24 @@ async def test_a_workflow_is_partial_if_one_of_its_steps_is(facts, partial):
         body = answer_with(workflow_result(markdown=markdown, **facts))
         job = await poll(body, ref=WORKFLOW)
         assert (job.partial, job.data_omitted) == (partial, len(markdown) > 1)
+
+
+def test_many_steps_with_many_members_take_little_work():
+    """The answer is scanned in the event loop, so reading each member would block it."""
+    members = b"{%b}" % b",".join([b'"":1'] * 250)
+    step = b"{%b}" % b",".join([b'"metadata":' + members] * 3)
+    workflow = b"{%b}" % b",".join([b'"a":' + step] * 30)
+    body = b'{"job_id":"j","result":{"output":{"a":%b}}}' % workflow
+
+    async def read():
+        answer = LargeAnswer("result", None)
+        await answer.feed(body)
+        return await answer.finish()
+
+    with counted_calls() as count:
+        assert not asyncio.run(read()).is_partial
+    assert len(body) > 100_000
+    assert count() < 150_000
 
 
 @pytest.mark.parametrize("output", [None, [], {"a": 1}, {"a": []}, {"a": {"b": {"metadata": []}}}])
