@@ -445,6 +445,13 @@ async def test_a_refused_connection_is_reported_with_the_address(all_text_of):
 PLACE = SimpleNamespace(host="h", port=1, ssl=True)
 
 
+def unnamed_tls_error(text):
+    """Return an error of OpenSSL for which Python's `ssl` has no name."""
+    error = ssl.SSLError(ssl.SSL_ERROR_SSL, text)
+    error.reason = None
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
     [
@@ -459,6 +466,7 @@ PLACE = SimpleNamespace(host="h", port=1, ssl=True)
         (aiohttp.ClientOSError(104, PRESIGNED), f"the connection failed: {os.strerror(104)}"),
         (aiohttp.InvalidURL(PRESIGNED), "the connection failed (InvalidURL)"),
         (OSError(), "the connection failed: OSError"),
+        (unnamed_tls_error("unknown error"), "the connection failed: unknown error"),
         (
             aiohttp.ClientResponseError(
                 None, (), message=f"Transfer-Encoding can't be present with 'x': {PRESIGNED}"

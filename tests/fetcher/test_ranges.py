@@ -45,6 +45,7 @@ async def read(fetcher, job, **span):
         (100, 10**9, [(100, 10**9)]),
         (0, SIZE, [(0, SIZE)]),
         (SIZE - 1, None, [(SIZE - 1, None)]),
+        (-1, None, [(0, 1), (SIZE - 1, None)]),
         (-100, None, [(0, 1), (SIZE - 100, None)]),
         (-(10**9), None, [(0, 1), (0, None)]),
         (0, None, [None]),

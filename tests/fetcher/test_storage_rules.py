@@ -100,6 +100,7 @@ ANSWERS = {
     ),
     "S3 slow down": (VALID, 503, xml("SlowDown", "Please reduce"), ResultServerError),
     "S3 internal": (VALID, 500, xml("InternalError", "We"), ResultServerError),
+    "unknown": (VALID, 499, b"", ResultRefusedError),
     "invalid, low": (VALID, 99, b"", ResultServerError),  # as 5xx (RFC 9110, section 15)
     "invalid, high": (VALID, 600, b"", ResultServerError),
     "S3 missing": (VALID, 404, xml("NoSuchKey", "The specified key"), ResultRefusedError),

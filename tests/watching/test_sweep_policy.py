@@ -72,7 +72,13 @@ def test_a_sweep_that_delays_polls_needs_five_active_jobs_for_each_page(
 
 @pytest.mark.parametrize(
     ("now", "missing", "pages_wait", "pages"),
-    [(10.0, 0, True, 20), (10.0, 50, True, 10), (10.0, 0, False, 100), (0.5, 0, True, 100)],
+    [
+        (10.0, 0, True, 20),
+        (10.0, 50, True, 10),
+        (10.0, 0, False, 100),
+        (2.0, 0, True, 100),  # half of the time between two sweeps
+        (2.1, 0, True, 20),
+    ],
 )
 def test_a_sweep_that_delays_polls_is_abandoned_earlier(now, missing, pages_wait, pages):
     policy = policy_of()

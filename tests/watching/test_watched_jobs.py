@@ -27,6 +27,7 @@ from adepoll.errors import (
     AnswerTooLargeError,
     JobNotFoundError,
     MalformedAnswerError,
+    PermissionDeniedError,
     RateLimitedError,
     ServerError,
     TransportError,
@@ -473,6 +474,13 @@ def test_after_a_long_outage_due_jobs_are_given_up_without_a_poll():
         "c": TransportError,
     }
     assert watched_jobs.counts.given_up == 3
+
+
+def test_a_new_job_that_was_refused_once_is_polled_again_also_without_patience():
+    watched_jobs, subscription = make_watched_jobs(patience=0.0), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
+    refused = PermissionDeniedError(status=403, job_id="a")
+    assert len(poll_when_due(watched_jobs, refused, "completed")) == 2
 
 
 def test_an_answer_restarts_the_patience():
@@ -1657,6 +1665,17 @@ def test_the_first_waiter_makes_a_watched_job_due_immediately():
     assert watched_jobs.pop_due(4.0) is state
     watched_jobs.subscribe("a", "a", Awaiting(), 4.0)
     assert not state.is_queued, "its poll is in flight"
+
+
+def test_the_poll_of_an_overdue_job_is_urgent_for_another_waiter():
+    """It is the first poll for this waiter, although not for the others."""
+    watched_jobs = make_watched_jobs()
+    subscribe(watched_jobs, make_subscription(), "other")
+    assert poll(watched_jobs, "processing", 0.0) == "other"
+    watched_jobs.subscribe("awaited", "awaited", Awaiting(), 1.0)
+    assert poll(watched_jobs, "processing", 2.0) == "awaited"
+    watched_jobs.subscribe("awaited", "awaited", Awaiting(), 30.0)
+    assert [watched_jobs.pop_due(30.0).job_id for _ in range(2)] == ["awaited", "other"]
 
 
 def test_a_waiter_makes_no_overdue_job_due_later():
