@@ -308,7 +308,7 @@ async def test_a_download_is_a_child_of_the_current_span(ade, client, fetcher, s
             await other.download(f"v1-extract/{job_id}", path)
         await other.download(job_id, path, overwrite=True)
         await other.result(job_id)
-        async with other.stream(job_id):
+        async with other.stream(await client.get_job(job_id)):
             pass
     first, _, second, third, *others = spans.all
     assert first.name == "adepoll.download"

@@ -25,7 +25,7 @@ from adepoll.errors import (
     StorageError,
     TargetExistsError,
 )
-from adepoll.fetcher import segments
+from adepoll.fetcher import download, segments
 from adepoll.fetcher.part_file import PartFile
 from adepoll.fetcher.storage_rules import ObjectVersion
 
@@ -90,6 +90,15 @@ async def test_a_small_result_takes_one_range_request(bucket, fetch, stored, res
     assert (report.bytes, report.etag, report.resumed) == (5 * MIB, '"one"', 0)
     assert bucket.ranges == [(0, PART)]
     assert "if-match" not in bucket.requests[0]
+
+
+@pytest.mark.parametrize("size", [4_999, 5_000])
+async def test_a_missing_brace_is_noticed_in_a_result_of_one_response(
+    bucket, fetch, stored, tmp_path, monkeypatch, size
+):
+    monkeypatch.setattr(download, "FIRST_SEGMENT", 5_000)
+    bucket.body = b'{"extraction":{"a":"'.ljust(size - 2, b"x") + b'"}'
+    await fails(fetch(attempts=1), stored(bucket.url()), tmp_path / "out", ResultTransferError)
 
 
 async def test_later_segments_are_requested_once_and_with_the_etag(

@@ -121,6 +121,8 @@ async def test_an_old_sqlite_is_refused(monkeypatch, path):
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
     with pytest.raises(ConfigurationError, match=r"3\.37"):
         await open_(path)
+    with pytest.raises(ConfigurationError, match=r"3\.37"):
+        await Journal.in_memory(endpoint=ENDPOINT)
 
 
 # --- the service of a journal -------------------------------------------------------------------

@@ -35,6 +35,7 @@ def error_classes():
         (errors.JobFailedError(job_id="a", failure_reason="blurred"), 409),
         (errors.ResultUnavailableError(job_id="a"), 410),
         (errors.ResultForbiddenError(job_id="a", status=403, detail="", url="https://x/"), 502),
+        (errors.ResultServerError(job_id="a", status=500, detail="", url="https://x/"), 503),
         (errors.UnresolvedJobsError({"a": errors.TransportError("x", job_id="a")}), 502),
         (errors.MissingApiKeyError(variable="KEY"), 500),
         (errors.WebhookVerificationError("old"), 400),

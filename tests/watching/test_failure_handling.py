@@ -135,6 +135,10 @@ def test_a_job_never_seen_gets_the_grace_and_five_more_polls(error):
     assert time_of_the_end(rules_of(), error, every=1_000.0) == (5_000.0, 5)
 
 
+def test_all_seconds_of_an_unknown_job_count_also_while_polls_of_other_jobs_fail():
+    assert time_of_the_end(rules_of(), UNKNOWN, every=1.0, failures=3) == (15.0, 15)
+
+
 @pytest.mark.parametrize("error", [UNKNOWN, FORBIDDEN])
 def test_a_job_found_before_gets_the_patience(error):
     found = job(status="pending")
@@ -475,6 +479,13 @@ def test_a_timeout_error_says_what_polls_found():
     assert "last seen processing; 3 polls; the last error: job a: the service answered 503" in str(
         error
     )
+
+
+def test_a_timeout_error_says_what_was_found_before_an_earlier_wait_ended():
+    rules, earlier, state = rules_of(), job(status="processing"), job()
+    rules.record(earlier, BROKEN, 0.0)
+    state.failures = earlier.failures
+    assert rules.timeout_error("a", state, 5.0).last_status == "processing"
 
 
 def test_a_timeout_error_of_a_job_not_polled_yet_says_why_the_service_is_silent():
