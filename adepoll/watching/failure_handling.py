@@ -356,37 +356,6 @@ class FailureRules:
             self.key.failed += 1
 
 
-class FailureMemory:
-    """Remembers the failed polls of jobs that nobody watches any more, for the next watch or wait.
-
-    Without this memory, each call of `wait` with a short timeout would begin to count again at 0,
-    and a bad job would never be given up.
-
-    Attributes:
-        failures: The failed polls of each job by job id, oldest first.
-    """
-
-    def __init__(self) -> None:
-        """Create an empty memory."""
-        self.failures: dict[str, PollFailures] = {}
-
-    def keep(self, job_id: str, failures: PollFailures) -> None:
-        """Remember the failed polls of a job. If there are over 1,000 jobs, forget the oldest."""
-        self.failures[job_id] = failures
-        if len(self.failures) > _MOST_REMEMBERED:
-            del self.failures[next(iter(self.failures))]
-
-    def recall(self, job_id: str, now: float) -> PollFailures | None:
-        """Return the failed polls of a job, and forget them.
-
-        None if no failed poll is remembered, or if the last one was over ten minutes ago.
-        """
-        failures = self.failures.pop(job_id, None)
-        if failures is None or now - failures.last_at > _REMEMBERED_FOR:
-            return None
-        return failures
-
-
 def _kind(error: AdePollError, *, was_found: bool) -> FailureKind | None:
     """Return the kind of a failure; None if repeating the poll cannot help.
 
@@ -431,6 +400,4 @@ _SOON: Final = 15.0
 # A job becomes probably bad when its counted seconds reach this multiple of the seconds that count
 # at most between two polls (`_most_between_polls`).
 _PROBABLY_BAD_AFTER: Final = 3
-_MOST_REMEMBERED: Final = 1_000  # jobs in a `FailureMemory`
-_REMEMBERED_FOR: Final = 600.0  # seconds from the last failed poll of a job until it is forgotten
 _ROUNDING: Final = 1e-9  # the part of a limit that sums of seconds can miss because of rounding

@@ -10,12 +10,42 @@ from attrs import define, evolve, field
 
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError
-from adepoll.watching.failure_handling import FailureMemory
-from adepoll.watching.job_state import JobState, Subscriber
+from adepoll.watching.job_state import JobState, PollFailures, Subscriber
 from adepoll.watching.learning import Learning
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
 from adepoll.watching.poll_times import SHARED_FOR
+
+
+class FailureMemory:
+    """Remembers the failed polls of jobs that nobody watches any more, for the next watch or wait.
+
+    Without this memory, each call of `wait` with a short timeout would begin to count again at 0,
+    and a bad job would never be given up.
+
+    Attributes:
+        failures: The failed polls of each job by job id, oldest first.
+    """
+
+    def __init__(self) -> None:
+        """Create an empty memory."""
+        self.failures: dict[str, PollFailures] = {}
+
+    def keep(self, job_id: str, failures: PollFailures) -> None:
+        """Remember the failed polls of a job. If there are over 1,000 jobs, forget the oldest."""
+        self.failures[job_id] = failures
+        if len(self.failures) > _MOST_REMEMBERED:
+            del self.failures[next(iter(self.failures))]
+
+    def recall(self, job_id: str, now: float) -> PollFailures | None:
+        """Return the failed polls of a job, and forget them.
+
+        None if no failed poll is remembered, or if the last one was over ten minutes ago.
+        """
+        failures = self.failures.pop(job_id, None)
+        if failures is None or now - failures.last_at > _REMEMBERED_FOR:
+            return None
+        return failures
 
 
 @define(eq=False)
@@ -217,3 +247,5 @@ class LeftJobs:
 _KEPT_FOR: Final = 10.0  # seconds; longer than a client needs between two calls of `wait`
 _MOST_KEPT: Final = 1_000
 _MOST_OUTCOMES: Final = 64  # kept snapshots; each can contain a result of up to 1 MB
+_MOST_REMEMBERED: Final = 1_000  # jobs in a `FailureMemory`
+_REMEMBERED_FOR: Final = 600.0  # seconds from the last failed poll of a job until it is forgotten

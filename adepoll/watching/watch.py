@@ -153,11 +153,11 @@ class WatchSubscription(Subscription):
         key, snapshot = buffer.snapshots.popleft()
         if self._labels:
             snapshot = self.labelled(key, snapshot)
+        if not self.holds:
+            self.release()
         if snapshot.status.is_terminal:
             self.settled[snapshot.status] += 1
             self._forget(key)
-        if not self.holds:
-            self.release()
         return snapshot
 
     def release(self) -> None:

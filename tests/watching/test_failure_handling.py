@@ -17,8 +17,8 @@ from adepoll.errors import (
     TransportError,
     UnprocessableError,
 )
-from adepoll.watching.failure_handling import FailureAction, FailureMemory, FailureRules
-from adepoll.watching.job_state import JobState, PollFailures
+from adepoll.watching.failure_handling import FailureAction, FailureRules
+from adepoll.watching.job_state import JobState
 
 GIVE_UP, END_ALL = FailureAction.GIVE_UP, FailureAction.END_ALL
 UNKNOWN = JobNotFoundError(status=404, job_id="a")
@@ -495,19 +495,6 @@ def test_a_timeout_error_of_a_job_not_polled_yet_says_why_the_service_is_silent(
     assert (error.last_status, error.last_error, error.polls) == (None, BROKEN, 0)
     answer(rules)
     assert rules.timeout_error("a", None, 5.0).last_error is None
-
-
-def test_failures_are_remembered_for_a_bounded_time_and_number_of_jobs():
-    memory, failures = FailureMemory(), PollFailures(last_at=0.0)
-    memory.keep("a", failures)
-    assert memory.recall("a", 600.0) is failures
-    assert memory.recall("a", 600.0) is None
-    memory.keep("a", failures)
-    assert memory.recall("a", 601.0) is None
-    for number in range(1_001):
-        memory.keep(f"job-{number}", failures)
-    assert memory.recall("job-0", 1.0) is None
-    assert memory.recall("job-1", 1.0) is failures
 
 
 def test_an_unknown_certificate_is_not_transient():

@@ -21,7 +21,9 @@ from adepoll.errors import (
 )
 from adepoll.scheduling.schedules import Fixed
 from adepoll.watching.failure_handling import FailureRules
+from adepoll.watching.job_state import PollFailures
 from adepoll.watching.learning import Learning
+from adepoll.watching.left_jobs import FailureMemory
 from adepoll.watching.schedule_calls import ScheduleCalls
 from adepoll.watching.waiter import Waiter
 from adepoll.watching.watched_jobs import WatchedJobs
@@ -474,3 +476,16 @@ def test_of_the_settled_jobs_the_latest_64_are_kept(jobs, wait):
     assert jobs.left_jobs.forget_old(10.9) == 11.0
     assert jobs.left_jobs.forget_old(11.0) == math.inf
     assert not jobs.left_jobs.outcomes
+
+
+def test_failures_are_remembered_for_a_bounded_time_and_number_of_jobs():
+    memory, failures = FailureMemory(), PollFailures(last_at=0.0)
+    memory.keep("a", failures)
+    assert memory.recall("a", 600.0) is failures
+    assert memory.recall("a", 600.0) is None
+    memory.keep("a", failures)
+    assert memory.recall("a", 601.0) is None
+    for number in range(1_001):
+        memory.keep(f"job-{number}", failures)
+    assert memory.recall("job-0", 1.0) is None
+    assert memory.recall("job-1", 1.0) is failures
