@@ -67,7 +67,7 @@ def region_url(region: str, urls: Mapping[str, str] = REGIONS, *, source: str = 
     except KeyError:
         known = ", ".join(sorted({*REGIONS, *_REGION_ALIASES}))
         raise ConfigurationError(
-            f"unknown region {showable(str(region), 40)!r}{source}; there are {known}"
+            f"unknown region {showable(str(region), 40)!r}{source}; the regions are {known}"
         ) from None
 
 

@@ -53,7 +53,7 @@ class JobKind(SafeRepr):
         """
         if (kind := _BY_NAME.get(name.strip().lower())) is None:
             raise ConfigurationError(
-                f"unknown kind {showable(name, 40)!r}; there are {_KIND_NAMES}"
+                f"unknown kind {showable(name, 40)!r}; the kinds are {_KIND_NAMES}"
             )
         return kind
 
@@ -176,8 +176,8 @@ class JobRef(SafeRepr):
             name, _, job_id = job.partition("/")
             if (kind := _BY_NAME.get(name)) is None:
                 reason = (
-                    f"it contains '/', but {showable(name, 40)!r} is not a kind of jobs; there are "
-                    f"{_KIND_NAMES}"
+                    f"it contains '/', but {showable(name, 40)!r} is not a kind of jobs; "
+                    f"the kinds are {_KIND_NAMES}"
                 )
                 raise InvalidJobIdError(job_id=job, reason=reason)
             return cls(check_job_id(job_id), kind=kind)

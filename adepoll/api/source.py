@@ -131,8 +131,7 @@ def check_source(source: object) -> None:
     else:
         got = f"an object of the class {type(source).__name__}"
     raise TypeError(
-        "the source must be an object with the methods get_job and list_jobs, such as an "
-        f"AdeClient, not {got}"
+        f"the source must be an object with a method get_job, such as an AdeClient, not {got}"
     )
 
 

@@ -324,7 +324,7 @@ def _no_folder(count: int) -> ConfigurationError:
     """Return the error for `count` results that must be fetched, but have no folder."""
     results = "a result" if count == 1 else f"{count} results"
     return ConfigurationError(
-        f"the journal has {results} that must still be fetched; pass the out_dir of the run before"
+        f"the journal has {results} that must still be fetched; pass the out_dir of the earlier run"
     )
 
 

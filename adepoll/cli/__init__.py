@@ -34,8 +34,8 @@ Requests go to the first of these addresses that is set, from left to right:
   v2 jobs  --v2-base-url, --region, LANDINGAI_ADE_V2_BASE_URL,
            --base-url, LANDINGAI_ADE_BASE_URL, LANDINGAI_ADE_ENVIRONMENT,
            region us
-  resume   as above, but the journal's URLs come before region us, if they
-           are URLs of LandingAI
+  resume   as above, but with the URLs of the journal in place of region us,
+           if they are URLs of LandingAI
 
 \b
 Exit codes (docs/command-line.md in the repository has details):

@@ -79,7 +79,7 @@ class BatchRunner:
     _endpoints: Endpoints | None = field(default=None, init=False)  # set when the batch has started
     _saved_options: str | None = field(default=None, init=False)
     _out: Path | None = field(default=None, init=False)
-    # True if a resumed batch may lack ids, because the run before ended while it read them.
+    # True if a resumed batch may lack ids, because an earlier run ended while it read them.
     _ids_may_be_missing: bool = field(default=False, init=False)
     _progress: BatchProgress = field(factory=BatchProgress, init=False)
     _problems: ProblemList = field(factory=ProblemList, init=False)

@@ -100,7 +100,7 @@ def check_keys(
     """Return the API keys; raise `click.BadParameter` if a client could not send one of them."""
     for key in value:
         if not (key and key.isascii() and key.isprintable() and " " not in key):
-            raise click.BadParameter("a key has printable ASCII characters and no spaces")
+            raise click.BadParameter("use printable ASCII characters, without spaces")
     return value
 
 

@@ -78,7 +78,7 @@ class JobIdsCancelledError(AdePollError):
     """
 
     def __init__(self) -> None:
-        super().__init__("the iterable of job ids ended: something it waited for was cancelled")
+        super().__init__("the iterable of job ids ended: a task for which it waited was cancelled")
 
 
 class UnresolvedJobsError(ExceptionGroup[AdePollError], AdePollError):

@@ -278,7 +278,7 @@ class ListSweeper:
             except TimeoutError as error:  # after RequestError, because AnswerTimeoutError is both
                 if not timeout.expired():
                     raise
-                what = f"no page of the list in {longest:.0f} s"
+                what = f"no page of the list arrived in {longest:.0f} s"
                 failure = TransportError(what, job_id=None)
                 rules.record_failed_page(failure, asyncio.get_running_loop().time())
                 tries += _TRIES_OF_HANGING

@@ -42,7 +42,7 @@ def test_a_proxy_can_have_a_path_of_its_own(base_url):
 
 @pytest.mark.parametrize("region", ["", "asia", "https://evil.example", "u s"])
 def test_an_unknown_region_is_refused_with_the_known_ones(region):
-    with pytest.raises(ConfigurationError, match="there are eu, production, us"):
+    with pytest.raises(ConfigurationError, match="the regions are eu, production, us"):
         config.region_url(region)
 
 

@@ -25,7 +25,7 @@ from adepoll.journal.schema import OUT_DIR
 FAILED = JobPlan(outcome=Outcome.FAILED, failure_reason="bad scan")
 NO_KIND = (
     "it contains '/', but 'bad' is not a kind of jobs; "
-    "there are v1-extract, v1-parse, v2-parse, v2-extract, v2-workflow"
+    "the kinds are v1-extract, v1-parse, v2-parse, v2-extract, v2-workflow"
 )
 LARGE = JobPlan(processing_time=0.05, result_bytes=1_500_000)
 READS = "2"  # seconds of a timeout within which a slow machine, too, reads the ids of a batch
@@ -481,8 +481,8 @@ async def test_kind_sets_the_kind_of_ids_that_do_not_say_it(ade):
             "'absent/' is the path of a folder, not",
         ),
         (["watch", "a", "--journal", "absent/"], "'absent/' is the path of a folder, not"),
-        (["emulate", "--api-key", ""], "a key has printable ASCII characters and no spaces"),
-        (["emulate", "--api-key", "a b"], "a key has printable ASCII characters and no spaces"),
+        (["emulate", "--api-key", ""], "use printable ASCII characters, without spaces"),
+        (["emulate", "--api-key", "a b"], "use printable ASCII characters, without spaces"),
         (["emulate", "--fault", "a\x9b:x"], r"as in a\x9b:0.1"),
         (["emulate", "--fault", "silent:x"], "'x' is not a chance from 0 to 1, as in silent:0.1"),
         (["export", "b.db", "--out", "/"], "'-o' / '--out': File '/' is a directory; see"),

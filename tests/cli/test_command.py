@@ -81,7 +81,7 @@ async def test_watch_exits_with_3_and_names_the_job_if_one_is_unresolved(ade):
     assert lines[good]["status"] == "completed"
     reason = (
         "it contains '/', but 'bad' is not a kind of jobs; "
-        "there are v1-extract, v1-parse, v2-parse, v2-extract, v2-workflow"
+        "the kinds are v1-extract, v1-parse, v2-parse, v2-extract, v2-workflow"
     )
     assert lines["bad/id"] == {
         "job_id": "bad/id",
@@ -435,7 +435,7 @@ async def test_an_unreachable_service_is_reported_in_one_line(ade):
 async def test_an_unknown_region_is_wrong_usage(ade):
     code, _, err = await adepoll(ade, "get", "a", "--region", "mars")
     assert code == 2
-    assert "unknown region 'mars'; there are eu, production, us" in err
+    assert "unknown region 'mars'; the regions are eu, production, us" in err
 
 
 async def test_list_prints_json_lines_if_stdout_is_not_a_terminal(ade):
@@ -683,7 +683,9 @@ async def test_the_help_says_that_resume_also_reads_urls_from_the_journal(ade):
     _, out, _ = await adepoll(ade, "resume", "--help")
     assert " ".join(out.split()).count('[default: see "adepoll --help"]') == 3
     _, out, _ = await adepoll(ade, "--help")
-    assert "resume as above, but the journal's URLs come before region us" in " ".join(out.split())
+    assert "resume as above, but with the URLs of the journal in place of region us" in " ".join(
+        out.split()
+    )
 
 
 async def test_fetch_of_an_active_job_exits_with_3(ade, tmp_path):

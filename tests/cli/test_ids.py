@@ -463,7 +463,7 @@ def test_json_lines_have_kinds_and_labels():
     "text", ["id,kind\n\na,parse\n", '{"id": "b"}\n\n{"id": "a", "kind": "parse"}']
 )
 def test_an_unknown_kind_is_refused_with_its_line(text):
-    with pytest.raises(IdsError, match="line 3: unknown kind 'parse'; there are v1-extract, "):
+    with pytest.raises(IdsError, match="line 3: unknown kind 'parse'; the kinds are v1-extract, "):
         jobs_in(text, job_id="id")
 
 

@@ -41,7 +41,7 @@ async def folder_below_a_file():
     ("fail", "says"),
     [
         (private_host, "use --allow-private"),
-        (unfinished_without_folder, "pass the --out of the run before"),
+        (unfinished_without_folder, "pass the --out of the earlier run"),
         (folder_below_a_file, "--out .* cannot be created"),
     ],
 )
