@@ -17,7 +17,7 @@ _MAX_LOCATION: Final = 20  # names and indexes that are shown of the place of a 
 
 
 def error_text(raw: Json) -> str | None:
-    """Return the message in the JSON of an error; None if there is none.
+    """Return the message in the JSON of an error; None if it contains no message.
 
     From an array, at most five messages are returned, separated by semicolons. The code of an error
     follows its message in parentheses, unless the message contains the code.

@@ -50,7 +50,7 @@ class Facts(Model):
 
     @property
     def warnings(self) -> "tuple[ExtractWarning, ...]":
-        """Warnings of an extract job; empty if there are none, and for other jobs."""
+        """Warnings of an extract job; empty without warnings, and for other jobs."""
         return ()
 
     @property

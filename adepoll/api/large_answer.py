@@ -1,7 +1,7 @@
 """LargeAnswer: reads an answer about a job whose result is too large to be kept in memory.
 
 Everything but the result is kept in memory, also the metadata of the result. The result is written
-to a file if there is a folder for it, and left out if there is none.
+to a file if there is a folder for it, and otherwise left out.
 """
 
 import json

@@ -213,7 +213,7 @@ class JobSnapshot(TableRow):
 
     @property
     def error_code(self) -> str | None:
-        """The service's code of the failure, such as ``internal_error``; None if there is none."""
+        """The service's code of the failure, such as ``internal_error``; None without a code."""
         for name in ("failure_reason", "error"):
             error = self.extra.get(name)
             if isinstance(error, dict) and isinstance(code := error.get("code"), str):

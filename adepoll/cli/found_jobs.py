@@ -141,7 +141,7 @@ class FoundJobs:
         self._jobs += job_ids
 
     def flush(self) -> None:
-        """Pass the collected jobs to `emit`, unless there are none."""
+        """Pass the collected jobs to `emit`, if there are any."""
         if self._jobs:
             self._emit(self._jobs)
             self._jobs = []

@@ -71,7 +71,7 @@ class Status:
         counts: Numbers of jobs by stage and status.
         kinds: Numbers of jobs by kind.
         began_at: Unix time at which the first job was added; None if there is no job.
-        last_outcome_at: Unix time at which the last outcome was recorded; None if there is none.
+        last_outcome_at: Unix time at which the last outcome was recorded; None without outcomes.
         failures: The different errors of jobs with the number of jobs, the most frequent first.
         ids_may_be_missing: True if the last run may have ended before it had read all ids. False
             while a process has the journal open.

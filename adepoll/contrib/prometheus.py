@@ -114,7 +114,7 @@ class AdepollCollector(Collector):
         self._sources = {**self._sources, key: source}
 
     def remove(self, labels: Mapping[str, str] = _NO_LABELS) -> None:
-        """Stop collecting the metrics with these labels; do nothing if there are none."""
+        """Stop collecting the metrics with these labels; do nothing if no metrics have them."""
         removed = tuple(sorted(labels.items()))
         self._sources = {k: source for k, source in self._sources.items() if k != removed}
 

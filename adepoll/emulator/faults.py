@@ -169,7 +169,7 @@ class _TokenBucket:
     updated_at: float
 
     def take(self, limit: RateLimit, now: float) -> float:
-        """Take a token, and return 0.0. If there is none, return the seconds until the next one.
+        """Remove a token, and return 0.0. Return the seconds to the next one if there is no token.
 
         `limit` has the size and rate of the bucket; `now` is in Unix seconds.
         """

@@ -304,7 +304,7 @@ class World(SafeRepr):
         return job_id if known else None
 
     def object_at(self, raw_path: str) -> StoredObject | None:
-        """Return the object at a percent-encoded path of the storage; None if there is none now."""
+        """Return the object at a percent-encoded path of the storage; None if it is not there."""
         if (job_id := self.job_id_at(raw_path)) is None:
             return self.saved.get(raw_path)
         job = self._jobs[job_id]

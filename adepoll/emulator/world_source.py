@@ -172,7 +172,7 @@ class WorldSource(SafeRepr):
     async def _apply_faults(
         self, endpoint: Endpoint, job_id: str | None, latency: float
     ) -> CombinedEffect | None:
-        """Wait for the delays of faults; return the effect on the answer, or None if there is none.
+        """Wait for the delays of faults; return the effect on the answer, or None for no effect.
 
         If a fault sends an error status or a redirect instead of the answer, or delays the answer
         beyond the timeout, raise the error that a client would raise. `latency` is in seconds.

@@ -142,7 +142,7 @@ class JournalWriteError(JournalError):
 
     Attributes:
         code: SQLite's name of the error, such as ``SQLITE_FULL``.
-        errno: Number of the corresponding error of the operating system; None if there is none.
+        errno: Number of the corresponding error of the operating system; None if unknown.
     """
 
     def __init__(self, reason: str, *, path: str | None, code: str, errno: int | None) -> None:

@@ -161,7 +161,7 @@ class StatusError(RequestError):
 
     Attributes:
         status: The HTTP status.
-        detail: Message of the service, redacted and shortened; "" if there is none.
+        detail: Message of the service, redacted and shortened; "" if it sent no message.
     """
 
     hint: ClassVar[str] = ""

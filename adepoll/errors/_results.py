@@ -60,7 +60,7 @@ class ResultRefusedError(ResultError):
 
     Attributes:
         status: The HTTP status.
-        detail: Message of the storage, redacted and shortened; "" if there is none.
+        detail: Message of the storage, redacted and shortened; "" if it sent no message.
         url: The redacted URL of the result.
     """
 

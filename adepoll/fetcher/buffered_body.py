@@ -113,7 +113,7 @@ class BufferedBody(asyncio.BufferedProtocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell aiohttp that the connection is closed, because aiohttp counts its connections."""
+        """Notify aiohttp that the connection is closed, because aiohttp counts its connections."""
         handler, self._handler = self._handler, None
         # A transport with TLS refers to this object. Without this line, the cycle of references
         # would keep the blocks in memory.

@@ -32,7 +32,7 @@ class PublishedFile:
     Attributes:
         size: Size of the file in bytes.
         sha256: SHA-256 of the file, in hex.
-        etag: ETag of the object in storage; None if there is none.
+        etag: ETag of the object in storage; None if the storage sends no ETag.
         resumed: How often the download was resumed after a failure, by the same or a later process.
     """
 

@@ -66,7 +66,7 @@ class ResponseBody:
             stop: Offset after the body's last byte in the object; None if not known.
             is_partial: True if this is the response to a range request, and contains that range.
             coding: A compression, such as "br", that the response names and adepoll cannot decode,
-                for an error message; empty if there is none.
+                for an error message; empty otherwise.
             take_over: Function that takes over the connection from aiohttp, for `read_in_blocks`;
                 None if that is not possible.
         """

@@ -53,7 +53,7 @@ class PresignedUrl:
         self._renewals = 0  # renewals after the last successful request
 
     async def current(self) -> str:
-        """Return the present URL of the result; raise `ResultUrlError` if there is none."""
+        """Return the present URL of the result; raise `ResultUrlError` if it has no URL."""
         async with self._lock:
             if self._url is None:
                 self._url = await self._url_of(self._job)

@@ -59,7 +59,7 @@ def _leads_to_special_file(link: Path) -> bool:
 
 
 def link_to_new(path: Path, target: Path) -> bool:
-    """Give a file the name `target`, in addition to its own; the name must be unused.
+    """Create the hard link `target` to a file; the name must be unused.
 
     Unlike a rename, this fails if another process creates the target at the same time. Return False
     if the file system has no hard links; then nothing is changed. If the error of link(2) is wrong,
@@ -84,7 +84,7 @@ def link_to_new(path: Path, target: Path) -> bool:
 
 
 def set_mode_and_owner(fd: int, replaced: os.stat_result | None, probe: Path) -> None:
-    """Give a new file the mode and owner of the file that it replaces.
+    """Set mode and owner of a new file to those of the file that it replaces.
 
     If it replaces no file, give it the mode that a new file of any program gets in this folder.
 
@@ -94,7 +94,7 @@ def set_mode_and_owner(fd: int, replaced: os.stat_result | None, probe: Path) ->
 
     Args:
         fd: Descriptor of the new file.
-        replaced: Status of the file that will be replaced; None if there is none.
+        replaced: Status of the file that will be replaced; None if no file will be.
         probe: Unused path in the same folder. A file is created there, to see its mode, and removed
             again. umask(2) and the access control lists of the folder decide about this mode.
     """
@@ -120,7 +120,7 @@ def _mode_of_new_file(probe: Path) -> int:
 
 
 def _set_owner(fd: int, replaced: os.stat_result) -> None:
-    """Give the file the owner and group of the replaced file, if that is possible."""
+    """Set owner and group of the file to those of the replaced file, if that is possible."""
     found = os.fstat(fd)
     if (found.st_uid, found.st_gid) == (replaced.st_uid, replaced.st_gid):
         return

@@ -36,7 +36,7 @@ class DatabaseLock:
 
     @classmethod
     def take(cls, journal: Path) -> Self:
-        """Take the lock of a journal.
+        """Acquire the lock of a journal.
 
         Raises:
             JournalBusyError: Another process, or another `Journal` of this process, has the lock.
@@ -119,7 +119,7 @@ def _is_lock(path: Path) -> bool:
 
 
 def _locked(path: Path) -> sqlite3.Connection | None:
-    """Take the lock, and return the connection that holds it.
+    """Acquire the lock, and return the connection that holds it.
 
     Return None if another process removed the lock file at the same time.
 

@@ -39,7 +39,7 @@ class FileLock:
 
     @classmethod
     def take(cls, journal: Path) -> Self:
-        """Take the lock of a journal.
+        """Acquire the lock of a journal.
 
         Raises:
             JournalBusyError: Another process, or another `Journal` of this process, has the lock.

@@ -15,7 +15,7 @@ class JournalLock(Protocol):
 
 
 def take_lock(journal: Path) -> JournalLock:
-    """Take the lock of a journal.
+    """Acquire the lock of a journal.
 
     Raises:
         JournalBusyError: Another process, or another `Journal` of this process, has the lock.

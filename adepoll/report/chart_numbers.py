@@ -106,7 +106,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def summarize(ordered: Sequence[float]) -> Summary | None:
-    """Return the summary of values, which must be in rising order; None if there are none."""
+    """Return the summary of values, which must be in rising order; None for no values."""
     if not ordered:
         return None
     return Summary(

@@ -35,7 +35,7 @@ class Finding:
     Attributes:
         kind: ``good``, ``bad``, ``open`` or ``note``.
         text: Text of the line.
-        target: Id of the section with details; empty if there is none.
+        target: Id of the section with details; empty without such a section.
         link: Text of the link to that section.
     """
 

@@ -66,9 +66,9 @@ class Row:
 
     Attributes:
         job: Values of `JOB_COLUMNS`, in the same order.
-        input: The caller's own texts about the job, by column; None if there are none.
+        input: The caller's own texts about the job, by column; None if the caller gave none.
         value: The extracted data; None if the job has no result.
-        references: The chunk references of the values; None if there are none.
+        references: The chunk references of the values; None if the result has none.
         size: Length of the JSON text of `value` and `references`, as a measure of memory.
     """
 
@@ -130,7 +130,7 @@ class RowReader:
         return Row(job, columns, value, references, size)
 
     def _result_text(self, record: Record) -> bytes | str | None:
-        """Return the JSON of a result from its file or the journal; None if there is none.
+        """Return the JSON of a result from its file or the journal; None without a result.
 
         Raises:
             UnreadableError: The file is missing, cannot be read, or cannot be the result.

@@ -317,7 +317,7 @@ class RateLimiter:
             self._wake_waiting()
 
     def take_retry(self) -> bool:
-        """Take one retry from the retry budget; return False if there is none left."""
+        """Remove one retry from the retry budget; return False if the budget is used up."""
         if self.retry_budget < 1:
             return False
         self.retry_budget -= 1
@@ -363,7 +363,7 @@ class RateLimiter:
     def _wake_waiting(self, due_at: float = math.inf) -> None:
         """Wake the callers that may send their requests now.
 
-        If there are none, set a timer for the time at which the next caller may send its request.
+        If no caller may, set a timer for the time at which the next caller may send its request.
 
         Args:
             due_at: Time at which the timer was due, if the timer calls this method; infinity in any

@@ -45,7 +45,7 @@ class ListChecks:
     _sample: list[JobState] = field(factory=list, init=False)
     # Jobs that were polled early, and were still active then (`ScheduleCalls.polls_early`).
     _early: list[JobState] = field(factory=list, init=False)
-    # Start of the last complete sweep; infinity if there is none.
+    # Start of the last complete sweep; infinity if no sweep was complete.
     _swept_at: float = field(default=math.inf, init=False)
 
     @accuracy.default

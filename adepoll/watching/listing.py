@@ -242,7 +242,7 @@ class Sweep:
             max_pages: Number of pages after which the sweep is abandoned.
             watched: Number of watched jobs, from which the number of pages is estimated if there is
                 no `previous`.
-            previous: The last complete sweep; None if there is none.
+            previous: The last complete sweep; None if no sweep was complete.
             statuses: Statuses of the jobs to list.
         """
         by_status = {status: _Pages(expected=1) for status in statuses}
@@ -288,7 +288,7 @@ class Sweep:
         return self._by_status[status].jobs
 
     def next_page(self) -> tuple[JobStatus, int] | None:
-        """Return status and number of the next page to request; None if there is none now.
+        """Return status and number of the next page to request; None if none can be requested.
 
         Pages of pending jobs come first. So a job that begins processing during the sweep appears
         twice, and is not missed.

@@ -229,7 +229,7 @@ class _Storing:
     async def _watch(self, tasks: asyncio.TaskGroup) -> None:
         """Watch all jobs, and start a task that stores each outcome.
 
-        End when each job has an outcome and no more ids can come, or when the watcher was closed.
+        End when each job has an outcome and no further id can come, or when the watcher was closed.
         """
         delay = _FIRST_DELAY
         while True:

@@ -49,7 +49,7 @@ class LagHistogram(HtmlTable):
         """Return a text such as "mean 1.2 s, 95% within 5 s".
 
         The second number is the smallest of the `bounds` that at least 95% of the lags do not
-        exceed. It is left out if there is none.
+        exceed. It is left out if all bounds are too small.
         """
         lags = sum(self.counts)
         if not lags:

@@ -87,7 +87,7 @@ class StatusUpdateSubscription(Subscription):
         return True
 
     def take(self) -> StatusUpdate | None:
-        """Return the update that has waited longest; None if there is none."""
+        """Return the update that has waited longest; None if no update waits."""
         if not self._updates:
             return None
         key, update = self._updates.popitem(last=False)

@@ -83,7 +83,7 @@ class Subscription(ABC):
             probably waits for the jobs.
         buffer: Limits the snapshots that wait for the consumer; None for no limit.
         ready: Set when an item may be ready, or when the subscription may have ended.
-        error: Error that ended the whole subscription; None if there was none.
+        error: Error that ended the whole subscription; None if no error has.
         errors: Errors of jobs that were given up, by key; removed when the consumer takes them.
         known: Number of ids read, without duplicates.
         open: Number of jobs that are still watched.
@@ -165,7 +165,7 @@ class Subscription(ABC):
 
     @abstractmethod
     def take(self) -> Any:
-        """Return the next item for the consumer; None if there is none.
+        """Return the next item for the consumer; None if no item is ready.
 
         Each subclass has its own type of items; see `Stream`.
         """
@@ -200,7 +200,7 @@ class Subscription(ABC):
         self._reader.add_done_callback(self._reader_or_expiry_ended)
 
     def end_of_ids(self) -> None:
-        """Record that no more ids are read."""
+        """Record that no further ids are read."""
         self.complete = True
         self._forgotten = None
         if not self.open or self.error is not None:
@@ -456,6 +456,6 @@ _IDS_PER_STEP: Final = 100  # ids read in one step of the loop
 # begins at the first call, and estimates its number of pages from the watched jobs.
 _NEW_JOBS: Final = 500
 _JOBS_PER_STEP: Final = 500  # jobs unsubscribed or given up in one step of the loop
-_READ_AHEAD: Final = 2_000  # due jobs; while more are due, no more ids of an iterator are read
+_READ_AHEAD: Final = 2_000  # due jobs; while more are due, no further ids of an iterator are read
 _BACKLOG_PAUSE: Final = 0.05  # seconds between two checks of the number of due jobs
 _FIRST_JOBS: Final = 8  # first jobs of a watch: polled immediately, because they can be older

@@ -140,7 +140,7 @@ class WatchSubscription(Subscription):
         return True
 
     def take(self) -> Any:
-        """Return the next item for the consumer; None if there is none.
+        """Return the next item for the consumer; None if no item is ready.
 
         Errors are returned before snapshots: they are few, and a slow consumer should see them
         early.

@@ -203,8 +203,8 @@ class JobWatcher(AsyncCloseable):
         Args:
             job_ids: An iterable or async iterable of any size, read while jobs are polled.
             timeout: Seconds from the first iteration until jobs that have not settled are given up
-                with `JobTimeoutError`. From then on, no more ids are read from an iterator. Time in
-                which polls pause because the consumer is slow counts, too. None for no limit.
+                with `JobTimeoutError`. From then on, no further ids are read from an iterator. Time
+                in which polls pause because the consumer is slow counts, too. None for no limit.
             window: Maximum number of jobs watched at the same time; more ids are read as jobs
                 settle. None for 20,000 if `job_ids` is an iterator, and for no limit if it is a
                 collection. Ids of an iterator are read no faster than jobs are polled and taken.

@@ -45,7 +45,7 @@ class JobAnswer(Chunked):
     Attributes:
         status: HTTP status.
         head: The bytes before the result; all bytes if there is no result.
-        result: The result; None if there is none.
+        result: The result; None for an answer without a result.
         tail: The bytes after the result.
     """
 
