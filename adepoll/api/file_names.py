@@ -25,6 +25,10 @@ _FORBIDDEN: Final = frozenset(f'/\\:*?"<>|{_BEFORE_ID}')
 _RESERVED: Final = frozenset(  # names that Windows forbids, also with an ending such as ".json"
     ["CON", "PRN", "AUX", "NUL", *(f"{name}{n}" for name in ("COM", "LPT") for n in range(1, 10))]
 )
+# Printable characters with the property Default_Ignorable_Code_Point.
+_IGNORABLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
 # The pattern has only one slash, because `Path("s3://x")` is "s3:/x".
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
@@ -82,6 +86,30 @@ def label_stem(label: str) -> str:
 def name_with_id(name: str, job_id: str) -> str:
     """Return the name of a job that shares `name` with another job; no label gives this name."""
     return f"{name}{_BEFORE_ID}{job_id}"
+
+
+def id_with_hash(job_id: str, job: str) -> str:
+    """Return a text in place of an id that is too similar to the id of another job.
+
+    Args:
+        job_id: The id.
+        job: The text of the `JobRef`, which also contains the kind of the job.
+    """
+    return f"{job_id}{_BEFORE_ID}{_hash_of(job.encode())[:16]}"
+
+
+def name_key(name: str) -> str:
+    """Return a key that is equal for two names if a file system can take them for one name.
+
+    File systems can ignore upper and lower case (Windows, macOS), Unicode normalisation (macOS,
+    ZFS), and characters that nobody sees (ext4 with casefold). This is Unicode's compatibility
+    caseless match (Unicode Standard, section 3.13, D146), without ignorable characters. The key of
+    a key is the key itself.
+    """
+    if name.isascii():
+        return name.lower()
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", name).casefold())
+    return unicodedata.normalize("NFKD", _IGNORABLE.sub("", folded.casefold()))
 
 
 def _shortened(text: str) -> str:

@@ -18,7 +18,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from adepoll.api.file_names import label_stem, name_with_id, result_name
+from adepoll.api.file_names import id_with_hash, label_stem, name_with_id, result_name
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.batch import kept_results, result_files
@@ -140,21 +140,30 @@ class ResultFetching:
     async def targets(self, jobs: Iterable[JobRef]) -> dict[JobRef, Path]:
         """Return the path of each job's result file; empty if results are not written to files.
 
-        If several jobs in the journal have the same name (`Journal.shared_names`), the names of
-        their files also contain the job id.
+        No two jobs of the journal get names that a file system can take for the same name
+        (`file_names.name_key`). So if ids are similar (`Journal.similar_ids`), a hash is added to
+        each of them. If labels give the same name (`Journal.shared_names`), the id is added.
         """
         folder = self._resources.out_dir
         if folder is None:
             return {}
         jobs = tuple(jobs)
-        if self._resources.name_by == "job_id":
-            return {job: folder / result_name(job.job_id) for job in jobs}
-        names = {job: job.job_id if job.label is None else label_stem(job.label) for job in jobs}
-        shared = await self._journal.shared_names(set(names.values()))
-        return {
-            job: folder / result_name(name_with_id(name, job.job_id) if name in shared else name)
-            for job, name in names.items()
+        similar = await self._journal.similar_ids({job.job_id for job in jobs})
+        names = ids = {
+            job: id_with_hash(job.job_id, str(job)) if job.job_id in similar else job.job_id
+            for job in jobs
         }
+        if self._resources.name_by == "label":
+            bare = {
+                job: job_id if job.label is None else label_stem(job.label)
+                for job, job_id in ids.items()
+            }
+            shared = await self._journal.shared_names(set(bare.values()))
+            names = {
+                job: name_with_id(name, ids[job]) if name in shared else name
+                for job, name in bare.items()
+            }
+        return {job: folder / result_name(name) for job, name in names.items()}
 
     async def keep(self, snapshots: Sequence[JobSnapshot]) -> None:
         """Keep the temporary files of large results until the results are in their result files.
@@ -338,7 +347,7 @@ def _path_of_lost(record: Record, earlier: Path, new: Path) -> Path:
     """
     # Somebody else may have written the journal. So a recorded name is used only if a run gives
     # such names.
-    has_our_name = earlier.name in result_files.names_of(record.job_id, record.label)
+    has_our_name = earlier.name in result_files.names_of(record.ref)
     # The file keeps its earlier name, even if a new job with the same label would change the name.
     return earlier if has_our_name and earlier.parent == new.parent else new
 

@@ -8,7 +8,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from adepoll.api.file_names import label_stem, name_with_id, result_name
+from adepoll.api.file_names import id_with_hash, label_stem, name_with_id, result_name
+from adepoll.api.job_kind import JobRef
 from adepoll.common import file_system
 from adepoll.common.threads import start_in_thread
 from adepoll.journal.outcomes import Record, ResultFile
@@ -37,10 +38,12 @@ class ProtectedFiles:
         return any(file_system.is_same_file(path, protected) for protected in self._paths)
 
 
-def names_of(job_id: str, label: str | None) -> tuple[str, ...]:
+def names_of(job: JobRef) -> set[str]:
     """Return all names that a batch can give to the result file of a job."""
-    name = job_id if label is None else label_stem(label)
-    return result_name(job_id), result_name(name), result_name(name_with_id(name, job_id))
+    ids = (job.job_id, id_with_hash(job.job_id, str(job)))
+    stems = ids if job.label is None else (*ids, label_stem(job.label))
+    with_id = [name_with_id(stem, job_id) for stem in stems for job_id in ids]
+    return {result_name(name) for name in (*stems, *with_id)}
 
 
 def modified_ns(path: Path) -> int:
@@ -88,7 +91,7 @@ def _is_unchanged(record: Record) -> bool:
     """Return True if the result file has not changed, or if the record names no file."""
     if record.file is None:
         return True
-    if record.file.path.name not in names_of(record.job_id, record.label):
+    if record.file.path.name not in names_of(record.ref):
         return False  # no batch gives the file of this job such a name
     file = _open_regular(record.file.path)
     if file is None:

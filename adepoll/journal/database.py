@@ -29,6 +29,7 @@ from adepoll.journal.queries import (
     count_jobs,
     record_from_row,
     shared_names,
+    similar_ids,
     waiting_jobs,
 )
 from adepoll.journal.sqlite_errors import BAD_CHANGE, READING_ERRORS, reading_error, writing_error
@@ -42,8 +43,8 @@ _CHECKPOINT: Final = 4_000
 _LATE_CHECKPOINT: Final = 64_000
 
 _ADD: Final = """
-    INSERT INTO jobs (job_id, kind, label, label_key, columns, number, added_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id, kind) DO NOTHING
+    INSERT INTO jobs (job_id, kind, id_key, label, label_key, columns, number, added_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id, kind) DO NOTHING
 """
 _REOPEN_WITHOUT_FILE: Final = """
     UPDATE jobs INDEXED BY jobs_counted SET stage = 'fetching', done_at = NULL, delivered_at = NULL
@@ -216,6 +217,11 @@ class Database:
         """Return the names in `names` that two or more jobs have; see `Journal.shared_names`."""
         with self._reading():
             return shared_names(names, self._connection)
+
+    def similar_ids(self, job_ids: Collection[str]) -> set[str]:
+        """Return the ids for which there is a similar id; see `Journal.similar_ids`."""
+        with self._reading():
+            return similar_ids(job_ids, self._connection)
 
     def waiting(self, after: int, limit: int) -> list[tuple[int, JobRef]]:
         """Return jobs that must be watched, as pairs (number, job), the lowest numbers first.

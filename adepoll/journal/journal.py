@@ -260,10 +260,18 @@ class Journal(AsyncCloseable):
     async def shared_names(self, names: Collection[str]) -> set[str]:
         """Return the names in `names` that two or more jobs have.
 
-        The name of a job with a label is the `file_names.label_stem` of the label, in upper or
-        lower case. The name of any other job is its id.
+        The name of a job with a label is the `file_names.label_stem` of the label. The name of any
+        other job is its id. Two names with the same `file_names.name_key` count as the same name.
         """
         return await self._run(self._database.shared_names, names)
+
+    async def similar_ids(self, job_ids: Collection[str]) -> set[str]:
+        """Return the ids in `job_ids` that are equal or similar to the id of another job.
+
+        The ids of two jobs of different kinds can be equal. Two ids are similar if they have the
+        same `file_names.name_key`.
+        """
+        return await self._run(self._database.similar_ids, job_ids)
 
     async def waiting(self, *, after: int, limit: int) -> list[tuple[int, JobRef]]:
         """Return jobs that must still be watched, with their numbers, the lowest numbers first.

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from attrs import evolve
 
+from adepoll.api.file_names import name_key
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.kinds.registry import decode_result
 from adepoll.api.models import JobSnapshot, JobStatus
@@ -167,21 +168,48 @@ def columns_of(
 
 def shared_names(names: Collection[str], connection: sqlite3.Connection) -> set[str]:
     """Return the names in `names` that two or more jobs have; see `Journal.shared_names`."""
-    keys = {name: name.casefold() for name in names}
-    labelled = dict(
-        connection.execute(
-            "SELECT label_key, count(*) FROM jobs INDEXED BY jobs_labelled"
-            " WHERE label_key IN (SELECT value FROM json_each(?)) GROUP BY label_key",
-            (json.dumps([*keys.values()]),),
+    keys = {name: name_key(name) for name in names}
+    jobs = Counter(_jobs_by_id_key({*keys.values()}, connection, "label IS NULL"))
+    jobs.update(
+        dict(
+            connection.execute(
+                "SELECT label_key, count(*) FROM jobs INDEXED BY jobs_labelled"
+                " WHERE label_key IN (SELECT value FROM json_each(?)) GROUP BY label_key",
+                (json.dumps([*keys.values()]),),
+            )
         )
     )
+    return {name for name, key in keys.items() if jobs[key] > 1}
+
+
+def similar_ids(job_ids: Collection[str], connection: sqlite3.Connection) -> set[str]:
+    """Return the ids for which there is a similar id; see `Journal.similar_ids`."""
+    keys = {job_id: name_key(job_id) for job_id in job_ids}
+    jobs = _jobs_by_id_key({*keys.values()}, connection, "TRUE")
+    return {job_id for job_id, key in keys.items() if jobs.get(key, 0) > 1}
+
+
+def _jobs_by_id_key(
+    keys: Collection[str], connection: sqlite3.Connection, condition: str
+) -> dict[str, int]:
+    """Count the jobs that have one of these keys as the `name_key` of their id, by key.
+
+    `condition` is an SQL condition for the jobs to count.
+    """
+    text = json.dumps([*keys])
     rows = connection.execute(
-        "SELECT job_id FROM jobs"
-        " WHERE job_id IN (SELECT value FROM json_each(?)) AND label IS NULL",
-        (json.dumps([*names]),),
+        "SELECT id_key, count(*) FROM jobs INDEXED BY jobs_with_id_key"  # noqa: S608 - built from constants
+        " WHERE id_key IN (SELECT value FROM json_each(:keys)) AND id_key IS NOT NULL"
+        f" AND {condition} GROUP BY id_key"
+        " UNION ALL SELECT job_id, count(*) FROM jobs"
+        " WHERE job_id IN (SELECT value FROM json_each(:keys)) AND id_key IS NULL"
+        f" AND {condition} GROUP BY job_id",
+        {"keys": text},
     )
-    ids = {job_id.casefold() for (job_id,) in rows}
-    return {name for name, key in keys.items() if labelled.get(key, 0) + (key in ids) > 1}
+    jobs: Counter[str] = Counter()
+    for key, count in rows:
+        jobs[key] += count
+    return jobs
 
 
 def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:

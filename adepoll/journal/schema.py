@@ -53,6 +53,7 @@ STATEMENTS: Final = (
         number INTEGER PRIMARY KEY,
         job_id TEXT NOT NULL,
         kind TEXT NOT NULL,
+        id_key TEXT,
         label TEXT,
         label_key TEXT,
         stage TEXT NOT NULL DEFAULT 'waiting',
@@ -86,8 +87,9 @@ STATEMENTS: Final = (
     """,
     # With this index, a query finds out fast whether any job has columns.
     "CREATE INDEX jobs_with_columns ON jobs (number) WHERE columns IS NOT NULL",
-    # With this index, a query finds the jobs whose files would have the same name.
+    # With these two indexes, a query finds the jobs whose files would have the same name.
     "CREATE INDEX jobs_labelled ON jobs (label_key) WHERE label_key IS NOT NULL",
+    "CREATE INDEX jobs_with_id_key ON jobs (id_key) WHERE id_key IS NOT NULL",
     # This index contains all columns by which jobs are counted, so that counting reads no row.
     """
     CREATE INDEX jobs_counted ON jobs

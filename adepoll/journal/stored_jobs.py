@@ -10,15 +10,15 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from adepoll.api import codec
-from adepoll.api.file_names import label_stem
+from adepoll.api.file_names import label_stem, name_key
 from adepoll.api.job_ids import is_plain
 from adepoll.api.job_kind import JobKind, JobRef, kind_of_id
 from adepoll.api.models import JobSnapshot
 from adepoll.journal.outcomes import BatchJob
 
 JobToAdd: TypeAlias = str | JobRef | BatchJob
-StoredJob: TypeAlias = tuple[str, str, str | None, str | None, str | None]
-"""Id, name of the kind, label, key of the label (`label_key`), and JSON of the columns."""
+StoredJob: TypeAlias = tuple[str, str, str | None, str | None, str | None, str | None]
+"""Id, name of the kind, key of the id (`id_key`), label, its key (`label_key`), JSON of columns."""
 
 
 def stored_job(job: JobToAdd, default: JobKind) -> StoredJob:
@@ -32,7 +32,7 @@ def stored_job(job: JobToAdd, default: JobKind) -> StoredJob:
         InvalidJobIdError: The id breaks the rules for job ids.
     """
     if is_plain(job):  # a fast path, because nearly all jobs are plain ids
-        return job, (kind_of_id(job) or default).name, None, None, None
+        return job, (kind_of_id(job) or default).name, id_key(job), None, None, None
     columns = None
     if isinstance(job, BatchJob):
         if job.columns:
@@ -41,7 +41,8 @@ def stored_job(job: JobToAdd, default: JobKind) -> StoredJob:
     ref = JobRef.of(job)
     label = None if ref.label is None else _storable(ref.label)
     key = None if label is None else label_key(label)
-    return ref.job_id, ref.kind_or(default).name, label, key, columns
+    kind = ref.kind_or(default).name
+    return ref.job_id, kind, id_key(ref.job_id), label, key, columns
 
 
 def check_job(job: JobToAdd) -> None:
@@ -49,12 +50,18 @@ def check_job(job: JobToAdd) -> None:
     JobRef.of(job.ref if isinstance(job, BatchJob) else job)
 
 
+def id_key(job_id: str) -> str | None:
+    """Return the `name_key` of an id; None if it is the id itself, as for nearly all ids."""
+    key = name_key(job_id)
+    return None if key == job_id else key
+
+
 def label_key(label: str) -> str:
     """Return a key that is equal for two labels that give their result files the same name.
 
-    Upper and lower case are not distinguished, because some file systems ignore the case of names.
+    The names can also be different, but the same for some file systems (`name_key`).
     """
-    return label_stem(label).casefold()
+    return name_key(label_stem(label))
 
 
 def _storable(text: str) -> str:

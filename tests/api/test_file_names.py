@@ -1,11 +1,14 @@
 """File names of results."""
 
 import hashlib
+import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from adepoll.api.file_names import check_is_local, label_stem, result_name
+from adepoll.api.file_names import check_is_local, label_stem, name_key, result_name
 from adepoll.errors import ConfigurationError
 
 
@@ -50,3 +53,26 @@ def test_a_url_is_not_a_local_path(path):
 @pytest.mark.parametrize("path", ["results", "/a/s3://b", "./s3:/bucket", "c:/a", "a:b", Path("x")])
 def test_other_paths_are_local(path):
     check_is_local(path, "out_dir")
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Z"])))
+def test_names_that_a_file_system_can_mix_up_have_the_same_key(name):
+    key = name_key(name)
+    assert name_key(key) == key
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        assert name_key(unicodedata.normalize(form, name)) == key
+    nfd = unicodedata.normalize("NFD", name)
+    for other in (nfd.lower(), nfd.casefold(), name + "\ufe0f", name + "\u3164"):
+        assert name_key(other) == key
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("a", "b"), ("Mutter", "M\u00fctter"), ("ba", "b a"), ("1", "\u0661")]
+)
+def test_names_that_every_file_system_distinguishes_have_different_keys(name, other):
+    assert name_key(name) != name_key(other)
+
+
+@pytest.mark.parametrize("name", ["a", "cmg4x0q5p0001", "a~b_c-1.json", "\u4e2d"])
+def test_the_key_of_an_ordinary_name_is_the_name(name):
+    assert name_key(name) == name

@@ -11,6 +11,7 @@ from files import names
 from waiting import until
 
 from adepoll import JobKind, JobRef, JobSnapshot, ResultFetcher
+from adepoll.api.file_names import name_key
 from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.received_result import KeptResult
 from adepoll.emulator import JobPlan
@@ -242,6 +243,53 @@ async def test_a_later_job_with_the_same_label_replaces_no_file(scene):
     (scene.out_dir / "a.json").unlink()  # it is fetched again, under its name
     (again,) = await outcomes_of(scene, name_by="label")
     assert (again.job_id, again.file.path.name) == (jobs[0].job_id, "a.json")
+
+
+SIMILAR = {
+    "case": ["Job-A", "job-a"],
+    "long": ["A" * 200, "a" * 200],
+    "normalisation": [
+        "caf\u00e9",
+        "cafe\u0301",
+        "CAFE\u0301",
+    ],
+    "letters": ["stra\u00dfe", "STRASSE", "\u017ftrasse"],
+    "width": ["\uff21", "a"],
+    "variation": ["\u2603\ufe0e", "\u2603"],
+}
+
+
+@pytest.mark.parametrize("name_by", ["job_id", "label"])
+@pytest.mark.parametrize("label", [None, "invoice"])
+@pytest.mark.parametrize("ids", SIMILAR.values(), ids=SIMILAR)
+async def test_no_file_system_mixes_up_the_files_of_similar_ids(scene, ids, label, name_by):
+    for job_id in ids:
+        scene.submit(job_id)
+    jobs = [JobRef(job_id, label=label) for job_id in ids]
+    found = await outcomes_of(scene, jobs, overwrite=True, name_by=name_by)
+    paths = {outcome.job_id: outcome.file.path for outcome in found}
+    assert len({name_key(path.name) for path in paths.values()}) == len(ids)
+    for job_id in ids:
+        assert paths[job_id].read_bytes() == scene.truth(job_id)
+        assert (job_id in paths[job_id].name) == (len(job_id) < 200)
+
+
+async def test_a_later_job_with_a_similar_id_replaces_no_file(scene):
+    """The earlier job keeps the name of its file, also if its file is lost."""
+    (first,) = await outcomes_of(scene, [scene.submit("A")], overwrite=True)
+    assert first.file.path.name == "A.json"
+    (second,) = await outcomes_of(scene, [scene.submit("a")], overwrite=True)
+    assert second.file.path.name.startswith("a~")
+    first.file.path.unlink()
+    (again,) = await outcomes_of(scene, overwrite=True)
+    assert (again.job_id, again.file.path.name) == ("A", "A.json")
+    assert await outcomes_of(scene, overwrite=True) == []  # both files count as unchanged
+
+
+async def test_the_names_of_ids_with_capital_letters_stay_simple(scene):
+    ids = ["AB-12", "CMG4X0Q5P0001", "a~b", "\u00fc1"]
+    found = await outcomes_of(scene, [scene.submit(job_id) for job_id in ids], name_by="label")
+    assert {outcome.file.path.name for outcome in found} == {f"{job_id}.json" for job_id in ids}
 
 
 async def test_name_by_has_two_values(scene):

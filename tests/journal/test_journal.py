@@ -17,7 +17,7 @@ from internals import on_connection
 from journalling import snapshot
 from waiting import until
 
-from adepoll import JobRef, JobStatus, Journal
+from adepoll import JobKind, JobRef, JobStatus, Journal
 from adepoll.api import codec
 from adepoll.api.received_result import ReceivedResult
 from adepoll.errors import (
@@ -689,7 +689,7 @@ async def test_writes_called_before_closing_are_written(path):
     await asyncio.sleep(0)
     await journal.aclose()
     await asyncio.gather(*writes)
-    assert [row[5] for row in dump(path)["jobs"]] == ["done", "done"]
+    assert [row[6] for row in dump(path)["jobs"]] == ["done", "done"]
 
 
 async def test_closing_can_be_repeated(path):
@@ -932,3 +932,12 @@ async def test_a_second_opening_in_one_process_is_refused_without_harm(journal, 
             await Journal.open(path, endpoint=ENDPOINT)
         assert caught.value.pid == os.getpid()
     await journal.write(StatusChanged("a", "x"))
+
+
+async def test_similar_ids_are_those_of_another_job(journal):
+    parse = JobRef("same", kind=JobKind.V1_PARSE)
+    ids = ["a", "A", "b", "C", "same", "\u00e9", "E\u0301", "E"]
+    await journal.add([*ids, parse, JobRef("D", label="d")])
+    asked = [*ids, "D", "d", "unknown"]
+    assert await journal.similar_ids(asked) == {"a", "A", "same", "\u00e9", "E\u0301"}
+    assert await journal.similar_ids([]) == set()
