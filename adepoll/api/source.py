@@ -7,8 +7,11 @@ if they are real functions. The reason: a mock object (`unittest.mock`) seems to
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from types import FunctionType, MethodType
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
+
+from attrs import evolve
 
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
@@ -20,6 +23,9 @@ class JobSource(Protocol):
     Its methods raise the errors of `adepoll.errors`. Any other exception is treated as a bug, and
     stops the watcher. All its jobs are of one kind, which its attribute `kind` names; without this
     attribute, the kind is `JobKind.V1_EXTRACT`. A `SourceOfKinds` has jobs of several kinds.
+
+    The times of snapshots and list entries, such as `JobSnapshot.received_at`, should be aware
+    datetimes. A naive one counts as UTC, not as local time.
     """
 
     async def get_job(self, job_id: str, /) -> JobSnapshot:
@@ -150,6 +156,24 @@ def checked_page(page: JobPage) -> JobPage:
     name = type(page).__name__
     raise TypeError(f"`list_jobs` of the source must return a JobPage, not a {name}")
 
+
+def aware(time: datetime) -> datetime:
+    """Return a time of a caller's source as an aware datetime; a naive one is UTC."""
+    return time.replace(tzinfo=UTC) if time.utcoffset() is None else time
+
+
+def with_aware_times(snapshot: JobSnapshot) -> JobSnapshot:
+    """Return a snapshot of a caller's source with aware times only; naive ones are UTC."""
+    times = {name: getattr(snapshot, name) for name in _TIMES}
+    changed: dict[str, Any] = {
+        name: aware(time)
+        for name, time in times.items()
+        if isinstance(time, datetime) and time.utcoffset() is None
+    }
+    return evolve(snapshot, **changed) if changed else snapshot
+
+
+_TIMES: Final = ("received_at", "created_at", "completed_at")
 
 # The types of real functions. `clock_of` compares them with `type(...)`: `isinstance` would also
 # accept a mock that claims to be a function.

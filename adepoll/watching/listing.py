@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 from attrs import define, field
 
 from adepoll.api.models import JobPage, JobStatus
+from adepoll.api.source import aware
 from adepoll.scheduling.distribution import EDGES
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
@@ -335,7 +336,7 @@ def _all_before(page: JobPage, oldest: float) -> bool:
     if oldest == -math.inf:
         return False
     times = [job.submitted_at for job in page.jobs]
-    return all(time is not None and time.timestamp() < oldest for time in times)
+    return all(time is not None and aware(time).timestamp() < oldest for time in times)
 
 
 _CHECK_SHARE: Final = 0.03  # number of polls, only to check the list, that each request allows

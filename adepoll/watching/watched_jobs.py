@@ -6,12 +6,14 @@
 
 import math
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Final
 
 from attrs import define, evolve, field
 
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot
+from adepoll.api.source import with_aware_times
 from adepoll.errors import AdePollError, WrongJobError
 from adepoll.scheduling.durations import Arrivals
 from adepoll.watching.failure_handling import FailureAction, FailureRules
@@ -259,6 +261,10 @@ class WatchedJobs:
             return
         if snapshot.kind is not self.kind:  # a source need not set the kind of its snapshots
             snapshot = evolve(snapshot, kind=self.kind)
+        for time in (snapshot.received_at, snapshot.created_at, snapshot.completed_at):
+            if time is not None and (time.__class__ is not datetime or time.tzinfo is not UTC):
+                snapshot = with_aware_times(snapshot)  # of a caller's source, not of an AdeClient
+                break
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
         self.failure_rules.record_success()

@@ -1,6 +1,7 @@
 """Sweeps of lists that change, are wrong or never end; when to sweep; when to trust the list."""
 
 import math
+import time
 from datetime import UTC, datetime
 from random import Random
 
@@ -847,3 +848,25 @@ def test_a_sweep_ends_at_a_page_of_jobs_older_than_all_watched_ones(times, has_m
     other.next_page()
     other.record_page(PROCESSING, 0, page)
     assert other.is_complete is not has_more
+
+
+@pytest.fixture
+def in_tokyo(monkeypatch):
+    """Local time is 9 hours ahead of UTC."""
+    monkeypatch.setenv("TZ", "JST-9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows cannot change its time zone")
+@pytest.mark.usefixtures("in_tokyo")
+def test_a_naive_time_in_a_list_is_utc():
+    sweep = begin(statuses=(PROCESSING,), watched=500)
+    (job,) = page_of(["a"]).jobs
+    naive = from_timestamp(5.0).replace(tzinfo=None)
+    page = JobPage(jobs=(attrs.evolve(job, received_at=naive),), has_more=True)
+    sweep.next_page()
+    sweep.record_page(PROCESSING, 0, page, oldest=4.0)
+    assert not sweep.is_complete

@@ -5,9 +5,11 @@ import gc
 import itertools
 import math
 import weakref
+from datetime import UTC, datetime
 from random import Random
 
 import pytest
+from attrs import evolve
 from internals import timers
 from scripted import snapshot
 from subscribing import subscription_of
@@ -1501,6 +1503,33 @@ def test_a_stop_async_iteration_does_not_look_like_the_end(replay, scripted, whe
             ends = await asyncio.gather(*tasks, return_exceptions=True)
             assert [type(end) for end in ends] == [RuntimeError] * len(tasks)
             assert [type(end.__cause__) for end in ends] == [StopAsyncIteration] * len(tasks)
+
+    replay(script)
+
+
+NAIVE = datetime(1970, 1, 1)  # noqa: DTZ001 - what a source of the caller may return
+AWARE = NAIVE.replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"received_at": NAIVE, "completed_at": AWARE},
+        {"received_at": AWARE, "completed_at": NAIVE},
+        {"received_at": NAIVE, "created_at": NAIVE, "completed_at": NAIVE},
+        {"received_at": None, "created_at": NAIVE, "completed_at": AWARE},
+    ],
+)
+def test_naive_times_of_a_source_are_utc(replay, scripted, times):
+    async def script():
+        active = evolve(snapshot("a", "processing"), **{**times, "completed_at": None})
+        source = scripted({"a": [active, evolve(snapshot("a"), **times)]})
+        source.service_time = lambda: 0.0  # the age of a job is calculated with it
+        async with watcher_of(source) as watcher:
+            job = await watcher.wait("a")
+        assert job.submitted_at == AWARE
+        assert job.completed_at == AWARE
+        assert watcher.durations.ended == 1
 
     replay(script)
 
