@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from random import Random
-from typing import Final, Literal, get_args, overload
+from typing import Any, Final, Literal, get_args, overload
 
 from attrs import evolve
 
@@ -18,6 +18,7 @@ from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.api.source import JobSource, kind_of
 from adepoll.common.closing import AsyncCloseable
+from adepoll.common.redaction import showable
 from adepoll.common.tasks import has_loop, join
 from adepoll.errors import ClosedError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
@@ -93,7 +94,7 @@ class JobWatcher(AsyncCloseable):
         Raises:
             ValueError: A number is out of range, or `discovery` is not one of the three texts.
             TypeError: `concurrency` is neither a whole number nor a semaphore, `source` has no
-                method `get_job`, or `schedule` has no method `delay`.
+                method `get_job`, `schedule` has no method `delay`, or `durations` has other types.
         """
         if isinstance(concurrency, asyncio.Semaphore):
             semaphore: AbstractAsyncContextManager[object] = concurrency
@@ -127,11 +128,7 @@ class JobWatcher(AsyncCloseable):
             rng=rng or Random(),  # noqa: S311 - jitter, not a secret
             on_fatal=self._end_all,
         )
-        if durations is None:
-            durations = {}
-        elif isinstance(durations, Durations):
-            durations = {kind_of(source): durations}
-        self._owner = SubscriptionOwner(source, options, durations)
+        self._owner = SubscriptionOwner(source, options, _by_kind(durations, kind_of(source)))
         self._waiters: set[Waiter] = set()
 
     def __repr__(self) -> str:
@@ -410,3 +407,31 @@ class JobWatcher(AsyncCloseable):
 def _expire(waiter: Waiter, rules: FailureRules, state: JobState, timeout: float) -> None:
     """Give up the job of one `wait`, because its timeout has passed."""
     waiter.fail(rules.timeout_error(state.job_id, state, timeout))
+
+
+def _by_kind(durations: object, default: JobKind) -> dict[JobKind, Durations]:
+    """Return the durations of each kind; those without a kind are of the kind `default`.
+
+    Raises:
+        TypeError: A key is not a kind, or a value is not a `Durations`. Otherwise, they would never
+            be used.
+    """
+    if durations is None:
+        return {}
+    if isinstance(durations, Durations):
+        return {default: durations}
+    what = type(durations).__name__
+    if isinstance(durations, Mapping):
+        found: dict[Any, Any] = dict(durations)
+        wrong = [key for key in found if not isinstance(key, JobKind)]
+        others = [value for value in found.values() if not isinstance(value, Durations)]
+        if not (wrong or others):
+            return found
+        if wrong:
+            what = f"the key {showable(repr(wrong[0]), 40)}"
+        else:
+            what = f"a value of type {type(others[0]).__name__}"
+    raise TypeError(
+        "durations must be a Durations, or a mapping from JobKind to Durations such as "
+        f"`durations_by_kind`, got {what}; use JobKind.named(...) and Durations.from_json(...)"
+    )

@@ -650,3 +650,20 @@ def test_a_key_that_both_hosts_refuse_ends_everything():
 
     with pytest.raises(AuthenticationError):
         run(outcomes(*hosted(refuse)))
+
+
+@pytest.mark.parametrize(
+    ("durations", "got"),
+    [
+        ({"v1-parse": Durations()}, "the key 'v1-parse'"),
+        ({PARSE: Durations(), None: Durations()}, "the key None"),
+        ({PARSE: Durations().to_json()}, "a value of type str"),
+        ({PARSE: None}, "a value of type NoneType"),
+        (Durations().to_json(), "str"),
+        ([(PARSE, Durations())], "list"),
+        (Durations, "type"),
+    ],
+)
+def test_durations_of_other_types_are_refused(durations, got):
+    with pytest.raises(TypeError, match=f"mapping from JobKind to Durations .* got {got};"):
+        JobWatcher(Service(ENDS), durations=durations)
