@@ -1,4 +1,4 @@
-"""An aiohttp connector that detects stale connections, and answers to no request.
+"""An aiohttp connector that detects stale connections, and answers that belong to no request.
 
 aiohttp sends a GET again if its connection breaks before the response. The request budget would not
 count the second request. The second connection can also be a connection that the server closes as
