@@ -251,6 +251,11 @@ async def test_files_are_said_to_be_kept_only_if_there_are_any(ade, tmp_path):
     code, _, err = await adepoll(ade, "watch", ade.submit(NEVER), *options)
     assert code == 3
     assert "progress was not saved; with" in err
+    done = ade.submit(SOON)
+    assert (await adepoll(ade, "watch", done, *options))[0] == 0
+    code, _, err = await adepoll(ade, "watch", done, ade.submit(NEVER), *options)
+    assert code == 3
+    assert f"progress was not saved except for the files in {tmp_path / 'r'}; with" in err
 
 
 async def test_sigterm_exits_with_143_and_prints_a_summary(ade, tmp_path):

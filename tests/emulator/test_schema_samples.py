@@ -28,5 +28,10 @@ def test_an_amount_of_money_has_two_decimals():
         assert total == round(total, 2) < 100_000
 
 
+@pytest.mark.parametrize("kind", [{"a": 1}, 5, None, [], [["integer"]]])
+def test_a_type_that_is_not_a_text_is_ignored(kind):
+    assert isinstance(sample_of({"type": kind}, Random(0)), str)
+
+
 def test_an_enum_that_is_not_an_array_is_ignored():
     assert isinstance(sample_of({"enum": "ab", "type": "integer"}, Random(0)), int)

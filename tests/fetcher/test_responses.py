@@ -298,8 +298,11 @@ async def test_416_at_the_end_of_another_version_is_another_version(storage, sto
         )
 
 
-async def test_416_of_an_object_that_is_shorter_now_is_another_version(storage, storage_client):
-    storage.answers = [out_of_range(storage, f"bytes */{SIZE - 1}")]
+@pytest.mark.parametrize("size", [1, SIZE - 1])
+async def test_416_of_an_object_that_is_shorter_now_is_another_version(
+    storage, storage_client, size
+):
+    storage.answers = [out_of_range(storage, f"bytes */{size}")]
     with pytest.raises(ObjectChangedError):
         await fetch_body(
             storage_client,
