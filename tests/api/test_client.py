@@ -22,6 +22,7 @@ import aiohttp
 import pytest
 from attrs import evolve
 from internals import clock_of, responses_read
+from loopback import LoopbackServer
 from waiting import bounded
 
 from adepoll import errors
@@ -63,69 +64,46 @@ ONCE = RetryPolicy(attempts=1)
 JOB = {"job_id": "j-1", "status": "pending", "received_at": 1_780_000_000, "progress": 0}
 
 
-class RawServer:
+class RawServer(LoopbackServer):
     """A scripted HTTP server: each request gets the next answer, and then always the last one.
 
     An answer is the bytes to send before the connection is closed, or a coroutine function that
     is given the writer and does as it likes.
     """
 
-    def __init__(self):
-        self.answers = []
+    def __init__(self, answers, **options):
+        super().__init__(**options)
+        self.answers = [*answers]
         self.requests = []
         self.arrivals = asyncio.Semaphore(0)
-        self.base_url = ""
 
     @property
     def targets(self):
         return [request.split(b" ", 2)[1].decode() for request in self.requests]
 
     async def serve(self, reader, writer):
-        try:
-            self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-            self.arrivals.release()
-            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-            if isinstance(answer, bytes):
-                writer.write(answer)
-                await writer.drain()
-            else:
-                await answer(writer, self.requests[-1])
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # some tests let the client disconnect
-        finally:
-            writer.close()
+        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+        self.arrivals.release()
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, bytes):
+            writer.write(answer)
+            await writer.drain()
+        else:
+            await answer(writer, self.requests[-1])
 
 
 @pytest.fixture
 async def start_server():
-    tasks, servers = set(), []
+    async with contextlib.AsyncExitStack() as servers:
 
-    async def start(*answers, **options):
-        raw = RawServer()
-        raw.answers = list(answers)
+        async def start(*answers, **options):
+            return await servers.enter_async_context(RawServer(answers, **options))
 
-        def accept(reader, writer):
-            task = asyncio.get_running_loop().create_task(raw.serve(reader, writer))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-        server = await asyncio.start_server(accept, "127.0.0.1", 0, **options)
-        servers.append(server)
-        scheme = "https" if options else "http"
-        raw.base_url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        return raw
-
-    yield start
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    for server in servers:
-        server.close()
-        await server.wait_closed()
+        yield start
 
 
 def client_of(server, **options):
-    return AdeClient(KEY, base_url=server.base_url, **{"retry": FAST, "rng": Random(1), **options})
+    return AdeClient(KEY, base_url=server.origin, **{"retry": FAST, "rng": Random(1), **options})
 
 
 # Without it, the client could take the connection for its next request while it is being closed.
@@ -724,10 +702,10 @@ async def test_the_id_is_sent_encoded_exactly_once(job_id, start_server):
 
 async def test_a_base_url_may_have_a_path_and_a_trailing_slash(start_server):
     server = await start_server(GOOD)
-    base_url = f"{server.base_url}/ade%2Fproxy//"
+    base_url = f"{server.origin}/ade%2Fproxy//"
     async with AdeClient(KEY, base_url=base_url) as client:
         await client.get_job("j-1")
-        assert client.base_url == f"{server.base_url}/ade%2Fproxy"
+        assert client.base_url == f"{server.origin}/ade%2Fproxy"
     assert server.targets == ["/ade%2Fproxy/v1/ade/extract/jobs/j-1"]
 
 
@@ -753,7 +731,7 @@ async def test_invalid_page_arguments_are_refused_before_a_request(arguments, st
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_the_key_is_not_sent_to_the_target_of_a_redirect(status, start_server, all_text_of):
     elsewhere = await start_server(GOOD)
-    server = await start_server(answer(status, b"", f"Location: {elsewhere.base_url}/?{SIGNATURE}"))
+    server = await start_server(answer(status, b"", f"Location: {elsewhere.origin}/?{SIGNATURE}"))
     async with client_of(server) as client:
         with pytest.raises(RedirectRefusedError, match="check base_url") as caught:
             await client.get_job("j-1")
@@ -765,7 +743,7 @@ async def test_the_key_is_not_sent_to_the_target_of_a_redirect(status, start_ser
 async def test_cookies_are_not_kept(start_server):
     server = await start_server(answer_json(JOB, 200, "Set-Cookie: a=b"))
     # By name: aiohttp keeps no cookies of IP addresses.
-    base_url = server.base_url.replace("127.0.0.1", "localhost")
+    base_url = server.origin.replace("127.0.0.1", "localhost")
     async with AdeClient(KEY, base_url=base_url) as client:
         for _ in range(2):
             await client.get_job("j-1")

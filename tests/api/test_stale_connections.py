@@ -8,6 +8,7 @@ from random import Random
 
 import aiohttp
 import pytest
+from loopback import LoopbackServer
 
 from adepoll import AdeClient, JobWatcher, RetryPolicy, TransportError
 from adepoll.api.job_kind import JobRef
@@ -33,7 +34,7 @@ def closed_in_a_response(writer):
     writer.close()
 
 
-class ClosingServer:
+class ClosingServer(LoopbackServer):
     """Answers some requests on each connection, and ends the connection when the next one arrives.
 
     Attributes:
@@ -45,47 +46,23 @@ class ClosingServer:
     """
 
     def __init__(self, *, answers=1, end=closed, copies=1, together=1):
+        super().__init__()
         self.answers = answers
         self.end = end
         self.copies = copies
         self.requests = []
-        self.base_url = ""
         self._together = asyncio.Barrier(together)
-        self._connections = 0
-        self._tasks = set()
-
-    async def __aenter__(self):
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *_):
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
 
     def client(self, **options):
-        return AdeClient("key", base_url=self.base_url, retry=ONCE, rng=Random(1), **options)
+        return AdeClient("key", base_url=self.origin, retry=ONCE, rng=Random(1), **options)
 
-    def _accept(self, reader, writer):
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, reader, writer):
-        number, self._connections = self._connections, self._connections + 1
-        try:
-            for _ in range(self.answers):
-                await self._answer(await reader.readuntil(b"\r\n\r\n"), number, writer)
-            await reader.readuntil(b"\r\n\r\n")
-            self.requests.append(number)
-            self.end(writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has closed the connection
-        finally:
-            writer.close()
+    async def serve(self, reader, writer):
+        number = self.connections - 1
+        for _ in range(self.answers):
+            await self._answer(await reader.readuntil(b"\r\n\r\n"), number, writer)
+        await reader.readuntil(b"\r\n\r\n")
+        self.requests.append(number)
+        self.end(writer)
 
     async def _answer(self, request, number, writer):
         self.requests.append(number)

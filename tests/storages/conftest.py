@@ -5,6 +5,7 @@ import contextlib
 from random import Random
 
 import pytest
+from loopback import LoopbackServer
 from nginx import COMMAND, WHY_NOT, Nginx
 
 
@@ -45,7 +46,7 @@ def make_json():
     return make
 
 
-class Cutter:
+class Cutter(LoopbackServer):
     """A proxy on loopback that cuts connections after a number of response bytes.
 
     Each connection uses the next of `cuts`: a number of bytes, or None for no cut; later
@@ -53,34 +54,16 @@ class Cutter:
     """
 
     def __init__(self, port):
+        super().__init__()
         self.cuts = []
         self.before_cut = lambda: None
-        self.connections = 0
         self.passed = 0  # bytes of the response
-        self.port = None
         self._to = port
-        self._handlers = set()
-
-    async def __aenter__(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_):
-        self._server.close()
-        await asyncio.sleep(0)  # for connections that were just accepted
-        for handler in self._handlers:
-            handler.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
-        await self._server.wait_closed()
 
     def url(self, path):
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{self.origin}{path}"
 
-    async def _serve(self, reader, writer):
-        handler = asyncio.current_task()
-        self._handlers.add(handler)
-        self.connections += 1
+    async def serve(self, reader, writer):
         left = self.cuts.pop(0) if self.cuts else None
         ends, upward = [writer], None
         try:
@@ -96,8 +79,6 @@ class Cutter:
                 self.passed += len(data)
                 writer.write(data)
                 await writer.drain()
-        except (ConnectionError, asyncio.CancelledError):
-            pass  # the client has disconnected, or the test is over
         finally:
             for end in ends:
                 end.close()
@@ -107,7 +88,6 @@ class Cutter:
                     await asyncio.wait([upward])
                 for end in ends:
                     await end.wait_closed()
-            self._handlers.discard(handler)
 
     @staticmethod
     async def _pass_on(reader, writer):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import forkserver
 from attrs import define, field
+from loopback import LoopbackServer
 from waiting import supervised
 
 CHILD = Path(__file__).with_name("downloading.py")
@@ -55,39 +56,24 @@ class Run:
         return length(self.spans)
 
 
-class Slow:
+class Slow(LoopbackServer):
     """A server on loopback that sends ranges of one object slowly, and records them.
 
     It calls `watch` with the `run` after each piece.
     """
 
     def __init__(self, body, etag=ETAG):
+        super().__init__()
         self.body = body
         self.etag = etag
         self.run = Run()
         self.watch = lambda _run: None
-        self.url = None
-        self._handlers = set()
 
-    async def __aenter__(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/r.json"
-        return self
+    @property
+    def url(self):
+        return f"{self.origin}/r.json"
 
-    async def __aexit__(self, *_):
-        self._server.close()
-        await self.settle()
-        await self._server.wait_closed()
-
-    async def settle(self):
-        """End all connections, and wait until they have ended."""
-        for handler in self._handlers:
-            handler.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
-
-    async def _serve(self, reader, writer):
-        handler = asyncio.current_task()
-        self._handlers.add(handler)
+    async def serve(self, reader, writer):
         run = self.run
         run.open += 1
         run.most_open = max(run.most_open, run.open)
@@ -95,12 +81,9 @@ class Slow:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
                 await self._answer(run, head, writer)
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the client has disconnected
         finally:
             run.open -= 1
             writer.transport.abort()
-            self._handlers.discard(handler)
 
     async def _answer(self, run, head, writer):
         size = len(self.body)
@@ -217,7 +200,7 @@ async def _run(server, target, reach, before, rng):
     finally:
         for wait in waits:
             wait.cancel()
-        await server.settle()
+        await server.end_connections()
     return run, process.returncode, json.loads(out) if out else None
 
 

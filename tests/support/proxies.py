@@ -12,9 +12,10 @@ import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from loopback import LoopbackServer
 
 
-class Proxy:
+class Proxy(LoopbackServer):
     """A proxy that opens tunnels (CONNECT), and forwards requests for http URLs.
 
     Attributes:
@@ -26,38 +27,17 @@ class Proxy:
     """
 
     def __init__(self):
+        super().__init__()
         self.targets = []
         self.heads = []
         self.refusal = self.credentials = self.route = None
-        self._tasks = set()
 
-    async def __aenter__(self):
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        return self
+    @property
+    def url(self):
+        return self.origin
 
-    async def __aexit__(self, *_):
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    def _accept(self, reader, writer):
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, reader, writer):
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            try:
-                head = await reader.readuntil(b"\r\n\r\n")
-                await self._answer(head, reader, writer)
-            finally:
-                writer.close()
-
-    async def _answer(self, head, reader, writer):
+    async def serve(self, reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
         method, target, _ = head.partition(b"\r\n")[0].decode().split(" ")
         self.targets.append(target)
         self.heads.append(head)

@@ -1,10 +1,10 @@
 """HTTP storages on loopback whose responses a test chooses, byte for byte."""
 
 import asyncio
-import contextlib
 import socket
 import struct
 
+from loopback import LoopbackServer
 from waiting import bounded
 
 LONG = 30.0
@@ -24,7 +24,7 @@ async def pass_time(leap, *, ends=lambda: False):
         leap(LONG / 100)
 
 
-class RawStorage:
+class RawStorage(LoopbackServer):
     """A storage on loopback that sends the given responses in turn, and repeats the last.
 
     A response is bytes, after which the connection is closed, or a coroutine function that is
@@ -32,24 +32,9 @@ class RawStorage:
     """
 
     def __init__(self):
+        super().__init__()
         self.answers = []
         self.heads = []  # raw heads of the requests
-        self.connections = 0
-        self.origin = None
-        self._handlers = set()
-        self._left = asyncio.Event()
-
-    async def __aenter__(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.origin = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *_):
-        self._server.close()
-        for handler in self._handlers:
-            handler.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
-        await self._server.wait_closed()
 
     @property
     def targets(self):
@@ -63,9 +48,8 @@ class RawStorage:
     async def left_alone(self):
         """Wait until the client has closed every connection."""
         async with bounded("for the client to close its connections", 30):
-            while self._handlers:
-                self._left.clear()
-                await self._left.wait()
+            while self._tasks:
+                await asyncio.wait(self._tasks)
 
     @staticmethod
     def reply(body=b"", *, status="200 OK", length=True, headers=()):
@@ -107,28 +91,16 @@ class RawStorage:
 
         return send
 
-    async def _serve(self, reader, writer):
-        handler = asyncio.current_task()
-        self._handlers.add(handler)
-        self.connections += 1
-        try:
-            while True:
-                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
-                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-                if isinstance(answer, bytes):
-                    writer.write(answer)
-                    await writer.drain()
-                    break
-                if not await answer(reader, writer):
-                    break
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the client has disconnected, or the test is over
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await writer.wait_closed()
-            self._handlers.discard(handler)
-            self._left.set()
+    async def serve(self, reader, writer):
+        while True:
+            self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            if isinstance(answer, bytes):
+                writer.write(answer)
+                await writer.drain()
+                break
+            if not await answer(reader, writer):
+                break
 
 
 class Bucket(RawStorage):
