@@ -184,7 +184,7 @@ class Proxies:
 
 
 _SCHEMES: Final = ("http", "https", "all")
-_WITH_PORT: Final = re.compile(r"(\[[^\]]*\]|[^:]*):(\d+)")
+_WITH_PORT: Final = re.compile(r"(\[[^\]]*\]|[^:]*):(\d+)", re.ASCII)
 
 
 def _read_proxy(text: Secret[str], name: str) -> Proxy:
@@ -223,7 +223,7 @@ def _proxy_problem(url: str) -> str | None:
     """
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises if it is not a number
+        _ = parts.port, URL(url)  # raises if aiohttp cannot request the URL
     except ValueError:
         return "is not the URL of a proxy"
     if parts.scheme not in {"http", "https"}:
@@ -240,7 +240,7 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
         return True
     if with_port := _WITH_PORT.fullmatch(entry):
         entry = with_port[1]
-        if int(with_port[2]) != port:
+        if with_port[2].lstrip("0") != str(port):
             return False
     entry = entry.strip("[]").removeprefix("*.").lstrip(".").rstrip(".")
     try:

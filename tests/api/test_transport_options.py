@@ -349,6 +349,8 @@ def test_the_environment_is_read_as_curl_reads_it(url, environment, proxy, monke
         ("https://landing.ai", "a.example landing.ai", True),
         ("https://landing.ai:444", "landing.ai:443", False),
         ("https://landing.ai", "landing.ai:443", True),
+        ("https://landing.ai", "landing.ai:0443", True),
+        ("https://landing.ai", "landing.ai:" + "4" * 5_000, False),
         ("https://10.1.2.3", "10.0.0.0/8", True),
         ("https://11.1.2.3", "10.0.0.0/8", False),
         ("https://10.1.2.3", "10.1.2.3", True),
@@ -375,6 +377,7 @@ def test_no_proxy_names_hosts_domains_and_networks(url, no_proxy, direct, monkey
         "socks5://p:1",
         "http://",
         "http://p:port",
+        "http://.[::]",  # `urlsplit` accepts it, but aiohttp does not
         "http://p q:1",
         "ftp://p",
         "http://p\t:1",
