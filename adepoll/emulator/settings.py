@@ -75,8 +75,10 @@ def read_settings(text: str) -> Settings:
     """
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
+    except ValueError as exc:  # not TOML, or a number with more digits than Python reads
         raise SettingsError(f"not TOML: {exc}") from exc
+    except RecursionError as exc:
+        raise SettingsError("not TOML: it is nested too deeply") from exc
     try:
         return _converter.structure(raw, Settings)
     except BaseValidationError as exc:

@@ -96,6 +96,8 @@ def test_the_type_of_every_option_is_checked():
     ("text", "message"),
     [
         ("seed = ", "not TOML: Invalid value"),
+        ("seed = " + "9" * 5_000, "not TOML: Exceeds the limit"),
+        ("seed = " + "[" * 5_000, "not TOML: "),
         ("sed = 1", "unknown key sed; keys: seed, jobs, kinds, list_order, list_lag, profile, "),
         ("kinds = ['v3']", "no kind of job is named 'v3'; kinds: v1-extract, v1-parse, v2-parse"),
         ("[profiles.v3]", "no kind of job is named 'v3'"),
