@@ -15,10 +15,14 @@ from typing import Final, Self
 from adepoll.common.system_errors import reason_of
 from adepoll.errors import JournalAccessError, JournalBusyError
 from adepoll.journal.schema import LOCK_END, companion
-from adepoll.journal.sqlite_errors import primary_code
+from adepoll.journal.sqlite_errors import READING_ERRORS, primary_code
 
 _TIMEOUT: Final = 0.1  # seconds to wait for the lock; `holder_of` holds it for a shorter time
 _TRIES: Final = 10
+# Result codes for a file that is not a database, or a damaged one (see `primary_code`).
+_OTHER_FILE: Final = frozenset(
+    {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_MISUSE}
+)
 
 
 class DatabaseLock:
@@ -60,7 +64,7 @@ class DatabaseLock:
                 path=str(journal),
                 errno=exc.errno,
             ) from exc
-        except sqlite3.Error as exc:
+        except READING_ERRORS as exc:
             if primary_code(exc) != sqlite3.SQLITE_BUSY:
                 raise JournalAccessError(
                     f"its lock file {path.name} cannot be created: {exc}",
@@ -95,7 +99,7 @@ def holder_of(journal: Path) -> int | None:
         with closing(_connect(path, timeout=0)) as connection:
             (pid,) = connection.execute("PRAGMA user_version").fetchone()
             return int(pid)
-    except (OSError, sqlite3.Error):
+    except (OSError, *READING_ERRORS):
         return None
 
 
@@ -112,8 +116,8 @@ def _is_lock(path: Path) -> bool:
         with closing(_connect(path, timeout=_TIMEOUT)) as connection:
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             return not tables
-    except sqlite3.Error as exc:
-        if primary_code(exc) == sqlite3.SQLITE_NOTADB:
+    except READING_ERRORS as exc:
+        if primary_code(exc) in _OTHER_FILE:
             return False
         raise
 

@@ -88,14 +88,16 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_taken_again(journal, tmp_pat
     lock.release()
 
 
-@pytest.mark.parametrize("kind", ["text", "database", "link"])
+@pytest.mark.parametrize("kind", ["text", "database", "damaged", "link"])
 def test_another_file_is_not_taken_for_the_lock(journal, tmp_path, kind):
     path = tmp_path / "batch.db.lock"
     if kind == "text":
         path.write_text("precious")
-    elif kind == "database":
+    elif kind in {"database", "damaged"}:
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("CREATE TABLE precious (x)")
+        if kind == "damaged":  # SQLite's message about it cannot be decoded
+            path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"\xff\xfe\xfdATE TABLE"))
     else:
         path.symlink_to(tmp_path / "elsewhere")
     before = path.read_bytes() if kind != "link" else None
