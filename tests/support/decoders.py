@@ -1,5 +1,7 @@
 """Every decoder of foreign data, for `tests/fuzz`. Add one entry for each new decoder.
 
+More entries are in `file_decoders`, `http_decoders` and `setting_decoders`.
+
 An entry is a function that takes an input, as bytes, and asserts what holds for any input. It may
 raise one of the errors of its entry. Its seeds are in ``tests/fuzz/seeds/NAME``.
 """
@@ -87,21 +89,30 @@ class Decoder:
         name: Name of the entry, and of the folder of its seeds.
         check: Decodes an input and asserts what holds for any input.
         errors: Errors that mean that the input is not usable.
+        calls: Calls of functions that the check itself needs, for an input of any size.
     """
 
     name: str
     check: Callable[[bytes], None] = field(repr=False)
     errors: tuple[type[Exception], ...] = ()
+    calls: int = 6_000
 
 
-def entry(name, *errors):
+def entry(name, *errors, **options):
     """Add a function to the decoders."""
 
     def add(check):
-        DECODERS.append(Decoder(name, check, errors))
+        DECODERS.append(Decoder(name, check, errors, **options))
         return check
 
     return add
+
+
+def check_error(error, *secrets):
+    """Assert that the text of an error can be shown, and contains none of the secrets."""
+    assert str(error).isprintable()
+    for secret in secrets:
+        assert secret not in str(error)
 
 
 # --- answers of the service ---------------------------------------------------------------------
@@ -159,6 +170,12 @@ def _add_kind(rules):
     def check_result_of_kind(body):
         result = rules.decode_result(body)
         assert rules.decode_result(codec.encode(result)) == result
+
+    @entry(f"{rules.kind}-list", MalformedAnswerError)
+    def check_list_of_kind(body):
+        for job in rules.decode_page(body).jobs:
+            assert repr(job).isprintable()
+            assert job.redacted().redacted() == job.redacted()
 
 
 for _rules in RULES.values():
