@@ -1,7 +1,9 @@
 """No error shows a secret to an error tracker, which records the local variables of all frames."""
 
 import asyncio
+import base64
 import copy
+import hmac
 import os
 import pickle
 import resource
@@ -298,6 +300,24 @@ async def test_errors_of_webhooks_show_no_secret():
         with pytest.raises(WebhookVerificationError) as caught:
             verifier.verify(headers, b'{"job_id":"a"}', now=now)
         check(caught.value)
+
+
+def refused(verifier, body, signature):
+    """Return the error for a webhook whose signature is wrong."""
+    headers = {"webhook-id": "m", "webhook-timestamp": "1", "webhook-signature": signature}
+    with pytest.raises(WebhookVerificationError, match="no signature matches") as caught:
+        verifier.verify(headers, body, now=1.0)
+    return caught.value
+
+
+def test_the_right_signature_of_a_forged_webhook_is_not_shown():
+    """A reader of the error tracker could send the webhook again, with this signature."""
+    secret, body = b"x" * 32, b'{"job_id":"a"}'
+    shown = trackers.recorded(refused(WebhookVerifier([b"y" * 32, secret]), body, "v1,AAAA"))
+    digest = hmac.digest(secret, b"m.1." + body, "sha256")
+    assert "v1,AAAA" in shown
+    assert base64.b64encode(digest).decode() not in shown
+    assert repr(digest) not in shown
 
 
 async def test_errors_of_a_journal_show_no_secret(tmp_path, stored):
