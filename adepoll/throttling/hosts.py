@@ -151,32 +151,6 @@ class Host:
             _log.info("%s is slow, and delays requests to another host", self.name)
         self.slow_until = now + _SLOW_FOR
 
-    def sent(self, now: float) -> bool:
-        """Count a request as in flight; return True if it is a probe, because the host is down."""
-        if not self.in_flight:
-            self.silent_since = now
-        self.in_flight += 1
-        if is_probe := self.outage.is_on:
-            self.outage.probe_sent(now)
-        return is_probe
-
-    def ended(self, sent: "Sent", now: float, *, responded: bool) -> None:
-        """Count a request as ended.
-
-        Call `record_success` or `record_failure` after this, if the end of the request shows
-        whether the host is down.
-
-        Args:
-            sent: The request.
-            now: The present time.
-            responded: True if the host has sent a response.
-        """
-        self.in_flight -= 1
-        if responded:
-            self.silent_since = now
-        if sent.is_probe:
-            self.outage.probe_ended(now)
-
 
 @define(eq=False)
 class Sent:

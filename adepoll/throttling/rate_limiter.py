@@ -219,7 +219,10 @@ class RateLimiter:
             return None
         else:
             self._only_window = not self._interval
-        is_probe = host.sent(now)
+        host.silent_since = host.silent_since if host.in_flight else now
+        host.in_flight += 1
+        if is_probe := host.outage.is_on:
+            host.outage.probe_sent(now)
         if self._rate.sent(now, held_back=self._rate_held_back):
             self._interval = max(self._min_interval, self._rate.interval)
         self._rate_held_back = False
@@ -236,13 +239,11 @@ class RateLimiter:
 
     def succeeded(self, sent: Sent) -> None:
         """Record a success, or an error such as a 404, which shows that the host works."""
-        window, host = self._window, sent.host
-        window.ended(sent.epoch, succeeded=True, is_probe=sent.is_probe)
-        now = self._loop.time() if self._loop is not None else sent.at
-        host.ended(sent, now, responded=True)
+        host, now = sent.host, self._loop.time() if self._loop is not None else sent.at
+        self._ended(sent, now, responded=True, succeeded=True)
         if self.retry_budget < self.retry.budget:
             self.retry_budget = min(self.retry.budget, self.retry_budget + self.retry.refill)
-        if sent.epoch >= window.restarted:
+        if sent.epoch >= self._window.restarted:
             self._jitter = self._first_jitter
             self._rate.granted += 1
         if host.outage.failures or host.outage.is_on:
@@ -272,10 +273,8 @@ class RateLimiter:
         self._only_window = False
         if isinstance(error, RateLimitedError):
             self._throttled(error.retry_after, sent, now)
-            host.ended(sent, now, responded=True)
         else:
-            host.ended(sent, now, responded=not isinstance(error, TransportError))
-            self._window.ended(sent.epoch, is_probe=sent.is_probe)
+            self._ended(sent, now, responded=not isinstance(error, TransportError))
             if (wait := error.retry_after) is not None:
                 wait += self._rng.uniform(0, _longest_jitter(wait))
                 host.gate_opens_at = max(host.gate_opens_at, now + wait)
@@ -301,7 +300,7 @@ class RateLimiter:
         if retry_after is not None:
             wait, jitter = retry_after, min(jitter, _longest_jitter(retry_after))
         self.gate_opens_at = max(self.gate_opens_at, now + wait + self._rng.uniform(0, jitter))
-        self._window.ended(sent.epoch, is_probe=sent.is_probe)
+        self._ended(sent, now, responded=True)
         if is_new:
             self._window.restart()
             self._rate.throttled(now, sent_at=sent.at, gate_opens_at=self.gate_opens_at)
@@ -311,10 +310,20 @@ class RateLimiter:
 
     def withdrawn(self, sent: Sent) -> None:
         """Record a request whose end says nothing about the service, as after a cancellation."""
-        self._window.ended(sent.epoch, is_probe=sent.is_probe)
+        now = asyncio.get_running_loop().time() if has_loop() else sent.at
+        self._ended(sent, now, responded=False)
         if has_loop():
-            sent.host.ended(sent, asyncio.get_running_loop().time(), responded=False)
             self._wake_waiting()
+
+    def _ended(self, sent: Sent, now: float, *, responded: bool, succeeded: bool = False) -> None:
+        """Count a request as ended; `responded` is True if the host has sent a response."""
+        host = sent.host
+        host.in_flight -= 1
+        if responded:
+            host.silent_since = now
+        if sent.is_probe:
+            host.outage.probe_ended(now)
+        self._window.ended(sent.epoch, succeeded=succeeded, is_probe=sent.is_probe)
 
     def take_retry(self) -> bool:
         """Remove one retry from the retry budget; return False if the budget is used up."""

@@ -9,7 +9,7 @@ from internals import timers
 
 from adepoll.emulator import run
 from adepoll.errors import AnswerTimeoutError, ConnectionFailedError, ServerError
-from adepoll.throttling.hosts import Caller, Host, Hosts, Sent
+from adepoll.throttling.hosts import Caller, Host, Hosts
 
 
 def waits():
@@ -24,6 +24,12 @@ def two_hosts():
 
 def caller_of(host, give_up_at=math.inf):
     return Caller(host, give_up_at, asyncio.get_running_loop().create_future())
+
+
+def send(host, now):
+    """Count a request as in flight, as `RateLimiter.start` does."""
+    host.silent_since = host.silent_since if host.in_flight else now
+    host.in_flight += 1
 
 
 def fail(host, count=10, *, now=0.0):
@@ -103,33 +109,6 @@ def test_a_host_that_slows_down_is_logged_once_a_minute(caplog):
         host.slow_down(now)
         untils.append((host.slow_until, len(caplog.records)))
     assert untils == [(60.0, 1), (90.0, 1), (149.9, 1), (210.0, 2)]
-
-
-def test_the_silence_of_a_host_begins_with_its_oldest_request_or_last_response():
-    host = Host(waits)
-    sent = [Sent(at, 0, host, is_probe=host.sent(at), task=None) for at in (1.0, 2.0)]
-    assert (host.silent_since, host.in_flight) == (1.0, 2)
-    host.ended(sent[0], 5.0, responded=True)
-    assert (host.silent_since, host.in_flight) == (5.0, 1)
-    host.ended(sent[1], 6.0, responded=False)
-    assert (host.silent_since, host.in_flight) == (5.0, 0)
-    host.sent(9.0)
-    assert host.silent_since == 9.0
-
-
-def test_a_request_in_an_outage_is_a_probe():
-    host = Host(waits)
-    fail(host)
-    assert host.outage.probe_at == 10.0
-    assert host.sent(10.0) is True
-    assert host.outage.probe_at == 40.0, "the next one waits for its end, for 30 s at most"
-    probe = Sent(10.0, 0, host, is_probe=True, task=None)
-    host.ended(probe, 12.0, responded=False)
-    assert host.outage.probe_at == 12.0
-    host.sent(12.0)
-    earlier = Sent(0.0, 0, host, is_probe=False, task=None)
-    host.ended(earlier, 13.0, responded=False)
-    assert host.outage.probe_at == 42.0
 
 
 def test_callers_move_to_the_queue_of_their_host_and_back_in_their_order():
@@ -259,7 +238,7 @@ def test_a_host_is_silent_after_three_seconds_without_a_response(
 ):
     hosts, one, _ = two_hosts()
     for _ in range(in_flight):
-        one.sent(0.0)
+        send(one, 0.0)
     one.holds_back = held_back
     host, again = hosts.silent(now)
     assert (host and "a", again) == expected
@@ -280,15 +259,15 @@ def test_a_host_delays_the_callers_of_another_that_wait_in_the_queue_of_all(
 
 def test_the_next_check_is_that_of_the_host_that_is_silent_first():
     hosts, one, two = two_hosts()
-    one.sent(2.0)
-    two.sent(1.0)
+    send(one, 2.0)
+    send(two, 1.0)
     assert hosts.silent(3.0) == (None, 4.0)
     assert hosts.silent(4.0) == (two, 4.0)
 
 
 def test_a_host_is_silent_again_after_three_more_seconds_unless_it_delays_another():
     hosts, one, two = two_hosts()
-    one.sent(0.0)
+    send(one, 0.0)
     one.released_at = 5.0
     assert hosts.silent(7.9) == (None, 8.0)
     assert hosts.silent(8.0) == (one, 8.0)

@@ -700,3 +700,61 @@ def test_a_request_waits_for_a_host_that_is_held_back_in_the_queue_of_this_host(
         assert (host.waiting, len(callers), limiter.hosts.woken) == (0, 0, 0)
 
     run(main())
+
+
+def test_the_silence_of_a_host_begins_with_its_oldest_request_or_last_response():
+    async def main():
+        limiter = make_limiter()
+        host, since = host_of(limiter), []
+
+        async def note():
+            await asyncio.sleep(1.0)
+            since.append((host.silent_since, host.in_flight))
+
+        loop = asyncio.get_running_loop()
+        limiter.bind(loop)
+        began = loop.time()
+        first = limiter.start(host, -math.inf)
+        await note()
+        second = limiter.start(host, -math.inf)
+        await note()
+        limiter.succeeded(first)
+        await note()
+        limiter.withdrawn(second)
+        await note()
+        limiter.start(host, -math.inf)
+        await note()
+        assert [(at - began, count) for at, count in since] == [
+            (0.0, 1),
+            (0.0, 2),
+            (2.0, 1),
+            (2.0, 0),
+            (4.0, 1),
+        ]
+
+    run(main())
+
+
+def test_a_request_in_an_outage_is_a_probe():
+    async def main():
+        now = asyncio.get_running_loop().time
+        limiter = make_limiter()
+        host = host_of(limiter)
+        earlier = limiter.start(host, -math.inf)
+        for number in range(10):
+            error = ServerError(status=502, job_id=f"j-{number}")
+            limiter.failed(error, limiter.start(host, -math.inf))
+        assert not earlier.is_probe
+        await asyncio.sleep(host.outage.probe_at - now())
+        probe = limiter.start(host, now())
+        assert probe.is_probe
+        assert host.outage.probe_at == now() + 30.0, "the next one waits for its end, 30 s at most"
+        await asyncio.sleep(2.0)
+        limiter.withdrawn(probe)
+        assert host.outage.probe_at == now()
+        assert limiter.start(host, now()).is_probe
+        await asyncio.sleep(1.0)
+        limiter.withdrawn(earlier)
+        assert host.outage.probe_at == now() + 29.0
+
+    run(main())
