@@ -9,11 +9,11 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextvars import Context
 from itertools import chain
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from attrs import define, field
 
@@ -152,6 +152,19 @@ class Host:
         self.slow_until = now + _SLOW_FOR
 
 
+class HeldPlaces(Protocol):
+    """The places of one semaphore; see `Places`."""
+
+    holders: dict["Sent", None]
+
+    @property
+    def waiting(self) -> Collection[object]:
+        """The callers that wait for a place."""
+
+    def wake_first(self) -> None:
+        """Wake the callers that may hold a place now."""
+
+
 @define(eq=False)
 class Sent:
     """A request that was started with `RateLimiter.start`.
@@ -161,6 +174,7 @@ class Sent:
         epoch: `Window.epoch` at the time when the request was sent.
         host: The host to which it was sent.
         is_probe: True if the host was down when the request was sent.
+        places: The places of the semaphore that the request holds; None if it holds no semaphore.
         task: The task that sends the request.
         heard_at: Loop time of the last bytes of the response; minus infinity before the first.
         ended_after: If `Places` has ended the request early, because requests to another host had
@@ -176,6 +190,7 @@ class Sent:
     epoch: int
     host: Host
     is_probe: bool
+    places: HeldPlaces | None = None
     task: asyncio.Task[Any] | None = field(factory=asyncio.current_task)
     heard_at: float = -math.inf
     ended_after: float | None = None

@@ -49,7 +49,8 @@ class Places:
     A semaphore has as many places as requests may hold it at the same time.
 
     Attributes:
-        holders: The requests that hold a place, oldest first.
+        holders: The requests that hold a place, oldest first. `RateLimiter` adds each request, and
+            removes it when it has ended.
         only_host: The host of all callers so far. None before the first caller, or if callers named
             several hosts.
         waiting: The callers that wait for a place; the first has waited longest. Empty while
@@ -104,12 +105,6 @@ class Places:
         """Call `_check` 3 s after a request was sent: if it has not ended, its host is slow."""
         self._check_at(sent.at + SLOW_AFTER)
 
-    def ended(self, sent: Sent) -> None:
-        """Record that a request has ended, so that it no longer holds a place of the semaphore."""
-        del self.holders[sent]
-        if self.waiting:
-            self._wake_first()
-
     def waits(self, wait: "_Wait") -> None:
         """Record that a caller has begun to wait for a place of the semaphore."""
         self.waiting[wait] = None
@@ -120,7 +115,7 @@ class Places:
         """Record that a caller no longer waits for a place of the semaphore."""
         del self.waiting[wait]
         if self.waiting:
-            self._wake_first()
+            self.wake_first()
         elif self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -148,7 +143,7 @@ class Places:
         for host in dict.fromkeys([sent.host for sent in self.holders]):
             if self._others_wait(host):
                 again = min(again, self._end_excess(host, now))
-        self._wake_first()
+        self.wake_first()
         for wait in self.waiting:
             if wait.turn is not None:
                 rest = self._limits_of(wait.host).rests_until
@@ -190,7 +185,7 @@ class Places:
             limits = self._slow_limits[host] = SlowHostLimits()
         return limits
 
-    def _wake_first(self) -> None:
+    def wake_first(self) -> None:
         """For each slow host, wake the caller that has waited longest, if `allows` returns True.
 
         Only callers whose host is slow are woken. Other callers wait for a free place.
@@ -221,22 +216,17 @@ class SemaphoreUse:
     Attributes:
         semaphore: The semaphore to acquire: what the caller has passed, or what it wraps.
         places: The requests that hold a place of `semaphore`; None if their number has no limit.
-        sent: `SemaphoreWrapper.sent` of what the caller has passed. If that is not a wrapper, a
-            function that does nothing.
+        sent: `SemaphoreWrapper.sent` of what the caller has passed; None if that is not a wrapper.
         waits_again: As `sent`, for `SemaphoreWrapper.waits_again`.
     """
 
     semaphore: AbstractAsyncContextManager[object]
     places: Places | None
-    sent: Callable[[asyncio.Task[Any] | None, float], None]
-    waits_again: Callable[[asyncio.Task[Any] | None, float], None]
+    sent: Callable[[asyncio.Task[Any] | None, float], None] | None = None
+    waits_again: Callable[[asyncio.Task[Any] | None, float], None] | None = None
 
 
-def _ignore(_task: asyncio.Task[Any] | None, _now: float) -> None:
-    """Do nothing."""
-
-
-NO_SEMAPHORE: Final = SemaphoreUse(nullcontext(), None, _ignore, _ignore)
+NO_SEMAPHORE: Final = SemaphoreUse(nullcontext(), None)
 """Used for a request that holds no semaphore."""
 
 
@@ -254,7 +244,7 @@ class UseBySemaphore(dict[AbstractAsyncContextManager[object], SemaphoreUse]):
             places = self[given.semaphore].places
             use = SemaphoreUse(given.semaphore, places, given.sent, given.waits_again)
         else:
-            use = SemaphoreUse(given, Places(), _ignore, _ignore)
+            use = SemaphoreUse(given, Places())
         self[given] = use
         return use
 

@@ -230,7 +230,7 @@ class RateLimiter:
             # If a timer fired late, the next request may be earlier, but by one interval at most.
             self._next_slot = max(self._next_slot, due, now - self._interval) + self._interval
         self._window.sent(is_probe=is_probe)
-        sent = Sent(now, self._window.epoch, host, is_probe)
+        sent = Sent(now, self._window.epoch, host, is_probe, places)
         if places is not None:
             places.holders[sent] = None
             if places.waiting:
@@ -317,13 +317,17 @@ class RateLimiter:
 
     def _ended(self, sent: Sent, now: float, *, responded: bool, succeeded: bool = False) -> None:
         """Count a request as ended; `responded` is True if the host has sent a response."""
-        host = sent.host
+        host, places = sent.host, sent.places
         host.in_flight -= 1
         if responded:
             host.silent_since = now
         if sent.is_probe:
             host.outage.probe_ended(now)
         self._window.ended(sent.epoch, succeeded=succeeded, is_probe=sent.is_probe)
+        if places is not None:
+            del places.holders[sent]
+            if places.waiting:
+                places.wake_first()
 
     def take_retry(self) -> bool:
         """Remove one retry from the retry budget; return False if the budget is used up."""

@@ -30,7 +30,7 @@ from adepoll.errors import (
 )
 from adepoll.errors.frames import without_frames
 from adepoll.throttling.hosts import Caller, Host, Sent
-from adepoll.throttling.places import NO_SEMAPHORE, error_of_ended
+from adepoll.throttling.places import NO_SEMAPHORE, SemaphoreUse, error_of_ended
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.statistics import ClientStats
 from adepoll.throttling.waiting_times import RetryPolicy
@@ -159,11 +159,11 @@ class RequestSender:
                 self._requests += 1
                 sent.is_repeated = is_repeated
                 try:
-                    use.sent(sent.task, sent.at)
+                    if use.sent is not None:
+                        use.sent(sent.task, sent.at)
                     response = await send(sent)
                 except RequestError as error:
-                    if is_repeated := self._must_repeat(sent, now := loop.time()):
-                        use.waits_again(sent.task, now)
+                    if is_repeated := self._must_repeat(sent, use, loop.time()):
                         continue
                     self._record_failure(error, sent)
                     raise without_frames(error)  # noqa: B904 - it is the same error
@@ -172,9 +172,6 @@ class RequestSender:
                 except BaseException:
                     limiter.withdrawn(sent)
                     raise
-                finally:
-                    if places is not None:
-                        places.ended(sent)
                 self._record_success(sent)
                 return response
 
@@ -288,7 +285,7 @@ class RequestSender:
         self._key_works = True
         self._limiter.succeeded(sent)
 
-    def _must_repeat(self, sent: Sent, now: float) -> bool:
+    def _must_repeat(self, sent: Sent, use: SemaphoreUse, now: float) -> bool:
         """Return True, and record the failure, if a failed request must be sent once more.
 
         It was sent on a stale connection, and the connection was closed soon. If the host has kept
@@ -300,6 +297,8 @@ class RequestSender:
         self._failures += 1
         self._retries += 1
         self._limiter.withdrawn(sent)
+        if use.waits_again is not None:
+            use.waits_again(sent.task, now)
         return True
 
     def _record_cancelled(

@@ -350,6 +350,12 @@ class Given:
 
         return asyncio.create_task(enter())
 
+    def ended(self, sent):
+        """Let a request end, as `RateLimiter` does."""
+        del self.places.holders[sent]
+        if self.places.waiting:
+            self.places.wake_first()
+
     async def end(self, *tasks):
         for task in (*tasks, *[sent.task for sent in self.places.holders]):
             task.cancel()
@@ -542,7 +548,7 @@ def test_a_single_place_is_refused_to_a_slow_host_while_it_rests():
         waiting = given.wait(given.good)
         await asyncio.sleep(3.01)
         assert sent.ended_after == pytest.approx(3.0)
-        given.places.ended(sent)
+        given.ended(sent)
         await given.end(waiting)
         ended_at = 3.0
         assert not given.places.allows(given.bad)
@@ -572,7 +578,7 @@ def test_held_back_callers_continue_one_by_one_for_each_host():
         await asyncio.sleep(0.1)
         assert entered == []
         for number, sent in enumerate(holders[2:] + holders[:1]):
-            given.places.ended(sent)
+            given.ended(sent)
             await asyncio.sleep(0.01)
             assert entered == ([] if number < 2 else ["x"])
         await given.end(waiting, *callers)
