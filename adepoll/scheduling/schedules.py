@@ -23,7 +23,7 @@ Other modules decide about the next poll, too. Each has a docstring that says mo
    job has ended.
 8. `watching.poll_queue` decides the order, if more jobs are due than can be polled.
 9. `watching.pollers` starts the poll. A due job waits while no subscriber has room in its buffer
-   (`JobState.reserve_places`), while other polls wait for the request budget (`watching.turns`),
+   (`JobState.reserve_places`), while other polls wait for the request budget (`PollTurns`),
    and until the request budget allows the request (`throttling.rate_limiter`).
 
 All times are seconds.
