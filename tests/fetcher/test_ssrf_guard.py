@@ -6,6 +6,7 @@ import socket
 
 import pytest
 from aiohttp.abc import AbstractResolver
+from fuzzing import counted_calls
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -192,6 +193,17 @@ async def test_an_address_in_an_odd_form_is_refused(resolving, host, proxies, al
 
 
 # --- Names --------------------------------------------------------------------------------------
+
+
+async def test_a_host_that_no_name_server_accepts_takes_little_work():
+    """To decode an international name takes a time in proportion to the square of its length."""
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 4_000))).encode("punycode").decode()
+    with counted_calls() as count, pytest.raises(ResultUrlError, match="the host is malformed"):
+        await guard().check("j", f"https://xn--{text}.example/r.json")
+    assert count() < 1_000
+    assert await guard().check("j", f"https://{'a.' * 127}/r.json")
+    with pytest.raises(ResultUrlError, match="the host is malformed"):
+        await guard().check("j", f"https://{'a.' * 127}a/r.json")
 
 
 @pytest.mark.parametrize("address", [*INSIDE_V4, *INSIDE_V6, *wrapped("10.0.0.1")])
