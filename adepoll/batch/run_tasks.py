@@ -355,10 +355,15 @@ class RunTasks:
             self._recorded.put_nowait(item)
 
     async def _save_regularly(self) -> None:
-        """Save statuses and durations every 30 seconds, because a killed run cannot save them."""
+        """Save statuses and durations every 30 seconds, because a killed run cannot save them.
+
+        Raises:
+            JournalMovedError: The file of the journal was removed, renamed or replaced.
+        """
         while True:
             await asyncio.sleep(_SAVE_EVERY)
             await self._save()
+            await self._journal.check_files()
 
     async def _save(self) -> None:
         await self._save_statuses()

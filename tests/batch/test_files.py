@@ -15,7 +15,7 @@ from files import mode_of_new_files, names, sha256
 from waiting import until
 
 from adepoll import JobStatus
-from adepoll.batch import result_files
+from adepoll.batch import result_files, run_tasks
 from adepoll.emulator import JobPlan
 from adepoll.emulator import Outcome as Ends
 from adepoll.errors import (
@@ -775,3 +775,15 @@ async def test_a_run_that_has_recorded_everything_says_that_its_journal_is_gone(
         ended.set()
         with pytest.raises(JournalMovedError):
             await last
+
+
+async def test_a_run_in_which_no_job_ends_notices_that_its_journal_is_gone(scene, monkeypatch):
+    monkeypatch.setattr(run_tasks, "_SAVE_EVERY", 0.01)
+    async with (
+        scene.batch() as batch,
+        batch.run([scene.submit(processing_time=float("inf"))]) as run,
+    ):
+        await until(lambda: scene.journal.exists() and scene.records())
+        scene.journal.unlink()
+        with pytest.raises(JournalMovedError):
+            await anext(run)
