@@ -21,7 +21,7 @@ from adepoll.journal.schema import LOCK_END, companion
 
 _TRIES: Final = 10
 _PAUSE: Final = 0.01  # seconds between two tries; `holder_of` holds the lock for a shorter time
-_PID: Final = re.compile(rb"(?:\d{1,20}\n)?")  # matches the whole contents of a lock file
+_PID: Final = re.compile(rb"(?:\d{1,10}\n)?")  # matches the whole contents of a lock file
 
 
 class FileLock:
@@ -140,6 +140,7 @@ def _write_pid(fd: int, path: Path) -> None:
 
 def _read_pid(fd: int) -> int | None:
     try:
-        return int(file_system.read_at(fd, 32, 0))
-    except (OSError, ValueError):
+        text = file_system.read_at(fd, 32, 0)
+    except OSError:
         return None
+    return int(text) if text and _PID.fullmatch(text) else None

@@ -201,11 +201,7 @@ def check_durations_note(body):
 
 @entry("settings-file", SettingsError)
 def check_settings_file(body):
-    try:
-        read_settings(body.decode("utf-8", "replace"))
-    except SettingsError as error:
-        check_error(error)
-        raise
+    read_settings(body.decode("utf-8", "replace"))
 
 
 @entry("pem", ConfigurationError)
