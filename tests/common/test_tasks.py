@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from adepoll.common.tasks import is_cancelled, join
+from adepoll.common.tasks import has_loop, is_cancelled, join
 
 
 def test_a_cancelled_join_waits_for_all_tasks_before_it_raises(replay):
@@ -31,3 +31,11 @@ def test_a_cancelled_error_without_a_task_is_a_cancellation(replay):
         assert not is_cancelled()
 
     replay(main)
+
+
+def test_a_thread_has_a_loop_while_one_runs_in_it(replay):
+    async def main():
+        return has_loop(), await asyncio.to_thread(has_loop)
+
+    assert replay(main) == (True, False)
+    assert not has_loop()

@@ -297,7 +297,11 @@ class TestPartialResults:
     def test_all_pages_can_fail(self, world):
         plan = JobPlan(outcome=Outcome.PARTIAL, pages=1)
         for kind in ("v1-parse", "v2-parse", "v2-workflow"):
-            assert world.job(world.submit(plan, kind=kind))[1]["status"] == "completed"
+            _, body = world.job(world.submit(plan, kind=kind))
+            assert body["status"] == "completed"
+            if kind == "v2-parse":
+                (page,) = body["result"]["structure"]["children"]
+                assert page["status"] == "failed"
 
     def test_only_pages_of_the_document_can_fail(self):
         with pytest.raises(ValueError, match="failed_pages must be between 1 and 3"):

@@ -88,6 +88,18 @@ def test_a_poll_reads_the_world_in_the_middle_of_its_latency():
     )
 
 
+def test_a_page_of_the_list_reads_the_world_in_the_middle_of_its_latency():
+    async def script(world, source):
+        world.submit(JobPlan(processing_time=0.9))
+        first = await source.list_jobs(status=JobStatus.COMPLETED)
+        between = now()
+        world.submit(JobPlan(processing_time=1.1))
+        second = await source.list_jobs(status=JobStatus.PROCESSING)
+        return len(first.jobs), between, len(second.jobs), now()
+
+    assert replay(script, latency=(2, 2)) == (1, 2.0, 1, 4.0)
+
+
 def test_latencies_are_within_the_range_and_repeat_with_the_seed():
     async def script(world, source):
         job_id = world.submit(JobPlan())

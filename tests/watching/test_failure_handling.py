@@ -129,6 +129,17 @@ def test_the_grace_bounds_the_next_poll_and_counts_polls():
     ]
 
 
+def test_a_404_shows_that_the_host_works_and_accepts_the_key():
+    rules = rules_of()
+    rules.record(job("b"), REFUSED, 0.0)
+    rules.record(job("b"), BROKEN, 0.0)
+    assert (rules.host.last_error, rules.host.silent_polls) == (BROKEN, 2)
+    assert rules.key.in_doubt
+    rules.record(job(), UNKNOWN, 1.0)
+    assert (rules.host.last_error, rules.host.silent_polls) == (None, 0)
+    assert not rules.key.in_doubt
+
+
 @pytest.mark.parametrize("error", [UNKNOWN, FORBIDDEN])
 def test_a_job_never_seen_gets_the_grace_and_five_more_polls(error):
     assert time_of_the_end(rules_of(), error, every=1.0) == (15.0, 15)
