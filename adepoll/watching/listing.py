@@ -113,10 +113,13 @@ class ListTrust:
         """
         if state.missing_at < math.inf:
             return 1.0
-        is_first = state.polled_at <= state.awaited_since
-        if is_first and state.awaited and not self.covers(state):
+        if state.polled_at <= state.awaited_since and self.is_awaited(state):
             return 1.0
         return self.learning.chance(state, now)
+
+    def is_awaited(self, state: JobState) -> bool:
+        """Return True if somebody waits for the job, and the list does not replace its polls."""
+        return state.awaited and not self.covers(state)
 
     def covers(self, state: JobState) -> bool:
         """Return True if the list, not the schedule, decides when this job is polled.

@@ -66,45 +66,82 @@ class _Heap:
 
 
 @define(eq=False)
+class _Overdue(_Heap):
+    """Overdue jobs that are not urgent, by due time minus their head start.
+
+    The head start of a job depends on the chance that the job has settled, which grows while the
+    job is overdue. Without updates, its place in the order would depend forever on the age at which
+    it became due. So head starts are calculated again, in small steps. If thousands of jobs are
+    overdue, this is less frequent: it would take more CPU time than the polls.
+
+    Attributes:
+        reordered_at: Time since which not all of the head starts were calculated again.
+        reorder_at: Time from which they can be calculated again.
+    """
+
+    reordered_at: float = math.inf
+    reorder_at: float = math.inf
+
+    def begin(self, now: float) -> None:
+        """Record that a job is added now, and that it is the only one."""
+        self.reordered_at, self.reorder_at = now, now + _REORDER_EVERY
+
+    def must_reorder(self, now: float) -> bool:
+        """Return True if the head starts of the items in `old` must be calculated again."""
+        if self.old:
+            return True
+        if now < (earliest := self.reordered_at + _REORDER_TIME * len(self)):
+            self.reorder_at = earliest
+            return False
+        self.items, self.old = [], self.items
+        self.reordered_at, self.reorder_at = now, now + _REORDER_EVERY
+        return True
+
+
+@define(eq=False)
 class PollQueue:
     """Jobs ordered by the time of their next poll; each job is in the queue at most once.
 
     If more jobs are due than can be polled, urgent jobs are polled first: jobs that somebody has
-    begun to wait for, jobs that are missing from the list, and jobs named in `poll_now`. The order
-    of the other overdue jobs depends on three things: how long they have been due, how probably
-    they have settled, and how small their watch is. At every tenth poll of an overdue job, they
-    come before the urgent jobs, so that no job waits forever.
+    begun to wait for, jobs that are missing from the list, and jobs named in `poll_now`. The other
+    overdue jobs are in two groups: *awaited* jobs, for which somebody waits, and *unhurried* jobs.
+    Polls are divided between the groups in proportion to their sizes, but awaited jobs get at least
+    a quarter of the polls, and unhurried jobs at least a third: otherwise, a few waits beside a
+    large watch would be as late as that watch, and a small watch as late as many waits. At every
+    tenth poll of an overdue job, both groups come before the urgent jobs, so that no job waits
+    forever.
 
-    Why small watches come earlier: without this rule, a watch of 10 jobs beside a watch of 1,000
-    jobs would be as late as the large one. With it, a watch with the share s of all overdue jobs
-    gets about the share sqrt(s) of the polls, so the large watch still gets most of them. A `wait`
-    counts as a watch of one job.
+    In a group, the order depends on how long the jobs have been due, and how probably they have
+    settled. In the group of unhurried jobs, it also depends on how small their watch is. Without
+    this rule, a watch of 10 jobs beside a watch of 1,000 jobs would be as late as the large one.
+    With it, a watch with the share s of the jobs gets about the share sqrt(s) of the polls, so the
+    large watch still gets most of them.
 
     Attributes:
         chance: Returns the chance, 0 to 1, that a job has settled at a given time; 1 also for an
             urgent job.
         share_of_others: Returns the share, 0 to 1, of the watched jobs that are not in the watch of
-            a job.
+            an unhurried job.
+        is_awaited: Returns True for an awaited job.
         lateness: Seconds for which overdue jobs had been due when they were polled: the mean of
             about the last 32 jobs.
     """
 
     chance: Callable[[JobState, float], float]
     share_of_others: Callable[[JobState], float] = field(default=lambda _state: 0.0)
+    is_awaited: Callable[[JobState], bool] = field(default=lambda _state: False)
     lateness: float = field(default=0.0, init=False)
     _heap: _Heap = field(factory=_Heap, init=False)  # jobs not known to be overdue, by due time
     _urgent: _Heap = field(factory=_Heap, init=False)  # urgent overdue jobs, by due time
-    # Other overdue jobs, by due time minus their head start.
-    _overdue: _Heap = field(factory=_Heap, init=False)
+    _awaited: _Overdue = field(factory=_Overdue, init=False)
+    _unhurried: _Overdue = field(factory=_Overdue, init=False)
+    # Number of polls by which awaited jobs are behind their share; below 0 if they are ahead.
+    _behind: float = field(default=0.0, init=False)
     _postponed: _Heap = field(factory=_Heap, init=False)  # jobs that `recall` makes due
     _tickets: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
     _recalled_at: float = field(default=math.inf, init=False)  # time of the last call of `recall`
     _stale: int = field(default=0, init=False)  # number of out-of-date items in all heaps
     _polls: int = field(default=0, init=False)  # number of polls of overdue jobs
-    # Time since which the chances of all overdue jobs were not calculated again, and the time from
-    # which they can be.
-    _reordered_at: float = field(default=math.inf, init=False)
-    _reorder_at: float = field(default=math.inf, init=False)
 
     def put(self, state: JobState, due: float, *, postponed: bool = False) -> None:
         """Add a job, or change its due time.
@@ -133,12 +170,13 @@ class PollQueue:
         state.due = due
         if chance >= 1:
             heapq.heappush(self._urgent.items, (due, ticket, state))
-        else:
-            overdue = self._overdue
-            if not (overdue.items or overdue.old):
-                self._reordered_at, self._reorder_at = due, due + _REORDER_EVERY
-            key = due - self._head_start(state, chance) if self.lateness > _IN_TIME else due
-            heapq.heappush(overdue.items, (key, ticket, state))
+        elif self.lateness > _IN_TIME:
+            self._add_overdue(state, chance)
+        else:  # all jobs are polled in time, so their order hardly matters
+            unhurried = self._unhurried
+            if not (unhurried.items or unhurried.old):
+                unhurried.begin(due)
+            heapq.heappush(unhurried.items, (due, ticket, state))
 
     def recall(self, now: float) -> None:
         """Make all postponed jobs due at the time `now`.
@@ -167,33 +205,34 @@ class PollQueue:
         """
         if self._postponed.items or self._postponed.old:
             self._move_postponed(now)
-        heap, urgent, overdue = self._heap, self._urgent, self._overdue
+        heap, urgent, awaited, unhurried = (
+            self._heap,
+            self._urgent,
+            self._awaited,
+            self._unhurried,
+        )
         items = heap.items
         # True if a second job is due: the second smallest item of a heap is at index 1 or 2.
-        several_due = len(items) > 1 and min(items[1:3])[0] <= now
-        has_overdue = urgent.items or urgent.old or overdue.items or overdue.old
+        several_due = (later := items[1:3]) and min(later)[0] <= now
+        has_overdue = (
+            unhurried.items
+            or unhurried.old
+            or urgent.items
+            or urgent.old
+            or awaited.items
+            or awaited.old
+        )
         must_move = several_due or heap.old or (has_overdue and items and items[0][0] <= now)
         if must_move:
             self._move_overdue(now)
-        if must_move or has_overdue:
-            if overdue.old or now >= self._reorder_at:
-                self._reorder_overdue(now)
-            self._polls += 1
-            is_turn_of_others = self._polls % _KEPT_POLL == 0  # so that no job waits forever
-            for first in (overdue, urgent) if is_turn_of_others else (urgent, overdue):
-                if not (first.items or first.old):
-                    continue
-                if rng is not None and (state := self._draw(first, rng)):
-                    return state
-                if state := self._take(first, math.inf):
-                    self.lateness += (now - state.due - self.lateness) / _MEAN_OF
-                    return state
+        if (must_move or has_overdue) and (state := self._pop_overdue(now, rng)):
+            return state
         return self._take(heap, now) if items or heap.old else None
 
     @property
     def overdue(self) -> int:
         """Number of overdue jobs. It can be too large, because it includes out-of-date items."""
-        return len(self._urgent) + len(self._overdue)
+        return len(self._urgent) + len(self._awaited) + len(self._unhurried)
 
     def next_due(self) -> float | None:
         """Return the time at which the next job is due; None if the queue is empty.
@@ -201,7 +240,7 @@ class PollQueue:
         The time can be too early if many items are out of date; then `pop` returns None.
         """
         due = math.inf
-        for heap in (self._urgent, self._overdue, self._heap, self._postponed):
+        for heap in (self._heap, self._urgent, self._awaited, self._unhurried, self._postponed):
             if (heap.items or heap.old) and (item := self._first(heap)) is not None:
                 due = min(due, item[2].due if item[1] == item[2].ticket else item[0])
                 if heap is self._postponed:
@@ -211,7 +250,7 @@ class PollQueue:
     def clear(self) -> None:
         """Remove all jobs."""
         self._heap, self._postponed = _Heap(), _Heap()
-        self._urgent, self._overdue = _Heap(), _Heap()
+        self._urgent, self._awaited, self._unhurried = _Heap(), _Overdue(), _Overdue()
         self._recalled_at = math.inf
         self._stale = 0
 
@@ -255,33 +294,67 @@ class PollQueue:
             due, _, state = self._heap.pop()
             self.put_overdue(state, due, self.chance(state, now))
 
-    def _reorder_overdue(self, now: float) -> None:
-        """Update the chances, and so the order, of up to eight overdue jobs that are not urgent.
+    def _add_overdue(self, state: JobState, chance: float) -> None:
+        """Add an overdue job with a new ticket to its group, with a head start."""
+        group, head_start = self._awaited, _HEAD_START * chance
+        if not self.is_awaited(state):
+            group = self._unhurried
+            head_start += self.share_of_others(state)
+        if not (group.items or group.old):
+            group.begin(state.due)
+        key = state.due - self.lateness * head_start
+        heapq.heappush(group.items, (key, state.ticket, state))
 
-        While a job is overdue, the chance grows that it has settled. Without updates, its place in
-        the order would depend forever on the age at which it became due. If thousands of jobs are
-        overdue, updates are less frequent: they would take more CPU time than the polls.
-        """
-        heap = self._overdue
-        if not heap.old:
-            if now < (earliest := self._reordered_at + _REORDER_TIME * len(heap)):
-                self._reorder_at = earliest
-                return
-            heap.items, heap.old = [], heap.items
-            self._reordered_at, self._reorder_at = now, now + _REORDER_EVERY
-        for _ in range(min(_REORDERED, len(heap.old))):
-            _, ticket, state = heap.old.pop()
+    def _pop_overdue(self, now: float, rng: Random | None) -> JobState | None:
+        """Remove and return the overdue job to poll now; None if none is found."""
+        awaited, unhurried = self._awaited, self._unhurried
+        for group in (awaited, unhurried):
+            if group.old or now >= group.reorder_at:
+                self._reorder(group, now)
+        first, second = (awaited, unhurried) if self._behind >= 0 else (unhurried, awaited)
+        order: tuple[_Heap, ...] = self._urgent, first, second
+        self._polls += 1
+        if self._polls % _KEPT_POLL == 0:  # so that no job waits forever
+            order = first, second, self._urgent
+        for heap in order:
+            if not (heap.items or heap.old):
+                continue
+            if rng is not None and (state := self._draw(heap, rng)):
+                return state
+            if state := self._take(heap, math.inf):
+                self.lateness += (now - state.due - self.lateness) / _MEAN_OF
+                if self._behind or awaited.items or awaited.old or heap is awaited:
+                    self._record_turn(heap)
+                return state
+        return None
+
+    def _record_turn(self, heap: _Heap) -> None:
+        """Record that an overdue job of this heap is polled now."""
+        if heap is self._urgent:
+            return
+        is_awaited = heap is self._awaited
+        awaited = len(self._awaited) + is_awaited
+        unhurried = len(self._unhurried) + (not is_awaited)
+        if not unhurried:
+            self._behind = 0.0
+            return
+        share = min(max(awaited / (awaited + unhurried), _MIN_AWAITED), 1 - _MIN_UNHURRIED)
+        # While no awaited job is overdue, polls of other jobs give them no right to later polls.
+        most = 1.0 if awaited else 0.0
+        self._behind = min(max(self._behind + share - is_awaited, -1.0), most)
+
+    def _reorder(self, group: _Overdue, now: float) -> None:
+        """Calculate up to eight head starts of a group again, if it is time for that."""
+        if not group.must_reorder(now):
+            return
+        for _ in range(min(_REORDERED, len(group.old))):
+            _, ticket, state = group.old.pop()
             if ticket != state.ticket:
                 self._stale -= 1
             elif (chance := self.chance(state, now)) >= 1:
                 heapq.heappush(self._urgent.items, (state.due, ticket, state))
             else:
-                head_start = self._head_start(state, chance)
-                heapq.heappush(heap.items, (state.due - head_start, ticket, state))
-
-    def _head_start(self, state: JobState, chance: float) -> float:
-        """Return by how many seconds an overdue job moves forward in the order of due times."""
-        return self.lateness * (_HEAD_START * chance + self.share_of_others(state))
+                self._add_overdue(state, chance)
 
     def _take(self, heap: _Heap, until: float) -> JobState | None:
         """Remove and return the first job of a heap; None if it is due later than `until`."""
@@ -311,7 +384,7 @@ class PollQueue:
 
     def _prune(self) -> None:
         """If many items are out of date, remove some of them."""
-        heaps = self._heap, self._urgent, self._overdue, self._postponed
+        heaps = self._heap, self._urgent, self._awaited, self._unhurried, self._postponed
         if self._stale > _PRUNE_FROM and self._stale * 2 > sum(map(len, heaps)):
             for heap in heaps:
                 if not heap.old:
@@ -326,6 +399,8 @@ _HEAD_START: Final = 0.5
 _IN_TIME: Final = 0.1  # seconds of `lateness` up to which the order of the jobs hardly matters
 _MEAN_OF: Final = 32  # polls of overdue jobs that make up most of `PollQueue.lateness`
 _KEPT_POLL: Final = 10  # every tenth poll of an overdue job first takes a job that is not urgent
+_MIN_AWAITED: Final = 1 / 4  # share of the polls for awaited jobs, while both groups are overdue
+_MIN_UNHURRIED: Final = 1 / 3  # share of the polls for unhurried jobs, while both are overdue
 _MAX_MOVED: Final = 64  # jobs that a call of `pop`, which must be short, moves to another heap
 _REORDERED: Final = 8  # overdue jobs whose chances one call of `pop` calculates again
 _REORDER_EVERY: Final = 1.0  # seconds; the chance of a job is calculated again no more often

@@ -72,7 +72,9 @@ class WatchedJobs:
         first_trust = _FIRST_TRUST * timing.target_lag_or_default
         self.learning = learning
         self.list_trust = ListTrust(learning=learning, delay=timing.delay, first_trust=first_trust)
-        self.poll_queue = PollQueue(self.list_trust.chance, self._share_of_others)
+        self.poll_queue = PollQueue(
+            self.list_trust.chance, self._share_of_others, self.list_trust.is_awaited
+        )
         self.poll_times = PollTimes(timing, self.list_trust, self.poll_queue, self.uses_list)
         self.left_jobs = LeftJobs(self._states, learning, self.list_trust, self.poll_queue)
         self.list_checks = ListChecks(self._states, timing, self.list_trust, self.poll_queue)
@@ -331,7 +333,7 @@ class WatchedJobs:
     def _share_of_others(self, state: JobState) -> float:
         """Return the share of the watched jobs that are not in the watch of a job, 0 to 1.
 
-        If the job is in several watches, the smallest one counts. A `wait` is a watch of one job.
+        If the job is in several watches, the smallest one counts.
         """
         watched = len(self._states)
         smallest = min([subscriber.open for subscriber in state.subscribers])

@@ -78,7 +78,7 @@ def entries_of(watch, watcher):
     queue = watched_jobs.poll_queue
     buffered = subscription.buffer.waiting
     tables = (subscription._jobs, subscription.errors, buffered, watched_jobs)
-    return sum(map(len, (*tables, queue._heap, queue._overdue)))
+    return sum(map(len, (*tables, queue._heap, queue._unhurried)))
 
 
 def errors_of(watch):

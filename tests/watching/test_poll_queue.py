@@ -3,6 +3,7 @@
 import math
 from random import Random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -102,6 +103,41 @@ def test_of_overdue_jobs_those_of_a_small_watch_come_first():
     assert drain(poll_queue, 5.0) == [b, c, a]
 
 
+@pytest.mark.parametrize(
+    ("awaited", "unhurried", "share"),
+    [(1, 400, 0.25), (20, 400, 0.25), (80, 120, 0.4), (100, 80, 0.556), (400, 20, 0.667)],
+)
+def test_awaited_jobs_get_their_share_of_the_polls_and_at_least_a_quarter(
+    awaited, unhurried, share
+):
+    states = make_states(awaited + unhurried)
+    waiting = set(states[:awaited])
+    poll_queue = PollQueue(even, is_awaited=waiting.__contains__)
+    poll_queue.lateness = LATENESS
+    for state in states:
+        poll_queue.put(state, 0.0)
+    polled = []
+    for second in range(1, 1_001):
+        polled.append(poll_queue.pop(float(second)))
+        poll_queue.put(polled[-1], float(second))
+    assert abs(sum(state in waiting for state in polled[100:]) / 900 - share) < 0.03
+    assert len(set(polled)) > min(900, len(states) - 1), "no job waits forever"
+
+
+def test_an_overdue_job_gets_its_group_again_when_nobody_waits_any_more():
+    states = make_states(101)
+    waiting = set(states[:1])
+    poll_queue = PollQueue(even, is_awaited=waiting.__contains__)
+    poll_queue.lateness = LATENESS
+    for state in states[1:]:
+        poll_queue.put(state, 0.0)
+    assert poll_queue.pop(1.0) in states[1:]
+    poll_queue.put(states[0], 2.0)
+    waiting.clear()
+    popped = [poll_queue.pop(10.0 + number) for number in range(50)]
+    assert states[0] not in popped
+
+
 def test_a_job_whose_chance_has_grown_meanwhile_comes_first():
     chances = {"job0": 0.5, "job1": 0.1, "job2": 0.4, "job3": 0.3, "job4": 0.2}
     poll_queue = PollQueue(lambda state, _now: chances[state.job_id])
@@ -125,7 +161,7 @@ def test_chances_are_calculated_again_in_small_steps_at_most_once_a_second():
         before = len(asked)
         poll_queue.pop(1.0)
         assert len(asked) - before <= 8
-    while len(poll_queue._overdue.old):
+    while len(poll_queue._unhurried.old):
         poll_queue.pop(1.5)
     before = len(asked)
     poll_queue.pop(1.9)
@@ -145,7 +181,7 @@ def test_chances_of_many_overdue_jobs_are_calculated_again_less_often():
     assert not asked
     poll_queue.pop(20.0)
     assert len(asked) == 8
-    while len(poll_queue._overdue.old):
+    while len(poll_queue._unhurried.old):
         poll_queue.pop(20.0)
     asked.clear()
     poll_queue.pop(20.0 + 0.002 * poll_queue.overdue - 0.01)

@@ -99,6 +99,35 @@ def test_a_wait_is_short_although_many_jobs_are_due_and_the_budget_is_short(repl
     replay(script)
 
 
+@pytest.mark.parametrize(("count", "limit"), [(1, 8), (10, 20)])
+def test_waits_are_not_as_late_as_a_large_watch_while_the_budget_is_short(replay, count, limit):
+    """If all jobs had the same number of polls, the mean lag would be over 100 s here."""
+
+    async def script():
+        service = paced(2.0)
+        job_ids = service.submit(500, processing_time=5_000.0)
+        async with (
+            JobWatcher(service, discovery="get", rng=Random(0)) as watcher,
+            watcher.watch(job_ids) as watch,
+        ):
+            task = asyncio.create_task(anext(watch))
+            await asyncio.sleep(300)
+            rng = Random(0)
+            ending = [
+                service.submit(1, processing_time=rng.uniform(30, 90))[0] for _ in range(count)
+            ]
+            lags = []
+
+            async def wait(job_id):
+                lags.append(service.lag(await watcher.wait(job_id)))
+
+            await asyncio.gather(*map(wait, ending))
+            assert sum(lags) / count < limit
+            task.cancel()
+
+    replay(script)
+
+
 def test_without_a_short_budget_all_polls_are_sent_at_the_same_time(replay):
     async def script():
         service = paced(None)

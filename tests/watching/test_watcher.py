@@ -758,7 +758,7 @@ def test_many_waits_leave_polls_for_a_large_watch_while_the_budget_is_short(repl
             await asyncio.sleep(600)
             polls = [job_id for time, job_id in source.polls if time > begun]
             of_small = sum(job_id in SMALL for job_id in polls)
-            # The waits are 5% of the jobs, and get the square root of that.
+            # The waits are 5% of the jobs, and get a quarter of the polls.
             assert len(polls) / 8 < of_small < len(polls) / 3
             for task in (request, *waits):
                 task.cancel()
