@@ -120,6 +120,8 @@ class KindPolling:
                 semaphore=options.semaphore,
                 on_due=self.pollers.pump,
                 on_fatal=options.on_fatal,
+                poll_duration=lambda: self.pollers.turns.mean_duration,
+                max_requests=options.workers,
                 newest_first=is_newest_first(source),
             )
             self.pollers.on_idle = self.sweeper.cancel_all

@@ -43,6 +43,8 @@ class ListSweeper:
         semaphore: AbstractAsyncContextManager[object],
         on_due: Callable[[], None],
         on_fatal: Callable[[BaseException], None],
+        poll_duration: Callable[[], float] = lambda: 0.0,
+        max_requests: int = 64,
         newest_first: bool = False,
     ) -> None:
         """Create a sweeper; no request is sent yet.
@@ -54,6 +56,8 @@ class ListSweeper:
             semaphore: Held during each list request.
             on_due: Called when jobs may have become due.
             on_fatal: Called with an error that ends all watches and waits.
+            poll_duration: Returns the mean duration of polls in seconds; 0 if it is not known.
+            max_requests: Maximum number of requests in flight, polls included.
             newest_first: True if the list shows the newest jobs first. Then a sweep requests no
                 further page of a status after a page whose jobs are all older than the oldest
                 watched job.
@@ -62,6 +66,10 @@ class ListSweeper:
         self.turns = PageTurns(semaphore)
         self._source = for_polling(source, self.turns)
         self._newest_first = newest_first
+        self._poll_duration = poll_duration
+        # Pages to request at the same time while it is not known whether requests hang: at most a
+        # quarter of all requests, so that polls go on.
+        self._first_pages = min(max(max_requests // 4, 1), _PAGES_IN_FLIGHT)
         self._policy = policy
         self._on_due = on_due
         self._on_fatal = on_fatal
@@ -121,8 +129,19 @@ class ListSweeper:
             compare_at=accuracy.compare_at,
             replaces_waits=now < watched_jobs.list_hints.waits_replaced_until,
             pages_wait=self.turns.last_wait > _LONG,
+            polls_per_page=self._polls_per_page(),
             settled_share=throughput.settled_share if throughput.is_short else 0.0,
         )
+
+    def _polls_per_page(self) -> float:
+        """Return how many polls could be made in the time of a request for a page.
+
+        Return 1 if the semaphore does not limit the requests.
+        """
+        duration = self._poll_duration()
+        if not (duration and self.turns.takes_last_places):
+            return 1.0
+        return max(self.turns.mean_duration / duration, 1.0)
 
     async def _run(self) -> None:
         """Sweep repeatedly, as long as that saves requests; then poll by schedule."""
@@ -182,7 +201,8 @@ class ListSweeper:
             oldest = self._watched_jobs.list_hints.oldest(asyncio.get_running_loop().time())
         try:
             async with silence:
-                while pages := list(islice(iter(sweep.next_page, None), _PAGES_IN_FLIGHT)):
+                at_first = self._first_pages if self._policy.last is None else _PAGES_IN_FLIGHT
+                while pages := list(islice(iter(sweep.next_page, None), at_first)):
                     async with asyncio.TaskGroup() as group:
                         for page in pages:
                             group.create_task(

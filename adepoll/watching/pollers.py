@@ -30,6 +30,9 @@ class PollTurns(Turns):
 
     Attributes:
         held_back: True while no further poll may begin.
+        mean_duration: Mean duration of recent polls in seconds, without the time before they were
+            sent. Only polls of one task are measured, and only if its next poll follows
+            immediately. 0 if no poll was measured.
     """
 
     def __init__(
@@ -43,6 +46,9 @@ class PollTurns(Turns):
         """
         super().__init__(semaphore)
         self.held_back = False
+        self.mean_duration = 0.0
+        self._measured: asyncio.Task[Any] | None = None  # the task whose polls are measured
+        self._measured_from = -math.inf  # time at which the last poll of this task was sent
         self._on_turn = on_turn
         self._allowed = _MIN_ALLOWED  # number of polls that may wait; infinity for no limit
 
@@ -59,8 +65,15 @@ class PollTurns(Turns):
             self.held_back = waiting >= self._allowed
         return self.held_back
 
-    def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:  # noqa: ARG002 - only `PageTurns` uses the arguments
+    def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:
         """Double the number of polls that may wait; if polls were held back, start some."""
+        if task is self._measured:
+            duration = now - self.last_wait - self._measured_from
+            before = self.mean_duration or duration
+            self.mean_duration = before + (duration - before) / _MEAN_OF
+            self._measured_from = now
+        elif now > self._measured_from + _MEASURED_FOR:  # the measured task has probably ended
+            self._measured, self._measured_from = task, now
         self._allowed *= 2.0
         if self.held_back:
             self._on_turn()
@@ -355,4 +368,8 @@ _IDLE_FOR: Final = 1.0
 # a poll that hangs does not keep its place for long.
 _LEFT_POLL: Final = 2.0
 _MIN_ALLOWED: Final = 4.0  # polls that may wait for their turn, however long they wait
+_MEAN_OF: Final = 8  # measured polls that make up most of `PollTurns.mean_duration`
+# Seconds without a poll of a task, after which the polls of another task are measured. During the
+# first ones of these seconds, the task is perhaps between two polls.
+_MEASURED_FOR: Final = 2.0
 _LONG: Final = 0.25  # seconds; if polls wait longer, only `_MIN_ALLOWED` polls may wait

@@ -37,6 +37,8 @@ class Situation:
             request budget is short.
         pages_wait: True if the last request for a page has waited for the request budget or the
             semaphore.
+        polls_per_page: Number of polls that could be made in the time of a request for a page, if
+            the semaphore limits the requests; 1 if the request budget limits them.
         settled_share: While the request budget is short: the share, 0 to 1, of the recent late
             polls that found a settled job. Otherwise 0.
     """
@@ -54,6 +56,7 @@ class Situation:
     compare_at: float = math.inf
     replaces_waits: bool = False
     pages_wait: bool = False
+    polls_per_page: float = 1.0
     settled_share: float = 0.0
 
 
@@ -261,12 +264,14 @@ class SweepPolicy:
     def _worthwhile_pages(self, at: Situation) -> float:
         """Return the largest number of pages of a sweep that is useful although it delays polls.
 
-        While every request delays another one, a sweep of p pages takes as long as p polls. On
-        average, it shows the end of a job as late as polls of all jobs in turn if p is about half
-        of the number of active jobs. It must also leave time to poll the jobs that it finds
-        missing, and to poll jobs that it shows as active because the list may be wrong.
+        While every request delays another one, a sweep of p pages takes as long as p polls, or as
+        `polls_per_page` times p polls. On average, it shows the end of a job as late as polls of
+        all jobs in turn if this number is about half of the number of active jobs. It must also
+        leave time to poll the jobs that it finds missing, and to poll jobs that it shows as active
+        because the list may be wrong.
         """
-        return (at.watched - at.pending_confirmation) / _JOBS_PER_PAGE
+        polls = (at.watched - at.pending_confirmation) / _JOBS_PER_PAGE
+        return polls / at.polls_per_page
 
     def _pause(self, now: float, seconds: float, *, until_watched: float = math.inf) -> None:
         """Stop sweeping for some time.
@@ -322,7 +327,7 @@ _MIN_USEFUL: Final = 5  # complete sweeps since the last pause, after which `pau
 _MIN_WASTED: Final = 100.0  # wasted polls; with fewer, sweeping does not pause because of them
 _DEFAULT_DELAY: Final = 4.0  # assumed seconds between two polls of a job before its first poll
 _REQUEST_SHARE: Final = 0.2  # list requests per job; if there are more, sweeps become rarer
-_JOBS_PER_PAGE: Final = 5.0  # active jobs for which one more page is useful if it delays polls
+_JOBS_PER_PAGE: Final = 5.0  # active jobs for which a page is useful if it delays one poll
 _MAX_STRETCH: Final = 1.2  # maximum factor by which the time between sweeps becomes longer
 _MEMORY: Final = 300.0  # seconds after which an event counts only 1/e, or 37%
 _RATE_MEMORY: Final = 10.0  # seconds after which a poll counts only 1/e in `_rate`

@@ -62,6 +62,10 @@ class Semaphore(AbstractAsyncContextManager[None, None]):
                 self._waiting.remove(waiter)
             raise
 
+    def locked(self) -> bool:
+        """Return True if no place is free, as `asyncio.Semaphore.locked` does."""
+        return not self._free
+
     def _release(self) -> None:
         """Free a place, or pass it to the next waiting task."""
         while self._waiting:
@@ -164,6 +168,16 @@ class PageTurns(Turns):
         """Forget the requests that have ended."""
         self._seconds = 0.0
         self._requests = 0
+        self._turns = 0
+        self._last_places = 0
+
+    @property
+    def takes_last_places(self) -> bool:
+        """True if most of the requests have taken the last free place of the semaphore.
+
+        So the semaphore limits how many requests can be sent, not the request budget.
+        """
+        return self._last_places * 2 > self._turns
 
     @property
     def mean_duration(self) -> float:
@@ -202,6 +216,9 @@ class PageTurns(Turns):
     def _record_turn(self, task: asyncio.Task[Any], now: float) -> None:
         """Record that a request is sent now, and start its time limit."""
         self._sent[task] = now
+        self._turns += 1
+        if isinstance(self.semaphore, Semaphore | asyncio.Semaphore):
+            self._last_places += self.semaphore.locked()
         timeout, seconds = self._limits[task]
         timeout.reschedule(now + seconds)
 

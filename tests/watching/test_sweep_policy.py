@@ -87,6 +87,13 @@ def test_a_sweep_that_delays_polls_is_abandoned_earlier(now, missing, pages_wait
     assert policy.max_pages(at(now, mean_delay=4.0, **more)) == pages
 
 
+def test_slow_pages_that_delay_polls_count_as_many_polls_as_they_delay():
+    policy = policy_of()
+    policy.start(at(0.0, watched=100))
+    more = {"watched": 100, "pages_wait": True, "mean_delay": 4.0}
+    assert policy.max_pages(at(10.0, polls_per_page=4.0, **more)) == 5
+
+
 @pytest.mark.parametrize(("now", "is_old"), [(60.0, False), (60.1, True)])
 def test_a_sweep_is_out_of_date_after_a_minute(now, is_old):
     policy = policy_of()

@@ -13,7 +13,7 @@ from adepoll.errors import JobTimeoutError
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
 from adepoll.watching.pollers import PollTurns
-from adepoll.watching.turns import PageTurns
+from adepoll.watching.turns import PageTurns, Semaphore
 from adepoll.watching.watcher import JobWatcher
 
 
@@ -573,6 +573,50 @@ def test_requests_are_busy_by_waits_of_over_a_tenth_of_a_second(
             assert not turns.is_busy(now - 1e-6, within=within)
         else:
             assert turns.is_busy(now, within=within) is busy
+
+    replay(script)
+
+
+def test_the_mean_duration_of_polls_is_that_of_a_task_with_polls_in_a_row(replay):
+    async def script():
+        turns = PollTurns(asyncio.Semaphore(2), on_turn=lambda: None)
+        loop = asyncio.get_running_loop()
+
+        async def poll(*durations, began=0.0):
+            await asyncio.sleep(began)
+            for seconds in durations:
+                turns.waiting[asyncio.current_task()] = loop.time()
+                async with turns:
+                    await asyncio.sleep(seconds)
+            await asyncio.sleep(10)
+
+        await asyncio.create_task(poll(3.0))
+        assert turns.mean_duration == 0.0, "no poll has followed"
+        await asyncio.gather(poll(1.0, 1.0, 1.0), poll(2.0, 2.0, began=0.1))
+        assert turns.mean_duration == pytest.approx(1.0)
+        await asyncio.create_task(poll(9.0, 1.0))
+        assert turns.mean_duration == pytest.approx(2.0)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+@pytest.mark.parametrize("make", [Semaphore, asyncio.Semaphore])
+def test_pages_know_whether_the_semaphore_limits_them(replay, make, limited):
+    async def script():
+        turns = PageTurns(make(2 if limited else 3))
+        assert not turns.takes_last_places
+
+        async def request():
+            async with asyncio.timeout(None) as timeout:
+                with turns.request(timeout, 30.0):
+                    async with turns:
+                        await asyncio.sleep(1)
+
+        await asyncio.gather(*[request() for _ in range(6 if limited else 2)])
+        assert turns.takes_last_places is limited
+        turns.restart()
+        assert not turns.takes_last_places
 
     replay(script)
 

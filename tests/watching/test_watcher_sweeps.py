@@ -264,6 +264,32 @@ def test_other_peoples_jobs_do_not_delay_polls_while_requests_wait(replay):
     replay(script)
 
 
+@pytest.mark.parametrize(
+    ("jobs", "others", "seconds", "limit"), [(300, 1_000, 2.0, 8.0), (800, 0, 5.0, 20.0)]
+)
+def test_a_list_with_slow_pages_does_not_delay_polls_while_requests_wait(
+    replay, jobs, others, seconds, limit
+):
+    """Two requests at the same time take 0.1 s. With GETs alone, the mean lag is 5 and 17 s."""
+
+    async def script():
+        service = Service()
+
+        async def slowly(page):
+            await asyncio.sleep(seconds)
+            return page
+
+        service.at_list = lambda page, _status: slowly(page)
+        service.submit(others, processing_time=1e9, age=86_400.0)
+        rng = Random(1)
+        ours = service.submit(jobs, processing_time=lambda _: rng.lognormvariate(4, 0.5))
+        async with watcher_of(service, concurrency=2) as watcher, watcher.watch(ours) as watch:
+            lags = await lags_of(service, watch)
+        assert mean(lags.values()) < limit
+
+    replay(script)
+
+
 def test_a_long_list_is_not_read_to_the_end_while_late_polls_find_settled_jobs(replay):
     """Only one request per second is possible, and other programs have 4,000 active jobs."""
 
