@@ -21,12 +21,14 @@ from adepoll.common.redaction import Credentials, Secret, redact_url, showable
 from adepoll.common.safe_repr import SafeRepr
 from adepoll.common.system_errors import reason_of
 from adepoll.errors import ConfigurationError
+from adepoll.errors.frames import without_arguments
 
 
 def _show_proxy(proxy: str | None) -> str:
     return repr(proxy and redact_url(proxy))
 
 
+@without_arguments  # `proxy` can contain a password
 @frozen(kw_only=True)
 class TransportOptions(SafeRepr):
     """How an `AdeClient` and a `ResultFetcher` open their connections.

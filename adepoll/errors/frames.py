@@ -6,9 +6,12 @@ before it raises the error to the caller.
 """
 
 import copy
-from typing import TypeVar
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 _Error = TypeVar("_Error", bound=BaseException)
+_Class = TypeVar("_Class", bound=type)
 
 
 def without_frames(error: _Error) -> _Error:
@@ -35,3 +38,25 @@ def copy_of(error: _Error) -> _Error:
     own = copy.copy(error)
     own.__cause__ = error.__cause__
     return own
+
+
+def without_arguments(cls: _Class) -> _Class:
+    """Change a class so that the tracebacks of its constructor's errors contain no argument.
+
+    This is a decorator of attrs classes whose arguments can contain a secret.
+    """
+    init: Callable[..., None] = cls.__init__  # type: ignore[misc]  # it is the constructor of this class
+
+    @functools.wraps(init)
+    def __init__(self: object, *args: Any, **options: Any) -> None:  # noqa: N807 - it replaces the constructor
+        try:
+            init(self, *args, **options)
+        except BaseException as exc:  # noqa: BLE001 - raised again below
+            error = without_frames(exc)
+        else:
+            return
+        del args, options
+        raise error
+
+    cls.__init__ = __init__  # type: ignore[misc]  # it has the same arguments
+    return cls

@@ -23,6 +23,7 @@ from adepoll import (
     JobWatcher,
     ResultFetcher,
     RetryPolicy,
+    TransportOptions,
     WebhookVerifier,
 )
 from adepoll.common.redaction import Secret
@@ -203,6 +204,25 @@ def test_a_proxy_that_is_refused_is_not_shown(monkeypatch, scheme):
     monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://user:{KEY}@proxy.example:x")
     with pytest.raises(ConfigurationError, match="proxy") as caught:
         AdeClient("key")
+    check(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"scheme": "socks5"}, "must be an http"),
+        ({"ca_file": "/missing.pem"}, "cannot read the ca_file"),
+        ({"client_certificate": "/missing.pem"}, "cannot read the client_certificate"),
+        ({"max_headers": 0}, "max_headers must be positive"),
+        ({"max_headers": "many"}, "not supported"),
+    ],
+)
+def test_errors_of_transport_options_show_no_password_of_the_proxy(options, problem):
+    others = {name: value for name, value in options.items() if name != "scheme"}
+    with pytest.raises((ConfigurationError, ValueError, TypeError), match=problem) as caught:
+        TransportOptions(
+            proxy=f"{options.get('scheme', 'http')}://user:{KEY}@proxy.example:1", **others
+        )
     check(caught.value)
 
 
