@@ -4,6 +4,7 @@ Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 from attrs import define, evolve, field
@@ -50,7 +51,7 @@ class FailureMemory:
 
 @define(eq=False)
 class LeftJobs:
-    """Stops watching jobs, and keeps the states of left jobs for ten seconds.
+    """Keeps the states of left jobs for ten seconds.
 
     A job is left when its last subscriber has gone. Then no new poll of it begins.
 
@@ -68,6 +69,7 @@ class LeftJobs:
         learning: Records what is known of the duration of each forgotten job.
         list_trust: Decides for how long the list replaces the polls of a job.
         poll_queue: The jobs that are due now or later.
+        stop_watching: Function that removes a job from `watched` and from the poll queue.
         states: The kept states by job id, and the times at which the jobs were left; the job that
             was left first is first.
         outcomes: The kept snapshots and errors by job id, and the times at which the jobs were
@@ -79,6 +81,7 @@ class LeftJobs:
     learning: Learning
     list_trust: ListTrust
     poll_queue: PollQueue
+    stop_watching: Callable[[JobState], None]
     states: dict[str, tuple[JobState, float]] = field(factory=dict, init=False)
     outcomes: dict[str, tuple[JobSnapshot | AdePollError, float]] = field(factory=dict, init=False)
     memory: FailureMemory = field(factory=FailureMemory, init=False)
@@ -94,17 +97,12 @@ class LeftJobs:
         """
         # If the poll in flight is cancelled now or later, the job still needs this poll.
         ignore_list = state.ignore_list or state.in_flight
-        self._stop_watching(state)
+        self.stop_watching(state)
         if not keep_poll:
             state = evolve(state, reserved_by=None, poll_again=False)
         state.ignore_list = ignore_list
         self.states[state.job_id] = state, now
         self.forget_old(now)
-
-    def drop(self, state: JobState) -> None:
-        """Stop watching a job, and forget it: it has settled, for example."""
-        self._stop_watching(state)
-        self._forget(state)
 
     def resume(self, job_id: str, key: str, subscriber: Subscriber, now: float) -> JobState | None:
         """Watch a job again that was left a moment ago, and return its state.
@@ -128,7 +126,7 @@ class LeftJobs:
             return None
         state, left_at = self.states.pop(job_id)
         if not (subscriber.awaits or state.in_flight):
-            self._forget(state)
+            self.forget(state)
             return None
         state.key, state.subscribers = key, subscriber.as_tuple
         state.polls, state.status = 0, None
@@ -218,18 +216,10 @@ class LeftJobs:
                 # forgotten now, the next `wait` would begin a second poll of the job.
                 return min(next_at, now + _KEPT_FOR)
             del self.states[job_id]
-            self._forget(state)
+            self.forget(state)
         return next_at
 
-    def _stop_watching(self, state: JobState) -> None:
-        """Remove a job from the watched jobs and from the poll queue."""
-        del self.watched[state.job_id]
-        if state.ticket:
-            self.poll_queue.drop(state)
-        if state.ignore_list:
-            self.list_trust.trust(state)
-
-    def _forget(self, state: JobState) -> None:
+    def forget(self, state: JobState) -> None:
         """Forget a job, except its failed polls, and record what is known of its duration."""
         if state.failures is not None:
             self.memory.keep(state.job_id, state.failures)

@@ -76,7 +76,9 @@ class WatchedJobs:
             self.list_trust.chance, self._share_of_others, self.list_trust.is_awaited
         )
         self.poll_times = PollTimes(timing, self.list_trust, self.poll_queue, self.uses_list)
-        self.left_jobs = LeftJobs(self._states, learning, self.list_trust, self.poll_queue)
+        self.left_jobs = LeftJobs(
+            self._states, learning, self.list_trust, self.poll_queue, self._stop_watching
+        )
         self.list_checks = ListChecks(self._states, timing, self.list_trust, self.poll_queue)
         self.list_hints = ListHints(
             self._states,
@@ -153,7 +155,8 @@ class WatchedJobs:
         if state.subscribers:
             return None
         if keep_from is None:
-            self.left_jobs.drop(state)
+            self._stop_watching(state)
+            self.left_jobs.forget(state)
         else:
             self.left_jobs.leave(state, keep_from, keep_poll=keep_poll)
         return state
@@ -370,7 +373,16 @@ class WatchedJobs:
         self.counts.given_up += 1
         for subscriber in tuple(state.subscribers):
             subscriber.give_up(state.key, error)
-        self.left_jobs.drop(state)
+        self._stop_watching(state)
+        self.left_jobs.forget(state)
+
+    def _stop_watching(self, state: JobState) -> None:
+        """Remove a job from the watched jobs and from the poll queue."""
+        del self._states[state.job_id]
+        if state.ticket:
+            self.poll_queue.drop(state)
+        if state.ignore_list:
+            self.list_trust.trust(state)
 
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
         """Make jobs due that wait for room in the buffers of the subscribers `reserved`.
@@ -417,7 +429,7 @@ class WatchedJobs:
             state.subscribers = tuple(refused)
             self._set_aside(state)
         else:
-            self.left_jobs.drop(state)
+            self._stop_watching(state)  # `forget` would do nothing: the age was recorded above
 
     def _continue(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
         """Record that a poll found a job active, and choose the time of the next poll."""
