@@ -32,7 +32,7 @@ from html import unescape
 from typing import Final
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
 from adepoll.api.service_clock import parse_http_date
 from adepoll.common.redaction import REDACTED, showable
@@ -89,17 +89,26 @@ _MAX_SEGMENTS: Final = 50  # segments of a path that are looked for in a message
 _SHORTEST_SECRET: Final = 20
 
 
+def _usable(etag: str | None) -> str | None:
+    """Return an ETag; None if it has an unprintable character.
+
+    aiohttp sends no header with a control character, and no byte that is not UTF-8.
+    """
+    return etag if etag is None or etag.isprintable() else None
+
+
 @frozen
 class ObjectVersion:
     """The version of the object that a storage serves.
 
     Attributes:
         size: Size in bytes; None if the storage does not send the size, or compresses the bytes.
-        etag: ETag; None if the storage does not send an ETag, or compresses the bytes.
+        etag: ETag; None if the storage does not send an ETag, sends one that cannot be sent back,
+            or compresses the bytes.
     """
 
     size: int | None = None
-    etag: str | None = None
+    etag: str | None = field(default=None, converter=_usable)
 
     @property
     def is_strong(self) -> bool:

@@ -163,7 +163,7 @@ async def test_broken_segments_resume_where_they_broke(bucket, body, fetch, stor
     assert 1 <= report.resumed <= 4
 
 
-@pytest.mark.parametrize("etag", [None, 'W/"one"', ""])
+@pytest.mark.parametrize("etag", [None, 'W/"one"', "", '"\x01"', '"\x7f"'])
 async def test_without_a_strong_etag_one_response_brings_everything(
     bucket, body, fetch, stored, tmp_path, etag
 ):
@@ -173,7 +173,7 @@ async def test_without_a_strong_etag_one_response_brings_everything(
     assert bucket.ranges == [(0, PART), None]
 
 
-@pytest.mark.parametrize("etag", [None, 'W/"one"', ""])
+@pytest.mark.parametrize("etag", [None, 'W/"one"', "", '"\x01"', '"\x7f"'])
 async def test_without_a_strong_etag_bytes_of_two_objects_are_never_joined(
     bucket, fetch, stored, result_body, tmp_path, etag
 ):

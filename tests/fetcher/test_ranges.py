@@ -138,7 +138,7 @@ async def test_a_range_resumes_at_the_first_unread_byte(bucket, body, fetch, sto
     assert bucket.requests[1]["if-match"] == '"one"'
 
 
-@pytest.mark.parametrize("etag", [None, 'W/"one"'])
+@pytest.mark.parametrize("etag", [None, 'W/"one"', '"\x0b"'])
 async def test_without_a_strong_etag_the_range_is_read_again_and_compared(
     bucket, body, fetch, stored, etag
 ):
