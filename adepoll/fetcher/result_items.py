@@ -26,6 +26,9 @@ _MAX_DEPTH: Final = 900
 # Bytes that are parsed in one step. No other thread can run while ijson parses. So a large step
 # would block the event loop.
 _STEP: Final = 2**14
+# ijson reads a text or a number again from its beginning when it gets the next bytes. So the steps
+# of a long text grow with it: each has this part of the bytes that were read before.
+_SHARE: Final = 4
 
 
 @define(eq=False)
@@ -170,6 +173,10 @@ class ResultItems:
         self._events: list[_Event] = self._ijson.sendable_list()
         self._parser: _Parser = self._ijson.basic_parse_coro(self._events)
         self._held = 0  # bytes in memory of an item or a string that is not complete yet
+        # Bytes of a text or number whose end has not arrived, and bytes that follow them and wait
+        # until they are enough for the next step.
+        self._unfinished = 0
+        self._waiting = bytearray()
         # First bytes of the text that may be the beginning of a byte order mark; None after that.
         self._start: bytes | None = b""
         self._ended = False
@@ -218,7 +225,7 @@ class ResultItems:
             ResultTooLargeError: An item is too large.
         """
         problem = self._feed(chunk)
-        if problem is None and self._held > self._max_bytes:
+        if problem is None and self._held + len(self._waiting) > self._max_bytes:
             raise ResultTooLargeError(job_id=self._job_id, limit=self._max_bytes, what="an item")
         if problem is None and not (chunk or self._builder.is_found):
             problem = "nothing has the path of the items"
@@ -234,9 +241,14 @@ class ResultItems:
         block keeps the error of ijson as its ``__context__``, and that error quotes the document.
         """
         try:
-            text = self._without_mark(chunk)
-            for start in range(0, len(text), _STEP):
-                piece = text[start : start + _STEP]
+            self._waiting += self._without_mark(chunk)
+            if chunk and len(self._waiting) < self._unfinished // _SHARE:
+                return None
+            text, self._waiting = bytes(self._waiting), bytearray()
+            position = 0
+            while position < len(text):
+                stop = position + max(_STEP, self._unfinished // _SHARE)
+                piece, position = text[position:stop], stop
                 self._parser.send(piece)
                 self._take_events(len(piece))
             if not chunk:
@@ -268,6 +280,7 @@ class ResultItems:
         events, builder = self._events, self._builder
         # The parser holds these bytes if they end within an item, or within a string.
         is_held = builder.is_within_item or not events
+        self._unfinished = 0 if events else self._unfinished + size
         before = len(builder.items)
         builder.add(events)
         events.clear()

@@ -357,3 +357,40 @@ async def test_a_call_that_is_cancelled_while_a_thread_parses_can_be_repeated(mo
         with pytest.raises(ResultMalformedError):
             await anext(items)
     assert await anext(items, None) is None
+
+
+@pytest.mark.parametrize("value", [b'"%b"' % (b"\\n" * 500_000), b"0." + b"3" * 1_000_000])
+async def test_the_work_for_a_long_text_or_number_is_in_proportion_to_its_length(value):
+    """ijson reads it again from its beginning with each piece."""
+    text = b'{"a":%b,"b":[1,{"c":2},3]}' % value
+    items = ResultItems(ResultStream(InlineResult(text)), "b.item", job_id="job-1", max_bytes=2**21)
+    parser, events = items._parser, items._events
+    work = held = 0
+
+    class Counting:
+        close = parser.close
+
+        def send(self, piece):
+            nonlocal work, held
+            parser.send(piece)
+            held += len(piece)
+            work += held
+            if events:
+                held = 0
+
+    items._parser = Counting()
+    assert [item async for item in items] == [1, {"c": 2}, 3]
+    assert work < 10 * len(text)
+
+
+async def test_the_rows_after_a_long_text_are_read_in_any_chunks():
+    rows = [{"a": number, "b": "x\n" * number} for number in range(200)]
+    text = json.dumps({"m": "y\n" * 100_000, "rows": rows}).encode()
+    for chunk in (999, 30_000, 2**20):
+        assert await parse(text, "rows.item", chunk=chunk) == rows
+
+
+async def test_bytes_that_wait_for_the_next_step_count_towards_the_limit():
+    text = b'{"a":"%b' % (b"x" * 1_000_000)
+    with pytest.raises(ResultTooLargeError):
+        await parse(text, "b.item", chunk=1_000, most=900_000)
