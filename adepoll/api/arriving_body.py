@@ -4,12 +4,13 @@ Most bodies have arrived completely when `Transport` reads them, and need no `Ar
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import aiohttp
 from attrs import define
 
+from adepoll.api.body_decoding import Read, decoded
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.received_result import ReadAnswer
 from adepoll.throttling.hosts import Sent
@@ -24,6 +25,7 @@ class ArrivingBody:
         sent: Record of the request. `sent.heard_at` is set each time bytes arrive.
         restart: Restarts the time limit of the request. The argument is the present time of the
             event loop.
+        codings: The codings of the body (`codings_in`); empty if it is not encoded.
         size: Number of bytes that have arrived of a large answer (see `LargeAnswer`); 0 for any
             other answer.
     """
@@ -31,6 +33,7 @@ class ArrivingBody:
     response: aiohttp.ClientResponse
     sent: Sent
     restart: Callable[[float], None]
+    codings: Sequence[str] = ()
     size: int = 0
     _since_restart: int = 0  # bytes of a large answer since its time limit has started again
 
@@ -50,20 +53,28 @@ class ArrivingBody:
         Returns:
             The body and None. For a large answer: the answer without its result, as bytes and as a
             `ReadAnswer`.
+
+        Raises:
+            ResultError: The body cannot be decoded. Its job id is not set.
         """
         content = self.response.content
+        readany: Read = content.readany
+        read: Callable[[int], Awaitable[bytes]] = content.read
+        if self.codings:
+            readany = decoded(readany, self.codings, job_id="")
+            read = lambda _size: readany()  # noqa: E731 - a function for this body only
         self._heard()
         chunks: list[bytes] = []
         size = 0 if large is None else self.response.content_length or 0
         if size <= most:  # a body whose size is not declared counts as empty here
             size = 0
-            while size <= most and (chunk := await content.readany()):
+            while size <= most and (chunk := await readany()):
                 self._heard()
                 size += len(chunk)
                 chunks.append(chunk)
         if large is None or size <= most:
             return b"".join(chunks), None
-        answer = await large().read(chunks, content.read, self._received, job_id=job_id)
+        answer = await large().read(chunks, read, self._received, job_id=job_id)
         return answer.body, answer
 
     def _heard(self) -> None:

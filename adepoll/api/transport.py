@@ -16,6 +16,7 @@ from yarl import URL
 
 from adepoll.__about__ import __version__
 from adepoll.api.arriving_body import ArrivingBody
+from adepoll.api.body_decoding import codings_in
 from adepoll.api.connections import Connections
 from adepoll.api.connector import Connector
 from adepoll.api.json_text import NEVER_COSTLY, is_costly
@@ -32,6 +33,7 @@ from adepoll.errors import (
     AnswerTooLargeError,
     ProxyRefusedError,
     RequestError,
+    ResultError,
 )
 from adepoll.throttling.hosts import Sent
 
@@ -69,6 +71,7 @@ class Transport(Connections):
         self.headers = {
             "Authorization": Credentials(f"Bearer {api_key.reveal()}"),
             "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",
             "User-Agent": USER_AGENT,
         }
         self._key = api_key
@@ -124,7 +127,8 @@ class Transport(Connections):
                     _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
                 if adopted := request.adopt and request.adopt(response):
                     return adopted
-                if response.closed and response.content.total_bytes <= self._below_limits:
+                has_arrived = response.closed and "Content-Encoding" not in response.headers
+                if has_arrived and response.content.total_bytes <= self._below_limits:
                     body = response.content.read_nowait()  # the whole body has already arrived
                 else:
                     body, answer = await self._receive(request, response, sent, block.restart)
@@ -132,7 +136,7 @@ class Transport(Connections):
             failure: RequestError = AnswerTimeoutError(
                 timeout=self._time_limit.seconds, job_id=job_id
             )
-        except (aiohttp.ClientError, OSError, RuntimeError) as exc:
+        except (aiohttp.ClientError, ResultError, OSError, RuntimeError) as exc:
             sent.is_stale = isinstance(exc, StaleConnectionError)
             failure = error_of(exc, job_id=job_id, has_proxy="proxy" in request.options)
         else:
@@ -221,9 +225,11 @@ class Transport(Connections):
         if response.status < _FIRST_REDIRECT:
             large = request.large
             most = self._max_body_bytes if large is None else self._most_inline
-        if response.closed and response.content.total_bytes <= most:
+        encodings = response.headers.getall("Content-Encoding", ())
+        codings = codings_in(encodings) if encodings else ()
+        if response.closed and not codings and response.content.total_bytes <= most:
             return response.content.read_nowait(), None
-        body = ArrivingBody(response, sent, restart)
+        body = ArrivingBody(response, sent, restart, codings)
         self.begin_reading(response)
         try:
             async with response:
@@ -380,6 +386,7 @@ _FIRST_REDIRECT: Final = 300  # a response with a lower status can contain a job
 # has one.
 _SETTINGS: Final[Mapping[str, Any]] = {
     "raise_for_status": False,
-    "auto_decompress": True,
+    # If aiohttp cannot decompress a body, it raises an error, and the status is lost.
+    "auto_decompress": False,
     "timeout": aiohttp.ClientTimeout(),
 }

@@ -19,6 +19,8 @@ from adepoll.errors import (
     ProxyError,
     ProxyRefusedError,
     RequestError,
+    ResultError,
+    ResultTransferError,
     TransportError,
 )
 
@@ -44,13 +46,13 @@ class StaleConnectionError(BrokenError):
 
 
 def error_of(exc: BaseException, *, job_id: str | None, has_proxy: bool = False) -> RequestError:
-    """Return the error of adepoll for an error that aiohttp has raised for a request to the API.
+    """Return the error of adepoll for an error that a request to the API has raised.
 
     A RuntimeError is raised again, unless the system could not start the thread that resolves the
     name of the host.
 
     Args:
-        exc: The error: of a class of aiohttp, or an OSError or RuntimeError.
+        exc: The error: of a class of aiohttp, of `body_decoding`, or an OSError or RuntimeError.
         job_id: The job of the request; None if the request is not about a job.
         has_proxy: Whether the request was sent to a proxy.
     """
@@ -125,6 +127,13 @@ def _has_too_large_headers(exc: aiohttp.ClientResponseError) -> bool:
     return exc.message.startswith(("Got more than", "Too many headers"))
 
 
+# The first entry with the class of the error, or with a base class, decides.
+_TEXTS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (aiohttp.ServerDisconnectedError, "the connection was closed before an answer came"),
+    (aiohttp.ClientPayloadError, "the connection broke within the body"),
+    (ResultTransferError, "the body ended within its encoding"),
+    (ResultError, "the body cannot be decoded"),
+)
 _BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
 
 
@@ -143,12 +152,11 @@ def describe(exc: BaseException, *, has_proxy: bool = False) -> str:
         what = "the proxy " if _is_from_proxy(exc, has_proxy=has_proxy) else ""
         host = f"[{exc.host}]" if ":" in exc.host else exc.host
         return f"cannot connect to {what}{host}:{exc.port}: {_reason(exc.os_error)}"
-    if isinstance(exc, aiohttp.ServerDisconnectedError):
-        return "the connection was closed before an answer came"
     if isinstance(exc, aiohttp.ClientResponseError):
         return _describe_response(exc)
-    if isinstance(exc, aiohttp.ClientPayloadError):
-        return "the connection broke within the body"
+    for cls, text in _TEXTS:
+        if isinstance(exc, cls):
+            return text
     if isinstance(exc, RuntimeError):
         if not is_thread_limit(exc):
             raise exc

@@ -14,7 +14,7 @@ from typing import Final
 
 import aiohttp
 
-from adepoll.fetcher.body_decoding import Chunk
+from adepoll.api.body_decoding import Chunk
 
 BLOCK_BYTES: Final = 2**20
 """Size of a block, which is also the size of a chunk if bytes arrive fast."""

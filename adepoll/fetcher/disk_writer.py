@@ -7,8 +7,8 @@ from functools import cache, partial
 from threading import Lock
 from typing import Final, TypeAlias
 
+from adepoll.api.body_decoding import Chunk
 from adepoll.common.threads import run_in_thread, start_in_thread, wait_until_done
-from adepoll.fetcher.body_decoding import Chunk
 from adepoll.fetcher.part_file import PartFile
 from adepoll.fetcher.resume_state import ResumeState
 from adepoll.fetcher.storage_rules import ObjectVersion

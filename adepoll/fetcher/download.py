@@ -4,13 +4,13 @@ from contextlib import AsyncExitStack
 
 from attrs import evolve, frozen
 
+from adepoll.api.body_decoding import ReadChunk
 from adepoll.errors import (
     ResultChangedError,
     ResultError,
     ResultMalformedError,
     ResultTransferError,
 )
-from adepoll.fetcher.body_decoding import ReadChunk
 from adepoll.fetcher.disk_writer import DiskWriter
 from adepoll.fetcher.patience import is_outage
 from adepoll.fetcher.polled_result import PolledReader, PolledResult, changed_error

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from adepoll.api.body_decoding import Chunk
 from adepoll.common import file_system
 from adepoll.common.own_file import OwnFile, copy
 from adepoll.errors import (
@@ -21,7 +22,6 @@ from adepoll.errors import (
     StorageError,
     TargetExistsError,
 )
-from adepoll.fetcher.body_decoding import Chunk
 from adepoll.fetcher.part_names import PartNames
 from adepoll.fetcher.result_check import ResultCheck
 from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile, merged

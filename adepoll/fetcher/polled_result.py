@@ -223,8 +223,7 @@ class PolledResult:
         """Return the body of the API's response; raise an error for an error status."""
         # A 206 without Content-Range is not a byte range: it says that the result is partial.
         if response.status in self._rules.success and "Content-Range" not in response.headers:
-            coding = response.headers.get("Content-Encoding", "identity")
-            return self._interpreter.whole(response, was_encoded=coding != "identity")
+            return self._interpreter.whole(response)
         return await self._interpreter.interpret(response, "", requested)
 
 

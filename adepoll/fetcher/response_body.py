@@ -11,11 +11,11 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 import aiohttp
 
+from adepoll.api.body_decoding import Chunk, Read, ReadChunk
 from adepoll.api.transport_errors import describe
 from adepoll.common.redaction import showable
 from adepoll.common.threads import wait_until_done
 from adepoll.errors import ResultError, ResultMalformedError, ResultTransferError
-from adepoll.fetcher.body_decoding import Chunk, Read, ReadChunk
 from adepoll.fetcher.buffered_body import BlockPool
 from adepoll.fetcher.disk_writer import DiskWriter
 from adepoll.fetcher.storage_rules import ObjectVersion

@@ -16,17 +16,22 @@ from typing import Final, Protocol
 import aiohttp
 from attrs import frozen
 
+from adepoll.api.body_decoding import (
+    CODINGS,
+    UNSUPPORTED_CODINGS,
+    Read,
+    ReadChunk,
+    codings_in,
+    decoded,
+)
 from adepoll.api.retry_after import parse_retry_after
 from adepoll.api.service_clock import parse_http_date
 from adepoll.errors import ResultError, ResultMalformedError
-from adepoll.fetcher.body_decoding import Decoder, Read, ReadChunk
 from adepoll.fetcher.buffered_body import BlockPool, take_over
 from adepoll.fetcher.patience import TransferRetries
 from adepoll.fetcher.response_body import PacedReader, ResponseBody
 from adepoll.fetcher.storage_rules import (
-    CODINGS,
     RANGE_NOT_SATISFIABLE,
-    UNSUPPORTED_CODINGS,
     ObjectVersion,
     Range,
     error_for,
@@ -40,7 +45,6 @@ MAX_ERROR_BODY: Final = 4096
 """Bytes that are read of the body of a response with an error status."""
 
 # Largest number of codings of one body, as in curl. Each of them costs time, memory and stack.
-_MAX_CODINGS: Final = 5
 # Seconds. A longer Retry-After, such as a date in the year 2999, is a mistake, and is ignored.
 _MAX_RETRY_AFTER: Final = 86_400.0
 # Range units are compared without regard to case (RFC 9110, section 14.1).
@@ -155,32 +159,18 @@ class ResponseInterpreter:
                 )
         raise await self._error(response, url)
 
-    def whole(self, response: aiohttp.ClientResponse, *, was_encoded: bool = False) -> ResponseBody:
-        """Return the body of a response that contains the whole object, not only a range of it.
-
-        Args:
-            response: The response.
-            was_encoded: True if the body arrived compressed, and aiohttp decompresses it. Then
-                length and ETag of the response are ignored, because they describe the compressed
-                bytes.
-        """
-        read = self._paced(response)
-        if was_encoded:
-            return ResponseBody(read, job_id=self.job_id, version=ObjectVersion())
-        codings = _codings(response)
+    def whole(self, response: aiohttp.ClientResponse) -> ResponseBody:
+        """Return the body of a response that contains the whole object, not only a range of it."""
+        codings = codings_in(response.headers.getall("Content-Encoding", ()))
         # Some storages name codings that they have not applied. So an unsupported coding is an
         # error only if the body is not a JSON object.
         unsupported = [coding for coding in codings if coding in UNSUPPORTED_CODINGS]
-        decoded = [coding for coding in codings if coding in CODINGS]
-        if len(decoded) > _MAX_CODINGS:
-            problem = f"more than {_MAX_CODINGS} content codings @ $"
-            raise ResultMalformedError([problem], job_id=self.job_id)
-        for _ in decoded:
-            read = Decoder(read, job_id=self.job_id).read
+        read = decoded(self._paced(response), codings, job_id=self.job_id)
+        is_encoded = not CODINGS.isdisjoint(codings)
         # Length and ETag of the response describe the encoded bytes. So they are ignored if the
         # body is decoded.
-        length = None if decoded else response.content_length
-        version = ObjectVersion(length, None if decoded else response.headers.get("ETag"))
+        length = None if is_encoded else response.content_length
+        version = ObjectVersion(length, None if is_encoded else response.headers.get("ETag"))
         return ResponseBody(
             read,
             job_id=self.job_id,
@@ -200,7 +190,9 @@ class ResponseInterpreter:
             return self.whole(response)  # some caches send the whole object as one range
         if requested is None:
             raise self._unusable("a byte range instead of the whole result")
-        if not (CODINGS | UNSUPPORTED_CODINGS).isdisjoint(_codings(response)):
+        if not (CODINGS | UNSUPPORTED_CODINGS).isdisjoint(
+            codings_in(response.headers.getall("Content-Encoding", ()))
+        ):
             raise self._unusable("an encoded byte range")
         if (
             size is None
@@ -279,12 +271,6 @@ def parse_content_range(header: str) -> tuple[int, int, int | None]:
         return 0, 0, None
     first, last, size = found.groups()
     return (0, 0, int(size)) if first is None else (int(first), int(last) + 1, int(size))
-
-
-def _codings(response: aiohttp.ClientResponse) -> list[str]:
-    """Return the compressions of a response, such as "gzip", in the order of compressing."""
-    values = ",".join(response.headers.getall("Content-Encoding", ()))
-    return [coding.strip().lower() for coding in values.split(",")]
 
 
 async def _read_nothing() -> bytes:

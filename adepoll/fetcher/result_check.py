@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from typing import Final
 
+from adepoll.api.body_decoding import Chunk
 from adepoll.api.json_envelope import MemberLimit, ObjectScanner
 from adepoll.common import file_system
 from adepoll.errors import MalformedAnswerError
-from adepoll.fetcher.body_decoding import Chunk
 
 _READ_SIZE: Final = 2**20
 _MEMBERS: Final = 4096  # members of a result in which the required keys are looked for

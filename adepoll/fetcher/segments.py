@@ -12,9 +12,9 @@ from typing import Final
 
 from attrs import define, field
 
+from adepoll.api.body_decoding import ReadChunk
 from adepoll.common.tasks import first_error
 from adepoll.errors import ResultError, ResultRefusedError, ResultServerError
-from adepoll.fetcher.body_decoding import ReadChunk
 from adepoll.fetcher.buffered_body import BLOCK_BYTES, BlockPool
 from adepoll.fetcher.disk_writer import DiskWriter, stop_task
 from adepoll.fetcher.patience import is_outage

@@ -4,8 +4,8 @@ All rules that differ between vendors are here, except the names of secret param
 rules of RFC 9110, which all storages follow, are in `fetcher/responses.py`: statuses and headers of
 responses. To add a rule for one vendor, change:
 
-- `request_headers` and `DEFAULT_HEADERS`, if requests to the vendor need other headers; `CODINGS`,
-  for compressions that the vendor uses.
+- `request_headers` and `DEFAULT_HEADERS`, if requests to the vendor need other headers; `CODINGS`
+  in `api/body_decoding.py`, for compressions that the vendor uses.
 - `_MAY_MEAN_EXPIRED` and `_TRANSIENT`, for the statuses of errors.
 - `_EXPIRED` and `_TOO_EARLY`, for texts of errors in lower case; `_SAID`, for the XML elements and
   JSON members that contain these texts; `_MESSAGE`, for the element that an error of adepoll
@@ -46,12 +46,7 @@ from adepoll.errors import (
 
 RANGE_NOT_SATISFIABLE: Final = 416
 _NOT_SUPPORTED: Final = frozenset({501, 505})
-CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
-"""Content codings that adepoll decodes. No request asks for them, but some storages use them."""
-
-UNSUPPORTED_CODINGS: Final = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
-"""Other registered codings. A value in neither set, such as ``aws-chunked``, is ignored."""
-
+# No request asks for a compressed result, but some storages compress it.
 DEFAULT_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
 # Statuses that storages use for an expired URL and for other errors. The body shows the reason.
 _MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})

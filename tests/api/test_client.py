@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import threading
+import zlib
 from datetime import UTC, datetime
 from random import Random
 from types import SimpleNamespace
@@ -210,7 +211,6 @@ NO_ANSWER = {
     "chunks without their last": CHUNKED + b"2\r\n{}\r\n",
     "a chunk size that is none": CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",
     "gzip that is none": GZIPPED % 20 + b"x" * 20,
-    "brotli that is none": OK + b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
     "reset before a byte": reset_after(b""),
     "reset within the headers": reset_after(OK + b"Content-Le"),
     "reset within the body": reset_after(GOOD[:-5]),
@@ -226,6 +226,7 @@ MALFORMED = {
     "no UTF-8": answer(200, b'{"a": "\xff\xfe\xfa"}'),
     "a missing field": answer_json({"job_id": "j-1"}),
     "a length that cuts": OK + b"Content-Length: 5\r\n\r\n" + GOOD,
+    "brotli, which is not decoded": OK + b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\nxx",
     "gzip that stops in the middle": GZIPPED % 30 + gzip.compress(json.dumps(JOB).encode())[:30],
     "the key and a signature": answer_json({"job_id": "j-1", KEY: PRESIGNED, "status": [KEY]}),
     "HTML that quotes the request on 200": quoting(200, b"<p>you sent: {}</p>"),
@@ -243,7 +244,19 @@ BAD_ERROR_BODIES = {
     "endless": endless(b"\r\n", b"x" * 10_000),
     "closed within the body": b"Content-Length: 99\r\n\r\n<html>",
     "reset within the body": reset_after(b"Content-Length: 99\r\n\r\n<html>"),
-    "gzip that is none": b"Content-Encoding: gzip\r\nContent-Length: 20\r\n\r\n" + b"x" * 20,
+    **{
+        f"{coding} that is none": b"Content-Encoding: %b\r\nContent-Length: 20\r\n\r\n%b"
+        % (coding.encode(), b"x" * 20)
+        for coding in ("gzip", "deflate", "br", "zstd", "compress", "gzip, br", "a-new-coding")
+    },
+    "gzip that stops in the middle": b"Content-Encoding: gzip\r\nContent-Length: 9\r\n\r\n"
+    + BOMB[:9],
+    "deflate that stops in the middle": (
+        b"Content-Encoding: deflate\r\nContent-Length: 2\r\n\r\nx\x9c"
+    ),
+    "chunked brotli": (
+        b"Content-Encoding: br\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nxx\r\n0\r\n\r\n"
+    ),
     "over the limit": b"Content-Length: %d\r\n\r\n" % len(HUGE) + HUGE,
 }
 
@@ -912,14 +925,36 @@ async def test_settings_of_the_callers_session_do_not_change_what_a_status_means
     assert b"another" not in server.requests[0]
 
 
-async def test_compressed_answers_are_read_with_a_session_that_does_not_decompress(start_server):
+@pytest.mark.parametrize("decompresses", [True, False])
+async def test_compressed_answers_are_read_with_every_session(start_server, decompresses):
     packed = gzip.compress(json.dumps(JOB).encode())
     server = await start_server(GZIPPED % len(packed) + packed)
     async with (
-        aiohttp.ClientSession(auto_decompress=False) as session,
+        aiohttp.ClientSession(auto_decompress=decompresses) as session,
         client_of(server, session=session) as client,
     ):
         assert (await client.get_job("j-1")).status is JobStatus.PENDING
+    assert b"\r\nAccept-Encoding: gzip, deflate\r\n" in server.requests[0]
+
+
+ENCODINGS = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "x-gzip": gzip.compress,
+    "deflate, gzip": lambda body: gzip.compress(zlib.compress(body)),
+    "br": lambda body: body,  # some servers name a coding that they have not applied
+    "aws-chunked": lambda body: body,
+}
+
+
+@pytest.mark.parametrize("coding", ENCODINGS)
+async def test_an_encoded_answer_is_decoded(start_server, coding):
+    packed = ENCODINGS[coding](json.dumps(JOB).encode())
+    headers = f"Content-Encoding: {coding}\r\nContent-Length: {len(packed)}\r\n\r\n"
+    server = await start_server(OK + headers.encode() + packed)
+    async with client_of(server) as client:
+        assert (await client.get_job("j-1")).status is JobStatus.PENDING
+        assert client.stats.bytes_received == len(json.dumps(JOB))
 
 
 async def test_traces_of_the_callers_session_do_not_show_the_key(start_server):

@@ -7,6 +7,7 @@ import zlib
 import pytest
 from rawstorage import LONG
 
+from adepoll.api import body_decoding
 from adepoll.errors import (
     ResultExpiredError,
     ResultForbiddenError,
@@ -15,7 +16,7 @@ from adepoll.errors import (
     ResultTooLargeError,
     ResultTransferError,
 )
-from adepoll.fetcher import ResultFetcher, body_decoding
+from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.responses import ObjectChangedError, UnusableRangeError
 from adepoll.fetcher.storage_rules import ObjectVersion, Range
 

@@ -27,6 +27,7 @@ from attrs import field, frozen
 from yarl import URL
 
 from adepoll.api import codec, protocol
+from adepoll.api.body_decoding import Decoder as BodyDecoder
 from adepoll.api.job_ids import is_job_id
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.kinds import v1_extract
@@ -49,7 +50,6 @@ from adepoll.errors import (
     ResultUrlError,
     WebhookVerificationError,
 )
-from adepoll.fetcher.body_decoding import Decoder as BodyDecoder
 from adepoll.fetcher.local_result import InlineResult
 from adepoll.fetcher.redirects import redirect_url
 from adepoll.fetcher.responses import parse_content_range

@@ -8,9 +8,9 @@ from codecs import BOM_UTF8
 
 import pytest
 
+from adepoll.api import body_decoding
+from adepoll.api.body_decoding import Decoder
 from adepoll.errors import ResultMalformedError, ResultTransferError
-from adepoll.fetcher import body_decoding
-from adepoll.fetcher.body_decoding import Decoder
 
 
 async def decoded(*chunks):

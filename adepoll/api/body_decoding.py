@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
 
 from adepoll.errors import ResultMalformedError, ResultTransferError
@@ -18,6 +18,14 @@ So keep the memoryview itself: a slice of it does not prevent the reuse.
 
 ReadChunk: TypeAlias = Callable[[], Awaitable[Chunk]]
 """Returns the next bytes; empty at the end."""
+
+CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
+"""Content codings that adepoll decodes."""
+
+UNSUPPORTED_CODINGS: Final = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
+"""Other registered codings. A value in neither set, such as ``aws-chunked``, is ignored."""
+
+_MAX_CODINGS: Final = 5
 
 # Values of zlib's argument `wbits`. With the first, zlib detects gzip or zlib by the header. The
 # last is for data without a header, which some servers call deflate.
@@ -162,3 +170,29 @@ class Decoder:
                 return chunk
         # Raise outside of the handler, so that the traceback does not show the error of zlib, too.
         raise ResultMalformedError([problem], job_id=self._job_id)
+
+
+def codings_in(headers: Iterable[str]) -> list[str]:
+    """Return the codings in the headers Content-Encoding, in the order of encoding."""
+    return [coding.strip().lower() for coding in ",".join(headers).split(",")]
+
+
+def decoded(read: Read, codings: Iterable[str], *, job_id: str) -> Read:
+    """Return a function that reads the decoded bytes of a body; `read` itself without a coding.
+
+    Args:
+        read: Returns the next encoded bytes.
+        codings: The codings of the body, in the order of encoding. Those that are not in `CODINGS`
+            are ignored.
+        job_id: Id of the job, for the errors of `Decoder.read`.
+
+    Raises:
+        ResultMalformedError: There are more than five codings.
+    """
+    known = [coding for coding in codings if coding in CODINGS]
+    if len(known) > _MAX_CODINGS:
+        problem = f"more than {_MAX_CODINGS} content codings @ $"
+        raise ResultMalformedError([problem], job_id=job_id)
+    for _ in known:
+        read = Decoder(read, job_id=job_id).read
+    return read
