@@ -80,6 +80,7 @@ def _stdout(table_format: TableFormat | None) -> Iterator[BinaryIO]:
     if not sys.stdout.isatty():
         with naming_stdout():
             yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
         return
     if table_format in {"parquet", "arrow"}:
         problem = f"{table_format} is not text: redirect it, or name a file with --out"

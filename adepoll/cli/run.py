@@ -20,7 +20,6 @@ from adepoll import AdePollError
 from adepoll.cli.exit_codes import ExitCode, exit_code_of_error, exit_code_of_signal
 from adepoll.cli.messages import discard, say, text_of
 from adepoll.cli.signals import StopSignals
-from adepoll.cli.stdout_writer import naming_stdout
 from adepoll.common.redaction import showable
 from adepoll.common.system_errors import NO_MEMORY, is_exhausted, reason_of, too_few_files_left
 from adepoll.common.threads import NO_THREAD, is_thread_limit
@@ -106,8 +105,6 @@ def _run_and_exit(main: Callable[[], ExitCode], *, on_error: Callable[[], None] 
     """Run a function, print its error, and exit with its code; see `run` and `run_sync`."""
     try:
         code = main()
-        with naming_stdout():
-            sys.stdout.flush()
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     except click.ClickException:

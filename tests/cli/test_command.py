@@ -31,7 +31,7 @@ from commandline import (
 )
 from proxies import Proxy
 from rich.table import Table
-from tabling import write_journal
+from tabling import result_text, write_journal
 from terminals import read_all
 from waiting import supervised, until
 
@@ -327,6 +327,17 @@ async def test_a_full_disk_under_stdout_is_reported_in_one_line(ade):
         assert code == 74
         assert "adepoll: cannot read or write stdout: No space left on device" in err.splitlines()
     os.close(full)
+
+
+@pytest.mark.parametrize("form", ["arrow", "csv", "jsonl", "parquet"])
+async def test_a_full_disk_under_an_exported_table_is_reported(ade, tmp_path, form):
+    await write_journal(tmp_path / "b.db", [result_text({"a": 1})], folder=tmp_path)
+    full = os.open("/dev/full", os.O_WRONLY)
+    words = ("export", tmp_path / "b.db", "--to", form, "--out", "-")
+    code, _, err = await adepoll_into(full, ade, *words)
+    os.close(full)
+    error = "adepoll: cannot read or write stdout: No space left on device"
+    assert (code, err.splitlines()) == (74, [error])
 
 
 def test_an_error_while_a_table_is_printed_names_stdout(monkeypatch):
