@@ -292,7 +292,8 @@ class ResultFetcher(AsyncCloseable):
         """Yield a stream of the bytes of a result, or of a range of it, in constant memory.
 
         ``async with fetcher.stream(job) as chunks: async for chunk in chunks: ...``. After a failed
-        connection, the stream continues at the first unread byte.
+        connection, the stream continues at the first unread byte. A whole result begins when it
+        contains a key that only a result has, or after 1 MiB.
 
         `start` and `stop` work like those of a Python slice: if the result ends before `stop`, the
         stream ends with the result. Only the range is requested from a storage. If the storage
@@ -361,7 +362,7 @@ class ResultFetcher(AsyncCloseable):
         Return a reader of these bytes. `stack` closes the reader.
         """
         found = await stack.enter_async_context(self._sources.find(job))
-        reader = await found.reader(start, stop)
+        reader = await found.checked_reader(start, stop)
         stack.push_async_callback(reader.aclose)
         await reader.begin()
         return reader

@@ -9,6 +9,7 @@ from adepoll.common import file_system
 from adepoll.errors import MalformedAnswerError
 
 _READ_SIZE: Final = 2**20
+_FIRST_STEP: Final = 2**8  # bytes in which the required keys are looked for first
 _MEMBERS: Final = 4096  # members of a result in which the required keys are looked for
 
 
@@ -27,6 +28,7 @@ class ResultCheck:
         self._depth = 0  # opening minus closing braces, including those within strings
         self._missing = {*keys}
         self._scanner = ObjectScanner(max_value=0, limit=MemberLimit(_MEMBERS))
+        self._step = _FIRST_STEP
         self._malformed: tuple[str, ...] = ()
 
     @property
@@ -63,12 +65,19 @@ class ResultCheck:
         return not _ends_with_brace(fd, size) or bool(self._depth and _is_unbalanced(fd))
 
     def _look_for_keys(self, chunk: Chunk) -> None:
-        """Look for the required top-level keys; usually, the first chunk contains all of them."""
+        """Look for the required top-level keys; usually, the first bytes contain all of them.
+
+        The first step reads few bytes, because members after these keys need not be read.
+        """
+        start = 0
         try:
-            self._scanner.feed(chunk)
+            while self._missing and start < len(chunk):
+                self._scanner.feed(chunk[start : start + self._step])
+                self._missing = {key for key in self._missing if not self._scanner.has(key)}
+                start += self._step
+                self._step *= 2
         except MalformedAnswerError as exc:
             self._malformed = exc.problems
-        self._missing = {key for key in self._missing if not self._scanner.has(key)}
 
 
 def _ends_with_brace(fd: int, size: int) -> bool:

@@ -19,6 +19,7 @@ from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.common.redaction import is_redacted
 from adepoll.common.threads import start_in_thread
 from adepoll.errors import ResultUnavailableError
+from adepoll.fetcher.checked_reader import CheckedReader
 from adepoll.fetcher.completed_job import raise_unless_completed, request_completed
 from adepoll.fetcher.local_result import FileResult, InlineResult, LocalResult
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
@@ -31,7 +32,7 @@ from adepoll.fetcher.stored_result import PresignedUrl, ResolveUrl, StoredResult
 Job: TypeAlias = JobSnapshot | JobRef | str
 """A snapshot of a job, a reference to it, or its id."""
 
-Reader: TypeAlias = LocalResult | SequentialReader | PolledReader
+Reader: TypeAlias = LocalResult | CheckedReader | SequentialReader | PolledReader
 """Reads a result, or a range of it, in order."""
 
 
@@ -49,6 +50,15 @@ class FoundResult:
     ref: JobRef
     rules: KindRules
     source: JobSnapshot | PolledResult | StoredResult
+
+    async def checked_reader(self, start: int, stop: int | None) -> Reader:
+        """Return a reader of the result, or of a range of it, as `reader` does.
+
+        A whole result from a storage is checked before its first byte is returned.
+        """
+        if isinstance(self.source, StoredResult) and (start, stop) == (0, None):
+            return CheckedReader(self.source, self.rules.result_keys)
+        return await self.reader(start, stop)
 
     async def reader(self, start: int = 0, stop: int | None = None) -> Reader:
         """Return a reader of the result, or of a range of it.

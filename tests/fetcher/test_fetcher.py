@@ -1098,7 +1098,7 @@ async def test_leaving_a_stream_early_closes_its_connection(storage, fetch, stor
 
 async def test_an_error_of_the_caller_is_raised_and_closes_the_connection(storage, fetch, stored):
     async def half(reader, writer):
-        writer.write(storage.reply(b'{"', length=1_000))
+        writer.write(storage.reply(b'{"extraction":', length=1_000))
         await reader.read()
 
     storage.answers = [half]

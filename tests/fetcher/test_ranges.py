@@ -426,7 +426,7 @@ async def test_transfers_are_counted_by_outcome(bucket, body, fetch, stored, tmp
     assert counts() == (0, 3, 0, 2)
     with pytest.raises(ResultRangeError):
         await read(fetcher, job, start=SIZE)
-    bucket.answers = [bucket.give(10, then="close"), bucket.reply(status="403 Forbidden")]
+    bucket.answers = [bucket.give(100, then="close"), bucket.reply(status="403 Forbidden")]
     async with fetcher.stream(job) as stream:
         with pytest.raises(ResultForbiddenError):
             [chunk async for chunk in stream]

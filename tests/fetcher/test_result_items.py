@@ -238,7 +238,7 @@ async def test_memory_does_not_grow_with_the_result(storage, fetch, stored):
     some = json.dumps([{"text": "x" * 400}] * 100)[1:-1].encode()
 
     async def long(_reader, writer):
-        writer.write(storage.reply(b'{"a": [', length=None))
+        writer.write(storage.reply(b'{"extraction": [', length=None))
         for number in range(rows // 100):
             writer.write(b"," * (number > 0) + some)
             await writer.drain()
@@ -246,7 +246,7 @@ async def test_memory_does_not_grow_with_the_result(storage, fetch, stored):
 
     storage.answers = [long]
     count = 0
-    async with fetch().items(stored(storage.url()), "a.item") as items:
+    async with fetch().items(stored(storage.url()), "extraction.item") as items:
         tracemalloc.start()
         async for _ in items:
             count += 1
@@ -257,8 +257,8 @@ async def test_memory_does_not_grow_with_the_result(storage, fetch, stored):
 
 
 async def test_an_unannounced_cut_raises_after_the_last_complete_item(storage, fetch, stored):
-    storage.answers = [storage.reply(b'{"a": [1, 2', length=None)]
-    async with fetch().items(stored(storage.url()), "a.item") as items:
+    storage.answers = [storage.reply(b'{"extraction": [1, 2', length=None)]
+    async with fetch().items(stored(storage.url()), "extraction.item") as items:
         assert await anext(items) == 1
         with pytest.raises(ResultTransferError):
             await anext(items)
@@ -281,7 +281,7 @@ async def test_leaving_early_closes_the_connection(storage, fetch, stored):
 
 async def test_without_ijson_the_error_says_what_to_install(storage, fetch, stored, monkeypatch):
     monkeypatch.setitem(sys.modules, "ijson", None)
-    storage.answers = [storage.reply(b"{}")]
+    storage.answers = [storage.reply(b'{"extraction": {}}')]
     with pytest.raises(ConfigurationError, match=r'the extra "json" .* pip install "\.\[json\]"'):
         await walk(fetch(), stored(storage.url()), "a.item")
 
