@@ -21,15 +21,18 @@ def redirect_url(base: URL, location: str) -> str:
     Raises:
         ValueError: The location is malformed.
     """
-    location = _quoted(location)
+    location = quoted(location)
     return location if urlsplit(location).scheme else _joined(base, location)
 
 
-def _quoted(location: str) -> str:
-    """Percent-encode spaces and characters beyond ASCII in a location, except in scheme and host.
+def quoted(location: str) -> str:
+    """Percent-encode spaces and characters beyond ASCII in a URL, except in scheme and host.
 
-    RFC 9110 does not allow such characters in a location, but some servers send them. curl follows
-    such a redirect, too.
+    RFC 3986 does not allow such characters in a URL, but some servers send them. Browsers and other
+    HTTP clients encode them in this way, too.
+
+    Raises:
+        UnicodeEncodeError: The URL contains an unpaired surrogate, which no encoding has.
     """
     origin = _ORIGIN.match(location)
     rest = location if origin is None else location[origin.end() :]

@@ -7,7 +7,7 @@ checked like the first URL.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ from adepoll.errors import (
     ResultTransferError,
     ResultUrlError,
 )
-from adepoll.fetcher.redirects import redirect_url
+from adepoll.fetcher.redirects import quoted, redirect_url
 from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import ObjectChangedError, ResponseInterpreter
 from adepoll.fetcher.ssrf_guard import PrivateAddressError, SsrfGuard
@@ -195,6 +195,8 @@ class StorageClient(Connections):
         self, job_id: str, url: str, headers: dict[str, str]
     ) -> tuple[aiohttp.ClientResponse, str]:
         """Follow redirects; return the first response that is not a redirect, and its URL."""
+        with suppress(UnicodeEncodeError):  # the guard refuses such a URL
+            url = quoted(url)
         for _ in range(_MAX_REDIRECTS + 1):
             target = await self._guard.check(job_id, url)
             response = await self._request(job_id, url, target, headers)
