@@ -181,8 +181,12 @@ class Proxies:
         proxy = self.by_scheme.get(url.scheme) or self.by_scheme.get("all")
         if proxy is None:
             return None
-        host, port = (url.host or "").lower().rstrip("."), url.port
-        return None if any(_matches(entry, host, port) for entry in self.no_proxy) else proxy
+        # An entry can contain the Unicode form of a name, or its ASCII form ("xn--...").
+        hosts = {(host or "").lower().rstrip(".") for host in (url.raw_host, url.host)}
+        is_excluded = any(
+            _matches(entry, host, url.port) for entry in self.no_proxy for host in hosts
+        )
+        return None if is_excluded else proxy
 
 
 _SCHEMES: Final = ("http", "https", "all")

@@ -103,14 +103,15 @@ class SsrfGuard(AbstractResolver):
                 # Without encoded=True, yarl would change the quoting. But a signature of the URL is
                 # only valid for the same quoting: %2F is not the same as "/".
                 target = URL(url, encoded=True)
+                host = _host_of(target)
                 # Reading the user makes yarl parse the host and port, which may raise.
                 if target.user is not None or target.password is not None:
                     reason = "the URL contains a user or password"
-                elif target.scheme not in self._schemes or not target.raw_host:
+                elif target.scheme not in self._schemes or not host:
                     reason = "results are only fetched over https"
-                elif len(target.raw_host) > _LONGEST_HOST:
+                elif len(host) > _LONGEST_HOST:
                     reason = "the host is malformed"
-                elif (problem := _problem_of_host(host := target.host or "")) is not None:
+                elif (problem := _problem_of_host(host)) is not None:
                     reason = problem
                 elif (
                     host.removesuffix(".") in self._proxy_hosts and not await self._allows_private()
@@ -156,7 +157,7 @@ class SsrfGuard(AbstractResolver):
         Without a proxy, this method checks only hosts that are IP addresses; `resolve` checks
         names.
         """
-        host = target.host or ""
+        host = _host_of(target)
         is_private = _is_private(host)
         if not is_private and self.proxies.for_url(target) is not None:
             # The proxy resolves the name, so `resolve` is not called for it. If the name cannot be
@@ -197,6 +198,15 @@ class SsrfGuard(AbstractResolver):
         if self._resolver is None:
             self._resolver = aiohttp.DefaultResolver(asyncio.get_running_loop())
         return await self._resolver.resolve(host, port, family)
+
+
+def _host_of(target: URL) -> str:
+    """Return the host of a URL in lower case, in the form in which it is requested.
+
+    yarl's attribute `host` decodes a name such as "xn--strae-oqa.de". Python's resolver would
+    encode the decoded name as another one, "strasse.de".
+    """
+    return (target.raw_host or "").lower()
 
 
 def _problem_of_host(host: str) -> str | None:

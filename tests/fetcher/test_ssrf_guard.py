@@ -170,6 +170,17 @@ async def test_a_name_is_not_mistaken_for_an_address(host):
     assert (await guard().check("job-1", f"https://{host}/p")).host == host
 
 
+async def test_an_international_name_is_resolved_in_the_form_that_a_proxy_gets(resolving):
+    """ "xn--strae-oqa.de" is "straße.de", which Python's resolver would encode as "strasse.de"."""
+    names = resolving(strasse_de=PUBLIC[:1], **{"xn--strae-oqa_de": ["10.0.0.1"]})
+    proxies = Proxies(by_scheme={"all": Proxy("http://proxy:1")})
+    with pytest.raises(ResultUrlError, match="allow_private=True"):
+        await SsrfGuard(api_url=PUBLIC_API, allow_private=False, proxies=proxies).check(
+            "job-1", "https://xn--strae-oqa.de/p"
+        )
+    assert names.asked == ["xn--strae-oqa.de", "93.184.216.34"]
+
+
 ODD_SPELLINGS = (
     *("2130706433", "127.1", "127.0.1", "0177.0.0.1", "0177.1", "0x7f.1", "0X7F.0x1", "0x7f000001"),
     *("127.0.0.1.", "127.1.", "127.0.0.0x1", "017700000001", "0x7f.0.0.01", "a.127.0.0.1"),
