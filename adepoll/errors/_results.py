@@ -224,9 +224,10 @@ class ResultTooLargeError(ResultError):
     """
 
     def __init__(self, *, job_id: str, limit: int, what: str = "it") -> None:
+        methods = "download(), stream() or items()" if what == "it" else "download() or stream()"
         super().__init__(
-            f"{what} is larger than {limit} bytes; use download(), stream() or items(), or pass a "
-            "larger max_result_bytes",
+            f"{what} is larger than {limit} bytes; use {methods}, or pass a larger "
+            "max_result_bytes",
             job_id=job_id,
         )
         self.limit = limit

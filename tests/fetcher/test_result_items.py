@@ -204,6 +204,7 @@ async def test_an_item_over_the_limit_raises(text):
     with pytest.raises(ResultTooLargeError, match="an item is larger than 100000") as caught:
         await parse(text, "a.item", chunk=1000, most=100_000)
     assert caught.value.limit == 100_000
+    assert "items()" not in str(caught.value)  # this would be the same call
 
 
 async def test_the_limit_is_that_of_one_item_although_each_chunk_ends_within_an_item():
