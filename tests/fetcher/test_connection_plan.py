@@ -30,6 +30,13 @@ def test_a_slow_connection_is_joined_by_all_allowed_ones():
     assert play(ConnectionPlan(8, 0.0), (2 * MIB, 2)) == [8]
 
 
+def test_a_new_measurement_begins_without_bytes():
+    plan = ConnectionPlan(8, 0.0)
+    plan.received = 2 * MIB
+    assert plan.update(1.0) == 8
+    assert (plan.received, plan.since) == (0, 1.0)
+
+
 def test_a_fast_connection_stays_single():
     assert play(ConnectionPlan(8, 0.0), (500 * MIB, 20)) == [1]
 
