@@ -7,8 +7,8 @@ import io
 import os
 import select
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Final
 
@@ -124,8 +124,11 @@ def _problem_of(path: Path) -> str | None:
     return None if os.access(path, os.R_OK) else os.strerror(errno.EACCES)
 
 
-def _text_of(name: str) -> Iterator[str]:
-    r"""Yield the text of a file as it arrives; all line ends become ``\n``."""
+def _text_of(name: str) -> Generator[str]:
+    r"""Yield the text of a file as it arrives; all line ends become ``\n``.
+
+    The file is open until the generator ends or is closed.
+    """
     with open(
         sys.stdin.fileno() if name == STDIN else name, "rb", buffering=0, closefd=name != STDIN
     ) as raw:
@@ -166,13 +169,14 @@ def _batches_of(
 
     def read(emit: Emit) -> None:
         try:
-            read_text(
-                _text_of(name),
-                source=source,
-                fields=fields,
-                emit=emit,
-                note_invalid=functools.partial(places.note, source),
-            )
+            with closing(_text_of(name)) as text:
+                read_text(
+                    text,
+                    source=source,
+                    fields=fields,
+                    emit=emit,
+                    note_invalid=functools.partial(places.note, source),
+                )
         except OSError as error:
             error.filename = error.filename or source
             raise

@@ -17,6 +17,7 @@ import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openfiles import open_files_in
 
 from adepoll.api.job_ids import check_job_id
 from adepoll.api.job_kind import JobKind, JobRef
@@ -638,3 +639,13 @@ async def test_an_error_of_the_disk_names_the_file():
     with pytest.raises(OSError, match="error") as caught:
         _ = [job async for job in read_ids((), ["/proc/self/mem"])]
     assert caught.value.filename == "/proc/self/mem"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc lists the open files")
+async def test_a_malformed_file_is_closed_before_the_error_arrives(tmp_path):
+    path = tmp_path / "ids.jsonl"
+    path.write_text('{"id": "job-1"}\n{"id": 1.5}\n')
+    with pytest.raises(IdsError, match="line 2: the value of 'id' is not a string"):
+        async for _ in read_id_batches((), (str(path),), Fields(job_id="id")):
+            pass
+    assert open_files_in(tmp_path) == []
