@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import aiohttp
 from attrs import define
 
 from adepoll.api.body_decoding import Read, decoded
+from adepoll.api.direct_requests import Response
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.received_result import ReadAnswer
 from adepoll.throttling.hosts import Sent
@@ -30,7 +30,7 @@ class ArrivingBody:
             other answer.
     """
 
-    response: aiohttp.ClientResponse
+    response: Response
     sent: Sent
     restart: Callable[[float], None]
     codings: Sequence[str] = ()

@@ -6,6 +6,7 @@ from abc import abstractmethod
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
+from adepoll.api.direct_requests import Response
 from adepoll.common.closing import AsyncCloseable
 from adepoll.errors import ClosedError
 
@@ -32,14 +33,14 @@ class Connections(AsyncCloseable):
             session: Session of the caller, which is used instead of a new one, and is not closed
                 here. None to create one.
         """
-        self.reading: set[aiohttp.ClientResponse] = set()
+        self.reading: set[Response] = set()
         self.is_closed = False
         self.owns_session = session is None
         self._owner = owner
         self.session = session
         self._unpooled: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # the event loop of the first use
-        self._watches: dict[aiohttp.ClientResponse, _ConnectionWatch] = {}
+        self._watches: dict[Response, _ConnectionWatch] = {}
 
     def check_open(self) -> None:
         """Raise `ClosedError` after `aclose`, or if another event loop has used this object."""
@@ -73,7 +74,7 @@ class Connections(AsyncCloseable):
             raise ClosedError(f"the session that was given to the {self._owner} is closed")
         return self.session
 
-    def begin_reading(self, response: aiohttp.ClientResponse) -> None:
+    def begin_reading(self, response: Response) -> None:
         """Record that the body of a response is being read.
 
         The reading fails as soon as the connection is lost.
@@ -83,7 +84,7 @@ class Connections(AsyncCloseable):
         if watch.begin():
             self._watches[response] = watch
 
-    def end_reading(self, response: aiohttp.ClientResponse) -> None:
+    def end_reading(self, response: Response) -> None:
         """Record that the body of a response is not read any more."""
         self.reading.discard(response)
         if (watch := self._watches.pop(response, None)) is not None:
@@ -114,7 +115,7 @@ class _ConnectionWatch:
     the code that waits for more of the body. That code would wait until its timeout.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: Response) -> None:
         self._response = response
         self._closed: asyncio.Future[None] | None = None
 

@@ -57,6 +57,8 @@ class Connector(aiohttp.TCPConnector):
         # The requests in flight for which a connection was opened. The other requests use the
         # connection of an earlier request.
         self._opened_for: WeakSet[aiohttp.ClientRequest] = WeakSet()
+        # The connections that were opened, and that `acquire` has not returned yet.
+        self._new: set[ResponseHandler | None] = set()
 
     async def connect(
         self,
@@ -70,11 +72,23 @@ class Connector(aiohttp.TCPConnector):
         the server has answered the last request twice. Then the connection is closed instead: no
         later answer on it can be assigned to its request (RFC 9112, section 9.2).
         """
+        connection, _is_new = await self.acquire(req, traces, timeout)
+        return connection
+
+    async def acquire(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - as for `connect`
+    ) -> tuple[Connection, bool]:
+        """Do the same as `connect`; also return True if the connection is new."""
         while True:
             connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
-            if req in self._opened_for or protocol is None or not protocol.should_close:
-                return connection
+            if is_new := protocol in self._new:
+                self._new.discard(protocol)
+            if is_new or protocol is None or not protocol.should_close:
+                return connection, is_new
             connection.close()
 
     async def send_once(
@@ -95,9 +109,7 @@ class Connector(aiohttp.TCPConnector):
         except aiohttp.ClientConnectorError:
             raise  # there was no connection; aiohttp does not repeat the request
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-            is_reused = request not in self._opened_for
-            cls = StaleConnectionError if is_reused and not _has_begun(exc) else BrokenError
-            raise cls(exc) from exc
+            raise error_of_broken(exc, is_new=request in self._opened_for) from exc
 
     async def _create_connection(
         self,
@@ -107,7 +119,20 @@ class Connector(aiohttp.TCPConnector):
     ) -> ResponseHandler:
         """Open a connection for a request; aiohttp calls this if it has no idle connection."""
         self._opened_for.add(req)
-        return await super()._create_connection(req, traces, timeout)
+        protocol = await super()._create_connection(req, traces, timeout)
+        self._new.add(protocol)
+        return protocol
+
+
+def error_of_broken(exc: aiohttp.ClientError, *, is_new: bool) -> BrokenError:
+    """Return the error for a request whose connection broke.
+
+    Args:
+        exc: The error of aiohttp.
+        is_new: True if the connection was opened for the request.
+    """
+    is_stale = not is_new and not _has_begun(exc)
+    return StaleConnectionError(exc) if is_stale else BrokenError(exc)
 
 
 def _has_begun(exc: aiohttp.ClientError) -> bool:

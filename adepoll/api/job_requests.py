@@ -13,7 +13,6 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 from attrs import define, field, frozen
-from yarl import URL
 
 from adepoll.api import protocol
 from adepoll.api.job_ids import PLAIN_JOB_ID, check_job_id
@@ -22,10 +21,10 @@ from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.models import MAX_PAGE_SIZE, JobPage, JobSnapshot, JobStatus
 from adepoll.api.odd_answers import OddAnswers
-from adepoll.api.protocol import Root
+from adepoll.api.request import Request, Root
 from adepoll.api.result_folder import ResultFolder
 from adepoll.api.source import checked_page, checked_snapshot
-from adepoll.api.transport import Request, Transport
+from adepoll.api.transport import Transport
 from adepoll.throttling.hosts import Host
 from adepoll.throttling.request_sender import RequestSender, Send
 
@@ -194,14 +193,11 @@ class JobRequests:
         if self.on_request is not None:
             self.on_request()
         root = self.roots[rules.api]
-        own = root.options.get("headers", self.transport.headers)
         statuses = rules.success | (_ANSWERS_TO_RANGES if headers else frozenset())
         request = Request(
-            url=_url(root, job_path(rules, job_id)),
-            options={
-                **root.options,
-                "headers": {**own, "Accept-Encoding": "identity", **headers},
-            },
+            root=root,
+            target=root.path + job_path(rules, job_id),
+            headers={"Accept-Encoding": "identity", **headers},
             read=partial(protocol.read_refusal, job_id),
             job_id=job_id,
             adopt=partial(self.transport.adopt, statuses),
@@ -225,8 +221,8 @@ class JobRequests:
             large = partial(LargeAnswer, rules.result_field, self.result_dir)
         root = self.roots[rules.api]
         request = Request(
-            url=_url(root, job_path(rules, job_id)),
-            options=root.options,
+            root=root,
+            target=root.path + job_path(rules, job_id),
             read=partial(protocol.read_job, rules, job_id, odd_answers=self._odd_answers),
             job_id=job_id,
             large=large,
@@ -245,8 +241,8 @@ class JobRequests:
         root = self.roots[rules.api]
         query = list_query(rules, page=page, page_size=page_size, status=status)
         request = Request(
-            url=_url(root, rules.path).with_query(query),
-            options=root.options,
+            root=root,
+            target=f"{root.path}{rules.path}?{query}",
             read=partial(protocol.read_page, rules, odd_answers=self._odd_answers),
         )
         return partial(self.transport.get, request)
@@ -280,12 +276,6 @@ def list_query(rules: KindRules, *, page: int, page_size: int, status: JobStatus
     if wanted is JobStatus.UNKNOWN:
         raise ValueError("status must be one that the service documents, got JobStatus.UNKNOWN")
     return urlencode(rules.list_query(page, page_size, wanted))
-
-
-def _url(root: Root, path: str) -> URL:
-    """Return the whole URL of a path of the API. The path must be percent-encoded."""
-    # The path is already encoded. Without `encoded`, yarl would encode "%" again, as "%25".
-    return root.url.with_path(root.path + path, encoded=True)
 
 
 # Statuses of the response to a request for a range, if the condition of the request is not met, or

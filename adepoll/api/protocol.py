@@ -8,10 +8,9 @@ import html
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
-from attrs import evolve, field, frozen
-from yarl import URL
+from attrs import evolve
 
 from adepoll.api.error_text import error_text
 from adepoll.api.json_text import dumps, loads
@@ -39,25 +38,6 @@ from adepoll.errors import (
 
 MAX_ERROR_BYTES: Final = 16_384
 """Of the body of an error status, at most this number of bytes is read."""
-
-
-@frozen
-class Root:
-    """A base URL of the API, and how requests are sent to it.
-
-    Attributes:
-        url: The base URL.
-        options: Arguments of `aiohttp.ClientSession.get` for each request, such as ``proxy``.
-        path: Path of the base URL, without a slash at the end.
-    """
-
-    url: URL
-    options: Mapping[str, Any] = field(repr=False)  # can contain the password of a proxy, or a key
-    path: str = field(init=False)
-
-    @path.default
-    def _find_path(self) -> str:
-        return self.url.raw_path.rstrip("/")
 
 
 def read_job(

@@ -7,11 +7,10 @@ from contextvars import Context
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
-from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from types import FunctionType, TracebackType
+from typing import Any, Final, Self, TypeVar, cast
 
 import aiohttp
-from attrs import define, field
 from yarl import URL
 
 from adepoll.__about__ import __version__
@@ -19,10 +18,11 @@ from adepoll.api.arriving_body import ArrivingBody
 from adepoll.api.body_decoding import codings_in
 from adepoll.api.connections import Connections
 from adepoll.api.connector import Connector
+from adepoll.api.direct_requests import DirectRequests, Response
 from adepoll.api.json_text import NEVER_COSTLY, is_costly
-from adepoll.api.large_answer import LargeAnswer
-from adepoll.api.protocol import MAX_ERROR_BYTES, Root
+from adepoll.api.protocol import MAX_ERROR_BYTES
 from adepoll.api.received_result import ReadAnswer
+from adepoll.api.request import Request, Root
 from adepoll.api.service_clock import ServiceClock
 from adepoll.api.transport_errors import REFUSED_BY_PROXY, StaleConnectionError, error_of
 from adepoll.api.transport_options import Proxies, TransportOptions
@@ -77,8 +77,6 @@ class Transport(Connections):
         self._key = api_key
         self._options = options
         self._proxies = options.proxies() if self.owns_session else Proxies()
-        # A poll is a little faster if the session has the headers; with a proxy, it must not.
-        self._session_has_headers = self.owns_session and not self._proxies.by_scheme
         self._time_limit = TimeLimit(timeout)
         self._max_body_bytes = max_body_bytes
         self._most_inline = min(max_body_bytes, inline_limit)
@@ -88,16 +86,22 @@ class Transport(Connections):
         self.bytes_received = 0
 
     def root(self, base_url: str) -> Root:
-        """Return the base URL and the options of requests to it."""
+        """Return a base URL, and how requests are sent to it."""
         url = URL(base_url, encoded=True)
         options: dict[str, Any] = {"allow_redirects": False}
-        if not self._session_has_headers:
-            options |= self._proxies.options_for(url, self.headers)
+        options |= self._proxies.options_for(url, self.headers)
         if not self.owns_session:  # the client's own session has these settings itself
-            options |= _SETTINGS
-        return Root(url, options)
+            return Root(url, {**options, **_SETTINGS})
+        limits = self._options
+        direct = DirectRequests(
+            url,
+            self.headers,
+            max_header_bytes=limits.max_header_bytes,
+            max_headers=limits.max_headers,
+        )
+        return Root(url, options, None if "proxy" in options else direct)
 
-    async def get(self, request: "Request[_T]", sent: Sent) -> _T:
+    async def get(self, request: Request[_T], sent: Sent) -> _T:
         """Send one GET, and return the value that `request.read` returns for the response.
 
         Args:
@@ -110,21 +114,16 @@ class Transport(Connections):
             ClosedError: The client is closed.
         """
         loop = asyncio.get_running_loop()
-        url, job_id, answer = request.url, request.job_id, None
-        response: aiohttp.ClientResponse | None = None
+        job_id, answer = request.job_id, None
+        response: Response | None = None
         try:
             with Block(self._time_limit, loop, sent.at, sent.task) as block:
-                new = sent.is_repeated
-                is_usual = self.owns_session and not (self.is_closed or new)
-                session = (self.session if is_usual else None) or self.open_session(
-                    new_connection=new
-                )
-                response = await session.get(url, **request.options)
+                response = await self._send(request, is_repeated=sent.is_repeated)
                 if sent.at >= self.clock.enough_until:
                     self.clock.record(response.headers.get("Date"), sent.at, loop.time())
                 if _log.isEnabledFor(logging.DEBUG):
                     milliseconds = 1000 * (loop.time() - sent.at)
-                    _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
+                    _log.debug("%s: %d in %.0f ms", request.target, response.status, milliseconds)
                 if adopted := request.adopt and request.adopt(response):
                     return adopted
                 has_arrived = response.closed and "Content-Encoding" not in response.headers
@@ -138,7 +137,7 @@ class Transport(Connections):
             )
         except (aiohttp.ClientError, ResultError, OSError, RuntimeError) as exc:
             sent.is_stale = isinstance(exc, StaleConnectionError)
-            failure = error_of(exc, job_id=job_id, has_proxy="proxy" in request.options)
+            failure = error_of(exc, job_id=job_id, has_proxy="proxy" in request.root.options)
         else:
             if response.status == _OK and answer is None and len(body) <= self._read_directly:
                 self.bytes_received += len(body)
@@ -152,21 +151,38 @@ class Transport(Connections):
         # the failure. An error of aiohttp can contain the headers of the request, with the key.
         raise failure
 
-    def adopt(
-        self, statuses: Collection[int], response: aiohttp.ClientResponse
-    ) -> aiohttp.ClientResponse | None:
+    async def _send(self, request: Request[Any], *, is_repeated: bool) -> Response:
+        """Send a request, and return its response when the headers have arrived.
+
+        Args:
+            request: The request.
+            is_repeated: As for `Sent`: whether a new connection is needed.
+        """
+        session = self.session
+        if session is None or is_repeated or self.is_closed or not self.owns_session:
+            session = self.open_session(new_connection=is_repeated)
+        root, options = request.root, request.root.options
+        if root.direct is not None and request.headers is None and not _needs_session(session):
+            # Each session that `_make_session` returns has this connector.
+            return await root.direct.get(cast("Connector", session.connector), request.target)
+        if request.headers is not None:
+            own = options.get("headers", self.headers)
+            options = {**options, "headers": {**own, **request.headers}}
+        return await session.get(root.url_of(request.target), **options)
+
+    def adopt(self, statuses: Collection[int], response: Response) -> aiohttp.ClientResponse | None:
         """Leave the body of a response to the caller if the response has the right status.
 
         The caller reads the body, and then calls `release`.
 
         Args:
             statuses: The HTTP statuses of the responses whose body the caller wants to read.
-            response: The response.
+            response: The response to a request with `Request.headers`.
 
         Returns:
             The response; None if its status is not in `statuses`.
         """
-        if response.status not in statuses:
+        if response.status not in statuses or not isinstance(response, aiohttp.ClientResponse):
             return None
         self.begin_reading(response)
         return response
@@ -179,8 +195,8 @@ class Transport(Connections):
 
     async def _read(
         self,
-        request: "Request[_T]",
-        response: aiohttp.ClientResponse,
+        request: Request[_T],
+        response: Response,
         body: bytes,
         answer: ReadAnswer | None,
     ) -> _T:
@@ -197,7 +213,7 @@ class Transport(Connections):
             ProxyRefusedError: The proxy demands a user name and a password.
             AnswerTooLargeError: The body is too large, and the status is not an error.
         """
-        has_proxy = "proxy" in request.options
+        has_proxy = "proxy" in request.root.options
         if has_proxy and response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             raise ProxyRefusedError(REFUSED_BY_PROXY, job_id=request.job_id)
         read = request.read
@@ -215,8 +231,8 @@ class Transport(Connections):
 
     async def _receive(
         self,
-        request: "Request[_T]",
-        response: aiohttp.ClientResponse,
+        request: Request[_T],
+        response: Response,
         sent: Sent,
         restart: Callable[[float], None],
     ) -> tuple[bytes, ReadAnswer | None]:
@@ -247,7 +263,7 @@ class Transport(Connections):
         )
         return aiohttp.ClientSession(
             **_SETTINGS,
-            headers=self.headers if self._session_has_headers else {"User-Agent": USER_AGENT},
+            headers={"User-Agent": USER_AGENT},
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=(connector.send_once,),
@@ -257,28 +273,15 @@ class Transport(Connections):
         )
 
 
-@define(eq=False, kw_only=True)
-class Request(Generic[_T]):
-    """One GET request.
+def _needs_session(session: aiohttp.ClientSession) -> bool:
+    """Return True if other code observes or replaces the requests of sessions.
 
-    Attributes:
-        url: The whole URL, encoded.
-        options: Arguments of `aiohttp.ClientSession.get`; see `Root.options`.
-        read: Interprets the response. Its arguments are status, headers and body. If the status is
-            not 200, it also gets the arguments ``now`` and ``secret`` of `protocol.read_job`.
-        job_id: Id of the job that the request is about, for errors; None for a page of the list.
-        large: Creates the `LargeAnswer` for an answer that is larger than `inline_limit`. `read`
-            then gets the resulting `ReadAnswer` as ``large``. None if the answer is never large.
-        adopt: Returns the response if its body should not be read, see `Transport.adopt`; None to
-            read the body of every response.
+    Libraries for tracing add a `aiohttp.TraceConfig` to each session. Libraries for tracing or
+    tests replace the method that sends a request. They would not notice `DirectRequests`.
     """
-
-    url: URL
-    options: Mapping[str, Any] = field(repr=False)  # can contain a password or the key
-    read: Callable[..., _T]
-    job_id: str | None = None
-    large: Callable[[], LargeAnswer] | None = None
-    adopt: Callable[[aiohttp.ClientResponse], _T | None] | None = None
+    send = aiohttp.ClientSession._request  # noqa: SLF001 - the method that these libraries replace
+    is_original = type(send) is FunctionType and send.__code__.co_filename == _FILE_OF_SESSION
+    return bool(session.trace_configs) or not is_original
 
 
 class TimeLimit:
@@ -378,6 +381,7 @@ class Block:
             raise TimeoutError from exc
 
 
+_FILE_OF_SESSION: Final = aiohttp.client.__file__
 _OK: Final = 200
 _FIRST_REDIRECT: Final = 300  # a response with a lower status can contain a job
 
