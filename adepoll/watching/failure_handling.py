@@ -63,9 +63,12 @@ limit above if that is longer. A job is given up at its next failed poll if its 
 for this time. It is also given up if its host has been down for this time while the job was
 watched: at its next failed poll, unless this poll got a response that shows that the host works
 now, such as a 403, or without a poll when it becomes due. (During an outage only single polls are
-sent, so a thousand jobs would otherwise be given up over hours.) Of the seconds between two failed
-polls, at most a tenth of this limit is added to these times, so the next poll comes within this
-tenth. For the host, this tenth is at least 20 s, and failed list requests count, too.
+sent, so a thousand jobs would otherwise be given up over hours.) But perhaps only polls of bad jobs
+have failed, because all other jobs have long pauses. So the time of the host concerns a job only if
+three of its own polls have failed, or the first polls of three jobs since the last response. Of the
+seconds between two failed polls, at most a tenth of this limit is added to these times, so the next
+poll comes within this tenth. For the host, the limit and this tenth are at least 20 s, and failed
+list requests count, too.
 
 Times are seconds of one monotonic clock, passed in as `now`.
 """
@@ -212,10 +215,14 @@ class FailureRules:
         It is given up if its host has been down for `outage_patience` while the job was watched.
         The error is that of its own last poll, if the outage is the cause of that error.
         """
-        host, limit = self.host, self._total_limit
-        if not self.gives_up_all or host.silent_since(state.added_at) < (1 - _ROUNDING) * limit:
+        host, failures = self.host, state.failures
+        if not self.gives_up_all or not self._is_evidence_of_silence(failures):
             return None
-        if (failures := state.failures) is not None and failures.kind is FailureKind.FAILED:
+        kind = FailureKind.FAILED if failures is None else failures.kind
+        limit = max(self._silence_limit, 0.0 if kind is None else self._limit(kind))
+        if host.silent_since(state.added_at) < (1 - _ROUNDING) * limit:
+            return None
+        if failures is not None and kind is FailureKind.FAILED:
             own = failures.last_error
             if own is not None and not isinstance(own, RateLimitedError):
                 return own
@@ -247,8 +254,21 @@ class FailureRules:
 
         Then every job that was watched for all of this time is given up.
         """
-        host, limit = self.host, (1 - _ROUNDING) * self._total_limit
-        return host.silent_polls > 0 and 0 < host.silent_for >= limit
+        host, limit = self.host, (1 - _ROUNDING) * self._silence_limit
+        return host.silent_polls > 0 and host.silent_for >= limit
+
+    def _is_evidence_of_silence(self, failures: PollFailures | None) -> bool:
+        """Return True if the silence of the host is evidence against a job with these failures.
+
+        It is not if perhaps only polls of bad jobs have failed, because no others were polled.
+        """
+        own_polls = 0 if failures is None else failures.polls
+        return max(own_polls, self.host.silent_jobs) >= _MIN_SILENT
+
+    @property
+    def _silence_limit(self) -> float:
+        """Seconds for which a host must be down before all jobs are given up."""
+        return max(self._total_limit, _PROBES_APART)
 
     @property
     def _longest_silence(self) -> float:
@@ -288,9 +308,11 @@ class FailureRules:
         is_silent = kind is FailureKind.FAILED and not isinstance(
             failures.last_error, AuthenticationError
         )
-        # Silence from before the job was watched can belong to an outage that is over.
-        silent_for = min(self.host.silent_for, now - state.added_at) if is_silent else 0.0
-        total_left = longest_total - max(failures.total, silent_for)
+        total = failures.total
+        if is_silent and self.gives_up_all and self._is_evidence_of_silence(failures):
+            # Silence from before the job was watched can belong to an outage that is over.
+            total = max(total, min(self.host.silent_for, now - state.added_at))
+        total_left = longest_total - total
         if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
             return FailureAction.GIVE_UP
         if weight < _FEW:
@@ -353,6 +375,7 @@ class FailureRules:
             self.host.record_response()
         elif kind is None or not self._is_probably_bad(failures, kind):
             self.host.record_failure(error, now, longest=self._longest_silence)
+            self.host.silent_jobs += failures.polls == 1
             self.key.failed += 1
 
 
@@ -391,6 +414,9 @@ _MIN_POLLS_OF_NEW_JOB: Final = 5
 # At least this number of the seconds between two failures counts as silence of the host. In an
 # outage, a request is sent about every 10 s.
 _PROBES_APART: Final = 20.0
+# The host can be silent if a first poll of this number of jobs has failed, or this number of polls
+# of one job.
+_MIN_SILENT: Final = 3
 _OUTAGE_FACTOR: Final = 12.0  # default of `outage_patience`, as a multiple of `patience`
 # If this share of the polls of other jobs succeed, a job whose poll has failed is polled soon.
 _FEW: Final = 0.2

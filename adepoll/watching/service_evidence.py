@@ -26,6 +26,8 @@ class HostEvidence:
         silent_for: Seconds for which the host has not responded: the sum of the times between
             failed polls and list requests. Of a long time between two of them, only a part counts.
         silent_polls: Number of failed polls since the last response.
+        silent_jobs: Number of jobs of which a first poll has failed since the last response: the
+            poll before it, if any, was successful.
         last_error: Last failure that can concern all jobs of the host; None if a later response has
             shown that the host works.
         jobs: The open jobs at the host: one collection for each kind.
@@ -35,6 +37,7 @@ class HostEvidence:
     failed: int = 0
     silent_for: float = 0.0
     silent_polls: int = 0
+    silent_jobs: int = 0
     last_error: AdePollError | None = None
     jobs: list[Sized] = field(factory=list)
     _failed_at: float = 0.0  # time of `last_error`
@@ -42,7 +45,7 @@ class HostEvidence:
     def record_response(self) -> None:
         """Record a response, which shows that the host is not down."""
         self.silent_for = 0.0
-        self.silent_polls = 0
+        self.silent_polls = self.silent_jobs = 0
         self.last_error = None
 
     def record_failure(self, error: AdePollError, now: float, *, longest: float) -> None:

@@ -96,7 +96,9 @@ def test_without_a_failed_poll_no_job_is_given_up_for_an_outage():
         rules.record_failed_page(BROKEN, 20.0 * number)
     assert rules.host.silent_for == 380.0
     assert rules.outage_error(state) is None
-    rules.record(job("other"), BROKEN, 400.0)
+    for number in range(3):
+        assert rules.outage_error(state) is None
+        rules.record(job(f"other{number}"), BROKEN, 400.0)
     assert rules.outage_error(state) is not None
 
 
@@ -261,8 +263,15 @@ def test_an_outage_patience_below_the_patience_counts_as_the_patience(short, eve
     assert found[0] == max(300.0, every * 10)
 
 
+def fail_two(rules):
+    """Record that the first polls of two jobs fail."""
+    for number in range(2):
+        rules.record(job(f"failed{number}"), BROKEN, 0.0)
+
+
 def test_after_a_long_outage_each_job_ends_with_its_first_failed_poll():
     rules = rules_of()
+    fail_two(rules)
     seconds, _ = time_of_the_end(rules, BROKEN, every=50.0)
     assert rules.record(job("b"), BROKEN, seconds + 50.0) is GIVE_UP
     answer(rules)
@@ -271,13 +280,37 @@ def test_after_a_long_outage_each_job_ends_with_its_first_failed_poll():
 
 def test_after_a_long_outage_due_jobs_are_given_up_without_a_poll():
     rules = rules_of()
+    fail_two(rules)
     assert rules.outage_error(job("b")) is None
     assert time_of_the_end(rules, BROKEN, every=50.0)[0] == 3_600.0
     error = rules.outage_error(job("b"))
-    assert (error.failures, error.cause) == (73, BROKEN)
+    assert (error.failures, error.cause) == (75, BROKEN)
     assert rules.outage_error(job("c", added_at=1.0)) is None
     answer(rules)
     assert rules.outage_error(job("b")) is None
+
+
+def test_failed_polls_of_a_bad_job_are_no_outage_for_jobs_that_were_not_polled():
+    rules = rules_of(patience=2.0, outage_patience=24.0)
+    bad, good = job(), job("b")
+    play(rules, *[(2.0 * number, BROKEN) for number in range(20)], state=bad)
+    assert rules.host.silent_for == 38.0
+    assert rules.outage_error(good) is None
+    assert play(rules, (40.0, BROKEN), (41.0, BROKEN), state=good) == [2.4, 2.4]
+    assert rules.outage_error(good) is None
+    rules.record(good, BROKEN, 42.0)
+    assert rules.outage_error(good) is BROKEN
+
+
+@pytest.mark.parametrize("error", [UNKNOWN, FORBIDDEN])
+@pytest.mark.parametrize("status", [None, "processing"])
+def test_without_patience_the_grace_for_a_job_that_is_not_found_remains(error, status):
+    rules, state = rules_of(patience=0.0), job(status=status)
+    for now in range(15):
+        assert rules.record(state, error, float(now)) is not GIVE_UP
+        assert rules.outage_error(state) is None
+    ends = {rules.record(state, error, 15.0 + now) for now in range(3)}
+    assert GIVE_UP in ends
 
 
 def test_the_error_of_such_a_job_is_that_of_its_own_last_poll_if_the_outage_caused_it():
@@ -286,6 +319,7 @@ def test_the_error_of_such_a_job_is_that_of_its_own_last_poll_if_the_outage_caus
     for error, state in states.items():
         rules.record(state, BROKEN, 0.0)
         rules.record(state, error, 0.0)
+    fail_two(rules)
     time_of_the_end(rules, BROKEN, every=50.0)
     errors = {error: rules.outage_error(state) for error, state in states.items()}
     assert (errors[BROKEN], errors[REFUSED]) == (BROKEN, REFUSED)

@@ -22,7 +22,7 @@ from adepoll.errors import (
     ServiceDownError,
     UnresolvedJobsError,
 )
-from adepoll.scheduling.schedules import Adaptive
+from adepoll.scheduling.schedules import Adaptive, Fixed
 from adepoll.watching.watcher import JobWatcher
 
 
@@ -93,6 +93,38 @@ def test_an_outage_of_ten_minutes_gives_no_job_up(replay, jobs):
         async with adaptive(source) as watcher:
             settled, error = await settle(watcher.watch(ids(jobs)))
         assert (len(settled), error) == (jobs, None)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("patience", [0.5, 2])
+def test_a_bad_job_is_no_outage_for_good_jobs_that_are_polled_rarely(replay, patience):
+    """The pauses of the good jobs are longer than `outage_patience`."""
+
+    async def script():
+        source = Service(lambda j, _: broken(j) if j == "bad" else None, takes=200.0)
+        async with watcher_of(source, schedule=Fixed(interval=60), patience=patience) as watcher:
+            settled, error = await settle(watcher.watch([*ids(20), "bad"]))
+        assert (sorted(settled), [*error.causes]) == (sorted(ids(20)), ["bad"])
+
+    replay(script)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize("found", [False, True])
+def test_without_patience_a_job_that_is_not_found_has_its_grace(replay, status, found):
+    def problem(job_id, time):
+        if job_id == "good" or (found and time < 2):
+            return None
+        return status_error(status, {}, b"", job_id=job_id)
+
+    async def script():
+        source = Service(problem, takes=100.0)
+        async with adaptive(source, patience=0) as watcher, watcher.watch(["good"]) as watch:
+            with pytest.raises((JobNotFoundError, PermissionDeniedError)):
+                await watcher.wait("bad")
+            assert 15 <= now() < 22
+            assert [job.job_id async for job in watch] == ["good"]
 
     replay(script)
 
