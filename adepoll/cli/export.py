@@ -1,7 +1,7 @@
 """``adepoll export``: write the jobs and results of a batch as tables."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,11 +13,11 @@ from adepoll import AdePollError, ExportReport, export
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.options import TableFormat
+from adepoll.cli.progress import ExportView
 from adepoll.cli.run import run_sync
 from adepoll.cli.stdout_writer import naming_stdout, write_line
 from adepoll.common.redaction import path_word, printable, shell_line, showable
 from adepoll.common.system_errors import reason_of
-from adepoll.display.views import State, make_view
 
 _SHOWN: Final = 20  # maximum number of printed conflicts, and of printed unreadable results
 _LONGEST_CONFLICT: Final = 2_000  # characters
@@ -46,7 +46,7 @@ def export_tables(
         try:
             with (
                 nullcontext(target) if target is not None else _stdout(kind) as destination,
-                _showing_progress() as progress,
+                ExportView() as view,
             ):
                 report = export(
                     journal,
@@ -56,7 +56,7 @@ def export_tables(
                     references=references,
                     dates=dates,
                     results=results,
-                    progress=progress,
+                    progress=view.update,
                 )
         except OSError as error:
             if target is None or isinstance(error, AdePollError):
@@ -90,19 +90,6 @@ def _stdout(table_format: TableFormat | None) -> Iterator[BinaryIO]:
         file.seek(0)
         for line in file:
             write_line(printable(line.decode().removesuffix("\n")))
-
-
-@contextmanager
-def _showing_progress() -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function that shows how many jobs were read; None if it cannot be shown."""
-    view = make_view()
-    if view is None:
-        yield None
-        return
-    try:
-        yield lambda done, total: view.show(State(name="read", done=done, total=total))
-    finally:
-        view.close()
 
 
 def _say_report(report: ExportReport, journal: Path) -> None:

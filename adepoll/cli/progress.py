@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
@@ -294,7 +295,7 @@ def _packed(parts: Iterable[Text], width: int) -> list[Text]:
 
 
 class _NameColumn(ProgressColumn):
-    """The name of a file. On a narrow terminal, it is cut, so that all numbers are visible."""
+    """The name of a bar. On a narrow terminal, it is cut, so that all numbers are visible."""
 
     def render(self, task: Task) -> Text:
         """Return the name."""
@@ -309,17 +310,19 @@ class _NarrowProgress(Progress):
         return _Narrow(super().get_renderable())
 
 
-class DownloadView(Closeable):
-    """Progress of a download on stderr; shows nothing if stderr is not a terminal."""
+class BarView(Closeable):
+    """A progress bar on stderr, which is erased at the end.
 
-    def __init__(self, name: str) -> None:
-        """Create a view for the file `name`."""
+    Shows nothing if stderr is not a terminal.
+    """
+
+    def __init__(self, name: str, *columns: ProgressColumn) -> None:
+        """Create a bar with the text `name` before it, and with `columns` after it."""
         console = Console(stderr=True)
         self._progress = _NarrowProgress(
             _NameColumn(),
             BarColumn(bar_width=24),
-            DownloadColumn(binary_units=True, table_column=Column(no_wrap=True)),
-            TransferSpeedColumn(table_column=Column(no_wrap=True)),
+            *columns,
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
             refresh_per_second=_REFRESHES_PER_SECOND,
@@ -329,17 +332,37 @@ class DownloadView(Closeable):
         self._bar = self._progress.add_task(showable(name, 200), total=None)
 
     def __enter__(self) -> Self:
-        """Begin to show the progress bar."""
+        """Begin to show the bar."""
         self._progress.start()
         return self
 
     def close(self) -> None:
-        """Erase the progress bar."""
+        """Erase the bar."""
         self._progress.stop()
 
-    def update(self, received: int, size: int | None) -> None:
-        """Show that `received` of `size` bytes are on disk; `size` is None if it is unknown."""
-        self._progress.update(self._bar, completed=received, total=size)
+    def update(self, done: int, total: int | None) -> None:
+        """Show that `done` of `total` bytes or jobs are done; `total` is None if it is unknown."""
+        self._progress.update(self._bar, completed=done, total=total)
+
+
+class DownloadView(BarView):
+    """Shows how many bytes of a file have been downloaded."""
+
+    def __init__(self, name: str) -> None:
+        """Create a view for the file `name`."""
+        super().__init__(
+            name,
+            DownloadColumn(binary_units=True, table_column=Column(no_wrap=True)),
+            TransferSpeedColumn(table_column=Column(no_wrap=True)),
+        )
+
+
+class ExportView(BarView):
+    """Shows how many jobs of a batch have been read for tables."""
+
+    def __init__(self) -> None:
+        """Create a view that shows no number yet."""
+        super().__init__("jobs read", MofNCompleteColumn(table_column=Column(no_wrap=True)))
 
 
 _STYLES = {

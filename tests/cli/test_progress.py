@@ -29,7 +29,15 @@ from adepoll.cli.batch_state import (
     state_of_batch,
 )
 from adepoll.cli.demo_run import DownloadCounter
-from adepoll.cli.progress import Display, DownloadView, LiveView, PlainView, View, progress_view
+from adepoll.cli.progress import (
+    Display,
+    DownloadView,
+    ExportView,
+    LiveView,
+    PlainView,
+    View,
+    progress_view,
+)
 
 MANY = BatchState(
     known=50_000,
@@ -447,6 +455,14 @@ def test_a_long_name_of_a_download_is_cut_and_the_numbers_are_not(monkeypatch, w
     assert "1.0/3.0 MiB" in shown
     assert shown.count("\x1b[1A") == 1  # the display has one line, so one line is erased
     assert max(map(len, lines_of(shown))) <= width - len("^C")  # Ctrl-C shows this at the end
+
+
+def test_an_export_is_shown_on_stderr_until_its_end():
+    with at_terminal() as terminal:
+        with ExportView() as view:
+            view.update(120, 4_000)
+        shown = all_of(terminal)
+    assert shown.index("jobs read") < shown.index("120/4000") < shown.rindex("\x1b[2K")
 
 
 def test_a_closed_terminal_does_not_end_the_batch(replay, monkeypatch):
