@@ -11,7 +11,6 @@ from adepoll.cli.messages import say, shown
 from adepoll.cli.progress import DownloadView
 from adepoll.cli.run import run
 from adepoll.cli.stdout_writer import write_bytes_async
-from adepoll.fetcher.part_names import can_be_continued
 
 
 def fetch(
@@ -25,11 +24,10 @@ def fetch(
 ) -> None:
     """Download the result of the job `job_id`; see `commands.fetch`."""
     target: Path | None = None
-    name = ""  # the id without the kind
 
     async def main() -> ExitCode:
-        nonlocal target, name
-        name = JobRef.of(job_id).job_id
+        nonlocal target
+        name = JobRef.of(job_id).job_id  # without the kind
         target = None if out == "-" else Path(out or result_name(name))
         async with (
             connect() as client,
@@ -50,7 +48,7 @@ def fetch(
         return ExitCode.COMPLETED
 
     def say_what_is_kept() -> None:
-        if target is not None and can_be_continued(target, name):
+        if target is not None and adepoll.ResultFetcher.can_resume(job_id, target):
             say("adepoll: the partial download is kept; the same command continues it")
 
     run(main, on_stop=say_what_is_kept, on_error=say_what_is_kept)

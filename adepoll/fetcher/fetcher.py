@@ -31,7 +31,7 @@ from adepoll.errors.frames import without_frames
 from adepoll.fetcher.disk_writer import DiskWriter, Progress
 from adepoll.fetcher.download import ResultDownload, write_local
 from adepoll.fetcher.part_file import PartFile
-from adepoll.fetcher.part_names import LeftoverRemoval
+from adepoll.fetcher.part_names import LeftoverRemoval, has_resume_state
 from adepoll.fetcher.polled_result import changed_error
 from adepoll.fetcher.responses import MAX_ERROR_PAGE
 from adepoll.fetcher.result_items import ResultItems
@@ -284,6 +284,17 @@ class ResultFetcher(AsyncCloseable):
                 resumed=published.resumed,
                 seconds=loop.time() - started,
             )
+
+    @staticmethod
+    def can_resume(job: Job, path: str | PathLike[str]) -> bool:
+        """Return whether an interrupted download of a job to `path` can be resumed.
+
+        If so, call `download` with the same job and path. Nothing is requested.
+
+        Raises:
+            InvalidJobIdError: The id cannot be a job id.
+        """
+        return has_resume_state(Path(path), ref_of(job).job_id)
 
     @asynccontextmanager
     async def stream(

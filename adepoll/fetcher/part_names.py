@@ -22,11 +22,8 @@ _PRIVATE: Final = re.compile(r"\..*\.[0-9a-f]{12}\.[0-9a-f]{16}\.part", re.DOTAL
 _MAX_CLEANED: Final = 1000  # folders that `LeftoverRemoval` remembers
 
 
-def can_be_continued(target: Path, job_id: str) -> bool:
-    """Return whether a download of a job to `target` was interrupted and can be continued.
-
-    This is the case if its part file has a resume state.
-    """
+def has_resume_state(target: Path, job_id: str) -> bool:
+    """Return whether an interrupted download of a job to `target` has left a resume state."""
     part = PartNames(target, job_id).shared
     return os.path.lexists(part.with_name(f"{part.name}{STATE_END}"))
 

@@ -643,7 +643,9 @@ async def test_less_than_a_mebibyte_is_not_kept(bucket, fetch, stored, result_bo
 
 async def test_another_job_does_not_resume_it(bucket, body, fetch, stored, tmp_path):
     await leave_part_file(bucket, fetch, stored, tmp_path / "out")
-    await fetch().download(stored(bucket.url(), job_id="job-2"), tmp_path / "out")
+    other = stored(bucket.url(), job_id="job-2")
+    assert not fetch().can_resume(other, tmp_path / "out")
+    await fetch().download(other, tmp_path / "out")
     assert bucket.ranges[0] == (0, PART)
 
 
@@ -1044,6 +1046,7 @@ async def test_a_cancelled_download_leaves_no_task_and_can_be_resumed(
         assert asyncio.all_tasks() == tasks
         left = [name for name in names(tmp_path) if name != "out"]
         assert len(left) in {0, 2}
+        assert fetcher.can_resume(stored(bucket.url()), target) is bool(left)
         assert open_files_in(tmp_path) == []
         if target.exists():
             assert target.read_bytes() == bucket.body

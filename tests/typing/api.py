@@ -147,6 +147,7 @@ async def main() -> None:
 
 
 async def serve(fetcher: ResultFetcher) -> None:
+    assert_type(fetcher.can_resume("a", "a.json"), bool)
     async with fetcher.stream("a", start=-100) as chunks:
         assert_type(chunks.start, int)
         assert_type(chunks.stop, int | None)
