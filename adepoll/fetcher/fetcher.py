@@ -346,7 +346,8 @@ class ResultFetcher(AsyncCloseable):
         ``json``. Numbers have the same types as in `result`. A string in JSON can contain an
         unpaired surrogate, which is not valid text: it becomes a question mark. NaN and Infinity
         are not JSON (RFC 8259, section 6): the iteration raises `ResultMalformedError` when it
-        reaches them, but `result` reads them as None.
+        reaches them, but `result` reads them as None. The same is true for a number of more than
+        4,300 digits (an integer) or 16,384 characters, which `result` reads as text or as a float.
 
         Args:
             job: A snapshot of the job, a `JobRef`, or its id.

@@ -17,18 +17,21 @@ from adepoll.api.models import Json
 from adepoll.common.extras import how_to_install
 from adepoll.common.threads import start_in_thread, wait_until_done
 from adepoll.errors import ConfigurationError, ResultMalformedError, ResultTooLargeError
+from adepoll.fetcher.long_text import MAX_NUMBER, LongText, TokenLengths, without_unpaired
 from adepoll.fetcher.result_stream import ResultStream
 
 _Event: TypeAlias = tuple[str, Json]
 
 # Levels of nested objects and arrays. The decoder of `ResultFetcher.result` has about this limit.
 _MAX_DEPTH: Final = 900
-# Bytes that are parsed in one step. No other thread can run while ijson parses. So a large step
-# would block the event loop.
-_STEP: Final = 2**14
-# ijson reads a text or a number again from its beginning when it gets the next bytes. So the steps
-# of a long text grow with it: each has this part of the bytes that were read before.
-_SHARE: Final = 4
+# Bytes that are parsed in one step, at least as many as a number may have. No other thread can run
+# while ijson parses. So a large step would block the event loop.
+_STEP: Final = MAX_NUMBER
+# ijson reads a text again from its beginning when it gets the next bytes. So adepoll itself reads
+# the rest of a text of which one step has ended after this number of bytes or more.
+_LONG: Final = 2**10
+# Items that are returned before other tasks of the event loop may run.
+_ITEMS_PER_TURN: Final = 500
 
 
 @define(eq=False)
@@ -57,6 +60,10 @@ class ItemBuilder:
     def is_within_item(self) -> bool:
         """True between the first and the last event of an item that is an object or array."""
         return bool(self._open)
+
+    def needs_text(self, event: str) -> bool:
+        """Return whether the text that comes next is a key or an item, or part of an item."""
+        return self.is_within_item or event == "map_key" or self._paths[-1] == self.prefix
 
     def add(self, events: Iterable[_Event]) -> None:
         """Add the next events of the parser; append the items that they complete to `items`.
@@ -172,13 +179,14 @@ class ResultItems:
         self._ijson = _import_ijson()
         self._events: list[_Event] = self._ijson.sendable_list()
         self._parser: _Parser = self._ijson.basic_parse_coro(self._events)
-        self._held = 0  # bytes in memory of an item or a string that is not complete yet
-        # Bytes of a text or number whose end has not arrived, and bytes that follow them and wait
-        # until they are enough for the next step.
-        self._unfinished = 0
-        self._waiting = bytearray()
+        self._held = 0  # bytes in memory of an item or a long text that is not complete yet
+        self._lengths = TokenLengths()
+        # The event of the long text that is being read, and this text.
+        self._long: tuple[str, LongText] | None = None
+        self._rest = b""  # bytes of an escape or a character whose end has not arrived
         # First bytes of the text that may be the beginning of a byte order mark; None after that.
         self._start: bytes | None = b""
+        self._left_in_turn = _ITEMS_PER_TURN
         self._ended = False
         # A thread parses the last chunk, or has parsed it while the caller was cancelled.
         self._parsing: asyncio.Future[None] | None = None
@@ -196,6 +204,10 @@ class ResultItems:
             AdePollError: As for `ResultStream`.
         """
         items = self._builder.items
+        self._left_in_turn -= 1
+        if not self._left_in_turn:
+            self._left_in_turn = _ITEMS_PER_TURN
+            await asyncio.sleep(0)
         while not items:
             if self._ended:
                 raise StopAsyncIteration
@@ -225,7 +237,7 @@ class ResultItems:
             ResultTooLargeError: An item is too large.
         """
         problem = self._feed(chunk)
-        if problem is None and self._held + len(self._waiting) > self._max_bytes:
+        if problem is None and self._held > self._max_bytes:
             raise ResultTooLargeError(job_id=self._job_id, limit=self._max_bytes, what="an item")
         if problem is None and not (chunk or self._builder.is_found):
             problem = "nothing has the path of the items"
@@ -241,17 +253,18 @@ class ResultItems:
         block keeps the error of ijson as its ``__context__``, and that error quotes the document.
         """
         try:
-            self._waiting += self._without_mark(chunk)
-            if chunk and len(self._waiting) < self._unfinished // _SHARE:
-                return None
-            text, self._waiting = bytes(self._waiting), bytearray()
+            text = self._rest + self._without_mark(chunk)
             position = 0
             while position < len(text):
-                stop = position + max(_STEP, self._unfinished // _SHARE)
-                piece, position = text[position:stop], stop
-                self._parser.send(piece)
-                self._take_events(len(piece))
+                piece = text[position : position + _STEP]
+                size = self._read(piece)
+                if not size:
+                    break
+                position += size
+            self._rest = text[position:]
             if not chunk:
+                if self._rest or self._long is not None:
+                    return "expected JSON"
                 self._parser.close()
                 self._take_events(0)
         except SystemError:  # ijson ignores the error with which Python refuses a long number
@@ -263,6 +276,40 @@ class ResultItems:
         except self._ijson.JSONError:
             return "expected JSON"
         return None
+
+    def _read(self, piece: bytes) -> int:
+        """Read the next bytes; return how many were read: 0 if more must arrive first.
+
+        Raises:
+            ValueError: The bytes are not usable JSON.
+        """
+        if self._long is None and self._lengths.text > _LONG:
+            self._begin_long_text()
+        if self._long is not None:
+            return self._read_long_text(*self._long, piece)
+        size = self._lengths.read(piece)
+        if size:
+            self._parser.send(without_unpaired(piece[:size]))
+            self._take_events(size)
+        return size
+
+    def _begin_long_text(self) -> None:
+        """End the current text for the parser, and begin to read the rest of this text."""
+        self._parser.send(b'"')
+        event, beginning = self._events.pop()
+        text = LongText(str(beginning), is_kept=self._builder.needs_text(event))
+        self._long = event, text
+
+    def _read_long_text(self, event: str, text: LongText, piece: bytes) -> int:
+        """Read the next bytes of a long text; return how many were read."""
+        size = text.read(piece)
+        if text.is_kept:
+            self._held += size
+        if text.is_complete:
+            self._long, self._lengths = None, TokenLengths()
+            self._events.append((event, text.text()))
+            self._take_events(0)
+        return size
 
     def _without_mark(self, chunk: bytes) -> bytes:
         """Return the next bytes (empty at the end) without the byte order mark before the text."""
@@ -277,14 +324,12 @@ class ResultItems:
 
     def _take_events(self, size: int) -> None:
         """Pass the events of the last `size` bytes to the `ItemBuilder`."""
-        events, builder = self._events, self._builder
-        # The parser holds these bytes if they end within an item, or within a string.
-        is_held = builder.is_within_item or not events
-        self._unfinished = 0 if events else self._unfinished + size
+        builder = self._builder
         before = len(builder.items)
-        builder.add(events)
-        events.clear()
-        self._held = self._held + size if is_held and len(builder.items) == before else 0
+        builder.add(self._events)
+        self._events.clear()
+        is_held = builder.is_within_item and len(builder.items) == before
+        self._held = self._held + size if is_held else 0
 
 
 def _import_ijson() -> Any:

@@ -127,7 +127,8 @@ async def test_a_number_that_no_float_can_represent_is_text():
 
 
 async def test_an_unpaired_surrogate_becomes_a_question_mark():
-    assert await parse(rb'{"a": ["x\ud800y", "\ud83d\ude00"]}', "a.item") == ["x?y", "😀"]
+    text = rb'{"a": ["x\ud800y", "\ud83d\ude00", "\ude00", "\ud800\u0041", "\\ud800"]}'
+    assert await parse(text, "a.item") == ["x?y", "😀", "?", "?A", r"\ud800"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ async def test_items_before_invalid_json_are_yielded():
     [
         pytest.param(b'{"a": [[' + b"1," * 60_000 + b"1]]}", id="many values"),
         pytest.param(b'{"a": ["' + b"x" * 120_000 + b'"]}', id="one string"),
-        pytest.param(b'{"b": "' + b"x" * 120_000 + b'"}', id="a string elsewhere"),
+        pytest.param(b'{"a": [{"' + b"x" * 120_000 + b'": 1}]}', id="one key"),
     ],
 )
 async def test_an_item_over_the_limit_raises(text):
@@ -214,8 +215,9 @@ async def test_the_limit_is_that_of_one_item_although_each_chunk_ends_within_an_
 
 
 async def test_values_outside_the_path_may_have_any_size():
-    text = b'{"b": [' + b"1," * 200_000 + b'1], "a": [7]}'
-    assert await parse(text, "a.item", chunk=1000, most=10_000) == [7]
+    for value in (b"[" + b"1," * 200_000 + b"1]", b'"%b"' % (b"x" * 400_000)):
+        text = b'{"b": %b, "a": [7]}' % value
+        assert await parse(text, "a.item", chunk=1000, most=10_000) == [7]
 
 
 def test_a_path_that_is_longer_than_that_of_the_items_is_not_written():
@@ -360,38 +362,94 @@ async def test_a_call_that_is_cancelled_while_a_thread_parses_can_be_repeated(mo
     assert await anext(items, None) is None
 
 
-@pytest.mark.parametrize("value", [b'"%b"' % (b"\\n" * 500_000), b"0." + b"3" * 1_000_000])
-async def test_the_work_for_a_long_text_or_number_is_in_proportion_to_its_length(value):
-    """ijson reads it again from its beginning with each piece."""
-    text = b'{"a":%b,"b":[1,{"c":2},3]}' % value
-    items = ResultItems(ResultStream(InlineResult(text)), "b.item", job_id="job-1", max_bytes=2**21)
-    parser, events = items._parser, items._events
-    work = held = 0
+ESCAPES = {
+    "plain": (b"x", "x"),
+    "of two bytes": (rb"\n", "\n"),
+    "quotation marks": (rb"\"", '"'),
+    "backslashes": (rb"\\", "\\"),
+    "a backslash before an escape": (rb"\\\n", "\\\n"),
+    "of six bytes": (rb"\u00e9", "é"),
+    "pairs": (rb"\ud83d\uDE00", "😀"),
+    "UTF-8 of two bytes": ("é".encode(), "é"),
+    "UTF-8 of four bytes": ("😀".encode(), "😀"),
+    "unpaired": (rb"\ud800", "?"),
+    "unpaired, and a pair": (rb"\ud800\ud83d\ude00\ude00", "?😀?"),
+    "text like an escape": (rb"\\ud800", r"\ud800"),
+}
 
-    class Counting:
+
+@pytest.mark.parametrize(("escape", "meant"), ESCAPES.values(), ids=ESCAPES)
+async def test_a_long_text_is_read_in_any_chunks(escape, meant):
+    """Within an item, as an item, as a key, and elsewhere; a chunk can end within an escape."""
+    for before in (b"", b"x", b"xy"):  # the steps end at another byte of the escape
+        part, value = before + escape * 9_000, before.decode() + meant * 9_000
+        text = b'{"m": "%b", "%b": 0, "a": [{"b": "%b", "%b": 1}, "%b", 2]}' % ((part,) * 5)
+        for chunk in (1_001, 30_000, 2**20):
+            assert await parse(text, "a.item", chunk=chunk) == [{"b": value, value: 1}, value, 2]
+
+
+@pytest.mark.parametrize(
+    "end", [b"", b"\\", b'\\"', b"\xc3", b'\xff"', b'\n"', b'\\x"', b'\\u12x4"']
+)
+async def test_a_long_text_that_is_malformed_raises(end):
+    for start in (b"", b'{"a": ['):
+        with pytest.raises(ResultMalformedError, match="expected JSON"):
+            await parse(start + b'"' + b"x" * 70_000 + end, "a.item", chunk=1_000)
+
+
+async def test_a_step_reads_few_bytes_although_a_text_is_long():
+    """ijson would read the whole text again in each step, and no other thread could run."""
+    text = b'{"a":"%b","b":[1,{"c":2},3]}' % (b"\\n" * 500_000)
+    items = ResultItems(ResultStream(InlineResult(text)), "b.item", job_id="job-1", max_bytes=2**21)
+    parser = items._parser
+    sent = []
+
+    class Recording:
         close = parser.close
 
         def send(self, piece):
-            nonlocal work, held
             parser.send(piece)
-            held += len(piece)
-            work += held
-            if events:
-                held = 0
+            sent.append(len(piece))
 
-    items._parser = Counting()
+    items._parser = Recording()
     assert [item async for item in items] == [1, {"c": 2}, 3]
-    assert work < 10 * len(text)
+    assert sum(sent) <= 3 * 2**14
 
 
-async def test_the_rows_after_a_long_text_are_read_in_any_chunks():
-    rows = [{"a": number, "b": "x\n" * number} for number in range(200)]
-    text = json.dumps({"m": "y\n" * 100_000, "rows": rows}).encode()
-    for chunk in (999, 30_000, 2**20):
-        assert await parse(text, "rows.item", chunk=chunk) == rows
+async def test_a_long_text_that_is_no_part_of_an_item_is_not_kept():
+    text = b'{"m": "%b", "a": [1]}' % (b"x" * 8_000_000)
+    tracemalloc.start()
+    try:
+        assert await parse(text, "a.item", chunk=2**16) == [1]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(text)  # `parse` itself copies the text
 
 
-async def test_bytes_that_wait_for_the_next_step_count_towards_the_limit():
-    text = b'{"a":"%b' % (b"x" * 1_000_000)
-    with pytest.raises(ResultTooLargeError):
-        await parse(text, "b.item", chunk=1_000, most=900_000)
+@pytest.mark.parametrize("number", [b"1" * 20_000, b"0." + b"3" * 20_000, b"1e" + b"0" * 20_000])
+async def test_a_number_of_more_than_16384_characters_is_an_error(number):
+    for chunk in (1_000, 2**20):
+        with pytest.raises(ResultMalformedError, match=r"16384 characters|too many digits"):
+            await parse(b'{"a":' + number + b',"b":[1]}', "b.item", chunk=chunk)
+    assert await parse(b'{"b":[0.%b]}' % (b"3" * 16_000), "b.item", chunk=1_000) == [1 / 3]
+
+
+async def test_other_tasks_run_while_many_items_are_returned():
+    turns = 0
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    items = ResultItems(
+        ResultStream(InlineResult(b"[" + b"0," * 30_000 + b"0]")), "item", job_id="j", max_bytes=100
+    )
+    counting = asyncio.create_task(count_turns())
+    assert await anext(items) == 0  # all have been parsed
+    turns = 0
+    assert sum([1 async for _ in items]) == 30_000
+    counting.cancel()
+    assert turns >= 30_000 // 500
