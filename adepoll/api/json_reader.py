@@ -60,6 +60,7 @@ def reader_of(cls: type, shape: Shape | None = None) -> Callable[..., Any]:
         "with_bounded_values": with_bounded_values,
         "containers": CONTAINERS,
         "set_aside": set_aside,
+        "is_same": _is_same,
     }
     lines = [
         "def read(raw, text=None):",
@@ -89,6 +90,14 @@ def set_aside(extra: dict[str, Json], key: str, value: Json) -> None:
     # JSON that is nested too deeply is kept as text, and under another key. Under the same key, the
     # text would become the value of the field when the object is written and read again.
     extra[key if kept is value else f"{key}_json"] = kept
+
+
+def _is_same(value: Json, other: Json) -> bool:
+    """Return whether two JSON values are the same; False if they are nested too deeply to say."""
+    try:
+        return value == other and repr(value) == repr(other)  # for ``==``, true is equal to 1
+    except RecursionError:
+        return False
 
 
 # Conditions, by type, under which the value of the variable `{v}` needs no further check.
@@ -171,8 +180,8 @@ def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
         return
     if field.repeats:
         other = field.repeats
-        yield f" try: same = _{other} is not None and raw_{other}.get({field.key!r}) == {v}"
-        yield " except RecursionError: same = False"
+        of_other = f"raw_{other}.get({field.key!r})"
+        yield f" same = _{other} is not None and is_same({of_other}, {v})"
         yield f" if same: {v} = _{other}.{field.name}"
         yield " else:"
     else:

@@ -316,7 +316,7 @@ def bounded(value: Json) -> Json:
 
     A deeper value would raise RecursionError when it is compared, copied, pickled or printed.
     """
-    return dumps(value) if _is_too_deep([value]) else value
+    return dumps(value) if is_too_deep([value]) else value
 
 
 def with_bounded_values(members: dict[str, Json]) -> dict[str, Json]:
@@ -324,12 +324,12 @@ def with_bounded_values(members: dict[str, Json]) -> dict[str, Json]:
 
     If there is no such value, return `members` itself.
     """
-    if not _is_too_deep(members.values()):  # one check of all values is faster than one for each
+    if not is_too_deep(members.values()):  # one check of all values is faster than one for each
         return members
     return {name: bounded(value) for name, value in members.items()}
 
 
-def _is_too_deep(values: Iterable[Json]) -> bool:
+def is_too_deep(values: Iterable[Json]) -> bool:
     """Return whether at least one of the values has more than `MAX_NESTING` levels.
 
     To be fast, this function calls only functions written in C for each value.

@@ -11,7 +11,7 @@ from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from adepoll.api.json_text import MAX_NESTING, Json, as_text, bounded, loads
+from adepoll.api.json_text import MAX_NESTING, Json, as_text, is_too_deep, loads
 
 _EXACT_LENGTH: Final = 16  # characters: a point and 15 digits, which a double can always hold
 _NO_MARKS: Final = bytes(sorted({*range(256)} - {*b'[]{}"'}))
@@ -91,8 +91,8 @@ def _checked(value: Json, text: bytes | str) -> Json:
         UnreadableError: Arrays and objects are nested in more than 100 levels.
     """
     content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    # `_is_deep` is exact for UTF-8. `bounded` is exact for all encodings, but slow.
-    if _is_deep(content) and bounded(value) is not value:
+    # `_is_deep` is exact for UTF-8. `is_too_deep` is exact for all encodings, but slow.
+    if _is_deep(content) and is_too_deep([value]):
         raise UnreadableError(f"it has more than {MAX_NESTING} levels")
     if b"\\ud" in content or b"\\uD" in content:  # an escaped half of a surrogate pair
         return without_surrogates(value)

@@ -391,6 +391,17 @@ def test_validators_of_a_class_are_applied():
         codec.read(Checked, {"size": 0})
 
 
+@pytest.mark.parametrize(("odd", "number"), [(False, 0), (True, 1)])
+def test_metadata_that_differs_only_in_a_boolean_is_read(odd, number):
+    """For Python, false is equal to 0."""
+    data = {**RESULT, "metadata": {**METADATA, "duration_ms": odd}}
+    job = {**JOB, "data": data, "metadata": {**METADATA, "duration_ms": number}}
+    snapshot = v1_extract.decode_job(json.dumps(job))
+    assert snapshot.metadata.duration_ms == number
+    assert snapshot.data.metadata.duration_ms is None
+    assert JobSnapshot.from_json(snapshot.to_json()) == snapshot
+
+
 def test_metadata_that_differs_from_the_metadata_of_the_data_is_read():
     job = {**JOB, "metadata": {**METADATA, "duration_ms": 7}}
     snapshot = v1_extract.decode_job(json.dumps(job))

@@ -603,6 +603,13 @@ async def test_unreadable_results_are_reported_and_their_jobs_have_rows(tmp_path
     assert adepoll.export(tmp_path / "b.db", tmp_path / "t.csv", results=moved).results == 1
 
 
+async def test_too_many_levels_around_an_exact_number_are_reported(tmp_path):
+    text = result_text(0).replace("0", "[" * 150 + "0.12345678901234567890" + "]" * 150, 1)
+    await write_journal(tmp_path / "b.db", [text], folder=tmp_path)
+    report = adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
+    assert "levels" in report.problems["j0"]
+
+
 async def test_a_result_file_that_cannot_be_opened_is_unreadable(tmp_path, monkeypatch):
     real = Path.open
 
