@@ -27,6 +27,11 @@ _MAX_EXACT_INT: Final = 2**53  # a double holds each integer up to this one exac
 # these objects has. So the lists of a result of 1 MB, with empty objects and one object with 1,000
 # keys, could need gigabytes. The limit is for the rows that are written together.
 _MAX_LIST_CELLS: Final = 10_000_000
+# A list of 100,000 objects with one of 1,000 keys each has a megabyte, but its table would have 100
+# million cells, and its file a gigabyte. A table of more cells than `_MAX_SPARSE_CELLS` must have a
+# value in one of `_CELLS_OF_A_VALUE` cells.
+_MAX_SPARSE_CELLS: Final = 10_000_000
+_CELLS_OF_A_VALUE: Final = 20
 _NUMBERS: Final = frozenset({"integer", "number"})
 _SCALARS: Final = frozenset({"boolean", "integer", "number", "text"})
 
@@ -101,9 +106,13 @@ class _Resolver:
     def columns(
         self, node: Node, root: str, reserved: frozenset[str], get: GetValues
     ) -> tuple[list[Column], list[TypeConflict]]:
+        """Return the columns for all values at a node, and the conflicts; see `columns_of`."""
         found: list[Column] = []
         others = node
         if node.children:  # some of the values are objects
+            if _is_sparse(node):
+                as_json = self._conflict(node, root, "too many empty cells", Scalar.JSON)
+                return [_column(root, as_json, get)], self.conflicts
             others = node.without_objects()
             get_object = _only(get, is_object=True) if others.kinds else get
             getters: dict[KeyPath, GetValues] = {(): get_object}
@@ -203,6 +212,16 @@ class _Resolver:
         self.conflicts.append(
             TypeConflict(path=self.within + path, found=found, reason=reason, type=written_as)
         )
+
+
+def _is_sparse(node: Node) -> bool:
+    """Return whether a table with one row for each object would have too many empty cells."""
+    columns = [child for _, child in leaves(node)]
+    cells: int = node.kinds["object"][0] * len(columns)
+    if cells <= _MAX_SPARSE_CELLS:
+        return False
+    values: int = sum(count for child in columns for count, _ in child.kinds.values())
+    return cells > _CELLS_OF_A_VALUE * values
 
 
 def _cells_of(kind: ColumnType) -> int:

@@ -11,6 +11,8 @@ from adepoll.tables.exact_json import dump
 
 # Types of values that `csv` can write without a change. None becomes an empty cell.
 _AS_THEY_ARE: Final = frozenset({type(None), str, int, float})
+# Types of values that are, or can contain, dates and times.
+_NOT_PLAIN: Final = frozenset({datetime, date, list, dict})
 _CR_LF: Final = "\r\n"
 
 
@@ -28,7 +30,11 @@ class CsvWriter:
 
     def write(self, values: Sequence[Sequence[Any]]) -> None:
         """Write rows; `values` contains one sequence of values for each column."""
-        self._csv.writerows([_cell(value) for value in row] for row in zip(*values, strict=True))
+        cells = (
+            column if _AS_THEY_ARE.issuperset(map(type, column)) else [*map(_cell, column)]
+            for column in values
+        )
+        self._csv.writerows(zip(*cells, strict=True))
 
     def close(self) -> None:
         """Write all remaining data; do not close the file."""
@@ -62,8 +68,12 @@ class JsonLinesWriter:
 
     def write(self, values: Sequence[Sequence[Any]]) -> None:
         """Write rows; `values` contains one sequence of values for each column."""
-        for row in zip(*values, strict=True):
-            fields = {name: _plain(value) for name, value in zip(self._names, row, strict=True)}
+        plain = (
+            column if _NOT_PLAIN.isdisjoint(map(type, column)) else [*map(_plain, column)]
+            for column in values
+        )
+        for row in zip(*plain, strict=True):
+            fields = dict(zip(self._names, row, strict=True))
             self._file.write(dump(fields).encode() + b"\n")
 
     def close(self) -> None:

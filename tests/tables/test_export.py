@@ -321,6 +321,16 @@ async def test_a_conflict_within_a_list_names_its_path(table):
     assert [conflict.path for conflict in report.conflicts] == ["a[].b"]
 
 
+async def test_the_elements_of_a_list_with_too_many_keys_are_json_text(tmp_path):
+    rows = [{f"k{number % 900}": number} for number in range(12_000)]
+    await write_journal(tmp_path / "b.db", [result_text({"rows": rows})], folder=tmp_path)
+    report = adepoll.export(tmp_path / "b.db", tmp_path / "t.jsonl", explode=["rows"])
+    found = [json.loads(line) for line in (tmp_path / "t-rows.jsonl").read_text().splitlines()]
+    assert [json.loads(row["value"]) for row in found] == rows
+    assert [*found[-1]] == ["job_id", "index", "path", "value"]
+    assert [conflict.path for conflict in report.conflicts] == ["rows[].value"]
+
+
 async def test_keys_that_are_data_become_json_text(table):
     jobs = [{"m": {f"k{job}-{key}": key for key in range(400)}} for job in range(3)]
     rows, report = await table(*jobs)

@@ -200,6 +200,20 @@ def test_lists_whose_cells_would_fill_the_memory_become_json_text():
     assert conflict.path == "b"
 
 
+def test_a_table_with_too_many_empty_cells_becomes_one_column_of_json_text(monkeypatch):
+    """A result of a megabyte could otherwise become a table of a gigabyte."""
+    monkeypatch.setattr(inference, "_MAX_SPARSE_CELLS", 1_000)
+    rows = [{f"k{number}": 1} for number in range(20)]
+    assert len(observed([rows * 5])[0]) == 20  # 2,000 cells, one of 20 has a value
+    columns, (conflict,) = observed([[*rows * 5, {}]])
+    assert columns == [("root", Scalar.JSON)]
+    assert (conflict.reason, conflict.type) == ("too many empty cells", "JSON text")
+    assert (conflict.path, conflict.found["object"][0]) == ("root", 101)
+    assert len(observed([[*rows * 2, *[{}] * 10]])[0]) == 20  # a small table may be empty
+    deep = [{"a": {"b": row}} for row in [*rows * 5, {}]]
+    assert observed([[*deep, "x"]])[0] == [("root", Scalar.JSON)]
+
+
 def test_a_list_without_objects_stays_a_list_of_any_length(monkeypatch):
     monkeypatch.setattr(inference, "_MAX_LIST_CELLS", 10)
     assert observed([[{"a": [1] * 100}]]) == ([("a", ListType(Scalar.INTEGER))], [])
