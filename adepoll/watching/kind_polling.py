@@ -51,7 +51,7 @@ class PollingOptions:
 
     Attributes:
         semaphore: Held during each request.
-        workers: Maximum number of polls in flight for each kind.
+        max_polls: Maximum number of polls in flight for each kind.
         schedule: Chooses when a job is polled again.
         discovery: How the watcher finds settled jobs: by polls, by list sweeps, or by both.
         failure_rules: Decides when a job is given up. Each host of the service gets a copy with its
@@ -61,7 +61,7 @@ class PollingOptions:
     """
 
     semaphore: AbstractAsyncContextManager[object]
-    workers: int
+    max_polls: int
     schedule: Schedule
     discovery: Discovery
     failure_rules: FailureRules
@@ -103,7 +103,7 @@ class KindPolling:
         self.pollers = Pollers(
             self.watched_jobs,
             source,
-            max_workers=options.workers,
+            max_polls=options.max_polls,
             semaphore=options.semaphore,
             on_fatal=options.on_fatal,
         )
@@ -115,13 +115,14 @@ class KindPolling:
                 self.watched_jobs,
                 source,
                 SweepPolicy(
-                    discovery=options.discovery, target_lag=self.watched_jobs.timing.target_lag
+                    discovery=options.discovery,
+                    target_lag=self.watched_jobs.schedule_calls.target_lag,
                 ),
                 semaphore=options.semaphore,
                 on_due=self.pollers.pump,
                 on_fatal=options.on_fatal,
                 poll_duration=lambda: self.pollers.turns.mean_duration,
-                max_requests=options.workers,
+                max_requests=options.max_polls,
                 newest_first=is_newest_first(source),
             )
             self.pollers.on_idle = self.sweeper.cancel_all

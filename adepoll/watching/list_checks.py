@@ -25,7 +25,7 @@ class ListChecks:
 
     Attributes:
         states: The watched jobs, by id.
-        timing: Calls the schedule.
+        schedule_calls: Calls the schedule.
         list_trust: Decides for how long the list replaces the polls of a job.
         poll_queue: The jobs that are due now or later.
         accuracy: Judges by polls how late and how complete the list is.
@@ -34,7 +34,7 @@ class ListChecks:
     """
 
     states: Mapping[str, JobState]
-    timing: ScheduleCalls
+    schedule_calls: ScheduleCalls
     list_trust: ListTrust
     poll_queue: PollQueue
     accuracy: ListAccuracy = field(init=False)
@@ -68,7 +68,7 @@ class ListChecks:
         Args:
             rate: Polls per second that the request budget allows; None if the budget is not short.
         """
-        lag = _LIMIT * self.timing.target_lag_or_default
+        lag = _LIMIT * self.schedule_calls.target_lag_or_default
         if rate is None:
             return lag
         # Without sweeps, polls could use the request budget that sweeps use now.
@@ -78,7 +78,7 @@ class ListChecks:
     def unseen_chance(self, state: JobState, now: float) -> float:
         """Return the chance that a job has settled since a poll last found the job active."""
         seen = max(state.found_active_at - state.received_at, 0.0)
-        distribution = self.timing.learning.durations.distribution
+        distribution = self.schedule_calls.learning.durations.distribution
         return distribution.ends_between(seen, max(now - state.received_at, seen))
 
     def record_poll(self, state: JobState, now: float, *, settled: bool) -> None:
@@ -87,7 +87,7 @@ class ListChecks:
         self.list_trust.record_request()
         self._settled += settled
         active_at = state.received_at + state.last_active_age  # last time the job was seen active
-        durations = self.timing.learning.durations
+        durations = self.schedule_calls.learning.durations
         replaced = self.list_trust.sweeping and not state.awaited  # sweeps replace such polls
         is_surprise = durations.ended < _FEW_ENDED or durations.is_drifting
         is_short = now < state.added_at + _SHORT and is_surprise
@@ -126,12 +126,13 @@ class ListChecks:
         self._early = [
             state
             for state in self._early
-            if self.states.get(state.job_id) is state and self.timing.is_uncertain(state, now)
+            if self.states.get(state.job_id) is state
+            and self.schedule_calls.is_uncertain(state, now)
         ]
         listed = [state for state in self._early if state.last_listed_at > -math.inf]
         if listed:
             watched_for = now - max(state.added_at for state in listed)
-            pause = max(_EARLY_SWEEP * self.timing.target_lag_or_default, watched_for / 2)
+            pause = max(_EARLY_SWEEP * self.schedule_calls.target_lag_or_default, watched_for / 2)
             self.accuracy.compare_at = min(self.accuracy.compare_at, now + pause)
 
     def _record_poll_of_missing(
@@ -175,7 +176,7 @@ class ListChecks:
             missing: Number of watched jobs that are missing from the list.
             requested_at: Start of the sweep.
         """
-        durations, before = self.timing.learning.durations, self._swept_at
+        durations, before = self.schedule_calls.learning.durations, self._swept_at
         self._swept_at = requested_at
         expected = 0.0
         if durations.ended >= _MIN_ENDED:
@@ -207,16 +208,16 @@ class ListChecks:
             return
         age = now - states[len(states) // 2].received_at if states else 0.0
         chance = 0.0
-        if self.timing.learning.durations.ended >= _MIN_ENDED:
-            some = self.timing.rng.sample(states, min(_CHANCES_SAMPLED, len(states)))
+        if self.schedule_calls.learning.durations.ended >= _MIN_ENDED:
+            some = self.schedule_calls.rng.sample(states, min(_CHANCES_SAMPLED, len(states)))
             chance = sum(self.unseen_chance(state, now) for state in some) / max(len(some), 1)
         count = self.accuracy.samples(len(states), age=age, settled=self._settled, chance=chance)
         self._settled = 0
-        is_short = self.timing.throughput.is_short or waits_replaced
+        is_short = self.schedule_calls.throughput.is_short or waits_replaced
         count = int(min(count, self.list_trust.checks_allowed(is_short=is_short)))
         drawn = [
             state
-            for state in self.timing.rng.sample(states, min(_DRAWN * count, len(states)))
+            for state in self.schedule_calls.rng.sample(states, min(_DRAWN * count, len(states)))
             if state.ticket and state.last_listed_at >= requested_at and not state.ignore_list
         ]
         drawn.sort(key=lambda state: self.unseen_chance(state, now), reverse=True)

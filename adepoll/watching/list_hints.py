@@ -34,7 +34,7 @@ class ListHints:
     Attributes:
         states: The watched jobs, by id.
         left: Jobs that nobody has watched for some seconds; the list can show them as active.
-        timing: Calls the schedule.
+        schedule_calls: Calls the schedule.
         list_trust: Decides for how long the list replaces the polls of a job.
         poll_queue: The jobs that are due now or later.
         checks: Compares the list with polls; knows how late and how complete the list is.
@@ -48,7 +48,7 @@ class ListHints:
 
     states: Mapping[str, JobState]
     left: LeftJobs
-    timing: ScheduleCalls
+    schedule_calls: ScheduleCalls
     list_trust: ListTrust
     poll_queue: PollQueue
     checks: ListChecks
@@ -85,8 +85,8 @@ class ListHints:
             if state.ticket and not state.ignore_list:
                 due = now
                 if state.first_active_age is not None:
-                    delay = self.timing.delay(state, now)
-                    spread = now + self.timing.rng.random() * delay
+                    delay = self.schedule_calls.delay(state, now)
+                    spread = now + self.schedule_calls.rng.random() * delay
                     # The lag bound counts from the last poll or page that showed the job as active.
                     # A page is out of date by the list's lag.
                     due = max(min(spread, state.last_active_at - behind + delay), now)
@@ -117,13 +117,13 @@ class ListHints:
         if later <= now or is_first:
             # This poll would only check the list. While the request budget is short, most polls are
             # kept for jobs that the list has dropped.
-            is_short = awaited or self.timing.throughput.is_short
+            is_short = awaited or self.schedule_calls.throughput.is_short
             if self.list_trust.may_check(is_short=is_short):
                 return now
             later = max(later, now + _CHECK_LATER)
         if awaited:
             self.waits_replaced_until = now + _RECENT
-            later = min(later, now + max(self.timing.delay(state, now), _MIN_LATER))
+            later = min(later, now + max(self.schedule_calls.delay(state, now), _MIN_LATER))
         return later
 
     def sweep_started(self) -> None:
@@ -184,7 +184,7 @@ class ListHints:
         accuracy, is_new = self.checks.accuracy, state.first_active_age is None
         if is_new or (accuracy.is_proven and not self.list_trust.kept_share):
             as_of = requested_at - self.list_trust.list_lag
-            self.timing.learning.record_active(state, job.submitted_at, now, as_of=as_of)
+            self.schedule_calls.learning.record_active(state, job.submitted_at, now, as_of=as_of)
         if not state.is_compared:
             state.is_compared = True
             if requested_at <= state.received_at + accuracy.limit:
@@ -199,7 +199,7 @@ class ListHints:
         oldest = min(self.states.values(), key=_RECEIVED_AT, default=None)
         if oldest is None:
             return -math.inf
-        time = self.timing.learning.submitted_at(oldest, now)
+        time = self.schedule_calls.learning.submitted_at(oldest, now)
         return -math.inf if time is None else time - _OLDER
 
     def stop_sweeping_in_one_step(self, now: float) -> None:
@@ -228,12 +228,12 @@ class ListHints:
             pages_waited: True if requests for pages have waited for the request budget.
         """
         for state in islice(self.states.values(), _DELAYS_SAMPLED):
-            self.timing.delay(state, now)  # keeps `mean_delay` up to date during sweeps
+            self.schedule_calls.delay(state, now)  # keeps `mean_delay` up to date during sweeps
         moved = self.gaps.sweep_ended()
         yield 0
         if not pages_waited and self.list_trust.sweep_rate is None:
             moved = ()
-        rate = self.timing.throughput.rate(now)
+        rate = self.schedule_calls.throughput.rate(now)
         accuracy = self.checks.accuracy
         accuracy.limit = self.checks.useful_lag(rate)
         kept_before, kept_now = self.list_trust.kept_share, accuracy.kept.value
@@ -268,7 +268,7 @@ class ListHints:
         The list goes on showing more settled jobs as active than was known at that time.
         """
         if state.ticket and not state.ignore_list and not state.awaited:
-            due = now + self.timing.rng.random() * self.list_trust.check_every(state, now)
+            due = now + self.schedule_calls.rng.random() * self.list_trust.check_every(state, now)
             if due < state.list_trusted_until:
                 state.list_trusted_until = due
                 self.poll_queue.put(state, min(due, state.due))

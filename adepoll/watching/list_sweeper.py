@@ -113,7 +113,7 @@ class ListSweeper:
         """Return the numbers on which the decisions of `SweepPolicy` depend."""
         watched_jobs = self._watched_jobs
         accuracy = watched_jobs.list_checks.accuracy
-        throughput = watched_jobs.timing.throughput
+        throughput = watched_jobs.schedule_calls.throughput
         now = asyncio.get_running_loop().time()
         return Situation(
             now=now,
@@ -122,7 +122,7 @@ class ListSweeper:
             wasted_polls=watched_jobs.list_trust.wasted_polls,
             pending_confirmation=watched_jobs.list_trust.pending_confirmation,
             polls=watched_jobs.counts.polls,
-            mean_delay=watched_jobs.timing.mean_delay,
+            mean_delay=watched_jobs.schedule_calls.mean_delay,
             poll_wait=watched_jobs.list_checks.poll_wait,
             list_is_bad=accuracy.is_bad or self.turns.mean_duration > _SLOW * accuracy.limit,
             list_is_proven=accuracy.is_proven,
@@ -166,7 +166,7 @@ class ListSweeper:
             else:
                 self._policy.record_failure(self._situation())
             while self._policy.should_sweep(at := self._situation()):
-                self._policy.target_lag = self._watched_jobs.timing.aim
+                self._policy.target_lag = self._watched_jobs.schedule_calls.aim
                 delay = self._policy.delay(at)
                 if not delay:
                     break

@@ -22,13 +22,13 @@ class PollTimes:
     """Puts watched jobs into the poll queue, each with the time of its next poll.
 
     Attributes:
-        timing: Calls the schedule.
+        schedule_calls: Calls the schedule.
         list_trust: Decides for how long the list replaces the polls of a job.
         poll_queue: The jobs that are due now or later.
         uses_list: True if the list may be read.
     """
 
-    timing: ScheduleCalls
+    schedule_calls: ScheduleCalls
     list_trust: ListTrust
     poll_queue: PollQueue
     uses_list: bool
@@ -37,7 +37,7 @@ class PollTimes:
     @_shortened.default
     def _count_shortened(self) -> int:
         """Return how often jobs had become shorter before this object was created."""
-        return self.timing.learning.durations.shortened
+        return self.schedule_calls.learning.durations.shortened
 
     def put_new(self, state: JobState, now: float, *, awaits: bool, can_wait: bool) -> None:
         """Choose the time of the first poll of a new job: now, or later if it can wait.
@@ -48,7 +48,7 @@ class PollTimes:
             awaits: True if somebody waits for the job.
             can_wait: True if the first poll may be later when the job is probably new.
         """
-        state.polled_early = not awaits and self.timing.polls_early(now)
+        state.polled_early = not awaits and self.schedule_calls.polls_early(now)
         if can_wait and not state.polled_early and (delay := self._first_delay()):
             self.poll_queue.put(state, now + delay, postponed=True)
             return
@@ -89,7 +89,7 @@ class PollTimes:
             return
         due = state.due
         if due > now:
-            due = min(due, max(state.polled_at + self.timing.delay(state, now), now))
+            due = min(due, max(state.polled_at + self.schedule_calls.delay(state, now), now))
         self.poll_queue.put(state, due)  # the queue notices that the poll is urgent
 
     def put_now(self, state: JobState, now: float) -> None:
@@ -117,7 +117,7 @@ class PollTimes:
             self._put_by_list(state, now, was_missing=was_missing)
         else:
             state.list_trusted_until = 0.0
-            within = self.timing.expected_end(state, progress, now)
+            within = self.schedule_calls.expected_end(state, progress, now)
             self.put_by_schedule(state, now, within=within)
 
     def put_by_schedule(self, state: JobState, now: float, *, within: float = math.inf) -> None:
@@ -127,14 +127,16 @@ class PollTimes:
             self.list_trust.confirm_now(state)
             self._put_urgent(state, now)
             return
-        delay = self.timing.delay(state, now)
-        is_uncertain = self.timing.is_uncertain(state, now)
+        delay = self.schedule_calls.delay(state, now)
+        is_uncertain = self.schedule_calls.is_uncertain(state, now)
         if is_uncertain:
-            delay = min(delay, self.timing.early_delay(state, now))
+            delay = min(delay, self.schedule_calls.early_delay(state, now))
         due = min(_after_poll(state, delay, now), now + within)
         # Later polls are not recalled: an old job that is found among new jobs recalls all, too.
-        postponed = state.polls <= _RECALLED and (is_uncertain or self.timing.is_new(state, now))
-        if due - now > self.timing.long_delay and state.failures is None:
+        postponed = state.polls <= _RECALLED and (
+            is_uncertain or self.schedule_calls.is_new(state, now)
+        )
+        if due - now > self.schedule_calls.long_delay and state.failures is None:
             self._put_paused(state, now, due)
         else:
             self.poll_queue.put(state, due, postponed=postponed)
@@ -150,7 +152,7 @@ class PollTimes:
         The delay is long because jobs hardly ever end at the job's age. If they do end there, as
         polls of other jobs have shown since then, the delay becomes shorter.
         """
-        until = min(until, state.polled_at + self.timing.longest_delay(state))
+        until = min(until, state.polled_at + self.schedule_calls.longest_delay(state))
         if until <= now:
             return True
         self._put_paused(state, now, until)
@@ -158,7 +160,7 @@ class PollTimes:
 
     def _put_paused(self, state: JobState, now: float, until: float) -> None:
         """Make a job due at `until`; before, check every few seconds whether this is too late."""
-        check_at = min(until, now + self.timing.long_delay)
+        check_at = min(until, now + self.schedule_calls.long_delay)
         state.pause = check_at, until
         self.poll_queue.put(state, check_at)
 
@@ -182,16 +184,16 @@ class PollTimes:
         # If a new job was polled late, it may have been active for seconds before. Then it has no
         # meaning that the first poll found it settled.
         if was_old or (was_old is False and state.polled_at < state.added_at + _EARLY):
-            first_statuses = self.timing.learning.first_statuses
+            first_statuses = self.schedule_calls.learning.first_statuses
             first_statuses.record(settled=True)
             if first_statuses.mostly_settled:
                 self.poll_queue.recall(now)
-        durations = self.timing.learning.durations
+        durations = self.schedule_calls.learning.durations
         if durations.shortened != self._shortened:
             self._shortened = durations.shortened
             self.poll_queue.recall(now)
-        is_fourth = not was_old and self.timing.learning.durations.ended == FEW_ENDED
-        if is_fourth and self.timing.is_young(state, now):
+        is_fourth = not was_old and self.schedule_calls.learning.durations.ended == FEW_ENDED
+        if is_fourth and self.schedule_calls.is_young(state, now):
             self.poll_queue.recall(now)
 
     def _put_by_list(self, state: JobState, now: float, *, was_missing: bool) -> None:
@@ -201,12 +203,12 @@ class PollTimes:
         """
         if was_missing:
             # The list may never show this job. So poll it no more often than the schedule would.
-            state.not_before = now + self.timing.delay(state, now)
+            state.not_before = now + self.schedule_calls.delay(state, now)
         state.list_trusted_until = self.list_trust.next_check(state, now)
         due = state.list_trusted_until
         # Later, early sweeps replace further early polls (`ListChecks.plan_early_sweep`).
-        if state.polled_early and state.polls == 1 and self.timing.is_uncertain(state, now):
-            early = _after_poll(state, self.timing.early_delay(state, now), now)
+        if state.polled_early and state.polls == 1 and self.schedule_calls.is_uncertain(state, now):
+            early = _after_poll(state, self.schedule_calls.early_delay(state, now), now)
             if early < due:
                 self.list_trust.confirm_when_due(state)
                 due = early
@@ -214,13 +216,13 @@ class PollTimes:
 
     def _first_delay(self) -> float:
         """Return the seconds until the first poll of a new job that can wait; 0 to poll it now."""
-        trust, learning = self.list_trust, self.timing.learning
+        trust, learning = self.list_trust, self.schedule_calls.learning
         if learning.first_statuses.mostly_settled:
             return 0.0
         if trust.sweeping:
             # Wait for the list: one page probably shows this job, and 99 others, as active.
             return trust.first_trust
-        return self.timing.first_delay() if learning.durations.arrivals.trusted else 0.0
+        return self.schedule_calls.first_delay() if learning.durations.arrivals.trusted else 0.0
 
 
 def _after_poll(state: JobState, delay: float, now: float) -> float:

@@ -94,7 +94,7 @@ class Pollers:
         watched_jobs: WatchedJobs,
         source: JobSource,
         *,
-        max_workers: int,
+        max_polls: int,
         semaphore: AbstractAsyncContextManager[object],
         on_fatal: Callable[[BaseException], None],
     ) -> None:
@@ -103,18 +103,18 @@ class Pollers:
         Args:
             watched_jobs: Chooses which jobs are due.
             source: The source of the jobs.
-            max_workers: Maximum number of polls in flight.
+            max_polls: Maximum number of polls in flight.
             semaphore: Held during each request.
             on_fatal: Called with an error that ends all watches and waits: a bad key, for example,
                 or a bug.
         """
         self.watched_jobs = watched_jobs
-        self._max_workers = max_workers
+        self._max_polls = max_polls
         self.turns = PollTurns(semaphore, on_turn=self.pump)
         self._source = for_polling(source, self.turns)
         self.on_idle: Callable[[], list[asyncio.Task[None]]] = list  # by default, no tasks
         self._on_fatal = on_fatal
-        self._workers: set[asyncio.Task[None]] = set()  # the pollers
+        self._pollers: set[asyncio.Task[None]] = set()
         self._forgetting: set[asyncio.Task[None]] = set()  # tasks that forget many jobs in steps
         self._in_flight: dict[JobState, asyncio.Task[None]] = {}  # the poller of each polled job
         self._timer: asyncio.TimerHandle | None = None  # calls `pump` when the next job is due
@@ -137,7 +137,7 @@ class Pollers:
         """
         loop = asyncio.get_running_loop()
         next_due = self.watched_jobs.poll_queue.next_due
-        while len(self._workers) < self._max_workers and not self._closed:
+        while len(self._pollers) < self._max_polls and not self._closed:
             if self.turns.hold_back(loop.time()):
                 return
             state = self._pop_due(loop.time())
@@ -146,11 +146,11 @@ class Pollers:
                     self._set_timer(loop, due)
                 return
             # Not loop.create_task: an eager task factory would run the task before it is stored.
-            task = asyncio.Task(self._work(state), loop=loop, context=Context())
-            self._workers.add(task)
+            task = asyncio.Task(self._poll_jobs(state), loop=loop, context=Context())
+            self._pollers.add(task)
             self.turns.waiting[task] = loop.time()
             self._in_flight[state] = task
-            task.add_done_callback(self._worker_ended, context=Context())
+            task.add_done_callback(self._poller_ended, context=Context())
 
     def unsubscribe(
         self,
@@ -196,7 +196,7 @@ class Pollers:
         if keep_poll:
             self._limit_left_poll(state)
         elif task is not None:
-            task.cancel()  # when the task ends, `_worker_ended` starts another poller
+            task.cancel()  # when the task ends, `_poller_ended` starts another poller
             tasks.append(task)
         return tasks
 
@@ -205,7 +205,7 @@ class Pollers:
         forgetting = self.watched_jobs.clear()
         if next(forgetting, False) is None:  # the first step did not forget all jobs
             _ = start(_in_steps(forgetting), self._forgetting)
-        for task in self._workers:
+        for task in self._pollers:
             if task is not asyncio.current_task():
                 task.cancel()
 
@@ -221,7 +221,7 @@ class Pollers:
             if timer is not None:
                 timer.cancel()
         self.cancel_all()
-        return self._workers | self._forgetting
+        return self._pollers | self._forgetting
 
     def keys_in_flight(self) -> list[str]:
         """Return the keys of the jobs whose polls are in flight."""
@@ -283,7 +283,7 @@ class Pollers:
         if not len(self.watched_jobs):
             self.on_idle()
 
-    async def _work(self, state: JobState | None) -> None:
+    async def _poll_jobs(self, state: JobState | None) -> None:
         """Poll the job, if one is passed, and then one due job after another: up to 32 jobs.
 
         The limit lets other tasks run, even if no poll waits because the source has all answers in
@@ -318,11 +318,11 @@ class Pollers:
             is_last = polls == _POLLS_PER_TASK or self.turns.hold_back(now)
             state = None if is_last else watched_jobs.pop_due(now)
             if state is None:
-                self._workers.discard(task)  # this poller ends; `pump` may start another poller
+                self._pollers.discard(task)  # this poller ends; `pump` may start another poller
             else:
                 in_flight[state] = task
                 waiting[task] = now
-            if len(self._workers) < self._max_workers and (due := next_due()) is not None:
+            if len(self._pollers) < self._max_polls and (due := next_due()) is not None:
                 self._set_timer(loop, due)  # because the next poll of this task can take long
 
     def _failed(self, state: JobState, error: AdePollError, now: float) -> bool:
@@ -332,20 +332,20 @@ class Pollers:
             self.watched_jobs.left_jobs.ended_all(state, error, now)
             return True
         if self.watched_jobs.chooses_again:
-            # Choose other jobs in place of those whose polls were not sent yet. `_worker_ended`
+            # Choose other jobs in place of those whose polls were not sent yet. `_poller_ended`
             # starts their pollers, and the cancelled polls are repeated later.
             for task in [*self.turns.waiting]:
                 if task is not asyncio.current_task():
                     task.cancel()
         return False
 
-    def _worker_ended(self, task: asyncio.Task[None]) -> None:
+    def _poller_ended(self, task: asyncio.Task[None]) -> None:
         """Remove a poller whose task has ended; report its error, and start new pollers."""
-        if task not in self._workers:
+        if task not in self._pollers:
             return  # the task ended because no job was due
-        self._workers.remove(task)
+        self._pollers.remove(task)
         was_sent = self.turns.waiting.pop(task, None) is None
-        for state in [state for state, worker in self._in_flight.items() if worker is task]:
+        for state in [state for state, poller in self._in_flight.items() if poller is task]:
             # The task was cancelled before its first step, so its `finally` block did not run.
             now = asyncio.get_running_loop().time()
             self.watched_jobs.cancelled(state, now, was_sent=was_sent)

@@ -34,7 +34,7 @@ class WatchedJobs:
     """The watched jobs of one kind, and the time of each job's next poll.
 
     Attributes:
-        timing: Calls the schedule, and has the object `learning`.
+        schedule_calls: Calls the schedule, and has the object `learning`.
         failure_rules: Decides when failed polls make the watcher give a job up.
         uses_list: True if the list may be read; if False, polls are not compared with the list.
         kind: Kind of the jobs.
@@ -49,7 +49,7 @@ class WatchedJobs:
         list_hints: Moves the next polls of jobs, according to what the list shows.
     """
 
-    timing: ScheduleCalls
+    schedule_calls: ScheduleCalls
     failure_rules: FailureRules
     uses_list: bool = field(default=True, kw_only=True)
     kind: JobKind = field(default=JobKind.V1_EXTRACT, kw_only=True)
@@ -68,22 +68,28 @@ class WatchedJobs:
 
     def __attrs_post_init__(self) -> None:
         """Create the parts that decide when jobs are polled, such as the poll queue."""
-        timing, learning = self.timing, self.timing.learning
-        first_trust = _FIRST_TRUST * timing.target_lag_or_default
+        schedule_calls, learning = self.schedule_calls, self.schedule_calls.learning
+        first_trust = _FIRST_TRUST * schedule_calls.target_lag_or_default
         self.learning = learning
-        self.list_trust = ListTrust(learning=learning, delay=timing.delay, first_trust=first_trust)
+        self.list_trust = ListTrust(
+            learning=learning, delay=schedule_calls.delay, first_trust=first_trust
+        )
         self.poll_queue = PollQueue(
             self.list_trust.chance, self._share_of_others, self.list_trust.is_awaited
         )
-        self.poll_times = PollTimes(timing, self.list_trust, self.poll_queue, self.uses_list)
+        self.poll_times = PollTimes(
+            schedule_calls, self.list_trust, self.poll_queue, self.uses_list
+        )
         self.left_jobs = LeftJobs(
             self._states, learning, self.list_trust, self.poll_queue, self._stop_watching
         )
-        self.list_checks = ListChecks(self._states, timing, self.list_trust, self.poll_queue)
+        self.list_checks = ListChecks(
+            self._states, schedule_calls, self.list_trust, self.poll_queue
+        )
         self.list_hints = ListHints(
             self._states,
             self.left_jobs,
-            timing,
+            schedule_calls,
             self.list_trust,
             self.poll_queue,
             self.list_checks,
@@ -191,7 +197,7 @@ class WatchedJobs:
 
     def time_left(self, now: float) -> float | None:
         """Return the seconds until all jobs are expected to have settled; None if unknown."""
-        return self.timing.time_left(self._states.values(), now)
+        return self.schedule_calls.time_left(self._states.values(), now)
 
     def pop_due(self, now: float) -> JobState | None:
         """Return a job to poll now, and reserve room for its snapshot; None if no job was found.
@@ -205,7 +211,11 @@ class WatchedJobs:
             self._known_resets = self._arrivals.resets
             self.poll_queue.recall(now)
         sweeping = self.list_trust.sweeping
-        rng = self.timing.rng if self.failure_rules.host.silent_polls >= _DRAWS_AFTER else None
+        rng = (
+            self.schedule_calls.rng
+            if self.failure_rules.host.silent_polls >= _DRAWS_AFTER
+            else None
+        )
         for _ in range(_MAX_SET_ASIDE):
             state = self.poll_queue.pop(now, rng=rng)
             if state is None:
@@ -271,7 +281,7 @@ class WatchedJobs:
                 snapshot = with_aware_times(snapshot)  # of a caller's source, not of an AdeClient
                 break
         self.counts.polls += 1
-        self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
+        self.schedule_calls.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
         self.failure_rules.record_success()
         reserved = state.release_places()
         left_at = self.left_jobs.take(state) if self.left_jobs.states else None
@@ -288,7 +298,7 @@ class WatchedJobs:
             True if the error ends all watches and waits. Then the caller must end them.
         """
         self.counts.polls += 1
-        self.timing.throughput.record(state.due, now, settled=False)
+        self.schedule_calls.throughput.record(state.due, now, settled=False)
         action = self.failure_rules.record(state, error, now)
         if action is FailureAction.END_ALL:
             return True

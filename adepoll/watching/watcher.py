@@ -34,7 +34,7 @@ from adepoll.watching.turns import Semaphore
 from adepoll.watching.waiter import Waiter
 from adepoll.watching.watch import UnresolvedJob, Watch, WatchSubscription
 
-_WORKERS_ON_A_SHARED_SEMAPHORE: Final = 256
+_MAX_POLLS_OF_SHARED_SEMAPHORE: Final = 256
 
 
 class JobWatcher(AsyncCloseable):
@@ -98,13 +98,13 @@ class JobWatcher(AsyncCloseable):
         """
         if isinstance(concurrency, asyncio.Semaphore):
             semaphore: AbstractAsyncContextManager[object] = concurrency
-            workers = _WORKERS_ON_A_SHARED_SEMAPHORE
+            max_polls = _MAX_POLLS_OF_SHARED_SEMAPHORE
         else:
-            workers = operator.index(concurrency)  # raises TypeError for a number such as 2.5
-            if workers < 1:
+            max_polls = operator.index(concurrency)  # raises TypeError for a number such as 2.5
+            if max_polls < 1:
                 raise ValueError(f"concurrency must be positive, got {concurrency}")
-            semaphore = Semaphore(workers)
-        self._buffer = 2 * workers if buffer is None else buffer
+            semaphore = Semaphore(max_polls)
+        self._buffer = 2 * max_polls if buffer is None else buffer
         if not self._buffer >= 1:
             raise ValueError(f"buffer must be positive, got {buffer}")
         given = {"not_found_grace": not_found_grace, "patience": patience}
@@ -117,7 +117,7 @@ class JobWatcher(AsyncCloseable):
             raise ValueError(f"discovery must be auto, list or get, got {discovery!r}")
         options = PollingOptions(
             semaphore=semaphore,
-            workers=workers,
+            max_polls=max_polls,
             schedule=checked_schedule(schedule),
             discovery=discovery,
             failure_rules=FailureRules(

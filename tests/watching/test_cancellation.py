@@ -48,7 +48,7 @@ def assert_idle(watcher, *, subscribers=0):
     assert (stats.watched, stats.in_flight) == (0, 0)
     assert stats.subscribers == subscribers
     assert not watcher._owner.tasks
-    assert not watcher._owner.default_polling.pollers._workers
+    assert not watcher._owner.default_polling.pollers._pollers
 
 
 async def assert_quiet(watcher, source):

@@ -159,7 +159,7 @@ def test_seconds_in_which_nobody_waits_do_not_make_polls_late(jobs, wait):
             pass
         for leave in leaves:
             leave(now + 8)
-    assert not jobs.timing.throughput.is_short
+    assert not jobs.schedule_calls.throughput.is_short
 
 
 def test_a_job_that_sweeps_did_not_show_is_still_urgent(jobs, wait):

@@ -50,11 +50,11 @@ class Scripted(Random):
 def watched_jobs_of(
     *job_ids, interval=INTERVAL, draw=0.5, sweeping=True, wait=False, start=0.0, **options
 ):
-    timing = ScheduleCalls(
+    schedule_calls = ScheduleCalls(
         schedule=Fixed(interval=interval, jitter=0), rng=Scripted(draw), learning=Learning()
     )
     rules = FailureRules(not_found_grace=15.0, patience=60.0)
-    watched_jobs = WatchedJobs(timing=timing, failure_rules=rules)
+    watched_jobs = WatchedJobs(schedule_calls=schedule_calls, failure_rules=rules)
     if sweeping:
         watched_jobs.list_hints.start_sweeping()
     subscription = Waiting() if wait else subscription_of(limit=2_000, **options)
@@ -439,9 +439,9 @@ def test_a_listed_job_that_waits_for_room_in_a_buffer_goes_on_waiting():
 
 def test_a_sweep_asks_the_schedule_for_few_delays():
     watched_jobs = watched_jobs_of(*map(str, range(100)))
-    watched_jobs.timing.mean_delay = 20.0
+    watched_jobs.schedule_calls.mean_delay = 20.0
     end_sweep(watched_jobs, 1.0)
-    assert watched_jobs.timing.mean_delay == pytest.approx(10 + 10 * (31 / 32) ** 8)
+    assert watched_jobs.schedule_calls.mean_delay == pytest.approx(10 + 10 * (31 / 32) ** 8)
 
 
 def test_the_end_of_a_sweep_is_no_request_of_a_sample_if_the_schedule_decides():
@@ -547,9 +547,9 @@ def test_the_wait_for_polls_of_missing_jobs_is_a_mean():
 
 def test_the_time_of_the_oldest_job_is_a_minute_earlier_if_it_is_known():
     learning = Learning(service_time=lambda: 1_000_000.0)
-    timing = ScheduleCalls(schedule=Fixed(), rng=Random(0), learning=learning)
+    schedule_calls = ScheduleCalls(schedule=Fixed(), rng=Random(0), learning=learning)
     rules = FailureRules(not_found_grace=15.0, patience=60.0)
-    watched_jobs = WatchedJobs(timing=timing, failure_rules=rules)
+    watched_jobs = WatchedJobs(schedule_calls=schedule_calls, failure_rules=rules)
     assert watched_jobs.list_hints.oldest(100.0) == -math.inf
     for job_id, added_at in (("a", 90.0), ("b", 80.0), ("c", 95.0)):
         watched_jobs.subscribe(job_id, job_id, Waiting(), added_at)

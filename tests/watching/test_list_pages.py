@@ -83,10 +83,10 @@ def test_pending_jobs_are_requested_before_others():
 
 
 def make_sweeping(letters, *, rate=None):
-    timing = ScheduleCalls(
+    schedule_calls = ScheduleCalls(
         schedule=Fixed(interval=INTERVAL, jitter=0), rng=Random(0), learning=Learning()
     )
-    watched_jobs = WatchedJobs(timing, FailureRules(not_found_grace=15.0, patience=60.0))
+    watched_jobs = WatchedJobs(schedule_calls, FailureRules(not_found_grace=15.0, patience=60.0))
     subscription = subscription_of(limit=1_000, every_change=False)
     watched_jobs.list_hints.start_sweeping()
     watched_jobs.list_trust.sweep_rate = rate
@@ -136,7 +136,7 @@ def test_a_job_between_two_pages_is_not_polled_while_the_budget_is_short(
 def test_a_late_list_is_useful_while_polls_would_be_later():
     """With 1,000 jobs and 2 requests/s, each job would be polled every 500 s."""
     watched_jobs = make_sweeping([f"job-{number}" for number in range(1_000)], rate=2.0)
-    accuracy, throughput = watched_jobs.list_checks.accuracy, watched_jobs.timing.throughput
+    accuracy, throughput = watched_jobs.list_checks.accuracy, watched_jobs.schedule_calls.throughput
     read(watched_jobs, 1.0)
     assert accuracy.limit == 3.2, "no poll waits: pages alone are slow"
     for number in range(30):

@@ -82,7 +82,9 @@ class FailingOnce:
 def make_sweeper(source, *, semaphore=None, fatal=None, rules=None):
     """Make a list sweeper for one watched job."""
     watched_jobs = WatchedJobs(
-        timing=ScheduleCalls(schedule=Fixed(interval=10), rng=Random(0), learning=Learning()),
+        schedule_calls=ScheduleCalls(
+            schedule=Fixed(interval=10), rng=Random(0), learning=Learning()
+        ),
         failure_rules=rules or FailureRules(not_found_grace=15.0, patience=60.0),
     )
     subscription = subscription_of("job-1")

@@ -20,13 +20,13 @@ from adepoll.watching.watched_jobs import WatchedJobs
 INTERVAL = 10.0
 
 
-def make_pollers(source, *, max_workers=10, places=10, bugs=None):
-    timing = ScheduleCalls(schedule=Fixed(interval=INTERVAL, jitter=0), rng=Random(0))
+def make_pollers(source, *, max_polls=10, places=10, bugs=None):
+    schedule_calls = ScheduleCalls(schedule=Fixed(interval=INTERVAL, jitter=0), rng=Random(0))
     rules = FailureRules(not_found_grace=15.0, patience=60.0)
     return Pollers(
-        WatchedJobs(timing, rules),
+        WatchedJobs(schedule_calls, rules),
         source,
-        max_workers=max_workers,
+        max_polls=max_polls,
         semaphore=Semaphore(places),
         on_fatal=(bugs if bugs is not None else []).append,
     )
@@ -76,16 +76,16 @@ def test_no_poll_begins_after_the_end(replay):
     replay(script)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_no_more_jobs_are_polled_at_the_same_time_than_there_are_workers(replay, workers):
+@pytest.mark.parametrize("max_polls", [1, 2, 5])
+def test_no_more_jobs_are_polled_at_the_same_time_than_allowed(replay, max_polls):
     async def script():
         source = ScriptedSource(latency=1.0)
-        pollers = make_pollers(source, max_workers=workers)
+        pollers = make_pollers(source, max_polls=max_polls)
         watch(pollers, *"abcdefgh")
         pollers.pump()
-        assert pollers.in_flight == min(workers, 4)  # at first, four polls may wait for a turn
+        assert pollers.in_flight == min(max_polls, 4)  # at first, four polls may wait for a turn
         await asyncio.sleep(20.0)
-        assert source.most_in_flight == workers
+        assert source.most_in_flight == max_polls
         assert len(pollers.watched_jobs) == 0
         await join(pollers.close())
 
@@ -128,7 +128,7 @@ def test_a_bug_of_a_poll_is_reported_and_others_go_on(replay):
     async def script():
         bugs = []
         source = ScriptedSource({"a": [ZeroDivisionError("bug")], "b": ["pending"]}, latency=0.0)
-        pollers = make_pollers(source, max_workers=1, bugs=bugs)
+        pollers = make_pollers(source, max_polls=1, bugs=bugs)
         watch(pollers, "a", "b")
         pollers.pump()
         await asyncio.sleep(1.0)
@@ -142,7 +142,7 @@ def test_a_bug_of_a_poll_is_reported_and_others_go_on(replay):
 def test_a_poll_that_nobody_needs_is_cancelled_and_another_job_is_polled(replay):
     async def script():
         source = ScriptedSource({"a": ["pending"], "b": ["pending"]}, latency=5.0)
-        pollers = make_pollers(source, max_workers=1)
+        pollers = make_pollers(source, max_polls=1)
         subscription = watch(pollers, "a", "b")
         pollers.pump()
         await asyncio.sleep(1.0)

@@ -50,9 +50,11 @@ HEADSTART = 600.0  # longer than any head start of an overdue job in these tests
 
 def make_watched_jobs(schedule=None, *, learning=None, **options):
     schedule = schedule or Fixed(interval=INTERVAL, jitter=0)
-    timing = ScheduleCalls(schedule=schedule, rng=Random(0), learning=learning or Learning())
+    schedule_calls = ScheduleCalls(
+        schedule=schedule, rng=Random(0), learning=learning or Learning()
+    )
     rules = FailureRules(**{"not_found_grace": 15.0, "patience": 60.0} | options)
-    return WatchedJobs(timing=timing, failure_rules=rules)
+    return WatchedJobs(schedule_calls=schedule_calls, failure_rules=rules)
 
 
 def make_subscription(limit=100, *, every_change=False):
@@ -1772,7 +1774,7 @@ def test_a_short_delay_is_not_checked_before_it_ends():
     subscribe(watched_jobs, make_subscription(), "a", now=1e6)
     poll(watched_jobs, "processing", 1e6)
     state = watched_jobs.get("a")
-    assert 1e6 < state.due < 1e6 + watched_jobs.timing.long_delay
+    assert 1e6 < state.due < 1e6 + watched_jobs.schedule_calls.long_delay
     assert state.pause is None
 
 

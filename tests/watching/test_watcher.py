@@ -805,7 +805,7 @@ def test_a_job_that_waits_for_room_of_a_closed_watch_goes_to_the_other(replay, s
 
 
 def test_a_hanging_poll_does_not_delay_later_polls(replay, scripted):
-    """The same worker made both; others must poll the jobs that become due meanwhile."""
+    """The same poller made both; others must poll the jobs that become due meanwhile."""
 
     async def script():
         source = scripted({"a": statuses(1)})
@@ -1743,7 +1743,7 @@ def test_the_time_left_is_that_of_the_kind_that_takes_longest(replay, monkeypatc
 def test_the_host_with_fewer_due_jobs_decides_how_fast_ids_are_read(due, was_polled, expected):
     options = PollingOptions(
         semaphore=asyncio.Semaphore(1),
-        workers=1,
+        max_polls=1,
         schedule=Fixed(),
         discovery="get",
         failure_rules=FailureRules(not_found_grace=15.0, patience=60.0),
