@@ -96,8 +96,8 @@ class Batch(AsyncCloseable):
                 found the job yet; see `JobWatcher`.
             patience: Seconds for which polls of a job may fail while the service answers other
                 requests; see `JobWatcher`.
-            outage_patience: Seconds after which a job is given up if all its polls have failed, or
-                if the service was down, for so long; see `JobWatcher`.
+            outage_patience: Seconds after which a job is given up if, in all of this time, its
+                polls have failed or the service was down; see `JobWatcher`.
             download_patience: Seconds without progress after which a download is given up; see
                 `ResultFetcher`.
             allow_private: If True, results may come from private addresses; see `ResultFetcher`.

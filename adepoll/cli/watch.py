@@ -38,7 +38,7 @@ def watch(
 
 
 def _check_have_effect(options: BatchOptions, journal: Path | None) -> None:
-    """Raise `click.UsageError` if an option needs a missing one: --overwrite needs --out."""
+    """Raise `click.UsageError` for an option without the one that it needs, such as --out."""
     needs_out, needs_journal = "needs --out DIR", "needs --journal FILE"
     for name, is_given, need, is_met in (
         ("--overwrite", options.overwrite, needs_out, options.out),

@@ -203,7 +203,10 @@ def is_own_file(status: os.stat_result) -> bool:
 
 
 def is_of_another_user(status: os.stat_result) -> bool:
-    """Return whether a file belongs to another user, who is not root; False without user ids."""
+    """Return whether a file belongs to a user other than this user and root.
+
+    The result is False on systems without user ids.
+    """
     effective_user = getattr(os, "geteuid", None)
     return effective_user is not None and status.st_uid not in {0, effective_user()}
 

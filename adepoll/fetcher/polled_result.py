@@ -125,9 +125,10 @@ class PolledResult:
     ) -> aiohttp.ClientResponse:
         """Call a function that requests the job, until it returns a response.
 
-        If the job has not completed yet, as far as is known, call the function once. A server that
-        is out of date can answer that there is no such job; see `is_outdated`. To a request of a
-        range, this answer can also mean that the API serves no ranges.
+        If it is not known that the job has completed, call the function only once. A 404 about a
+        job that has completed comes from a server that is out of date (see `is_outdated`), so the
+        function is called again. A 404 to a request of a range is raised, because it can also mean
+        that the API serves no ranges.
         """
         while self.is_completed:
             try:

@@ -389,10 +389,10 @@ class DownloadConnections:
     async def _raise_unless_served_whole(
         self, error: ResultError, started: float, *, is_empty: bool
     ) -> None:
-        """Raise an error that would end the download, unless the storage sends the whole result.
+        """Request the whole result, to find out whether only ranges fail; raise if not.
 
-        If the storage does so, return the first time, so that a range is requested once more: an
-        outage may have ended. If this request fails, too, raise `NoRangesError`.
+        If the storage sends the whole result, return the first time, so that a range is requested
+        once more, because an outage may have ended. The second time, raise `NoRangesError`.
 
         Args:
             error: The error of the last request of a range.

@@ -210,7 +210,7 @@ def _host_of(target: URL) -> str:
 
 
 def _problem_of_host(host: str) -> str | None:
-    """Return why no result is requested from a host, whatever its address; None without a reason.
+    """Return why no result is requested from a host, whatever its address is; None if it may be.
 
     `inet_aton` and curl accept 127.0.0.1 also as ``127.1``, ``0x7f.1`` or ``2130706433``. aiohttp
     refuses most of these forms, but a proxy could accept them. The same is true of ``%6cocalhost``

@@ -192,8 +192,8 @@ class JournalReader(Closeable):
     def _connected(self, state: object) -> sqlite3.Connection:
         """Return a connection to the journal.
 
-        Open a new connection if none is open, or if `_state()` returned another value when the
-        present connection was opened. `state` is the value that `_state()` returns now.
+        Open a new connection if there is none, or if the present one may return old data: if it was
+        opened when `_state()` had another value than `state`, the present value.
         """
         if self._connection is not None and state == self._connected_state:
             return self._connection

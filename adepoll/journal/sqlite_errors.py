@@ -132,7 +132,7 @@ def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
 
 
 def _cause(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> OSError | None:
-    """Return an error of the system that can be why SQLite could not write; None if none is found.
+    """Return an error of the system that can be why SQLite could not write, or None.
 
     SQLite reports `SQLITE_IOERR`, as for an error of the disk, in these cases:
 

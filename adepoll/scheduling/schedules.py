@@ -267,10 +267,10 @@ class Adaptive(SafeRepr):
     def aim(self, distribution: Distribution) -> float:
         """Return the mean detection lag to aim at, in seconds, for jobs with these durations.
 
-        It is never longer than `target_lag`. If `target_lag` is at most 5 s, another limit is the
-        mean lag that the official SDK's waiter has with these jobs. If this mean lag is below
-        2.5 s, as for jobs that take only seconds, the limit is three quarters of it. The reason:
-        the first jobs end before it is known how long jobs take, so their lag is longer.
+        A `target_lag` above 5 s is returned unchanged. A shorter one is limited by the mean lag
+        that the official SDK's waiter would have with these jobs. For jobs that take only seconds,
+        this mean lag is below 2.5 s. Then three quarters of it are the limit: the first jobs end
+        before it is known how long jobs take, so their lag is longer.
         """
         if self.target_lag > OFFICIAL_LAG:
             return self.target_lag

@@ -164,7 +164,7 @@ def report_problem(
 
 
 def _detail(error: AdePollError | ClosedError, retry_after: int | None) -> str | None:
-    """Return sentences with facts about the error, without text from the service; None if none.
+    """Return sentences with facts about the error, without text from the service, or None.
 
     `retry_after` is the number of seconds after which the client may try again; None if unknown.
     """

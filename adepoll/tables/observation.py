@@ -67,8 +67,8 @@ class Node:
             the id of the first job that has one (None until it is known).
         children: The values at each key of the objects at this path.
         items: The elements of the lists at this path; None before the first list.
-        elements: Number of elements, nulls included, of the lists at this path in one call of
-            `Observer.observe`; the largest such number.
+        elements: Largest number of elements, nulls included, that the lists at this path have had
+            in one call of `Observer.observe`.
         is_too_large: True if the values have too many keys or levels to become columns.
         largest: Largest magnitude of the integers.
         digits: Maximum number of digits before the decimal point, of numbers like ``1.50``.

@@ -214,10 +214,11 @@ class SemaphoreUse:
     """How `RequestSender` uses a semaphore that a caller has passed.
 
     Attributes:
-        semaphore: The semaphore to acquire: what the caller has passed, or what it wraps.
+        semaphore: The semaphore to acquire. If the caller has passed a `SemaphoreWrapper`, it is
+            the semaphore in this wrapper.
         places: The requests that hold a place of `semaphore`; None if their number has no limit.
-        sent: `SemaphoreWrapper.sent` of what the caller has passed; None if that is not a wrapper.
-        waits_again: As `sent`, for `SemaphoreWrapper.waits_again`.
+        sent: The method `sent` of the wrapper; None if the caller has passed no wrapper.
+        waits_again: The method `waits_again` of the wrapper, or None.
     """
 
     semaphore: AbstractAsyncContextManager[object]

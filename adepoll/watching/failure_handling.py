@@ -116,9 +116,9 @@ class FailureRules:
         not_found_grace: Seconds for which the service may answer 404 or 403 for a job that it has
             never shown: a new job can take a moment to appear.
         patience: Seconds for which polls of a job may fail while polls of other jobs succeed.
-        outage_patience: Seconds after which a job is given up if its polls have failed, or its host
-            was down, for so long, whatever the reason. None for 12 times `patience`; a value below
-            `patience` counts as `patience`. See the end of the module's docstring.
+        outage_patience: Seconds after which a job is given up, whatever the reason, if its polls
+            have failed or its host was down in all of this time. None for 12 times `patience`; a
+            value below `patience` counts as `patience`. See the end of the module's docstring.
         malformed_patience: Seconds for which the answers about a job may be malformed; never more
             than `patience`. After a malformed answer about a job, a better one rarely follows.
         host: What polls have shown about the host of the jobs.
@@ -345,7 +345,7 @@ class FailureRules:
         )
 
     def _most_between_polls(self, kind: FailureKind) -> float:
-        """Return how many of the seconds between two failed polls count against a job, at most.
+        """Return the largest number of seconds between two failed polls that counts against a job.
 
         It is a tenth of `_limit`; a fifth after a 404 or 403 of a job that was never found. So at
         least ten (or five) more polls must fail after the first one before the job is given up.

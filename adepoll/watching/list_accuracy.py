@@ -92,9 +92,9 @@ class ListAccuracy:
         compare_at: Latest time at which the next sweep should start, because it can show whether
             the list is late, or that further jobs have settled. Infinity if there is no such
             reason.
-        no_drop_since: Time since which no sweep has shown that the list drops jobs. It is the start
-            of the last sweep in which watched jobs were missing from the list. It is the start of a
-            later sweep if polls had shown why no job was missing: jobs take longer than expected.
+        no_drop_since: Start of the last sweep in which watched jobs were missing from the list. If
+            no job was missing in later sweeps, but polls have shown that no job had to be missing,
+            because jobs take longer than expected: the start of such a later sweep.
     """
 
     limit: float

@@ -118,10 +118,11 @@ class ListChecks:
                 accuracy.record_still_active(durations.distribution.ends_between(seen, age))
 
     def plan_early_sweep(self, now: float) -> None:
-        """Start the next sweep early while jobs that were polled early may take only seconds.
+        """Start the next sweep early while it is not known whether jobs take only seconds.
 
-        The first sweep is too early to find such jobs settled, and the second one would be late.
-        But if the list does not show these jobs yet, it is late, and an early sweep is useless.
+        The first sweep shows a new job as active. If the job takes only seconds, it would have
+        settled long before the second sweep. Only the jobs that were polled early, and that the
+        list has shown, decide: if the list does not show a job yet, an early sweep is useless.
         """
         self._early = [
             state

@@ -80,8 +80,8 @@ class PageGaps:
     def sweep_ended(self) -> Collection[JobState]:
         """Record the end of a complete sweep; return the jobs that it may have missed.
 
-        This sweep showed one job at the end of a page, and another job at the beginning of the next
-        page. In the previous sweep, the returned jobs were between these two. A job that the next
+        These are the jobs that were between two other jobs in the previous sweep, if these two are
+        the last job of a page and the first job of the next page in this sweep. A job that the next
         sweep does not show either is not returned again.
         """
         last, self._last, self._present = self._last, self._present, _Sweep()

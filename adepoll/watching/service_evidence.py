@@ -26,8 +26,8 @@ class HostEvidence:
         silent_for: Seconds for which the host has not responded: the sum of the times between
             failed polls and list requests. Of a long time between two of them, only a part counts.
         silent_polls: Number of failed polls since the last response.
-        silent_jobs: Number of jobs of which a first poll has failed since the last response: the
-            poll before it, if any, was successful.
+        silent_jobs: Number of jobs whose polls have begun to fail since the last response: the poll
+            before the first failed poll, if any, was successful.
         last_error: Last failure that can concern all jobs of the host; None if a later response has
             shown that the host works.
         jobs: The open jobs at the host: one collection for each kind.

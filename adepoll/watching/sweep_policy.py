@@ -264,11 +264,11 @@ class SweepPolicy:
     def _worthwhile_pages(self, at: Situation) -> float:
         """Return the largest number of pages of a sweep that is useful although it delays polls.
 
-        While every request delays another one, a sweep of p pages takes as long as p polls, or as
-        `polls_per_page` times p polls. On average, it shows the end of a job as late as polls of
-        all jobs in turn if this number is about half of the number of active jobs. It must also
-        leave time to poll the jobs that it finds missing, and to poll jobs that it shows as active
-        because the list may be wrong.
+        While every request delays another one, a sweep of p pages takes the time of p polls, or of
+        `polls_per_page * p` polls. Without sweeps, n active jobs would be polled in turn, so the
+        end of a job would be detected after n / 2 polls on average. A sweep is useful if it takes
+        at most the time of n / 5 polls: there must also be time to poll the jobs that the sweep
+        finds missing, and to poll some listed jobs, because the list may be wrong.
         """
         polls = (at.watched - at.pending_confirmation) / _JOBS_PER_PAGE
         return polls / at.polls_per_page

@@ -86,9 +86,9 @@ class JobWatcher(AsyncCloseable):
                 and a 404 or 403 of a job that was found before. Malformed answers are accepted for
                 at most a minute. Hardly any time counts while the process is stopped, the request
                 budget is short, or the whole service is down; docs/giving-up.md has the rules.
-            outage_patience: Seconds after which a job is given up if all its polls have failed, or
-                if the service was down, for so long. None for 12 times `patience`; a value below
-                `patience` counts as `patience`.
+            outage_patience: Seconds after which a job is given up if, in all of this time, its
+                polls have failed or the service was down. None for 12 times `patience`; a value
+                below `patience` counts as `patience`.
             rng: Source of jitter; pass a seeded one to make runs reproducible.
 
         Raises:
