@@ -6,12 +6,11 @@ import os
 import shutil
 import sqlite3
 import stat
-import subprocess
 from contextlib import closing, suppress
 
 import pytest
 from batching import LARGE, gather, gather_until
-from files import mode_of_new_files, names, sha256
+from files import mode_of_new_files, names, sha256, small_file_system
 from waiting import until
 
 from adepoll import JobStatus
@@ -621,17 +620,8 @@ async def test_a_disk_error_stops_the_run_and_the_next_run_continues(scene, monk
 @pytest.fixture
 def disk(tmp_path):
     """A file system of 30 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    options = ["-t", "tmpfs", "-o", "size=30m", "tmpfs", folder]
-    if (
-        mount is None
-        or subprocess.run([mount, *options], capture_output=True, check=False).returncode
-    ):
-        pytest.skip("a file system can be mounted by root only")
-    yield folder
-    subprocess.run([shutil.which("umount"), "-l", folder], check=True)
+    with small_file_system(tmp_path / "disk", "30m") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("on_it", ["results", "journal", "both"])

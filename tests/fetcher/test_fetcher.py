@@ -16,7 +16,7 @@ from attrs import evolve
 from files import mode_of_new_files, names, sha256
 from internals import sessions
 from rawstorage import LONG
-from streams import collect
+from streams import collect, fetch_by
 
 from adepoll.api.client import AdeClient
 from adepoll.api.kinds import v1_extract
@@ -139,7 +139,7 @@ async def test_a_failed_or_cancelled_job_raises(
     if not by_id:
         job = await client.get_job(job)
     with pytest.raises(error):
-        await _use(fetcher, use, job, tmp_path / "out")
+        await fetch_by(use, fetcher, job, tmp_path / "out")
     assert names(tmp_path) == []
 
 
@@ -148,10 +148,10 @@ async def test_a_failed_or_cancelled_job_raises(
 async def test_an_active_job_has_no_result_yet(fetch, stored, tmp_path, status, use):
     fetcher = fetch(stored(status=status))
     with pytest.raises(ResultNotReadyError, match=status) as caught:
-        await _use(fetcher, use, "job-1", tmp_path / "out")
+        await fetch_by(use, fetcher, "job-1", tmp_path / "out")
     assert caught.value.status == status
     with pytest.raises(ResultNotReadyError):
-        await _use(fetcher, use, stored(status=status), tmp_path / "out")
+        await fetch_by(use, fetcher, stored(status=status), tmp_path / "out")
     assert names(tmp_path) == []
 
 
@@ -159,7 +159,7 @@ async def test_an_active_job_has_no_result_yet(fetch, stored, tmp_path, status, 
 async def test_with_neither_data_nor_url_the_result_is_unavailable(fetch, stored, tmp_path, use):
     fetcher = fetch(stored())
     with pytest.raises(ResultUnavailableError, match="zero data retention"):
-        await _use(fetcher, use, "job-1", tmp_path / "out")
+        await fetch_by(use, fetcher, "job-1", tmp_path / "out")
     assert names(tmp_path) == []
 
 
@@ -167,15 +167,6 @@ async def test_an_unknown_job_raises_the_error_of_the_client(fetcher, tmp_path):
     with pytest.raises(JobNotFoundError):
         await fetcher.download("missing", tmp_path / "out")
     assert names(tmp_path) == []
-
-
-async def _use(fetcher, use, job, path):
-    if use == "result":
-        return await fetcher.result(job)
-    if use == "download":
-        return await fetcher.download(job, path)
-    async with fetcher.stream(job) as stream:
-        return await collect(stream)
 
 
 USES = pytest.mark.parametrize("use", ["result", "download", "stream"])
@@ -244,7 +235,7 @@ async def test_a_body_that_is_not_an_object_is_malformed(
 ):
     storage.answers = [storage.reply(body)]
     with pytest.raises(ResultMalformedError, match="expected an object") as caught:
-        await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
+        await fetch_by(use, fetch(), stored(storage.url()), tmp_path / "out")
     assert caught.value.job_id == "job-1"
     assert names(tmp_path) == []
 
@@ -252,7 +243,7 @@ async def test_a_body_that_is_not_an_object_is_malformed(
 @pytest.mark.parametrize("use", ["result", "download"])
 async def test_a_page_of_a_gateway_is_retried(storage, fetch, stored, result_body, tmp_path, use):
     storage.answers = [storage.reply(b"<html>wait</html>"), storage.reply(result_body())]
-    await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
+    await fetch_by(use, fetch(), stored(storage.url()), tmp_path / "out")
     assert len(storage.heads) == 2
 
 
@@ -459,7 +450,7 @@ async def test_a_body_may_be_delimited_in_any_form_of_http(
         headers = ["Transfer-Encoding: chunked"]
         answer = storage.reply(length=None, headers=headers) + wrap(*pieces)
     storage.answers = [answer]
-    got = await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
+    got = await fetch_by(use, fetch(), stored(storage.url()), tmp_path / "out")
     if use == "result":
         assert got == v1_extract.decode_result(body)
     elif use == "download":
@@ -528,7 +519,7 @@ async def test_an_incomplete_body_is_retried_and_never_returned(
     answer, expected = cut_responses(storage, body)[cut]
     storage.answers = [answer]
     with pytest.raises(ResultTransferError) as caught:
-        await _use(fetch(attempts=4), use, stored(storage.url()), tmp_path / "out")
+        await fetch_by(use, fetch(attempts=4), stored(storage.url()), tmp_path / "out")
     assert caught.value.expected == expected
     assert caught.value.received <= len(body)
     assert len(storage.heads) == 4
@@ -543,7 +534,7 @@ async def test_a_later_complete_attempt_succeeds(
     body = result_body()
     answer, _ = cut_responses(storage, body)[cut]
     storage.answers = [answer, answer, storage.reply(body)]
-    got = await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
+    got = await fetch_by(use, fetch(), stored(storage.url()), tmp_path / "out")
     asks_for_whole = use == "download" and cut == "garbage between chunks"
     assert len(storage.heads) == 3 + asks_for_whole
     if use == "result":
@@ -653,11 +644,11 @@ async def test_a_server_error_of_the_storage_is_retried(
     body = result_body()
     trouble = storage.reply(b"<Error><Message>Reduce your rate.</Message></Error>", status=status)
     storage.answers = [trouble, storage.reply(body)]
-    assert await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
+    assert await fetch_by(use, fetch(), stored(storage.url()), tmp_path / "out")
     assert len(storage.heads) == 2
     storage.answers = [trouble]
     with pytest.raises(ResultServerError, match="Reduce your rate") as caught:
-        await _use(fetch(attempts=4), use, stored(storage.url()), tmp_path / "out2")
+        await fetch_by(use, fetch(attempts=4), stored(storage.url()), tmp_path / "out2")
     assert caught.value.status == int(status[:3])
     assert len(storage.heads) == 2 + 4
 
@@ -684,7 +675,7 @@ async def test_a_403_without_expiry_names_output_save_url_and_is_not_retried(
     storage.answers = [storage.reply(body, status="403 Forbidden")]
     fetcher = fetch(AssertionError("the service was asked"))
     with pytest.raises(ResultForbiddenError, match="output_save_url") as caught:
-        await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+        await fetch_by(use, fetcher, stored(storage.url()), tmp_path / "out")
     assert caught.value.status == 403
     assert len(storage.heads) == 1 + (use == "download")  # one without a range
     assert names(tmp_path) == []
@@ -765,7 +756,7 @@ async def test_an_unsupported_content_encoding_is_malformed(
     headers = [f"Content-Encoding: {coding}"]
     storage.answers = [storage.reply(b"\x8b\x0f" + result_body(), headers=headers)]
     with pytest.raises(ResultMalformedError, match="unsupported content encoding"):
-        await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
+        await fetch_by(use, fetch(), stored(storage.url()), tmp_path / "out")
     assert names(tmp_path) == []
 
 
@@ -780,7 +771,7 @@ async def test_bytes_that_are_not_encoded_are_accepted_whatever_the_header_says(
 ):
     headers = [f"Content-Encoding: {coding}"]
     storage.answers = [storage.reply(result_body(), headers=headers)]
-    await _use(fetch(attempts=1), use, stored(storage.url()), tmp_path / "out")
+    await fetch_by(use, fetch(attempts=1), stored(storage.url()), tmp_path / "out")
 
 
 @USES
@@ -792,7 +783,7 @@ async def test_lists_of_content_encodings_are_decoded(
     for _ in range(coding.count("gzip")):
         body = gzip.compress(body)
     storage.answers = [storage.reply(body, headers=[f"Content-Encoding: {coding}"])]
-    await _use(fetch(attempts=1), use, stored(storage.url()), tmp_path / "out")
+    await fetch_by(use, fetch(attempts=1), stored(storage.url()), tmp_path / "out")
     assert use != "download" or (tmp_path / "out").read_bytes() == result_body()
 
 
@@ -803,7 +794,7 @@ async def test_more_codings_than_curl_decodes_are_malformed(
     codings = ", ".join(["gzip"] * 1_000)
     storage.answers = [storage.reply(result_body(), headers=[f"Content-Encoding: {codings}"])]
     with pytest.raises(ResultMalformedError, match="more than 5 content codings"):
-        await _use(fetch(attempts=1), use, stored(storage.url()), tmp_path / "out")
+        await fetch_by(use, fetch(attempts=1), stored(storage.url()), tmp_path / "out")
 
 
 # --- Expiry -------------------------------------------------------------------------------------
@@ -813,7 +804,7 @@ async def test_more_codings_than_curl_decodes_are_malformed(
 async def test_an_hour_later_the_url_is_renewed(ade, client, fetcher, clock, tmp_path, use):
     job = await client.get_job(ade.submit(JobPlan(result_bytes=LARGE)))
     clock.now += 3_601
-    got = await _use(fetcher, use, job, tmp_path / "out")
+    got = await fetch_by(use, fetcher, job, tmp_path / "out")
     truth = ade.world.result(job.job_id).read()
     if use == "result":
         assert got == v1_extract.decode_result(truth)
@@ -835,7 +826,7 @@ async def test_a_repeated_expired_url_is_not_requested_again(storage, fetch, sto
     job = stored(storage.url())
     fetcher = fetch(job)
     with pytest.raises(ResultExpiredError) as caught:
-        await _use(fetcher, use, job, tmp_path / "out")
+        await fetch_by(use, fetcher, job, tmp_path / "out")
     assert caught.value.detail == "Request has expired"
     assert len(storage.heads) == 1
     assert len(fetch.asked) == 1
@@ -849,7 +840,7 @@ async def test_at_most_two_renewed_urls_in_a_row_may_be_expired(
     storage.answers = [storage.reply(EXPIRED, status="403 Forbidden")]
     fetcher = fetch(*(stored(storage.url(f"/{number}")) for number in range(1, 9)))
     with pytest.raises(ResultExpiredError):
-        await _use(fetcher, use, stored(storage.url("/0")), tmp_path / "out")
+        await fetch_by(use, fetcher, stored(storage.url("/0")), tmp_path / "out")
     assert storage.targets == ["/0", "/1", "/2"]
     assert len(fetch.asked) == 2  # no URL is requested that would not be used
     assert names(tmp_path) == []
@@ -924,7 +915,7 @@ async def test_a_url_that_is_too_early_for_the_storage_is_requested_again(
 ):
     early = storage.reply(b"<Error>" + said + b"</Error>", status="403 Forbidden")
     storage.answers = [early, storage.reply(result_body())]
-    await _use(fetch(attempts=2), use, stored(storage.url()), tmp_path / "out")
+    await fetch_by(use, fetch(attempts=2), stored(storage.url()), tmp_path / "out")
     assert len(storage.heads) == 2
 
 
@@ -1045,7 +1036,7 @@ async def test_whitespace_before_a_page_does_not_make_it_a_result(
 
     storage.answers = [piecemeal]
     with pytest.raises(ResultMalformedError):
-        await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
+        await fetch_by(use, fetch(), stored(storage.url()), tmp_path / "out")
     assert names(tmp_path) == []
 
 
@@ -1236,7 +1227,7 @@ async def test_a_transfer_ended_while_waiting_for_bytes_leaves_nothing(
     sent = b"" if before_headers else storage.reply(b'{"', length=1_000)
     before = asyncio.all_tasks()
     fetcher = fetch(attempts=1)
-    transfer = _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+    transfer = fetch_by(use, fetcher, stored(storage.url()), tmp_path / "out")
     task = await _wait_for_bytes(storage, transfer, sent)
     if end == "cancel":
         task.cancel()
@@ -1296,7 +1287,7 @@ async def test_a_closed_fetcher_raises_without_a_request(ade, client, tmp_path, 
     await fetcher.aclose()
     for asked in (job, job_id):
         with pytest.raises(ClosedError):
-            await _use(fetcher, use, asked, tmp_path / "out")
+            await fetch_by(use, fetcher, asked, tmp_path / "out")
     assert (ade.world.traffic.get, ade.world.traffic.result) == (1, 0)
     assert names(tmp_path) == []
 

@@ -6,6 +6,7 @@ import zlib
 
 import pytest
 from rawstorage import LONG
+from streams import fetch_by
 
 from adepoll.api import body_decoding
 from adepoll.errors import (
@@ -227,7 +228,7 @@ async def test_an_unrequested_206_is_not_a_result(storage, answering, stored, tm
     storage.answers = [storage.reply(BODY, status="206 Partial Content")]
     async with ResultFetcher(answering(), patience=0) as fetcher:
         with pytest.raises(ResultMalformedError):
-            await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+            await fetch_by(use, fetcher, stored(storage.url()), tmp_path / "out")
     assert [*tmp_path.iterdir()] == []
 
 
@@ -373,7 +374,7 @@ async def test_an_encoded_whole_is_decoded(
 
     storage.answers = [piecemeal]
     async with ResultFetcher(answering(), patience=0) as fetcher:
-        got = await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+        got = await fetch_by(use, fetcher, stored(storage.url()), tmp_path / "out")
     if use == "stream":
         assert got == body
     if use == "download":
@@ -393,7 +394,7 @@ async def test_a_byte_order_mark_before_the_result_is_no_error(
             async with fetcher.items(stored(storage.url()), "extraction.item") as items:
                 got = [item async for item in items]
         else:
-            got = await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+            got = await fetch_by(use, fetcher, stored(storage.url()), tmp_path / "out")
     if use == "download":
         assert (tmp_path / "out").read_bytes() == body  # the bytes are never changed
     else:
@@ -437,7 +438,7 @@ async def test_a_cut_encoded_body_is_never_complete(
     storage.answers = [storage.reply(encoded, headers=["Content-Encoding: gzip"])]
     async with ResultFetcher(answering(), patience=0) as fetcher:
         with pytest.raises(ResultTransferError, match="ended within") as caught:
-            await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+            await fetch_by(use, fetcher, stored(storage.url()), tmp_path / "out")
     assert caught.value.is_object_at_fault
     assert len(storage.heads) == 3
     assert [*tmp_path.iterdir()] == []
@@ -511,7 +512,7 @@ async def test_endless_whitespace_is_not_a_result(storage, answering, stored, tm
     storage.answers = [endless]
     async with ResultFetcher(answering(attempts=1), patience=0) as fetcher:
         with pytest.raises(ResultMalformedError, match="endless whitespace"):
-            await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+            await fetch_by(use, fetcher, stored(storage.url()), tmp_path / "out")
     assert [*tmp_path.iterdir()] == []
 
 
@@ -543,15 +544,6 @@ async def test_a_page_that_only_seems_to_be_compressed_is_no_problem(
     async with ResultFetcher(answering(attempts=1), patience=0) as fetcher:
         with pytest.raises(ResultRefusedError, match="404"):
             await fetcher.result(stored(storage.url()))
-
-
-async def _use(fetcher, use, job, path):
-    if use == "result":
-        return await fetcher.result(job)
-    if use == "download":
-        return await fetcher.download(job, path)
-    async with fetcher.stream(job) as stream:
-        return b"".join([chunk async for chunk in stream])
 
 
 # --- Responses without end ------------------------------------------------------------------------
@@ -595,7 +587,7 @@ async def test_a_response_whose_next_byte_never_comes_is_given_up(
     options = timeouts | {"min_rate": 0, "patience": 0}
     async with ResultFetcher(client, **options) as fetcher:
         with pytest.raises(ResultTransferError, match=message):
-            await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+            await fetch_by(use, fetcher, stored(storage.url()), tmp_path / "out")
     asks_for_whole = use == "download" and message == "does not respond"
     assert len(storage.heads) == 2 + asks_for_whole
     assert [*tmp_path.iterdir()] == []

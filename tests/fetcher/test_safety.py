@@ -10,6 +10,7 @@ import traceback
 
 import aiohttp
 import pytest
+from streams import fetch_by
 
 from adepoll.api.client import AdeClient
 from adepoll.emulator import Emulator, JobPlan
@@ -174,7 +175,7 @@ async def test_netrc_is_not_read(
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
 async def test_http_is_refused_if_the_api_uses_https(storage, https_fetcher, stored, tmp_path, use):
     with pytest.raises(ResultUrlError, match="https"):
-        await _use(https_fetcher, use, stored(storage.url("/p?" + QUERY)), tmp_path / "out")
+        await fetch_by(use, https_fetcher, stored(storage.url("/p?" + QUERY)), tmp_path / "out")
     assert storage.connections == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -290,7 +291,7 @@ async def test_a_redirect_is_followed_with_the_usual_headers_only(
         storage.reply(status=f"{status} Moved", headers=[f"Location: {location}", cookie])
     ]
     other_storage.answers = [other_storage.reply(result_body())]
-    await _use(fetcher, use, stored(storage.url("/p?" + QUERY)), tmp_path / "out")
+    await fetch_by(use, fetcher, stored(storage.url("/p?" + QUERY)), tmp_path / "out")
     assert other_storage.targets == ["/elsewhere%2F?x=%2B" + QUERY]
     (head,) = other_storage.heads
     allowed = {
@@ -336,15 +337,6 @@ async def test_a_renewed_url_is_checked_like_the_first(storage, other_storage, a
 
 
 # --- Errors, logs and reprs ---------------------------------------------------------------------
-
-
-async def _use(fetcher, use, job, path):
-    if use == "result":
-        return await fetcher.result(job)
-    if use == "download":
-        return await fetcher.download(job, path)
-    async with fetcher.stream(job) as stream:
-        return [chunk async for chunk in stream]
 
 
 def everything_told(error):
@@ -460,7 +452,7 @@ async def test_no_error_and_no_log_line_shows_a_secret(
         if use != "result" and trouble in {"malformed", "no result"}:
             return  # only `result` parses the JSON
         with pytest.raises(AdePollError) as caught:
-            await _use(fetcher, use, job, tmp_path / "out")
+            await fetch_by(use, fetcher, job, tmp_path / "out")
     assert_shows_no_secret(caught.value)
     assert not [secret for secret in SECRETS if secret in logged()]
 
@@ -524,7 +516,7 @@ async def test_no_warning_of_a_cancelled_or_closed_transfer_shows_a_secret(
     for _ in range(2):
         begun.clear()
         job = stored(storage.url("/p?" + QUERY))
-        task = asyncio.create_task(_use(fetcher, use, job, tmp_path / "out"))
+        task = asyncio.create_task(fetch_by(use, fetcher, job, tmp_path / "out"))
         await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:

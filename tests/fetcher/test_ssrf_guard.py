@@ -9,6 +9,7 @@ from aiohttp.abc import AbstractResolver
 from fuzzing import counted_calls
 from hypothesis import given
 from hypothesis import strategies as st
+from streams import fetch_by
 
 from adepoll import TransportOptions
 from adepoll.api.transport_options import Proxies, Proxy
@@ -261,7 +262,9 @@ async def test_no_connection_is_made_to_a_name_with_a_private_address(
     client = answering(base_url=PUBLIC_API)
     async with ResultFetcher(client, patience=0) as fetcher:
         with pytest.raises(ResultUrlError, match="private network") as caught:
-            await _use(fetcher, use, stored(f"https://storage.example:{port}/p?x=1"), tmp_path)
+            await fetch_by(
+                use, fetcher, stored(f"https://storage.example:{port}/p?x=1"), tmp_path / "out"
+            )
     assert caught.value.url == f"https://storage.example:{port}/p?REDACTED"
     assert storage.connections == 0
     assert [*tmp_path.iterdir()] == []
@@ -365,15 +368,6 @@ async def test_the_resolver_is_created_at_first_use_and_closed_with_the_guard(re
     await asked.close()
     await asked.close()
     assert names.closed == 1
-
-
-async def _use(fetcher, use, job, folder):
-    if use == "result":
-        return await fetcher.result(job)
-    if use == "download":
-        return await fetcher.download(job, folder / "out")
-    async with fetcher.stream(job) as stream:
-        return [chunk async for chunk in stream]
 
 
 class Silent(AbstractResolver):

@@ -4,10 +4,8 @@ import asyncio
 import os
 import random
 import resource
-import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import forkserver
 import pytest
 from amounts import counts
+from files import small_file_system
 
 from adepoll import Journal
 from adepoll.errors import JournalBusyError, JournalError
@@ -221,17 +220,8 @@ async def test_a_file_size_limit_stops_the_writer_and_acknowledged_writes_remain
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 600 KB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    options = ["-t", "tmpfs", "-o", "size=600k", "tmpfs", folder]
-    if (
-        mount is None
-        or subprocess.run([mount, *options], capture_output=True, check=False).returncode
-    ):
-        pytest.skip("a file system can be mounted by root only")
-    yield folder
-    subprocess.run([shutil.which("umount"), "-l", folder], check=True)
+    with small_file_system(tmp_path / "small", "600k") as folder:
+        yield folder
 
 
 async def test_a_full_disk_stops_the_writer_until_space_is_free(small_disk):

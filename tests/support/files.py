@@ -2,8 +2,13 @@
 
 import hashlib
 import os
+import shutil
 import stat
+import subprocess
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from adepoll.common import file_system
 
@@ -39,3 +44,18 @@ def mode_of_new_files(folder):
     mode = stat.S_IMODE(probe.stat().st_mode)
     probe.unlink()
     return mode
+
+
+@contextmanager
+def small_file_system(folder, size):
+    """Mount a file system of a size such as "30m" at a new folder; skip the test if not root."""
+    folder.mkdir()
+    mount = shutil.which("mount")
+    options = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+    if (
+        mount is None
+        or subprocess.run([mount, *options], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("a file system can be mounted by root only")
+    yield folder
+    subprocess.run([shutil.which("umount"), "-l", folder], check=True)
