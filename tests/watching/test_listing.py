@@ -7,7 +7,7 @@ from random import Random
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adepoll.api.models import JobPage, JobStatus, JobSummary, from_timestamp
@@ -508,14 +508,15 @@ def test_a_list_that_causes_too_many_wasted_polls_pauses_sweeping():
     lag=st.none() | st.floats(0.01, 100),
     discovery=st.sampled_from(["auto", "list"]),
 )
+@example(steps=[(5.0 * 2**n, 10, 0, 0) for n in range(6)], lag=None, discovery="auto")
 def test_delays_are_never_negative_and_pauses_end(steps, lag, discovery):
     policy, now, polls, settled, wasted_polls = make_policy(discovery, lag), 0.0, 0, 0, 0
-    for passed, watched, looked, pages in steps:
+    for passed, watched, polled, pages in steps:
         now += passed
         polls, settled, wasted_polls = (
-            polls + looked,
-            settled + looked // 2,
-            wasted_polls + looked // 3,
+            polls + polled,
+            settled + polled // 2,
+            wasted_polls + polled // 3,
         )
         situation = at(
             now,
@@ -523,7 +524,7 @@ def test_delays_are_never_negative_and_pauses_end(steps, lag, discovery):
             polls=polls,
             settled=settled,
             wasted_polls=wasted_polls,
-            pending_confirmation=looked // 4,
+            pending_confirmation=polled // 4,
         )
         if not policy.should_sweep(situation):
             continue
@@ -536,8 +537,10 @@ def test_delays_are_never_negative_and_pauses_end(steps, lag, discovery):
                 situation,
             )
         assert policy.delay(situation) >= 0
+    assert policy.paused_until <= now + 3_600
+    now = max(now, policy.paused_until) + 61.0
     assert policy.should_sweep(
-        at(now + 61.0, 1_000, polls=polls, settled=settled, wasted_polls=wasted_polls)
+        at(now, 1_000, polls=polls, settled=settled, wasted_polls=wasted_polls)
     )
 
 
