@@ -6,10 +6,12 @@ checked like the first URL.
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -32,7 +34,6 @@ from adepoll.errors import (
     ResultTransferError,
     ResultUrlError,
 )
-from adepoll.fetcher.redirects import quoted, redirect_url
 from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.responses import ObjectChangedError, ResponseInterpreter
 from adepoll.fetcher.ssrf_guard import PrivateAddressError, SsrfGuard
@@ -48,6 +49,9 @@ _READ_SIZE_IN_BULK: Final = 2**19
 _READ_BUFFER: Final = 2**18
 _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+# Characters that are not quoted: ASCII without the space. `SsrfGuard` refuses control characters.
+_UNQUOTED: Final = "".join(map(chr, range(0x80))).replace(" ", "")
+_ORIGIN: Final = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//[^/?#]*", re.IGNORECASE)
 
 
 class StorageClient(Connections):
@@ -196,7 +200,7 @@ class StorageClient(Connections):
     ) -> tuple[aiohttp.ClientResponse, str]:
         """Follow redirects; return the first response that is not a redirect, and its URL."""
         with suppress(UnicodeEncodeError):  # the guard refuses such a URL
-            url = quoted(url)
+            url = _quoted(url)
         for _ in range(_MAX_REDIRECTS + 1):
             target = await self._guard.check(job_id, url)
             response = await self._request(job_id, url, target, headers)
@@ -275,3 +279,40 @@ def _limit_read_size(response: aiohttp.ClientResponse, max_bytes: int) -> None:
     transport = None if connection is None else connection.transport
     if transport is not None and hasattr(transport, "max_size"):
         transport.max_size = max_bytes
+
+
+def redirect_url(base: URL, location: str) -> str:
+    """Return the URL to which a redirect leads, as curl does. `SsrfGuard` checks this URL.
+
+    Args:
+        base: The requested URL.
+        location: The header `Location` of the response.
+
+    Raises:
+        ValueError: The location is malformed.
+    """
+    location = _quoted(location)
+    return location if urlsplit(location).scheme else _joined(base, location)
+
+
+def _quoted(location: str) -> str:
+    """Percent-encode spaces and characters beyond ASCII in a URL, except in scheme and host.
+
+    RFC 3986 does not allow such characters in a URL, but some servers send them. Browsers and other
+    HTTP clients encode them in this way, too.
+
+    Raises:
+        UnicodeEncodeError: The URL contains an unpaired surrogate, which no encoding has.
+    """
+    origin = _ORIGIN.match(location)
+    rest = location if origin is None else location[origin.end() :]
+    quoted = quote(rest, safe=_UNQUOTED, errors="surrogateescape")
+    return quoted if origin is None else origin[0] + quoted
+
+
+def _joined(base: URL, location: str) -> str:
+    """Return the URL of a relative location (RFC 3986, section 5.2), without decoding any part."""
+    if not location.startswith(("/", "?", "#")) and location:
+        # urljoin would remove empty segments ("//") from a relative path.
+        location = f"{base.raw_path.rpartition('/')[0]}/{location}"
+    return urljoin(str(base), location)

@@ -2,19 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from inspect import isawaitable
 from typing import Final, TypeAlias
+
+from attrs import evolve
 
 from adepoll.api.client import AdeClient
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.common.redaction import REDACTED
-from adepoll.errors import ResultExpiredError, ResultUrlError
+from adepoll.errors import ResultChangedError, ResultExpiredError, ResultUrlError
 from adepoll.fetcher.completed_job import request_completed
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
-from adepoll.fetcher.range_reader import make_reader
 from adepoll.fetcher.response_body import ResponseBody
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.statistics import Counters
@@ -147,8 +148,33 @@ class StoredResult:
         self._origins = origins
 
     async def reader(self, start: int = 0, stop: int | None = None) -> SequentialReader:
-        """Return a reader of the result, or of a range of it, as `make_reader` does."""
-        return await make_reader(self, start, stop)
+        """Return a reader of the bytes of the result from `start` to `stop`.
+
+        A negative `start` counts from the end of the result; then the size is requested first.
+
+        Raises:
+            ResultError: The size could not be requested, for a reason that `SequentialReader.read`
+                documents.
+            RequestError: The API failed when a new URL was requested.
+        """
+        if start >= 0:
+            return SequentialReader(self, start=start, stop=stop)
+        version = await self._find_size()
+        start = max(0, start + (version.size or 0))
+        reader = SequentialReader(self, start=start, stop=stop, version=version)
+        try:
+            await reader.begin()
+        except ResultChangedError as changed:
+            # The object need not have changed: replicas in a storage can have different ETags, or
+            # the storage can misunderstand If-Match. So request the whole object, of any version.
+            reader = SequentialReader(self, start=start, stop=stop, ranges_work=False)
+            await reader.begin()
+            if reader.version.size is None:
+                reader.version = evolve(reader.version, size=version.size)
+            elif reader.version.size != version.size:  # `start` is wrong for this version
+                await reader.aclose()
+                raise changed from None
+        return reader
 
     @asynccontextmanager
     async def open(
@@ -176,3 +202,18 @@ class StoredResult:
                     break
             self._url.confirm()
             yield body
+
+    async def _find_size(self) -> ObjectVersion:
+        """Return the version of the object, including its size.
+
+        Request one byte. If the response does not state the size of the object, read the whole
+        object.
+        """
+        async with aclosing(SequentialReader(self, stop=1)) as reader:
+            await reader.begin()
+        if reader.version.size is not None:
+            return reader.version
+        async with aclosing(SequentialReader(self)) as reader:
+            while await reader.read():
+                pass
+        return evolve(reader.version, size=reader.received)

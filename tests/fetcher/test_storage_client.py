@@ -21,10 +21,9 @@ from adepoll.errors import (
     ResultUrlError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.redirects import redirect_url
 from adepoll.fetcher.ssrf_guard import SsrfGuard
 from adepoll.fetcher.statistics import Counters
-from adepoll.fetcher.storage_client import StorageClient
+from adepoll.fetcher.storage_client import StorageClient, redirect_url
 from adepoll.fetcher.storage_rules import ObjectVersion, Range
 from adepoll.fetcher.stored_result import PresignedUrl
 from adepoll.throttling.waiting_times import RetryPolicy
