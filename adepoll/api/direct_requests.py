@@ -56,7 +56,7 @@ class DirectResponse:
         self.request_info = request_info
         self.closed = False
         self.connection: Connection | None = connection
-        content.on_eof(self.release)  # calls it at once if the whole body has arrived already
+        content.on_eof(self.release)  # calls it immediately if the whole body has arrived already
 
     @property
     def content_length(self) -> int | None:

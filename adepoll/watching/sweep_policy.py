@@ -108,39 +108,40 @@ class SweepPolicy:
     _wasted: float = 0.0  # number of wasted polls
     _rate: float = 0.0  # polls per second
 
-    def should_sweep(self, at: Situation) -> bool:
+    def should_sweep(self, situation: Situation) -> bool:
         """Return True if sweeps are worth their requests, and are not paused."""
         if self.discovery == "get":
             return False
-        if at.now < self.paused_until and at.watched < self._until_watched:
+        if situation.now < self.paused_until and situation.watched < self._until_watched:
             return False
         if self.discovery == "list":
-            return at.watched > 0
-        if self.last is not None and at.now > self.last.started + _PAUSE:
+            return situation.watched > 0
+        if self.last is not None and situation.now > self.last.started + _PAUSE:
             self.last = None  # the sweep is out of date
         if self.last is None:
-            return at.watched >= self.min_watched
-        return at.watched >= _MIN_LEFT and self.last.needed_pages <= self._replaced_polls(at)
+            return situation.watched >= self.min_watched
+        pages = self.last.needed_pages
+        return situation.watched >= _MIN_LEFT and pages <= self._replaced_polls(situation)
 
-    def start(self, at: Situation) -> Sweep:
+    def start(self, situation: Situation) -> Sweep:
         """Start and return a sweep."""
-        self._started = at.now
+        self._started = situation.now
         statuses: Sequence[JobStatus] = ACTIVE
         if self._without_pending >= _MIN_WITHOUT_PENDING:
-            if self._counted is not None and at.wasted_polls > self._counted.wasted_polls:
+            if self._counted is not None and situation.wasted_polls > self._counted.wasted_polls:
                 self._without_pending = 0
             elif (self._without_pending + 1) % _PENDING_EVERY:
                 self._without_pending += 1
                 statuses = ACTIVE[:1]  # only processing jobs: no job was pending recently
         return Sweep.start(
-            at.now,
-            max_pages=self.max_pages(at),
-            watched=at.watched,
+            situation.now,
+            max_pages=self.max_pages(situation),
+            watched=situation.watched,
             previous=self.last,
             statuses=statuses,
         )
 
-    def max_pages(self, at: Situation) -> int:
+    def max_pages(self, situation: Situation) -> int:
         """Return the number of pages after which to abandon a sweep.
 
         With "auto", a sweep with more pages would need more requests than the polls that it
@@ -148,15 +149,15 @@ class SweepPolicy:
         """
         if self.discovery == "list":
             return _MAX_PAGES
-        most = self._replaced_polls(at)
-        if self._delays_polls(at, at.now - self._started):
-            most = min(most, self._worthwhile_pages(at))
+        most = self._replaced_polls(situation)
+        if self._delays_polls(situation, situation.now - self._started):
+            most = min(most, self._worthwhile_pages(situation))
         return int(most)
 
-    def record_end(self, sweep: Sweep, at: Situation) -> None:
+    def record_end(self, sweep: Sweep, situation: Situation) -> None:
         """Record the end of a sweep that is complete, or was abandoned after too many pages."""
         self._failures = 0
-        self._count(at)
+        self._count(situation)
         self._requests += sweep.pages
         if sweep.is_complete:
             sweep.job_ids.clear()  # frees memory; only the numbers of pages are still needed
@@ -164,70 +165,72 @@ class SweepPolicy:
             if JobStatus.PENDING in sweep.statuses:
                 none = not sweep.jobs_of(JobStatus.PENDING)
                 self._without_pending = self._without_pending + 1 if none else 0
-            self.duration = at.now - sweep.started
-            if at.list_is_proven:
+            self.duration = situation.now - sweep.started
+            if situation.list_is_proven:
                 self.is_trial = False
-            wastes = self._wasted > max(_MIN_WASTED, self._settled, at.watched)
-            if at.list_is_bad or wastes or (self.is_trial and at.now > self._trial_ends):
+            wastes = self._wasted > max(_MIN_WASTED, self._settled, situation.watched)
+            trial_failed = self.is_trial and situation.now > self._trial_ends
+            if situation.list_is_bad or wastes or trial_failed:
                 self.is_trial = True
                 # Polls by schedule find settled jobs earlier than sweeps, or cost less.
-                self._pause(at.now, _PAUSE)
+                self._pause(situation.now, _PAUSE)
             elif (
                 self.discovery == "auto"
-                and self._delays_polls(at, self.duration)
-                and sweep.needed_pages > self._worthwhile_pages(at)
+                and self._delays_polls(situation, self.duration)
+                and sweep.needed_pages > self._worthwhile_pages(situation)
             ):
-                self._pause(at.now, _PAUSE, until_watched=2 * at.watched)
+                self._pause(situation.now, _PAUSE, until_watched=2 * situation.watched)
             elif not self.is_trial:
                 self._useful += 1
                 if self._useful >= _MIN_USEFUL:
                     self.pauses = 0
         else:
-            self._pause(at.now, _PAUSE, until_watched=2 * at.watched)
+            self._pause(situation.now, _PAUSE, until_watched=2 * situation.watched)
 
-    def record_failure(self, at: Situation) -> None:
+    def record_failure(self, situation: Situation) -> None:
         """Record that an error or a timeout ended a sweep."""
         self._failures += 1
         if self.last is None or self._failures > _MAX_FAILURES:
-            self._pause(at.now, _SHORT_PAUSE)
+            self._pause(situation.now, _SHORT_PAUSE)
 
-    def delay(self, at: Situation) -> float:
+    def delay(self, situation: Situation) -> float:
         """Return the seconds from now until the next sweep."""
-        self._count(at)
-        every = self._interval(at)
+        self._count(situation)
+        every = self._interval(situation)
         if self._failures:
             # Repeat a failed sweep soon: most jobs are not polled before a sweep has ended.
             every = min(every, _NEXT_AFTER_FAILURE)
         # Poll most of the jobs known to be missing before the next sweep finds more of them.
         if self._rate:
-            busy = at.pending_confirmation / self._rate
+            busy = situation.pending_confirmation / self._rate
         else:
-            busy = every if at.pending_confirmation else 0.0
-        if at.compare_at > self._started:
-            every = min(every, max(at.compare_at - self._started, _MIN_APART))
-        return max(self._started + every - at.now, busy - every / 2, 0.0)
+            busy = every if situation.pending_confirmation else 0.0
+        if situation.compare_at > self._started:
+            every = min(every, max(situation.compare_at - self._started, _MIN_APART))
+        return max(self._started + every - situation.now, busy - every / 2, 0.0)
 
-    def short_rate(self, sweep: Sweep, at: Situation) -> float | None:
+    def short_rate(self, sweep: Sweep, situation: Situation) -> float | None:
         """Return the requests per second of a sweep that has just ended, if the sweep was slow.
 
         A sweep is slow if it took more than half of the time after which the next sweep should
         start. If it was not slow, return None.
         """
-        return sweep.pages / self.duration if self.duration > self._interval(at) / 2 else None
+        is_slow = self.duration > self._interval(situation) / 2
+        return sweep.pages / self.duration if is_slow else None
 
-    def _interval(self, at: Situation) -> float:
+    def _interval(self, situation: Situation) -> float:
         """Return how many seconds after the start of a sweep the next sweep should start."""
-        every = at.mean_delay or _DEFAULT_DELAY
+        every = situation.mean_delay or _DEFAULT_DELAY
         if self.target_lag is not None:
             # One sweep replaces polls of many jobs. So the best time between two sweeps is shorter
             # than the time between two polls of one job: divide that time by the square root of the
             # number of jobs per page. But sweep no more often than the target lag requires:
             #     mean lag = every / 2 + duration of a sweep / 2 + wait of missing jobs for a poll
             pages = len(ACTIVE) if self.last is None else self.last.needed_pages
-            every *= min(math.sqrt(pages / max(at.watched, 1)), 1.0)
-            after = self.duration / 2 + at.poll_wait
+            every *= min(math.sqrt(pages / max(situation.watched, 1)), 1.0)
+            after = self.duration / 2 + situation.poll_wait
             enough = 2 * max(self.target_lag - after, self.target_lag / 2)
-            if at.replaces_waits:
+            if situation.replaces_waits:
                 # Without the list, polls of these jobs would use the whole budget. So sweeps may
                 # follow more closely, with a pause as long as the last sweep, until they are as
                 # frequent as the target lag requires. (Slower sweeps have shorter pauses or none.)
@@ -236,32 +239,32 @@ class SweepPolicy:
         if self.discovery == "auto":
             # The jobs of other programs make the list longer, and sweeps more expensive. Then
             # sweeps are up to 20% less frequent, which saves requests and adds a little lag.
-            cost = self._requests / (_REQUEST_SHARE * max(self._settled + at.watched, 1))
+            cost = self._requests / (_REQUEST_SHARE * max(self._settled + situation.watched, 1))
             every *= min(max(cost, 1.0), _MAX_STRETCH)
         return every
 
-    def _replaced_polls(self, at: Situation) -> float:
+    def _replaced_polls(self, situation: Situation) -> float:
         """Return the number of polls that one sweep replaces.
 
         These are the polls of all jobs that the schedule would make between two sweeps.
         """
-        if not at.mean_delay or self.target_lag is None:
-            return at.watched
+        if not situation.mean_delay or self.target_lag is None:
+            return situation.watched
         # Two sweeps are about two target lags apart.
-        polls = at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)
+        polls = situation.watched * min(1.0, 2 * self.target_lag / situation.mean_delay)
         # The list replaces no polls of settled jobs. After a complete sweep, nearly all polls are
         # of jobs that are missing from the list, so their share says nothing about other jobs.
-        return polls * (1 - at.settled_share) if self.last is None else polls
+        return polls * (1 - situation.settled_share) if self.last is None else polls
 
-    def _delays_polls(self, at: Situation, seconds: float) -> bool:
+    def _delays_polls(self, situation: Situation, seconds: float) -> bool:
         """Return True if a sweep that has taken `seconds` delays polls.
 
         Its pages have waited for the request budget or the semaphore, and it has taken more than
         half of the time after which the next sweep should start.
         """
-        return at.pages_wait and seconds > self._interval(at) / 2
+        return situation.pages_wait and seconds > self._interval(situation) / 2
 
-    def _worthwhile_pages(self, at: Situation) -> float:
+    def _worthwhile_pages(self, situation: Situation) -> float:
         """Return the largest number of pages of a sweep that is useful although it delays polls.
 
         While every request delays another one, a sweep of p pages takes the time of p polls, or of
@@ -270,8 +273,8 @@ class SweepPolicy:
         at most the time of n / 5 polls: there must also be time to poll the jobs that the sweep
         finds missing, and to poll some listed jobs, because the list may be wrong.
         """
-        polls = (at.watched - at.pending_confirmation) / _JOBS_PER_PAGE
-        return polls / at.polls_per_page
+        polls = (situation.watched - situation.pending_confirmation) / _JOBS_PER_PAGE
+        return polls / situation.polls_per_page
 
     def _pause(self, now: float, seconds: float, *, until_watched: float = math.inf) -> None:
         """Stop sweeping for some time.
@@ -290,21 +293,21 @@ class SweepPolicy:
         self.pauses = min(self.pauses + 1, _MAX_PAUSES)
         self._trial_ends = self.paused_until + _TRIAL
 
-    def _count(self, at: Situation) -> None:
+    def _count(self, situation: Situation) -> None:
         """Update the counts of requests, settled jobs and wasted polls, and the rate of polls.
 
         In these counts, older events count less.
         """
-        before, self._counted = self._counted, at
-        if before is None or at.now <= before.now:
+        before, self._counted = self._counted, situation
+        if before is None or situation.now <= before.now:
             return
-        passed = at.now - before.now
+        passed = situation.now - before.now
         fading = math.exp(-passed / _MEMORY)
         self._requests *= fading
-        self._settled = self._settled * fading + at.settled - before.settled
-        self._wasted = self._wasted * fading + at.wasted_polls - before.wasted_polls
+        self._settled = self._settled * fading + situation.settled - before.settled
+        self._wasted = self._wasted * fading + situation.wasted_polls - before.wasted_polls
         recent = math.exp(-passed / _RATE_MEMORY)
-        self._rate = self._rate * recent + (1 - recent) * (at.polls - before.polls) / passed
+        self._rate = self._rate * recent + (1 - recent) * (situation.polls - before.polls) / passed
 
 
 _MIN_LEFT: Final = 3  # watched jobs; with fewer, "auto" stops sweeping
