@@ -217,7 +217,7 @@ class ObjectScanner:
         return stop
 
     def _rest_of_members(self, text: bytes, position: int) -> int:
-        """Skip members that `limit` does not allow; return the offset after the skipped bytes."""
+        """Skip the rest of an object with too many members; return the offset after these bytes."""
         stop = self._value_scanner.read(text, position)
         if not self._value_scanner.is_open:
             self._read = self._end

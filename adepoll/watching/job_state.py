@@ -106,8 +106,8 @@ class SnapshotBuffer:
 
         Args:
             now: The present time.
-            caller: An owner of such jobs whose `on_due` is not called; None to call the `on_due` of
-                every owner.
+            caller: The owner that calls this method, so that its `on_due` need not be called. None
+                to call the `on_due` of every owner of a job that is due now.
         """
         woken = 0
         owners: set[JobOwner] = set()

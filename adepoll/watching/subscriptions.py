@@ -318,7 +318,7 @@ class Subscription(ABC):
             await self._read_present(self._job_ids)
 
     async def _read_arriving(self, job_ids: AsyncIterable[str | JobRef]) -> None:
-        """Read ids of which the next can arrive late: pass each job to the pollers immediately."""
+        """Read ids that may arrive late, and pass each job to the pollers immediately."""
         now, pump = asyncio.get_running_loop().time, self._owner.pump
         count = 0
         try:
@@ -336,7 +336,7 @@ class Subscription(ABC):
                 await job_ids.aclose()  # otherwise asyncio closes it later, in a new task
 
     async def _read_present(self, job_ids: Iterable[str | JobRef]) -> None:
-        """Read ids that come without a wait: pass the jobs to the pollers in groups of 500."""
+        """Read ids that are present already, and pass the jobs to the pollers in groups of 500."""
         now, pump = asyncio.get_running_loop().time, self._owner.pump
         has_limit = self._window < sys.maxsize
         for count, job_id in enumerate(job_ids, 1):

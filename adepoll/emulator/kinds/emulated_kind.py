@@ -40,7 +40,7 @@ class PageQuery:
 
 @frozen(kw_only=True)
 class JobAnswer(Chunked):
-    """The answer to a poll: a JSON object, of which one field is the result if there is a result.
+    """The answer to a poll: a JSON object. If the job has a result, one of its fields contains it.
 
     Attributes:
         status: HTTP status.
