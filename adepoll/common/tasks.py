@@ -49,7 +49,7 @@ async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
     The current task is left out if it is one of the tasks. If the current task was cancelled, raise
     CancelledError at the end.
     """
-    # Wait for tasks that have already ended, too. This wait takes one iteration of the event loop.
+    # Wait for tasks that have already ended, too. This wait takes one step of the event loop.
     # In this iteration, the callbacks of the tasks run. Polls that were cancelled because of an
     # error end, too.
     pending = {task for task in tasks if task is not asyncio.current_task()}

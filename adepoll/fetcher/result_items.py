@@ -31,7 +31,7 @@ _STEP: Final = MAX_NUMBER
 # the rest of a text of which one step has ended after this number of bytes or more.
 _LONG: Final = 2**10
 # Items that are returned before other tasks of the event loop may run.
-_ITEMS_PER_TURN: Final = 500
+_ITEMS_PER_STEP: Final = 500
 
 
 @define(eq=False)
@@ -186,7 +186,7 @@ class ResultItems:
         self._rest = b""  # bytes of an escape or a character whose end has not arrived
         # First bytes of the text that may be the beginning of a byte order mark; None after that.
         self._start: bytes | None = b""
-        self._left_in_turn = _ITEMS_PER_TURN
+        self._left_in_step = _ITEMS_PER_STEP
         self._ended = False
         # A thread parses the last chunk, or has parsed it while the caller was cancelled.
         self._parsing: asyncio.Future[None] | None = None
@@ -204,9 +204,9 @@ class ResultItems:
             AdePollError: As for `ResultStream`.
         """
         items = self._builder.items
-        self._left_in_turn -= 1
-        if not self._left_in_turn:
-            self._left_in_turn = _ITEMS_PER_TURN
+        self._left_in_step -= 1
+        if not self._left_in_step:
+            self._left_in_step = _ITEMS_PER_STEP
             await asyncio.sleep(0)
         while not items:
             if self._ended:

@@ -241,7 +241,7 @@ class Journal(AsyncCloseable):
         self._calls.append(call)
         if self._idle.is_set():
             self._idle.clear()
-            # All calls that the tasks make in this iteration of the event loop go into one
+            # All calls that the tasks make in this step of the event loop go into one
             # transaction.
             self._loop.call_soon(self._write_next, context=Context())
         await call.done

@@ -30,7 +30,7 @@ from adepoll.server.job_responses import StatusReply, active_reply, settled_repl
 from adepoll.server.options import ResourceOptions
 from adepoll.server.result_responses import ResultReply, reply_with_result
 from adepoll.server.sse import JobEventStream, as_event
-from adepoll.server.turn_limiter import TurnLimiter
+from adepoll.server.step_limiter import StepLimiter
 from adepoll.server.webhooks import Verifier, default_job_ids, job_ids_in
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher
@@ -39,7 +39,7 @@ __all__ = ["ServerResources", "create_resources", "open_resources"]
 
 _T = TypeVar("_T")
 
-_MAX_PER_TURN: Final = 16  # tasks that may continue in one iteration of the event loop
+_MAX_PER_STEP: Final = 16  # tasks that may continue in one step of the event loop
 _SEND_TIMEOUT: Final = 60.0  # seconds in which a client must accept some data
 _BODY_TIMEOUT: Final = 60.0  # seconds in which the body of a webhook must arrive
 
@@ -74,7 +74,7 @@ class ServerResources:
         self._grace = grace
         self._health = HealthCheck(client, watcher, fetcher, probe_every=probe_every)
         self._loop = asyncio.get_running_loop()
-        self._turns = TurnLimiter(_MAX_PER_TURN)
+        self._steps = StepLimiter(_MAX_PER_STEP)
         self._streams: set[asyncio.Timeout] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         # Loop time at which `until_stopped` cancels its blocks; None until `stop` is called.
@@ -102,13 +102,13 @@ class ServerResources:
             for stream in self._streams:
                 stream.reschedule(self._ends_at)
 
-    async def take_turn(self) -> None:
-        """Wait for a later iteration of the event loop if 16 tasks have continued in this one.
+    async def wait_for_step(self) -> None:
+        """Wait for a later step of the event loop if 16 tasks have continued in this one.
 
         A response calls this after its wait, so that thousands of waits for the same job do not
         block the loop when the job settles.
         """
-        await self._turns.wait_turn()
+        await self._steps.wait()
 
     @asynccontextmanager
     async def until_stopped(self) -> AsyncGenerator[None, None]:
@@ -149,14 +149,14 @@ class ServerResources:
         try:
             snapshot = await self.watcher.wait(job, timeout=timeout)
         except JobTimeoutError as error:
-            await self.take_turn()
+            await self.wait_for_step()
             if (cause := self._why_unknown(JobRef.of(job), error)) is None:
                 raise
             raise cause from error
         except (AdePollError, ClosedError):
-            await self.take_turn()
+            await self.wait_for_step()
             raise
-        await self.take_turn()
+        await self.wait_for_step()
         return snapshot
 
     def _why_unknown(self, job: JobRef, timeout: JobTimeoutError) -> AdePollError | None:

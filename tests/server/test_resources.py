@@ -246,12 +246,12 @@ def test_times_are_not_negative(name, value):
         create_resources(**{name: value})
 
 
-async def test_at_most_16_tasks_continue_in_one_iteration_of_the_loop():
+async def test_at_most_16_tasks_continue_in_one_step_of_the_loop():
     resources = resources_of(Stub())
-    turns = [asyncio.create_task(resources.take_turn()) for _ in range(20)]
+    tasks = [asyncio.create_task(resources.wait_for_step()) for _ in range(20)]
     await asyncio.sleep(0)
-    assert sum(turn.done() for turn in turns) == 16
-    await asyncio.gather(*turns)
+    assert sum(task.done() for task in tasks) == 16
+    await asyncio.gather(*tasks)
 
 
 @pytest.mark.parametrize(("size", "status"), [(0, 204), (2**20 + 1, 204), (3 * 2**20, 413)])

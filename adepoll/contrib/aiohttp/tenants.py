@@ -121,7 +121,7 @@ class JobFunctions(ABC):
                     await response.prepare(request)
                     write = limit_send_time(response.write)
                     async for event in events:
-                        await resources.take_turn()
+                        await resources.wait_for_step()
                         await write(event)
                     await limit_send_time(response.write_eof)(b"")
             except ConnectionError:

@@ -75,7 +75,7 @@ class EventsResponse(StreamingResponse):
         limited_send = limit_send_time(send)
 
         async def send_in_turn(message: Message) -> None:
-            await self._resources.take_turn()
+            await self._resources.wait_for_step()
             await limited_send(message)
 
         try:

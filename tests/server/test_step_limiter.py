@@ -1,34 +1,34 @@
-"""The turn limiter keeps the turns of the event loop short."""
+"""The step limiter keeps the steps of the event loop short."""
 
 import asyncio
 
-from adepoll.server.turn_limiter import TurnLimiter
+from adepoll.server.step_limiter import StepLimiter
 
 
-async def turns(count, limit):
-    """Return how many tasks continued in each turn of the loop, turns without any left out."""
-    limiter, turn, went = TurnLimiter(limit), 0, []
+async def tasks_per_step(count, limit):
+    """Return how many tasks continued in each step of the loop, except those without any."""
+    limiter, step, went = StepLimiter(limit), 0, []
 
     async def go():
-        await limiter.wait_turn()
-        went.append(turn)
+        await limiter.wait()
+        went.append(step)
 
     tasks = [asyncio.create_task(go()) for _ in range(count)]
     while not all(task.done() for task in tasks):
         await asyncio.sleep(0)
-        turn += 1
+        step += 1
     return [went.count(number) for number in sorted(set(went))]
 
 
-def test_a_limited_number_of_tasks_continues_in_each_turn(replay):
-    assert max(replay(lambda: turns(100, 7))) <= 7
+def test_a_limited_number_of_tasks_continues_in_each_step(replay):
+    assert max(replay(lambda: tasks_per_step(100, 7))) <= 7
 
 
 def test_a_single_task_does_not_wait(replay):
     async def script():
-        limiter = TurnLimiter(1)
+        limiter = StepLimiter(1)
         for _ in range(3):
-            coroutine = limiter.wait_turn()
+            coroutine = limiter.wait()
             try:
                 coroutine.send(None)
             except StopIteration:
@@ -43,10 +43,10 @@ def test_a_single_task_does_not_wait(replay):
 
 def test_a_cancelled_task_does_not_delay_the_others(replay):
     async def script():
-        limiter, went = TurnLimiter(1), []
+        limiter, went = StepLimiter(1), []
 
         async def go(number):
-            await limiter.wait_turn()
+            await limiter.wait()
             went.append(number)
 
         tasks = [asyncio.create_task(go(number)) for number in range(6)]
