@@ -20,6 +20,7 @@ from adepoll.api.job_requests import ClientOfKind, JobRequests, OriginalMethods,
 from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
+from adepoll.api.redacting import without_key
 from adepoll.api.result_folder import ResultFolder
 from adepoll.api.retry_after import Headers
 from adepoll.api.transport import Transport
@@ -27,12 +28,14 @@ from adepoll.api.transport_options import TransportOptions
 from adepoll.common.closing import AsyncCloseable
 from adepoll.common.redaction import Secret
 from adepoll.errors import ConfigurationError, ServiceDownError, StatusError
+from adepoll.errors.frames import without_arguments
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
 from adepoll.throttling.statistics import ClientStats
 from adepoll.throttling.waiting_times import RetryPolicy
 
 
+@without_arguments  # `api_key` is a secret, and `base_url` can contain a password
 class AdeClient(AsyncCloseable):
     """A client of the ADE service: polls a job, lists a page of jobs, or lists all jobs.
 
@@ -118,7 +121,6 @@ class AdeClient(AsyncCloseable):
                 or `max_rate` or `max_connections` together with `rate_limiter`.
         """
         given_key = None if api_key is None else Secret(api_key)
-        del api_key  # error trackers record the variables of a function that raises
         if not (math.isfinite(timeout) and timeout > 0):
             raise ValueError(f"timeout must be a positive number, got {timeout}")
         if not outage_wait >= 0:
@@ -165,6 +167,7 @@ class AdeClient(AsyncCloseable):
         # The caller's `result_dir`, if there is one, then those of open batches.
         self._result_folders = [] if result_dir is None else [ResultFolder(Path(result_dir))]
         self._requests = JobRequests(
+            api_key=key,
             sender=self._sender,
             transport=self._transport,
             roots=roots,
@@ -326,6 +329,17 @@ class AdeClient(AsyncCloseable):
             yield response
         finally:
             self._transport.release(response)
+
+    def without_key(self, snapshot: JobSnapshot, body: bytes) -> JobSnapshot:
+        """Return a snapshot that does not contain the API key.
+
+        `ResultFetcher` uses this method for an answer from `open_answer`.
+
+        Args:
+            snapshot: A snapshot that was read from an answer.
+            body: The answer.
+        """
+        return without_key(snapshot, self._key, body)
 
     async def list_jobs(
         self,

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from adepoll.common.redaction import Secret, redact_url, showable
+from adepoll.common.redaction import ApiKey, Secret, redact_url, showable
 from adepoll.errors import ConfigurationError, MissingApiKeyError
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def _region_url_of_environment(urls: Mapping[str, str]) -> str:
     return region_url(region, urls, source=f" in {REGION_VARIABLE}")
 
 
-def read_key(api_key: Secret[str] | None) -> Secret[str]:
+def read_key(api_key: Secret[str] | None) -> ApiKey:
     """Return the API key: the argument, or the key in the environment if the argument is None.
 
     Raises:
@@ -89,7 +89,7 @@ def read_key(api_key: Secret[str] | None) -> Secret[str]:
     if not isinstance(given.reveal(), str):
         name = type(given.reveal()).__name__
         raise ConfigurationError(f"the API key must be a string, not an object of the type {name}")
-    key = Secret(given.reveal().strip())
+    key = ApiKey(given.reveal().strip())
     if not key.reveal():
         raise MissingApiKeyError(variable=API_KEY_VARIABLE)
     if not _KEY.fullmatch(key.reveal()):

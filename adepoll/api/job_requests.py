@@ -25,6 +25,7 @@ from adepoll.api.request import Request, Root
 from adepoll.api.result_folder import ResultFolder
 from adepoll.api.source import checked_page, checked_snapshot
 from adepoll.api.transport import Transport
+from adepoll.common.redaction import ApiKey
 from adepoll.throttling.hosts import Host
 from adepoll.throttling.request_sender import RequestSender, Send
 
@@ -165,6 +166,7 @@ class JobRequests:
     """Creates the requests of an `AdeClient`, and of its `ClientOfKind` and `PollingClient`.
 
     Attributes:
+        api_key: The API key, which is removed from the texts of answers.
         sender: Decides when a request is sent.
         transport: Sends the request.
         roots: Base URL of the API, and its proxy, for v1 and for v2 jobs.
@@ -175,6 +177,7 @@ class JobRequests:
             request; None if there is no such function.
     """
 
+    api_key: ApiKey
     sender: RequestSender
     transport: Transport
     roots: Mapping[Api, Root]
@@ -223,7 +226,13 @@ class JobRequests:
         request = Request(
             root=root,
             target=root.path + job_path(rules, job_id),
-            read=partial(protocol.read_job, rules, job_id, odd_answers=self._odd_answers),
+            read=partial(
+                protocol.read_job,
+                rules,
+                job_id,
+                odd_answers=self._odd_answers,
+                secret=self.api_key,
+            ),
             job_id=job_id,
             large=large,
         )
@@ -243,7 +252,9 @@ class JobRequests:
         request = Request(
             root=root,
             target=f"{root.path}{rules.path}?{query}",
-            read=partial(protocol.read_page, rules, odd_answers=self._odd_answers),
+            read=partial(
+                protocol.read_page, rules, odd_answers=self._odd_answers, secret=self.api_key
+            ),
         )
         return partial(self.transport.get, request)
 

@@ -18,8 +18,9 @@ from adepoll.api.kinds.kind_rules import SOME_FAILED, KindRules
 from adepoll.api.models import JobPage, JobSnapshot
 from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.received_result import ReadAnswer, ReceivedResult
+from adepoll.api.redacting import without_key
 from adepoll.api.retry_after import Headers, parse_retry_after
-from adepoll.common.redaction import Secret, showable, without
+from adepoll.common.redaction import ApiKey, Secret, showable, without
 from adepoll.errors import (
     AuthenticationError,
     JobNotFoundError,
@@ -50,7 +51,7 @@ def read_job(
     large: ReadAnswer | None = None,
     odd_answers: OddAnswers | None = None,
     now: datetime | None = None,
-    secret: Secret[str] | None = None,
+    secret: ApiKey | None = None,
 ) -> JobSnapshot:
     """Read the response to a GET of one job.
 
@@ -63,7 +64,7 @@ def read_job(
         large: The large answer, whose result is not in `body`; None if `body` is the whole answer.
         odd_answers: Logs values that cannot be read; None to log nothing.
         now: The local time, which is needed if Retry-After is a date and there is no Date header.
-        secret: The API key, which is removed from the text of an error.
+        secret: The API key, which is removed from the texts of the answer and of errors.
 
     Raises:
         StatusError: The status is not a success. Each documented status has its own class.
@@ -79,6 +80,7 @@ def read_job(
     except MalformedAnswerError as exc:
         problems = exc.problems  # raised below, because here `exc` would become the context
     else:
+        snapshot = without_key(snapshot, secret, body)
         if not snapshot.job_id:
             snapshot = evolve(snapshot, job_id=job_id)
         if snapshot.job_id != job_id:
@@ -91,7 +93,7 @@ def read_job(
             received = ReceivedResult(body, (rules.result_field, "data"))
             snapshot = evolve(snapshot, received_result=received)
         return snapshot if odd_answers is None else odd_answers.checked(snapshot)
-    raise MalformedAnswerError([*problems, *_content_type_problem(headers)], job_id=job_id)
+    raise MalformedAnswerError([*problems, *_content_type_problem(headers, secret)], job_id=job_id)
 
 
 def read_page(
@@ -102,7 +104,7 @@ def read_page(
     *,
     odd_answers: OddAnswers | None = None,
     now: datetime | None = None,
-    secret: Secret[str] | None = None,
+    secret: ApiKey | None = None,
 ) -> JobPage:
     """Read the response to a GET of the list; raises as `read_job` does."""
     if status != 200:  # noqa: PLR2004 - an HTTP status
@@ -112,16 +114,17 @@ def read_page(
     except MalformedAnswerError as exc:
         problems = exc.problems  # raised below, because here `exc` would become the context
     else:
+        page = without_key(page, secret, body)
         return page if odd_answers is None else odd_answers.checked(page)
-    raise MalformedAnswerError([*problems, *_content_type_problem(headers)])
+    raise MalformedAnswerError([*problems, *_content_type_problem(headers, secret)])
 
 
-def _content_type_problem(headers: Headers) -> list[str]:
+def _content_type_problem(headers: Headers, secret: Secret[str] | None) -> list[str]:
     """If the Content-Type is not JSON, return a list with a text that names it; otherwise []."""
     content_type = headers.get("Content-Type") or "no type"
     if "json" in content_type.lower():
         return []
-    return [f"it came as {showable(content_type, 80)}"]
+    return [f"it came as {showable(without(secret, content_type), 80)}"]
 
 
 _ERRORS: Final[Mapping[int, type[StatusError]]] = {

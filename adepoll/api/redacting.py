@@ -1,17 +1,28 @@
 """Copies models without possible secrets, for every output."""
 
-from collections.abc import Mapping
-from functools import cache
-from typing import Any, TypeVar
+import json
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
 from adepoll.api.error_text import error_text
 from adepoll.api.job_ids import is_job_id
 from adepoll.api.json_fields import fields_of, is_own_data
-from adepoll.common.redaction import redact_json, redact_text, redact_url
+from adepoll.api.json_text import dumps, loads
+from adepoll.common.redaction import (
+    REDACTED,
+    ApiKey,
+    redact_json,
+    redact_text,
+    redact_url,
+    without,
+)
 
 _T = TypeVar("_T")
+_Change: TypeAlias = Callable[[str, Any], Any]
+"""Returns a text, or JSON, without secrets. The first argument is the name of the attribute."""
 
 
 def redacted(model: _T) -> _T:
@@ -20,14 +31,35 @@ def redacted(model: _T) -> _T:
     The JSON of unknown fields is redacted as well. Fields with the metadata `OWN_DATA` stay as they
     are. Return the model itself if there is nothing to redact.
     """
+    return _changed(model, _redact)
+
+
+def without_key(model: _T, key: ApiKey | None, body: bytes) -> _T:
+    """Return a copy of a model without the API key, which the service has no reason to send.
+
+    The key would otherwise be in errors, logs and files. Fields with the metadata `OWN_DATA` stay
+    as they are. Return the model itself if it does not contain the key.
+
+    Args:
+        model: A model that was read from the answer of the service.
+        key: The API key; None to return the model itself.
+        body: The answer.
+    """
+    if key is None or not key.may_be_in(body):
+        return model
+    return _changed(model, partial(_remove_key, key))
+
+
+def _changed(model: _T, change: _Change) -> _T:
+    """Return a copy of a model with changed texts and JSON; the model itself if nothing changes."""
     cls: type = type(model)  # `_names_of` needs a hashable argument, and mypy refuses a type[_T]
     changes: dict[str, Any] = {}
     for name in _names_of(cls):
         value = getattr(model, name)
-        if (copy := _redacted_value(name, value)) is not value:
+        if (copy := _changed_value(name, value, change)) is not value:
             changes[name] = copy
     # A text for people can be a part of an object that the service sent, which is in `extra`. The
-    # text is made again from the redacted object, as it is made when the copy is written and read.
+    # text is made again from the changed object, as it is made when the copy is written and read.
     sent, shown = getattr(model, "extra", {}), changes.get("extra", {})
     for field in fields_of(cls) if shown else ():
         part = shown.get(field.key)
@@ -38,21 +70,37 @@ def redacted(model: _T) -> _T:
     return attrs.evolve(model, **changes) if changes else model  # type: ignore[misc]  # an attrs class
 
 
-def _redacted_value(name: str, value: Any) -> Any:
-    """Return the value of an attribute without secrets; the value itself if it has no secrets."""
+def _changed_value(name: str, value: Any, change: _Change) -> Any:
+    """Return the changed value of an attribute; the value itself if nothing changes."""
     if value is None:
         return None
     if isinstance(value, str):
-        if name == "job_id" and is_job_id(value):
-            return value  # a changed id could not be polled again
-        shown = redact_url(value) if name == "output_url" else redact_text(value)
+        shown = change(name, value)
         return value if shown == value else shown
     if isinstance(value, Mapping):
-        return redact_json(value) if value else value
+        return change(name, value) if value else value
     if isinstance(value, tuple):
-        items = tuple([redacted(item) for item in value])
+        items = tuple([_changed(item, change) for item in value])
         return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
-    return redacted(value) if attrs.has(type(value)) else value
+    return _changed(value, change) if attrs.has(type(value)) else value
+
+
+def _redact(name: str, value: Any) -> Any:
+    """Return a text or JSON without what looks like a secret."""
+    if not isinstance(value, str):
+        return redact_json(value)
+    if name == "job_id" and is_job_id(value):
+        return value  # a changed id could not be polled again
+    return redact_url(value) if name == "output_url" else redact_text(value)
+
+
+def _remove_key(key: ApiKey, _name: str, value: Any) -> Any:
+    """Return a text or JSON without the API key."""
+    if isinstance(value, str):
+        return without(key, value)
+    text = dumps(value)
+    shown = text.replace(json.dumps(key.reveal())[1:-1], REDACTED)
+    return value if shown == text else loads(shown)
 
 
 @cache

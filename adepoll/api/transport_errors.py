@@ -175,7 +175,9 @@ def _describe_response(exc: aiohttp.ClientResponseError) -> str:
     text = exc.message.replace("can't", "cannot")
     message = showable(_BEFORE_QUOTE.split(text, 1)[0].rstrip(), 120)
     if isinstance(exc, aiohttp.ClientHttpProxyError):
-        return f"the proxy refused the connection: {exc.status} {message}".rstrip()
+        # Not the reason phrase of the proxy, which can repeat its password.
+        phrase = HTTPStatus(exc.status).phrase if exc.status in {*HTTPStatus} else ""
+        return f"the proxy refused the connection: {exc.status} {phrase}".rstrip()
     if _has_too_large_headers(exc):
         return (
             "the headers of the answer are too large, or too many; to accept them, pass "

@@ -206,8 +206,9 @@ class PolledResult:
         Raises:
             ResultMalformedError: The answer is not about this job, or cannot be read.
         """
+        body = scanner.short_members()
         try:
-            snapshot = self._rules.decode_job(scanner.short_members(), _OK)
+            snapshot = self._client.without_key(self._rules.decode_job(body, _OK), body)
         except MalformedAnswerError as exc:
             problems = exc.problems  # raised below, because here `exc` would become the context
         else:

@@ -227,6 +227,17 @@ def test_proxies_do_not_show_their_passwords():
     assert "canary" not in repr(TransportOptions(proxy="http://user:canary@p").proxies())
 
 
+@pytest.mark.parametrize("code", ["407", "403", "502", "600"])
+async def test_the_reason_phrase_of_a_proxy_is_not_shown(proxy, code):
+    """It could repeat the password."""
+    proxy.refusal = f"{code} no canary"
+    url = proxy.url.replace("//", "//user:canary@")
+    async with client_of(proxy=url) as client:
+        with pytest.raises((ProxyError, ProxyRefusedError), match=code) as caught:
+            await client.get_job("j-1")
+    assert "canary" not in f"{caught.value!r}"
+
+
 async def test_wrong_credentials_are_the_proxys_and_appear_in_no_message(proxy):
     proxy.credentials = "user:right"
     url = proxy.url.replace("//", "//user:canary@")
@@ -243,7 +254,7 @@ async def test_a_failure_of_the_proxy_is_the_proxys_and_is_retried(proxy, status
     retry = RetryPolicy(attempts=3, base=0.001)
     options = TransportOptions(proxy=proxy.url)
     async with AdeClient(KEY, base_url=f"https://{API}", retry=retry, transport=options) as client:
-        with pytest.raises(ProxyError, match=f"refused the connection: {int(status[:3])} "):
+        with pytest.raises(ProxyError, match=f"refused the connection: {int(status[:3])}"):
             await client.get_job("j-1")
     assert len(proxy.targets) == 3
 

@@ -176,6 +176,20 @@ def test_a_key_or_secret_that_is_refused_is_not_shown(call):
     check(caught.value)
 
 
+@pytest.mark.parametrize("name", ["base_url", "v2_base_url"])
+@pytest.mark.parametrize(
+    "url", ["https://user:{}@api.example", "https://api.example/?key={}", "https://u:{}@a:b"]
+)
+def test_a_base_url_that_is_refused_is_not_shown(monkeypatch, name, url):
+    with pytest.raises(ConfigurationError, match=r"URL|user, query") as caught:
+        AdeClient("key", **{name: url.format(KEY)})
+    check(caught.value)
+    monkeypatch.setenv(f"LANDINGAI_ADE_{name.upper()}", url.format(KEY))
+    with pytest.raises(ConfigurationError, match=r"URL|user, query") as caught:
+        AdeClient("key")
+    check(caught.value)
+
+
 async def test_connection_errors_show_no_secret():
     async with AdeClient(KEY, base_url="http://127.0.0.1:9", retry=RETRY) as client:
         (error,) = await errors_of(lambda: client.get_job("a"))
