@@ -309,7 +309,7 @@ def _quoted(word: str) -> str:
     """Return a word with the quotes and escapes that a shell needs, on one line."""
     if _NEEDS_NO_QUOTES.fullmatch(word):
         return word
-    if word.isprintable():
+    if word.isprintable() and _ENDS_QUOTES_IN_POWERSHELL.search(word) is None:
         return f"'{_ENDS_QUOTES_IN_FISH.sub(_in_double_quotes, word)}'"
     # ANSI-C quoting of bash and zsh, and of POSIX since 2024.
     escaped = "".join(
@@ -328,6 +328,9 @@ def _in_double_quotes(found: re.Match[str]) -> str:
 # The same characters as in `shlex.quote`, with one difference: zsh replaces "=program" with the
 # path of the program.
 _NEEDS_NO_QUOTES: Final = re.compile(r"(?!=)[\w@%+=:,./-]+", re.ASCII)
+# Characters that PowerShell reads as single quotes. PowerShell itself cannot read the words that
+# are written for other shells, but nothing in them may run as a command.
+_ENDS_QUOTES_IN_POWERSHELL: Final = re.compile("[\u2018-\u201b]")
 # Within single quotes, fish reads a backslash before a single quote as an escape. So a backslash
 # must not be the last character before the end of the quotes.
 _ENDS_QUOTES_IN_FISH: Final = re.compile(r"(?<!\\)(?:\\*'[\\']*|\\+\Z)")

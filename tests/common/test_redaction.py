@@ -19,6 +19,8 @@ from adepoll.common.redaction import (
 CANARY = "CaNaRy0123456789"
 URL_CHARS = string.ascii_letters + string.digits + "-._~!$&'()*+,;=:%"
 
+POWERSHELL_QUOTES = [("\u2018", "98"), ("\u2019", "99"), ("\u201a", "9a"), ("\u201b", "9b")]
+
 schemes = st.sampled_from(["https", "http", "s3", "HTTPS", "postgresql+asyncpg"])
 url_text = st.text(URL_CHARS, max_size=20)
 prose = st.text(max_size=30)
@@ -232,6 +234,8 @@ def test_the_part_of_a_text_that_is_not_shown_is_not_escaped():
         (r"a\'b", r"""'a'"\\'"'b'"""),
         ("aZ09\n", r"$'aZ09\x0a'"),
         ("é\t", r"$'\xc3\xa9\x09'"),
+        # PowerShell reads these as single quotes, after which "; b" would be a command.
+        *((f"a{quote};", rf"$'a\xe2\x80\x{last}\x3b'") for quote, last in POWERSHELL_QUOTES),
         ("\udcff", r"$'\xff'"),  # a byte of a file name that is not UTF-8
     ],
 )
