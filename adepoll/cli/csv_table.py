@@ -88,8 +88,10 @@ class _Cells:
         )
         known = {self.job_id, self._kind, self._label}
         others = [index for index, name in enumerate(columns) if name and index not in known]
-        names = _distinct([columns[index] for index in others])
-        self._others = list(zip(others, names, strict=True))
+        # For each column, the name of the cell in `BatchJob.columns`; None if it is not there.
+        self._names: list[str | None] = [None] * len(columns)
+        for index, name in zip(others, _distinct([columns[i] for i in others]), strict=True):
+            self._names[index] = name
 
     def add(self, row: Sequence[str], line: int, found: FoundJobs) -> None:
         """Add the job in a row to `found`; `line` is the number of the line in the file."""
@@ -98,7 +100,10 @@ class _Cells:
             line,
             kind=self._cell(row, self._kind),
             label=self._cell(row, self._label),
-            columns={name: row[index] for index, name in self._others if index < len(row)},
+            # A row can have fewer cells than the table has columns, or more cells, which are empty.
+            columns={
+                name: cell for name, cell in zip(self._names, row, strict=False) if name is not None
+            },
         )
 
     @staticmethod

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 import pytest
+from fuzzing import counted_calls
 from hypothesis import given
 from hypothesis import strategies as st
 from openfiles import open_files_in
@@ -649,3 +650,13 @@ async def test_a_malformed_file_is_closed_before_the_error_arrives(tmp_path):
         async for _ in read_id_batches((), (str(path),), Fields(job_id="id")):
             pass
     assert open_files_in(tmp_path) == []
+
+
+def test_a_row_is_read_in_the_time_of_its_own_cells():
+    """A short file can have a header with many columns, and many rows with one cell."""
+    header = ",".join(["job_id", *(f"c{number}" for number in range(2_000))])
+    rows = [f"j{number}" for number in range(200)]
+    with counted_calls() as count:
+        found = ids_in("\n".join([header, *rows]), "job_id")
+    assert found == rows
+    assert count() < 50_000
