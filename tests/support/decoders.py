@@ -51,12 +51,12 @@ from adepoll.errors import (
     WebhookVerificationError,
 )
 from adepoll.fetcher.local_result import InlineResult
-from adepoll.fetcher.redirects import redirect_url
 from adepoll.fetcher.responses import parse_content_range
 from adepoll.fetcher.result_items import ResultItems
 from adepoll.fetcher.result_stream import ResultStream
 from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile
 from adepoll.fetcher.ssrf_guard import SsrfGuard
+from adepoll.fetcher.storage_client import redirect_url
 from adepoll.fetcher.storage_rules import (
     ObjectVersion,
     Range,
