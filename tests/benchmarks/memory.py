@@ -113,7 +113,7 @@ def stamp_first(tell: Connection) -> None:
     uvloop.run(serve())
 
 
-async def start(port: int, job_ids: list[str], told: Connection) -> float:
+async def start(port: int, job_ids: list[str], first_request: Connection) -> float:
     """Watch the ids; return the seconds until the server got the first request."""
     async with (
         AdeClient(KEY, base_url=f"http://127.0.0.1:{port}") as client,
@@ -121,9 +121,9 @@ async def start(port: int, job_ids: list[str], told: Connection) -> float:
     ):
         began = time.monotonic()
         async with watcher.watch(job_ids):
-            while not told.poll():  # noqa: ASYNC110 - a pipe has no event
+            while not first_request.poll():  # noqa: ASYNC110 - a pipe has no event
                 await asyncio.sleep(0.001)
-            return float(told.recv()) - began
+            return float(first_request.recv()) - began
 
 
 def in_process(work: Callable[..., None], *arguments: object) -> float:
@@ -132,9 +132,9 @@ def in_process(work: Callable[..., None], *arguments: object) -> float:
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(theirs, *arguments))
     process.start()
-    told = float(ours.recv())
+    number = float(ours.recv())
     process.join()
-    return told
+    return number
 
 
 def measure_start(job_ids: list[str]) -> float:

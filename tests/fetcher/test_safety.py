@@ -339,21 +339,21 @@ async def test_a_renewed_url_is_checked_like_the_first(storage, other_storage, a
 # --- Errors, logs and reprs ---------------------------------------------------------------------
 
 
-def everything_told(error):
+def everything_in(error):
     """Return all text of an error: its own, and that of its attributes, causes and contexts."""
-    told, waiting, seen = [], [error], set()
+    texts, waiting, seen = [], [error], set()
     while waiting:
         exc = waiting.pop()
         if exc is None or id(exc) in seen:
             continue
         seen.add(id(exc))
         assert not type(exc).__module__.startswith(("aiohttp", "yarl"))
-        told += [str(exc), repr(exc), repr(exc.args), repr(exc.__dict__)]
-        told += [repr(getattr(exc, name, None)) for name in ("filename", "filename2", "strerror")]
-        told += getattr(exc, "__notes__", [])
+        texts += [str(exc), repr(exc), repr(exc.args), repr(exc.__dict__)]
+        texts += [repr(getattr(exc, name, None)) for name in ("filename", "filename2", "strerror")]
+        texts += getattr(exc, "__notes__", [])
         waiting += [exc.__cause__, exc.__context__, *getattr(exc, "exceptions", ())]
         waiting += [value for value in exc.__dict__.values() if isinstance(value, BaseException)]
-    return "\n".join([*told, *traceback.format_exception(error)])
+    return "\n".join([*texts, *traceback.format_exception(error)])
 
 
 def assert_shows_no_secret(error):
@@ -361,8 +361,8 @@ def assert_shows_no_secret(error):
 
     Those errors have requests, URLs and headers in their attributes.
     """
-    told = everything_told(error)
-    assert not [secret for secret in SECRETS if secret in told]
+    texts = everything_in(error)
+    assert not [secret for secret in SECRETS if secret in texts]
     if isinstance(error, AdePollError):
         pickled = pickle.dumps(error)
         assert not [secret for secret in SECRETS if secret.encode() in pickled]
@@ -580,9 +580,9 @@ async def test_the_error_of_a_malformed_result_does_not_quote_the_document(
     storage.answers = [storage.reply(b'{"iban":"CH93-0076","metadata":["secret"]}')]
     with pytest.raises(ResultMalformedError) as caught:
         await fetcher.result(stored(storage.url("/p?" + QUERY)))
-    told = everything_told(caught.value)
-    assert "CH93-0076" not in told
-    assert "'secret'" not in told
+    texts = everything_in(caught.value)
+    assert "CH93-0076" not in texts
+    assert "'secret'" not in texts
 
 
 async def test_a_crash_report_of_the_interpreter_shows_no_secret(storage, fetcher, stored):

@@ -296,10 +296,10 @@ class Simulation:
         try:
             async for job in watch:
                 assert watch.progress.buffered <= self.buffer
-                told = statuses.setdefault(job.job_id, [])
+                yielded = statuses.setdefault(job.job_id, [])
                 assert job.job_id not in ended, "yielded after its end"
-                assert not told or told[-1] != job.status_text, "the same status twice"
-                told.append(job.status_text)
+                assert not yielded or yielded[-1] != job.status_text, "the same status twice"
+                yielded.append(job.status_text)
                 if job.is_terminal or not every_change:
                     ended[job.job_id] += 1
                     self.check_end(job)

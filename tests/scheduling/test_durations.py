@@ -207,8 +207,8 @@ def test_a_distribution_is_recovered_from_interval_censored_jobs(draw, points, e
         first_look = every
         low = share_ended(draw, age - every / 4 - 0.25, by=first_look)
         high = share_ended(draw, age + every / 4 + 0.25, by=first_look)
-        told = distribution.ends_between(first_look, age) if age > first_look else 0.0
-        assert low - 0.05 <= told <= high + 0.05, age
+        found = distribution.ends_between(first_look, age) if age > first_look else 0.0
+        assert low - 0.05 <= found <= high + 0.05, age
 
 
 def test_left_truncated_jobs_do_not_bias_the_distribution():
@@ -262,8 +262,8 @@ def test_dropped_jobs_count_for_as_long_as_they_were_observed():
             durations.extend(seen, age)
             seen = age
     for age in (10, 20, 40):
-        told = durations.distribution.ends_between(0, age)
-        assert told == pytest.approx(1 - math.exp(-age / 50), abs=0.05)
+        found = durations.distribution.ends_between(0, age)
+        assert found == pytest.approx(1 - math.exp(-age / 50), abs=0.05)
 
 
 @given(st.data())
@@ -372,8 +372,8 @@ def test_durations_can_be_saved_and_read(jobs):
         assert at_risk(back) == (0, {})
         assert back.to_json() == text
         for share in (0.1, 0.5, 0.9):
-            told = durations.quantile(share, age=4.0)
-            assert back.quantile(share, age=4.0) == pytest.approx(told, rel=0.1)
+            found = durations.quantile(share, age=4.0)
+            assert back.quantile(share, age=4.0) == pytest.approx(found, rel=0.1)
 
 
 def test_saved_durations_contain_the_arrivals():

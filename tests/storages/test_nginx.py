@@ -49,12 +49,14 @@ def replace(folder, body, *, name="r.json"):
 
 async def check_download(fetcher, job, out, body):
     """Download, check the file and that nothing else is left; return the `Download`."""
-    told = []
-    report = await fetcher.download(job, out / "r.json", progress=lambda *seen: told.append(seen))
+    reported = []
+    report = await fetcher.download(
+        job, out / "r.json", progress=lambda *seen: reported.append(seen)
+    )
     assert (out / "r.json").read_bytes() == body
     assert (report.bytes, report.sha256) == (len(body), sha256(body))
     assert names(out) == ["r.json"]
-    assert told[-1][0] == len(body)
+    assert reported[-1][0] == len(body)
     return report
 
 

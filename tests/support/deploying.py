@@ -268,7 +268,7 @@ class Deploys:
             truth = self.ade.truth(job_id)
             said = json.loads(body)["status"]
             if said != truth.outcome.status.value or truth.finished_at > time.time():
-                self.tally.wrong.append(f"a client was told that {job_id} is {said}")
+                self.tally.wrong.append(f"a client got the answer that {job_id} is {said}")
 
     async def submit(self):
         """Submit the jobs of a deploy, and note them in the table."""

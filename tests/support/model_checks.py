@@ -76,7 +76,7 @@ def _snapshot_of(actor, item):
     service, polls = actor.source.service, actor.source.polls
     if snapshot is None:
         if item.status.is_terminal:
-            service.violate(f"2: {actor.name} is told an end of {item.job_id} without a poll")
+            service.violate(f"2: {actor.name} gets an end of {item.job_id} without a poll")
         return None
     truth = (snapshot.version, snapshot.status_text)
     if truth not in {(f"poll {p.number}", p.status) for p in polls.get(snapshot.job_id, ())}:
@@ -134,7 +134,7 @@ def _check_long_poll(scenario, actor):
     if job.fault == "forbidden" and not _is_key_accepted(actor.source, actor.started, actor.ended):
         return  # a firewall can be the reason of the 403
     if (settled or hopeless) and actor.ended - actor.started - disturbed > 400.0:
-        service.violate(f"11: {actor.name} waits for {job_id} ({job.fault}), and is told nothing")
+        service.violate(f"11: {actor.name} waits for {job_id} ({job.fault}), and gets nothing")
 
 
 def _check_causes(scenario, actor):
@@ -178,9 +178,7 @@ def _check_timeout_error(actor, job_id, at, error):
 def _check_given_up(scenario, actor, job, at, error):
     service, behaviour = actor.source.service, scenario.behaviour
     if job.fault is None:
-        service.violate(
-            f"11: {actor.name} is told that {job.job_id}, a good job, failed: {error!r}"
-        )
+        service.violate(f"11: {actor.name} learns that {job.job_id}, a good job, failed: {error!r}")
         return
     disturbed = behaviour.stray or behaviour.outages or service.stops
     is_outage = _is_long_outage(scenario, actor, job, at)

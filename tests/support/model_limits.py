@@ -49,7 +49,7 @@ class OwnRequests:
 
     Attributes:
         sender: Sends the requests.
-        service: Is told when one of them waits for too long.
+        service: Records a violation when one of them waits for too long.
         rate: Requests per second that the budget allows.
         others: Number of watchers that share the budget.
         excused: True if errors can close the gate, so that any wait is right.

@@ -1,4 +1,4 @@
-"""Ports of loopback for servers that are told their port, and keep it over a restart."""
+"""Ports of loopback for servers that get their port as an argument, and keep it over a restart."""
 
 import random
 import socket

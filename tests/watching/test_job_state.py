@@ -16,9 +16,9 @@ class Reader:
 
 @define(eq=False)
 class Owner:
-    """Wakes jobs that wait for room, and remembers what it was told."""
+    """Wakes jobs that wait for room, and counts the calls of `on_due`."""
 
-    told: int = 0
+    calls: int = 0
     woken: list[str] = field(factory=list)
 
     def wake(self, state, now):
@@ -29,7 +29,7 @@ class Owner:
         return True
 
     def on_due(self):
-        self.told += 1
+        self.calls += 1
 
 
 def reader_of(free):
@@ -94,7 +94,7 @@ def test_one_job_is_woken_for_each_free_place(free, woken):
     reader.buffer.waiting.append(JobState("f", "f", (reader,), 0.0, 0.0, waits_for_room=True))
     assert reader.buffer.wake_waiting(7.0) == len(woken)
     assert owner.woken == [(name, 7.0) for name in woken]
-    assert owner.told == bool(woken)
+    assert owner.calls == bool(woken)
     assert len(reader.buffer.waiting) == {"": 6, "b": 4, "bd": 2, "bde": 0}[woken]
 
 
@@ -103,7 +103,7 @@ def test_each_owner_except_the_caller_is_told_once():
     for number, owner in enumerate((one, two, two)):
         reader.buffer.add_waiting(waiting(owner, reader, name=str(number)))
     assert reader.buffer.wake_waiting(0.0, caller=one) == 3
-    assert (one.told, two.told) == (0, 1)
+    assert (one.calls, two.calls) == (0, 1)
 
 
 def test_waiting_jobs_are_kept_once_each_when_there_are_many():

@@ -367,7 +367,7 @@ def test_only_polls_on_time_count_for_the_lag_ratio(late, counts, by_schedule, s
 
 @define
 class Recorder:
-    """Stands for a `LagRatio`: remembers what it is told."""
+    """Stands for a `LagRatio`: remembers its arguments."""
 
     polls: list
     value: float = 1.0

@@ -559,10 +559,10 @@ def test_the_time_of_the_oldest_job_is_a_minute_earlier_if_it_is_known():
 
 def test_polls_of_listed_jobs_tell_how_many_settled_jobs_a_late_list_would_show(monkeypatch):
     """The chances count from the last page minus the limit, or from the last sweep with drops."""
-    told = {"expected": [], "active": []}
+    chances = {"expected": [], "active": []}
     for name, key in (("record_expected", "expected"), ("record_still_active", "active")):
         monkeypatch.setattr(
-            ListAccuracy, name, lambda _self, chance, key=key: told[key].append(chance)
+            ListAccuracy, name, lambda _self, chance, key=key: chances[key].append(chance)
         )
     watched_jobs = watched_jobs_of("a", start=100.0)
     durations = watched_jobs.learning.durations
@@ -576,14 +576,14 @@ def test_polls_of_listed_jobs_tell_how_many_settled_jobs_a_late_list_would_show(
     assert watched_jobs.pop_due(130.0) is state
     ends = durations.distribution.ends_between
     watched_jobs.succeeded(state, snapshot("a", "processing"), 130.0)
-    assert told["expected"] == [pytest.approx(ends(20.0 - accuracy.limit, 30.0))]
-    assert told["active"] == [pytest.approx(ends(5.0, 30.0))]
+    assert chances["expected"] == [pytest.approx(ends(20.0 - accuracy.limit, 30.0))]
+    assert chances["active"] == [pytest.approx(ends(5.0, 30.0))]
     assert accuracy.kept.expected == pytest.approx(ends(0.0, 30.0)), "no poll found it active"
     watched_jobs.poll_now("a", 140.0)
     watched_jobs.pop_due(140.0)
     kept, chance = accuracy.kept.expected, ends(30.0, 40.0)
     watched_jobs.succeeded(state, snapshot("a"), 140.0)
-    assert len(told["active"]) == 1, "only of jobs that are still active"
+    assert len(chances["active"]) == 1, "only of jobs that are still active"
     assert accuracy.kept.expected == pytest.approx(kept * (1 - chance / 200) + chance)
 
 

@@ -1,4 +1,4 @@
-"""What the schedule is told of a job, and the estimates that follow from its delays."""
+"""What the schedule gets to know of a job, and the estimates that follow from its delays."""
 
 import math
 from itertools import pairwise
@@ -17,14 +17,14 @@ from adepoll.watching.schedule_calls import ScheduleCalls
 
 @define
 class Recording:
-    """A schedule that remembers what it was told."""
+    """A schedule that remembers the contexts."""
 
     delays: list[float] = field(factory=lambda: [4.0])
-    told: list[PollContext] = field(factory=list)
+    contexts: list[PollContext] = field(factory=list)
     old_shares: list[float] = field(factory=list)
 
     def delay(self, job, _rng):
-        self.told.append(job)
+        self.contexts.append(job)
         return self.delays.pop(0) if len(self.delays) > 1 else self.delays[0]
 
     def first_delay(self, job, rng, *, old_share):
@@ -57,7 +57,7 @@ def state_of(added_at=100.0, received_at=90.0, **more):
     return JobState("a", "a", (), added_at=added_at, received_at=received_at, **more)
 
 
-def test_the_schedule_is_told_what_is_known_of_the_job():
+def test_the_schedule_gets_what_is_known_of_the_job():
     schedule = Recording()
     calls = calls_of(schedule, lag_ratio=LagRatio(value=1.25))
     calls.delay(state_of(polls=3), 107.0)
@@ -68,14 +68,14 @@ def test_the_schedule_is_told_what_is_known_of_the_job():
     calls.delay(awaited, 107.0)
     facts = [
         (job.polls, job.failures, job.watched_for, job.age, job.awaited_for, job.lag_ratio)
-        for job in schedule.told
+        for job in schedule.contexts
     ]
     assert facts == [
         (3, 0, 7.0, 17.0, None, 1.25),
         (5, 2, 7.0, 17.0, None, 1.25),
         (0, 0, 7.0, 17.0, 3.0, 1.25),
     ]
-    assert schedule.told[0].distribution is calls.learning.durations.distribution
+    assert schedule.contexts[0].distribution is calls.learning.durations.distribution
 
 
 def test_the_mean_delay_follows_the_delays_slowly():
@@ -101,7 +101,7 @@ def test_a_twentieth_of_the_jobs_that_seem_new_is_polled_earlier(draw, delay):
     for _ in range(3):
         calls.learning.durations.arrivals.record(0.0, added_at=1.0, now=1.0)
     assert calls.first_delay() == delay
-    (job,) = schedule.told
+    (job,) = schedule.contexts
     assert (job.polls, job.watched_for, job.age, job.lag_ratio) == (0, 0.0, 0.0, 1.25)
     assert job.distribution is calls.learning.durations.distribution
     assert schedule.old_shares == [1 / 5]

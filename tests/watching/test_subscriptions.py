@@ -177,7 +177,7 @@ def test_a_watch_yields_what_is_buffered_and_ends(replay):
 
 
 class FakeOwner:
-    """Stands for the watched jobs: remembers that it was told of jobs that are due."""
+    """Stands for the watched jobs: remembers the calls of its methods."""
 
     def __init__(self, calls):
         self.calls = calls

@@ -1,4 +1,4 @@
-"""When the list is swept, at the bounds; `test_listing` tells the story of whole sweeps."""
+"""When a sweep starts, at the bounds; `test_listing` has whole sweeps."""
 
 import math
 

@@ -257,18 +257,18 @@ def test_an_active_job_is_due_again_by_its_schedule():
 
 
 def test_the_schedule_gets_polls_and_age():
-    told = []
+    contexts = []
 
     class Curious:
         def delay(self, job, rng):
-            told.append((job.polls, job.watched_for))
+            contexts.append((job.polls, job.watched_for))
             return 7.0
 
     watched_jobs, subscription = make_watched_jobs(Curious()), make_subscription()
     subscribe(watched_jobs, subscription, "a", now=100.0)
     poll_when_due(watched_jobs, "pending", broken(), "pending", "completed")
     # Failed polls count until one succeeds, so that polls become rarer during an outage.
-    assert told == [(1, 0), (2, 7), (2, 13)]
+    assert contexts == [(1, 0), (2, 7), (2, 13)]
 
 
 @pytest.mark.parametrize("delay", [math.nan, math.inf, -1.0])
@@ -1052,7 +1052,7 @@ class WatchedJobsMachine(RuleBasedStateMachine):
     """The watched jobs and a dict are compared after each step.
 
     Three subscriptions with small buffers share six jobs; some want every change. At times the list
-    is swept, and shows anything. The model copies what it cannot know: which of several overdue
+    is read, and shows anything. The model copies what it cannot know: which of several overdue
     jobs is first, and what follows from the list.
     """
 
@@ -1352,9 +1352,9 @@ class WatchedJobsMachine(RuleBasedStateMachine):
     def nothing_is_lost_and_nothing_comes_twice(self):
         for subscription in self.subscriptions:
             buffered = [job.job_id for _, job in subscription.buffer.snapshots if job.is_terminal]
-            told = self.ended[subscription] + buffered + list(subscription.errors)
-            assert len(told) == len(set(told))
-            assert self.given[subscription] == {*told, *subscription.open_ids()}
+            items = self.ended[subscription] + buffered + list(subscription.errors)
+            assert len(items) == len(set(items))
+            assert self.given[subscription] == {*items, *subscription.open_ids()}
             assert subscription.open == len(subscription.open_ids())
             for job_id in subscription.open_ids():
                 assert subscription in self.model[job_id].state.subscribers

@@ -856,15 +856,15 @@ def test_updates_yield_each_status_during_sweeps(replay):
     async def script():
         service = Service()
         job_ids = service.submit(50, queue_time=20.0, processing_time=30.0)
-        told = {job_id: [] for job_id in job_ids}
+        yielded = {job_id: [] for job_id in job_ids}
         times = {}
         async with watcher_of(service) as watcher:
             async for job in watcher.updates(job_ids):
-                told[job.job_id].append(job.status)
+                yielded[job.job_id].append(job.status)
                 times[job.job_id, job.status] = now()
             assert watcher.stats.sweeps > 5
         expected = [JobStatus.PENDING, JobStatus.PROCESSING, JobStatus.COMPLETED]
-        assert all(statuses == expected for statuses in told.values())
+        assert all(statuses == expected for statuses in yielded.values())
         assert max(t for (_, status), t in times.items() if status is JobStatus.PENDING) < 5
         assert max(t for (_, status), t in times.items() if status is JobStatus.PROCESSING) < 30
         # Three changes of status each, and about 80 samples of the listed jobs that check the list.
@@ -1136,8 +1136,8 @@ def test_what_one_watcher_has_learnt_saves_the_next_one_polls(replay):
 def test_old_and_new_jobs_are_detected_in_time(replay, discovery, age):
     async def script():
         service = Service()
-        told = service.world.now
-        service.service_time = lambda: told() + age
+        clock = service.world.now
+        service.service_time = lambda: clock() + age
         job_ids = service.submit(30, processing_time=spread)
         schedule = Adaptive(maximum=20.0)
         async with watcher_of(service, discovery=discovery, schedule=schedule) as watcher:
