@@ -9,12 +9,14 @@ aiohttp takes bytes that arrive on an idle connection for the answer to the next
 `Connector.connect` closes such a connection.
 """
 
+import socket
+from contextlib import suppress
 from ssl import SSLContext
 from typing import Final
 from weakref import WeakSet
 
 import aiohttp
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -54,6 +56,7 @@ class Connector(aiohttp.TCPConnector):
             force_close=force_close,
             keepalive_timeout=None if force_close else keep_alive,
         )
+        self._resolver = _Resolver(self._resolver)
         # The requests in flight for which a connection was opened. The other requests use the
         # connection of an earlier request.
         self._opened_for: WeakSet[aiohttp.ClientRequest] = WeakSet()
@@ -122,6 +125,31 @@ class Connector(aiohttp.TCPConnector):
         protocol = await super()._create_connection(req, traces, timeout)
         self._new.add(protocol)
         return protocol
+
+
+class _Resolver(AbstractResolver):
+    """Resolves names with another resolver, and raises an OSError if a name has no address.
+
+    aiohttp translates only an OSError into an error of its own. Python's resolver raises a
+    UnicodeError for a name with a label of more than 63 characters. Another resolver can return an
+    empty list, for which aiohttp raises a RuntimeError.
+    """
+
+    def __init__(self, resolver: AbstractResolver) -> None:
+        self._resolver = resolver
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a host name, at least one."""
+        with suppress(UnicodeError):
+            if addresses := await self._resolver.resolve(host, port, family):
+                return addresses
+        raise socket.gaierror(socket.EAI_NONAME, "the name of the host has no address")
+
+    async def close(self) -> None:
+        """Close the other resolver; aiohttp calls this only if it has created that resolver."""
+        await self._resolver.close()
 
 
 def error_of_broken(exc: aiohttp.ClientError, *, is_new: bool) -> BrokenError:

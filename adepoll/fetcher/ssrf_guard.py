@@ -32,6 +32,7 @@ _ENDS_IN_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IG
 # address with a zone. yarl decodes a name that begins with "xn--": this took 2 s for 12,000
 # characters.
 _LONGEST_HOST: Final = 254
+_LONGEST_LABEL: Final = 63  # characters between two dots of a name (RFC 1035, section 2.3.4)
 # Addresses whose last 32 bits are an IPv4 address (RFC 6052).
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 # Networks of which `is_global` is True, in all or in older versions of Python.
@@ -217,8 +218,9 @@ def _problem_of_host(host: str) -> str | None:
     and ``localhost..``.
     """
     if ":" not in host and _ENDS_IN_NUMBER.fullmatch(host) is None:
-        is_malformed = "%" in host or not all(host.removesuffix(".").split("."))
-        return "the host is malformed" if is_malformed else None
+        labels = host.removesuffix(".").split(".")
+        is_name = "%" not in host and all(0 < len(label) <= _LONGEST_LABEL for label in labels)
+        return None if is_name else "the host is malformed"
     try:
         ip_address(host)
     except ValueError:

@@ -11,7 +11,7 @@ from threading import Event, Thread
 from urllib.parse import quote
 
 import pytest
-from aiohttp import web
+from aiohttp import ThreadedResolver, web
 from aiohttp.client_reqrep import ConnectionKey
 from cryptography.hazmat.primitives import serialization
 from downloading import completed
@@ -26,6 +26,7 @@ from adepoll.api.transport_options import Proxy as ChosenProxy
 from adepoll.errors import (
     CertificateError,
     ConfigurationError,
+    ConnectionFailedError,
     HeadersTooLargeError,
     ProxyError,
     ProxyRefusedError,
@@ -280,6 +281,45 @@ async def test_a_proxy_whose_name_is_not_known_is_named():
             ProxyError, match=r"cannot connect to the proxy proxy\.example:8: no su"
         ):
             await client.get_job("j-1")
+
+
+# --- name resolution ----------------------------------------------------------------------------
+
+
+class NoAddress:
+    """A resolver that knows every name, but no address."""
+
+    async def resolve(self, host, port=0, family=0):
+        return []
+
+    async def close(self):
+        raise AssertionError("it belongs to the caller")
+
+
+@pytest.mark.parametrize(
+    ("host", "resolver"),
+    [
+        (API, NoAddress()),
+        # Without aiodns, Python itself resolves names. It raises a UnicodeError for this name.
+        (f"{'a' * 64}.example", ThreadedResolver),
+    ],
+)
+async def test_a_name_without_an_address_raises_a_typed_error(host, resolver):
+    resolver = resolver if isinstance(resolver, NoAddress) else resolver()
+    async with client_of(f"https://{host}", resolver=resolver) as client:
+        with pytest.raises(ConnectionFailedError, match=r": the name of the host has no address$"):
+            await client.get_job("j-1")
+    async with client_of(proxy=f"http://{host}:8", resolver=resolver) as client:
+        with pytest.raises(ProxyError, match=r": the name of the host has no address$"):
+            await client.get_job("j-1")
+
+
+async def test_a_storage_without_an_address_raises_a_typed_error():
+    async with client_of() as client:
+        options = TransportOptions(resolver=NoAddress())
+        async with ResultFetcher(client, patience=0, transport=options) as fetcher:
+            with pytest.raises(ResultTransferError, match="the name of the host has no address"):
+                await fetcher.result(completed(f"https://{STORAGE}/r.json"))
 
 
 # --- the environment ----------------------------------------------------------------------------

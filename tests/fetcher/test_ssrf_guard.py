@@ -165,7 +165,11 @@ async def test_localhost_is_private_without_resolution(resolving, host):
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost.example", "notlocalhost", "10.0.0.1.example", "0x7f.example", "1.0xg"]
+    "host",
+    [
+        *("localhost.example", "notlocalhost", "10.0.0.1.example", "0x7f.example", "1.0xg"),
+        f"{'a' * 63}.example",
+    ],
 )
 async def test_a_name_is_not_mistaken_for_an_address(host):
     assert (await guard().check("job-1", f"https://{host}/p")).host == host
@@ -187,7 +191,7 @@ ODD_SPELLINGS = (
     *("127.0.0.1.", "127.1.", "127.0.0.0x1", "017700000001", "0x7f.0.0.01", "a.127.0.0.1"),
     *("134744072", "08.8.8.8", "256.1.1.1", "1.2.3.4.5", "0x", "1.2.3.0x"),  # no loopback address
     *("%31%32%37.0.0.1", "%6cocalhost", "127%2e1", "[::ffff:7f.1]", "[::ffff:127.1]"),
-    *("localhost..", "127.0.0.1..", "127..0.0.1", ".localhost"),
+    *("localhost..", "127.0.0.1..", "127..0.0.1", ".localhost", f"{'a' * 64}.example"),
 )
 
 
