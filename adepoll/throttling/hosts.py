@@ -116,6 +116,7 @@ class Host:
             )
         elif (
             is_first
+            and error.transient  # a request that a proxy has refused is not sent again
             and isinstance(error, ConnectionFailedError | ProxyError | AnswerTimeoutError)
             and now >= self._reported_at + _REPORT_EVERY
         ):

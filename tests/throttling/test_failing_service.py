@@ -17,6 +17,8 @@ from adepoll.errors import (
     JobNotFoundError,
     MalformedAnswerError,
     PermissionDeniedError,
+    ProxyError,
+    ProxyRefusedError,
     RateLimitedError,
     ServerError,
     ServiceDownError,
@@ -191,6 +193,21 @@ def test_the_first_connection_failure_is_logged_and_then_at_most_one_each_minute
         f"the service does not respond, trying again: {job_id}: cannot connect: no such host"
         for job_id in ("job job-0", "job job-20")
     ]
+
+
+@pytest.mark.parametrize(("error", "logged"), [(ProxyError, 1), (ProxyRefusedError, 0)])
+def test_a_refusal_of_the_proxy_is_not_logged_as_a_service_that_does_not_respond(
+    caplog, error, logged
+):
+    async def script(sender):
+        async def fail(_at):
+            raise error("the proxy refused the connection", job_id="job-1")
+
+        with suppress(ProxyError):
+            await sender.call_once(fail)
+
+    alone(script)
+    assert len(caplog.records) == logged
 
 
 # --- several hosts ------------------------------------------------------------------------------
