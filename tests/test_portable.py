@@ -9,12 +9,16 @@ PROGRAM = Path(__file__).parent / "support" / "portable_program.py"
 LIBRARY = Path(__file__).parents[1] / "adepoll"
 POSIX_ONLY = {
     *("chown", "fchmod", "fchown", "fdatasync", "fork", "geteuid", "getuid", "killpg", "mkfifo"),
+    *("getxattr", "removexattr", "setxattr"),
     *("pread", "preadv", "pwrite", "pwritev", "register_at_fork", "statvfs", "sysconf"),
     *("O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK"),
     *("SIGHUP", "SIGKILL", "SIGPIPE", "PIPE_BUF", "add_signal_handler"),
 }
 # These two ask whether a name exists, or are called where it does.
-ALLOWED = {"file_system.py": POSIX_ONLY, "target_file.py": {"fchmod", "fchown"}}
+ALLOWED = {
+    "file_system.py": POSIX_ONLY,
+    "target_file.py": {"fchmod", "fchown", "getxattr", "removexattr", "setxattr"},
+}
 EXPECTED = """\
 completed
 3 watched

@@ -373,7 +373,8 @@ class PartFile:
         for left in reversed(range(_MAX_TRIES)):
             try:
                 self._own = self._names.make_private(self._open_file())
-                set_mode_and_owner(self._own.fd, replaced, self._names.random_path())
+                probe = self._names.random_path()
+                set_mode_and_owner(self._own.fd, self._target, replaced, probe)
                 # The private name has no resume state. If this process is killed after the
                 # renaming, nobody removes the old one.
                 if self._state_file is not None:

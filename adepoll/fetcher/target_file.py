@@ -17,6 +17,10 @@ _NO_HARD_LINKS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
     | {errno.EACCES, errno.EMLINK, errno.EXDEV}
 )
+# The name of a file's access control list on Linux (acl(5), xattr(7)). macOS has lists, too, but
+# there they do not change the meaning of the mode.
+_ACCESS_LIST: Final = "system.posix_acl_access"
+_NO_ACCESS_LIST: Final = frozenset({errno.ENODATA, errno.ENOTSUP, errno.EOPNOTSUPP})
 _SPECIAL: Final = "it is a device, a pipe or a socket; write the chunks of stream() to it"
 
 
@@ -83,10 +87,11 @@ def link_to_new(path: Path, target: Path) -> bool:
     return True
 
 
-def set_mode_and_owner(fd: int, replaced: os.stat_result | None, probe: Path) -> None:
-    """Set mode and owner of a new file to those of the file that it replaces.
+def set_mode_and_owner(fd: int, target: Path, replaced: os.stat_result | None, probe: Path) -> None:
+    """Set mode, access control list and owner of a new file to those of the file at `target`.
 
-    If it replaces no file, give it the mode that a new file of any program gets in this folder.
+    If there is no file at `target`, give the new file the mode that a new file of any program gets
+    in this folder. No user gets a right that neither of these two rules gives.
 
     If this fails, do nothing: the bytes are complete, and nobody but the owner can read them. Some
     file systems refuse each change of the mode, such as CIFS and many FUSE file systems. In a user
@@ -94,18 +99,23 @@ def set_mode_and_owner(fd: int, replaced: os.stat_result | None, probe: Path) ->
 
     Args:
         fd: Descriptor of the new file.
-        replaced: Status of the file that will be replaced; None if no file will be.
+        target: Path that the new file will have.
+        replaced: Status of the file at `target`, which will be replaced; None if there is none.
         probe: Unused path in the same folder. A file is created there, to see its mode, and removed
             again. umask(2) and the access control lists of the folder decide about this mode.
     """
     if not file_system.HAS_UIDS:
         return
     with suppress(OSError):
-        if replaced is not None and stat.S_ISREG(replaced.st_mode):
-            _set_owner(fd, replaced)
-            mode = replaced.st_mode
-        else:
+        if replaced is None or not stat.S_ISREG(replaced.st_mode):
             mode = _mode_of_new_file(probe)
+        else:
+            mode = replaced.st_mode
+            _set_owner(fd, replaced)
+            if os.fstat(fd).st_gid == replaced.st_gid:
+                _copy_access_list(target, fd)
+            else:  # the new group had the rights of all other users
+                mode = mode & ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
         os.fchmod(fd, mode & 0o777)
 
 
@@ -131,3 +141,24 @@ def _set_owner(fd: int, replaced: os.stat_result) -> None:
         # they belong to.
         with suppress(OSError):
             os.fchown(fd, -1, replaced.st_gid)
+
+
+def _copy_access_list(source: Path, fd: int) -> None:
+    """Give a file the access control list of the file `source`, or none if that file has none.
+
+    If a file has a list, the bits of its mode for the group are not the rights of the group. They
+    are the most that any entry of the list can give. So without the list, the same mode would give
+    the group more rights. Do nothing on a system or file system without lists.
+    """
+    if not hasattr(os, "setxattr"):
+        return
+    try:
+        os.setxattr(fd, _ACCESS_LIST, os.getxattr(source, _ACCESS_LIST, follow_symlinks=False))
+    except OSError as exc:
+        if exc.errno not in _NO_ACCESS_LIST:
+            raise
+        try:
+            os.removexattr(fd, _ACCESS_LIST)  # of the folder, whose list is that of new files
+        except OSError as removal:
+            if removal.errno not in _NO_ACCESS_LIST:
+                raise

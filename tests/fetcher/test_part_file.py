@@ -10,6 +10,7 @@ import pickle
 import random
 import resource
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -440,8 +441,94 @@ def test_a_user_who_may_not_change_the_owner_keeps_the_group(
 
     monkeypatch.setattr(os, "fchown", refuse)
     with (tmp_path / "new").open("wb") as file:
-        set_mode_and_owner(file.fileno(), os.stat_result(other), tmp_path / "probe")
+        set_mode_and_owner(file.fileno(), target, os.stat_result(other), tmp_path / "probe")
     assert calls == [(1234, 5678), (-1, 5678)]
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(("before", "after"), [(0o640, 0o600), (0o644, 0o644), (0o604, 0o644)])
+def test_another_group_gets_only_the_rights_of_all_other_users(
+    tmp_path, fail_os, monkeypatch, before, after
+):
+    """It had these rights; the rights of the old group are not for its members."""
+    target = tmp_path / "out"
+    target.write_bytes(b"before")
+    target.chmod(before)
+    found = list(os.lstat(target))
+    found[stat.ST_GID] += 1
+    fail_os("fchown", errno.EPERM)
+    with (tmp_path / "new").open("wb") as file:
+        set_mode_and_owner(file.fileno(), target, os.stat_result(found), tmp_path / "probe")
+        assert os.fstat(file.fileno()).st_mode & 0o7777 == after
+
+
+def access_list(*entries):
+    """Return an access control list of Linux (acl(5)): entries (tag, rights, user or group id)."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+# Another user may read and write, the group may not. So the mode is 0660.
+FOR_ANOTHER_USER = access_list(
+    (0x01, 6, 2**32 - 1), (0x02, 6, 1234), (0x04, 0, 2**32 - 1), (0x10, 6, 2**32 - 1),
+    (0x20, 0, 2**32 - 1),
+)  # fmt: skip
+
+
+def set_access_list(path, kind, entries):
+    """Set an access control list; skip the test if the system has none."""
+    if not hasattr(os, "setxattr"):
+        pytest.skip("only Linux has this kind of access control lists")
+    try:
+        os.setxattr(path, f"system.posix_acl_{kind}", entries)
+    except OSError as error:
+        pytest.skip(f"the file system has no access control lists: {error}")
+
+
+@pytest.mark.posix
+def test_a_replaced_file_hands_its_access_control_list_on(tmp_path):
+    """Without the list, its mode of 0660 would let the group read and write."""
+    target = tmp_path / "out"
+    target.write_bytes(b"before")
+    target.chmod(0o600)
+    set_access_list(target, "access", FOR_ANOTHER_USER)
+    write_whole(part_file(target, overwrite=True), b"{}")
+    assert target.read_bytes() == b"{}"
+    assert os.getxattr(target, "system.posix_acl_access") == FOR_ANOTHER_USER
+    assert target.stat().st_mode & 0o7777 == 0o660
+
+
+@pytest.mark.posix
+def test_a_replaced_file_without_an_access_control_list_does_not_get_that_of_the_folder(tmp_path):
+    target = tmp_path / "out"
+    target.write_bytes(b"before")
+    target.chmod(0o660)
+    set_access_list(tmp_path, "default", FOR_ANOTHER_USER)
+    write_whole(part_file(target, overwrite=True), b"{}")
+    assert target.read_bytes() == b"{}"
+    assert target.stat().st_mode & 0o7777 == 0o660
+    with pytest.raises(OSError, match="No data"):
+        os.getxattr(target, "system.posix_acl_access")
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    ("name", "has_list"),
+    [("getxattr", True), ("getxattr", False), ("setxattr", True), ("removexattr", False)],
+)
+def test_a_result_is_private_if_its_access_control_list_cannot_be_copied(
+    tmp_path, fail_os, name, has_list
+):
+    target = tmp_path / "out"
+    target.write_bytes(b"before")
+    target.chmod(0o660)
+    if has_list:
+        set_access_list(target, "access", FOR_ANOTHER_USER)
+    elif not hasattr(os, "setxattr"):
+        pytest.skip("only Linux has this kind of access control lists")
+    fail_os(name, errno.EPERM)
+    write_whole(part_file(target, overwrite=True), b"{}")
+    assert target.read_bytes() == b"{}"
+    assert target.stat().st_mode & 0o7777 == 0o600
 
 
 @pytest.mark.posix

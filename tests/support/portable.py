@@ -22,7 +22,8 @@ MISSING_NAMES = {
     "os": """
         pread preadv pwrite pwritev fdatasync fchmod fchown chown lchown mkfifo sysconf statvfs
         fork forkpty register_at_fork getuid geteuid getgid getegid getpgid getpgrp killpg
-        setsid sched_getaffinity O_DIRECTORY O_NOFOLLOW O_NONBLOCK O_CLOEXEC O_SYNC O_DSYNC
+        getxattr setxattr removexattr setsid sched_getaffinity
+        O_DIRECTORY O_NOFOLLOW O_NONBLOCK O_CLOEXEC O_SYNC O_DSYNC
     """,
     "signal": """
         SIGHUP SIGKILL SIGPIPE SIGQUIT SIGUSR1 SIGUSR2 SIGALRM SIGTSTP SIGCONT SIGCHLD SIGWINCH
