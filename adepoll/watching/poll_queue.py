@@ -105,11 +105,13 @@ class PollQueue:
     If more jobs are due than can be polled, urgent jobs are polled first: jobs that somebody has
     begun to wait for, jobs that are missing from the list, and jobs named in `poll_now`. The other
     overdue jobs are in two groups: *awaited* jobs, for which somebody waits, and *unhurried* jobs.
-    Polls are divided between the groups in proportion to their sizes, but awaited jobs get at least
-    a quarter of the polls, and unhurried jobs at least a third: otherwise, a few waits beside a
-    large watch would be as late as that watch, and a small watch as late as many waits. At every
-    tenth poll of an overdue job, both groups come before the urgent jobs, so that no job waits
-    forever.
+    Polls are divided between the groups in proportion to their sizes, but the smaller group gets
+    more: otherwise, a few waits beside a large watch would be as late as that watch, and a small
+    watch as late as many waits. It gets half of the polls at first. If it is ahead of its share by
+    8% of the number of jobs in the larger group, it gets only its share, which is at least 8% of
+    the polls. So the larger group is at most about 10% later for each of these two reasons. Polls
+    that find a settled job do not count, since they are necessary in any order. At every tenth poll
+    of an overdue job, both groups come before the urgent jobs, so that no job waits forever.
 
     In a group, the order depends on how long the jobs have been due, and how probably they have
     settled. In the group of unhurried jobs, it also depends on how small their watch is. Without
@@ -125,12 +127,15 @@ class PollQueue:
         is_awaited: Returns True for an awaited job.
         lateness: Seconds for which overdue jobs had been due when they were polled: the mean of
             about the last 32 jobs.
+        ahead: Number of polls by which awaited jobs, if they are the smaller group, are ahead of
+            their share. If unhurried jobs are the smaller group and ahead, it is negative.
     """
 
     chance: Callable[[JobState, float], float]
     share_of_others: Callable[[JobState], float] = field(default=lambda _state: 0.0)
     is_awaited: Callable[[JobState], bool] = field(default=lambda _state: False)
     lateness: float = field(default=0.0, init=False)
+    ahead: float = field(default=0.0, init=False)
     _heap: _Heap = field(factory=_Heap, init=False)  # jobs not known to be overdue, by due time
     _urgent: _Heap = field(factory=_Heap, init=False)  # urgent overdue jobs, by due time
     _awaited: _Overdue = field(factory=_Overdue, init=False)
@@ -323,7 +328,7 @@ class PollQueue:
                 return state
             if state := self._take(heap, math.inf):
                 self.lateness += (now - state.due - self.lateness) / _MEAN_OF
-                if self._behind or awaited.items or awaited.old or heap is awaited:
+                if self._behind or self.ahead or awaited.items or awaited.old or heap is awaited:
                     self._record_turn(heap)
                 return state
         return None
@@ -338,10 +343,22 @@ class PollQueue:
         if not unhurried:
             self._behind = 0.0
             return
-        share = min(max(awaited / (awaited + unhurried), _MIN_AWAITED), 1 - _MIN_UNHURRIED)
+        share = _MIN_SHARE + (1 - 2 * _MIN_SHARE) * awaited / (awaited + unhurried)
+        most = _MAX_AHEAD * max(awaited, unhurried)
+        lowest, highest = (0.0, most) if awaited < unhurried else (-most, 0.0)
+        self.ahead = min(max(self.ahead + is_awaited - share, lowest), highest)
+        if abs(self.ahead) < most - 1:
+            share = 0.5
         # While no awaited job is overdue, polls of other jobs give them no right to later polls.
         most = 1.0 if awaited else 0.0
         self._behind = min(max(self._behind + share - is_awaited, -1.0), most)
+
+    def record_settled(self, state: JobState) -> None:
+        """Record that a poll has found a job settled: the poll does not count in `ahead`."""
+        if state.awaited:
+            self.ahead -= min(max(self.ahead, 0.0), 1.0)
+        else:
+            self.ahead -= max(min(self.ahead, 0.0), -1.0)
 
     def _reorder(self, group: _Overdue, now: float) -> None:
         """Calculate up to eight head starts of a group again, if it is time for that."""
@@ -399,8 +416,10 @@ _HEAD_START: Final = 0.5
 _IN_TIME: Final = 0.1  # seconds of `lateness` up to which the order of the jobs hardly matters
 _MEAN_OF: Final = 32  # polls of overdue jobs that make up most of `PollQueue.lateness`
 _KEPT_POLL: Final = 10  # every tenth poll of an overdue job first takes a job that is not urgent
-_MIN_AWAITED: Final = 1 / 4  # share of the polls for awaited jobs, while both groups are overdue
-_MIN_UNHURRIED: Final = 1 / 3  # share of the polls for unhurried jobs, while both are overdue
+_MIN_SHARE: Final = 0.08  # share of the polls for the smaller group, while both are overdue
+# Maximum of `PollQueue.ahead` that the smaller group can reach with half of the polls, for each
+# job of the larger group.
+_MAX_AHEAD: Final = 0.08
 _MAX_MOVED: Final = 64  # jobs that a call of `pop`, which must be short, moves to another heap
 _REORDERED: Final = 8  # overdue jobs whose chances one call of `pop` calculates again
 _REORDER_EVERY: Final = 1.0  # seconds; the chance of a job is calculated again no more often

@@ -281,8 +281,11 @@ class WatchedJobs:
                 snapshot = with_aware_times(snapshot)  # of a caller's source, not of an AdeClient
                 break
         self.counts.polls += 1
-        self.schedule_calls.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
+        settled = snapshot.status.is_terminal
+        self.schedule_calls.throughput.record(state.due, now, settled=settled)
         self.failure_rules.record_success()
+        if settled and self.poll_queue.ahead:
+            self.poll_queue.record_settled(state)
         reserved = state.release_places()
         left_at = self.left_jobs.take(state) if self.left_jobs.states else None
         if self._states.get(state.job_id) is state:

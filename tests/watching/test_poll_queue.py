@@ -15,6 +15,12 @@ from adepoll.watching.poll_queue import PollQueue
 LATENESS = 600.0
 
 
+class Waiting:
+    """A subscriber that waits for its job."""
+
+    awaits = True
+
+
 def make_states(count):
     return [
         JobState(f"job{number}", f"job{number}", (), added_at=0.0, received_at=0.0)
@@ -103,12 +109,27 @@ def test_of_overdue_jobs_those_of_a_small_watch_come_first():
     assert drain(poll_queue, 5.0) == [b, c, a]
 
 
+def polled_in_turn(poll_queue, count):
+    """Return the next jobs to poll, one per second; each is due again immediately."""
+    polled = []
+    for second in range(1, count + 1):
+        polled.append(poll_queue.pop(float(second)))
+        poll_queue.put(polled[-1], float(second))
+    return polled
+
+
 @pytest.mark.parametrize(
-    ("awaited", "unhurried", "share"),
-    [(1, 400, 0.25), (20, 400, 0.25), (80, 120, 0.4), (100, 80, 0.556), (400, 20, 0.667)],
+    ("awaited", "unhurried", "first", "later"),
+    [
+        (1, 400, 0.5, 0.082),
+        (20, 400, 0.5, 0.12),
+        (80, 120, 0.5, 0.416),
+        (100, 80, 0.53, 0.547),
+        (400, 20, 0.5, 0.88),
+    ],
 )
-def test_awaited_jobs_get_their_share_of_the_polls_and_at_least_a_quarter(
-    awaited, unhurried, share
+def test_the_smaller_group_gets_half_of_the_polls_and_later_at_least_its_share(
+    awaited, unhurried, first, later
 ):
     states = make_states(awaited + unhurried)
     waiting = set(states[:awaited])
@@ -116,12 +137,30 @@ def test_awaited_jobs_get_their_share_of_the_polls_and_at_least_a_quarter(
     poll_queue.lateness = LATENESS
     for state in states:
         poll_queue.put(state, 0.0)
-    polled = []
+    polled = [state in waiting for state in polled_in_turn(poll_queue, 1_200)]
+    assert abs(sum(polled[:50]) / 50 - first) < 0.07
+    assert abs(sum(polled[200:]) / 1_000 - later) < 0.02
+
+
+@pytest.mark.parametrize(("awaited", "unhurried"), [(5, 400), (400, 5)])
+def test_the_smaller_group_gets_half_of_the_polls_while_they_find_settled_jobs(awaited, unhurried):
+    states = make_states(awaited + unhurried)
+    waiting = {f"job{number}" for number in range(awaited)}
+    for state in states[:awaited]:
+        state.subscribers = (Waiting(),)
+    poll_queue = PollQueue(even, is_awaited=lambda state: state.job_id in waiting)
+    poll_queue.lateness = LATENESS
+    for state in states:
+        poll_queue.put(state, 0.0)
+    smaller = 0
     for second in range(1, 1_001):
-        polled.append(poll_queue.pop(float(second)))
-        poll_queue.put(polled[-1], float(second))
-    assert abs(sum(state in waiting for state in polled[100:]) / 900 - share) < 0.03
-    assert len(set(polled)) > min(900, len(states) - 1), "no job waits forever"
+        state = poll_queue.pop(float(second))
+        if (state.job_id in waiting) is (awaited < unhurried):
+            smaller += 1
+            if poll_queue.ahead:
+                poll_queue.record_settled(state)
+        poll_queue.put(state, float(second))
+    assert smaller > 450
 
 
 def test_an_overdue_job_gets_its_group_again_when_nobody_waits_any_more():
