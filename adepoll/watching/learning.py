@@ -224,7 +224,7 @@ class Learning:
 
     def chance(self, state: JobState, now: float) -> float:
         """Return the chance that a job has settled."""
-        if state.first_active_age is None:
+        if state.first_active_age is None and not self.durations.arrivals.trusted:
             return UNKNOWN_CHANCE
         seen, age = state.last_active_age, now - state.received_at
         return self.durations.distribution.ends_between(seen, age) if age > seen else 0.0
@@ -288,7 +288,7 @@ def _is_on_time(state: JobState) -> bool:
 
 
 UNKNOWN_CHANCE: Final = 0.5
-"""Assumed chance that a job has settled, for a job that was never polled."""
+"""Assumed chance that a job has settled, for a job that was never polled and may be old."""
 
 # Seconds until the service's clock is read again. Reading it more often would not be more exact.
 _KNOWN_FOR: Final = 0.1

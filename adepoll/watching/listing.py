@@ -108,14 +108,23 @@ class ListTrust:
         """Return the chance that a job has settled; 1 if its poll is urgent.
 
         The poll is urgent if the job is missing from the list. It is also urgent if it is the first
-        one since somebody has begun to wait for the job, unless the list decides when the job is
-        polled. (If all polls for waiters were urgent, a few waiters would use the whole budget.)
+        one since somebody has begun to wait for the job, except in two cases: the list decides when
+        the job is polled, or the job is probably new. (If these polls were urgent, too, waiters
+        could use the whole budget without finding a settled job.)
         """
         if state.missing_at < math.inf:
             return 1.0
-        if state.polled_at <= state.awaited_since and self.is_awaited(state):
+        is_first = state.polled_at <= state.awaited_since and self.is_awaited(state)
+        if is_first and not self._is_probably_new(state):
             return 1.0
         return self.learning.chance(state, now)
+
+    def _is_probably_new(self, state: JobState) -> bool:
+        """Return True if a job was probably new when somebody began to wait for it."""
+        was_polled = state.first_active_age is not None
+        if was_polled or state.awaited_since > state.added_at:
+            return False
+        return self.learning.durations.arrivals.trusted
 
     def is_awaited(self, state: JobState) -> bool:
         """Return True if somebody waits for the job, and the list does not replace its polls."""

@@ -56,7 +56,10 @@ class PollTimes:
         # somebody who waits.
         if self.uses_list and not awaits and (self.list_trust.sweeping or not can_wait):
             self.list_trust.confirm_now(state)
-        self.poll_queue.put_overdue(state, now, 1.0 if awaits else UNKNOWN_CHANCE)
+        chance = 1.0 if awaits else UNKNOWN_CHANCE
+        if self.schedule_calls.learning.durations.arrivals.trusted:
+            chance = 0.0  # the job is probably new, so other overdue jobs come first
+        self.poll_queue.put_overdue(state, now, chance)
 
     def put_awaited(self, state: JobState, now: float, *, was_awaited: bool) -> None:
         """Make a job due now, because somebody begins to wait for it.

@@ -766,6 +766,29 @@ def test_a_poll_is_urgent_if_the_job_is_missing_or_awaited_without_the_list(
 
 
 @pytest.mark.parametrize(
+    ("new_jobs", "awaited_since", "was_polled", "is_urgent"),
+    [
+        (31, 0.0, False, True),
+        (32, 0.0, False, False),
+        (32, 1.0, False, True),
+        (32, 3.0, True, True),
+    ],
+)
+def test_the_first_poll_for_a_waiter_is_not_urgent_if_the_job_is_probably_new(
+    new_jobs, awaited_since, was_polled, is_urgent
+):
+    trust = make_hints(sweeping=False)
+    for _ in range(new_jobs):
+        trust.learning.durations.arrivals.record(0.5, added_at=0.0, now=1.0)
+    state = make_state(trust)
+    state.subscribers = (Awaiting(),)
+    state.awaited_since = awaited_since
+    if was_polled:
+        state.first_active_age = state.last_active_age = state.polled_at = 2.0
+    assert (trust.chance(state, 6.0) == 1.0) is is_urgent
+
+
+@pytest.mark.parametrize(
     ("missing_at", "lag", "active_at", "is_polled"),
     [(12.9, 3.0, None, False), (13.0, 3.0, None, True), (12.9, 3.0, 11.0, True)],
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from random import Random
 
 import pytest
@@ -123,6 +124,50 @@ def test_waits_are_not_as_late_as_a_large_watch_while_the_budget_is_short(replay
 
             await asyncio.gather(*map(wait, ending))
             assert sum(lags) / count < limit
+            task.cancel()
+
+    replay(script)
+
+
+def test_first_polls_of_new_jobs_delay_no_polls_of_older_jobs_while_the_budget_is_short(replay):
+    """The SDK's waiter has a mean lag of 10.2 s here. If they come first, it is 12 s."""
+
+    async def script():
+        service, rng = paced(2.0), Random(0)
+        lags = []
+
+        async def wait(job_id):
+            lags.append(service.lag(await watcher.wait(job_id)))
+
+        async with (
+            JobWatcher(service, discovery="get", rng=Random(0)) as watcher,
+            asyncio.TaskGroup() as group,
+        ):
+            for _ in range(300):
+                seconds = rng.lognormvariate(math.log(60), 0.5)
+                group.create_task(wait(service.submit(1, processing_time=seconds)[0]))
+                await asyncio.sleep(2)
+        assert sum(lags) / len(lags) < 10
+
+    replay(script)
+
+
+def test_a_wait_for_a_settled_job_is_short_although_jobs_were_always_new(replay):
+    """The first poll of a job that is probably new is not urgent while the budget is short."""
+
+    async def script():
+        service = paced(2.0)
+        job_ids = service.submit(300, processing_time=5_000.0)
+        async with (
+            JobWatcher(service, discovery="get", rng=Random(0)) as watcher,
+            watcher.watch(job_ids) as watch,
+        ):
+            task = asyncio.create_task(anext(watch))
+            await asyncio.sleep(600)
+            (old,) = service.submit(1, processing_time=1.0, age=3600.0)
+            began = service.source.world.now()
+            await watcher.wait(old)
+            assert service.source.world.now() - began < 5
             task.cancel()
 
     replay(script)
