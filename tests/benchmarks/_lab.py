@@ -99,6 +99,9 @@ class Row:
         groups: The jobs.
         alone: True if a separate watcher waits for each job with `wait`, without other jobs.
         waits: True if one watcher waits for all jobs, each with its own call of `wait`.
+        waits_beside: True if one watcher waits for each measured job with its own call of `wait`,
+            and watches the other jobs with one watch.
+        concurrency: Maximum number of requests in flight; None for the default.
         wait_timeout: Seconds after which each of these calls is ended and repeated; None for no
             limit.
         discovery: The option `discovery` of `JobWatcher`.
@@ -116,6 +119,8 @@ class Row:
     groups: tuple[Group, ...]
     alone: bool = False
     waits: bool = False
+    waits_beside: bool = False
+    concurrency: int | None = None
     wait_timeout: float | None = None
     discovery: str = "auto"
     learnt: Group | None = None
@@ -183,6 +188,8 @@ class Row:
         """Play the row with adepoll."""
         if not self.alone:
             play = wait_for_jobs if self.waits else watch_jobs
+            if self.waits_beside:
+                play = wait_beside_a_watch
             return play(self, jobs, seed, durations)
         known = pickle.dumps(durations)
         single = [
@@ -198,7 +205,7 @@ class Row:
     def play_official(self, jobs: Sequence[Job], rng: Random) -> Played:
         """Play the row with the waiter of the official SDK."""
         if not self.alone or self.budget is None:
-            return play_official(jobs, rng, budget=self.budget)
+            return play_official(jobs, rng, budget=self.budget, places=self.concurrency)
         single = [play_official([job], rng, budget=self.budget) for job in jobs]
         return Played(
             lags=sorted(played.lags[0] for played in single),
@@ -297,8 +304,13 @@ class Setting:
 
     def watcher(self, row: Row, durations: Durations, seed: int) -> JobWatcher:
         """Create the watcher of a row."""
+        concurrency = {} if row.concurrency is None else {"concurrency": row.concurrency}
         return JobWatcher(
-            self.source, durations=durations, rng=Random(seed), discovery=row.discovery
+            self.source,
+            durations=durations,
+            rng=Random(seed),
+            discovery=row.discovery,
+            **concurrency,
         )
 
 
@@ -352,6 +364,37 @@ def wait_for_jobs(row: Row, jobs: Sequence[Job], seed: int, durations: Durations
                     group.create_task(wait(job_id))
         except TimeoutError:
             return setting.played(lags, f"stopped after {longest:.0f} s")
+        return setting.played(lags)
+
+    return run(main())
+
+
+def wait_beside_a_watch(row: Row, jobs: Sequence[Job], seed: int, durations: Durations) -> Played:
+    """Wait for each measured job separately, and watch the other jobs, with one watcher."""
+
+    async def main() -> Played:
+        setting = Setting.make(row, jobs, seed)
+        lags: dict[str, float] = {}
+        by_id = setting.service.jobs
+
+        async def wait(job_id: str) -> None:
+            await watcher.wait(job_id)
+            lags[job_id] = by_id[job_id].lag(setting.now())
+
+        async def watched() -> AsyncIterator[str]:
+            async for job_id in setting.hand_over():
+                if by_id[job_id].measured:
+                    group.create_task(wait(job_id))
+                else:
+                    yield job_id
+
+        async with (
+            setting.watcher(row, durations, seed) as watcher,
+            asyncio.TaskGroup() as group,
+            watcher.watch(watched()) as watch,
+        ):
+            async for _ in watch:
+                pass
         return setting.played(lags)
 
     return run(main())

@@ -345,12 +345,34 @@ def _waits_rows() -> Iterator[Row]:
         )
 
 
+def _beside_rows() -> Iterator[Row]:
+    """Yield rows with calls of `wait` beside a watch, and with a short budget."""
+    for waits, jobs, budget in ((1, 2_000, 1.0), (15, 100, 1.0), (30, 1_000, 2.0)):
+        yield Row(
+            name=f"get: waits ({waits}) beside a watch of {jobs:,}, budget {budget:g}/s",
+            groups=(
+                Group(draw=log_normal(600), jobs=jobs, measured=False),
+                Group(draw=log_normal(60), jobs=waits),
+            ),
+            waits_beside=True,
+            discovery="get",
+            budget=budget,
+        )
+    slow = JobListing(foreign=2_000, page_time=1.0)
+    yield _watch(
+        "auto: pages of 1 s, 2 requests in flight, log-normal 60 s",
+        log_normal(60),
+        listing=slow,
+        concurrency=2,
+    )
+
+
 def _short(budget: float) -> dict[str, object]:
     return {"waits": True, "budget": budget}
 
 
 ROWS = {
     row.name: row
-    for rows in (_single_rows, _waits_rows, _auto_rows, _get_rows, _budget_rows)
+    for rows in (_single_rows, _waits_rows, _auto_rows, _get_rows, _budget_rows, _beside_rows)
     for row in rows()
 }

@@ -7,7 +7,7 @@ simulations need no event loop. Times are seconds since the start of a workload.
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from random import Random
 
 from attrs import field, frozen
@@ -87,25 +87,31 @@ def official_waits() -> Iterator[float]:
         wait = min(wait * 1.5, 10.0)
 
 
-def play_official(jobs: Sequence[Job], rng: Random, *, budget: float | None = None) -> Played:
+def play_official(
+    jobs: Sequence[Job], rng: Random, *, budget: float | None = None, places: int | None = None
+) -> Played:
     """Poll each job as the official SDK's waiter does.
 
-    Requests that exceed the budget wait in the order in which they became due. Without a budget,
-    jobs do not affect each other. Then each job is played several times, for more exact figures.
+    Requests that exceed the budget wait in the order in which they became due. So do requests if
+    `places` requests are in flight. If there is neither limit, jobs do not affect each other. Then
+    each job is played several times, for more exact figures.
     """
-    if budget is None:
+    if budget is None and places is None:
         jobs = [job for job in jobs for _ in range(REPEATED)]
     queue = [(job.handed_at, number, job, official_waits()) for number, job in enumerate(jobs)]
     heapify(queue)
     interval = 1 / budget if budget else 0.0
     slot = -math.inf
+    free_at = [-math.inf] * (places or 0)  # time at which each place becomes free
     lags = []
     requests = 0
     while queue:
         due, number, job, waits = heappop(queue)
-        sent = max(due, slot)
+        sent = max(due, slot, free_at[0] if places else due)
         slot = sent + interval
         latency = rng.uniform(*LATENCY)
+        if places:
+            heapreplace(free_at, sent + latency)
         requests += job.measured
         if sent + latency / 2 < job.ended_at:
             heappush(queue, (sent + latency + next(waits), number, job, waits))
