@@ -22,6 +22,7 @@ from adepoll.fetcher.result_stream import ResultStream
 
 _Event: TypeAlias = tuple[str, Json]
 
+_SCALARS: Final = frozenset({"string", "number", "boolean", "null"})
 # Levels of nested objects and arrays. The decoder of `ResultFetcher.result` has about this limit.
 _MAX_DEPTH: Final = 900
 # Bytes that are parsed in one step, at least as many as a number may have. No other thread can run
@@ -71,17 +72,27 @@ class ItemBuilder:
         Raises:
             ValueError: The JSON is nested too deeply.
         """
+        opened, keys = self._open, self._keys
         for event, value in events:
-            if event == "map_key":
+            # A result can have millions of scalars, so for most of them, no function is called.
+            if event in _SCALARS:
+                scalar = value
+                if event == "number" and type(value) is not int:
+                    scalar = _number(value)
+                if not opened:
+                    self._add_value(scalar)
+                elif isinstance(parent := opened[-1], list):
+                    parent.append(scalar)
+                else:
+                    parent[keys[-1]] = scalar
+            elif event == "map_key":
                 self._set_key(value)
             elif event == "start_map":
                 self._begin({})
             elif event == "start_array":
                 self._begin([])
-            elif event in {"end_map", "end_array"}:
-                self._end()
             else:
-                self._add_value(_number(value) if event == "number" else value)
+                self._end()
 
     def _set_key(self, key: str) -> None:
         """Record a key of an object; the value of this key comes next."""
