@@ -77,6 +77,7 @@ class ListSweeper:
         self._running = False
         self._retry: asyncio.TimerHandle | None = None
         self._closed = False
+        self._page_received = False  # True after the first page of the list
         self.sweeps = 0
         self.requests = 0
 
@@ -252,6 +253,7 @@ class ListSweeper:
             listed = await self._request(status, number)
             if not silence.expired():
                 silence.reschedule(loop.time() + _PAGE_TIMEOUT)
+            self._page_received = True
             self._watched_jobs.failure_rules.record_accepted_key()
             sweep.record_page(status, number, listed, oldest=oldest)
             sweep.max_pages = self._policy.max_pages(self._situation())
@@ -264,11 +266,12 @@ class ListSweeper:
                 group.create_task(self._request_pages(group, sweep, another, silence, oldest))
 
     async def _request(self, status: JobStatus, number: int) -> JobPage:
-        """Request one page; repeat the request after a 429 or another temporary error.
+        """Request one page; repeat the request after an error.
 
-        The 20th 429 is raised, and the third temporary error of another kind. An error that is not
-        temporary is raised immediately. A request without an answer is cancelled after some time,
-        so that it does not hold the semaphore. It counts as two temporary errors.
+        The 20th 429 is raised, and the third error of another kind. An error that is not temporary,
+        such as a 403, is raised the second time if no page was ever received: then the list can
+        probably not be read. A request without an answer is cancelled after some time, so that it
+        does not hold the semaphore. It counts as two errors.
         """
         tries = throttled = 0
         rules = self._watched_jobs.failure_rules
@@ -292,7 +295,8 @@ class ListSweeper:
             except RequestError as error:
                 rules.record_failed_page(error, asyncio.get_running_loop().time())
                 tries += 1
-                if tries >= _MAX_TRIES or not error.transient:
+                can_be_read = error.transient or self._page_received
+                if tries >= (_MAX_TRIES if can_be_read else _MAX_TRIES_OF_UNREAD_LIST):
                     raise
                 await asyncio.sleep(_PAGE_RETRY_DELAY)
             except TimeoutError as error:  # after RequestError, because AnswerTimeoutError is both
@@ -341,6 +345,7 @@ _MAX_SLEEP: Final = 0.25  # maximum seconds between two checks whether to sweep 
 _PAGE_TIMEOUT: Final = 30.0  # seconds without a page; then the pages of the sweep are out of date
 _MAX_THROTTLED: Final = 20  # after this number of 429s for one page, the sweep fails
 _MAX_TRIES: Final = 3  # after this number of other failures for one page, the sweep fails
+_MAX_TRIES_OF_UNREAD_LIST: Final = 2  # the same, if no page was ever received
 _RETRY_DELAY: Final = 1.0  # seconds until the request is repeated after a 429 without Retry-After
 _PAGE_RETRY_DELAY: Final = 0.25  # seconds until a request is repeated after another error
 _NEXT_CHECK: Final = 60.0  # seconds until the sweeper checks whether to sweep again

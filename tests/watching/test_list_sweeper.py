@@ -67,14 +67,14 @@ class LongList:
 class FailingOnce:
     """A source whose first sweep shows a job and then fails; later sweeps show no job."""
 
-    has_failed = False
+    failures = 0
 
     async def list_jobs(self, *, status, **_):
-        if self.has_failed:
+        if self.failures == 3:
             return JobPage(jobs=(), has_more=False)
         if status is JobStatus.PENDING:
             await asyncio.sleep(1)
-            self.has_failed = True
+            self.failures += 1
             raise JobNotFoundError(status=404)
         return JobPage(jobs=(summary("job-2"),), has_more=False)
 
@@ -288,10 +288,9 @@ def test_a_sweep_fails_after_the_twentieth_429_of_a_page(replay, failures, sweep
     replay(script)
 
 
-def test_a_sweep_fails_immediately_after_an_error_that_is_not_temporary(replay):
-    times, sweeps = play(replay, [JobNotFoundError(status=404, job_id=None)], 1.0)
-    assert sweeps == 0
-    assert len(times) <= 2
+def test_a_page_is_requested_only_twice_if_the_list_can_probably_not_be_read(replay):
+    refused = [JobNotFoundError(status=404, job_id=None) for _ in range(9)]
+    assert play(replay, refused, 1.0) == ([0.0, 0.0, 0.25, 0.25], 0)
 
 
 class FailingPage(Unlisted):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 from itertools import pairwise
 from random import Random
@@ -438,12 +439,32 @@ def test_without_a_list_jobs_are_polled_by_schedule_without_a_warning(replay, ca
             assert not watcher.stats.sweeping
         assert len(detection_lag) == 100
         assert mean(detection_lag.values()) < 4
-        assert len(service.lists) <= 8  # processing and pending, after pauses of 5, 10 and 20 s
+        # Processing and pending, twice each, after pauses of 5, 10 and 20 s.
+        assert len(service.lists) <= 16
 
     with caplog.at_level(logging.INFO):
         replay(script)
     assert {record.levelno for record in caplog.records} == {logging.INFO}
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("make_error", [PermissionDeniedError, JobNotFoundError])
+def test_single_refused_pages_of_a_list_that_was_read_cause_no_polls(replay, make_error):
+    async def script():
+        service, pages = Service(), itertools.count(1)
+
+        def refuse_every_fourth(page, _status):
+            if next(pages) % 4 == 0:
+                raise make_error(status=403)
+            return page
+
+        service.at_list = refuse_every_fourth
+        job_ids = service.submit(600, processing_time=lambda number: 5.0 + number * 0.2)
+        async with watcher_of(service) as watcher:
+            assert len(await lags_of(service, watcher.watch(job_ids))) == 600
+        assert len(service.polls) + len(service.lists) < 3 * 600
+
+    replay(script)
 
 
 ALWAYS_FAILING = [
