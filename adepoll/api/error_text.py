@@ -1,7 +1,8 @@
 """Finds the message for people in the JSON of an error.
 
 The service, and gateways in front of it, write errors as ``{"message": ...}``, ``{"error": ...}``,
-``{"detail": ...}``, ``{"code": ..., "message": ...}``, and as a FastAPI list of problems.
+``{"detail": ...}``, ``{"code": ..., "message": ...}``, ``{"errors": [...]}``, and as a FastAPI list
+of problems.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,18 @@ from typing import Final
 
 from adepoll.api.json_text import Json
 
-_KEYS: Final = ("message", "msg", "error", "detail", "failure_reason", "description", "title")
+_KEYS: Final = (
+    "message",
+    "Message",  # a gateway of AWS
+    "msg",
+    "error_description",  # OAuth 2.0 (RFC 6749, section 5.2); its `error` is only a code
+    "error",
+    "errors",
+    "detail",
+    "failure_reason",
+    "description",
+    "title",
+)
 _MAX_DEPTH: Final = 4  # levels that are searched: {"error": {"detail": [{"msg": ...}]}} has four
 _MAX_PROBLEMS: Final = 5  # texts that are taken from one array
 _MAX_LOCATION: Final = 20  # names and indexes that are shown of the place of a problem

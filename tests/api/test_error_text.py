@@ -23,6 +23,10 @@ def nested(depth, text="deep"):
         ({"message": "", "error": "b"}, "b"),
         ({"title": "t", "detail": "d"}, "d"),  # the first known key that has a text
         ({"message": ["a", "b"]}, "a; b"),
+        ({"Message": "m"}, "m"),
+        ({"errors": [{"message": "a"}, {"title": "b"}]}, "a; b"),
+        ({"error": {"errors": [{"message": "m"}]}}, "m"),
+        ({"error": "invalid_token", "error_description": "m"}, "m"),
         ([1, "a", None, "b"], "a; b"),
         (list("abcdefg"), "a; b; c; d; e"),
         ([list("abcd"), list("efgh")], "a; b; c; d; e"),
