@@ -1,9 +1,9 @@
 """Copies models without possible secrets, for every output."""
 
-import json
+import re
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 
@@ -12,7 +12,6 @@ from adepoll.api.job_ids import is_job_id
 from adepoll.api.json_fields import fields_of, is_own_data
 from adepoll.api.json_text import dumps, loads
 from adepoll.common.redaction import (
-    REDACTED,
     ApiKey,
     redact_json,
     redact_text,
@@ -21,6 +20,7 @@ from adepoll.common.redaction import (
 )
 
 _T = TypeVar("_T")
+_TEXT: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')  # a text or a name in JSON
 _Change: TypeAlias = Callable[[str, Any], Any]
 """Returns a text, or JSON, without secrets. The first argument is the name of the attribute."""
 
@@ -98,8 +98,13 @@ def _remove_key(key: ApiKey, _name: str, value: Any) -> Any:
     """Return a text or JSON without the API key."""
     if isinstance(value, str):
         return without(key, value)
+
+    def without_key_in(found: re.Match[str]) -> str:
+        text = found[0]
+        return dumps(without(key, loads(text))) if key.may_be_in(text.encode()) else text
+
     text = dumps(value)
-    shown = text.replace(json.dumps(key.reveal())[1:-1], REDACTED)
+    shown = _TEXT.sub(without_key_in, text)
     return value if shown == text else loads(shown)
 
 

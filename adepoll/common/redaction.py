@@ -71,7 +71,8 @@ class ApiKey(Secret[str]):
     def __init__(self, value: str) -> None:
         """Store the key that must not be shown."""
         super().__init__(value)
-        searched = value.encode("utf-8", "replace")
+        # Letters and digits are hardly ever written as escapes, except those with a backslash.
+        searched = max(re.findall(r"[A-Za-z0-9]*", value), key=len).encode()
         self.may_be_in: Final[Callable[[bytes], bool]] = (
             (lambda body: b"\\" in body or searched in body)
             if len(value) >= _SHORTEST_KEY
@@ -165,8 +166,24 @@ def is_redacted(url: str) -> bool:
 
 
 def without(secret: Secret[str] | None, text: str) -> str:
-    """Return a text in which `secret` is replaced by ``REDACTED``; unchanged if it is None."""
-    return text if secret is None else text.replace(secret.reveal(), REDACTED)
+    """Return a text in which `secret` is replaced by ``REDACTED``; unchanged if it is None.
+
+    The characters of the secret that are not letters or digits can be escaped, once or several
+    times, as in JSON or in a URL.
+    """
+    if secret is None:
+        return text
+    return re.sub("".join(map(_with_escapes, secret.reveal())), REDACTED, text)
+
+
+def _with_escapes(char: str) -> str:
+    """Return a pattern that matches a character, and its escapes in JSON and in URLs."""
+    if char.isalnum():
+        return char
+    code = f"(?i:{ord(char):02x})"
+    if char == "\\":
+        return rf"(?:(?:\\\\)+u00{code}|(?:\\\\)+|\\u00{code}|\\|%{code})"
+    return rf"(?:\\*{re.escape(char)}|\\+u00{code}|%{code})"
 
 
 def redact_text(text: str, limit: int = 65_536) -> str:

@@ -1,8 +1,10 @@
 """A service, or a proxy before it, that repeats the API key: the key is in no output of adepoll."""
 
+import html
 import json
 import logging
 import pickle
+from urllib.parse import quote
 
 import pytest
 from lazyimport import lazy_import
@@ -38,6 +40,7 @@ ANSWERS = {
         data={**RESULT, "metadata": {"warnings": [{"code": KEY, "msg": KEY}], "filename": KEY}}
     ),
     "no result": changed(data=None, output_url=None, metadata={"filename": KEY}),
+    "escaped twice": changed(new=json.dumps({"key": [json.dumps(KEY)]}), failure_reason=quote(KEY)),
     "not JSON": KEY,
     "an array": [KEY],
     "the type": {"jobs": KEY, "job_id": [KEY]},
@@ -46,7 +49,8 @@ ANSWERS = {
 
 def shown_by(text):
     """Return which forms of the key a text contains."""
-    return [form for form in (KEY, json.dumps(KEY)[1:-1], repr(KEY)[1:-1]) if form in text]
+    forms = (KEY, json.dumps(KEY)[1:-1], repr(KEY)[1:-1], quote(KEY), quote(KEY, safe=""))
+    return [form for form in forms if form in text]
 
 
 def escaped(raw):
@@ -101,3 +105,57 @@ async def test_a_short_key_is_not_removed_because_it_could_be_a_word(storage):
     async with AdeClient("test-key", base_url=storage.origin) as client:
         job = await client.get_job("job-1")
     assert job.failure_reason == "a test of a test-key"
+
+
+OK, END = b"HTTP/1.1 200 OK\r\n", b"\r\nContent-Length: 0\r\n\r\n"
+RAW_KEY = KEY.encode()
+RESPONSES = {
+    "reason phrase": b"HTTP/1.1 500 " + RAW_KEY + END,
+    "reason phrase of a success": b"HTTP/1.1 200 " + RAW_KEY + END,
+    "reason phrase of a proxy": b"HTTP/1.1 407 " + RAW_KEY + END,
+    "redirect": b"HTTP/1.1 302 Found\r\nLocation: https://x/" + RAW_KEY + END,
+    "status line": RAW_KEY + b" HTTP/1.1\r\n\r\n",
+    "name of a header": OK + RAW_KEY + b" x: 1" + END,
+    "control character in a header": OK + b"X: \x01" + RAW_KEY + END,
+    "length": OK + b"Content-Length: " + RAW_KEY + b"\r\n\r\n",
+    "chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n" + RAW_KEY + b"\r\n",
+    "transfer encoding": OK + b"Transfer-Encoding: " + RAW_KEY + b"\r\n\r\n",
+    "content encoding": OK + b"Content-Encoding: " + RAW_KEY + b"\r\n\r\n{}",
+    "content type": OK + b"Content-Type: " + RAW_KEY + b"\r\n\r\nx",
+    "Retry-After": b"HTTP/1.1 429 No\r\nRetry-After: " + RAW_KEY + END,
+    "date": OK + b"Date: " + RAW_KEY + END,
+    "page": b"HTTP/1.1 500 E\r\n\r\n<p>" + RAW_KEY + b"</p>",
+    "page with entities": b"HTTP/1.1 401 E\r\n\r\n<p>" + html.escape(KEY).encode() + b"</p>",
+    "JSON within JSON": b"HTTP/1.1 403 E\r\n\r\n"
+    + json.dumps({"detail": [{"loc": ["header", KEY], "msg": json.dumps({"k": KEY})}]}).encode(),
+}
+
+
+@pytest.mark.parametrize("kind", [JobKind.V1_EXTRACT, JobKind.V2_EXTRACT], ids=str)
+@pytest.mark.parametrize("name", RESPONSES)
+async def test_a_key_in_any_part_of_a_response_is_in_no_output(storage, caplog, name, kind):
+    caplog.set_level(logging.DEBUG)
+
+    async def answer(_reader, writer):
+        writer.write(RESPONSES[name])
+        await writer.drain()
+        writer.close()
+
+    storage.answers = [answer] * 12
+    found = []
+    async with (
+        AdeClient(KEY, base_url=storage.origin, kind=kind, retry=RETRY, timeout=2) as client,
+        JobWatcher(client, patience=0.01) as watcher,
+        ResultFetcher(client, patience=0) as fetcher,
+    ):
+        for call in (
+            lambda: client.get_job("job-1"),
+            lambda: watcher.wait("job-1", timeout=1),
+            lambda: fetcher.result("job-1"),
+            client.list_jobs,
+        ):
+            with pytest.raises((AdePollError, TimeoutError)) as caught:
+                await call()
+            found += [trackers.recorded(caught.value), repr(caught.value), repr(vars(caught.value))]
+    for text in [*found, caplog.text]:
+        assert not shown_by(text), text[max(0, text.find("CaNaRy") - 500) :][:900]
