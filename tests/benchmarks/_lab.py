@@ -56,6 +56,8 @@ class Group:
         pending_share: Share of its duration for which a job is pending.
         end_at: Seconds after the start at which all jobs end; None if `draw` decides.
         measured: True if the figures of the row include these jobs.
+        awaited: True if there is a separate call of `wait` for each of these jobs, beside a watch
+            of the other jobs.
     """
 
     draw: Draw
@@ -65,6 +67,7 @@ class Group:
     pending_share: float = 0.0
     end_at: float | None = None
     measured: bool = True
+    awaited: bool = False
 
     def make_jobs(self, rng: Random, *, handed_after: float, first: int) -> list[Job]:
         """Create the jobs with random durations; their numbers begin at `first`."""
@@ -85,6 +88,7 @@ class Group:
                     ended_at=received_at + duration,
                     handed_at=received_at + handed_after,
                     measured=self.measured,
+                    awaited=self.awaited,
                 )
             )
         return made
@@ -99,8 +103,6 @@ class Row:
         groups: The jobs.
         alone: True if a separate watcher waits for each job with `wait`, without other jobs.
         waits: True if one watcher waits for all jobs, each with its own call of `wait`.
-        waits_beside: True if one watcher waits for each measured job with its own call of `wait`,
-            and watches the other jobs with one watch.
         concurrency: Maximum number of requests in flight; None for the default.
         wait_timeout: Seconds after which each of these calls is ended and repeated; None for no
             limit.
@@ -119,7 +121,6 @@ class Row:
     groups: tuple[Group, ...]
     alone: bool = False
     waits: bool = False
-    waits_beside: bool = False
     concurrency: int | None = None
     wait_timeout: float | None = None
     discovery: str = "auto"
@@ -188,7 +189,7 @@ class Row:
         """Play the row with adepoll."""
         if not self.alone:
             play = wait_for_jobs if self.waits else watch_jobs
-            if self.waits_beside:
+            if any(group.awaited for group in self.groups):
                 play = wait_beside_a_watch
             return play(self, jobs, seed, durations)
         known = pickle.dumps(durations)
@@ -370,7 +371,7 @@ def wait_for_jobs(row: Row, jobs: Sequence[Job], seed: int, durations: Durations
 
 
 def wait_beside_a_watch(row: Row, jobs: Sequence[Job], seed: int, durations: Durations) -> Played:
-    """Wait for each measured job separately, and watch the other jobs, with one watcher."""
+    """Wait for each awaited job separately, and watch the other jobs, with one watcher."""
 
     async def main() -> Played:
         setting = Setting.make(row, jobs, seed)
@@ -383,7 +384,7 @@ def wait_beside_a_watch(row: Row, jobs: Sequence[Job], seed: int, durations: Dur
 
         async def watched() -> AsyncIterator[str]:
             async for job_id in setting.hand_over():
-                if by_id[job_id].measured:
+                if by_id[job_id].awaited:
                     group.create_task(wait(job_id))
                 else:
                     yield job_id
@@ -393,8 +394,8 @@ def wait_beside_a_watch(row: Row, jobs: Sequence[Job], seed: int, durations: Dur
             asyncio.TaskGroup() as group,
             watcher.watch(watched()) as watch,
         ):
-            async for _ in watch:
-                pass
+            async for job in watch:
+                lags[job.job_id] = by_id[job.job_id].lag(setting.now())
         return setting.played(lags)
 
     return run(main())

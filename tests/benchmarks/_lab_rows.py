@@ -6,6 +6,7 @@ from random import Random
 
 from _lab import Draw, Group, Row
 from _lab_source import JobListing
+from attrs import evolve
 
 HOUR = 3_600.0
 
@@ -347,17 +348,37 @@ def _waits_rows() -> Iterator[Row]:
 
 def _beside_rows() -> Iterator[Row]:
     """Yield rows with calls of `wait` beside a watch, and with a short budget."""
-    for waits, jobs, budget in ((1, 2_000, 1.0), (15, 100, 1.0), (30, 1_000, 2.0)):
+    for count, jobs, budget in ((1, 2_000, 1.0), (15, 100, 1.0), (30, 1_000, 2.0)):
         yield Row(
-            name=f"get: waits ({waits}) beside a watch of {jobs:,}, budget {budget:g}/s",
+            name=f"get: waits ({count}) beside a watch of {jobs:,}, budget {budget:g}/s",
             groups=(
                 Group(draw=log_normal(600), jobs=jobs, measured=False),
-                Group(draw=log_normal(60), jobs=waits),
+                Group(draw=log_normal(60), jobs=count, awaited=True),
             ),
-            waits_beside=True,
             discovery="get",
             budget=budget,
         )
+    beside = (
+        (20, "and 200 waits of 60 s", 60, Group(draw=log_normal(60), jobs=200), 2.0),
+        (50, "and 50 waits of 60 s", 60, Group(draw=log_normal(60), jobs=50), 2.0),
+        (1_000, "and 30 waits of 600 s", 600, Group(draw=log_normal(600), jobs=30), 2.0),
+        (600, "and 300 waits of 3 s", 600, Group(draw=about(3), jobs=300, spread=600), 1.0),
+        (600, "and 150 waits of 20 s", 600, Group(draw=about(20), jobs=150, spread=750), 1.0),
+    )
+    for jobs, name, seconds, waits, budget in beside:
+        yield Row(
+            name=f"get: watch of {jobs:,} {name}, budget {budget:g}/s",
+            groups=(Group(draw=log_normal(seconds), jobs=jobs), evolve(waits, awaited=True)),
+            discovery="get",
+            budget=budget,
+        )
+    yield _watch(
+        "waits: 300, log-normal 60 s over 10 min, budget 2/s, GET only",
+        log_normal(60),
+        spread=600,
+        discovery="get",
+        **_short(2.0),
+    )
     slow = JobListing(foreign=2_000, page_time=1.0)
     yield _watch(
         "auto: pages of 1 s, 2 requests in flight, log-normal 60 s",

@@ -28,6 +28,7 @@ class Job:
         ended_at: Time at which the job settles.
         handed_at: Time at which the watcher gets the id.
         measured: True if the figures of the row include this job.
+        awaited: True if there is a separate call of `wait` for this job.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Job:
     ended_at: float
     handed_at: float
     measured: bool = True
+    awaited: bool = False
 
     def lag(self, at: float) -> float:
         """Return the lag if the consumer gets the snapshot at the time `at`."""
