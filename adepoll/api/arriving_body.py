@@ -10,7 +10,7 @@ from typing import Final
 from attrs import define
 
 from adepoll.api.body_decoding import Read, decoded
-from adepoll.api.direct_requests import Response
+from adepoll.api.connector import Response
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.received_result import ReadAnswer
 from adepoll.throttling.hosts import Sent

@@ -6,7 +6,7 @@ from abc import abstractmethod
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from adepoll.api.direct_requests import Response
+from adepoll.api.connector import Response
 from adepoll.common.closing import AsyncCloseable
 from adepoll.errors import ClosedError
 

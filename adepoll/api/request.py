@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 from attrs import define, field, frozen
 from yarl import URL
 
-from adepoll.api.direct_requests import DirectRequests, Response
+from adepoll.api.connector import DirectRequests, Response
 from adepoll.api.large_answer import LargeAnswer
 
 _T = TypeVar("_T")

@@ -17,8 +17,7 @@ from adepoll.__about__ import __version__
 from adepoll.api.arriving_body import ArrivingBody
 from adepoll.api.body_decoding import codings_in
 from adepoll.api.connections import Connections
-from adepoll.api.connector import Connector
-from adepoll.api.direct_requests import DirectRequests, Response
+from adepoll.api.connector import Connector, DirectRequests, Response
 from adepoll.api.json_text import NEVER_COSTLY, is_costly
 from adepoll.api.protocol import MAX_ERROR_BYTES
 from adepoll.api.received_result import ReadAnswer
@@ -348,10 +347,7 @@ class Block:
             limit.timer = loop.call_at(deadline, limit.expire, loop, context=Context())
 
     def restart(self, now: float) -> None:
-        """Let the ``with`` statement have its whole time again, from the loop time `now` on.
-
-        Do nothing if its time has already passed.
-        """
+        """Start the time limit again at the loop time `now`, unless it has already passed."""
         running = self._limit.running
         if running.pop(self, None) is not None:
             running[self] = now + self._limit.seconds

@@ -11,8 +11,7 @@ from waiting import bounded
 from yarl import URL
 
 from adepoll import AdeClient, RetryPolicy, UnexpectedStatusError
-from adepoll.api.connector import Connector
-from adepoll.api.direct_requests import DirectRequests
+from adepoll.api.connector import Connector, DirectRequests
 from adepoll.api.transport_errors import BrokenError, StaleConnectionError
 
 KEY = "canary-key"
