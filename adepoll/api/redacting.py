@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache, partial
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -18,6 +19,7 @@ from adepoll.common.redaction import (
     redact_url,
     without,
 )
+from adepoll.errors import MalformedAnswerError
 
 _T = TypeVar("_T")
 _TEXT: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')  # a text or a name in JSON
@@ -98,14 +100,20 @@ def _remove_key(key: ApiKey, _name: str, value: Any) -> Any:
     """Return a text or JSON without the API key."""
     if isinstance(value, str):
         return without(key, value)
-
-    def without_key_in(found: re.Match[str]) -> str:
-        text = found[0]
-        return dumps(without(key, loads(text))) if key.may_be_in(text.encode()) else text
-
     text = dumps(value)
-    shown = _TEXT.sub(without_key_in, text)
-    return value if shown == text else loads(shown)
+    shown = without(key, text)
+    if shown == text:
+        return value
+    with suppress(MalformedAnswerError):
+        return loads(shown)
+
+    # The key was found across the end of an escape or of a text. It is searched in each text alone,
+    # which is slow.
+    def without_key_in(found: re.Match[str]) -> str:
+        shown = without(key, found[0])
+        return found[0] if shown == found[0] else dumps(without(key, loads(found[0])))
+
+    return loads(_TEXT.sub(without_key_in, text))
 
 
 @cache

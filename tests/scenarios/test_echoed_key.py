@@ -7,9 +7,13 @@ import pickle
 from urllib.parse import quote
 
 import pytest
+from fuzzing import counted_calls
 from lazyimport import lazy_import
 
 from adepoll import AdeClient, JobKind, JobWatcher, ResultFetcher, RetryPolicy
+from adepoll.api.kinds.registry import RULES
+from adepoll.api.protocol import read_job
+from adepoll.common.redaction import ApiKey
 from adepoll.errors import AdePollError
 
 trackers = lazy_import("trackers")
@@ -159,3 +163,30 @@ async def test_a_key_in_any_part_of_a_response_is_in_no_output(storage, caplog, 
             found += [trackers.recorded(caught.value), repr(caught.value), repr(vars(caught.value))]
     for text in [*found, caplog.text]:
         assert not shown_by(text), text[max(0, text.find("CaNaRy") - 500) :][:900]
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("nABCDEFGHIJKLMNOP", "\nABCDEFGHIJKLMNOP"),  # in JSON, the line feed is a backslash and n
+        ("e9ABCDEFGHIJKLMNOP", "éABCDEFGHIJKLMNOP"),
+        ('ABCDEFGHIJKLMNOP"', "ABCDEFGHIJKLMNOP"),  # in JSON, a quotation mark follows the text
+    ],
+)
+async def test_a_text_that_has_the_key_only_in_its_json_stays_as_it_is(storage, key, text):
+    answer = changed(new=[text, f"a {key}"])
+    storage.answers = [storage.reply(json.dumps(answer).encode())]
+    async with AdeClient(key, base_url=storage.origin) as client:
+        job = await client.get_job("job-1")
+    assert job.extra["new"] == [text, "a REDACTED"]
+
+
+def test_a_long_answer_with_escapes_is_searched_with_few_calls():
+    """A call for each text would take more than a second for a megabyte."""
+    texts = ["\n"] * 20_000
+    body = json.dumps(changed(new=texts)).encode()
+    key = ApiKey(KEY)
+    with counted_calls() as count:
+        job = read_job(RULES[JobKind.V1_EXTRACT], "job-1", 200, {}, body, secret=key)
+    assert job.extra["new"] == texts
+    assert count() < 2_000
