@@ -62,7 +62,7 @@ class ValueScanner:
         stop = position + len(window)
         self._window = min(2 * self._window, _MAX_WINDOW)
         is_escaped = False  # whether the window ends with the backslash of an escape
-        if self._is_escaped:
+        if self._is_escaped and window.startswith((b'"', b"\\")):
             window = b" " + window[1:]
         if self._in_string and b'"' not in window:
             self._is_escaped = (len(window) - len(window.rstrip(b"\\"))) % 2 == 1

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.api.json_envelope import MemberLimit, ObjectScanner
+from adepoll.api.value_scanner import ValueScanner
 from adepoll.errors import MalformedAnswerError
 
 _TEXT = st.text(st.sampled_from('"\\{}[],: \n/bué€😀'), max_size=12) | st.text(max_size=5)
@@ -107,6 +108,20 @@ def test_scanner_reads_every_chunking_of_a_tricky_text():
         assert found == result, size
         assert scanner.members == {"x": b'"\\\\"', "y": b"-1.5e3"}
         assert scanner.is_complete
+
+
+def test_a_malformed_value_ends_at_the_same_byte_in_all_chunks():
+    """A backslash outside of a text escapes nothing, also as the last byte of a chunk."""
+    text = rb'1,\{,2],"\"]",3}],4'
+    found = set()
+    for size in range(1, len(text) + 1):
+        scanner, position = ValueScanner(), 0
+        scanner.begin(is_string=False, depth=1)
+        while scanner.is_open:
+            chunk = text[position - position % size :][:size]
+            position += scanner.read(chunk, position % size) - position % size
+        found.add(position)
+    assert found == {text.index(b"}],4") + 1}
 
 
 def test_a_value_to_look_into_must_be_an_object():
