@@ -40,7 +40,10 @@ from adepoll.api.models import JobSnapshot
 from adepoll.cli.columns import read_text
 from adepoll.cli.found_jobs import Fields, IdsError
 from adepoll.common.redaction import Secret, redact_text
+from adepoll.fetcher.local_result import InlineResult
 from adepoll.fetcher.responses import MAX_ERROR_BODY
+from adepoll.fetcher.result_items import ResultItems
+from adepoll.fetcher.result_stream import ResultStream
 from adepoll.fetcher.storage_rules import error_for
 from adepoll.scheduling.durations import Durations
 from adepoll.server.webhooks import job_ids_in
@@ -143,6 +146,7 @@ def places(rules):
 # Decoders of large inputs that a thread calls, and the function that says which inputs are large.
 IN_THREAD = {
     **dict.fromkeys(("list", *(f"{kind} answer" for kind in RULES)), is_costly),
+    "items": lambda _body: True,
     "id file": lambda _body: True,
     "result": lambda _body: True,
     "durations": lambda _body: True,  # in journals
@@ -191,6 +195,15 @@ def scan(body):
         scanner.feed(body[start : start + 65_536])
 
 
+def walk_items(body):
+    """Walk the items of an array within a result, which arrives in chunks."""
+    items = ResultItems(ResultStream(InlineResult(b"")), "result.item", job_id="j", max_bytes=2**30)
+    for start in range(0, len(body), 65_536):
+        items._parse(body[start : start + 65_536])
+        items._builder.items.clear()
+    items._parse(b"")
+
+
 def read_ids(body):
     """Read a file with ids."""
     text = body.decode("utf-8", "surrogatepass")
@@ -207,6 +220,7 @@ OTHERS = {
     "refusal": lambda body: protocol.status_error(500, {}, body, job_id="j", secret=Secret("key")),
     "storage error": storage_error,
     "redact_text": lambda body: redact_text(body.decode("utf-8", "surrogatepass")),
+    "items": walk_items,
     "id file": read_ids,
     "snapshot": JobSnapshot.from_json,
     "webhook": job_ids_in,
