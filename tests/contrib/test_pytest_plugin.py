@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,36 @@ ASYNCIO = "asyncio_default_fixture_loop_scope = function\n"  # else pytest-async
 PLAIN = ("-p", "no:asyncio", "-p", "no:anyio")
 
 
+class Imported:
+    """A plugin that records which modules the runs of a test have imported.
+
+    Attributes:
+        modules: The modules, by name.
+    """
+
+    def __init__(self):
+        self.modules = {}
+
+    def pytest_unconfigure(self):
+        self.modules |= sys.modules
+
+
 @pytest.fixture
-def project(pytester, monkeypatch):
+def imported(tmp_path):
+    """Keeps the modules that a run has imported, although pytester removes them after the test.
+
+    If a library such as anyio imports its parts when they are first used, a removed part would be
+    imported again in a later test, and exist twice.
+    """
+    plugin = Imported()
+    yield plugin
+    for name, module in plugin.modules.items():
+        if not str(getattr(module, "__file__", None)).startswith(str(tmp_path.parent)):
+            sys.modules.setdefault(name, module)
+
+
+@pytest.fixture
+def project(imported, pytester, monkeypatch):
     """A project in which every warning is an error, and a pytest that runs its tests.
 
     It runs in this process, or in a fresh one if the test is about that.
@@ -42,7 +71,7 @@ def project(pytester, monkeypatch):
             pytester.makepyfile(code, **files)
             if fresh:
                 return pytester.runpytest_subprocess("-rA", *arguments, timeout=150)
-            return pytester.runpytest_inprocess("-rA", *arguments)
+            return pytester.runpytest_inprocess("-rA", *arguments, plugins=[imported])
 
     return Project()
 
